@@ -1,0 +1,203 @@
+"""Score a checkpoint on a split, exactly.
+
+    python evaluate.py --model_dir experiments/base_model
+    python evaluate.py --model_dir experiments/base_model --split val --restore_file last
+
+Writes into the run directory: `metrics_<split>_<checkpoint>.json`, `predictions_<split>_<checkpoint>.csv` with a row
+for each example, `per_class_<split>_<checkpoint>.csv` where the task has classes, and `evaluate.log`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import runtime
+import utils
+from model.params import fetch_params, fetch_params_class
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    from evaluation.report import ExampleScores
+
+IGNORED_LABEL = -100  # PyTorch's own ignore_index
+
+Loss = Callable[[Any, "torch.Tensor"], "torch.Tensor"]
+Metrics = Mapping[str, Callable[[Any, "torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]]
+
+
+class MetricSums:
+    """Sums over the batches of a split: each metric's numerator and denominator, and the loss.
+
+    Args:
+        metrics: name -> fn(outputs, labels) -> (numerator, denominator)
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self.sums: dict[str, tuple[Any, Any]] = {}
+
+    def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
+        """Add a batch. Nothing waits for the device.
+
+        Args:
+            outputs: of the model, batch first
+            labels: batch first
+            loss: scalar, the mean over the batch's scored labels
+        """
+        num_scored = count_scored(labels)
+        self._add("loss", loss.detach().double() * num_scored, num_scored)
+        for name, metric in self.metrics.items():
+            self._add(name, *metric(outputs, labels))
+
+    def _add(self, name: str, numerator: torch.Tensor, denominator: torch.Tensor) -> None:
+        before = self.sums.get(name, (0, 0))
+        self.sums[name] = before[0] + numerator.double(), before[1] + denominator.double()
+
+    def result(self) -> dict[str, float]:
+        """Divide once: name -> value, the loss last. A vector's ratios are averaged (macro average)."""
+        names = [*self.metrics, "loss"]
+        return {name: float(ratio(*self.sums[name]).mean()) for name in names}
+
+    def mean_loss(self) -> float:
+        """Return the mean loss so far; waits for the device."""
+        return float(ratio(*self.sums["loss"]))
+
+
+def count_scored(labels: torch.Tensor) -> torch.Tensor:
+    """Count the labels that a loss is the mean over: class numbers but for -100, all rows of a regression."""
+    if labels.is_floating_point():
+        return labels.new_tensor(len(labels))
+    return (labels != IGNORED_LABEL).sum()
+
+
+def ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
+    """Divide sums; an entry of a vector that has nothing to divide counts as 0, as in scikit-learn."""
+    quotient = numerator / denominator
+    return quotient.masked_fill(denominator == 0, 0.0) if quotient.dim() else quotient
+
+
+def fetch_outputs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple[Any, torch.Tensor]]:
+    """Yield (outputs, labels) of each batch, with the model in eval mode and no graph built."""
+    import torch
+
+    device = next(model.parameters()).device
+    model.eval()
+    for batch in dataloader:
+        data_batch, labels_batch = runtime.to_device(batch, device)
+        with torch.inference_mode():
+            output_batch = model(data_batch)
+        yield output_batch, labels_batch
+
+
+def evaluate(model: nn.Module, loss_fn: Loss, dataloader: DataLoader[Any], metrics: Metrics) -> dict[str, float]:
+    """Evaluate the model on all batches; each example counts the same, whatever the batches.
+
+    Args:
+        model: on its device
+        loss_fn: (outputs, labels) -> scalar mean
+        dataloader: of (inputs, labels)
+        metrics: name -> fn(outputs, labels) -> (numerator, denominator)
+
+    Returns:
+        name -> value, the loss among them
+    """
+    import torch
+
+    sums = MetricSums(metrics)
+    for output_batch, labels_batch in fetch_outputs(model, dataloader):
+        with torch.inference_mode():
+            sums.add(output_batch, labels_batch, loss_fn(output_batch, labels_batch))
+    return sums.result()
+
+
+def score_examples(
+    model: nn.Module, net: Any, dataloader: DataLoader[Any], params: utils.Params
+) -> tuple[dict[str, float], ExampleScores]:
+    """Evaluate as `evaluate` does, and keep what each example contributed.
+
+    Args:
+        model: on its device
+        net: the task's module: loss_fn, metrics, predictions
+        dataloader: of (inputs, labels), in the order of the split
+        params: with facts
+    """
+    import torch
+
+    from evaluation.report import ExampleScores
+
+    sums, scores = MetricSums(net.metrics), ExampleScores(net.loss_fn, net.metrics)
+    for output_batch, labels_batch in fetch_outputs(model, dataloader):
+        with torch.inference_mode():
+            sums.add(output_batch, labels_batch, net.loss_fn(output_batch, labels_batch))
+            outputs, labels = runtime.to_device((output_batch, labels_batch), torch.device("cpu"))
+            scores.add(outputs, labels, net.predictions(outputs, labels, params))
+    return sums.result(), scores
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--data_dir", default=None, help="the dataset; default: the one that the run was trained on")
+    parser.add_argument("--model_dir", default="experiments/base_model", help="directory of the run")
+    parser.add_argument("--restore_file", default="best", help="name of the checkpoint in --model_dir: best, last, ...")
+    parser.add_argument("--split", default="test", choices=["train", "val", "test"])
+    parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="machine settings, batch_size=256 for one")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script.
+
+    Raises:
+        Stop: for a reason that is told in its message
+    """
+    args = make_parser().parse_args(argv)
+    model_dir = Path(args.model_dir)
+    checkpoint_path = model_dir / f"{args.restore_file}.pth.tar"
+    state = utils.read_checkpoint(checkpoint_path)
+    params = fetch_run_params(state, checkpoint_path, utils.with_data_dir(args.overrides, args.data_dir))
+
+    from evaluation.report import write_report
+    from model.data_loader import fetch_dataloader, fetch_facts
+    from model.net import fetch_net
+
+    data_dir = Path(params.data_dir or "")
+    params = params.with_facts(state["facts"]) if "facts" in state else fetch_facts(data_dir, params)
+    utils.set_logger(model_dir / "evaluate.log")
+    logging.info(f"Evaluating {checkpoint_path} on {args.split} of {data_dir}")
+    device = runtime.fetch_device(args.device, args.disable_cuda)
+    dataloader = fetch_dataloader([args.split], data_dir, params, device, training=False)[args.split]
+    net = fetch_net(params.task)
+    model = net.Net(params)
+    utils.load_weights(state, model, checkpoint_path)
+    values, scores = score_examples(model.to(device), net, dataloader, params)
+    logging.info(f"- Eval metrics : {utils.format_metrics(values)}")
+    write_report(model_dir, f"{args.split}_{args.restore_file}", values, scores, dataloader.dataset.ids, params)  # type: ignore[attr-defined]
+
+
+def fetch_run_params(state: Mapping[str, Any], path: Path, overrides: list[str]) -> utils.Params:
+    """Return what a checkpoint was trained with; a checkpoint of CS230 does not say, the params file beside it does.
+
+    Raises:
+        InputError: mistakes in the overrides or the params file
+    """
+    if "params" not in state:
+        return fetch_params(path.parent, overrides)
+    values, mistakes = utils.read_overrides(overrides)
+    params_class = fetch_params_class(state["params"]["task"])
+    return params_class.from_values({**state["params"], **values}, f"{path} with {' '.join(overrides)}", mistakes)
+
+
+if __name__ == "__main__":
+    utils.run_script(main)

@@ -1,0 +1,1 @@
+"""What `evaluate.py` reports beside the metrics: confidence intervals, the confusion matrix, a row for each example."""

@@ -1,0 +1,162 @@
+"""Each example's share in the metrics, and the report made of it: intervals, confusion matrix, predictions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+import utils
+
+NUM_RESAMPLES = 1000
+MOST_CLASSES_SHOWN = 20  # a confusion matrix that still fits a terminal
+MOST_CLASSES_RESAMPLED = 100  # beyond, a row of so many numbers for each example fills the memory
+
+
+class ExampleScores:
+    """Numerator and denominator of every metric, one example at a time, and what was predicted for it.
+
+    Args:
+        loss_fn: (outputs, labels) -> scalar mean
+        metrics: name -> fn(outputs, labels) -> (numerator, denominator)
+    """
+
+    def __init__(self, loss_fn: Callable[..., torch.Tensor], metrics: Mapping[str, Callable[..., Any]]) -> None:
+        self.loss_fn, self.metrics = loss_fn, metrics
+        self.rows: list[dict[str, Any]] = []
+        self._shares: dict[str, list[np.ndarray]] = {name: [] for name in [*metrics, "loss"]}
+
+    def add(self, outputs: Any, labels: torch.Tensor, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add a batch that is on the CPU.
+
+        Args:
+            outputs: batch first; a tensor, or a tuple or dict of tensors
+            labels: batch first
+            rows: of the task's `predictions`, one an example
+        """
+        from evaluate import count_scored
+
+        self.rows += [dict(row) for row in rows]
+        for i in range(len(labels)):
+            output, label = _one_of(outputs, i), labels[i : i + 1]
+            num_scored = count_scored(label)
+            self._add("loss", self.loss_fn(output, label) * num_scored, num_scored)
+            for name, metric in self.metrics.items():
+                self._add(name, *metric(output, label))
+
+    def _add(self, name: str, numerator: torch.Tensor, denominator: torch.Tensor) -> None:
+        if numerator.numel() <= MOST_CLASSES_RESAMPLED:
+            self._shares[name].append(torch.stack([numerator.double(), denominator.double()]).reshape(2, -1).numpy())
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return a bootstrap 95% confidence interval for each metric: the 2.5 and 97.5 percentiles over resamples.
+
+        Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), the percentile interval.
+        """
+        names = [name for name, shares in self._shares.items() if shares]
+        stacked = {name: np.stack(self._shares[name]) for name in names}  # each (num_examples, 2, num_classes or 1)
+        generator = np.random.default_rng(230)
+        values: dict[str, list[float]] = {name: [] for name in names}
+        num_examples = len(self.rows)
+        for _ in range(NUM_RESAMPLES):
+            counts = np.bincount(generator.integers(num_examples, size=num_examples), minlength=num_examples)
+            for name, shares in stacked.items():
+                numerator, denominator = np.tensordot(counts, shares, axes=1)  # both (num_classes or 1,)
+                quotient = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
+                values[name].append(float(quotient.mean()))
+        return {name: tuple(np.percentile(values[name], [2.5, 97.5]).tolist()) for name in names}
+
+    def per_class(self) -> dict[str, np.ndarray]:
+        """Return the metrics that have a value for each class, before averaging: name -> (num_classes,)."""
+        values = {}
+        for name, shares in self._shares.items():
+            if shares and shares[0].shape[1] > 1:
+                numerator, denominator = np.sum(shares, axis=0)
+                values[name] = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
+        return values
+
+
+def _one_of(outputs: Any, i: int) -> Any:
+    """Return a batch of the i-th example alone."""
+    if isinstance(outputs, dict):
+        return {name: _one_of(entry, i) for name, entry in outputs.items()}
+    if isinstance(outputs, (tuple, list)):
+        return type(outputs)(_one_of(entry, i) for entry in outputs)
+    return outputs[i : i + 1]
+
+
+def write_report(
+    model_dir: Path,
+    name: str,
+    values: Mapping[str, float],
+    scores: ExampleScores,
+    ids: Sequence[str] | None,
+    params: utils.Params,
+) -> None:
+    """Print the metrics with their intervals and write the three files of an evaluation.
+
+    Args:
+        model_dir: the run's directory
+        name: what to call the files after, `test_best` for one
+        values: of `evaluate`
+        scores: of each example
+        ids: a name for each example; None for their positions
+        params: with facts
+    """
+    intervals = scores.intervals()
+    table = [
+        [metric, value, f"{intervals[metric][0]:.4f} to {intervals[metric][1]:.4f}" if metric in intervals else ""]
+        for metric, value in values.items()
+    ]
+    print(tabulate(table, headers=["metric", "value", "95% interval"], floatfmt=".4f"))
+    utils.save_dict_to_json(values, model_dir / f"metrics_{name}.json")
+    columns = ["id", *sorted({key for row in scores.rows for key in row}, key=_column_order)]
+    rows = [{"id": ids[i] if ids is not None else i, **row} for i, row in enumerate(scores.rows)]
+    _write_csv(model_dir / f"predictions_{name}.csv", columns, rows)
+    classes = params.facts.get("classes")
+    if classes:
+        _report_classes(model_dir / f"per_class_{name}.csv", classes, scores)
+    logging.info(f"- Saved metrics_{name}.json and predictions_{name}.csv in {model_dir}")
+
+
+def _column_order(name: str) -> tuple[int, str]:
+    known = ["label", "prediction", "confidence", "loss"]
+    return (known.index(name) if name in known else len(known), name)
+
+
+def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -> None:
+    """Print and write what a reader wants to know of each class: how often it was right, and taken for which other."""
+    positions = {name: i for i, name in enumerate(classes)}
+    confusion = np.zeros((len(classes), len(classes)), dtype=int)  # (labels, predictions)
+    for row in scores.rows:
+        confusion[positions[row["label"]], positions[row["prediction"]]] += 1
+    per_class = scores.per_class()
+    rows = [
+        {
+            "class": name,
+            "examples": int(confusion[i].sum()),
+            **{metric.removeprefix("macro_"): float(v[i]) for metric, v in per_class.items()},
+        }
+        for i, name in enumerate(classes)
+    ]
+    _write_csv(path, list(rows[0]), rows)
+    if len(classes) <= MOST_CLASSES_SHOWN:
+        print("\n" + tabulate(rows, headers="keys", floatfmt=".4f", disable_numparse=[0]))
+        print("\nConfusion matrix: a row for each label, a column for each prediction")
+        cells = [[name, *(str(n) if n else "." for n in confusion[i].tolist())] for i, name in enumerate(classes)]
+        print(tabulate(cells, headers=["", *classes], stralign="right", disable_numparse=True))
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    utils.write_atomically(path, text.getvalue().encode("utf-8"))

@@ -1,0 +1,39 @@
+"""The task contract: what a folder in `model/` defines so that every script works on it.
+
+    model/<task>/params.py
+        class Params(utils.Params)          the task's own hyperparameters: typed, bounded, each with a default and a
+                                            one-line description. Imports no torch.
+
+    model/<task>/net.py
+        Net(params)                         an nn.Module; called with the inputs of a batch, it returns outputs
+        loss_fn(outputs, labels)            a scalar: the mean over the scored labels of the batch
+        metrics                             dict of name -> fn(outputs, labels) -> (numerator, denominator)
+        predictions(outputs, labels, params)   a list with one dict an example: `prediction`, `confidence` and, unless
+                                            labels is None, `label` and `loss`
+        lower_is_better      (optional)     set of the metrics that are errors; the others are scores
+        train_loss_fn(params) (optional)    the loss to train on, where it has hyperparameters of its own
+                                            (label smoothing, class weights); the default is loss_fn
+
+    model/<task>/data_loader.py
+        fetch_facts(data_dir, params)       dict of what the data decides: class names, vocabulary, sizes. Plain values
+                                            only. Read once, at the start of training, from the train split; stored in
+                                            the checkpoint; found in `params.facts` by everything below and by Net.
+        fetch_dataset(split, data_dir, params)   a map-style Dataset of (inputs, labels) for 'train', 'val' or 'test'
+        collate_fn           (optional)     as in torch.utils.data.DataLoader
+
+A dataset may have, besides `__len__` and `__getitem__`:
+
+        __getitems__(indices)               the whole batch at once, where that is faster: a tuple is taken for the
+                                            finished batch, a list for examples that are still to be collated
+        set_epoch(epoch)                    called before each fetch, for augmentation keyed by `runtime.example_draws`
+        augment                             whether it augments; set to False where the train split is only evaluated
+        in_memory                           True if loading costs nothing, so that worker processes would not help
+        ids                                 a name for each example (a file, a line), for the predictions' table
+
+A metric is a ratio of sums: numerators and denominators are added up over the split and divided once, so it is exact
+for any batch size and any number of processes. They may be vectors, one entry a class; the ratios are then averaged
+(macro average), and 0 / 0 counts as 0. Labels of -100 are not scored. Inputs are a tensor or a tuple or dict of
+tensors, batch first; labels are a tensor, batch first.
+
+A task imports `utils` and `runtime`, never a script, another task, or the three files beside this one.
+"""

@@ -1,0 +1,239 @@
+"""Nets for images, the loss, and the metrics."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import utils
+from model.vision.params import Params
+
+
+class ThreeConvNet(nn.Module):
+    """CS230's net: three blocks of convolution, batch norm, pooling and ReLU, then two linear layers.
+
+    Parameter names are CS230's, so its checkpoints load.
+
+    Args:
+        params: image_channels, image_size, num_channels, dropout_rate, and the classes in its facts
+    """
+
+    def __init__(self, params: Params) -> None:
+        super().__init__()
+        width, side = params.num_channels, params.image_size // 8
+        self.conv1 = nn.Conv2d(params.image_channels, width, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width * 2, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(width * 2)
+        self.conv3 = nn.Conv2d(width * 2, width * 4, 3, padding=1)
+        self.bn3 = nn.BatchNorm2d(width * 4)
+        self.fc1 = nn.Linear(side * side * width * 4, width * 4)
+        self.fcbn1 = nn.BatchNorm1d(width * 4)
+        self.fc2 = nn.Linear(width * 4, len(params.classes))
+        self.dropout_rate = params.dropout_rate
+
+    def forward(self, s: Tensor) -> Tensor:
+        """Return logits, (batch_size, num_classes).
+
+        Args:
+            s: images, (batch_size, image_channels, image_size, image_size)
+        """
+        s = F.relu(F.max_pool2d(self.bn1(self.conv1(s)), 2))  # (batch_size, num_channels, image_size / 2, ...)
+        s = F.relu(F.max_pool2d(self.bn2(self.conv2(s)), 2))  # (batch_size, num_channels * 2, image_size / 4, ...)
+        s = F.relu(F.max_pool2d(self.bn3(self.conv3(s)), 2))  # (batch_size, num_channels * 4, side, side)
+        s = s.flatten(1)  # (batch_size, num_channels * 4 * side * side)
+        s = F.relu(self.fcbn1(self.fc1(s)))  # (batch_size, num_channels * 4)
+        s = F.dropout(s, self.dropout_rate, self.training)
+        return self.fc2(s)  # (batch_size, num_classes)
+
+
+class MnistNet(nn.Module):
+    """The small net of many a first PyTorch lesson: two 5 x 5 convolutions, one pooling, two linear layers.
+
+    Args:
+        params: image_channels, image_size, num_channels, dropout_rate, and the classes in its facts
+    """
+
+    def __init__(self, params: Params) -> None:
+        super().__init__()
+        width, side = params.num_channels, (params.image_size - 8) // 2
+        self.conv1 = nn.Conv2d(params.image_channels, width, 5)
+        self.conv2 = nn.Conv2d(width, width * 2, 5)
+        self.fc1 = nn.Linear(width * 2 * side * side, 100)
+        self.fc2 = nn.Linear(100, len(params.classes))
+        self.dropout_rate = params.dropout_rate
+
+    def forward(self, s: Tensor) -> Tensor:
+        """Return logits, (batch_size, num_classes).
+
+        Args:
+            s: images, (batch_size, image_channels, image_size, image_size)
+        """
+        s = F.relu(self.conv1(s))  # (batch_size, num_channels, image_size - 4, image_size - 4)
+        s = F.relu(F.max_pool2d(self.conv2(s), 2))  # (batch_size, num_channels * 2, side, side)
+        s = F.relu(self.fc1(s.flatten(1)))  # (batch_size, 100)
+        s = F.dropout(s, self.dropout_rate, self.training)
+        return self.fc2(s)  # (batch_size, num_classes)
+
+
+def torchvision_net(params: Params) -> nn.Module:
+    """Return a classification model of torchvision with a last layer for our classes.
+
+    Args:
+        params: net (its name), pretrained, freeze_backbone, image_channels, and the classes in its facts
+
+    Raises:
+        InputError: torchvision has no such model, or its weights cannot be downloaded
+    """
+    from torchvision import models  # here, because it takes more than a second
+
+    names = models.list_models(module=models)
+    if params.net not in names:
+        close = difflib.get_close_matches(params.net, ["cs230", "mnist", *names], n=3)
+        raise utils.InputError(
+            f"net {params.net!r}: unknown; did you mean {', '.join(close) or 'cs230, mnist, resnet18'}?"
+        )
+    if params.image_channels != 3:
+        raise utils.InputError(f"net {params.net!r}: torchvision's models look at colour; set image_channels to 3")
+    try:
+        model = models.get_model(params.net, weights="DEFAULT" if params.pretrained else None)
+    except OSError as error:
+        raise utils.InputError(
+            f"net {params.net!r}: its weights cannot be downloaded ({error}); or pretrained=false"
+        ) from None
+    for parameter in model.parameters():
+        parameter.requires_grad = not params.freeze_backbone
+    if getattr(model, "aux_logits", False):  # GoogLeNet, Inception: extra outputs that the five lines do not ask for
+        model.aux_logits = False
+        for name in ("AuxLogits", "aux1", "aux2"):
+            if hasattr(model, name):
+                setattr(model, name, None)
+    _replace_head(model, len(params.classes))
+    return model
+
+
+def _replace_head(model: nn.Module, num_classes: int) -> None:
+    """Put a fresh last layer, for our classes, in the place of the one for ImageNet's thousand."""
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    name, old = layers[-1]
+    parent = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(old, nn.Linear):
+        new: nn.Module = nn.Linear(old.in_features, num_classes)
+    else:  # SqueezeNet classifies by a convolution
+        assert isinstance(old, nn.Conv2d)
+        new = nn.Conv2d(old.in_channels, num_classes, kernel_size=1)
+    setattr(parent, name.rpartition(".")[2], new)
+
+
+def Net(params: Params) -> nn.Module:
+    """Return the net that params.net names, with random weights drawn from the global generator.
+
+    Weights are kept channels-last: the same numbers, in the order in which convolutions are fastest.
+    """
+    nets: dict[str, Callable[[Params], nn.Module]] = {"cs230": ThreeConvNet, "mnist": MnistNet}
+    return nets.get(params.net, torchvision_net)(params).to(memory_format=torch.channels_last)
+
+
+def loss_fn(
+    outputs: Tensor, labels: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Return the cross-entropy, written out; torch.nn.functional.cross_entropy does the same.
+
+    Args:
+        outputs: logits, (batch_size, num_classes)
+        labels: class numbers, (batch_size,), int64
+        label_smoothing: the share of each label that is spread evenly over all classes
+        class_weights: (num_classes,), 1 on average over the train split; each example counts with its class's
+
+    Returns:
+        scalar, the mean over the batch
+    """
+    num_examples = labels.shape[0]
+    log_probabilities = F.log_softmax(outputs, dim=1)  # (batch_size, num_classes)
+    losses = -log_probabilities[torch.arange(num_examples, device=labels.device), labels]  # (batch_size,)
+    if label_smoothing > 0:
+        losses = (1 - label_smoothing) * losses - label_smoothing * log_probabilities.mean(dim=1)
+    if class_weights is not None:
+        losses = losses * class_weights.to(losses.device)[labels]
+    return losses.sum() / num_examples
+
+
+def train_loss_fn(params: Params) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the loss to train on: `loss_fn` with the label smoothing and the class weights of the hyperparameters."""
+    weights = None
+    if params.class_weights == "balanced":
+        counts = torch.tensor(params.facts["class_counts"], dtype=torch.float32)
+        weights = counts.sum() / (len(counts) * counts)
+    return functools.partial(loss_fn, label_smoothing=params.label_smoothing, class_weights=weights)
+
+
+def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Count the examples whose largest logit is the label's; of all examples."""
+    return (outputs.argmax(dim=1) == labels).sum(), torch.ones_like(labels).sum()
+
+
+def top_5_accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Count the examples whose label is among the five largest logits; of all examples."""
+    top = outputs.topk(min(5, outputs.shape[1]), dim=1).indices  # (batch_size, 5)
+    return (top == labels.unsqueeze(1)).sum(), torch.ones_like(labels).sum()
+
+
+def _count(classes: Tensor, chosen: Tensor, num_classes: int) -> Tensor:
+    """Count, for each class, its examples among the chosen ones: (num_classes,)."""
+    return torch.zeros(num_classes, device=classes.device).index_add_(0, classes, chosen.float())
+
+
+def macro_precision(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Count, for each class, the examples rightly called so; of those called so. Both (num_classes,)."""
+    predicted, num_classes = outputs.argmax(dim=1), outputs.shape[1]
+    everyone = torch.ones_like(labels)
+    return _count(labels, predicted == labels, num_classes), _count(predicted, everyone, num_classes)
+
+
+def macro_recall(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Count, for each class, the examples rightly called so; of those that are so. Both (num_classes,)."""
+    predicted, num_classes = outputs.argmax(dim=1), outputs.shape[1]
+    everyone = torch.ones_like(labels)
+    return _count(labels, predicted == labels, num_classes), _count(labels, everyone, num_classes)
+
+
+def macro_f1(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Count, for each class, twice the hits; of those called so plus those that are so. Both (num_classes,)."""
+    hits, called = macro_precision(outputs, labels)
+    _, are = macro_recall(outputs, labels)
+    return 2 * hits, called + are
+
+
+metrics = {
+    "accuracy": accuracy,
+    "top_5_accuracy": top_5_accuracy,
+    "macro_precision": macro_precision,
+    "macro_recall": macro_recall,
+    "macro_f1": macro_f1,
+}
+
+
+def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
+    """Return one dict an example: the predicted class's name and probability, and, where known, the label and the loss.
+
+    Args:
+        outputs: logits, (batch_size, num_classes), on the CPU
+        labels: (batch_size,), or None for inputs without
+        params: for the classes' names
+    """
+    confidences, predicted = outputs.softmax(dim=1).max(dim=1)
+    rows: list[dict[str, Any]] = [
+        {"prediction": params.classes[number], "confidence": confidence}
+        for number, confidence in zip(predicted.tolist(), confidences.tolist(), strict=True)
+    ]
+    if labels is not None:
+        losses = F.cross_entropy(outputs, labels, reduction="none").tolist()
+        for row, label, loss in zip(rows, labels.tolist(), losses, strict=True):
+            row.update(label=params.classes[label], loss=loss)
+    return rows

@@ -1,0 +1,70 @@
+"""Hyperparameters of image classification. The defaults are those of CS230's vision example."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+import utils
+
+OWN_NETS = ("cs230", "mnist")
+
+
+class Params(utils.Params):
+    """What `experiments/<run>/params.json` may say when its task is `vision`."""
+
+    data_dir: str | None = Field(
+        "data/digits", description="the dataset; --data_dir beats it", json_schema_extra=utils.MACHINE
+    )
+    image_size: int = Field(64, ge=8, le=2048, description="images are resized to a square of so many pixels")
+    image_channels: Literal[1, 3] = Field(3, description="3: colour (grey images are repeated); 1: grey")
+    normalize: Literal["none", "train", "imagenet"] = Field(
+        "none", description="after scaling to [0, 1]: nothing, or (x - mean) / std of the train split or of ImageNet"
+    )
+    horizontal_flip: bool = Field(True, description="train on mirror images half of the time; not for text or digits")
+    shift: int = Field(0, ge=0, le=64, description="train on images moved by up to so many pixels each way")
+    jitter: float = Field(0.0, ge=0, lt=1, description="train with brightness and contrast changed by up to this share")
+
+    net: str = Field("cs230", description="cs230, mnist, or a classification model of torchvision, resnet18 for one")
+    num_channels: int = Field(32, ge=1, description="width of the first convolution of cs230 and mnist")
+    dropout_rate: float = Field(
+        0.8, ge=0, lt=1, description="share of the features dropped before the last layer of cs230 and mnist"
+    )
+    pretrained: bool = Field(False, description="start a torchvision model from its ImageNet weights (a download)")
+    freeze_backbone: bool = Field(
+        False, description="train the new last layer only, and leave the pretrained rest as it is"
+    )
+
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of each label spread over all classes, in training"
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: in training, rare classes weigh as much as frequent ones"
+    )
+
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="share of train cut off as val where the data has no val")
+    split_seed: int = Field(230, ge=0, lt=2**32, description="decides which examples are cut off; not the run's seed")
+    cache: Literal["auto", "memory", "none"] = Field(
+        "auto",
+        description="decode all images once into memory, or each when it is needed",
+        json_schema_extra=utils.MACHINE,
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Params:
+        if self.pretrained and self.net in OWN_NETS:
+            raise ValueError(f"pretrained: there are no weights for net {self.net!r}; choose a torchvision model")
+        if self.freeze_backbone and not self.pretrained:
+            raise ValueError("freeze_backbone: needs pretrained, or only random features would be left")
+        if self.normalize == "imagenet" and self.image_channels != 3:
+            raise ValueError("normalize: 'imagenet' needs image_channels 3")
+        if self.net == "mnist" and self.image_size < 10:
+            raise ValueError("image_size: net 'mnist' needs at least 10")
+        return self
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, in the order of the outputs; known once the data is."""
+        names: list[str] = self.facts["classes"]
+        return names

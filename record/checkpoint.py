@@ -1,0 +1,153 @@
+"""Checkpoints: ordinary `torch.save` files with the seed's three keys, sealed with a checksum, never unpickled.
+
+The seal is the comment field that every zip file has: the file stays one that `torch.load` reads, and whoever flips a
+bit or cuts a piece off is noticed before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from record.errors import InputError
+from record.files import write_atomically
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_MARK = b"sha256:"
+_SEAL_BYTES = len(_MARK) + 64
+_END = b"PK\x05\x06"  # the record that ends a zip file; its last two bytes give the comment's length
+_END_BYTES = 22
+
+
+def _seal(data: bytes) -> bytes:
+    """Return a zip file's bytes with a SHA-256 of themselves in its comment field."""
+    assert data[-_END_BYTES:].startswith(_END) and data[-2:] == b"\0\0", "torch.save wrote no plain zip file"
+    body = data[:-2] + _SEAL_BYTES.to_bytes(2, "little")
+    return body + _MARK + hashlib.sha256(body).hexdigest().encode()
+
+
+def _verify(data: bytes, path: Path) -> None:
+    """Raise InputError unless the bytes are what was written; files of other programs have their zip checksums only."""
+    damaged = InputError(f"{path}: damaged (its checksum does not fit its {len(data):,} bytes); it was not loaded")
+    body, mark, digest = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:-64], data[-64:]
+    if mark == _MARK:
+        if hashlib.sha256(body).hexdigest().encode() != digest:
+            raise damaged
+    elif data.startswith(b"PK"):
+        if data[-_END_BYTES : -_END_BYTES + 4] != _END:
+            raise damaged
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                if archive.testzip() is not None:
+                    raise damaged
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+            raise damaged from None
+    elif _MARK in data[-2 * _SEAL_BYTES :] or b"PK\x01\x02" in data[-4096:]:
+        raise damaged  # a zip file that lost its head, not one of torch's old format
+
+
+def save_checkpoint(state: Mapping[str, Any], is_best: bool, checkpoint: Path | str) -> None:
+    """Save `state` as `last.pth.tar` in a folder, and as `best.pth.tar` too if `is_best`.
+
+    Args:
+        state: the seed's keys `epoch`, `state_dict`, `optim_dict`, and whatever else; tensors and builtins only
+        is_best: whether these are the best weights so far
+        checkpoint: the folder (a `model_dir`)
+
+    Raises:
+        OSError: the disk is full or read-only; the old files are untouched
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    data = _seal(buffer.getvalue())
+    if is_best:  # first, so that `last` never says that a best was found which is not there
+        write_atomically(Path(checkpoint) / "best.pth.tar", data)
+    write_atomically(Path(checkpoint) / "last.pth.tar", data)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the contents of a checkpoint, on the CPU.
+
+    Args:
+        path: a file of `save_checkpoint`, or of any code that saved a dict with a `state_dict` (CS230's, for one)
+
+    Raises:
+        InputError: no such file, damaged, not a checkpoint, or one that would run code when loaded
+    """
+    import torch
+
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        names = sorted(p.name.removesuffix(".pth.tar") for p in path.parent.glob("*.pth.tar"))
+        there = f"there are: {', '.join(names)}" if names else "there is none at all; train first"
+        raise InputError(f"{path}: there is no such checkpoint ({there})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    _verify(data, path)
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"{path}: refused, it holds more than tensors and plain values ({reason})") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: not a checkpoint that torch can read ({str(error).splitlines()[0]})") from None
+    if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
+        raise InputError(f"{path}: expected a dict with the key 'state_dict', as train.py and CS230 save it")
+    return state
+
+
+def load_weights(state: Mapping[str, Any], model: nn.Module, path: Path) -> None:
+    """Load the weights of a checkpoint into a model.
+
+    Args:
+        state: from `read_checkpoint`
+        model: the net that the hyperparameters describe
+        path: the checkpoint's, for the message
+
+    Raises:
+        InputError: it is a checkpoint of another net; says which keys are missing, unknown or of another shape
+    """
+    theirs: dict[str, torch.Tensor] = state["state_dict"]
+    ours = model.state_dict()
+    missing = [key for key in ours if key not in theirs and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in theirs if key not in ours]
+    shapes = [
+        f"{key} {tuple(theirs[key].shape)} instead of {tuple(ours[key].shape)}"
+        for key in ours
+        if key in theirs and theirs[key].shape != ours[key].shape
+    ]
+    reasons = [("it lacks", missing), ("it has besides", unknown), ("of another shape", shapes)]
+    if any(keys for _, keys in reasons):
+        told = "; ".join(f"{reason} {_first(keys)}" for reason, keys in reasons if keys)
+        raise InputError(f"{path}: a checkpoint of another net than the params describe: {told}")
+    model.load_state_dict(theirs, strict=False)  # strict but for num_batches_tracked, which PyTorch 0.4 did not have
+
+
+def _first(keys: list[str], most: int = 4) -> str:
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def load_checkpoint(
+    checkpoint: Path | str, model: nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> dict[str, Any]:
+    """Load weights, and the optimizer's state if one is given, from a checkpoint file; return all that it holds.
+
+    Raises:
+        InputError: as `read_checkpoint` and `load_weights` say
+    """
+    state = read_checkpoint(Path(checkpoint))
+    load_weights(state, model, Path(checkpoint))
+    if optimizer is not None:
+        optimizer.load_state_dict(state["optim_dict"])
+    return state

@@ -1,0 +1,111 @@
+"""Files that are never seen half written, and JSON that is always valid JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from record.errors import InputError
+
+MAX_TEXT_BYTES = 16 * 2**20  # far above any params or metrics file; a larger one is not one
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` so that a reader sees the old file or the new one, whole, even after a power cut.
+
+    The bytes go to a temporary file in the same folder and to the disk, then take the place of `path` in one step.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the replacement itself durable: the folder's entry is data of its own."""
+    if os.name == "nt":  # Windows cannot open a folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def to_json(value: Any, indent: int | None = 4) -> str:
+    """Return `value` as JSON text; numbers that JSON does not have (NaN, infinities) become null."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(entry) for entry in value]
+    return value
+
+
+def save_dict_to_json(values: Mapping[str, Any], json_path: Path | str) -> None:
+    """Save a dict of numbers, strings, lists and dicts as a JSON file, atomically."""
+    write_atomically(Path(json_path), (to_json(values) + "\n").encode("utf-8"))
+
+
+def read_text(path: Path) -> str:
+    """Return a small UTF-8 text file (a byte-order mark is dropped).
+
+    Raises:
+        InputError: there is no such file, it is not UTF-8, or it is far too large to be what it should be
+    """
+    try:
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise InputError(f"{path}: {path.stat().st_size:,} bytes; expected a text file below {MAX_TEXT_BYTES:,}")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        InputError: the file is missing, unreadable or holds no JSON object
+    """
+    try:
+        value = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object {{...}}, found {type(value).__name__}")
+    return value
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    write_atomically(path, "".join(to_json(row, indent=None) + "\n" for row in rows).encode("utf-8"))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects of a file of one a line; no file is no lines."""
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in read_text(path).splitlines() if line.strip()]
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not valid JSON lines ({error})") from None

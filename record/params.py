@@ -1,0 +1,235 @@
+"""Hyperparameters: one typed, bounded, documented class; files and the command line are held to it at once."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from record.errors import InputError
+from record.files import to_json
+from record.text import parse_file, parse_value
+
+FILE_NAMES = ("params.json", "params.yaml", "params.yml")
+MACHINE: dict[str, Any] = {"machine": True}  # settings that do not change what is learnt, only how or where
+
+P = TypeVar("P", bound="Params")
+
+
+class Params(BaseModel):
+    """The hyperparameters that every task has. A task adds its own in `model/<task>/params.py`.
+
+    Every field has a type, bounds, a default and a one-line description. Objects are read-only.
+
+    Example:
+        params = Params.from_values({"learning_rate": 3e-4}, source="my notebook")
+        params.learning_rate
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+    task: str = Field("vision", description="which folder of model/ defines net, data and hyperparameters")
+    data_dir: str | None = Field(None, description="the dataset; --data_dir beats it", json_schema_extra=MACHINE)
+    seed: int = Field(230, ge=0, lt=2**32, description="decides weights, order, augmentation and dropout")
+
+    learning_rate: float = Field(1e-3, gt=0, description="step size of the optimizer, before the schedule")
+    batch_size: int = Field(32, ge=1, description="examples in one optimizer step, over all processes")
+    num_epochs: int = Field(10, ge=1, description="passes over the train split")
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = Field("adam", description="as in torch.optim")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and rmsprop")
+    nesterov: bool = Field(False, description="Nesterov momentum; sgd only")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty; decoupled from the gradient in adamw")
+    clip_grad_norm: float | None = Field(None, gt=0, description="scale gradients down to this norm, all together")
+
+    schedule: Literal["constant", "cosine", "step", "one_cycle", "plateau"] = Field(
+        "constant", description="what becomes of the learning rate"
+    )
+    warmup_epochs: float | None = Field(
+        None, ge=0, description="linear rise of the learning rate; null is 0, for one_cycle 30% of the training"
+    )
+    schedule_epochs: int = Field(10, ge=1, description="step: epochs between drops; plateau: epochs without a new best")
+    schedule_factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: what a drop multiplies the rate by")
+
+    monitor: str = Field("accuracy", description="val metric, or loss, that decides which checkpoint is best")
+    early_stopping_epochs: int | None = Field(None, ge=1, description="stop after so many epochs without a new best")
+
+    num_workers: int = Field(0, ge=0, le=256, description="processes that load data", json_schema_extra=MACHINE)
+    save_summary_steps: int = Field(100, ge=1, description="steps between log lines", json_schema_extra=MACHINE)
+
+    _facts: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _nesterov_needs_sgd(self) -> Params:
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov: needs optimizer 'sgd' and a momentum above 0")
+        return self
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the data decides (class names, vocabulary, sizes), from the task's `fetch_facts`; empty until then."""
+        return self._facts
+
+    def with_facts(self: P, facts: Mapping[str, Any]) -> P:
+        """Return a copy that carries `facts`. They are no hyperparameters: no file sets them, no hash holds them."""
+        copy = self.model_copy()
+        copy._facts = dict(facts)
+        return copy
+
+    @classmethod
+    def from_values(cls: type[P], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> P:
+        """Return the hyperparameters in `values`.
+
+        Args:
+            values: name -> value, as read from a file and the command line
+            source: what the user should look at, for the message
+            mistakes: found already while reading
+
+        Raises:
+            InputError: all mistakes of the file at once
+        """
+        found = list(mistakes)
+        try:
+            params = cls.model_validate(dict(values))
+        except ValidationError as error:
+            found += [_explain(entry, cls) for entry in error.errors(include_url=False)]
+        if found:
+            title = f"{source}: " if len(found) == 1 else f"{source}: {len(found)} mistakes\n  "
+            raise InputError(title + "\n  ".join(dict.fromkeys(found)))
+        return params
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """Return one line for each hyperparameter that differs from `other`, machine settings and num_epochs aside."""
+        passing = {*machine_settings(type(self)), "num_epochs"}
+        mine = self.model_dump(mode="json")
+        names = [name for name in mine if name not in passing and mine[name] != other.get(name, _default(self, name))]
+        return [f"{name}: {other.get(name, _default(self, name))!r} -> {mine[name]!r}" for name in names]
+
+    def hash(self) -> str:
+        """Return 16 hexadecimal digits that name these hyperparameters, wherever and on whatever machine they run."""
+        values = {k: v for k, v in self.model_dump(mode="json").items() if k not in machine_settings(type(self))}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _default(params: Params, name: str) -> Any:
+    """The value of a hyperparameter that an older run did not know yet."""
+    return type(params).model_fields[name].get_default(call_default_factory=True)
+
+
+def machine_settings(cls: type[Params]) -> set[str]:
+    """Return the names of the hyperparameters that do not change what is learnt."""
+    return {name for name, field in cls.model_fields.items() if field.json_schema_extra == MACHINE}
+
+
+def find_params_file(model_dir: Path) -> Path:
+    """Return the params file of a run directory.
+
+    Raises:
+        InputError: the directory or the file is missing, or there are two
+    """
+    if not model_dir.is_dir():
+        raise InputError(
+            f"{model_dir}: there is no such directory; make it and put a params.json in it (or --model_dir)"
+        )
+    paths = [model_dir / name for name in FILE_NAMES if (model_dir / name).is_file()]
+    if not paths:
+        raise InputError(
+            f"{model_dir}: no params.json and no params.yaml in it; an empty one, {{}}, takes the defaults"
+        )
+    if len(paths) > 1:
+        raise InputError(f"{model_dir}: both {paths[0].name} and {paths[1].name}; remove the one that does not count")
+    return paths[0]
+
+
+def read_values(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of a params file, and the mistakes seen on the way.
+
+    Raises:
+        InputError: the file is not JSON or YAML at all
+    """
+    values, mistakes = parse_file(path)
+    return _without_nan(values, mistakes)
+
+
+def read_overrides(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of `key=value` words from the command line, and the mistakes in them."""
+    values: dict[str, Any] = {}
+    mistakes: list[str] = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key.isidentifier():
+            mistakes.append(f"{word!r} is no key=value; write for example learning_rate=3e-4")
+            continue
+        try:
+            values[key] = parse_value(text)
+        except InputError as error:
+            mistakes.append(f"{word}: {error}")
+    return _without_nan(values, mistakes)
+
+
+def with_data_dir(overrides: Sequence[str], data_dir: str | None) -> list[str]:
+    """Return the overrides with --data_dir as one more; it beats all others."""
+    return [*overrides, *([f"data_dir={to_json(data_dir)}"] if data_dir else [])]
+
+
+def _without_nan(values: dict[str, Any], mistakes: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Move the numbers that are none to the mistakes."""
+    bad = {key: value for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)}
+    mistakes = mistakes + [f"{key}: {value} is not a finite number" for key, value in bad.items()]
+    return {key: value for key, value in values.items() if key not in bad}, mistakes
+
+
+def _explain(error: Mapping[str, Any], cls: type[Params]) -> str:
+    """Say one of pydantic's errors as a person would."""
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key, cls.model_fields, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "train.py --describe_params lists the known ones"
+        return f"unknown key {key!r}; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    return f"{key}: {message[0].lower()}{message[1:]}, found {_shown(error['input'])}"
+
+
+def _shown(value: Any) -> str:
+    text = (
+        to_json(value, indent=None)
+        if isinstance(value, (str, int, float, bool, list, dict, type(None)))
+        else repr(value)
+    )
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def describe(cls: type[Params]) -> list[dict[str, str]]:
+    """Return one row for each hyperparameter: name, type, bounds, default, description (for --describe_params)."""
+    rows = []
+    for name, schema in cls.model_json_schema()["properties"].items():
+        branches = schema.get("anyOf", [schema])
+        bounds = [
+            f"{sign} {branch[key]:g}"
+            for branch in branches
+            for key, sign in (
+                ("exclusiveMinimum", ">"),
+                ("minimum", ">="),
+                ("exclusiveMaximum", "<"),
+                ("maximum", "<="),
+            )
+            if key in branch
+        ]
+        kinds = ["|".join(map(str, b["enum"])) if "enum" in b else str(b.get("const", b.get("type"))) for b in branches]
+        rows.append(
+            {
+                "name": name,
+                "type": "|".join(kinds),
+                "bounds": ", ".join(bounds),
+                "default": to_json(schema.get("default"), indent=None),
+                "description": schema.get("description", ""),
+            }
+        )
+    return rows

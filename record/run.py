@@ -1,0 +1,170 @@
+"""A run directory: who works in it, how far the run is, what it was run with. Files as listed in the README."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from record.errors import InputError, InUseError
+from record.files import read_json, read_lines, save_dict_to_json, write_lines
+from record.params import Params
+
+# What a run writes, and all that `--restart` removes.
+PRODUCTS = (
+    "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
+    "metrics_*.json", "predictions_*.csv", "per_class_*.csv", ".*.tmp",
+)  # fmt: skip
+PACKAGES = ("torch", "torchvision", "numpy", "pydantic")
+
+
+class RunDirectory:
+    """One `model_dir` while a script works in it.
+
+    Args:
+        path: the directory, which holds a params file already
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / ".lock")
+
+    def __enter__(self) -> RunDirectory:
+        """Take the directory, for one writer at a time.
+
+        Raises:
+            InUseError: another process has it; names the process, its machine and since when
+            InputError: the directory cannot be written
+        """
+        holder = self.path / ".lock.json"
+        try:
+            self._lock.acquire(timeout=0)
+            save_dict_to_json({"host": socket.gethostname(), "process": os.getpid(), "since": now()}, holder)
+        except Timeout:
+            raise InUseError(
+                f"{self.path}: in use by {_holder(holder)}; wait for it, or take another --model_dir"
+            ) from None
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        (self.path / ".lock.json").unlink(missing_ok=True)
+        self._lock.release()
+
+    def record(self) -> dict[str, Any]:
+        """Return run.json, or an empty dict before the first run."""
+        return read_json(self.path / "run.json") if (self.path / "run.json").exists() else {}
+
+    def update_record(self, **entries: Any) -> None:
+        """Set entries of run.json."""
+        save_dict_to_json({**self.record(), **entries}, self.path / "run.json")
+
+    @contextlib.contextmanager
+    def recorded(self, params: Params, **entries: Any) -> Iterator[None]:
+        """Keep run.json true while a run works: `running` at first, then how it ended."""
+        resolved = {"params": params.model_dump(mode="json"), "hash": params.hash()}
+        self.update_record(status="running", reason=None, end=None, **resolved, **entries, **provenance())
+        try:
+            yield
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            status = getattr(error, "status", "interrupted" if interrupted else "failed")
+            self.update_record(status=status, reason=str(error) or type(error).__name__, end=now())
+            raise
+        self.update_record(status="finished", end=now())
+
+    def note_data(self, data_dir: Path) -> None:
+        """Record which data the run is trained on, and say so if a continued run finds other data."""
+        entry = {"data_dir": str(data_dir), **fingerprint(data_dir)}
+        before = self.record().get("data")
+        if before and self.history() and before["fingerprint"] != entry["fingerprint"]:
+            logging.warning(
+                f"- the files in {data_dir} have changed since this run began: it is no longer one experiment"
+            )
+        self.update_record(data=entry)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return one dict for each finished epoch."""
+        return read_lines(self.path / "history.jsonl")
+
+    def append_history(self, row: Mapping[str, Any]) -> None:
+        """Add an epoch, in place of what an interrupted run may have written for it and after it."""
+        rows = [old for old in self.history() if old["epoch"] < row["epoch"]]
+        write_lines(self.path / "history.jsonl", [*rows, row])
+
+    def cut_history(self, epoch: int) -> None:
+        """Keep the epochs up to and including `epoch`, the one that the checkpoint was taken after."""
+        write_lines(self.path / "history.jsonl", [row for row in self.history() if row["epoch"] <= epoch])
+
+    def clear(self) -> None:
+        """Remove all that a run wrote; the params file and anything else in the folder stay."""
+        for pattern in PRODUCTS:
+            for path in sorted(self.path.glob(pattern)):
+                path.unlink()
+
+
+def _holder(path: Path) -> str:
+    try:
+        entry = read_json(path)
+        return f"process {entry['process']} on {entry['host']} since {entry['since']}"
+    except (InputError, KeyError):
+        return "another process"
+
+
+def fingerprint(data_dir: Path) -> dict[str, Any]:
+    """Return a hash of the names and sizes of all files of a dataset, and their number; hidden ones do not count."""
+    paths = sorted(path for path in data_dir.rglob("*") if path.is_file() and not path.name.startswith("."))
+    lines = [f"{path.relative_to(data_dir).as_posix()}\0{path.stat().st_size}\n" for path in paths]
+    return {"fingerprint": hashlib.sha256("".join(lines).encode()).hexdigest()[:16], "num_files": len(paths)}
+
+
+def now() -> str:
+    """Return the local time with its zone, to the second, in ISO 8601."""
+    return datetime.datetime.now(datetime.timezone.utc).astimezone().isoformat(timespec="seconds")
+
+
+def provenance() -> dict[str, Any]:
+    """Return what one needs to know to run this again: command, code, versions, machine."""
+    return {
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "git": _git_state(Path(__file__).resolve().parent.parent),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "start": now(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state(folder: Path) -> dict[str, Any] | None:
+    """Return the commit and whether tracked files differ from it, or None outside a git checkout."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()

@@ -1,0 +1,111 @@
+"""JSON and YAML as people write them: duplicate keys are noticed, `1e-3` is a number, NaN is not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from record.errors import InputError
+from record.files import read_text
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which notes duplicate keys and reads `1e-3` as YAML 1.2 does."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.mistakes: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        self.mistakes += [
+            f"duplicate key {key!r} in line {node.value[i][0].start_mark.line + 1}"
+            for i, key in enumerate(keys)
+            if key in keys[:i]
+        ]
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {  # YAML 1.1 reads no, off and 12:30 as other things than text; YAML 1.2 does not
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag
+        not in (
+            "tag:yaml.org,2002:float",
+            "tag:yaml.org,2002:int",
+            "tag:yaml.org,2002:bool",
+            "tag:yaml.org,2002:timestamp",
+        )
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def parse_file(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the keys and values of a JSON or YAML file, and its duplicate keys as messages.
+
+    Raises:
+        InputError: there is no such file, its text is broken (line and column are named), or it is not a mapping
+    """
+    text = read_text(path)
+    values, mistakes = _parse_json(text, path) if path.suffix == ".json" else _parse_yaml(text, str(path))
+    if values is None and path.suffix != ".json":
+        values = {}  # an empty YAML file takes the defaults
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError(f"{path}: expected keys and values, {{...}}, found {type(values).__name__}")
+    return values, mistakes
+
+
+def parse_value(text: str) -> Any:
+    """Return the value of the right side of `key=value`: a number, true, false, null, text, or a list in brackets.
+
+    Raises:
+        InputError: the text is broken, `[1, 2` for example
+    """
+    return _parse_yaml(text, "value")[0]
+
+
+def _parse_json(text: str, path: Path) -> tuple[Any, list[str]]:
+    mistakes: list[str] = []
+
+    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        mistakes.extend(f"duplicate key {key!r}" for i, key in enumerate(keys) if key in keys[:i])
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=without_duplicates), mistakes
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not valid JSON, line {error.lineno} column {error.colno}: {error.msg}") from None
+    except RecursionError:
+        raise InputError(f"{path}: not valid JSON (nested too deeply)") from None
+
+
+def _parse_yaml(text: str, source: str) -> tuple[Any, list[str]]:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data(), loader.mistakes
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        raise InputError(f"{source}: not valid YAML{where}: {getattr(error, 'problem', error)}") from None
+    except (TypeError, RecursionError, ValueError) as error:  # an unhashable key, absurd nesting, a date that is none
+        raise InputError(f"{source}: not valid YAML ({error})") from None
+    finally:
+        loader.dispose()

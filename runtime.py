@@ -1,0 +1,107 @@
+"""The machine: which device, which random numbers, what may change the bits. Knows nothing of runs or tasks.
+
+torch is imported inside the functions, so that a script that imports this can still answer `--help` at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from record.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+def fetch_device(name: str | None = None, disable_cuda: bool = False) -> torch.device:
+    """Return the device to compute on: the named one, else CUDA where there is one, else the CPU.
+
+    Args:
+        name: as torch spells it: `cpu`, `cuda`, `cuda:1`, `mps`
+        disable_cuda: take the CPU although there is a GPU
+
+    Raises:
+        InputError: no such device here
+    """
+    import torch
+
+    if disable_cuda and name not in (None, "cpu"):
+        raise InputError(f"--disable-cuda and --device {name} contradict each other; give one of them")
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() and not disable_cuda else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # torch raises all three, depending on how it was built
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"--device {name}: not to be had on this machine ({reason}); try --device cpu") from None
+    return device
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move a tensor, or a tuple, list or dict of tensors, to a device; a pinned one without waiting for it."""
+    if isinstance(batch, dict):
+        return {name: to_device(entry, device) for name, entry in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(to_device(entry, device) for entry in batch)
+    return batch.to(device, non_blocking=True)
+
+
+def seed_everything(seed: int, epoch: int = 0, rank: int = 0) -> None:
+    """Seed Python, NumPy and torch, on every device, for one epoch of one process."""
+    import numpy as np
+    import torch
+
+    number = int(_mix(_mix(_mix(seed) ^ epoch) ^ rank))
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    torch.manual_seed(number)
+
+
+def example_draws(seed: int, epoch: int, indices: Sequence[int], num_draws: int) -> torch.Tensor:
+    """Return random numbers that depend on seed, epoch and example only: not on batches, workers or processes.
+
+    Args:
+        seed: params.seed
+        epoch: from 1
+        indices: the examples' positions in their split
+        num_draws: how many numbers each example needs
+
+    Returns:
+        (len(indices), num_draws), float32, uniform in [0, 1)
+
+    Source: splitmix64 as a counter-based generator (Steele, Lea and Flood, 2014).
+    """
+    import numpy as np
+    import torch
+
+    key = _mix(_mix(seed) ^ epoch)
+    examples = _mix(np.asarray(indices, dtype=np.uint64)[:, None] ^ key)
+    bits = _mix(examples ^ np.arange(num_draws, dtype=np.uint64)[None, :])
+    return torch.from_numpy((bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
+
+
+def _mix(number: int | np.ndarray) -> np.ndarray:
+    """Scramble 64-bit integers so that neighbours have nothing in common."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):  # the arithmetic is meant to be modulo 2**64
+        x = np.asarray(number, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Return what may change the bits of a result: device and threads."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"device": str(device), "device_name": name, "threads": torch.get_num_threads()}

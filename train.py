@@ -1,0 +1,239 @@
+"""Train one run.
+
+    python train.py                                          the embedded example, experiments/base_model
+    python train.py --model_dir experiments/x learning_rate=3e-4
+    python train.py --task vision --describe_params          all hyperparameters
+
+Reads `params.json` (or .yaml) in --model_dir and writes beside it: `last.pth.tar`, `best.pth.tar`, `history.jsonl`,
+`metrics_val_*_weights.json`, `run.json` and `train.log`. The same command continues a stopped run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import runtime
+import utils
+from evaluate import Loss, evaluate
+from model.params import DEFAULT_TASK, fetch_params, fetch_params_class
+
+if TYPE_CHECKING:  # torch takes a second to import: main() does so after it has checked the command line and the params
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    from training.start import Start
+    from training.state import Training
+
+
+def train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Loss, train_batch: Any, labels_batch: torch.Tensor
+) -> tuple[Any, torch.Tensor]:
+    """Take one step: the five lines that everything else here is built around.
+
+    Returns:
+        the outputs, batch first, and the loss, scalar
+    """
+    output_batch = model(train_batch)  # compute model output
+    loss = loss_fn(output_batch, labels_batch)  # calculate loss
+
+    optimizer.zero_grad()  # clear previous gradients
+    loss.backward()  # compute gradients of all variables wrt loss
+
+    optimizer.step()  # perform updates using calculated gradients
+    return output_batch, loss
+
+
+def train(training: Training, dataloader: DataLoader[Any]) -> dict[str, float]:
+    """Train for one epoch.
+
+    Args:
+        training: model, optimizer, schedule, loss and metrics
+        dataloader: of (inputs, labels)
+
+    Returns:
+        the epoch's metrics over all train batches, each as it was when it was trained on, and `examples_per_second`
+
+    Raises:
+        DivergedError: the loss is not finite
+    """
+    from training.progress import Progress
+
+    model, device = training.model, training.device
+    sums = training.new_sums()
+    model.train()
+    with Progress(len(dataloader), 0, training.params.save_summary_steps) as progress:
+        for batch in dataloader:
+            train_batch, labels_batch = runtime.to_device(batch, device)
+            output_batch, loss = train_step(model, training.optimizer, training.loss_fn, train_batch, labels_batch)
+            training.schedule.step()
+            sums.add(output_batch.detach(), labels_batch, loss)
+
+            is_log_step = progress.step(len(labels_batch))
+            if is_log_step or device.type == "cpu":  # elsewhere, reading the loss would make every step wait
+                check_finite(sums.mean_loss(), training, progress.num_done)
+            if is_log_step:
+                progress.show(sums.mean_loss())
+        check_finite(sums.mean_loss(), training, progress.num_done)
+    return {**sums.result(), "examples_per_second": progress.examples_per_second}
+
+
+def check_finite(loss: float, training: Training, step: int) -> None:
+    """Stop a run that has diverged: the sum of its losses keeps the first infinity or NaN that was added to it."""
+    if not math.isfinite(loss):
+        raise utils.DivergedError(
+            f"diverged: the loss is {loss} in epoch {training.epoch + 1}, step {step}, at learning rate "
+            f"{training.optimizer.param_groups[0]['lr']:g}; the checkpoints from before stand. "
+            "Try a smaller learning_rate, warmup_epochs or clip_grad_norm, with --restart"
+        )
+
+
+def train_and_evaluate(
+    training: Training,
+    train_dataloader: DataLoader[Any],
+    val_dataloader: DataLoader[Any],
+    net: Any,
+    run: utils.RunDirectory,
+) -> None:
+    """Train to the last epoch, evaluating after each and keeping the last and the best checkpoint.
+
+    Args:
+        training: new, or loaded from a checkpoint
+        train_dataloader: of (inputs, labels)
+        val_dataloader: of (inputs, labels)
+        net: anything with `loss_fn`, and with `metrics`, one of which (or the loss) is params.monitor
+        run: where to write
+
+    Raises:
+        DivergedError: the loss is not finite; the files of the epochs before stay
+    """
+    from model.net import sign_of
+
+    params, sign = training.params, sign_of(net, training.params.monitor)
+    while not training.is_finished():
+        epoch, start = training.epoch + 1, time.monotonic()
+        logging.info(f"Epoch {epoch}/{params.num_epochs}")
+        runtime.seed_everything(params.seed, epoch)
+        train_dataloader.batch_sampler.set_position(epoch)  # type: ignore[union-attr]
+        learning_rate = training.optimizer.param_groups[0]["lr"]
+
+        train_metrics = train(training, train_dataloader)
+        speed = train_metrics.pop("examples_per_second")
+        logging.info(f"- Train metrics: {utils.format_metrics(train_metrics)}")
+        val_metrics = evaluate(training.model, net.loss_fn, val_dataloader, net.metrics)
+        logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
+
+        value = val_metrics[params.monitor]
+        is_best = not math.isnan(value) and (training.best is None or sign * value > sign * training.best)
+        training.end_epoch(value, is_best)
+        if is_best:
+            logging.info(f"- Found new best {params.monitor}")
+            utils.save_dict_to_json(val_metrics, run.path / "metrics_val_best_weights.json")
+        utils.save_dict_to_json(val_metrics, run.path / "metrics_val_last_weights.json")
+        run.append_history(
+            {
+                "epoch": epoch,
+                "train": train_metrics,
+                "val": val_metrics,
+                "learning_rate": learning_rate,
+                "examples_per_second": speed,
+                "seconds": time.monotonic() - start,
+            }
+        )
+        # last of all: what the checkpoint says is done is on the disk, and whatever came after it is done again
+        utils.save_checkpoint(training.state_dict(), is_best, run.path)
+    if training.stopped_early():
+        logging.info(f"Stopped early: no new best {params.monitor} for {params.early_stopping_epochs} epochs")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
+    parser.add_argument("--model_dir", default="experiments/base_model", help="directory that holds params.json")
+    parser.add_argument(
+        "--restore_file", default=None, help="start from the weights of this checkpoint: best, or a path"
+    )
+    parser.add_argument("--restart", action="store_true", help="begin anew, and remove what the last run wrote")
+    parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
+    parser.add_argument("--task", default=DEFAULT_TASK, help="for --describe_params; a run's task is in its params")
+    parser.add_argument("--describe_params", action="store_true", help="print a task's hyperparameters and stop")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that beat the file's")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script.
+
+    Raises:
+        Stop: for a reason that is told in its message
+    """
+    args = make_parser().parse_args(argv)
+    if args.describe_params:
+        from tabulate import tabulate
+
+        print(tabulate(utils.describe(fetch_params_class(args.task)), headers="keys", disable_numparse=True))
+        return
+    params = fetch_params(Path(args.model_dir), utils.with_data_dir(args.overrides, args.data_dir))
+    with utils.RunDirectory(Path(args.model_dir)) as run:
+        from training.start import find_start
+
+        start = find_start(run, params, args.restore_file, args.restart)
+        if start.is_finished:
+            print(
+                f"{run.path} is finished: {start.epoch} epochs, best {params.monitor} {start.best:.4f}. "
+                "To train on, num_epochs=...; to begin anew, --restart; to score it, evaluate.py"
+            )
+            return
+        utils.set_logger(run.path / "train.log")
+        with run.recorded(params, restore_file=args.restore_file):
+            set_up_and_train(params, run, start, runtime.fetch_device(args.device, args.disable_cuda))
+
+
+def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start, device: torch.device) -> None:
+    """Build data, net and optimizer as the hyperparameters say, restore what there is to restore, and train.
+
+    Raises:
+        InputError: a mistake in the data, or a checkpoint of another net
+        DivergedError: the loss is not finite
+    """
+    from model.data_loader import fetch_dataloader, fetch_facts
+    from model.net import fetch_net, sign_of
+    from training.state import fetch_training
+
+    net = fetch_net(params.task)
+    sign_of(net, params.monitor)  # a mistyped metric is told before the data is read
+    data_dir = Path(params.data_dir or "")
+    logging.info(f"Loading the datasets from {data_dir} ...")
+    params = params.with_facts(start.facts) if start.facts is not None else fetch_facts(data_dir, params)
+    dataloaders = fetch_dataloader(["train", "val"], data_dir, params, device)
+    run.note_data(data_dir)
+    logging.info("- done.")
+
+    runtime.seed_everything(params.seed)
+    model = net.Net(params)
+    if start.weights is not None:
+        logging.info(f"Restoring parameters from {start.weights_path}")
+        utils.load_weights(start.weights, model, start.weights_path)
+    training = fetch_training(model.to(device), net, params, len(dataloaders["train"]))
+    if start.epoch and start.weights is not None:
+        training.load_state_dict(start.weights)
+        run.cut_history(start.epoch)
+        logging.info(f"Continuing after epoch {start.epoch}")
+    run.update_record(
+        machine=runtime.describe(device), num_weights=sum(weight.numel() for weight in model.parameters())
+    )
+    logging.info(f"Starting training for {params.num_epochs - start.epoch} epoch(s) on {device}")
+    train_and_evaluate(training, dataloaders["train"], dataloaders["val"], net, run)
+
+
+if __name__ == "__main__":
+    utils.run_script(main)

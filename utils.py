@@ -1,0 +1,109 @@
+"""The record of a run: hyperparameters, log, JSON files and checkpoints. The work is in `record/`; this is its door.
+
+    Params.from_values(values, source)          hyperparameters, checked (record/params.py)
+    set_logger("experiments/base/train.log")    the log, on the terminal and in a file
+    save_dict_to_json(metrics, "metrics.json")  JSON, written atomically (record/files.py)
+    save_checkpoint(state, is_best, model_dir)  checkpoints, with a checksum (record/checkpoint.py)
+    RunDirectory(model_dir)                     status, history and lock of a run (record/run.py)
+
+Nothing here imports torch at import: a mistake in a params file is told in a moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from record.checkpoint import load_checkpoint, load_weights, read_checkpoint, save_checkpoint
+from record.errors import DivergedError, InputError, InterruptedRun, InUseError, Stop
+from record.files import read_json, read_lines, save_dict_to_json, to_json, write_atomically, write_lines
+from record.params import MACHINE, Params, describe, find_params_file, read_overrides, read_values, with_data_dir
+from record.run import RunDirectory
+
+__all__ = [
+    "MACHINE",
+    "DivergedError",
+    "InUseError",
+    "InputError",
+    "InterruptedRun",
+    "Params",
+    "RunDirectory",
+    "Stop",
+    "describe",
+    "find_params_file",
+    "format_metrics",
+    "load_checkpoint",
+    "load_weights",
+    "read_checkpoint",
+    "read_json",
+    "read_lines",
+    "read_overrides",
+    "read_values",
+    "run_script",
+    "save_checkpoint",
+    "save_dict_to_json",
+    "set_logger",
+    "to_json",
+    "with_data_dir",
+    "write_atomically",
+    "write_lines",
+]
+
+
+def set_logger(log_path: Path | str | None) -> None:
+    """Send `logging.info(...)` to the terminal and to the end of a file.
+
+    Calling it again, for another run in the same process, moves the log to the new file.
+
+    Args:
+        log_path: the file, for example `experiments/base_model/train.log`; None for the terminal alone
+
+    Raises:
+        InputError: the file cannot be written
+    """
+    logger = logging.getLogger()
+    logger.setLevel(logging.INFO)
+    for handler in [h for h in logger.handlers if getattr(h, "is_ours", False)]:
+        logger.removeHandler(handler)
+        handler.close()
+    console = logging.StreamHandler()
+    console.setFormatter(logging.Formatter("%(message)s"))
+    handlers: list[logging.Handler] = [console]
+    if log_path is not None:
+        try:
+            file_handler = logging.FileHandler(log_path, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{log_path}: cannot be written ({error.strerror})") from None
+        file_handler.setFormatter(logging.Formatter("%(asctime)s:%(levelname)s: %(message)s"))
+        handlers.append(file_handler)
+    for handler in handlers:
+        handler.is_ours = True  # type: ignore[attr-defined]
+        logger.addHandler(handler)
+
+
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """Return metrics as the seed's log shows them: `accuracy: 0.906 ; loss: 0.519`."""
+    return " ; ".join(f"{name}: {value:05.3f}" for name, value in metrics.items())
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's `main` and exit: 0 done, 2 a mistake, 3 diverged, 4 in use, 130 / 143 interrupted, 1 a bug.
+
+    What the user can mend is said in plain lines; only a bug shows a traceback.
+    """
+    try:
+        main()
+    except Stop as stop:
+        if logging.getLogger().handlers:
+            logging.error(f"error: {stop}")  # into the log as well
+        else:
+            print(f"error: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output, `head` for one, has seen enough
+        sys.stderr.close()
+        sys.exit(0)
