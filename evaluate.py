@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import runtime
 import utils
+from evaluation.metrics import Loss, Metrics, MetricSums
 from model.params import fetch_params, fetch_params_class
 
 if TYPE_CHECKING:
@@ -25,62 +26,6 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from evaluation.report import ExampleScores
-
-IGNORED_LABEL = -100  # PyTorch's own ignore_index
-
-Loss = Callable[[Any, "torch.Tensor"], "torch.Tensor"]
-Metrics = Mapping[str, Callable[[Any, "torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]]
-
-
-class MetricSums:
-    """Sums over the batches of a split: each metric's numerator and denominator, and the loss.
-
-    Args:
-        metrics: name -> fn(outputs, labels) -> (numerator, denominator)
-    """
-
-    def __init__(self, metrics: Metrics) -> None:
-        self.metrics = metrics
-        self.sums: dict[str, tuple[Any, Any]] = {}
-
-    def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
-        """Add a batch. Nothing waits for the device.
-
-        Args:
-            outputs: of the model, batch first
-            labels: batch first
-            loss: scalar, the mean over the batch's scored labels
-        """
-        num_scored = count_scored(labels)
-        self._add("loss", loss.detach().double() * num_scored, num_scored)
-        for name, metric in self.metrics.items():
-            self._add(name, *metric(outputs, labels))
-
-    def _add(self, name: str, numerator: torch.Tensor, denominator: torch.Tensor) -> None:
-        before = self.sums.get(name, (0, 0))
-        self.sums[name] = before[0] + numerator.double(), before[1] + denominator.double()
-
-    def result(self) -> dict[str, float]:
-        """Divide once: name -> value, the loss last. A vector's ratios are averaged (macro average)."""
-        names = [*self.metrics, "loss"]
-        return {name: float(ratio(*self.sums[name]).mean()) for name in names}
-
-    def mean_loss(self) -> float:
-        """Return the mean loss so far; waits for the device."""
-        return float(ratio(*self.sums["loss"]))
-
-
-def count_scored(labels: torch.Tensor) -> torch.Tensor:
-    """Count the labels that a loss is the mean over: class numbers but for -100, all rows of a regression."""
-    if labels.is_floating_point():
-        return labels.new_tensor(len(labels))
-    return (labels != IGNORED_LABEL).sum()
-
-
-def ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    """Divide sums; an entry of a vector that has nothing to divide counts as 0, as in scikit-learn."""
-    quotient = numerator / denominator
-    return quotient.masked_fill(denominator == 0, 0.0) if quotient.dim() else quotient
 
 
 def fetch_outputs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple[Any, torch.Tensor]]:
@@ -124,15 +69,17 @@ def score_examples(
 
     Args:
         model: on its device
-        net: the task's module: loss_fn, metrics, predictions
+        net: the task's module
         dataloader: of (inputs, labels), in the order of the split
         params: with facts
     """
     import torch
 
     from evaluation.report import ExampleScores
+    from model.net import fetch_metrics
 
-    sums, scores = MetricSums(net.metrics), ExampleScores(net.loss_fn, net.metrics)
+    metrics = fetch_metrics(net, params)
+    sums, scores = MetricSums(metrics), ExampleScores(net.loss_fn, metrics)
     for output_batch, labels_batch in fetch_outputs(model, dataloader):
         with torch.inference_mode():
             sums.add(output_batch, labels_batch, net.loss_fn(output_batch, labels_batch))

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import runtime
 import utils
-from evaluate import Loss, evaluate
+from evaluate import evaluate
+from evaluation.metrics import Loss, MetricSums
 from model.params import DEFAULT_TASK, fetch_params, fetch_params_class
 
 if TYPE_CHECKING:  # torch takes a second to import: main() does so after it has checked the command line and the params
@@ -65,7 +66,7 @@ def train(training: Training, dataloader: DataLoader[Any]) -> dict[str, float]:
     from training.progress import Progress
 
     model, device = training.model, training.device
-    sums = training.new_sums()
+    sums = MetricSums(training.metrics)
     model.train()
     with Progress(len(dataloader), 0, training.params.save_summary_steps) as progress:
         for batch in dataloader:
@@ -97,7 +98,6 @@ def train_and_evaluate(
     training: Training,
     train_dataloader: DataLoader[Any],
     val_dataloader: DataLoader[Any],
-    net: Any,
     run: utils.RunDirectory,
 ) -> None:
     """Train to the last epoch, evaluating after each and keeping the last and the best checkpoint.
@@ -106,15 +106,12 @@ def train_and_evaluate(
         training: new, or loaded from a checkpoint
         train_dataloader: of (inputs, labels)
         val_dataloader: of (inputs, labels)
-        net: anything with `loss_fn`, and with `metrics`, one of which (or the loss) is params.monitor
         run: where to write
 
     Raises:
         DivergedError: the loss is not finite; the files of the epochs before stay
     """
-    from model.net import sign_of
-
-    params, sign = training.params, sign_of(net, training.params.monitor)
+    params = training.params
     while not training.is_finished():
         epoch, start = training.epoch + 1, time.monotonic()
         logging.info(f"Epoch {epoch}/{params.num_epochs}")
@@ -125,12 +122,10 @@ def train_and_evaluate(
         train_metrics = train(training, train_dataloader)
         speed = train_metrics.pop("examples_per_second")
         logging.info(f"- Train metrics: {utils.format_metrics(train_metrics)}")
-        val_metrics = evaluate(training.model, net.loss_fn, val_dataloader, net.metrics)
+        val_metrics = evaluate(training.model, training.eval_loss_fn, val_dataloader, training.metrics)
         logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
 
-        value = val_metrics[params.monitor]
-        is_best = not math.isnan(value) and (training.best is None or sign * value > sign * training.best)
-        training.end_epoch(value, is_best)
+        is_best = training.end_epoch(val_metrics[params.monitor])
         if is_best:
             logging.info(f"- Found new best {params.monitor}")
             utils.save_dict_to_json(val_metrics, run.path / "metrics_val_best_weights.json")
@@ -206,11 +201,10 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
         DivergedError: the loss is not finite
     """
     from model.data_loader import fetch_dataloader, fetch_facts
-    from model.net import fetch_net, sign_of
+    from model.net import fetch_net
     from training.state import fetch_training
 
     net = fetch_net(params.task)
-    sign_of(net, params.monitor)  # a mistyped metric is told before the data is read
     data_dir = Path(params.data_dir or "")
     logging.info(f"Loading the datasets from {data_dir} ...")
     params = params.with_facts(start.facts) if start.facts is not None else fetch_facts(data_dir, params)
@@ -232,7 +226,7 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
         machine=runtime.describe(device), num_weights=sum(weight.numel() for weight in model.parameters())
     )
     logging.info(f"Starting training for {params.num_epochs - start.epoch} epoch(s) on {device}")
-    train_and_evaluate(training, dataloaders["train"], dataloaders["val"], net, run)
+    train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What `evaluate.py` reports beside the metrics: confidence intervals, the confusion matrix, a row for each example."""
+"""Behind `evaluate.py`: metrics as exact sums, and the report: intervals, confusion matrix, a row for each example."""

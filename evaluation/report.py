@@ -14,6 +14,7 @@ import torch
 from tabulate import tabulate
 
 import utils
+from evaluation.metrics import count_scored, finish
 
 NUM_RESAMPLES = 1000
 MOST_CLASSES_SHOWN = 20  # a confusion matrix that still fits a terminal
@@ -41,8 +42,6 @@ class ExampleScores:
             labels: batch first
             rows: of the task's `predictions`, one an example
         """
-        from evaluate import count_scored
-
         self.rows += [dict(row) for row in rows]
         for i in range(len(labels)):
             output, label = _one_of(outputs, i), labels[i : i + 1]
@@ -70,7 +69,7 @@ class ExampleScores:
             for name, shares in stacked.items():
                 numerator, denominator = np.tensordot(counts, shares, axes=1)  # both (num_classes or 1,)
                 quotient = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
-                values[name].append(float(quotient.mean()))
+                values[name].append(float(finish(self.metrics.get(name), torch.tensor(quotient.mean()))))
         return {name: tuple(np.percentile(values[name], [2.5, 97.5]).tolist()) for name in names}
 
     def per_class(self) -> dict[str, np.ndarray]:

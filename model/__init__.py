@@ -10,7 +10,8 @@
         metrics                             dict of name -> fn(outputs, labels) -> (numerator, denominator)
         predictions(outputs, labels, params)   a list with one dict an example: `prediction`, `confidence` and, unless
                                             labels is None, `label` and `loss`
-        lower_is_better      (optional)     set of the metrics that are errors; the others are scores
+        fetch_metrics(params) (optional)    in the place of `metrics`, where they need hyperparameters or facts
+        lower_is_better      (optional)     set of the names of metrics that are errors; the others are scores
         train_loss_fn(params) (optional)    the loss to train on, where it has hyperparameters of its own
                                             (label smoothing, class weights); the default is loss_fn
 
@@ -28,11 +29,13 @@ A dataset may have, besides `__len__` and `__getitem__`:
         set_epoch(epoch)                    called before each fetch, for augmentation keyed by `runtime.example_draws`
         augment                             whether it augments; set to False where the train split is only evaluated
         in_memory                           True if loading costs nothing, so that worker processes would not help
+        lengths                             of each example, to train on batches of similar length
         ids                                 a name for each example (a file, a line), for the predictions' table
 
 A metric is a ratio of sums: numerators and denominators are added up over the split and divided once, so it is exact
 for any batch size and any number of processes. They may be vectors, one entry a class; the ratios are then averaged
-(macro average), and 0 / 0 counts as 0. Labels of -100 are not scored. Inputs are a tensor or a tuple or dict of
+(macro average), and 0 / 0 counts as 0. A metric that is a function of the ratio carries it as its attribute `finish`
+(`rmse.finish = torch.sqrt`). Labels of -100 are not scored. Inputs are a tensor or a tuple or dict of
 tensors, batch first; labels are a tensor, batch first.
 
 A task imports `utils` and `runtime`, never a script, another task, or the three files beside this one.

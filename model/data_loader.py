@@ -15,27 +15,32 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 import runtime
 import utils
 
+BUCKET_BATCHES = 50  # batches whose examples are sorted by length together
 Batch = tuple[int, list[int]]  # the epoch and the examples' positions in the split
 
 
 class EpochBatches(Sampler[Any]):
     """The batches of one split. Shuffled ones have an order of their own in each epoch, known from (seed, epoch) alone.
 
-    The order can therefore be entered anywhere: `set_position(epoch, step)` costs nothing, whatever the step.
+    The order can therefore be entered anywhere: `set_position(epoch, step)` reads nothing and throws nothing away.
 
     Args:
         num_examples: in the split
-        batch_size: examples in a batch; the last batch may be smaller, but a single example left over joins the
-            batch before it, because batch norm cannot train on one
-        shuffle: for the train split
-        seed: params.seed
+        batch_size: examples in a batch; the last may be smaller, but a single example left over joins the batch
+            before it, because batch norm cannot train on one
+        seed: params.seed; None for the order of the split
+        lengths: of each example, to put examples of similar length into the same batch; only where there is a seed
     """
 
-    def __init__(self, num_examples: int, batch_size: int, shuffle: bool, seed: int) -> None:
-        self.num_examples = num_examples
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
+    def __init__(
+        self, num_examples: int, batch_size: int, seed: int | None, lengths: Sequence[int] | None = None
+    ) -> None:
+        self.seed, self.lengths = seed, lengths
+        starts = list(range(0, num_examples, batch_size))
+        if len(starts) > 1 and batch_size > 1 and num_examples - starts[-1] == 1:
+            starts.pop()
+        self._slices = [slice(start, end) for start, end in zip(starts, [*starts[1:], num_examples], strict=True)]
+        self._num_examples = num_examples
         self.set_position(epoch=1)
 
     def set_position(self, epoch: int, step: int = 0) -> None:
@@ -44,18 +49,25 @@ class EpochBatches(Sampler[Any]):
 
     def __len__(self) -> int:
         """Return the number of batches in a whole epoch."""
-        full, left_over = divmod(self.num_examples, self.batch_size)
-        return max(1, full + (left_over > 1 or self.batch_size == 1 and left_over > 0))
+        return len(self._slices)
 
     def __iter__(self) -> Iterator[Batch]:
-        order = range(self.num_examples) if not self.shuffle else self._shuffled()
-        for step in range(self.step, len(self)):
-            end = (step + 1) * self.batch_size if step + 1 < len(self) else self.num_examples
-            yield self.epoch, list(order[step * self.batch_size : end])
+        order, slices = list(range(self._num_examples)), self._slices
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            order = torch.randperm(self._num_examples, generator=generator).tolist()
+            if self.lengths is not None:
+                order = self._bucketed(order)
+                slices = [slices[i] for i in torch.randperm(len(slices), generator=generator).tolist()]
+        for chosen in slices[self.step :]:
+            yield self.epoch, order[chosen]
 
-    def _shuffled(self) -> list[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return torch.randperm(self.num_examples, generator=generator).tolist()
+    def _bucketed(self, order: list[int]) -> list[int]:
+        """Sort by length within windows of many batches: batches become alike, yet differ from epoch to epoch."""
+        assert self.lengths is not None
+        window = BUCKET_BATCHES * max(1, self._slices[0].stop)
+        parts = [order[start : start + window] for start in range(0, len(order), window)]
+        return [index for part in parts for index in sorted(part, key=self.lengths.__getitem__)]
 
 
 class _WholeBatches(Dataset[Any]):
@@ -128,7 +140,12 @@ def fetch_dataloader(
             num_workers = 0
         dataloaders[split] = DataLoader(
             _WholeBatches(dataset, getattr(module, "collate_fn", default_collate), params.seed),
-            batch_sampler=EpochBatches(len(dataset), params.batch_size, training and split == "train", params.seed),
+            batch_sampler=EpochBatches(
+                len(dataset),
+                params.batch_size,
+                seed=params.seed if training and split == "train" else None,
+                lengths=getattr(dataset, "lengths", None),
+            ),
             collate_fn=_as_fetched,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import utils
 
-REQUIRED = ("Net", "loss_fn", "metrics", "predictions")
+REQUIRED = ("Net", "loss_fn", "predictions")
 
 
 def fetch_net(task: str) -> ModuleType:
@@ -22,18 +23,28 @@ def fetch_net(task: str) -> ModuleType:
     """
     net = importlib.import_module(f"model.{task}.net")
     missing = [name for name in REQUIRED if not hasattr(net, name)]
+    if not hasattr(net, "metrics") and not hasattr(net, "fetch_metrics"):
+        missing.append("metrics")
     if missing:
         raise utils.InputError(f"model/{task}/net.py: lacks {', '.join(missing)}; model/__init__.py says what they are")
     return net
 
 
-def sign_of(net: Any, monitor: str) -> int:
+def fetch_metrics(net: Any, params: utils.Params) -> dict[str, Callable[[Any, Any], tuple[Any, Any]]]:
+    """Return the metrics of a task: its `metrics`, or, where they need what the data decided, its `fetch_metrics`."""
+    metrics: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = (
+        net.fetch_metrics(params) if hasattr(net, "fetch_metrics") else net.metrics
+    )
+    return metrics
+
+
+def fetch_sign(net: Any, params: utils.Params) -> int:
     """Return 1 if more of the monitored quantity is better, -1 if less is.
 
     Raises:
         InputError: there is no such metric
     """
-    names = ["loss", *net.metrics]
-    if monitor not in names:
-        raise utils.InputError(f"monitor {monitor!r}: there is no such metric; choose one of {', '.join(names)}")
-    return -1 if monitor == "loss" or monitor in getattr(net, "lower_is_better", ()) else 1
+    names = ["loss", *fetch_metrics(net, params)]
+    if params.monitor not in names:
+        raise utils.InputError(f"monitor {params.monitor!r}: there is no such metric; choose one of {', '.join(names)}")
+    return -1 if params.monitor == "loss" or params.monitor in getattr(net, "lower_is_better", ()) else 1

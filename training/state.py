@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 import utils
-from evaluate import MetricSums
+from evaluation.metrics import Loss, Metrics
+from model.net import fetch_metrics, fetch_sign
 from training.optimizer import Schedule, fetch_optimizer
 
 
@@ -23,8 +25,10 @@ class Training:
         optimizer: over the model's weights
         schedule: of the optimizer's learning rate
         loss_fn: the loss to train on
+        eval_loss_fn: the loss to report, the same for every setting of the training loss
         metrics: name -> fn(outputs, labels) -> (numerator, denominator)
         params: with facts
+        sign: 1 if more of params.monitor is better, -1 if less is
         epoch: how many epochs are complete, validation included
         best: the best value of params.monitor so far; None before the first
         best_epoch: the epoch, from 1, that it is of
@@ -33,9 +37,11 @@ class Training:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    loss_fn: Callable[[Any, torch.Tensor], torch.Tensor]
-    metrics: Mapping[str, Callable[[Any, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]]
+    loss_fn: Loss
+    eval_loss_fn: Loss
+    metrics: Metrics
     params: utils.Params
+    sign: int
     epoch: int = 0
     best: float | None = None
     best_epoch: int = 0
@@ -45,16 +51,21 @@ class Training:
         """The device that the model is on."""
         return next(self.model.parameters()).device
 
-    def new_sums(self) -> MetricSums:
-        """Return empty sums for the metrics of an epoch."""
-        return MetricSums(self.metrics)
+    def end_epoch(self, value: float) -> bool:
+        """Take note that an epoch is complete.
 
-    def end_epoch(self, value: float, is_best: bool) -> None:
-        """Take note that an epoch is complete, and of the value of params.monitor after it."""
+        Args:
+            value: of params.monitor on val
+
+        Returns:
+            whether it is the best so far; equally good is no better, and NaN is never good
+        """
+        is_best = not math.isnan(value) and (self.best is None or self.sign * value > self.sign * self.best)
         self.epoch += 1
         if is_best:
             self.best, self.best_epoch = value, self.epoch
         self.schedule.end_epoch(is_best)
+        return is_best
 
     def stopped_early(self) -> bool:
         """Return whether there was no new best for params.early_stopping_epochs epochs."""
@@ -94,10 +105,22 @@ def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_e
 
     Args:
         model: on its device, with the weights to start from
-        net: the task's module: `loss_fn`, `metrics`, perhaps `train_loss_fn`
+        net: the task's module, or anything with `loss_fn`, `metrics` and perhaps `train_loss_fn`
         params: with facts
         steps_per_epoch: optimizer steps in an epoch
+
+    Raises:
+        InputError: there is no metric of the name params.monitor
     """
     optimizer = fetch_optimizer(model, params)
     loss_fn = net.train_loss_fn(params) if hasattr(net, "train_loss_fn") else net.loss_fn
-    return Training(model, optimizer, Schedule(optimizer, params, steps_per_epoch), loss_fn, net.metrics, params)
+    return Training(
+        model=model,
+        optimizer=optimizer,
+        schedule=Schedule(optimizer, params, steps_per_epoch),
+        loss_fn=loss_fn,
+        eval_loss_fn=net.loss_fn,
+        metrics=fetch_metrics(net, params),
+        params=params,
+        sign=fetch_sign(net, params),
+    )

@@ -1,0 +1,70 @@
+"""Metrics as ratios of sums: added up over a split, divided once, exact for any batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+IGNORED_LABEL = -100  # PyTorch's own ignore_index
+
+Loss = Callable[[Any, "torch.Tensor"], "torch.Tensor"]
+Metrics = Mapping[str, Callable[[Any, "torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]]
+
+
+class MetricSums:
+    """Sums over the batches of a split: each metric's numerator and denominator, and the loss.
+
+    Args:
+        metrics: name -> fn(outputs, labels) -> (numerator, denominator)
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self.sums: dict[str, tuple[Any, Any]] = {}
+
+    def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
+        """Add a batch. Nothing waits for the device.
+
+        Args:
+            outputs: of the model, batch first
+            labels: batch first
+            loss: scalar, the mean over the batch's scored labels
+        """
+        num_scored = count_scored(labels)
+        self._add("loss", loss.detach().double() * num_scored, num_scored)
+        for name, metric in self.metrics.items():
+            self._add(name, *metric(outputs, labels))
+
+    def _add(self, name: str, numerator: torch.Tensor, denominator: torch.Tensor) -> None:
+        before = self.sums.get(name, (0, 0))
+        self.sums[name] = before[0] + numerator.double(), before[1] + denominator.double()
+
+    def result(self) -> dict[str, float]:
+        """Divide once: name -> value, the loss last. A vector's ratios are averaged (macro average)."""
+        values = {name: finish(metric, ratio(*self.sums[name]).mean()) for name, metric in self.metrics.items()}
+        return {name: float(value) for name, value in values.items()} | {"loss": self.mean_loss()}
+
+    def mean_loss(self) -> float:
+        """Return the mean loss so far; waits for the device."""
+        return float(ratio(*self.sums["loss"]))
+
+
+def count_scored(labels: torch.Tensor) -> torch.Tensor:
+    """Count the labels that a loss is the mean over: class numbers but for -100, all rows of a regression."""
+    if labels.is_floating_point():
+        return labels.new_tensor(len(labels))
+    return (labels != IGNORED_LABEL).sum()
+
+
+def ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
+    """Divide sums; an entry of a vector that has nothing to divide counts as 0, as in scikit-learn."""
+    quotient = numerator / denominator
+    return quotient.masked_fill(denominator == 0, 0.0) if quotient.dim() else quotient
+
+
+def finish(metric: Any, value: Any) -> Any:
+    """Apply what a metric wants done after the division: the root of a root-mean-square error, for one."""
+    return metric.finish(value) if hasattr(metric, "finish") else value
