@@ -140,6 +140,7 @@ def train_and_evaluate(
                 "seconds": time.monotonic() - start,
             }
         )
+        run.update_record(epochs=epoch, best_epoch=training.best_epoch, best=training.best)
         # last of all: what the checkpoint says is done is on the disk, and whatever came after it is done again
         utils.save_checkpoint(training.state_dict(), is_best, run.path)
     if training.stopped_early():
@@ -223,7 +224,9 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
         run.cut_history(start.epoch)
         logging.info(f"Continuing after epoch {start.epoch}")
     run.update_record(
-        machine=runtime.describe(device), num_weights=sum(weight.numel() for weight in model.parameters())
+        machine=runtime.describe(device),
+        num_weights=sum(weight.numel() for weight in model.parameters()),
+        lower_is_better=sorted(getattr(net, "lower_is_better", ())),
     )
     logging.info(f"Starting training for {params.num_epochs - start.epoch} epoch(s) on {device}")
     train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)

@@ -12,6 +12,7 @@ Nothing here imports torch at import: a mistake in a params file is told in a mo
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -93,6 +94,11 @@ def run_script(main: Callable[[], None]) -> None:
 
     What the user can mend is said in plain lines; only a bug shows a traceback.
     """
+
+    def stop_here(number: int, _: object) -> None:
+        raise InterruptedRun(f"interrupted by {signal.Signals(number).name}; the same command continues", number)
+
+    signal.signal(signal.SIGTERM, stop_here)
     try:
         main()
     except Stop as stop:
