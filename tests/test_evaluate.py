@@ -1,0 +1,157 @@
+"""Scores: exact for any batch size, equal to independent implementations, with intervals and a row for each example."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+import torch
+
+import evaluate
+import train
+import utils
+from evaluation.metrics import MetricSums, ratio
+from evaluation.report import ExampleScores
+from model.vision import net
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of one epoch on the digits, good enough to be wrong now and then."""
+    folder = tmp_path_factory.mktemp("evaluate") / "run"
+    folder.mkdir()
+    params = {
+        "image_size": 8, "image_channels": 1, "num_channels": 4, "dropout_rate": 0.0, "horizontal_flip": False,
+        "num_epochs": 1, "data_dir": str(PROJECT / "data/digits"),
+    }  # fmt: skip
+    (folder / "params.json").write_text(json.dumps(params))
+    train.main(["--model_dir", str(folder)])
+    return folder
+
+
+def read_predictions(folder, name="test_best"):
+    with (folder / f"predictions_{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_metrics_do_not_depend_on_the_batch_size(run):
+    found = []
+    for batch_size in (1, 7, 32, 270):
+        evaluate.main(["--model_dir", str(run), f"batch_size={batch_size}"])
+        found.append(utils.read_json(run / "metrics_test_best.json"))
+    for values in found[1:]:
+        assert values.pop("loss") == pytest.approx(found[0]["loss"], rel=1e-6)
+        assert values == {name: value for name, value in found[0].items() if name != "loss"}
+
+
+def test_metrics_equal_scikit_learns_on_the_saved_predictions(run):
+    evaluate.main(["--model_dir", str(run)])
+    rows, values = read_predictions(run), utils.read_json(run / "metrics_test_best.json")
+    labels, predicted = [row["label"] for row in rows], [row["prediction"] for row in rows]
+    assert len(rows) == 270 and len({row["id"] for row in rows}) == 270
+    assert values["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, predicted), abs=1e-12)
+    scores = sklearn.metrics.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
+    assert [values[f"macro_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(scores[:3], abs=1e-12)
+    assert values["loss"] == pytest.approx(np.mean([float(row["loss"]) for row in rows]), rel=1e-6)
+    with (run / "per_class_test_best.csv").open(newline="", encoding="utf-8") as file:
+        per_class = list(csv.DictReader(file))
+    expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, zero_division=0)
+    for column, values in zip(("precision", "recall", "f1", "examples"), expected, strict=True):
+        assert [float(row[column]) for row in per_class] == pytest.approx(values.tolist())
+
+
+def test_any_split_and_checkpoint_can_be_scored(run, capsys):
+    evaluate.main(["--model_dir", str(run), "--split", "val", "--restore_file", "last"])
+    history = utils.read_lines(run / "history.jsonl")[-1]["val"]
+    assert utils.read_json(run / "metrics_val_last.json") == pytest.approx(history, rel=1e-6)
+    evaluate.main(["--model_dir", str(run), "--split", "train"])
+    assert len(read_predictions(run, "train_best")) == 1258
+    assert "Confusion matrix" in capsys.readouterr().out
+
+
+def test_the_train_split_is_scored_without_augmentation_and_in_order(run):
+    evaluate.main(["--model_dir", str(run), "--split", "train", "shift=0"])
+    plain = read_predictions(run, "train_best")
+    evaluate.main(["--model_dir", str(run), "--split", "train", "shift=2", "horizontal_flip=true"])
+    assert read_predictions(run, "train_best") == plain
+    assert [row["id"] for row in plain[:2]] == ["train[0]", "train[1]"]
+
+
+def test_evaluation_twice_gives_the_same_files(run):
+    names = ["metrics_test_best.json", "predictions_test_best.csv", "per_class_test_best.csv"]
+    evaluate.main(["--model_dir", str(run)])
+    first = [(run / name).read_bytes() for name in names]
+    evaluate.main(["--model_dir", str(run)])
+    assert [(run / name).read_bytes() for name in names] == first
+
+
+def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
+    from model.data_loader import fetch_dataloader
+
+    state = utils.read_checkpoint(run / "best.pth.tar")
+    params = evaluate.fetch_run_params(state, run / "best.pth.tar", []).with_facts(state["facts"])
+    model = net.Net(params)
+    utils.load_weights(state, model, run / "best.pth.tar")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    dataloader = fetch_dataloader(["val"], PROJECT / "data/digits", params)["val"]
+    torch.manual_seed(7)
+    generator = torch.get_rng_state()
+    evaluate.evaluate(model, net.loss_fn, dataloader, net.metrics)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def scores_of(outputs, labels):
+    scores = ExampleScores(net.loss_fn, net.metrics)
+    scores.add(outputs, labels, [{} for _ in labels])
+    return scores
+
+
+def test_intervals_agree_with_scipys_bootstrap():
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(3, (200,), generator=generator)
+    outputs = torch.randn(200, 3, generator=generator) + 1.5 * torch.nn.functional.one_hot(labels, 3)
+    intervals = scores_of(outputs, labels).intervals()
+    right = (outputs.argmax(1) == labels).double().numpy()
+    theirs = scipy.stats.bootstrap((right,), np.mean, method="percentile", n_resamples=5000, rng=1).confidence_interval
+    assert intervals["accuracy"] == pytest.approx(tuple(theirs), abs=0.01)
+
+    def macro_f1(indices):
+        chosen = indices.astype(int)
+        return sklearn.metrics.f1_score(labels[chosen], outputs.argmax(1)[chosen], average="macro")
+
+    theirs = scipy.stats.bootstrap(
+        (np.arange(200),), macro_f1, method="percentile", n_resamples=1000, vectorized=False, rng=1
+    ).confidence_interval
+    assert intervals["macro_f1"] == pytest.approx(tuple(theirs), abs=0.015)
+
+
+def test_a_metric_may_be_a_function_of_the_ratio():
+    def rmse(outputs, labels):
+        return ((outputs - labels) ** 2).sum(), torch.tensor(len(labels))
+
+    rmse.finish = torch.sqrt
+    outputs, labels = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([1.0, 4.0, 4.0])
+    sums = MetricSums({"rmse": rmse})
+    for part in (slice(0, 1), slice(1, 3)):
+        sums.add(outputs[part], labels[part], ((outputs[part] - labels[part]) ** 2).mean())
+    assert sums.result()["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(labels, outputs))
+    assert sums.result()["loss"] == pytest.approx(sklearn.metrics.mean_squared_error(labels, outputs))
+
+
+def test_labels_of_minus_100_are_not_counted_in_the_loss():
+    outputs, labels = torch.randn(6, 3), torch.tensor([0, 1, -100, 2, -100, -100])
+    sums = MetricSums({})
+    for part in (slice(0, 1), slice(1, 5)):
+        loss = torch.nn.functional.cross_entropy(outputs[part], labels[part])
+        sums.add(outputs[part], labels[part], loss)
+    assert sums.result()["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-6)
+
+
+def test_a_class_with_nothing_to_divide_counts_as_zero():
+    assert ratio(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0])).tolist() == [0.5, 0.0]

@@ -1,0 +1,229 @@
+"""One run: the same bits again, resuming, restoring, what is kept as best."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import evaluate
+import train
+import utils
+
+PROJECT = Path(__file__).resolve().parent.parent
+QUICK = {
+    "image_size": 8, "image_channels": 1, "num_channels": 4, "dropout_rate": 0.3, "horizontal_flip": False, "shift": 1,
+    "batch_size": 100, "num_epochs": 3, "learning_rate": 0.01, "data_dir": str(PROJECT / "data/digits"),
+}  # fmt: skip
+
+
+def write_run(folder, **params):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.json").write_text(json.dumps({**QUICK, **params}))
+    return folder
+
+
+def run_train(folder, *words, **params):
+    train.main(["--model_dir", str(write_run(folder, **params)), *words])
+    return folder
+
+
+def read_state(folder, name="last"):
+    return utils.read_checkpoint(folder / f"{name}.pth.tar")
+
+
+def assert_same_bits(first, second):
+    """Compare nested dicts and lists of tensors and plain values, to the bit."""
+    if isinstance(first, torch.Tensor):
+        assert first.dtype == second.dtype and torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same_bits(first[key], second[key])
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_same_bits(one, other)
+    else:
+        assert first == second
+
+
+def without_times(history):
+    return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in history]
+
+
+def test_same_seed_gives_the_same_bits(tmp_path):
+    first, second = run_train(tmp_path / "first"), run_train(tmp_path / "second")
+    for name in ("last", "best"):
+        assert (first / f"{name}.pth.tar").read_bytes() == (second / f"{name}.pth.tar").read_bytes()
+
+
+def test_another_seed_gives_other_weights(tmp_path):
+    first, second = run_train(tmp_path / "first"), run_train(tmp_path / "second", seed=231)
+    assert not torch.equal(read_state(first)["state_dict"]["fc2.weight"], read_state(second)["state_dict"]["fc2.weight"])
+
+
+def test_num_workers_does_not_change_the_bits(tmp_path):
+    settings = {"cache": "none", "num_epochs": 2}
+    first = run_train(tmp_path / "first", num_workers=0, **settings)
+    second = run_train(tmp_path / "second", num_workers=2, **settings)
+    assert_same_bits(read_state(first)["state_dict"], read_state(second)["state_dict"])
+    assert_same_bits(read_state(first)["optim_dict"], read_state(second)["optim_dict"])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
+@pytest.mark.parametrize("schedule", ["one_cycle", "plateau"])
+def test_a_run_that_died_continues_to_the_same_bits(tmp_path, monkeypatch, optimizer, schedule):
+    settings = {"num_epochs": 4, "optimizer": optimizer, "schedule": schedule, "schedule_epochs": 1, "learning_rate": 0.02}
+    whole = run_train(tmp_path / "whole", **settings)
+    calls = []
+
+    def dies_in_the_third_epoch(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise MemoryError("as when the machine has no more")
+        return evaluate.evaluate(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "evaluate", dies_in_the_third_epoch)
+        with pytest.raises(MemoryError):
+            run_train(tmp_path / "parts", **settings)
+    assert utils.read_json(tmp_path / "parts/run.json")["status"] == "failed"
+    parts = run_train(tmp_path / "parts", **settings)
+
+    assert_same_bits(read_state(whole), read_state(parts))
+    assert_same_bits(read_state(whole, "best"), read_state(parts, "best"))
+    histories = [without_times(utils.read_lines(folder / "history.jsonl")) for folder in (whole, parts)]
+    assert histories[0] == histories[1] and [row["epoch"] for row in histories[0]] == [1, 2, 3, 4]
+    assert utils.read_json(parts / "run.json")["status"] == "finished"
+
+
+def test_more_epochs_continue_a_finished_run(tmp_path, capsys):
+    whole = run_train(tmp_path / "whole", num_epochs=3)
+    parts = run_train(tmp_path / "parts", num_epochs=2)
+    train.main(["--model_dir", str(parts)])
+    assert "is finished: 2 epochs" in capsys.readouterr().out
+    run_train(parts, num_epochs=3)
+    assert_same_bits(read_state(whole), read_state(parts))
+
+
+def test_changed_hyperparameters_are_refused_and_nothing_is_lost(tmp_path):
+    folder = run_train(tmp_path / "run", num_epochs=1)
+    before = (folder / "last.pth.tar").read_bytes()
+    with pytest.raises(utils.InputError, match=r"learning_rate: 0\.01 -> 0\.02; weight_decay: 0\.0 -> 0\.1"):
+        train.main(["--model_dir", str(folder), "learning_rate=0.02", "weight_decay=0.1"])
+    assert (folder / "last.pth.tar").read_bytes() == before
+    train.main(["--model_dir", str(folder), "num_workers=1", "save_summary_steps=5", "num_epochs=2"])
+    assert read_state(folder)["epoch"] == 2
+
+
+def test_restart_begins_anew_and_keeps_foreign_files(tmp_path):
+    folder = run_train(tmp_path / "run", num_epochs=2)
+    (folder / "notes.txt").write_text("mine")
+    train.main(["--model_dir", str(folder), "--restart", "num_epochs=1"])
+    assert read_state(folder)["epoch"] == 1
+    assert len(utils.read_lines(folder / "history.jsonl")) == 1
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_restore_file_starts_from_the_weights_alone(tmp_path):
+    source = run_train(tmp_path / "source", num_epochs=1)
+    folder = write_run(tmp_path / "target", num_epochs=1, learning_rate=1e-9, momentum=0.0, optimizer="sgd")
+    shutil.copy(source / "best.pth.tar", folder / "start.pth.tar")
+    train.main(["--model_dir", str(folder), "--restore_file", "start"])
+    restored, trained = read_state(folder), read_state(source, "best")
+    torch.testing.assert_close(restored["state_dict"]["conv1.weight"], trained["state_dict"]["conv1.weight"])
+    assert restored["epoch"] == 1
+    train.main(["--model_dir", str(folder), "--restore_file", "start", "num_epochs=2"])  # the same command continues
+    assert read_state(folder)["epoch"] == 2
+    with pytest.raises(utils.InputError, match="--restore_file: start -> None"):
+        train.main(["--model_dir", str(folder)])
+
+
+def test_restore_file_with_restart_reads_the_weights_before_it_removes_them(tmp_path):
+    folder = run_train(tmp_path / "run", num_epochs=2)
+    trained = read_state(folder, "best")["state_dict"]["fc1.weight"]
+    words = ["--restore_file", "best", "--restart", "num_epochs=1", "learning_rate=1e-9", "optimizer=sgd", "momentum=0"]
+    train.main(["--model_dir", str(folder), *words])
+    torch.testing.assert_close(read_state(folder)["state_dict"]["fc1.weight"], trained)
+
+
+def as_cs230(state):
+    """A checkpoint as CS230 saves it: three keys, nothing else."""
+    return {"epoch": 1, "state_dict": state["state_dict"], "optim_dict": state["optim_dict"]}
+
+
+def test_a_checkpoint_of_cs230_evaluates_and_restores(tmp_path):
+    ours = run_train(tmp_path / "ours", num_epochs=1)
+    theirs = write_run(tmp_path / "theirs", num_epochs=1)
+    for name in ("last", "best"):
+        torch.save(as_cs230(read_state(ours)), theirs / f"{name}.pth.tar")
+    for folder in (ours, theirs):
+        evaluate.main(["--model_dir", str(folder)])
+    assert utils.read_json(ours / "metrics_test_best.json") == utils.read_json(theirs / "metrics_test_best.json")
+
+    with pytest.raises(utils.InputError, match="made by other code.*--restore_file last.*--restart"):
+        train.main(["--model_dir", str(theirs)])
+    train.main(["--model_dir", str(theirs), "--restore_file", "best"])
+    assert utils.read_json(theirs / "run.json")["status"] == "finished"
+
+
+def test_best_is_the_first_of_equals_and_follows_the_monitor(tmp_path):
+    folder = run_train(tmp_path / "run", monitor="loss", num_epochs=4)
+    losses = [row["val"]["loss"] for row in utils.read_lines(folder / "history.jsonl")]
+    best = read_state(folder, "best")
+    assert best["best"] == min(losses) and best["epoch"] == 1 + losses.index(min(losses))
+    assert utils.read_json(folder / "metrics_val_best_weights.json")["loss"] == min(losses)
+
+    # every epoch has the same top-5 accuracy, 1.0, once two classes are left: the first one stays
+    tied = run_train(tmp_path / "tied", monitor="top_5_accuracy", num_epochs=3, learning_rate=1e-7)
+    values = [row["val"]["top_5_accuracy"] for row in utils.read_lines(tied / "history.jsonl")]
+    assert read_state(tied, "best")["epoch"] == 1 + values.index(max(values))
+
+
+def test_early_stopping_waits_as_long_as_it_is_told(tmp_path, caplog):
+    folder = run_train(tmp_path / "run", num_epochs=50, early_stopping_epochs=2, learning_rate=1e-9, optimizer="sgd")
+    state = read_state(folder)
+    assert state["epoch"] == state["best_epoch"] + 2 < 50
+    train.main(["--model_dir", str(folder)])
+    assert read_state(folder)["epoch"] == state["epoch"]
+
+
+def test_train_metrics_are_over_all_batches(tmp_path, monkeypatch):
+    seen = []
+    original = train.train_step
+
+    def remember(model, optimizer, loss_fn, train_batch, labels_batch):
+        output_batch, loss = original(model, optimizer, loss_fn, train_batch, labels_batch)
+        seen.append((output_batch.detach(), labels_batch))
+        return output_batch, loss
+
+    monkeypatch.setattr(train, "train_step", remember)
+    folder = run_train(tmp_path / "run", num_epochs=1, batch_size=64)
+    outputs, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    reported = utils.read_lines(folder / "history.jsonl")[0]["train"]
+    assert len(labels) == 1258
+    assert reported["accuracy"] == pytest.approx((outputs.argmax(1) == labels).double().mean().item(), abs=1e-12)
+    assert reported["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-5)
+
+
+def test_the_log_has_the_lines_of_the_seed(tmp_path):
+    folder = run_train(tmp_path / "run", num_epochs=1)
+    lines = (folder / "train.log").read_text().splitlines()
+    for text in ("Epoch 1/1", "- Train metrics: accuracy: 0.", "- Eval metrics : accuracy: 0.", "- Found new best accuracy"):
+        assert any(f":INFO: {text}" in line for line in lines), text
+
+
+def test_a_run_directory_is_complete(tmp_path):
+    folder = run_train(tmp_path / "run", num_epochs=1)
+    evaluate.main(["--model_dir", str(folder)])
+    names = {path.name for path in folder.iterdir() if path.name != ".lock"}
+    assert names == {
+        "params.json", "run.json", "train.log", "evaluate.log", "history.jsonl", "last.pth.tar", "best.pth.tar",
+        "metrics_val_best_weights.json", "metrics_val_last_weights.json", "metrics_test_best.json",
+        "predictions_test_best.csv", "per_class_test_best.csv",
+    }  # fmt: skip
+    assert json.loads((folder / "params.json").read_text()) == {**QUICK, "num_epochs": 1}  # as it was written
+    record = utils.read_json(folder / "run.json")
+    assert record["status"] == "finished" and record["epochs"] == 1 and record["params"]["optimizer"] == "adam"
