@@ -1,0 +1,85 @@
+"""One table of all runs: what varies, sorted, whatever the folders hold."""
+
+import csv
+import json
+
+import pytest
+
+import synthesize_results
+import utils
+
+
+def write_run(folder, params=None, val=None, test=None, **record):
+    folder.mkdir(parents=True)
+    if params is not None:
+        record = {"status": "finished", "params": {"monitor": "accuracy", **params}, **record}
+        (folder / "run.json").write_text(json.dumps(record))
+    for name, values in (("metrics_val_best_weights", val), ("metrics_test_best", test)):
+        if values is not None:
+            (folder / f"{name}.json").write_text(json.dumps(values))
+
+
+def synthesize(folder, *words):
+    synthesize_results.main(["--parent_dir", str(folder), *words])
+    with (folder / "results.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_table_has_what_differs_and_is_sorted_by_the_monitored_metric(tmp_path, capsys):
+    write_run(tmp_path / "a", {"learning_rate": 0.1, "seed": 1}, {"accuracy": 0.5, "loss": 2.0}, epochs=3)
+    write_run(tmp_path / "deep/b", {"learning_rate": 0.2, "seed": 1}, {"accuracy": 0.9, "loss": 3.0}, {"accuracy": 0.8})
+    write_run(tmp_path / "c", {"learning_rate": 0.3, "seed": 1}, status="failed")
+    rows = synthesize(tmp_path)
+    assert [row["run"] for row in rows] == ["deep/b", "a", "c"]
+    assert list(rows[0]) == ["run", "learning_rate", "status", "epochs", "accuracy", "loss", "test accuracy"]
+    assert rows[0]["test accuracy"] == "0.8" and rows[1]["epochs"] == "3" and rows[2]["accuracy"] == ""
+    assert capsys.readouterr().out == (tmp_path / "results.md").read_text()
+    assert [row["run"] for row in synthesize(tmp_path, "--sort", "loss")] == ["a", "deep/b", "c"]
+    assert [row["run"] for row in synthesize(tmp_path, "--sort", "learning_rate")] == ["a", "deep/b", "c"]
+
+
+def test_errors_are_sorted_upwards(tmp_path):
+    for name, value in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
+        write_run(tmp_path / name, {"monitor": "rmse"}, {"rmse": value}, lower_is_better=["rmse"])
+    assert [row["run"] for row in synthesize(tmp_path)] == ["b", "c", "a"]
+
+
+def test_runs_of_cs230_are_read(tmp_path):
+    write_run(tmp_path / "theirs", val={"accuracy": 0.7, "loss": 1.0})
+    (tmp_path / "theirs/params.json").write_text('{"learning_rate": 0.001}')
+    write_run(tmp_path / "ours", {"learning_rate": 0.01}, {"accuracy": 0.8, "macro_f1": 0.7})
+    rows = synthesize(tmp_path)
+    assert [(row["run"], row["learning_rate"], row["status"]) for row in rows] == [
+        ("ours", "0.01", "finished"),
+        ("theirs", "0.001", "unknown"),
+    ]
+    assert rows[1]["macro_f1"] == ""
+
+
+def test_half_written_and_foreign_files_are_named_and_the_rest_is_shown(tmp_path, capsys):
+    write_run(tmp_path / "good", {"seed": 1}, {"accuracy": 0.7})
+    write_run(tmp_path / "torn", {"seed": 2})
+    (tmp_path / "torn/metrics_val_best_weights.json").write_text('{"accuracy": 0.')
+    write_run(tmp_path / "strange", {"seed": 3}, {"accuracy": "high", "loss": None, "ok": True})
+    with pytest.raises(SystemExit) as stopped:
+        synthesize(tmp_path)
+    output = capsys.readouterr()
+    assert stopped.value.code == 1 and "torn/metrics_val_best_weights.json: not valid JSON" in output.err
+    assert all(name in output.out for name in ("good", "torn", "strange"))
+
+
+def test_an_empty_or_missing_folder_is_told(tmp_path):
+    with pytest.raises(utils.InputError, match="no runs in it yet"):
+        synthesize(tmp_path)
+    with pytest.raises(utils.InputError, match="no such directory"):
+        synthesize(tmp_path / "nowhere")
+    write_run(tmp_path / "run", {"seed": 1}, {"accuracy": 0.7})
+    with pytest.raises(utils.InputError, match="--sort f1: no run has it; choose one of accuracy"):
+        synthesize(tmp_path, "--sort", "f1")
+
+
+def test_names_with_bars_commas_and_newlines_survive(tmp_path):
+    name = 'a|b,"c"\nd'
+    write_run(tmp_path / name, {"seed": 1}, {"accuracy": 0.7})
+    assert [row["run"] for row in synthesize(tmp_path)] == [name]
+    assert "a\\|b" in (tmp_path / "results.md").read_text()
