@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from evaluation.report import ExampleScores
 
 
-def fetch_outputs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple[Any, torch.Tensor]]:
+def fetch_outputs(model: nn.Module, dataloader: Iterable[Any]) -> Iterator[tuple[Any, torch.Tensor]]:
     """Yield (outputs, labels) of each batch, with the model in eval mode and no graph built."""
     import torch
 
@@ -41,7 +41,7 @@ def fetch_outputs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tup
         yield output_batch, labels_batch
 
 
-def evaluate(model: nn.Module, loss_fn: Loss, dataloader: DataLoader[Any], metrics: Metrics) -> dict[str, float]:
+def evaluate(model: nn.Module, loss_fn: Loss, dataloader: Iterable[Any], metrics: Metrics) -> dict[str, float]:
     """Evaluate the model on all batches; each example counts the same, whatever the batches.
 
     Args:

@@ -5,7 +5,9 @@ torch is imported inside the functions, so that a script that imports this can s
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -105,3 +107,64 @@ def describe(device: torch.device) -> dict[str, Any]:
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {"device": str(device), "device_name": name, "threads": torch.get_num_threads()}
+
+
+def generator_states() -> dict[str, Any]:
+    """Return the states of the global generators of Python, NumPy and torch, as tensors and plain values."""
+    import numpy as np
+    import torch
+
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_generators(states: dict[str, Any]) -> None:
+    """Put the global generators back into the states that `generator_states` returned."""
+    import numpy as np
+    import torch
+
+    version, keys, gauss = states["python"]
+    random.setstate((version, tuple(keys), gauss))
+    name, numpy_keys, *rest = states["numpy"]
+    np.random.set_state((name, numpy_keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+class Signals:
+    """SIGINT and SIGTERM, kept until the work is between two steps.
+
+    A context manager: inside, the first signal is only noted; a second one ends the process at once. SIGHUP is left as
+    it is: `nohup` ignores it.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0  # the signal's number, 0 for none
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: object) -> None:
+        if self.received:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.received = number
+
+
+def ignore_signals_in_worker(_: int) -> None:
+    """Let a data-loading process outlive Ctrl-C and SIGTERM: its parent ends it, after the checkpoint."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import runtime
 import utils
 from evaluate import evaluate
-from evaluation.metrics import Loss, MetricSums
+from evaluation.metrics import Loss
 from model.params import DEFAULT_TASK, fetch_params, fetch_params_class
 
 if TYPE_CHECKING:  # torch takes a second to import: main() does so after it has checked the command line and the params
@@ -28,6 +26,7 @@ if TYPE_CHECKING:  # torch takes a second to import: main() does so after it has
     from torch import nn
     from torch.utils.data import DataLoader
 
+    from training.keeper import Keeper
     from training.start import Start
     from training.state import Training
 
@@ -50,48 +49,42 @@ def train_step(
     return output_batch, loss
 
 
-def train(training: Training, dataloader: DataLoader[Any]) -> dict[str, float]:
-    """Train for one epoch.
+def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> dict[str, float]:
+    """Train for one epoch, or for what is left of it.
 
     Args:
-        training: model, optimizer, schedule, loss and metrics
-        dataloader: of (inputs, labels)
+        training: model, optimizer, schedule, loss and metrics, and how far the epoch is
+        dataloader: of (inputs, labels), set to where the epoch is
+        keeper: saves between two steps
 
     Returns:
         the epoch's metrics over all train batches, each as it was when it was trained on, and `examples_per_second`
 
     Raises:
-        DivergedError: the loss is not finite
+        DivergedError: a loss or a gradient is not finite
+        InterruptedRun: a signal came; the state is saved
     """
     from training.progress import Progress
 
-    model, device = training.model, training.device
-    sums = MetricSums(training.metrics)
+    model, params, sums, device = training.model, training.params, training.sums, training.device
     model.train()
-    with Progress(len(dataloader), 0, training.params.save_summary_steps) as progress:
-        for batch in dataloader:
+    batches = iter(dataloader)
+    training.restore_generators()  # after the iterator is made: making it may draw random numbers
+    with Progress(len(dataloader), training.step, params.save_summary_steps) as progress:
+        for batch in keeper.watched(batches):
             train_batch, labels_batch = runtime.to_device(batch, device)
             output_batch, loss = train_step(model, training.optimizer, training.loss_fn, train_batch, labels_batch)
             training.schedule.step()
+            training.step += 1
             sums.add(output_batch.detach(), labels_batch, loss)
 
             is_log_step = progress.step(len(labels_batch))
             if is_log_step or device.type == "cpu":  # elsewhere, reading the loss would make every step wait
-                check_finite(sums.mean_loss(), training, progress.num_done)
+                training.watch.check(sums.mean_loss())
             if is_log_step:
                 progress.show(sums.mean_loss())
-        check_finite(sums.mean_loss(), training, progress.num_done)
+        training.watch.check(sums.mean_loss())
     return {**sums.result(), "examples_per_second": progress.examples_per_second}
-
-
-def check_finite(loss: float, training: Training, step: int) -> None:
-    """Stop a run that has diverged: the sum of its losses keeps the first infinity or NaN that was added to it."""
-    if not math.isfinite(loss):
-        raise utils.DivergedError(
-            f"diverged: the loss is {loss} in epoch {training.epoch + 1}, step {step}, at learning rate "
-            f"{training.optimizer.param_groups[0]['lr']:g}; the checkpoints from before stand. "
-            "Try a smaller learning_rate, warmup_epochs or clip_grad_norm, with --restart"
-        )
 
 
 def train_and_evaluate(
@@ -109,40 +102,40 @@ def train_and_evaluate(
         run: where to write
 
     Raises:
-        DivergedError: the loss is not finite; the files of the epochs before stay
+        DivergedError: a loss or a gradient is not finite; the checkpoints from before stay
+        InterruptedRun: SIGINT or SIGTERM; the state is saved
     """
+    from training.keeper import Keeper
+
     params = training.params
-    while not training.is_finished():
-        epoch, start = training.epoch + 1, time.monotonic()
-        logging.info(f"Epoch {epoch}/{params.num_epochs}")
-        runtime.seed_everything(params.seed, epoch)
-        train_dataloader.batch_sampler.set_position(epoch)  # type: ignore[union-attr]
-        learning_rate = training.optimizer.param_groups[0]["lr"]
+    with runtime.Signals() as signals:
+        keeper = Keeper(run, training, signals)
+        while not training.is_finished():
+            epoch = training.epoch + 1
+            logging.info(f"Epoch {epoch}/{params.num_epochs}")
+            train_dataloader.batch_sampler.set_position(epoch, training.step)  # type: ignore[union-attr]
+            training.begin_epoch()
 
-        train_metrics = train(training, train_dataloader)
-        speed = train_metrics.pop("examples_per_second")
-        logging.info(f"- Train metrics: {utils.format_metrics(train_metrics)}")
-        val_metrics = evaluate(training.model, training.eval_loss_fn, val_dataloader, training.metrics)
-        logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
+            train_metrics = train(training, train_dataloader, keeper)
+            speed = train_metrics.pop("examples_per_second")
+            logging.info(f"- Train metrics: {utils.format_metrics(train_metrics)}")
+            val_batches = keeper.watched(val_dataloader)
+            val_metrics = evaluate(training.model, training.eval_loss_fn, val_batches, training.metrics)
+            logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
 
-        is_best = training.end_epoch(val_metrics[params.monitor])
-        if is_best:
-            logging.info(f"- Found new best {params.monitor}")
-            utils.save_dict_to_json(val_metrics, run.path / "metrics_val_best_weights.json")
-        utils.save_dict_to_json(val_metrics, run.path / "metrics_val_last_weights.json")
-        run.append_history(
-            {
+            row = {
                 "epoch": epoch,
                 "train": train_metrics,
                 "val": val_metrics,
-                "learning_rate": learning_rate,
+                "learning_rate": training.schedule.rate(training.schedule.num_steps - len(train_dataloader)),
                 "examples_per_second": speed,
-                "seconds": time.monotonic() - start,
+                "seconds": training.elapsed(),
             }
-        )
-        run.update_record(epochs=epoch, best_epoch=training.best_epoch, best=training.best)
-        # last of all: what the checkpoint says is done is on the disk, and whatever came after it is done again
-        utils.save_checkpoint(training.state_dict(), is_best, run.path)
+            is_best = training.end_epoch(val_metrics[params.monitor])
+            if is_best:
+                logging.info(f"- Found new best {params.monitor}")
+            keeper.end_epoch(row, is_best)
+        keeper.close()
     if training.stopped_early():
         logging.info(f"Stopped early: no new best {params.monitor} for {params.early_stopping_epochs} epochs")
 
@@ -190,6 +183,8 @@ def main(argv: list[str] | None = None) -> None:
             )
             return
         utils.set_logger(run.path / "train.log")
+        for line in start.warnings:
+            logging.warning(line)
         with run.recorded(params, restore_file=args.restore_file):
             set_up_and_train(params, run, start, runtime.fetch_device(args.device, args.disable_cuda))
 
@@ -210,7 +205,7 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
     logging.info(f"Loading the datasets from {data_dir} ...")
     params = params.with_facts(start.facts) if start.facts is not None else fetch_facts(data_dir, params)
     dataloaders = fetch_dataloader(["train", "val"], data_dir, params, device)
-    run.note_data(data_dir)
+    run.note("data", utils.fingerprint(data_dir))
     logging.info("- done.")
 
     runtime.seed_everything(params.seed)
@@ -219,16 +214,16 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
         logging.info(f"Restoring parameters from {start.weights_path}")
         utils.load_weights(start.weights, model, start.weights_path)
     training = fetch_training(model.to(device), net, params, len(dataloaders["train"]))
-    if start.epoch and start.weights is not None:
+    if start.is_resumed and start.weights is not None:
         training.load_state_dict(start.weights)
-        run.cut_history(start.epoch)
-        logging.info(f"Continuing after epoch {start.epoch}")
+        run.cut_history(training.epoch)
+        logging.info(f"Continuing after epoch {training.epoch}" + (f", step {training.step}" if training.step else ""))
+    run.note("machine", runtime.describe(device))
     run.update_record(
-        machine=runtime.describe(device),
         num_weights=sum(weight.numel() for weight in model.parameters()),
         lower_is_better=sorted(getattr(net, "lower_is_better", ())),
     )
-    logging.info(f"Starting training for {params.num_epochs - start.epoch} epoch(s) on {device}")
+    logging.info(f"Starting training for {params.num_epochs - training.epoch} epoch(s) on {device}")
     train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
 
 

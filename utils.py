@@ -17,11 +17,18 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from record.checkpoint import load_checkpoint, load_weights, read_checkpoint, save_checkpoint
+from record.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    read_checkpoint,
+    save_checkpoint,
+    save_last,
+    write_checkpoint,
+)
 from record.errors import DivergedError, InputError, InterruptedRun, InUseError, Stop
 from record.files import read_json, read_lines, save_dict_to_json, to_json, write_atomically, write_lines
 from record.params import MACHINE, Params, describe, find_params_file, read_overrides, read_values, with_data_dir
-from record.run import RunDirectory
+from record.run import RunDirectory, fingerprint
 
 __all__ = [
     "MACHINE",
@@ -34,6 +41,7 @@ __all__ = [
     "Stop",
     "describe",
     "find_params_file",
+    "fingerprint",
     "format_metrics",
     "load_checkpoint",
     "load_weights",
@@ -45,10 +53,12 @@ __all__ = [
     "run_script",
     "save_checkpoint",
     "save_dict_to_json",
+    "save_last",
     "set_logger",
     "to_json",
     "with_data_dir",
     "write_atomically",
+    "write_checkpoint",
     "write_lines",
 ]
 
@@ -98,7 +108,8 @@ def run_script(main: Callable[[], None]) -> None:
     def stop_here(number: int, _: object) -> None:
         raise InterruptedRun(f"interrupted by {signal.Signals(number).name}; the same command continues", number)
 
-    signal.signal(signal.SIGTERM, stop_here)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop_here)
     try:
         main()
     except Stop as stop:
@@ -107,9 +118,6 @@ def run_script(main: Callable[[], None]) -> None:
         else:
             print(f"error: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # the reader of our output, `head` for one, has seen enough
         sys.stderr.close()
         sys.exit(0)

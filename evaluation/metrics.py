@@ -47,6 +47,14 @@ class MetricSums:
         values = {name: finish(metric, ratio(*self.sums[name]).mean()) for name, metric in self.metrics.items()}
         return {name: float(value) for name, value in values.items()} | {"loss": self.mean_loss()}
 
+    def state_dict(self) -> dict[str, list[Any]]:
+        """Return the sums, for a checkpoint within an epoch."""
+        return {name: list(pair) for name, pair in self.sums.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on adding to the sums of `state_dict`."""
+        self.sums = {name: (pair[0].to(device), pair[1].to(device)) for name, pair in state.items()}
+
     def mean_loss(self) -> float:
         """Return the mean loss so far; waits for the device."""
         return float(ratio(*self.sums["loss"]))

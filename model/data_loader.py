@@ -150,6 +150,7 @@ def fetch_dataloader(
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=device is not None and device.type == "cuda",
+            worker_init_fn=runtime.ignore_signals_in_worker if num_workers else None,
             generator=torch.Generator(),  # its own, so that making an iterator does not draw from the global one
         )
     return dataloaders

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -60,6 +61,12 @@ class Params(BaseModel):
     early_stopping_epochs: int | None = Field(None, ge=1, description="stop after so many epochs without a new best")
 
     num_workers: int = Field(0, ge=0, le=256, description="processes that load data", json_schema_extra=MACHINE)
+    checkpoint_minutes: float = Field(
+        10.0, gt=0, description="longest time between two checkpoints, also within an epoch", json_schema_extra=MACHINE
+    )
+    detect_anomaly: bool = Field(
+        False, description="slow: say which operation made the first NaN gradient", json_schema_extra=MACHINE
+    )
     save_summary_steps: int = Field(100, ge=1, description="steps between log lines", json_schema_extra=MACHINE)
 
     _facts: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -198,11 +205,9 @@ def _explain(error: Mapping[str, Any], cls: type[Params]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = (
-        to_json(value, indent=None)
-        if isinstance(value, (str, int, float, bool, list, dict, type(None)))
-        else repr(value)
-    )
+    # reprlib for what may be nested without end, or hold what JSON has not: YAML has anchors, dates and sets
+    is_simple = isinstance(value, (str, int, float, bool, type(None)))
+    text = to_json(value, indent=None) if is_simple else reprlib.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

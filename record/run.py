@@ -12,7 +12,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from record.params import Params
 # What a run writes, and all that `--restart` removes.
 PRODUCTS = (
     "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
-    "metrics_*.json", "predictions_*.csv", "per_class_*.csv", ".*.tmp",
+    "last.previous.pth.tar",     "metrics_*.json", "predictions_*.csv", "per_class_*.csv", ".*.tmp",
 )  # fmt: skip
 PACKAGES = ("torch", "torchvision", "numpy", "pydantic")
 
@@ -52,12 +52,15 @@ class RunDirectory:
         holder = self.path / ".lock.json"
         try:
             self._lock.acquire(timeout=0)
+            for stale in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
+                stale.unlink()
             save_dict_to_json({"host": socket.gethostname(), "process": os.getpid(), "since": now()}, holder)
         except Timeout:
             raise InUseError(
                 f"{self.path}: in use by {_holder(holder)}; wait for it, or take another --model_dir"
             ) from None
         except OSError as error:
+            self._lock.release()
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
         return self
 
@@ -78,33 +81,43 @@ class RunDirectory:
         """Keep run.json true while a run works: `running` at first, then how it ended."""
         resolved = {"params": params.model_dump(mode="json"), "hash": params.hash()}
         self.update_record(status="running", reason=None, end=None, **resolved, **entries, **provenance())
+        self.note("versions", versions())
         try:
             yield
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            status = getattr(error, "status", "interrupted" if interrupted else "failed")
-            self.update_record(status=status, reason=str(error) or type(error).__name__, end=now())
+            status = getattr(error, "status", "failed")
+            try:
+                self.update_record(status=status, reason=str(error) or type(error).__name__, end=now())
+            except OSError as second:  # the disk is full, say: the first error is the one to tell
+                logging.error(f"- {self.path / 'run.json'} could not be written either ({second.strerror})")
             raise
         self.update_record(status="finished", end=now())
 
-    def note_data(self, data_dir: Path) -> None:
-        """Record which data the run is trained on, and say so if a continued run finds other data."""
-        entry = {"data_dir": str(data_dir), **fingerprint(data_dir)}
-        before = self.record().get("data")
-        if before and self.history() and before["fingerprint"] != entry["fingerprint"]:
-            logging.warning(
-                f"- the files in {data_dir} have changed since this run began: it is no longer one experiment"
-            )
-        self.update_record(data=entry)
+    def note(self, name: str, entry: Mapping[str, Any]) -> None:
+        """Record what may change the bits of a result, and say so where a continued run finds something else.
+
+        Args:
+            name: `data`, `machine` or `versions`
+            entry: what it is now
+        """
+        before = self.record().get(name)
+        if before and self.history():
+            changed = [f"{key}: {before.get(key)} -> {entry[key]}" for key in entry if before.get(key) != entry[key]]
+            if changed:
+                logging.warning(
+                    f"- WARNING: the {name} changed since this run began ({'; '.join(changed)}); "
+                    "it may not end in the same bits"
+                )
+        self.update_record(**{name: dict(entry)})
 
     def history(self) -> list[dict[str, Any]]:
         """Return one dict for each finished epoch."""
         return read_lines(self.path / "history.jsonl")
 
-    def append_history(self, row: Mapping[str, Any]) -> None:
-        """Add an epoch, in place of what an interrupted run may have written for it and after it."""
-        rows = [old for old in self.history() if old["epoch"] < row["epoch"]]
-        write_lines(self.path / "history.jsonl", [*rows, row])
+    def append_history(self, new: Sequence[Mapping[str, Any]]) -> None:
+        """Add epochs, in place of what an interrupted run may have written for them and after them."""
+        rows = [old for old in self.history() if old["epoch"] < new[0]["epoch"]]
+        write_lines(self.path / "history.jsonl", [*rows, *new])
 
     def cut_history(self, epoch: int) -> None:
         """Keep the epochs up to and including `epoch`, the one that the checkpoint was taken after."""
@@ -129,7 +142,8 @@ def fingerprint(data_dir: Path) -> dict[str, Any]:
     """Return a hash of the names and sizes of all files of a dataset, and their number; hidden ones do not count."""
     paths = sorted(path for path in data_dir.rglob("*") if path.is_file() and not path.name.startswith("."))
     lines = [f"{path.relative_to(data_dir).as_posix()}\0{path.stat().st_size}\n" for path in paths]
-    return {"fingerprint": hashlib.sha256("".join(lines).encode()).hexdigest()[:16], "num_files": len(paths)}
+    digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass"))  # a name may be no UTF-8
+    return {"fingerprint": digest.hexdigest()[:16], "num_files": len(paths)}
 
 
 def now() -> str:
@@ -142,11 +156,15 @@ def provenance() -> dict[str, Any]:
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "git": _git_state(Path(__file__).resolve().parent.parent),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "start": now(),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of the packages that decide the numbers."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def _version(package: str) -> str | None:

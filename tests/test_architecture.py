@@ -62,7 +62,10 @@ def test_imports_go_one_way(path):
 
 
 def test_no_script_knows_a_task_by_name():
-    for path in [*(Path(f"{name}.py") for name in [*SCRIPTS, "utils", "runtime"]), *Path(PROJECT / "training").glob("*.py")]:
+    for path in [
+        *(Path(f"{name}.py") for name in [*SCRIPTS, "utils", "runtime"]),
+        *Path(PROJECT / "training").glob("*.py"),
+    ]:
         tree = ast.parse((PROJECT / path).read_text(encoding="utf-8"))
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import utils
+from training.divergence import DivergenceWatch
 from training.optimizer import Schedule, fetch_optimizer
 
 
@@ -38,7 +39,9 @@ OPTIMIZERS = [
 ]
 
 
-@pytest.mark.parametrize(("values", "theirs"), OPTIMIZERS, ids=lambda value: str(value) if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    ("values", "theirs"), OPTIMIZERS, ids=lambda value: str(value) if isinstance(value, dict) else ""
+)
 def test_optimizer_takes_the_steps_of_torchs(values, theirs):
     ours_model, their_model = make_model(), make_model()
     ours = take_steps(ours_model, fetch_optimizer(ours_model, make_params(learning_rate=0.01, **values)))
@@ -49,10 +52,30 @@ def test_optimizer_takes_the_steps_of_torchs(values, theirs):
 
 def test_clipping_bounds_the_gradient_of_all_weights_together():
     model = make_model()
-    optimizer = fetch_optimizer(model, make_params(clip_grad_norm=0.5))
+    optimizer = fetch_optimizer(model, make_params())
+    DivergenceWatch(optimizer, list(model.parameters()), max_norm=0.5)
     take_steps(model, optimizer, num_steps=1, scale=1000.0)
     norm = torch.linalg.vector_norm(torch.cat([weight.grad.flatten() for weight in model.parameters()]))
     assert norm == pytest.approx(0.5, rel=1e-4)
+
+
+def test_watching_without_clipping_changes_nothing():
+    models = make_model(), make_model()
+    watched = fetch_optimizer(models[0], make_params())
+    DivergenceWatch(watched, list(models[0].parameters()), max_norm=None)
+    ours, theirs = take_steps(models[0], watched), take_steps(models[1], fetch_optimizer(models[1], make_params()))
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_have_seen_it():
+    model = make_model()
+    optimizer = fetch_optimizer(model, make_params(learning_rate=0.25))
+    watch = DivergenceWatch(optimizer, list(model.parameters()), max_norm=1.0)
+    watch.set_position(epoch=3, step=10)
+    before = take_steps(model, optimizer, num_steps=2)
+    with pytest.raises(utils.DivergedError, match="norm nan in epoch 3, step 13, at learning rate 0.25"):
+        take_steps(model, optimizer, num_steps=1, scale=float("nan"))
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
 
 
 def test_frozen_weights_are_left_out():
@@ -94,7 +117,9 @@ def learning_rates(optimizer, schedule, num_steps):
     return rates
 
 
-@pytest.mark.parametrize(("values", "theirs"), SCHEDULES, ids=lambda value: str(value) if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    ("values", "theirs"), SCHEDULES, ids=lambda value: str(value) if isinstance(value, dict) else ""
+)
 def test_schedule_gives_the_rates_of_torchs(values, theirs):
     model = make_model()
     params = make_params(learning_rate=0.1, num_epochs=EPOCHS, **values)

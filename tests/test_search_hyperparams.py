@@ -13,8 +13,8 @@ from search_hyperparams import parse_space, plan_trials, trial_name
 
 PROJECT = Path(__file__).resolve().parent.parent
 QUICK = {
-    "image_size": 8, "image_channels": 1, "num_channels": 2, "horizontal_flip": False, "batch_size": 200, "num_epochs": 1,
-    "data_dir": str(PROJECT / "data/digits"),
+    "image_size": 8, "image_channels": 1, "num_channels": 2, "horizontal_flip": False, "batch_size": 200,
+    "num_epochs": 1, "data_dir": str(PROJECT / "data/digits"),
 }  # fmt: skip
 
 

@@ -61,7 +61,9 @@ def test_same_seed_gives_the_same_bits(tmp_path):
 
 def test_another_seed_gives_other_weights(tmp_path):
     first, second = run_train(tmp_path / "first"), run_train(tmp_path / "second", seed=231)
-    assert not torch.equal(read_state(first)["state_dict"]["fc2.weight"], read_state(second)["state_dict"]["fc2.weight"])
+    assert not torch.equal(
+        read_state(first)["state_dict"]["fc2.weight"], read_state(second)["state_dict"]["fc2.weight"]
+    )
 
 
 def test_num_workers_does_not_change_the_bits(tmp_path):
@@ -75,7 +77,13 @@ def test_num_workers_does_not_change_the_bits(tmp_path):
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
 @pytest.mark.parametrize("schedule", ["one_cycle", "plateau"])
 def test_a_run_that_died_continues_to_the_same_bits(tmp_path, monkeypatch, optimizer, schedule):
-    settings = {"num_epochs": 4, "optimizer": optimizer, "schedule": schedule, "schedule_epochs": 1, "learning_rate": 0.02}
+    settings = {
+        "num_epochs": 4,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "schedule_epochs": 1,
+        "learning_rate": 0.02,
+    }
     whole = run_train(tmp_path / "whole", **settings)
     calls = []
 
@@ -211,7 +219,12 @@ def test_train_metrics_are_over_all_batches(tmp_path, monkeypatch):
 def test_the_log_has_the_lines_of_the_seed(tmp_path):
     folder = run_train(tmp_path / "run", num_epochs=1)
     lines = (folder / "train.log").read_text().splitlines()
-    for text in ("Epoch 1/1", "- Train metrics: accuracy: 0.", "- Eval metrics : accuracy: 0.", "- Found new best accuracy"):
+    for text in (
+        "Epoch 1/1",
+        "- Train metrics: accuracy: 0.",
+        "- Eval metrics : accuracy: 0.",
+        "- Found new best accuracy",
+    ):
         assert any(f":INFO: {text}" in line for line in lines), text
 
 

@@ -18,8 +18,6 @@ ONE_CYCLE_WARMUP, ONE_CYCLE_START, ONE_CYCLE_END = 0.3, 1 / 25, 1 / 25e4
 def fetch_optimizer(model: nn.Module, params: utils.Params) -> torch.optim.Optimizer:
     """Return the optimizer that params.optimizer names, over the weights that are trained.
 
-    Clipping (params.clip_grad_norm) hangs on the optimizer: it happens right before each of its steps.
-
     Raises:
         InputError: nothing is left to train
     """
@@ -39,13 +37,6 @@ def fetch_optimizer(model: nn.Module, params: utils.Params) -> torch.optim.Optim
         optimizer = torch.optim.AdamW(weights, fused=fused, **settings)
     else:
         optimizer = torch.optim.Adam(weights, fused=fused, **settings)
-    max_norm = params.clip_grad_norm
-    if max_norm is not None:
-
-        def clip(*_: Any) -> None:
-            torch.nn.utils.clip_grad_norm_(weights, max_norm)
-
-        optimizer.register_step_pre_hook(clip)
     return optimizer
 
 
@@ -90,6 +81,10 @@ class Schedule:
             return float(params.schedule_factor ** (step // (params.schedule_epochs * self.steps_per_epoch)))
         return 1.0
 
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0 over all epochs."""
+        return self.params.learning_rate * self.factor(step) * float(self.params.schedule_factor**self.num_drops)
+
     def step(self) -> None:
         """Set the learning rate of the next step; called once after each optimizer step."""
         self.num_steps += 1
@@ -105,9 +100,9 @@ class Schedule:
             self._set()
 
     def _set(self) -> None:
-        drops = self.params.schedule_factor**self.num_drops
+        rate = self.rate(self.num_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.params.learning_rate * self.factor(self.num_steps) * drops
+            group["lr"] = rate
 
     def state_dict(self) -> dict[str, int]:
         """Return what a checkpoint needs."""

@@ -17,18 +17,22 @@ class Start:
     Args:
         weights: the checkpoint to take weights from, and, to continue, everything else; None to begin anew
         weights_path: where it was read
-        epoch: epochs that are complete; 0 unless a run is continued
+        is_resumed: whether a run is continued
+        epoch: epochs that are complete
         best: the best value of the monitored metric in them
         facts: what the data had decided for them; None to look at the data
         is_finished: whether nothing is left to do
+        warnings: for the log
     """
 
     weights: dict[str, Any] | None = None
     weights_path: Path = Path()
+    is_resumed: bool = False
     epoch: int = 0
     best: float = float("nan")
     facts: dict[str, Any] | None = None
     is_finished: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str | None, restart: bool) -> Start:
@@ -41,15 +45,14 @@ def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str 
         restart: whether to remove what an earlier run left
 
     Raises:
-        InputError: the directory holds a run with other hyperparameters, or one of other code
+        InputError: the directory holds a run with other hyperparameters, one of other code, or damaged checkpoints
     """
     begin = _restored(run.path, restore_file) if restore_file else Start()  # read before --restart removes it
     if restart:
         run.clear()
-    last_path = run.path / "last.pth.tar"
-    if not last_path.exists():
+    last_path, last, warnings = _read_last(run.path)
+    if last is None:
         return begin
-    last = utils.read_checkpoint(last_path)
     if "params" not in last:  # CS230's, say
         if restore_file:
             return begin
@@ -68,7 +71,23 @@ def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str 
         )
     finished = last["epoch"] >= params.num_epochs or has_stopped_early(last["epoch"], last["best_epoch"], params)
     best = last["best"] if last["best"] is not None else float("nan")
-    return Start(last, last_path, last["epoch"], best, last["facts"], finished)
+    return Start(last, last_path, True, last["epoch"], best, last["facts"], finished, warnings)
+
+
+def _read_last(model_dir: Path) -> tuple[Path, dict[str, Any] | None, tuple[str, ...]]:
+    """Return the newest checkpoint that is whole, its path, and what there is to say about it."""
+    last, previous = (model_dir / name for name in ("last.pth.tar", "last.previous.pth.tar"))
+    if not last.exists():
+        return last, None, ()
+    try:
+        return last, utils.read_checkpoint(last), ()
+    except utils.InputError as error:
+        if not previous.exists():
+            raise utils.InputError(
+                f"{error}; --restore_file best starts from the best weights, --restart anew"
+            ) from None
+        warning = f"- WARNING: {error}. Continuing from the one before it, {previous}; what came after is done again"
+        return previous, utils.read_checkpoint(previous), (warning,)
 
 
 def _restored(model_dir: Path, restore_file: str) -> Start:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+import runtime
 import utils
-from evaluation.metrics import Loss, Metrics
+from evaluation.metrics import Loss, Metrics, MetricSums
 from model.net import fetch_metrics, fetch_sign
+from training.divergence import DivergenceWatch
 from training.optimizer import Schedule, fetch_optimizer
 
 
@@ -29,7 +32,12 @@ class Training:
         metrics: name -> fn(outputs, labels) -> (numerator, denominator)
         params: with facts
         sign: 1 if more of params.monitor is better, -1 if less is
+        watch: looks at the gradients, and stops a run that diverges
         epoch: how many epochs are complete, validation included
+        step: how many steps of the epoch after that are complete
+        sums: the train metrics of those steps
+        seconds: what earlier processes spent on them
+        generators: the states of the global generators after them; None where the epoch has not begun
         best: the best value of params.monitor so far; None before the first
         best_epoch: the epoch, from 1, that it is of
     """
@@ -42,7 +50,13 @@ class Training:
     metrics: Metrics
     params: utils.Params
     sign: int
+    watch: DivergenceWatch
+    sums: MetricSums
     epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    generators: dict[str, Any] | None = None
+    _start: float = 0.0
     best: float | None = None
     best_epoch: int = 0
 
@@ -50,6 +64,35 @@ class Training:
     def device(self) -> torch.device:
         """The device that the model is on."""
         return next(self.model.parameters()).device
+
+    def begin_epoch(self) -> None:
+        """Start the next epoch, or go on within one: counters, and random numbers keyed by seed and epoch."""
+        if self.step == 0:
+            self.sums, self.seconds = MetricSums(self.metrics), 0.0
+        self.watch.set_position(self.epoch + 1, self.step)
+        self._start = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Return the seconds that went into the epoch so far, in all processes that worked on it."""
+        return self.seconds + time.monotonic() - self._start
+
+    def check_finite(self) -> None:
+        """Stop rather than save weights that have diverged.
+
+        Raises:
+            DivergedError: a loss, a gradient or a weight is not finite
+        """
+        self.watch.check(self.sums.mean_loss() if self.step else 0.0)
+        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+            self.watch.stop("a weight that is not finite", self.step)
+
+    def restore_generators(self) -> None:
+        """Put the global generators where they were at this step of this epoch."""
+        if self.generators is None:
+            runtime.seed_everything(self.params.seed, self.epoch + 1)
+        else:
+            runtime.restore_generators(self.generators)
+            self.generators = None
 
     def end_epoch(self, value: float) -> bool:
         """Take note that an epoch is complete.
@@ -61,7 +104,7 @@ class Training:
             whether it is the best so far; equally good is no better, and NaN is never good
         """
         is_best = not math.isnan(value) and (self.best is None or self.sign * value > self.sign * self.best)
-        self.epoch += 1
+        self.epoch, self.step = self.epoch + 1, 0
         if is_best:
             self.best, self.best_epoch = value, self.epoch
         self.schedule.end_epoch(is_best)
@@ -79,9 +122,13 @@ class Training:
         """Return the contents of a checkpoint: the seed's three keys, and what an exact continuation needs."""
         return {
             "epoch": self.epoch,
+            "step": self.step,
             "state_dict": self.model.state_dict(),
             "optim_dict": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "sums": self.sums.state_dict() if self.step else {},
+            "seconds": self.elapsed() if self.step else 0.0,
+            "generators": runtime.generator_states() if self.step else None,
             "best": self.best,
             "best_epoch": self.best_epoch,
             "params": self.params.model_dump(mode="json"),
@@ -92,7 +139,9 @@ class Training:
         """Continue from a checkpoint of this run, all but its weights: `utils.load_weights` loads those."""
         self.optimizer.load_state_dict(state["optim_dict"])
         self.schedule.load_state_dict(state["schedule"])
-        self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
+        self.sums.load_state_dict(state["sums"], self.device)
+        for name in ("epoch", "step", "seconds", "generators", "best", "best_epoch"):
+            setattr(self, name, state[name])
 
 
 def has_stopped_early(epoch: int, best_epoch: int, params: utils.Params) -> bool:
@@ -113,6 +162,8 @@ def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_e
         InputError: there is no metric of the name params.monitor
     """
     optimizer = fetch_optimizer(model, params)
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    metrics = fetch_metrics(net, params)
     loss_fn = net.train_loss_fn(params) if hasattr(net, "train_loss_fn") else net.loss_fn
     return Training(
         model=model,
@@ -120,7 +171,9 @@ def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_e
         schedule=Schedule(optimizer, params, steps_per_epoch),
         loss_fn=loss_fn,
         eval_loss_fn=net.loss_fn,
-        metrics=fetch_metrics(net, params),
+        metrics=metrics,
         params=params,
         sign=fetch_sign(net, params),
+        watch=DivergenceWatch(optimizer, weights, params.clip_grad_norm),
+        sums=MetricSums(metrics),
     )

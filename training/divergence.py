@@ -1,0 +1,71 @@
+"""Notice a run that has diverged before its weights are spoilt, or at least before they are saved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+import utils
+
+
+class DivergenceWatch:
+    """Looks at the gradients right before each optimizer step, and clips them if that is asked for.
+
+    On the CPU a gradient that is not finite stops the run at once, before the weights have seen it. Elsewhere, reading
+    a number would make every step wait for the device: the first bad step is noted there, and read by `check`.
+
+    Args:
+        optimizer: whose steps to watch
+        weights: that it updates
+        max_norm: clip the norm of all gradients together to this; None for no clipping
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, weights: Sequence[torch.Tensor], max_norm: float | None
+    ) -> None:
+        self.optimizer, self.weights, self.max_norm = optimizer, weights, max_norm
+        self.is_cpu = weights[0].device.type == "cpu"
+        self._first_bad = torch.tensor(-1, device=weights[0].device)
+        self.set_position(epoch=1)
+        optimizer.register_step_pre_hook(self._look)
+
+    def set_position(self, epoch: int, step: int = 0) -> None:
+        """Say which epoch (from 1) is trained, and how many of its steps are done; for the message."""
+        self.epoch, self.step = epoch, step
+
+    def _look(self, *_: object) -> None:
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.max_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.weights, self.max_norm, norm)
+        self.step += 1
+        if self.is_cpu:
+            if not math.isfinite(norm.item()):
+                self.stop(f"a gradient of norm {norm.item()}", self.step)
+        else:
+            self._first_bad = torch.where((self._first_bad < 0) & ~norm.isfinite(), self.step, self._first_bad)
+
+    def check(self, loss: float) -> None:
+        """Stop if any step so far was bad; waits for the device.
+
+        Args:
+            loss: the mean over the epoch so far, which keeps any infinity or NaN that was added to it
+
+        Raises:
+            DivergedError: names epoch, step and learning rate
+        """
+        first_bad = int(self._first_bad)
+        if first_bad >= 0:
+            self.stop("a gradient that is not finite", first_bad)
+        if not math.isfinite(loss):
+            self.stop(f"a loss of {loss}", self.step)
+
+    def stop(self, reason: str, step: int) -> None:
+        """Raise the DivergedError."""
+        raise utils.DivergedError(
+            f"diverged: {reason} in epoch {self.epoch}, step {step}, at learning rate "
+            f"{self.optimizer.param_groups[0]['lr']:g}; the checkpoints from before stand. Try a smaller "
+            "learning_rate, warmup_epochs or clip_grad_norm, with --restart; detect_anomaly=true names the operation"
+        )

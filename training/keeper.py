@@ -1,0 +1,125 @@
+"""When to save a checkpoint, and everything that has to be on the disk before it."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import runtime
+import utils
+from training.state import Training
+
+# Saving may take one part in so many of the time: where epochs last less than a second, not each of them is saved.
+# Nothing is lost by that: a run that is killed does the same epochs again, to the same bits.
+LONGEST_SHARE = 50
+
+
+class Keeper:
+    """Saves the state of a run: after an epoch, every params.checkpoint_minutes, and when a signal asks to stop.
+
+    Args:
+        run: where to write
+        training: what to save
+        signals: looked at between two steps
+    """
+
+    def __init__(self, run: utils.RunDirectory, training: Training, signals: runtime.Signals) -> None:
+        self.run, self.training, self.signals = run, training, signals
+        self._rows: list[dict[str, Any]] = []  # of epochs that are not on the disk yet
+        self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # the same: state and val metrics
+        self._is_saved = True
+        self._earliest = time.monotonic()
+        self._latest = time.monotonic() + 60 * training.params.checkpoint_minutes
+
+    def between_steps(self) -> None:
+        """Save if it is time to; called where the state of the run is a whole one.
+
+        Raises:
+            InterruptedRun: a signal came; the state is saved
+        """
+        if self.signals.received:
+            self.save()
+            number = self.signals.received
+            raise utils.InterruptedRun(
+                f"stopped by signal {number} in epoch {self.training.epoch + 1}, step {self.training.step}; "
+                "saved, and the same command continues",
+                number,
+            )
+        if time.monotonic() >= self._latest:
+            self.save()
+
+    def watched(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield batches, minding signals and the clock before each."""
+        iterator = iter(batches)
+        while True:
+            self.between_steps()  # before the fetch, which may draw random numbers
+            try:
+                yield next(iterator)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                self.between_steps()
+                self.save()
+                raise utils.Stop(
+                    f"a data loading process died ({str(error).splitlines()[0]}); if memory ran out, lower num_workers "
+                    "or batch_size. The run is saved, and the same command continues"
+                ) from error
+
+    def end_epoch(self, row: dict[str, Any], is_best: bool) -> None:
+        """Take note of an epoch, and save it unless the last save was only just now.
+
+        Args:
+            row: for history.jsonl, with the val metrics
+            is_best: whether its weights are the best so far
+        """
+        self._rows.append(row)
+        self._is_saved = False
+        is_due = time.monotonic() >= self._earliest
+        if is_best:
+            state = self.training.state_dict()
+            self._best = (state if is_due else copy.deepcopy(state)), row["val"]
+        if is_due:
+            self.save()
+
+    def save(self) -> None:
+        """Save everything now.
+
+        Raises:
+            Stop: the disk is full or read-only; says what is needed. The files of the last save are untouched
+        """
+        start = time.monotonic()
+        try:
+            self._write()
+        except OSError as error:
+            free = shutil.disk_usage(self.run.path).free
+            raise utils.Stop(
+                f"{self.run.path}: the checkpoint could not be saved ({error.strerror or error}; {free:,} bytes are "
+                "free); make room, and the same command continues from the last one"
+            ) from error
+        self._rows, self._best, self._is_saved = [], None, True
+        end = time.monotonic()
+        self._earliest = end + (end - start) * LONGEST_SHARE
+        self._latest = end + 60 * self.training.params.checkpoint_minutes
+
+    def _write(self) -> None:
+        """Write in an order in which the checkpoint, last of all, never speaks of anything that is not there."""
+        training, run = self.training, self.run
+        training.check_finite()
+        if self._rows:
+            run.append_history(self._rows)
+            utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
+        if self._best is not None:
+            utils.save_dict_to_json(self._best[1], run.path / "metrics_val_best_weights.json")
+            utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
+        run.update_record(epochs=training.epoch, best_epoch=training.best_epoch, best=training.best)
+        utils.save_last(training.state_dict(), run.path)
+
+    def close(self) -> None:
+        """Save what is not saved yet; the run is done."""
+        if not self._is_saved:
+            self.save()
