@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,10 +47,11 @@ def _verify(data: bytes, path: Path) -> None:
             raise damaged
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                if archive.testzip() is not None:
-                    raise damaged
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+                broken_entry = archive.testzip()
+        except Exception:  # a dozen kinds, by where the flip is: BadZipFile, zlib.error, EOFError, RuntimeError, ...
             raise damaged from None
+        if broken_entry is not None:
+            raise damaged
     elif _MARK in data[-2 * _SEAL_BYTES :] or b"PK\x01\x02" in data[-4096:]:
         raise damaged  # a zip file that lost its head, not one of torch's old format
 
@@ -84,8 +86,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, damaged, not a checkpoint, or one that would run code when loaded
     """
-    import torch
-
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -95,13 +95,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     _verify(data, path)
+    import torch  # here, because a missing or damaged file is told without it
+
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{path}: refused, it holds more than tensors and plain values ({reason})") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{path}: not a checkpoint that torch can read ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # torch and pickle raise a dozen kinds, by where a file stops making sense
+        # torch's own message is not passed on: it explains how to load the file nevertheless
+        refused = re.search(r"\bGLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if refused:
+            hint = "; save float(x) or torch.from_numpy(x) in its place" if refused[1].startswith("numpy") else ""
+            raise InputError(
+                f"{path}: refused, it holds more than tensors and plain values: {refused[1]}{hint}"
+            ) from None
+        raise InputError(f"{path}: not a checkpoint that torch can read ({type(error).__name__})") from None
     if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
         raise InputError(f"{path}: expected a dict with the key 'state_dict', as train.py and CS230 save it")
     return state
@@ -123,15 +129,19 @@ def load_weights(state: Mapping[str, Any], model: nn.Module, path: Path) -> None
     missing = [key for key in ours if key not in theirs and not key.endswith("num_batches_tracked")]
     unknown = [key for key in theirs if key not in ours]
     shapes = [
-        f"{key} {tuple(theirs[key].shape)} instead of {tuple(ours[key].shape)}"
+        f"{key} {_shape(theirs[key])} instead of {_shape(ours[key])}"
         for key in ours
-        if key in theirs and theirs[key].shape != ours[key].shape
+        if key in theirs and _shape(theirs[key]) != _shape(ours[key])
     ]
     reasons = [("it lacks", missing), ("it has besides", unknown), ("of another shape", shapes)]
     if any(keys for _, keys in reasons):
         told = "; ".join(f"{reason} {_first(keys)}" for reason, keys in reasons if keys)
         raise InputError(f"{path}: a checkpoint of another net than the params describe: {told}")
     model.load_state_dict(theirs, strict=False)  # strict but for num_batches_tracked, which PyTorch 0.4 did not have
+
+
+def _shape(value: Any) -> Any:
+    return tuple(value.shape) if hasattr(value, "shape") else type(value).__name__
 
 
 def _first(keys: list[str], most: int = 4) -> str:
@@ -144,10 +154,13 @@ def load_checkpoint(
     """Load weights, and the optimizer's state if one is given, from a checkpoint file; return all that it holds.
 
     Raises:
-        InputError: as `read_checkpoint` and `load_weights` say
+        InputError: as `read_checkpoint` and `load_weights` say, or there is no such optimizer's state in it
     """
     state = read_checkpoint(Path(checkpoint))
     load_weights(state, model, Path(checkpoint))
     if optimizer is not None:
-        optimizer.load_state_dict(state["optim_dict"])
+        try:
+            optimizer.load_state_dict(state["optim_dict"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{checkpoint}: holds no state for this optimizer ({error})") from None
     return state

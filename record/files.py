@@ -58,9 +58,14 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
+def _encoded(text: str) -> bytes:
+    """Return JSON as UTF-8; half a character, as in a path that is no UTF-8, becomes JSON's escape for it."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def save_dict_to_json(values: Mapping[str, Any], json_path: Path | str) -> None:
     """Save a dict of numbers, strings, lists and dicts as a JSON file, atomically."""
-    write_atomically(Path(json_path), (to_json(values) + "\n").encode("utf-8"))
+    write_atomically(Path(json_path), _encoded(to_json(values) + "\n"))
 
 
 def read_text(path: Path) -> str:
@@ -87,25 +92,31 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, unreadable or holds no JSON object
     """
+    return _parse_object(read_text(path), str(path))
+
+
+def _parse_object(text: str, source: str) -> dict[str, Any]:
     try:
-        value = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from None
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: broken, or a number of more digits than Python reads
+        raise InputError(f"{source}: not valid JSON ({error})") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object {{...}}, found {type(value).__name__}")
+        raise InputError(f"{source}: expected a JSON object {{...}}, found {type(value).__name__}")
     return value
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, atomically."""
-    write_atomically(path, "".join(to_json(row, indent=None) + "\n" for row in rows).encode("utf-8"))
+    write_atomically(path, _encoded("".join(to_json(row, indent=None) + "\n" for row in rows)))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the JSON objects of a file of one a line; no file is no lines."""
+    """Return the JSON objects of a file of one a line; no file is no lines.
+
+    Raises:
+        InputError: the file is unreadable, or one of its lines is no JSON object
+    """
     if not path.exists():
         return []
-    try:
-        return [json.loads(line) for line in read_text(path).splitlines() if line.strip()]
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not valid JSON lines ({error})") from None
+    lines = read_text(path).split("\n")  # not splitlines(): JSON strings may hold other line ends, U+2028 for one
+    return [_parse_object(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]

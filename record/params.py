@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -198,11 +199,9 @@ def _explain(error: Mapping[str, Any], cls: type[Params]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = (
-        to_json(value, indent=None)
-        if isinstance(value, (str, int, float, bool, list, dict, type(None)))
-        else repr(value)
-    )
+    # reprlib for what may be nested without end, or hold what JSON has not: YAML has anchors, dates and sets
+    is_simple = isinstance(value, (str, int, float, bool, type(None)))
+    text = to_json(value, indent=None) if is_simple else reprlib.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

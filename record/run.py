@@ -58,6 +58,7 @@ class RunDirectory:
                 f"{self.path}: in use by {_holder(holder)}; wait for it, or take another --model_dir"
             ) from None
         except OSError as error:
+            self._lock.release()
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
         return self
 
@@ -129,7 +130,8 @@ def fingerprint(data_dir: Path) -> dict[str, Any]:
     """Return a hash of the names and sizes of all files of a dataset, and their number; hidden ones do not count."""
     paths = sorted(path for path in data_dir.rglob("*") if path.is_file() and not path.name.startswith("."))
     lines = [f"{path.relative_to(data_dir).as_posix()}\0{path.stat().st_size}\n" for path in paths]
-    return {"fingerprint": hashlib.sha256("".join(lines).encode()).hexdigest()[:16], "num_files": len(paths)}
+    digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass"))  # a name may be no UTF-8
+    return {"fingerprint": digest.hexdigest()[:16], "num_files": len(paths)}
 
 
 def now() -> str:

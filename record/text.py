@@ -67,8 +67,11 @@ def parse_file(path: Path) -> tuple[dict[str, Any], list[str]]:
     values, mistakes = _parse_json(text, path) if path.suffix == ".json" else _parse_yaml(text, str(path))
     if values is None and path.suffix != ".json":
         values = {}  # an empty YAML file takes the defaults
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+    if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values, {{...}}, found {type(values).__name__}")
+    wrong = [key for key in values if not isinstance(key, str)]
+    if wrong:
+        raise InputError(f"{path}: expected names as keys, found {wrong[0]!r}")
     return values, mistakes
 
 
@@ -93,19 +96,19 @@ def _parse_json(text: str, path: Path) -> tuple[Any, list[str]]:
         return json.loads(text, object_pairs_hook=without_duplicates), mistakes
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not valid JSON, line {error.lineno} column {error.colno}: {error.msg}") from None
-    except RecursionError:
-        raise InputError(f"{path}: not valid JSON (nested too deeply)") from None
+    except (RecursionError, ValueError) as error:  # absurd nesting, a number of more digits than Python reads
+        raise InputError(f"{path}: not valid JSON ({error})") from None
 
 
 def _parse_yaml(text: str, source: str) -> tuple[Any, list[str]]:
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         return loader.get_single_data(), loader.mistakes
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1} column {mark.column + 1}" if mark else ""
-        raise InputError(f"{source}: not valid YAML{where}: {getattr(error, 'problem', error)}") from None
-    except (TypeError, RecursionError, ValueError) as error:  # an unhashable key, absurd nesting, a date that is none
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{source}: not valid YAML{where}: {problem}") from None
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML's own slips: an unhashable key, `!!bool maybe`, a date that is none, absurd nesting
         raise InputError(f"{source}: not valid YAML ({error})") from None
-    finally:
-        loader.dispose()
