@@ -1,0 +1,156 @@
+"""Rows as batches: a whole split is one tensor in memory, standardised by what train has."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from model.tabular.columns import (
+    describe_column,
+    encode_column,
+    feature_names,
+    parse_number,
+    read_numbers,
+    value_order,
+)
+from model.tabular.params import Params
+from model.tabular.readers import Table, read_split
+from utils import InputError
+
+FEW_CLASSES = 20  # so many are never taken for a quantity
+
+
+def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
+    """Return what the train split decides.
+
+    Returns:
+        `columns`, one dict each as in columns.py; `feature_names`, one for each number that the net sees; then
+        `classes` and `class_counts`, or, of a quantity, `target_mean` and `target_std`
+
+    Raises:
+        InputError: there is no train split, or it is broken
+    """
+    train = read_split("train", data_dir, params)
+    names = params.features or [name for name in train.columns if name not in (params.target, params.id_column)]
+    if not names:
+        raise InputError(f"{train.path}: only the target in it; expected a column to predict it from")
+    for name in params.categorical or []:
+        train.column(name, "one listed in `categorical`")
+    columns = [describe_column(train, name, params) for name in names]
+    facts = _target_facts(train, params) if params.target_type == "number" else _class_facts(train, params)
+    return {
+        "columns": columns,
+        "feature_names": [name for column in columns for name in feature_names(column)],
+        **facts,
+    }
+
+
+def _class_facts(train: Table, params: Params) -> dict[str, Any]:
+    counts = collections.Counter(_present_targets(train, params))
+    if len(counts) < 2:
+        raise InputError(
+            f"{train.path}, column {params.target!r}: one class, {next(iter(counts))!r}, in all of its "
+            f"{len(train)} train rows; expected two or more"
+        )
+    classes = sorted(counts, key=value_order)
+    if len(counts) > max(FEW_CLASSES, len(train) / 2) and np.isfinite([parse_number(name) for name in classes]).all():
+        raise InputError(
+            f"{train.path}, column {params.target!r}: {len(counts)} different numbers in {len(train)} train rows are "
+            "hardly classes; for a quantity set target_type to 'number'"
+        )
+    return {"classes": classes, "class_counts": [counts[name] for name in classes]}
+
+
+def _target_facts(train: Table, params: Params) -> dict[str, Any]:
+    _present_targets(train, params)
+    values = read_numbers(train, params.target, params.missing, "target")
+    if values.min() == values.max():
+        raise InputError(
+            f"{train.path}, column {params.target!r}: {values[0]:g} in all of its {len(train)} train rows; "
+            "expected a target that varies"
+        )
+    return {"target_mean": float(values.mean()), "target_std": float(values.std())}
+
+
+def _present_targets(table: Table, params: Params) -> list[str]:
+    """Return the target's cells; raise InputError if one has no value."""
+    cells = table.column(params.target, "target")
+    for i, cell in enumerate(cells):
+        if cell in params.missing:
+            raise InputError(
+                f"{table.where(i, params.target)}: found {cell!r}, expected a target; take the row out of the file"
+            )
+    return cells
+
+
+class RowDataset(Dataset[tuple[Tensor, Tensor]]):
+    """The rows of one split.
+
+    Args:
+        table: from `read_split`
+        params: target, target_type, id_column, missing, and the facts
+
+    Raises:
+        InputError: a column or class that does not fit train
+    """
+
+    in_memory = True
+
+    def __init__(self, table: Table, params: Params) -> None:
+        self.ids = table.column(params.id_column, "id_column") if params.id_column else [str(row) for row in table.rows]
+        missing = set(params.missing)
+        encoded = [encode_column(table, column, missing) for column in params.facts["columns"]]
+        self.features = torch.from_numpy(np.concatenate(encoded, axis=1)).float()  # (num_rows, num_features)
+        self.labels = _encode_numbers(table, params) if params.target_type == "number" else _encode(table, params)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return one row, (num_features,), and its label."""
+        return self.features[index], self.labels[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return rows, float32, (batch_size, num_features), and labels, (batch_size,).
+
+        Labels are class numbers, int64, or a quantity in standard deviations of train from its mean, float32.
+        """
+        positions = torch.as_tensor(indices)
+        return self.features[positions], self.labels[positions]
+
+
+def _encode(table: Table, params: Params) -> Tensor:
+    """Return class numbers, (num_rows,), int64."""
+    numbers = {name: number for number, name in enumerate(params.classes)}
+    cells = _present_targets(table, params)
+    for i, cell in enumerate(cells):
+        if cell not in numbers:
+            known = ", ".join(params.classes[:10])
+            raise InputError(
+                f"{table.where(i, params.target)}: class {cell!r} is not in train, which has {known}; "
+                "mend it, or let train have examples of it"
+            )
+    return torch.tensor([numbers[cell] for cell in cells], dtype=torch.int64)
+
+
+def _encode_numbers(table: Table, params: Params) -> Tensor:
+    """Return standardised targets, (num_rows,), float32."""
+    _present_targets(table, params)
+    values = read_numbers(table, params.target, params.missing, "target")
+    return torch.from_numpy((values - params.facts["target_mean"]) / params.facts["target_std"]).float()
+
+
+def fetch_dataset(split: str, data_dir: Path, params: Params) -> RowDataset:
+    """Return the dataset of 'train', 'val' or 'test'.
+
+    Raises:
+        InputError: the data is missing or broken
+    """
+    return RowDataset(read_split(split, data_dir, params), params)

@@ -1,0 +1,71 @@
+"""What several tests need: the project's folder, a tiny run that is ready to train, a script run as a user does."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+NUM_EXAMPLES = {"train": 40, "val": 16, "test": 16}
+TINY = {
+    "image_size": 8, "image_channels": 1, "num_channels": 4, "dropout_rate": 0.0, "horizontal_flip": False,
+    "num_epochs": 2, "batch_size": 8, "learning_rate": 0.01,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def project():
+    """The folder that the scripts are in."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Return a function that writes a run directory, and a small dataset that can be learnt, into `tmp_path`.
+
+    The dataset is in `tmp_path / "data"`: a bright row, and which of three rows it is decides the class.
+    """
+
+    def write(name="run", **params):
+        data_dir, model_dir = tmp_path / "data", tmp_path / name
+        if not data_dir.exists():
+            data_dir.mkdir()
+            generator = np.random.default_rng(0)
+            for split, number in NUM_EXAMPLES.items():
+                labels = np.arange(number) % 3
+                images = generator.integers(0, 60, size=(number, 8, 8), dtype=np.uint8)
+                images[np.arange(number), 2 * labels + 1] += 150
+                np.savez(data_dir / f"{split}.npz", images=images, labels=labels)
+        model_dir.mkdir()
+        values = {**TINY, "data_dir": str(data_dir), **params}
+        (model_dir / "params.json").write_text(json.dumps(values), encoding="utf-8")
+        return model_dir
+
+    return write
+
+
+@pytest.fixture
+def run_script(project):
+    """Return a function that runs a script in a process of its own, from the project's folder, as a user does."""
+
+    def run(name, *args, **env):
+        command = [sys.executable, name, *map(str, args)]
+        return subprocess.run(
+            command, cwd=project, capture_output=True, text=True, timeout=120, env={**os.environ, **env}
+        )
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def close_logs():
+    """Take away the handlers that `utils.set_logger` made, so that no test logs into the files of one before."""
+    yield
+    logger = logging.getLogger()
+    for handler in [handler for handler in logger.handlers if getattr(handler, "is_ours", False)]:
+        logger.removeHandler(handler)
+        handler.close()

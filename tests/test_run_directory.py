@@ -1,0 +1,227 @@
+"""A run directory: one writer at a time, a status that is true, a history without doubles, a record of its origin."""
+
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+
+import utils
+from model.vision.params import Params
+from record.run import fingerprint
+
+HOLD = """
+import pathlib, sys, utils
+with utils.RunDirectory(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hold(project):
+    """Return a function that lets another process take a directory."""
+    processes = []
+
+    def start(path):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(path)],
+            cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        processes.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def make_params(**values):
+    return Params.from_values(values, source="a test")
+
+
+def status_after(path, error):
+    """Return the record of a run that ended with an error, or without one."""
+    run = utils.RunDirectory(path)
+    try:
+        with run.recorded(make_params()):
+            assert run.record()["status"] == "running"
+            if error is not None:
+                raise error
+    except type(error):
+        pass
+    return utils.read_json(path / "run.json")
+
+
+def test_a_directory_in_use_is_refused_with_who_uses_it(tmp_path, hold):
+    process = hold(tmp_path)
+    with pytest.raises(utils.InUseError) as caught, utils.RunDirectory(tmp_path):
+        pass
+    message = str(caught.value)
+    assert caught.value.exit_code == 4
+    assert str(tmp_path) in message and f"process {process.pid} on {socket.gethostname()} since 2" in message
+
+
+def test_a_directory_is_free_again_after_its_process(tmp_path, hold):
+    process = hold(tmp_path)
+    process.communicate("")
+    with utils.RunDirectory(tmp_path):
+        pass
+
+
+def test_a_killed_process_leaves_the_directory_free(tmp_path, hold):
+    process = hold(tmp_path)
+    process.kill()
+    process.wait()
+    with utils.RunDirectory(tmp_path):
+        holder = utils.read_json(tmp_path / ".lock.json")
+        assert holder["process"] == os.getpid()
+    assert not (tmp_path / ".lock.json").exists()
+
+
+def test_a_refused_process_takes_nothing_from_the_holder(tmp_path):
+    with utils.RunDirectory(tmp_path):
+        for _ in range(2):
+            with pytest.raises(utils.InUseError, match=f"process {os.getpid()} "), utils.RunDirectory(tmp_path):
+                pass
+        assert (tmp_path / ".lock.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (None, "finished", None),
+        (utils.InputError("no data"), "failed", "no data"),
+        (ZeroDivisionError("division by zero"), "failed", "division by zero"),
+        (MemoryError(), "failed", "MemoryError"),
+        (utils.DivergedError("the loss is nan"), "diverged", "the loss is nan"),
+        (utils.InterruptedRun("stopped by SIGTERM", 15), "interrupted", "stopped by SIGTERM"),
+        (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_the_status_says_how_a_run_ended(tmp_path, error, status, reason):
+    record = status_after(tmp_path, error)
+    assert (record["status"], record["reason"]) == (status, reason)
+    assert record["start"] <= record["end"]
+
+
+def test_a_second_try_forgets_the_reason_of_the_first(tmp_path):
+    status_after(tmp_path, utils.InputError("no data"))
+    record = status_after(tmp_path, None)
+    assert (record["status"], record["reason"]) == ("finished", None)
+
+
+def test_the_record_holds_what_the_run_was_given(tmp_path):
+    params = make_params(learning_rate=0.3).with_facts({"classes": ["a"]})
+    run = utils.RunDirectory(tmp_path)
+    with run.recorded(params, restore_file="best"):
+        run.update_record(epochs=1)
+    record = utils.read_json(tmp_path / "run.json")
+    assert record["params"] == params.model_dump(mode="json") and record["params"]["learning_rate"] == 0.3
+    assert record["hash"] == params.hash()
+    assert (record["restore_file"], record["epochs"]) == ("best", 1)
+    assert record["versions"].keys() >= {"python", "torch", "numpy"} and all(record["versions"].values())
+    assert record["host"] == socket.gethostname()
+    assert record["command"]
+
+
+def test_the_record_says_which_code_it_was_and_whether_it_was_changed(project, tmp_path):
+    shutil.copytree(project / "record", tmp_path / "record", ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", "-C", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-B",
+        "-c",
+        "import json; from record.run import provenance; print(json.dumps(provenance()))",
+    ]
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+
+    def read():
+        return json.loads(subprocess.check_output(command, cwd=tmp_path, env=environment, text=True))["git"]
+
+    assert read() is None
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    (tmp_path / "note.txt").write_text("an untracked file changes no code", encoding="utf-8")
+    assert read() == {"commit": commit, "dirty": False}
+    with (tmp_path / "record/run.py").open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    assert read() == {"commit": commit, "dirty": True}
+
+
+def test_history_has_each_epoch_once(tmp_path):
+    run = utils.RunDirectory(tmp_path)
+    assert run.history() == []
+    for epoch, loss in ((1, 0.5), (2, 0.4), (3, 0.3), (2, 0.35)):  # the third began, but its checkpoint was not saved
+        run.append_history({"epoch": epoch, "loss": loss})
+    assert run.history() == [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.35}]
+    run.append_history({"epoch": 3, "loss": float("nan")})
+    run.cut_history(1)
+    assert run.history() == [{"epoch": 1, "loss": 0.5}]
+
+
+def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
+    theirs = ["params.json", "notes.md", "metrics.txt", "my_model.pth.tar", "search.yaml", ".gitignore", "sub/run.json"]
+    ours = [
+        "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
+        "metrics_val_best_weights.json", "metrics_test_best.json", "predictions_test_best.csv",
+        "per_class_test_best.csv", ".last.pth.tar.123.tmp",
+    ]  # fmt: skip
+    (tmp_path / "sub").mkdir()
+    for name in theirs + ours:
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    utils.RunDirectory(tmp_path).clear()
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == set(theirs)
+
+
+def test_fingerprint_changes_with_names_and_sizes_alone(tmp_path):
+    (tmp_path / "train").mkdir()
+    photo = tmp_path / "train/0_photo.jpg"
+    photo.write_bytes(b"1234")
+    before = fingerprint(tmp_path)
+    assert before["num_files"] == 1
+
+    os.utime(photo, (1, 1))
+    (tmp_path / ".DS_Store").write_bytes(b"of the operating system")
+    assert fingerprint(tmp_path) == before
+
+    photo.write_bytes(b"12345")
+    assert fingerprint(tmp_path) != before
+    photo.write_bytes(b"4321")
+    assert fingerprint(tmp_path) == before
+    photo.rename(tmp_path / "train/1_photo.jpg")
+    assert fingerprint(tmp_path) != before
+
+
+def test_names_that_are_no_utf8_have_a_fingerprint(tmp_path):
+    try:
+        (tmp_path / "photo_\udcff.jpg").write_bytes(b"1")
+    except (OSError, UnicodeError):
+        pytest.skip("the file system takes no such name")
+    assert fingerprint(tmp_path)["num_files"] == 1
+    utils.RunDirectory(tmp_path).note_data(tmp_path / "data_\udcff")
+    assert utils.read_json(tmp_path / "run.json")["data"]["data_dir"].endswith("data_\udcff")
+
+
+def test_other_data_than_before_is_said_when_a_run_continues(tmp_path, caplog):
+    run, data_dir = utils.RunDirectory(tmp_path), tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "train.npz").write_bytes(b"1")
+    caplog.set_level(logging.WARNING)
+    run.note_data(data_dir)
+    run.append_history({"epoch": 1})
+    run.note_data(data_dir)
+    assert caplog.text == ""
+    (data_dir / "train.npz").write_bytes(b"12")
+    run.note_data(data_dir)
+    assert f"the files in {data_dir} have changed" in caplog.text
+    assert run.record()["data"]["num_files"] == 1
