@@ -79,7 +79,7 @@ def score_examples(
     from model.net import fetch_metrics
 
     metrics = fetch_metrics(net, params)
-    sums, scores = MetricSums(metrics), ExampleScores(net.loss_fn, metrics)
+    sums, scores = MetricSums(metrics), ExampleScores(net.loss_fn, metrics, getattr(dataloader.dataset, "ids", None))
     for output_batch, labels_batch in fetch_outputs(model, dataloader):
         with torch.inference_mode():
             sums.add(output_batch, labels_batch, net.loss_fn(output_batch, labels_batch))
@@ -95,7 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data_dir", default=None, help="the dataset; default: the one that the run was trained on")
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory of the run")
-    parser.add_argument("--restore_file", default="best", help="name of the checkpoint in --model_dir: best, last, ...")
+    parser.add_argument("--restore_file", default="best", help="checkpoint in --model_dir: best, last, or a path")
     parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
@@ -111,16 +111,16 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = make_parser().parse_args(argv)
     model_dir = Path(args.model_dir)
-    checkpoint_path = model_dir / f"{args.restore_file}.pth.tar"
+    checkpoint_path = utils.checkpoint_path(model_dir, args.restore_file)
     state = utils.read_checkpoint(checkpoint_path)
-    params = fetch_run_params(state, checkpoint_path, utils.with_data_dir(args.overrides, args.data_dir))
+    params = fetch_run_params(state, checkpoint_path, model_dir, utils.with_data_dir(args.overrides, args.data_dir))
 
     from evaluation.report import write_report
     from model.data_loader import fetch_dataloader, fetch_facts
     from model.net import fetch_net
 
     data_dir = Path(params.data_dir or "")
-    params = params.with_facts(state["facts"]) if "facts" in state else fetch_facts(data_dir, params)
+    params = params.with_facts(state["facts"]) if utils.is_ours(state) else fetch_facts(data_dir, params)
     utils.set_logger(model_dir / "evaluate.log")
     logging.info(f"Evaluating {checkpoint_path} on {args.split} of {data_dir}")
     device = runtime.fetch_device(args.device, args.disable_cuda)
@@ -130,17 +130,18 @@ def main(argv: list[str] | None = None) -> None:
     utils.load_weights(state, model, checkpoint_path)
     values, scores = score_examples(model.to(device), net, dataloader, params)
     logging.info(f"- Eval metrics : {utils.format_metrics(values)}")
-    write_report(model_dir, f"{args.split}_{args.restore_file}", values, scores, dataloader.dataset.ids, params)  # type: ignore[attr-defined]
+    name = f"{args.split}_{checkpoint_path.name.removesuffix('.pth.tar')}"
+    write_report(model_dir, name, values, scores, params)
 
 
-def fetch_run_params(state: Mapping[str, Any], path: Path, overrides: list[str]) -> utils.Params:
+def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, overrides: list[str]) -> utils.Params:
     """Return what a checkpoint was trained with; a checkpoint of CS230 does not say, the params file beside it does.
 
     Raises:
         InputError: mistakes in the overrides or the params file
     """
-    if "params" not in state:
-        return fetch_params(path.parent, overrides)
+    if not utils.is_ours(state):
+        return fetch_params(model_dir, overrides)
     values, mistakes = utils.read_overrides(overrides)
     params_class = fetch_params_class(state["params"]["task"])
     return params_class.from_values({**state["params"], **values}, f"{path} with {' '.join(overrides)}", mistakes)

@@ -5,7 +5,6 @@ torch is imported inside the functions, so that a script that imports this can s
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 from collections.abc import Sequence
@@ -36,12 +35,8 @@ def fetch_device(name: str | None = None, disable_cuda: bool = False) -> torch.d
         return torch.device("cuda" if torch.cuda.is_available() and not disable_cuda else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # torch raises all three, depending on how it was built
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:  # by how torch was built
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"--device {name}: not to be had on this machine ({reason}); try --device cpu") from None
     return device
@@ -140,8 +135,8 @@ def restore_generators(states: dict[str, Any]) -> None:
 class Signals:
     """SIGINT and SIGTERM, kept until the work is between two steps.
 
-    A context manager: inside, the first signal is only noted; a second one ends the process at once. SIGHUP is left as
-    it is: `nohup` ignores it.
+    A context manager: inside, the first signal is only noted; a second one ends the process at once, whatever it does.
+    SIGHUP is left as it is: `nohup` ignores it.
     """
 
     def __init__(self) -> None:
@@ -158,10 +153,9 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, _: object) -> None:
-        if self.received:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
         self.received = number
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def ignore_signals_in_worker(_: int) -> None:

@@ -121,6 +121,7 @@ def train_and_evaluate(
             logging.info(f"- Train metrics: {utils.format_metrics(train_metrics)}")
             val_batches = keeper.watched(val_dataloader)
             val_metrics = evaluate(training.model, training.eval_loss_fn, val_batches, training.metrics)
+            training.watch.check(val_metrics["loss"])  # what the epoch's last step did shows here first
             logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
 
             row = {

@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from record.checkpoint import (
+    checkpoint_path,
+    is_ours,
     load_checkpoint,
     load_weights,
     read_checkpoint,
@@ -39,10 +41,12 @@ __all__ = [
     "Params",
     "RunDirectory",
     "Stop",
+    "checkpoint_path",
     "describe",
     "find_params_file",
     "fingerprint",
     "format_metrics",
+    "is_ours",
     "load_checkpoint",
     "load_weights",
     "read_checkpoint",

@@ -27,10 +27,16 @@ class ExampleScores:
     Args:
         loss_fn: (outputs, labels) -> scalar mean
         metrics: name -> fn(outputs, labels) -> (numerator, denominator)
+        ids: a name for each example, in the order in which they are added; None for their positions
     """
 
-    def __init__(self, loss_fn: Callable[..., torch.Tensor], metrics: Mapping[str, Callable[..., Any]]) -> None:
-        self.loss_fn, self.metrics = loss_fn, metrics
+    def __init__(
+        self,
+        loss_fn: Callable[..., torch.Tensor],
+        metrics: Mapping[str, Callable[..., Any]],
+        ids: Sequence[str] | None = None,
+    ) -> None:
+        self.loss_fn, self.metrics, self.ids = loss_fn, metrics, ids
         self.rows: list[dict[str, Any]] = []
         self._shares: dict[str, list[np.ndarray]] = {name: [] for name in [*metrics, "loss"]}
 
@@ -96,7 +102,6 @@ def write_report(
     name: str,
     values: Mapping[str, float],
     scores: ExampleScores,
-    ids: Sequence[str] | None,
     params: utils.Params,
 ) -> None:
     """Print the metrics with their intervals and write the three files of an evaluation.
@@ -106,7 +111,6 @@ def write_report(
         name: what to call the files after, `test_best` for one
         values: of `evaluate`
         scores: of each example
-        ids: a name for each example; None for their positions
         params: with facts
     """
     intervals = scores.intervals()
@@ -117,7 +121,7 @@ def write_report(
     print(tabulate(table, headers=["metric", "value", "95% interval"], floatfmt=".4f"))
     utils.save_dict_to_json(values, model_dir / f"metrics_{name}.json")
     columns = ["id", *sorted({key for row in scores.rows for key in row}, key=_column_order)]
-    rows = [{"id": ids[i] if ids is not None else i, **row} for i, row in enumerate(scores.rows)]
+    rows = [{"id": scores.ids[i] if scores.ids is not None else i, **row} for i, row in enumerate(scores.rows)]
     _write_csv(model_dir / f"predictions_{name}.csv", columns, rows)
     classes = params.facts.get("classes")
     if classes:

@@ -130,6 +130,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def checkpoint_path(model_dir: Path, restore_file: str) -> Path:
+    """Return the file that --restore_file means: `best` is one of the run's directory, `a/b.pth.tar` is a path."""
+    path = Path(restore_file)
+    return path if path.name.endswith(".pth.tar") else model_dir / f"{restore_file}.pth.tar"
+
+
+def is_ours(state: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint says what it was trained with, as ours do and CS230's do not."""
+    return isinstance(state.get("params"), dict) and "task" in state["params"] and isinstance(state.get("facts"), dict)
+
+
 def load_weights(state: Mapping[str, Any], model: nn.Module, path: Path) -> None:
     """Load the weights of a checkpoint into a model.
 

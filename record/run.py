@@ -85,7 +85,7 @@ class RunDirectory:
         try:
             yield
         except BaseException as error:
-            status = getattr(error, "status", "failed")
+            status = getattr(error, "status", "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             try:
                 self.update_record(status=status, reason=str(error) or type(error).__name__, end=now())
             except OSError as second:  # the disk is full, say: the first error is the one to tell

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
+# the nets of tests are tiny, and two processes of two threads on two cores would mostly wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 NUM_EXAMPLES = {"train": 40, "val": 16, "test": 16}
 TINY = {

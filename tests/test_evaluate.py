@@ -94,7 +94,7 @@ def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
     from model.data_loader import fetch_dataloader
 
     state = utils.read_checkpoint(run / "best.pth.tar")
-    params = evaluate.fetch_run_params(state, run / "best.pth.tar", []).with_facts(state["facts"])
+    params = evaluate.fetch_run_params(state, run / "best.pth.tar", run, []).with_facts(state["facts"])
     model = net.Net(params)
     utils.load_weights(state, model, run / "best.pth.tar")
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -123,10 +123,10 @@ def test_help_and_refusals_come_without_loading_torch(run_script, write_params, 
 def test_a_diverging_run_exits_with_3_and_leaves_no_checkpoint(run_script, make_run):
     model_dir = make_run(optimizer="sgd")
     stderr = told_by(run_script("train.py", "--model_dir", model_dir, "learning_rate=1e30"), 3)
-    assert "error: diverged: the loss is " in stderr and "learning_rate" in stderr
+    assert "error: diverged: a gradient of norm " in stderr and "learning_rate" in stderr
     assert "error: diverged" in (model_dir / "train.log").read_text(encoding="utf-8")
     record = utils.read_json(model_dir / "run.json")
-    assert record["status"] == "diverged" and "the loss is" in record["reason"]
+    assert record["status"] == "diverged" and "a gradient of norm" in record["reason"]
     assert not list(model_dir.glob("*.pth.tar"))
 
 
@@ -141,12 +141,11 @@ def test_a_run_that_diverges_in_the_last_step_of_an_epoch_saves_nothing_of_it(ma
 def test_a_later_divergence_keeps_the_checkpoints_from_before(make_run):
     model_dir = make_run(optimizer="sgd", schedule="step", schedule_epochs=1, schedule_factor=0.5, num_epochs=2)
     train.main(["--model_dir", str(model_dir)])
-    before = {path: path.read_bytes() for path in model_dir.glob("*.pth.tar")}
-    assert len(before) == 2
+    assert {path.name for path in model_dir.glob("*.pth.tar")} >= {"last.pth.tar", "best.pth.tar"}
     state = utils.read_checkpoint(model_dir / "last.pth.tar")
     state["state_dict"]["conv1.weight"] += float("inf")  # as a step that was too long leaves them
     utils.save_checkpoint(state, False, model_dir)
-    before[model_dir / "last.pth.tar"] = (model_dir / "last.pth.tar").read_bytes()
+    before = {path: path.read_bytes() for path in model_dir.glob("*.pth.tar")}
     assert "in epoch 3" in refusal(train.main, "--model_dir", model_dir, "num_epochs=4", exit_code=3)
     assert {path: path.read_bytes() for path in model_dir.glob("*.pth.tar")} == before
     assert len(utils.RunDirectory(model_dir).history()) == 2

@@ -260,7 +260,14 @@ def test_hash_and_differences_know_what_changes_the_result(name):
     before = make(**COMPANIONS.get(name, {}))
     after = make(**COMPANIONS.get(name, {}), **{name: other_value(name, getattr(before, name))})
     assert before != after
-    is_machine = name in {"num_workers", "data_dir", "save_summary_steps", "cache"}
+    is_machine = name in {
+        "num_workers",
+        "data_dir",
+        "save_summary_steps",
+        "cache",
+        "checkpoint_minutes",
+        "detect_anomaly",
+    }
     assert (before.hash() == after.hash()) == is_machine
     told = after.differences(before.model_dump(mode="json"))
     assert len(told) == (0 if is_machine or name == "num_epochs" else 1)

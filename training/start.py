@@ -53,7 +53,7 @@ def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str 
     last_path, last, warnings = _read_last(run.path)
     if last is None:
         return begin
-    if "params" not in last:  # CS230's, say
+    if not utils.is_ours(last):  # CS230's, say
         if restore_file:
             return begin
         raise utils.InputError(
@@ -91,7 +91,5 @@ def _read_last(model_dir: Path) -> tuple[Path, dict[str, Any] | None, tuple[str,
 
 
 def _restored(model_dir: Path, restore_file: str) -> Start:
-    path = Path(restore_file)
-    if not path.name.endswith(".pth.tar"):
-        path = model_dir / f"{restore_file}.pth.tar"
+    path = utils.checkpoint_path(model_dir, restore_file)
     return Start(utils.read_checkpoint(path), path)
