@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import collections
-import os
+import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
 import runtime
+from model.vision.decode import decode_all
+from model.vision.formats import Examples
 from model.vision.params import Params
-from model.vision.readers import Examples, read_split
+from model.vision.readers import read_split
 from utils import InputError
 
 MEMORY_BYTES = 2 * 2**30  # cache "auto": larger sets are decoded when needed
+CHUNK = 1024  # images in memory at once while the statistics are taken
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -52,34 +53,18 @@ def _class_order(name: str) -> tuple[int, int, str]:
 
 
 def _pixel_statistics(examples: Examples, params: Params) -> tuple[list[float], list[float]]:
-    total = np.zeros(params.image_channels)
-    squares = np.zeros(params.image_channels)
-    for i in range(len(examples.ids)):
-        pixels = decode(examples.images[i], params).reshape(-1, params.image_channels) / 255.0
-        total += pixels.mean(axis=0)
-        squares += (pixels**2).mean(axis=0)
-    mean = total / len(examples.ids)
-    std = np.sqrt(np.maximum(squares / len(examples.ids) - mean**2, 1e-12))
-    return mean.tolist(), std.tolist()
-
-
-def decode(image: Path | np.ndarray, params: Params) -> np.ndarray:
-    """Return an image file, or an array of one image, as uint8, (image_size, image_size, image_channels).
-
-    Raises:
-        InputError: the file is missing, truncated, no image, or absurdly large
-    """
-    try:
-        picture = Image.fromarray(image) if isinstance(image, np.ndarray) else Image.open(image)
-        with picture:
-            if picture.mode.startswith("I;16"):  # 16-bit grey: PIL would cut off, not scale
-                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            picture = ImageOps.exif_transpose(picture).convert("RGB" if params.image_channels == 3 else "L")
-        if picture.size != (params.image_size, params.image_size):
-            picture = picture.resize((params.image_size, params.image_size), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{image}: not a readable image ({error}); repair it or take it out") from None
-    return np.asarray(picture).reshape(params.image_size, params.image_size, params.image_channels)
+    """Return mean and standard deviation of each channel over all pixels, on the scale from 0 to 1."""
+    levels = np.arange(256) / 255
+    counts = np.zeros((params.image_channels, 256), dtype=np.int64)  # pixels of each channel at each level: exact
+    for start in range(0, len(examples.ids), CHUNK):
+        positions = range(start, min(start + CHUNK, len(examples.ids)))
+        pixels = decode_all(examples.images, positions, params)
+        for channel in range(params.image_channels):
+            counts[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    means = shares @ levels  # (image_channels,)
+    variances = (shares * (levels - means[:, None]) ** 2).sum(axis=1)
+    return means.tolist(), np.sqrt(np.maximum(variances, 1e-12)).tolist()
 
 
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -102,10 +87,12 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         self.ids = examples.ids
         self.labels = torch.tensor([numbers[label] for label in examples.labels], dtype=torch.int64)
         self.params, self.augment, self.epoch = params, augment, 1
-        self._sources = examples.images
+        self._sources: Sequence[Path] | np.ndarray = examples.images
         num_bytes = len(self.ids) * params.image_size**2 * params.image_channels
         self.in_memory = params.cache == "memory" or (params.cache == "auto" and num_bytes <= MEMORY_BYTES)
-        self._decoded = self._decode(range(len(self.ids))) if self.in_memory else None
+        self._decoded = None
+        if self.in_memory:
+            self._decoded, self._sources = self._decode(range(len(self.ids))), []
         shape = (1, params.image_channels, 1, 1)
         self._mean = torch.tensor(params.facts["mean"]).reshape(shape)
         self._std = torch.tensor(params.facts["std"]).reshape(shape)
@@ -126,9 +113,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         """Return images, float32, (batch_size, image_channels, image_size, image_size), and labels, (batch_size,)."""
         positions = torch.as_tensor(indices)
         pixels = self._decoded[positions] if self._decoded is not None else self._decode(indices)
-        images = pixels.permute(
-            0, 3, 1, 2
-        )  # a channels-last view: (batch_size, image_channels, image_size, image_size)
+        images = pixels.permute(0, 3, 1, 2)  # (batch_size, image_channels, image_size, image_size), channels-last
         draws = runtime.example_draws(self.params.seed, self.epoch, indices, 5) if self.augment else None
         if draws is not None:
             images = _move(images, draws, self.params)
@@ -139,15 +124,9 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
             images = (images - self._mean) / self._std
         return images, self.labels[positions]
 
-    def _decode(self, indices: Sequence[int]) -> Tensor:
-        """Return the images, uint8, (len(indices), image_size, image_size, image_channels)."""
-        shape = (len(indices), self.params.image_size, self.params.image_size, self.params.image_channels)
-        pixels = np.empty(shape, dtype=np.uint8)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # PIL decodes outside the interpreter's lock
-            images = pool.map(lambda i: decode(self._sources[i], self.params), indices)
-            for position, image in enumerate(images):
-                pixels[position] = image
-        return torch.from_numpy(pixels)
+    def _decode(self, positions: Sequence[int]) -> Tensor:
+        """Return images, uint8, (len(positions), image_size, image_size, image_channels)."""
+        return torch.from_numpy(decode_all(self._sources, positions, self.params))
 
 
 def _move(images: Tensor, draws: Tensor, params: Params) -> Tensor:
@@ -190,4 +169,7 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> ImageDataset:
     Raises:
         InputError: the data is missing or broken
     """
-    return ImageDataset(read_split(split, data_dir, params), params, augment=split == "train")
+    examples = read_split(split, data_dir, params)
+    for note in examples.notes:
+        logging.info(f"- {note}")
+    return ImageDataset(examples, params, augment=split == "train")

@@ -1,8 +1,7 @@
-"""Nets for images, the loss, and the metrics."""
+"""Nets for images, the loss, and the metrics. (torchvision's models are in `torchvision_net.py`.)"""
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import utils
 from model.vision.params import Params
+from model.vision.torchvision_net import torchvision_net
 
 
 class ThreeConvNet(nn.Module):
@@ -82,55 +81,6 @@ class MnistNet(nn.Module):
         return self.fc2(s)  # (batch_size, num_classes)
 
 
-def torchvision_net(params: Params) -> nn.Module:
-    """Return a classification model of torchvision with a last layer for our classes.
-
-    Args:
-        params: net (its name), pretrained, freeze_backbone, image_channels, and the classes in its facts
-
-    Raises:
-        InputError: torchvision has no such model, or its weights cannot be downloaded
-    """
-    from torchvision import models  # here, because it takes more than a second
-
-    names = models.list_models(module=models)
-    if params.net not in names:
-        close = difflib.get_close_matches(params.net, ["cs230", "mnist", *names], n=3)
-        raise utils.InputError(
-            f"net {params.net!r}: unknown; did you mean {', '.join(close) or 'cs230, mnist, resnet18'}?"
-        )
-    if params.image_channels != 3:
-        raise utils.InputError(f"net {params.net!r}: torchvision's models look at colour; set image_channels to 3")
-    try:
-        model = models.get_model(params.net, weights="DEFAULT" if params.pretrained else None)
-    except OSError as error:
-        raise utils.InputError(
-            f"net {params.net!r}: its weights cannot be downloaded ({error}); or pretrained=false"
-        ) from None
-    for parameter in model.parameters():
-        parameter.requires_grad = not params.freeze_backbone
-    if getattr(model, "aux_logits", False):  # GoogLeNet, Inception: extra outputs that the five lines do not ask for
-        model.aux_logits = False
-        for name in ("AuxLogits", "aux1", "aux2"):
-            if hasattr(model, name):
-                setattr(model, name, None)
-    _replace_head(model, len(params.classes))
-    return model
-
-
-def _replace_head(model: nn.Module, num_classes: int) -> None:
-    """Put a fresh last layer, for our classes, in the place of the one for ImageNet's thousand."""
-    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    name, old = layers[-1]
-    parent = model.get_submodule(name.rpartition(".")[0])
-    if isinstance(old, nn.Linear):
-        new: nn.Module = nn.Linear(old.in_features, num_classes)
-    else:  # SqueezeNet classifies by a convolution
-        assert isinstance(old, nn.Conv2d)
-        new = nn.Conv2d(old.in_channels, num_classes, kernel_size=1)
-    setattr(parent, name.rpartition(".")[2], new)
-
-
 def Net(params: Params) -> nn.Module:
     """Return the net that params.net names, with random weights drawn from the global generator.
 
@@ -160,7 +110,7 @@ def loss_fn(
     if label_smoothing > 0:
         losses = (1 - label_smoothing) * losses - label_smoothing * log_probabilities.mean(dim=1)
     if class_weights is not None:
-        losses = losses * class_weights.to(losses.device)[labels]
+        losses = losses * class_weights.to(losses.device, non_blocking=True)[labels]
     return losses.sum() / num_examples
 
 

@@ -11,41 +11,17 @@ Where there is no val split, one is cut from train, the same for every run (para
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import zipfile
+import collections
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from model.vision.formats import Examples, listing, read_folders, read_npz, read_signs, read_torchvision
 from model.vision.params import Params
 from utils import InputError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """The examples of a split: where the images are, and what they show.
-
-    Args:
-        ids: a name for each, for the predictions' table
-        labels: the class name of each
-        images: a file each, or an array (n, height, width) or (n, height, width, 3), uint8
-    """
-
-    ids: list[str]
-    labels: list[str]
-    images: Sequence[Path] | np.ndarray
-
-    def take(self, positions: Sequence[int]) -> Examples:
-        """Return some of the examples."""
-        images = (
-            self.images[list(positions)] if isinstance(self.images, np.ndarray) else [self.images[i] for i in positions]
-        )
-        return Examples([self.ids[i] for i in positions], [self.labels[i] for i in positions], images)
+TORCHVISION = ("MNIST/raw", "FashionMNIST/raw", "cifar-10-batches-py")
 
 
 def read_split(split: str, data_dir: Path, params: Params) -> Examples:
@@ -54,124 +30,57 @@ def read_split(split: str, data_dir: Path, params: Params) -> Examples:
     Raises:
         InputError: the data is missing, in none of the known shapes, or broken
     """
-    examples = _read(split, data_dir)
-    if examples is not None and (split != "train" or _read_exists("val", data_dir)):
-        return examples
-    whole = _read("train", data_dir)
-    if whole is None or split == "test":
-        raise InputError(f"{data_dir}: there is no {split} split in it; it holds {_listing(data_dir)}")
+    if not data_dir.is_dir():
+        raise InputError(f"{data_dir}: there is no such data directory; --data_dir says where the data is")
+    path, has_val = _find(split, data_dir), _find("val", data_dir) is not None
+    if path is not None and (split != "train" or has_val):
+        return _read(path, split)
+    train_path = _find("train", data_dir)
+    if train_path is None or split == "test":
+        raise InputError(_no_split(split, data_dir))
+    whole = _read(train_path, "train")
     train, val = _cut(whole.labels, params.val_fraction, params.split_seed)
-    logging.info(f"- {data_dir} has no val split: {len(val)} of {len(whole.labels)} train examples serve as val")
-    return whole.take(train if split == "train" else val)
+    if split == "train":
+        return whole.take(train, *whole.notes)
+    note = f"{data_dir} has no val split: {len(val)} of {len(whole.labels)} train examples serve as val"
+    return whole.take(val, note)
+
+
+def _find(split: str, data_dir: Path) -> Path | None:
+    """Return the file or folder that holds a split, or None; torchvision's sets hold train and test, but no val."""
+    folders = [f"{split}_signs", split, *(TORCHVISION if split != "val" else ())]
+    found = [f"{split}.npz"] if (data_dir / f"{split}.npz").is_file() else []
+    found += [name for name in folders if (data_dir / name).is_dir()]
+    if len(found) > 1:
+        raise InputError(f"{data_dir}: it holds {' and '.join(found)}; put each dataset in a folder of its own")
+    return data_dir / found[0] if found else None
+
+
+def _no_split(split: str, data_dir: Path) -> str:
+    expected = f"{split}/<class>/*.jpg, {split}_signs/<label>_*.jpg, {split}.npz, {', '.join(TORCHVISION)}"
+    there = f"{data_dir}: there is no {split} split in it; it holds {listing(data_dir)}, expected one of {expected}"
+    readme = data_dir / "README.md"
+    return f"{there}; {readme} may say how to get them" if readme.is_file() else there
 
 
 def _cut(labels: Sequence[str], fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Share out positions between train and val, the same fraction of every class; a class of one stays in train."""
+    positions: dict[str, list[int]] = collections.defaultdict(list)
+    for i, label in enumerate(labels):
+        positions[label].append(i)
     generator = np.random.default_rng(seed)
     val: list[int] = []
-    for name in sorted(set(labels)):
-        positions = [i for i, label in enumerate(labels) if label == name]
-        number = min(max(1, round(len(positions) * fraction)), len(positions) - 1)
-        val += [positions[i] for i in generator.permutation(len(positions))[:number]]
+    for name in sorted(positions):
+        size = len(positions[name])
+        number = min(max(1, round(size * fraction)), size - 1)
+        val += [positions[name][i] for i in generator.permutation(size)[:number]]
     chosen = set(val)
     return [i for i in range(len(labels)) if i not in chosen], sorted(val)
 
 
-def _read_exists(split: str, data_dir: Path) -> bool:
-    return any((data_dir / name).exists() for name in (f"{split}.npz", f"{split}_signs", split))
-
-
-def _read(split: str, data_dir: Path) -> Examples | None:
-    """Return a split as the files have it, or None where they do not have it."""
-    if not data_dir.is_dir():
-        raise InputError(f"{data_dir}: there is no such data directory; --data_dir says where the data is")
-    if (data_dir / f"{split}.npz").is_file():
-        return _read_npz(data_dir / f"{split}.npz")
-    if (data_dir / f"{split}_signs").is_dir():
-        return _read_signs(data_dir / f"{split}_signs")
-    if (data_dir / split).is_dir():
-        return _read_folders(data_dir / split)
-    for name in ("MNIST", "FashionMNIST"):
-        if (data_dir / name / "raw").is_dir():
-            return _read_torchvision(name, split, data_dir)
-    if (data_dir / "cifar-10-batches-py").is_dir():
-        return _read_torchvision("CIFAR10", split, data_dir)
-    if not _read_exists("train", data_dir):
-        raise InputError(
-            f"{data_dir}: no images in a known shape; it holds {_listing(data_dir)}, expected train/<class>/*.jpg, "
-            "train_signs/<label>_*.jpg, train.npz, MNIST/raw, FashionMNIST/raw or cifar-10-batches-py"
-        )
-    return None
-
-
-def _listing(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())
-    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
-
-
-def _image_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    if len(images) < len(files):
-        logging.info(f"- {folder}: {len(files) - len(images)} files that are no images are left out")
-    return images
-
-
-def _read_folders(folder: Path) -> Examples:
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not classes:
-        raise InputError(f"{folder}: expected a folder for each class in it, found {_listing(folder)}")
-    files = [(path, entry.name) for entry in classes for path in _image_files(entry)]
-    ids = [path.relative_to(folder).as_posix() for path, _ in files]
-    return Examples(ids, [name for _, name in files], [path for path, _ in files])
-
-
-def _read_signs(folder: Path) -> Examples:
-    files = _image_files(folder)
-    for path in files:
-        if not path.name.partition("_")[0].isdecimal():
-            raise InputError(
-                f"{path}: expected a name that begins with the label's number and an underscore, 3_photo.jpg"
-            )
-    return Examples([path.name for path in files], [str(int(path.name.partition("_")[0])) for path in files], files)
-
-
-def _read_npz(path: Path) -> Examples:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            images, labels = arrays["images"], arrays["labels"]
-            classes = arrays.get("classes")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: expected arrays `images` and `labels` ({error})") from None
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
-        raise InputError(f"{path}: images are {images.dtype} {images.shape}; expected uint8 (n, height, width[, 3])")
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-        raise InputError(
-            f"{path}: labels are {labels.dtype} {labels.shape}; expected one integer for each of {len(images)} images"
-        )
-    if classes is not None and len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
-        raise InputError(
-            f"{path}: labels from {labels.min()} to {labels.max()}; expected 0 to {len(classes) - 1}, by `classes`"
-        )
-    names = [str(number) if classes is None else str(classes[number]) for number in labels.tolist()]
-    return Examples(
-        [f"{path.stem}[{i}]" for i in range(len(labels))],
-        names,
-        images.squeeze(3) if images.shape[3:] == (1,) else images,
-    )
-
-
-def _read_torchvision(name: str, split: str, data_dir: Path) -> Examples | None:
-    """Read what torchvision downloaded. These sets have no val split of their own."""
-    if split == "val":
-        return None
-    from torchvision import datasets  # here, because it takes more than a second
-
-    try:
-        dataset: Any = getattr(datasets, name)(data_dir, train=split == "train", download=False)
-    except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        raise InputError(
-            f"{data_dir}: {name} is not complete ({error}); build_dataset.py beside it downloads it"
-        ) from None
-    labels = [dataset.classes[number].split(" - ")[0] for number in dataset.targets]  # MNIST: '3 - three'
-    return Examples([f"{split}[{i}]" for i in range(len(labels))], labels, np.asarray(dataset.data))
+def _read(path: Path, split: str) -> Examples:
+    if path.name == f"{split}.npz":
+        return read_npz(path)
+    if path.name == f"{split}_signs":
+        return read_signs(path)
+    return read_folders(path) if path.name == split else read_torchvision(path, split)

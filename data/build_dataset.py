@@ -1,0 +1,38 @@
+"""Download MNIST, FashionMNIST or CIFAR-10, through torchvision.
+
+    python data/build_dataset.py mnist              writes data/mnist
+    python data/build_dataset.py fashion_mnist      writes data/fashion_mnist
+    python data/build_dataset.py cifar10            writes data/cifar10
+
+What is there already is checked and not downloaded again. A val split is cut from train when the data is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+from http.client import HTTPException
+from pathlib import Path
+
+DATASETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script. It exits with 2 where the download fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("--output_dir", type=Path, help="where to write; default: the folder of that name, beside this")
+    args = parser.parse_args(argv)
+    output_dir = args.output_dir or Path(__file__).parent / args.dataset
+    from torchvision import datasets
+
+    try:
+        for train in (True, False):
+            dataset = getattr(datasets, DATASETS[args.dataset])(output_dir, train=train, download=True)
+            print(f"{output_dir}: {len(dataset)} {'train' if train else 'test'} images")
+    except (OSError, RuntimeError, HTTPException) as error:
+        reason = " ".join(str(error).split())
+        parser.exit(2, f"error: {args.dataset} cannot be downloaded ({reason}); is there a network?\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Images as arrays of one size: whatever the format, the colours, the orientation and the shape of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from model.vision.params import Params
+from utils import InputError
+
+CHUNK = 32  # images that one thread decodes at a time
+
+
+def decode(image: Path | np.ndarray, params: Params) -> np.ndarray:
+    """Return one image, resized to a square: its sides are stretched, nothing is cut off.
+
+    A photo is turned upright as its EXIF entry says, transparent parts show white, and of an animation the first
+    picture counts.
+
+    Args:
+        image: a file, or an array (height, width) or (height, width, 3), uint8
+        params: image_size, image_channels
+
+    Returns:
+        (image_size, image_size, image_channels), uint8
+
+    Raises:
+        InputError: the file is missing, damaged, no image, or one that claims absurdly many pixels
+    """
+    if isinstance(image, np.ndarray):
+        return _to_square(Image.fromarray(image), params)
+    try:
+        return _to_square(_read(image, params.image_size), params)
+    except Exception as error:  # the readers of Pillow's formats raise whatever they stumble over
+        raise InputError(f"{image}: not a readable image ({error}); repair it or take it out") from None
+
+
+def _read(path: Path, image_size: int) -> Image.Image:
+    with Image.open(path) as picture:
+        picture.draft(None, (8 * image_size, 8 * image_size))  # far larger JPEGs come out smaller, and much sooner
+        ImageOps.exif_transpose(picture, in_place=True)
+        picture.load()
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        picture = _from_16_bits(picture)
+    if picture.has_transparency_data:  # what lies below is arbitrary, often as black as the drawing on it
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture
+
+
+def _from_16_bits(picture: Image.Image) -> Image.Image:
+    """Return a picture of 16-bit grey values as one of 8 bits; Pillow would cut them off at 255."""
+    values = np.asarray(picture)
+    if picture.mode == "F" or values.min() < 0 or values.max() >= 2**16:
+        raise ValueError("its pixels have 32 bits; save them as 8 or 16 bits, which say what white is")
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _to_square(picture: Image.Image, params: Params) -> np.ndarray:
+    mode, size = ("RGB" if params.image_channels == 3 else "L"), (params.image_size, params.image_size)
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(picture).reshape(*size, params.image_channels)
+
+
+def decode_all(images: Sequence[Path] | np.ndarray, positions: Sequence[int], params: Params) -> np.ndarray:
+    """Return some of the images, (len(positions), image_size, image_size, image_channels), uint8.
+
+    Raises:
+        InputError: as `decode` says
+    """
+    shape = (params.image_size, params.image_size, params.image_channels)
+    if isinstance(images, np.ndarray) and (*images.shape[1:], 1)[:3] == shape:
+        return images[list(positions)].reshape(-1, *shape)  # as they should be already
+    pixels = np.empty((len(positions), *shape), dtype=np.uint8)
+
+    def fill(start: int) -> None:
+        for i in range(start, min(start + CHUNK, len(positions))):
+            pixels[i] = decode(images[positions[i]], params)
+
+    starts = range(0, len(positions), CHUNK)
+    # Pillow decodes files outside the interpreter's lock; small arrays are quicker in one thread.
+    # torch's number of threads is 1 in a worker process, whose neighbours have the other cores.
+    num_threads = 1 if isinstance(images, np.ndarray) else torch.get_num_threads()
+    if num_threads == 1 or len(starts) == 1:
+        for start in starts:
+            fill(start)
+    else:
+        with ThreadPoolExecutor(num_threads) as pool:
+            list(pool.map(fill, starts))
+    return pixels

@@ -1,0 +1,104 @@
+"""Device, seeds, and random numbers that belong to an example."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+import runtime
+from utils import InputError
+
+
+def test_example_draws_are_uniform():
+    draws = runtime.example_draws(230, 1, range(100_000), 3).numpy()
+    assert draws.dtype == np.float32 and draws.shape == (100_000, 3)
+    assert draws.min() >= 0 and draws.max() < 1
+    for column in draws.T:
+        # Kolmogorov-Smirnov: the largest distance from the straight line, 1.95 / sqrt(n) once in a thousand times
+        distance = np.abs(np.sort(column) - (np.arange(len(column)) + 0.5) / len(column)).max()
+        assert distance < 1.95 / np.sqrt(len(column))
+
+
+def test_example_draws_of_neighbours_have_nothing_in_common():
+    draws = runtime.example_draws(230, 1, range(20_000), 2).numpy()
+    neighbours = [
+        (draws[:-1, 0], draws[1:, 0]),
+        (draws[:, 0], draws[:, 1]),
+        (draws[:, 0], runtime.example_draws(230, 2, range(20_000), 1).numpy()[:, 0]),
+        (draws[:, 0], runtime.example_draws(231, 1, range(20_000), 1).numpy()[:, 0]),
+        (draws[1:, 0], runtime.example_draws(231, 1, range(20_000), 1).numpy()[:-1, 0]),
+    ]
+    for one, other in neighbours:
+        assert abs(np.corrcoef(one, other)[0, 1]) < 4 / np.sqrt(20_000)
+
+
+def test_example_draws_do_not_depend_on_the_batch():
+    whole = runtime.example_draws(7, 3, range(50), 4)
+    assert torch.equal(runtime.example_draws(7, 3, [41, 0, 41], 4), whole[[41, 0, 41]])
+    assert torch.equal(runtime.example_draws(7, 3, np.array([5]), 2), whole[5:6, :2])
+    assert runtime.example_draws(7, 3, [], 4).shape == (0, 4)
+
+
+def test_example_draws_leave_the_generators_alone():
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    runtime.example_draws(7, 3, range(50), 4)
+    assert random.getstate() == states[0] and np.random.get_state()[1].tolist() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_example_draws_stay_what_they_are():
+    """A run that continues on next year's machine must draw these."""
+    assert runtime.example_draws(230, 1, [0, 1, 2**40], 2).tolist() == [
+        [0.27934491634368896, 0.5147197842597961],
+        [0.22239142656326294, 0.31719648838043213],
+        [0.6248990297317505, 0.9776816368103027],
+    ]
+
+
+def test_seed_everything_seeds_all_three_generators():
+    def draw(*args):
+        runtime.seed_everything(*args)
+        return random.random(), np.random.rand(), torch.rand(()).item()
+
+    first = draw(230, 1, 0)
+    random.random(), np.random.rand(), torch.rand(3)
+    assert draw(230, 1, 0) == first
+    for other in ((231, 1, 0), (230, 2, 0), (230, 1, 1), (1, 230, 0), (0, 0, 0), (2**32 - 1, 1, 0)):
+        assert all(a != b for a, b in zip(draw(*other), first, strict=True)), other
+    assert draw(230) == draw(230, 0, 0)
+
+
+def test_to_device_moves_nested_batches():
+    batch = {"words": torch.ones(2), "more": [torch.zeros(1), (torch.arange(3), {"deep": torch.ones(1, 1)})]}
+    moved = runtime.to_device(batch, torch.device("meta"))
+    assert moved["words"].is_meta and moved["more"][0].is_meta and moved["more"][1][1]["deep"].is_meta
+    assert isinstance(moved["more"], list) and isinstance(moved["more"][1], tuple)
+    assert moved["more"][1][0].shape == (3,) and moved["more"][1][0].dtype == torch.int64
+    assert not batch["words"].is_meta
+    same = runtime.to_device(batch, torch.device("cpu"))
+    assert same["words"] is batch["words"]
+
+
+def test_device_is_the_named_one():
+    assert runtime.fetch_device("cpu") == torch.device("cpu")
+    assert runtime.fetch_device(disable_cuda=True) == torch.device("cpu")
+    assert runtime.fetch_device("cpu", disable_cuda=True) == torch.device("cpu")
+    assert runtime.fetch_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["banana", "cuda:99", "cpu:x", ""])
+def test_device_that_is_not_there_is_refused_in_one_line(name):
+    with pytest.raises(InputError, match=f"--device {name}: not to be had on this machine .*; try --device cpu") as e:
+        runtime.fetch_device(name)
+    assert "\n" not in str(e.value)
+
+
+def test_device_that_contradicts_itself_is_refused():
+    with pytest.raises(InputError, match="--disable-cuda and --device cuda:0 contradict each other"):
+        runtime.fetch_device("cuda:0", disable_cuda=True)
+
+
+def test_describe_says_what_may_change_the_bits():
+    description = runtime.describe(torch.device("cpu"))
+    assert description == {"device": "cpu", "device_name": "cpu", "threads": torch.get_num_threads()}
