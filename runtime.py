@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from record.errors import InputError
@@ -42,13 +42,43 @@ def fetch_device(name: str | None = None, disable_cuda: bool = False) -> torch.d
     return device
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move a tensor, or a tuple, list or dict of tensors, to a device; a pinned one without waiting for it."""
+def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], batch: Any) -> Any:
+    """Return a batch (a tensor, or a tuple, list or dict of batches) with a function applied to each tensor."""
     if isinstance(batch, dict):
-        return {name: to_device(entry, device) for name, entry in batch.items()}
+        return {name: map_tensors(function, entry) for name, entry in batch.items()}
     if isinstance(batch, (tuple, list)):
-        return type(batch)(to_device(entry, device) for entry in batch)
-    return batch.to(device, non_blocking=True)
+        entries = [map_tensors(function, entry) for entry in batch]
+        return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)  # a namedtuple, or not
+    return function(batch)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move a batch to a device; a pinned one without waiting for it."""
+    return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
+
+
+def detach(batch: Any) -> Any:
+    """Return a batch without the graph that it was computed by."""
+    return map_tensors(lambda tensor: tensor.detach(), batch)
+
+
+def pieces(batch: tuple[Any, torch.Tensor], size: int) -> Iterator[tuple[Any, torch.Tensor]]:
+    """Yield (inputs, labels) in pieces of `size` examples, the last one perhaps smaller."""
+    for start in range(0, len(batch[1]), size):
+        yield map_tensors(lambda tensor, start=start: tensor[start : start + size], batch)  # type: ignore[misc]
+
+
+def concatenate(batches: Sequence[Any]) -> Any:
+    """Return batches of the same structure as one."""
+    import torch
+
+    first = batches[0]
+    if isinstance(first, dict):
+        return {name: concatenate([batch[name] for batch in batches]) for name in first}
+    if isinstance(first, (tuple, list)):
+        entries = [concatenate(parts) for parts in zip(*batches, strict=True)]
+        return type(first)(*entries) if hasattr(first, "_fields") else type(first)(entries)
+    return torch.cat(list(batches))
 
 
 def seed_everything(seed: int, epoch: int = 0, rank: int = 0) -> None:

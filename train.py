@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import runtime
 import utils
 from evaluate import evaluate
-from evaluation.metrics import Loss
+from evaluation.metrics import Loss, count_scored
 from model.params import DEFAULT_TASK, fetch_params, fetch_params_class
 
 if TYPE_CHECKING:  # torch takes a second to import: main() does so after it has checked the command line and the params
@@ -49,6 +49,39 @@ def train_step(
     return output_batch, loss
 
 
+def train_step_in_pieces(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_fn: Loss,
+    train_batch: Any,
+    labels_batch: torch.Tensor,
+    microbatch_size: int,
+) -> tuple[Any, torch.Tensor]:
+    """Take the step of `train_step` with no more than `microbatch_size` examples in memory at once.
+
+    Each piece's loss counts as much as it has scored labels, so the gradient is that of the whole batch. (Batch norm
+    sees the pieces alone: with it, the step is a slightly different one.)
+
+    Returns:
+        the outputs of the whole batch, batch first, and its loss, scalar
+    """
+    num_scored = count_scored(labels_batch)
+    output_pieces: list[Any] = []
+    loss: Any = 0.0
+    optimizer.zero_grad()
+    for train_piece, labels_piece in runtime.pieces((train_batch, labels_batch), microbatch_size):
+        output_piece = model(train_piece)
+        output_pieces.append(runtime.detach(output_piece))
+        num_scored_piece = count_scored(labels_piece)
+        if num_scored_piece > 0:  # else there is no mean to take
+            loss_piece = loss_fn(output_piece, labels_piece) * num_scored_piece / num_scored
+            loss_piece.backward()
+            loss = loss + loss_piece.detach()
+
+    optimizer.step()
+    return runtime.concatenate(output_pieces), loss
+
+
 def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> dict[str, float]:
     """Train for one epoch, or for what is left of it.
 
@@ -73,10 +106,14 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
     with Progress(len(dataloader), training.step, params.save_summary_steps) as progress:
         for batch in keeper.watched(batches):
             train_batch, labels_batch = runtime.to_device(batch, device)
-            output_batch, loss = train_step(model, training.optimizer, training.loss_fn, train_batch, labels_batch)
+            objects = (model, training.optimizer, training.loss_fn, train_batch, labels_batch)
+            if params.microbatch_size is None or params.microbatch_size >= len(labels_batch):
+                output_batch, loss = train_step(*objects)
+            else:
+                output_batch, loss = train_step_in_pieces(*objects, params.microbatch_size)
             training.schedule.step()
             training.step += 1
-            sums.add(output_batch.detach(), labels_batch, loss)
+            sums.add(runtime.detach(output_batch), labels_batch, loss.detach())
 
             is_log_step = progress.step(len(labels_batch))
             if is_log_step or device.type == "cpu":  # elsewhere, reading the loss would make every step wait
@@ -214,6 +251,8 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
     if start.weights is not None:
         logging.info(f"Restoring parameters from {start.weights_path}")
         utils.load_weights(start.weights, model, start.weights_path)
+    elif hasattr(net, "initialize"):
+        net.initialize(model, params)
     training = fetch_training(model.to(device), net, params, len(dataloaders["train"]))
     if start.is_resumed and start.weights is not None:
         training.load_state_dict(start.weights)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
+import runtime
 import utils
 from evaluation.metrics import count_scored, finish
 
@@ -49,8 +50,7 @@ class ExampleScores:
             rows: of the task's `predictions`, one an example
         """
         self.rows += [dict(row) for row in rows]
-        for i in range(len(labels)):
-            output, label = _one_of(outputs, i), labels[i : i + 1]
+        for output, label in runtime.pieces((outputs, labels), 1):
             num_scored = count_scored(label)
             self._add("loss", self.loss_fn(output, label) * num_scored, num_scored)
             for name, metric in self.metrics.items():
@@ -86,15 +86,6 @@ class ExampleScores:
                 numerator, denominator = np.sum(shares, axis=0)
                 values[name] = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
         return values
-
-
-def _one_of(outputs: Any, i: int) -> Any:
-    """Return a batch of the i-th example alone."""
-    if isinstance(outputs, dict):
-        return {name: _one_of(entry, i) for name, entry in outputs.items()}
-    if isinstance(outputs, (tuple, list)):
-        return type(outputs)(_one_of(entry, i) for entry in outputs)
-    return outputs[i : i + 1]
 
 
 def write_report(

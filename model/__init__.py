@@ -2,16 +2,19 @@
 
     model/<task>/params.py
         class Params(utils.Params)          the task's own hyperparameters: typed, bounded, each with a default and a
-                                            one-line description. Imports no torch.
+                                            one-line description; `task` defaults to the folder's name and `data_dir`
+                                            to the data that ships with it. Imports no torch.
 
     model/<task>/net.py
         Net(params)                         an nn.Module; called with the inputs of a batch, it returns outputs
         loss_fn(outputs, labels)            a scalar: the mean over the scored labels of the batch
         metrics                             dict of name -> fn(outputs, labels) -> (numerator, denominator)
-        predictions(outputs, labels, params)   a list with one dict an example: `prediction`, `confidence` and, unless
-                                            labels is None, `label` and `loss`
+        predictions(outputs, labels, params)   a list with one dict an example: `prediction`, `confidence` where there
+                                            is one, and, unless labels is None, `label` and `loss`
         fetch_metrics(params) (optional)    in the place of `metrics`, where they need hyperparameters or facts
         lower_is_better      (optional)     set of the names of metrics that are errors; the others are scores
+        initialize(model, params) (optional)   give a new run its first weights, where they are not random: pretrained
+                                            ones; not called where a checkpoint follows
         train_loss_fn(params) (optional)    the loss to train on, where it has hyperparameters of its own
                                             (label smoothing, class weights); the default is loss_fn
 

@@ -41,6 +41,9 @@ class Params(BaseModel):
 
     learning_rate: float = Field(1e-3, gt=0, description="step size of the optimizer, before the schedule")
     batch_size: int = Field(32, ge=1, description="examples in one optimizer step, over all processes")
+    microbatch_size: int | None = Field(
+        None, ge=1, description="examples in memory at once: the step of a whole batch, taken in pieces; null for all"
+    )
     num_epochs: int = Field(10, ge=1, description="passes over the train split")
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = Field("adam", description="as in torch.optim")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and rmsprop")

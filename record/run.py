@@ -140,10 +140,15 @@ def _holder(path: Path) -> str:
 
 def fingerprint(data_dir: Path) -> dict[str, Any]:
     """Return a hash of the names and sizes of all files of a dataset, and their number; hidden ones do not count."""
-    paths = sorted(path for path in data_dir.rglob("*") if path.is_file() and not path.name.startswith("."))
-    lines = [f"{path.relative_to(data_dir).as_posix()}\0{path.stat().st_size}\n" for path in paths]
+    lines = []
+    for folder, subfolders, names in os.walk(data_dir, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(name for name in names if not name.startswith(".")):
+            path = Path(folder, name)
+            if path.is_file():
+                lines.append(f"{path.relative_to(data_dir).as_posix()}\0{path.stat().st_size}\n")
     digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass"))  # a name may be no UTF-8
-    return {"fingerprint": digest.hexdigest()[:16], "num_files": len(paths)}
+    return {"fingerprint": digest.hexdigest()[:16], "num_files": len(lines)}
 
 
 def now() -> str:

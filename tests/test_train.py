@@ -240,3 +240,36 @@ def test_a_run_directory_is_complete(tmp_path):
     assert json.loads((folder / "params.json").read_text()) == {**QUICK, "num_epochs": 1}  # as it was written
     record = utils.read_json(folder / "run.json")
     assert record["status"] == "finished" and record["epochs"] == 1 and record["params"]["optimizer"] == "adam"
+
+
+@pytest.mark.parametrize("microbatch_size", [1, 3, 5])
+@pytest.mark.parametrize("structured", [False, True])
+def test_a_step_in_pieces_is_the_step_of_the_whole_batch(microbatch_size, structured):
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
+
+        def forward(self, batch):
+            return {"logits": self.layers(batch["x"])} if structured else self.layers(batch)
+
+    def loss_fn(outputs, labels):
+        return torch.nn.functional.cross_entropy(outputs["logits"] if structured else outputs, labels)
+
+    inputs, labels = torch.randn(11, 6), torch.tensor([0, 1, 2, 3, -100, 1, 2, 0, -100, 3, 1])  # not all are scored
+    results = []
+    for size in (None, microbatch_size):
+        model = Model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        objects = (model, optimizer, loss_fn, {"x": inputs} if structured else inputs, labels)
+        step = train.train_step(*objects) if size is None else train.train_step_in_pieces(*objects, size)
+        results.append((*step, list(model.parameters())))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_microbatches_train_to_the_same_weights(tmp_path):
+    settings = {"net": "mnist", "image_size": 12, "dropout_rate": 0.0, "num_epochs": 1, "optimizer": "sgd"}
+    whole = run_train(tmp_path / "whole", **settings)
+    parts = run_train(tmp_path / "parts", microbatch_size=30, **settings)
+    torch.testing.assert_close(read_state(whole)["state_dict"], read_state(parts)["state_dict"], rtol=1e-4, atol=1e-6)

@@ -249,10 +249,17 @@ def published(tmp_path, monkeypatch):
     return publish
 
 
+def initialized(params):
+    """The net of a new run, as train.py makes it."""
+    model = net.Net(params)
+    net.initialize(model, params)
+    return model
+
+
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small"])
 def test_pretrained_net_has_the_published_weights_but_for_the_head(published, name):
     theirs = published(name)
-    model = net.Net(make_params(5, net=name, image_size=32, pretrained=True))
+    model = initialized(make_params(5, net=name, image_size=32, pretrained=True))
     ours, head = model.state_dict(), _head(model)[0]
     assert all(torch.equal(ours[key], theirs[key]) for key in ours if not key.startswith(head))
     assert ours[f"{head}.weight"].shape[0] == 5
@@ -260,14 +267,14 @@ def test_pretrained_net_has_the_published_weights_but_for_the_head(published, na
 
 def test_pretrained_net_of_a_thousand_classes_has_a_new_head(published):
     theirs = published("squeezenet1_1")
-    model = net.Net(make_params(1000, net="squeezenet1_1", pretrained=True))
+    model = initialized(make_params(1000, net="squeezenet1_1", pretrained=True))
     assert not torch.equal(model.state_dict()["classifier.1.weight"], theirs["classifier.1.weight"])
 
 
 @pytest.mark.slow
 def test_pretrained_googlenet_scales_its_input_as_its_weights_expect(published):
     theirs = published("googlenet", aux_logits=True, init_weights=False)
-    model = net.Net(make_params(5, net="googlenet", image_size=64, pretrained=True)).eval()
+    model = initialized(make_params(5, net="googlenet", image_size=64, pretrained=True)).eval()
     images = 1e6 * torch.rand(2, 3, 64, 64)  # so large that random layers do not drown them in their biases
     reference = models.googlenet(weights=None, aux_logits=True, init_weights=False, transform_input=True)
     reference.load_state_dict(theirs)
@@ -291,13 +298,13 @@ def test_pretrained_weights_without_a_network_say_so(tmp_path, monkeypatch):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(utils.InputError, match=r"its weights cannot be downloaded \(.*\); or pretrained=false"):
-        net.Net(make_params(net="squeezenet1_1", pretrained=True))
+        initialized(make_params(net="squeezenet1_1", pretrained=True))
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small"])
 def test_frozen_backbone_trains_the_head_alone(published, name):
     published(name)
-    model = net.Net(make_params(5, net=name, image_size=32, pretrained=True, freeze_backbone=True))
+    model = initialized(make_params(5, net=name, image_size=32, pretrained=True, freeze_backbone=True))
     head = _head(model)[0]
     optimizer = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], lr=0.1)
     before = {key: entry.clone() for key, entry in model.state_dict().items()}
@@ -315,7 +322,7 @@ def test_frozen_backbone_trains_the_head_alone(published, name):
 
 def test_frozen_backbone_stays_frozen_in_a_copy(published):
     published("squeezenet1_1")
-    model = net.Net(make_params(5, net="squeezenet1_1", image_size=32, pretrained=True, freeze_backbone=True))
+    model = initialized(make_params(5, net="squeezenet1_1", image_size=32, pretrained=True, freeze_backbone=True))
     twin = copy.deepcopy(model)
     model.eval()
     wrapped = nn.Sequential(twin).train()

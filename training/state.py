@@ -159,8 +159,14 @@ def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_e
         steps_per_epoch: optimizer steps in an epoch
 
     Raises:
-        InputError: there is no metric of the name params.monitor
+        InputError: there is no metric of the name params.monitor, or batch norm would see single examples
     """
+    if 1 in (params.batch_size, params.microbatch_size) and any(
+        isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for module in model.modules()
+    ):
+        raise utils.InputError(
+            "batch_size 1: the net has batch norm, which cannot train on one example; take 2 or more"
+        )
     optimizer = fetch_optimizer(model, params)
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     metrics = fetch_metrics(net, params)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.vision.params import Params
-from model.vision.torchvision_net import torchvision_net
+from model.vision.torchvision_net import load_pretrained, torchvision_net
 
 
 class ThreeConvNet(nn.Module):
@@ -88,6 +88,16 @@ def Net(params: Params) -> nn.Module:
     """
     nets: dict[str, Callable[[Params], nn.Module]] = {"cs230": ThreeConvNet, "mnist": MnistNet}
     return nets.get(params.net, torchvision_net)(params).to(memory_format=torch.channels_last)
+
+
+def initialize(model: nn.Module, params: Params) -> None:
+    """Give the net of a new run its first weights, where params.pretrained asks for others than random ones.
+
+    Raises:
+        InputError: they cannot be downloaded
+    """
+    if params.pretrained:
+        load_pretrained(model, params)
 
 
 def loss_fn(

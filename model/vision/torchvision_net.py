@@ -38,8 +38,6 @@ def torchvision_net(params: Params) -> nn.Module:
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"net {params.net!r}: does not work with image_size {params.image_size} ({reason})") from None
-    if params.pretrained:
-        load_pretrained(model, params)
     if params.freeze_backbone:
         _freeze(model)
     return model
