@@ -124,6 +124,7 @@ def test_a_second_signal_quits_at_once(tmp_path):
     folder = write_run(tmp_path / "run", **settings)
     process = start(folder)
     wait_until(lambda: "Epoch 1/" in log_of(folder), process)
+    time.sleep(0.7)  # into the step
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
