@@ -25,6 +25,12 @@ def commands_of(page):
                 yield line
 
 
+def listings_of(page):
+    """The files that a page shows whole, each below a comment with its name."""
+    pattern = r"^<!-- file: (\S+) -->\n```[a-z]*\n(.*?)^```$"
+    return re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
 @pytest.fixture
 def clone(tmp_path):
     """A copy of the tracked files, with the README's own photographs in it, and `python` on the path."""
@@ -49,6 +55,9 @@ def clone(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_run_as_written(page, clone, tmp_path):
+    for name, listing in listings_of(page):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_text(listing, encoding="utf-8")
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     commands = list(dict.fromkeys(commands_of(page)))
     assert commands or page.name != "README.md"
