@@ -86,7 +86,7 @@ def test_the_initial_loss_is_near_its_theoretical_value(model, net, dataset):
     outputs = outputs_of(model, inputs)
     loss = net.loss_fn(outputs, labels)
     assert loss.shape == () and loss.isfinite()
-    # knowing nothing: for numbers a guess of 0, the mean of standardised labels; for classes, each as likely as the rest
+    # knowing nothing: for numbers a guess of 0, the mean of standardised labels; for classes, each equally likely
     expected = labels.square().mean().item() if labels.is_floating_point() else math.log(outputs.shape[-1])
     assert loss.item() == pytest.approx(expected, rel=0.35)
 
