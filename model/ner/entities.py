@@ -58,10 +58,11 @@ class EntityCounter:
         # whether chunks are cut before a token; one place more than tokens, for the end
         cuts = (kinds[..., 1:] != kinds[..., :-1]) | self._is_begin[tags[..., 1:]]  # (2, batch_size, max_len + 1)
         kinds, begins, ends = kinds[..., 1:-1], cuts[..., :-1], cuts[..., 1:]  # each (2, batch_size, max_len)
-        is_inside = kinds != 0
-        num_true, num_predicted = (begins & is_inside).sum(dim=(1, 2)).unsqueeze(1)
         # an entity is found where it ends, if both chunks end there, began at the same place, and are of one type
         places = torch.arange(1, labels.shape[1] + 1, device=labels.device)
         starts = (begins * places).cummax(dim=2).values  # of the chunk that each token is in
-        found = ends[0] & ends[1] & is_inside[0] & (kinds[0] == kinds[1]) & (starts[0] == starts[1])
-        return num_true, num_predicted, found.sum().unsqueeze(0)
+        is_inside = kinds != 0
+        is_found = (kinds[0] == kinds[1]) & (starts[0] == starts[1]) & ends.all(dim=0) & is_inside[0]
+        is_first_true, is_first_predicted = (begins & is_inside).unbind()
+        counts = torch.stack([is_first_true, is_first_predicted, is_found]).sum(dim=(1, 2))  # (3,)
+        return counts[0:1], counts[1:2], counts[2:3]
