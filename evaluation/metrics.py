@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import runtime
+
 if TYPE_CHECKING:
     import torch
 
@@ -19,11 +21,14 @@ class MetricSums:
 
     Args:
         metrics: name -> fn(outputs, labels) -> (numerator, denominator)
+        num_together: how many batches the metrics are asked for at once; where batches are small, calling a metric
+            costs more than computing it
     """
 
-    def __init__(self, metrics: Metrics) -> None:
-        self.metrics = metrics
+    def __init__(self, metrics: Metrics, num_together: int = 1) -> None:
+        self.metrics, self.num_together = metrics, num_together
         self.sums: dict[str, tuple[Any, Any]] = {}
+        self._waiting: list[tuple[Any, torch.Tensor]] = []
 
     def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Add a batch. Nothing waits for the device.
@@ -35,8 +40,15 @@ class MetricSums:
         """
         num_scored = count_scored(labels)
         self._add("loss", loss.detach().double() * num_scored, num_scored)
-        for name, metric in self.metrics.items():
-            self._add(name, *metric(outputs, labels))
+        self._waiting.append((outputs, labels))
+        if len(self._waiting) >= self.num_together:
+            self._ask_metrics()
+
+    def _ask_metrics(self) -> None:
+        for outputs, labels in _join(self._waiting):
+            for name, metric in self.metrics.items():
+                self._add(name, *metric(outputs, labels))
+        self._waiting = []
 
     def _add(self, name: str, numerator: torch.Tensor, denominator: torch.Tensor) -> None:
         before = self.sums.get(name, (0, 0))
@@ -44,20 +56,44 @@ class MetricSums:
 
     def result(self) -> dict[str, float]:
         """Divide once: name -> value, the loss last. A vector's ratios are averaged (macro average)."""
+        self._ask_metrics()
         values = {name: finish(metric, ratio(*self.sums[name]).mean()) for name, metric in self.metrics.items()}
         return {name: float(value) for name, value in values.items()} | {"loss": self.mean_loss()}
 
-    def state_dict(self) -> dict[str, list[Any]]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint within an epoch."""
-        return {name: list(pair) for name, pair in self.sums.items()}
+        sums = {name: list(pair) for name, pair in self.sums.items()}
+        return {"sums": sums, "waiting": [list(batch) for batch in self._waiting]}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on adding to the sums of `state_dict`."""
-        self.sums = {name: (pair[0].to(device), pair[1].to(device)) for name, pair in state.items()}
+        state = runtime.to_device(state, device)
+        self.sums = {name: tuple(pair) for name, pair in state["sums"].items()}
+        self._waiting = [tuple(batch) for batch in state["waiting"]]
 
     def mean_loss(self) -> float:
         """Return the mean loss so far; waits for the device."""
         return float(ratio(*self.sums["loss"]))
+
+
+def _join(batches: list[tuple[Any, torch.Tensor]]) -> list[tuple[Any, torch.Tensor]]:
+    """Return batches as one, where they are of one shape or can be padded to one with labels that are not scored."""
+    if len(batches) < 2:
+        return batches
+    if len({labels.shape[1:] for _, labels in batches}) == 1:
+        return [runtime.concatenate(batches)]
+    if not all(hasattr(outputs, "shape") and labels.dim() == 2 for outputs, labels in batches):
+        return batches
+    return [runtime.concatenate([_pad(*batch, max(labels.shape[1] for _, labels in batches)) for batch in batches])]
+
+
+def _pad(outputs: torch.Tensor, labels: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad sequences: outputs (batch_size, max_len, ...) with zeros, labels (batch_size, max_len) with -100."""
+    padded = outputs.new_zeros((len(outputs), length, *outputs.shape[2:]))
+    padded[:, : outputs.shape[1]] = outputs
+    padded_labels = labels.new_full((len(labels), length), IGNORED_LABEL)
+    padded_labels[:, : labels.shape[1]] = labels
+    return padded, padded_labels
 
 
 def count_scored(labels: torch.Tensor) -> torch.Tensor:

@@ -155,3 +155,29 @@ def test_labels_of_minus_100_are_not_counted_in_the_loss():
 
 def test_a_class_with_nothing_to_divide_counts_as_zero():
     assert ratio(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0])).tolist() == [0.5, 0.0]
+
+
+@pytest.mark.parametrize("num_together", [1, 2, 16])
+def test_asking_for_several_batches_at_once_changes_nothing(num_together):
+    generator = torch.Generator().manual_seed(3)
+    batches = []
+    for length in (4, 7, 7, 2, 9):  # sentences, padded to the longest of their batch
+        labels = torch.randint(-1, 3, (5, length), generator=generator)
+        batches.append((torch.randn(5, length, 3, generator=generator), labels.masked_fill(labels < 0, -100)))
+
+    def right(outputs, labels):
+        return (outputs.argmax(2) == labels).sum(), (labels != -100).sum()
+
+    sums = MetricSums({"accuracy": right}, num_together)
+    for i, (outputs, labels) in enumerate(batches):
+        loss = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten())
+        sums.add(outputs, labels, loss)
+        if i == 2:  # a checkpoint within the epoch: the batches that wait are in it
+            state, sums = sums.state_dict(), MetricSums({"accuracy": right}, num_together)
+            sums.load_state_dict(state, torch.device("cpu"))
+    outputs = torch.cat([outputs.flatten(0, 1) for outputs, _ in batches])
+    labels = torch.cat([labels.flatten() for _, labels in batches])
+    scored = labels != -100
+    expected = (outputs.argmax(1)[scored] == labels[scored]).double().mean().item()
+    assert sums.result()["accuracy"] == pytest.approx(expected, abs=1e-12)
+    assert sums.result()["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-6)

@@ -18,6 +18,8 @@ from model.net import fetch_metrics, fetch_sign
 from training.divergence import DivergenceWatch
 from training.optimizer import Schedule, fetch_optimizer
 
+BATCHES_TOGETHER = 16  # train metrics are asked for so many steps at once
+
 
 @dataclasses.dataclass
 class Training:
@@ -68,7 +70,7 @@ class Training:
     def begin_epoch(self) -> None:
         """Start the next epoch, or go on within one: counters, and random numbers keyed by seed and epoch."""
         if self.step == 0:
-            self.sums, self.seconds = MetricSums(self.metrics), 0.0
+            self.sums, self.seconds = MetricSums(self.metrics, BATCHES_TOGETHER), 0.0
         self.watch.set_position(self.epoch + 1, self.step)
         self._start = time.monotonic()
 
@@ -139,7 +141,8 @@ class Training:
         """Continue from a checkpoint of this run, all but its weights: `utils.load_weights` loads those."""
         self.optimizer.load_state_dict(state["optim_dict"])
         self.schedule.load_state_dict(state["schedule"])
-        self.sums.load_state_dict(state["sums"], self.device)
+        if state["sums"]:
+            self.sums.load_state_dict(state["sums"], self.device)
         for name in ("epoch", "step", "seconds", "generators", "best", "best_epoch"):
             setattr(self, name, state[name])
 
@@ -181,5 +184,5 @@ def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_e
         params=params,
         sign=fetch_sign(net, params),
         watch=DivergenceWatch(optimizer, weights, params.clip_grad_norm),
-        sums=MetricSums(metrics),
+        sums=MetricSums(metrics, BATCHES_TOGETHER),
     )
