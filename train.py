@@ -215,6 +215,7 @@ def main(argv: list[str] | None = None) -> None:
 
         start = find_start(run, params, args.restore_file, args.restart)
         if start.is_finished:
+            run.finish()
             print(
                 f"{run.path} is finished: {start.epoch} epochs, best {params.monitor} {start.best:.4f}. "
                 "To train on, num_epochs=...; to begin anew, --restart; to score it, evaluate.py"
@@ -264,7 +265,8 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
         lower_is_better=sorted(getattr(net, "lower_is_better", ())),
     )
     logging.info(f"Starting training for {params.num_epochs - training.epoch} epoch(s) on {device}")
-    train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
+    with training.watch.naming_operations(params.detect_anomaly):
+        train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
 
 
 if __name__ == "__main__":

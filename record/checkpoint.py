@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from record.errors import InputError
+from record.errors import InputError, is_out_of_memory
 from record.files import keep_as, write_atomically
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def _verify(data: bytes, path: Path) -> None:
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 broken_entry = archive.testzip()
-        except Exception:  # a dozen kinds, by where the flip is: BadZipFile, zlib.error, EOFError, RuntimeError, ...
+        except Exception as error:  # a dozen kinds, by where the flip is: BadZipFile, zlib.error, EOFError, ...
+            if is_out_of_memory(error):
+                raise
             raise damaged from None
         if broken_entry is not None:
             raise damaged
@@ -117,6 +119,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch and pickle raise a dozen kinds, by where a file stops making sense
+        if is_out_of_memory(error):  # says nothing about the file
+            raise
         # torch's own message is not passed on: it explains how to load the file nevertheless
         refused = re.search(r"\bGLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if refused:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -61,14 +60,11 @@ class Keeper:
             except StopIteration:
                 return
             except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                self.between_steps()
-                self.save()
-                raise utils.Stop(
-                    f"a data loading process died ({str(error).splitlines()[0]}); if memory ran out, lower num_workers "
-                    "or batch_size. The run is saved, and the same command continues"
-                ) from error
+                if utils.is_dead_worker(error):  # nothing was drawn from the generators here: the state is whole
+                    self.between_steps()
+                    self.save()
+                    raise utils.Stop(f"{utils.explain(error)}. Saved, and the same command continues") from error
+                raise
 
     def end_epoch(self, row: dict[str, Any], is_best: bool) -> None:
         """Take note of an epoch, and save it unless the last save was only just now.
@@ -95,11 +91,10 @@ class Keeper:
         start = time.monotonic()
         try:
             self._write()
-        except OSError as error:
-            free = shutil.disk_usage(self.run.path).free
+        except OSError as error:  # says how much room is needed
             raise utils.Stop(
-                f"{self.run.path}: the checkpoint could not be saved ({error.strerror or error}; {free:,} bytes are "
-                "free); make room, and the same command continues from the last one"
+                f"{error.filename or self.run.path}: could not be saved ({error.strerror or error}); mend that, and "
+                "the same command continues from the last checkpoint"
             ) from error
         self._rows, self._best, self._is_saved = [], None, True
         end = time.monotonic()
