@@ -12,6 +12,7 @@ Nothing here imports torch at import: a mistake in a params file is told in a mo
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -144,3 +145,14 @@ def run_script(main: Callable[[], None]) -> None:
         else:
             print(f"error: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)
+    finally:
+        _end_workers()
+
+
+def _end_workers() -> None:
+    """End the data loading processes that an error has left behind; Python would wait for them at exit."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report their end as an error
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from record.errors import InputError, is_out_of_memory
-from record.files import keep_as, write_atomically
+from record.files import write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -76,11 +76,7 @@ def save_checkpoint(state: Mapping[str, Any], is_best: bool, checkpoint: Path | 
 
 def save_last(state: Mapping[str, Any], model_dir: Path) -> None:
     """Save `state` as `last.pth.tar`; the one before it stays as `last.previous.pth.tar`, should the new one rot."""
-    last, previous = model_dir / "last.pth.tar", model_dir / "last.previous.pth.tar"
-    data = _to_bytes(state)
-    if last.exists():
-        keep_as(last, previous)
-    write_atomically(last, data)
+    write_atomically(model_dir / "last.pth.tar", _to_bytes(state), model_dir / "last.previous.pth.tar")
 
 
 def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:

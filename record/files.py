@@ -17,10 +17,15 @@ MAX_TEXT_BYTES = 16 * 2**20  # far above any params or metrics file; a larger on
 MAX_LINES_BYTES = 2**30  # the same for a history, which grows with each epoch
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> None:
     """Write `data` so that a reader sees the old file or the new one, whole, even after a power cut.
 
     The bytes go to a temporary file in the same folder and to the disk, then take the place of `path` in one step.
+
+    Args:
+        path: the file
+        data: all of it
+        previous: what to call the old file from then on; None to drop it
 
     Raises:
         OSError: it cannot be written; names `path`, and where there is no room, says how much is needed and free
@@ -31,6 +36,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            keep_as(path, previous)
         temporary.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):  # on a disk that cannot be written, the first error is the one to tell

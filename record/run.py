@@ -89,7 +89,8 @@ class RunDirectory:
         except BaseException as error:
             status = getattr(error, "status", "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             try:
-                reason = str(explain(error) or error) or type(error).__name__
+                # of an error in a data loading process, the last line: its traceback stands before it
+                reason = str(explain(error) or str(error).strip().rpartition("\n")[2]) or type(error).__name__
                 self.update_record(status=status, reason=reason, end=now())
             except OSError as second:  # the disk is full, say: the first error is the one to tell
                 logging.error(f"- {second.filename} could not be written either ({second.strerror})")

@@ -53,6 +53,7 @@ class Keeper:
     def watched(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield batches, minding signals and the clock before each."""
         iterator = iter(batches)
+        runtime.notice_dead_workers_at_the_fetch()
         while True:
             self.between_steps()  # before the fetch, which may draw random numbers
             try:
