@@ -87,7 +87,7 @@ def seed_everything(seed: int, epoch: int = 0, rank: int = 0) -> None:
     import numpy as np
     import torch
 
-    number = int(_mix(_mix(_mix(seed) ^ epoch) ^ rank))
+    number = int(_mix(_mix(_mix(seed) ^ np.uint64(epoch)) ^ np.uint64(rank)))
     random.seed(number)
     np.random.seed(number % 2**32)
     torch.manual_seed(number)
@@ -110,7 +110,7 @@ def example_draws(seed: int, epoch: int, indices: Sequence[int], num_draws: int)
     import numpy as np
     import torch
 
-    key = _mix(_mix(seed) ^ epoch)
+    key = _mix(_mix(seed) ^ np.uint64(epoch))
     examples = _mix(np.asarray(indices, dtype=np.uint64)[:, None] ^ key)
     bits = _mix(examples ^ np.arange(num_draws, dtype=np.uint64)[None, :])
     return torch.from_numpy((bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))

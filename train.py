@@ -193,6 +193,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
     parser.add_argument("--task", default=DEFAULT_TASK, help="for --describe_params; a run's task is in its params")
     parser.add_argument("--describe_params", action="store_true", help="print a task's hyperparameters and stop")
+    parser.add_argument("--selftest_resume", action="store_true", help="does a run of yours survive kills, to the bit?")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that beat the file's")
     return parser
 
@@ -210,6 +211,11 @@ def main(argv: list[str] | None = None) -> None:
         print(tabulate(utils.describe(fetch_params_class(args.task)), headers="keys", disable_numparse=True))
         return
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(args.overrides, args.data_dir))
+    if args.selftest_resume:
+        from training.selftest import selftest
+
+        selftest(params, ["--device", str(runtime.fetch_device(args.device, args.disable_cuda))])
+        return
     with utils.RunDirectory(Path(args.model_dir)) as run:
         from training.start import find_start
 

@@ -30,7 +30,16 @@ from record.checkpoint import (
 )
 from record.errors import DivergedError, InputError, InterruptedRun, InUseError, Stop, explain, is_dead_worker
 from record.files import read_json, read_lines, save_dict_to_json, to_json, write_atomically, write_lines
-from record.params import MACHINE, Params, describe, find_params_file, read_overrides, read_values, with_data_dir
+from record.params import (
+    MACHINE,
+    Params,
+    describe,
+    find_params_file,
+    machine_settings,
+    read_overrides,
+    read_values,
+    with_data_dir,
+)
 from record.run import RunDirectory, fingerprint
 
 __all__ = [
@@ -52,6 +61,7 @@ __all__ = [
     "is_ours",
     "load_checkpoint",
     "load_weights",
+    "machine_settings",
     "read_checkpoint",
     "read_json",
     "read_lines",

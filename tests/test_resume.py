@@ -71,8 +71,15 @@ def whole(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    ("number", "num_workers"),
+    [
+        (signal.SIGTERM, 2),
+        pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_within_an_epoch_saves_and_the_same_command_continues_to_the_same_bits(
     tmp_path, whole, number, num_workers
 ):
@@ -103,7 +110,7 @@ def test_a_signal_within_an_epoch_saves_and_the_same_command_continues_to_the_sa
 def test_sigkill_at_several_moments_continues_to_the_same_bits(tmp_path, whole):
     folder = write_run(tmp_path / "run", **TASKS["vision"])
     kills = 0
-    for delay in (0.15, 0.4, 0.05, 0.3):
+    for delay in (0.15, 0.4):
         process = start(folder)
         before = log_of(folder).count("Epoch ")
         wait_until(lambda before=before: log_of(folder).count("Epoch ") > before, process)
@@ -111,7 +118,7 @@ def test_sigkill_at_several_moments_continues_to_the_same_bits(tmp_path, whole):
         process.kill()
         kills += process.wait() == -signal.SIGKILL
         process.stdout.close()
-    assert kills >= 2
+    assert kills >= 1
     process = start(folder)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
@@ -124,6 +131,7 @@ def test_a_second_signal_quits_at_once(tmp_path):
     folder = write_run(tmp_path / "run", **settings)
     process = start(folder)
     wait_until(lambda: "Epoch 1/" in log_of(folder), process)
+    time.sleep(0.7)  # into the step
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 import utils
-from model.params import fetch_params, fetch_params_class
+from model.params import fetch_params_class
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 NUM_EPOCHS, NUM_KILLS = 3, 5
@@ -31,18 +31,16 @@ TIMES = ("seconds", "examples_per_second")
 MOST_SHOWN = 12
 
 
-def selftest(model_dir: Path, words: Sequence[str], flags: Sequence[str] = ()) -> None:
+def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
     """Train twice, as above, print what happened, and compare.
 
     Args:
-        model_dir: with the params file; nothing is written into it
-        words: `key=value` that are laid over the params
+        params: of the run to test, whose own directory is left alone
         flags: more for train.py's command line, `--device cpu` for one
 
     Raises:
         Stop: the two differ, or one of them failed
     """
-    params = fetch_params(model_dir, words)
     values = params.model_dump(mode="json", include=params.model_fields_set)
     values |= {"num_epochs": min(params.num_epochs, NUM_EPOCHS), **SHORT}
     with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +151,7 @@ def differences(first_dir: Path, second_dir: Path) -> list[str]:
 
 
 def _without_times(state: Mapping[str, Any]) -> dict[str, Any]:
-    machine = fetch_params_class(state["params"]["task"]).machine_settings()
+    machine = utils.machine_settings(fetch_params_class(state["params"]["task"]))
     params = {name: value for name, value in state["params"].items() if name not in machine}
     return {**{key: state[key] for key in state if key not in TIMES}, "params": params}
 

@@ -116,6 +116,9 @@ def read_signs(folder: Path) -> Examples:
     return Examples([path.name for path in files], [str(int(n)) for n in numbers], files, _left_out(folder, others))
 
 
+_NO_ARCHIVE = (ValueError, TypeError, AttributeError, RuntimeError)  # NumPy's, when a file is not what its name says
+
+
 def read_npz(path: Path) -> Examples:
     """Read the arrays `images`, `labels` and perhaps `classes`; never unpickles.
 
@@ -126,7 +129,7 @@ def read_npz(path: Path) -> Examples:
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays["labels"]
             classes = arrays["classes"].astype(str) if "classes" in arrays else None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, *_NO_ARCHIVE) as error:
         raise InputError(f"{path}: expected arrays `images` and `labels` ({error})") from None
     is_grey, is_colour = images.ndim == 3 or images.shape[3:] == (1,), images.shape[3:] == (3,)
     if images.dtype != np.uint8 or not (is_grey or is_colour) or 0 in images.shape[1:]:

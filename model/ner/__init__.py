@@ -1,0 +1,1 @@
+"""A tag for every token: named entities, parts of speech, anything that is said word by word."""

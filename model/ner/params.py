@@ -1,0 +1,62 @@
+"""Hyperparameters of sequence tagging. The defaults are those of CS230's NLP example."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+import utils
+
+
+class Params(utils.Params):
+    """What `experiments/<run>/params.json` may say when its task is `ner`."""
+
+    task: str = Field("ner", description="which folder of model/ defines net, data and hyperparameters")
+    data_dir: str | None = Field(
+        "data/ner_small", description="the dataset; --data_dir beats it", json_schema_extra=utils.MACHINE
+    )
+    monitor: str = Field("f1", description="val metric, or loss, that decides which checkpoint is best")
+
+    embedding_dim: int = Field(50, ge=1, description="numbers that a word is looked up as")
+    embedding_file: str | None = Field(
+        None, description="start from the word vectors in this text file (GloVe's format: a word, then its numbers)"
+    )
+    char_channels: int = Field(0, ge=0, description="numbers that a word's characters are read as; 0: not at all")
+    char_embedding_dim: int = Field(25, ge=1, description="numbers that a character is looked up as")
+    max_word_len: int = Field(20, ge=1, le=100, description="characters of a word that are looked at, from its start")
+    lstm_hidden_dim: int = Field(50, ge=1, description="width of the LSTM, in each direction")
+    num_layers: int = Field(1, ge=1, le=8, description="of the LSTM, in each direction")
+    bidirectional: bool = Field(False, description="read each sentence from its end as well")
+    dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the features dropped before and after the LSTM")
+    word_dropout_rate: float = Field(
+        0.0, ge=0, lt=1, description="share of the words that are unknown in training, so that the unknown is learnt"
+    )
+
+    min_count_word: int = Field(1, ge=1, description="words rarer than this in train are unknown")
+    min_count_tag: int = Field(1, ge=1, description="tags rarer than this in train become O")
+    tag_scheme: Literal["bio", "iob1"] = Field(
+        "bio", description="iob1: B- stands only between two entities of one type, as in the files of CoNLL-2003"
+    )
+    token_column: int = Field(0, description="of column files: where the token is; -1 is the last column")
+    tag_column: int = Field(-1, description="of column files: where the tag is; -1 is the last column")
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="share of train cut off as val where the data has no val")
+    split_seed: int = Field(230, ge=0, lt=2**32, description="decides which examples are cut off; not the run's seed")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Params:
+        if self.token_column == self.tag_column:
+            raise ValueError(f"tag_column: {self.tag_column} is the token_column too")
+        return self
+
+    @property
+    def words(self) -> list[str]:
+        """The vocabulary, in the order of the embedding's rows; known once the data is."""
+        words: list[str] = self.facts["words"]
+        return words
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags, in the order of the outputs; known once the data is."""
+        tags: list[str] = self.facts["tags"]
+        return tags
