@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+import reprlib
 import subprocess
 import sys
 import tempfile
@@ -129,7 +130,7 @@ def unreadable(model_dir: Path) -> list[str]:
     for path in sorted(model_dir.iterdir()):
         if path.suffix in readers and not path.name.startswith("."):
             with contextlib.suppress(utils.InputError):
-                readers[path.suffix](path)  # type: ignore[operator]
+                readers[path.suffix](path)
                 continue
             found.append(f"{path.name} cannot be read")
     return found
@@ -139,10 +140,11 @@ def differences(first_dir: Path, second_dir: Path) -> list[str]:
     """Return a line for each thing in which two runs ended differently, times and machine settings aside."""
     found: list[str] = []
     for name in ("last.pth.tar", "best.pth.tar"):
-        found += _compare(*(_without_times(utils.read_checkpoint(path / name)) for path in (first_dir, second_dir)), name)
+        states = [_without_times(utils.read_checkpoint(path / name)) for path in (first_dir, second_dir)]
+        found += _compare(name, states[0], states[1])
     histories = [utils.read_lines(path / "history.jsonl") for path in (first_dir, second_dir)]
     rows = [[{key: row[key] for key in row if key not in TIMES} for row in history] for history in histories]
-    found += _compare(*rows, "history.jsonl")
+    found += _compare("history.jsonl", rows[0], rows[1])
     names = {path.name for folder in (first_dir, second_dir) for path in folder.glob("metrics_*.json")}
     for name in sorted(names):
         texts = [path.read_bytes() if path.exists() else b"" for path in (first_dir / name, second_dir / name)]
@@ -156,25 +158,25 @@ def _without_times(state: Mapping[str, Any]) -> dict[str, Any]:
     return {**{key: state[key] for key in state if key not in TIMES}, "params": params}
 
 
-def _compare(first: Any, second: Any, name: str) -> list[str]:
+def _compare(name: str, first: Any, second: Any) -> list[str]:
     """Compare tensors, plain values, and lists and dicts of them, to the bit."""
     if type(first) is not type(second):
         return [f"{name}: {type(first).__name__} and {type(second).__name__}"]
     if isinstance(first, torch.Tensor):
-        return _compare_tensors(first, second, name)
+        return _compare_tensors(name, first, second)
     if isinstance(first, dict):
         if first.keys() != second.keys():
             return [f"{name}: {', '.join(map(str, sorted(first.keys() ^ second.keys(), key=str)))} in one of them only"]
-        return [line for key in first for line in _compare(first[key], second[key], f"{name} {key}")]
+        return [line for key in first for line in _compare(f"{name} {key}", first[key], second[key])]
     if isinstance(first, (list, tuple)):
         if len(first) != len(second):
             return [f"{name}: {len(first)} and {len(second)} entries"]
-        return [line for i in range(len(first)) for line in _compare(first[i], second[i], f"{name} {i}")]
+        return [line for i in range(len(first)) for line in _compare(f"{name} {i}", first[i], second[i])]
     are_nan = isinstance(first, float) and math.isnan(first) and math.isnan(second)
-    return [] if first == second or are_nan else [f"{name}: {first!r} and {second!r}"]
+    return [] if first == second or are_nan else [f"{name}: {reprlib.repr(first)} and {reprlib.repr(second)}"]
 
 
-def _compare_tensors(first: torch.Tensor, second: torch.Tensor, name: str) -> list[str]:
+def _compare_tensors(name: str, first: torch.Tensor, second: torch.Tensor) -> list[str]:
     if first.dtype != second.dtype or first.shape != second.shape:
         return [f"{name}: {first.dtype} {tuple(first.shape)} and {second.dtype} {tuple(second.shape)}"]
     bits = [tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (first, second)]  # NaN equals itself
