@@ -28,11 +28,13 @@ _END = b"PK\x05\x06"  # the record that ends a zip file; its last two bytes give
 _END_BYTES = 22
 
 
-def _seal(data: bytes) -> bytes:
-    """Return a zip file's bytes with a SHA-256 of themselves in its comment field."""
-    assert data[-_END_BYTES:].startswith(_END) and data[-2:] == b"\0\0", "torch.save wrote no plain zip file"
-    body = data[:-2] + _SEAL_BYTES.to_bytes(2, "little")
-    return body + _MARK + hashlib.sha256(body).hexdigest().encode()
+def _seal(data: memoryview) -> list[bytes | memoryview]:
+    """Return a zip file's bytes, in parts, with a SHA-256 of themselves in its comment field; nothing is copied."""
+    assert data[-_END_BYTES:-18] == _END and not any(data[-2:]), "torch.save wrote no plain zip file"
+    length = _SEAL_BYTES.to_bytes(2, "little")
+    digest = hashlib.sha256(data[:-2])
+    digest.update(length)
+    return [data[:-2], length, _MARK, digest.hexdigest().encode()]
 
 
 def _verify(data: bytes, path: Path) -> None:
@@ -76,20 +78,20 @@ def save_checkpoint(state: Mapping[str, Any], is_best: bool, checkpoint: Path | 
 
 def save_last(state: Mapping[str, Any], model_dir: Path) -> None:
     """Save `state` as `last.pth.tar`; the one before it stays as `last.previous.pth.tar`, should the new one rot."""
-    write_atomically(model_dir / "last.pth.tar", _to_bytes(state), model_dir / "last.previous.pth.tar")
+    write_atomically(model_dir / "last.pth.tar", _to_parts(state), model_dir / "last.previous.pth.tar")
 
 
 def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:
     """Save `state` in one file, atomically and with its checksum."""
-    write_atomically(path, _to_bytes(state))
+    write_atomically(path, _to_parts(state))
 
 
-def _to_bytes(state: Mapping[str, Any]) -> bytes:
+def _to_parts(state: Mapping[str, Any]) -> list[bytes | memoryview]:
     import torch
 
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    return _seal(buffer.getvalue())
+    return _seal(buffer.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

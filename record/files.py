@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,24 @@ MAX_TEXT_BYTES = 16 * 2**20  # far above any params or metrics file; a larger on
 MAX_LINES_BYTES = 2**30  # the same for a history, which grows with each epoch
 
 
-def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> None:
+def write_atomically(path: Path, data: bytes | Sequence[bytes | memoryview], previous: Path | None = None) -> None:
     """Write `data` so that a reader sees the old file or the new one, whole, even after a power cut.
 
     The bytes go to a temporary file in the same folder and to the disk, then take the place of `path` in one step.
 
     Args:
         path: the file
-        data: all of it
+        data: all of it, perhaps in parts
         previous: what to call the old file from then on; None to drop it
 
     Raises:
         OSError: it cannot be written; names `path`, and where there is no room, says how much is needed and free
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    parts = [data] if isinstance(data, bytes) else data
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         if previous is not None and path.exists():
@@ -43,7 +44,7 @@ def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> N
         with contextlib.suppress(OSError):  # on a disk that cannot be written, the first error is the one to tell
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _named(error, path, len(data)) from error
+            raise _named(error, path, sum(map(len, parts))) from error
         raise
     _sync_folder(path.parent)
 

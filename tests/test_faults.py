@@ -23,6 +23,8 @@ import utils
 from model import data_loader
 from tests.test_train import assert_same_bits, read_state, without_times
 
+EACH_STEP = {"checkpoint_minutes": 1e-6}  # else such short runs are saved at their end only
+
 
 @contextlib.contextmanager
 def at_log_line(text, action):
@@ -163,7 +165,7 @@ def test_a_read_only_directory_is_refused(make_run, unmount):
 
 
 def test_a_directory_that_becomes_read_only_is_told_and_nothing_is_lost(make_run, unmount):
-    whole, folder = finish(make_run("whole")), make_run("run")
+    whole, folder = finish(make_run("whole", **EACH_STEP)), make_run("run", **EACH_STEP)
     with at_log_line("Epoch 2/", lambda: make_read_only(folder, unmount)):
         message = stopped(folder)
     assert message.startswith(f"{folder}/") and "Read-only file system" in message
@@ -196,7 +198,7 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-FROM_FILES = {"cache": "none", "batch_size": 4, "num_epochs": 3}
+FROM_FILES = {"cache": "none", "batch_size": 4, "num_epochs": 3, **EACH_STEP}
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -270,13 +272,13 @@ def test_a_killed_loading_process_is_told_and_the_run_saved(make_run, photos):
 
     with at_log_line("- step 2/", kill_a_worker):
         message = stopped(folder)
-    assert "a data loading process died" in message and "lower num_workers" in message and "Saved" in message
+    assert message.startswith("a data loading process died (") and "Saved, and the same command continues" in message
     assert utils.read_json(folder / "run.json")["status"] == "failed"
     assert_same_end(whole, finish(folder))
 
 
 def test_out_of_memory_is_told_and_the_run_continues(make_run):
-    settings = {"image_size": 256, "num_channels": 4, "batch_size": 40}  # activations of 42 MB
+    settings = {"image_size": 256, "num_channels": 4, "batch_size": 40, **EACH_STEP}  # activations of 42 MB
     whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
 

@@ -2,8 +2,9 @@
 
 import csv
 import json
-import logging
 import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -81,10 +82,13 @@ def test_names_of_folders_and_files_stay_names(make_run, tmp_path, monkeypatch):
     assert {row["id"] for row in rows} >= {f"{name}/{names[-1 - i]}.png" for i, name in enumerate(names)}
 
 
-def test_what_is_no_text_is_logged_and_not_lost(tmp_path):
-    utils.set_logger(tmp_path / "train.log")
-    logging.info(f"Loading {os.fsdecode(b'photos/caf' + bytes([0xE9]))} ...")
-    assert r"Loading photos/caf\udce9 ..." in (tmp_path / "train.log").read_text(encoding="utf-8")
+def test_what_is_no_text_is_logged_and_not_lost(project, tmp_path):
+    code = "import logging, os, sys, utils; utils.set_logger(sys.argv[1]); logging.info(os.fsdecode(b'caf\\xe9'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "train.log")], cwd=project, capture_output=True, text=True
+    )
+    assert done.stderr == "caf\\udce9\n"
+    assert r":INFO: caf\udce9" in (tmp_path / "train.log").read_text(encoding="utf-8")
 
 
 def test_a_linked_checkpoint_is_replaced_and_what_it_points_to_is_left_alone(make_run, tmp_path):

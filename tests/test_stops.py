@@ -14,7 +14,7 @@ import torch
 import evaluate
 import train
 import utils
-from tests.test_faults import assert_same_end, at_log_line, finish, photos, stopped  # noqa: F401
+from tests.test_faults import EACH_STEP, assert_same_end, at_log_line, finish, photos, stopped  # noqa: F401
 from tests.test_resume import TASKS, log_of, start, wait_until, write_run
 from tests.test_train import read_state
 
@@ -174,7 +174,7 @@ def test_stale_temporary_files_are_cleaned(make_run):
 
 @pytest.mark.parametrize("loss", ["damaged", "vanished"])
 def test_a_damaged_last_falls_back_to_the_one_before_and_says_so(make_run, loss):
-    whole, folder = finish(make_run("whole", num_epochs=3)), make_run("run", num_epochs=3)
+    whole, folder = finish(make_run("whole", num_epochs=3, **EACH_STEP)), make_run("run", num_epochs=3, **EACH_STEP)
     finish(folder, "num_epochs=2")
     last, previous = folder / "last.pth.tar", folder / "last.previous.pth.tar"
     damage(last) if loss == "damaged" else last.unlink()
@@ -193,7 +193,7 @@ def test_a_damaged_last_falls_back_to_the_one_before_and_says_so(make_run, loss)
 
 
 def test_no_whole_checkpoint_is_refused_with_what_to_type(make_run):
-    folder = finish(make_run())
+    folder = finish(make_run(**EACH_STEP))
     for name in ("last", "last.previous"):
         damage(folder / f"{name}.pth.tar")
     before = {path: path.read_bytes() for path in folder.glob("*.pth.tar")}

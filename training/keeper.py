@@ -11,9 +11,10 @@ import runtime
 import utils
 from training.state import Training
 
-# Saving may take one part in so many of the time: where epochs last less than a second, not each of them is saved.
-# Nothing is lost by that: a run that is killed does the same epochs again, to the same bits.
-LONGEST_SHARE = 50
+# Saving may take one part in so many of the time, and need not begin at once: where epochs last less than a second,
+# not each of them is saved. Nothing is lost by that: a run that is killed does them again, to the same bits.
+LONGEST_SHARE = 100
+FIRST_SECONDS = 1.0
 
 
 class Keeper:
@@ -30,7 +31,7 @@ class Keeper:
         self._rows: list[dict[str, Any]] = []  # of epochs that are not on the disk yet
         self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # the same: state and val metrics
         self._is_saved = True
-        self._earliest = time.monotonic()
+        self._earliest = time.monotonic() + FIRST_SECONDS
         self._latest = time.monotonic() + 60 * training.params.checkpoint_minutes
 
     def between_steps(self) -> None:
@@ -60,12 +61,14 @@ class Keeper:
                 yield next(iterator)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if utils.is_dead_worker(error):  # nothing was drawn from the generators here: the state is whole
-                    self.between_steps()
-                    self.save()
-                    raise utils.Stop(f"{utils.explain(error)}. Saved, and the same command continues") from error
-                raise
+            except Exception as error:
+                # a pipe that broke was that of a data loading process, too: it died while it handed over a batch
+                if not utils.is_dead_worker(error) and not isinstance(error, ConnectionError | EOFError):
+                    raise
+                self.between_steps()  # nothing was drawn from the generators here: the state is whole
+                self.save()
+                told = utils.explain(error) or f"a data loading process died ({type(error).__name__})"
+                raise utils.Stop(f"{told}. Saved, and the same command continues") from error
 
     def end_epoch(self, row: dict[str, Any], is_best: bool) -> None:
         """Take note of an epoch, and save it unless the last save was only just now.
