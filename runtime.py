@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +204,23 @@ class Signals:
             signal.signal(each, signal.SIG_DFL)
 
 
+def notice_dead_workers_at_the_fetch() -> None:
+    """Undo what torch does when it starts data loading processes: to raise an error right when one of them dies.
+
+    That may be amid a step, whose half cannot be saved. The next fetch from the dead one raises it too, between steps.
+    """
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def ignore_signals_in_worker(_: int) -> None:
-    """Let a data-loading process outlive Ctrl-C and SIGTERM: its parent ends it, after the checkpoint."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Let a data loading process outlive Ctrl-C and SIGTERM: its parent ends it, after the checkpoint.
+
+    A second SIGTERM does end it, else Python would wait for it for ever when the parent exits after an error.
+    """
+
+    def obey_from_now_on(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, obey_from_now_on)

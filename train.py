@@ -193,6 +193,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
     parser.add_argument("--task", default=DEFAULT_TASK, help="for --describe_params; a run's task is in its params")
     parser.add_argument("--describe_params", action="store_true", help="print a task's hyperparameters and stop")
+    parser.add_argument("--selftest_resume", action="store_true", help="does a run of yours survive kills, to the bit?")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that beat the file's")
     return parser
 
@@ -210,11 +211,17 @@ def main(argv: list[str] | None = None) -> None:
         print(tabulate(utils.describe(fetch_params_class(args.task)), headers="keys", disable_numparse=True))
         return
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(args.overrides, args.data_dir))
+    if args.selftest_resume:
+        from training.selftest import selftest
+
+        selftest(params, ["--device", str(runtime.fetch_device(args.device, args.disable_cuda))])
+        return
     with utils.RunDirectory(Path(args.model_dir)) as run:
         from training.start import find_start
 
         start = find_start(run, params, args.restore_file, args.restart)
         if start.is_finished:
+            run.finish()
             print(
                 f"{run.path} is finished: {start.epoch} epochs, best {params.monitor} {start.best:.4f}. "
                 "To train on, num_epochs=...; to begin anew, --restart; to score it, evaluate.py"
@@ -265,7 +272,8 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
         lower_is_better=sorted(getattr(net, "lower_is_better", ())),
     )
     logging.info(f"Starting training for {params.num_epochs - training.epoch} epoch(s) on {device}")
-    train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
+    with training.watch.naming_operations(params.detect_anomaly):
+        train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ Nothing here imports torch at import: a mistake in a params file is told in a mo
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -27,9 +28,18 @@ from record.checkpoint import (
     save_last,
     write_checkpoint,
 )
-from record.errors import DivergedError, InputError, InterruptedRun, InUseError, Stop
+from record.errors import DivergedError, InputError, InterruptedRun, InUseError, Stop, explain, is_dead_worker
 from record.files import read_json, read_lines, save_dict_to_json, to_json, write_atomically, write_lines
-from record.params import MACHINE, Params, describe, find_params_file, read_overrides, read_values, with_data_dir
+from record.params import (
+    MACHINE,
+    Params,
+    describe,
+    find_params_file,
+    machine_settings,
+    read_overrides,
+    read_values,
+    with_data_dir,
+)
 from record.run import RunDirectory, fingerprint
 
 __all__ = [
@@ -43,12 +53,15 @@ __all__ = [
     "Stop",
     "checkpoint_path",
     "describe",
+    "explain",
     "find_params_file",
     "fingerprint",
     "format_metrics",
+    "is_dead_worker",
     "is_ours",
     "load_checkpoint",
     "load_weights",
+    "machine_settings",
     "read_checkpoint",
     "read_json",
     "read_lines",
@@ -88,14 +101,25 @@ def set_logger(log_path: Path | str | None) -> None:
     handlers: list[logging.Handler] = [console]
     if log_path is not None:
         try:
-            file_handler = logging.FileHandler(log_path, encoding="utf-8")
+            # names of files need not be text at all; what of them is none is escaped
+            file_handler = logging.FileHandler(log_path, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise InputError(f"{log_path}: cannot be written ({error.strerror})") from None
+        file_handler.handleError = _stop_logging  # type: ignore[method-assign]
         file_handler.setFormatter(logging.Formatter("%(asctime)s:%(levelname)s: %(message)s"))
         handlers.append(file_handler)
     for handler in handlers:
         handler.is_ours = True  # type: ignore[attr-defined]
         logger.addHandler(handler)
+
+
+def _stop_logging(record: logging.LogRecord) -> None:
+    """Go on without the log file when it cannot be written any more, and say so once, not for each line."""
+    error = sys.exc_info()[1]
+    for handler in logging.getLogger().handlers[:]:
+        if isinstance(handler, logging.FileHandler) and handler.handleError is _stop_logging:
+            logging.getLogger().removeHandler(handler)
+            logging.error(f"- {handler.baseFilename}: cannot be written any more ({error}); the log goes on here only")
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:
@@ -108,20 +132,37 @@ def run_script(main: Callable[[], None]) -> None:
 
     What the user can mend is said in plain lines; only a bug shows a traceback.
     """
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr does: for names of files
 
     def stop_here(number: int, _: object) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)  # a second one quits at once
         raise InterruptedRun(f"interrupted by {signal.Signals(number).name}; the same command continues", number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop_here)
     try:
         main()
-    except Stop as stop:
+    except BrokenPipeError:  # the reader of our output, `head` for one, has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+    except (Exception, InterruptedRun) as error:
+        stop = error if isinstance(error, InterruptedRun) else explain(error)
+        if stop is None:
+            raise
         if logging.getLogger().handlers:
             logging.error(f"error: {stop}")  # into the log as well
         else:
             print(f"error: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)
-    except BrokenPipeError:  # the reader of our output, `head` for one, has seen enough
-        sys.stderr.close()
-        sys.exit(0)
+    finally:
+        _end_workers()
+
+
+def _end_workers() -> None:
+    """End the data loading processes that an error has left behind; Python would wait for them at exit."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report their end as an error
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

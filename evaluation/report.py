@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
+import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,8 +149,10 @@ def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    lines: list[str] = []
+    # lines end in \r\n until they are joined, so that the writer quotes names with \r in them as well
+    writer = csv.DictWriter(types.SimpleNamespace(write=lines.append), columns, lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(rows)
-    utils.write_atomically(path, text.getvalue().encode("utf-8"))
+    text = "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+    utils.write_atomically(path, text.encode("utf-8", "backslashreplace"))  # a file's name may be no text

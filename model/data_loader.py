@@ -70,6 +70,16 @@ class EpochBatches(Sampler[Any]):
         return [index for part in parts for index in sorted(part, key=self.lengths.__getitem__)]
 
 
+class DataError(utils.InputError):
+    """A mistake in the data that was found while a batch was put together.
+
+    PyTorch hands an error over from a worker as a new one, with the traceback in its message: here that is cut off.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition(f"{__name__}.DataError: ")[2].rstrip("\n"))
+
+
 class _WholeBatches(Dataset[Any]):
     """A task's dataset, asked for whole batches of a known epoch. (PyTorch's fetcher calls `__getitems__`.)"""
 
@@ -84,6 +94,29 @@ class _WholeBatches(Dataset[Any]):
 
     def __getitems__(self, batch: Batch) -> Any:
         epoch, indices = batch
+        try:
+            return self._fetch(epoch, indices)
+        except utils.InputError as error:
+            raise DataError(str(error)) from None
+        except Exception as error:
+            if utils.explain(error) is not None:  # out of memory, say: no example is to blame
+                raise
+            raise RuntimeError(f"{self._culprit(epoch, indices)} could not be loaded: {error!r}") from error
+
+    def _culprit(self, epoch: int, indices: list[int]) -> str:
+        """Return a name for the example that a batch failed with; for the batch, if each can be loaded alone."""
+        names = [f"example {i}" + (f" ({self.ids[i]})" if self.ids is not None else "") for i in indices]
+        alone = (name for index, name in zip(indices, names, strict=True) if not self._can_fetch(epoch, index))
+        return next(alone, f"a batch of {len(indices)}, from {names[0]} to {names[-1]},")
+
+    def _can_fetch(self, epoch: int, index: int) -> bool:
+        try:
+            self._fetch(epoch, [index])
+        except Exception:  # whatever it is, the caller has it already, from the batch
+            return False
+        return True
+
+    def _fetch(self, epoch: int, indices: list[int]) -> Any:
         if get_worker_info() is not None:  # random numbers drawn in a worker depend on the batch, not on the worker
             runtime.seed_everything(self.seed, epoch, indices[0])
         if hasattr(self.dataset, "set_epoch"):

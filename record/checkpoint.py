@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from record.errors import InputError
-from record.files import keep_as, write_atomically
+from record.errors import InputError, is_out_of_memory
+from record.files import write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +28,13 @@ _END = b"PK\x05\x06"  # the record that ends a zip file; its last two bytes give
 _END_BYTES = 22
 
 
-def _seal(data: bytes) -> bytes:
-    """Return a zip file's bytes with a SHA-256 of themselves in its comment field."""
-    assert data[-_END_BYTES:].startswith(_END) and data[-2:] == b"\0\0", "torch.save wrote no plain zip file"
-    body = data[:-2] + _SEAL_BYTES.to_bytes(2, "little")
-    return body + _MARK + hashlib.sha256(body).hexdigest().encode()
+def _seal(data: memoryview) -> list[bytes | memoryview]:
+    """Return a zip file's bytes, in parts, with a SHA-256 of themselves in its comment field; nothing is copied."""
+    assert data[-_END_BYTES:-18] == _END and not any(data[-2:]), "torch.save wrote no plain zip file"
+    length = _SEAL_BYTES.to_bytes(2, "little")
+    digest = hashlib.sha256(data[:-2])
+    digest.update(length)
+    return [data[:-2], length, _MARK, digest.hexdigest().encode()]
 
 
 def _verify(data: bytes, path: Path) -> None:
@@ -48,7 +50,9 @@ def _verify(data: bytes, path: Path) -> None:
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 broken_entry = archive.testzip()
-        except Exception:  # a dozen kinds, by where the flip is: BadZipFile, zlib.error, EOFError, RuntimeError, ...
+        except Exception as error:  # a dozen kinds, by where the flip is: BadZipFile, zlib.error, EOFError, ...
+            if is_out_of_memory(error):
+                raise
             raise damaged from None
         if broken_entry is not None:
             raise damaged
@@ -74,24 +78,20 @@ def save_checkpoint(state: Mapping[str, Any], is_best: bool, checkpoint: Path | 
 
 def save_last(state: Mapping[str, Any], model_dir: Path) -> None:
     """Save `state` as `last.pth.tar`; the one before it stays as `last.previous.pth.tar`, should the new one rot."""
-    last, previous = model_dir / "last.pth.tar", model_dir / "last.previous.pth.tar"
-    data = _to_bytes(state)
-    if last.exists():
-        keep_as(last, previous)
-    write_atomically(last, data)
+    write_atomically(model_dir / "last.pth.tar", _to_parts(state), model_dir / "last.previous.pth.tar")
 
 
 def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:
     """Save `state` in one file, atomically and with its checksum."""
-    write_atomically(path, _to_bytes(state))
+    write_atomically(path, _to_parts(state))
 
 
-def _to_bytes(state: Mapping[str, Any]) -> bytes:
+def _to_parts(state: Mapping[str, Any]) -> list[bytes | memoryview]:
     import torch
 
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    return _seal(buffer.getvalue())
+    return _seal(buffer.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -117,6 +117,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch and pickle raise a dozen kinds, by where a file stops making sense
+        if is_out_of_memory(error):  # says nothing about the file
+            raise
         # torch's own message is not passed on: it explains how to load the file nevertheless
         refused = re.search(r"\bGLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if refused:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import sys
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or what this user may write
+NO_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
+
 
 class Stop(Exception):
     """A stop that is explained in its message, in one or two plain lines, and needs no traceback."""
@@ -29,8 +35,10 @@ class InUseError(Stop):
     exit_code = 4
 
 
-class InterruptedRun(Stop):
+class InterruptedRun(KeyboardInterrupt):
     """SIGINT or SIGTERM: the same command continues.
+
+    No `Stop`, and no `Exception` at all: a signal comes anywhere, and `except Exception` must not swallow it.
 
     Args:
         message: what to tell the user
@@ -42,3 +50,33 @@ class InterruptedRun(Stop):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def explain(error: BaseException) -> Stop | None:
+    """Return what to tell of an error that the machine made, not the code; None for any other error."""
+    if isinstance(error, Stop):
+        return error
+    text = str(error).strip().partition("\n")[0]
+    if isinstance(error, OSError) and error.errno in (*NO_ROOM, errno.EROFS):
+        return Stop(f"{error.filename}: could not be written ({error.strerror})")
+    if is_out_of_memory(error):
+        told = text or type(error).__name__
+        return Stop(
+            f"out of memory ({told}); lower microbatch_size or num_workers, or else batch_size or the size of the net"
+        )
+    if is_dead_worker(error):
+        return Stop(f"a data loading process died ({text}); if memory ran out, lower num_workers or batch_size")
+    return None
+
+
+def is_dead_worker(error: BaseException) -> bool:
+    """Return whether an error says that a data loading process is gone; not one that the process itself reports."""
+    return isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, of the machine or of a GPU; torch says so in several ways."""
+    torch = sys.modules.get("torch")  # not imported here: an error of torch's comes after its import
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in NO_MEMORY_TEXTS)

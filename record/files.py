@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from record.errors import InputError
+from record.errors import NO_ROOM, InputError
 
 MAX_TEXT_BYTES = 16 * 2**20  # far above any params or metrics file; a larger one is not one
+MAX_LINES_BYTES = 2**30  # the same for a history, which grows with each epoch
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | Sequence[bytes | memoryview], previous: Path | None = None) -> None:
     """Write `data` so that a reader sees the old file or the new one, whole, even after a power cut.
 
     The bytes go to a temporary file in the same folder and to the disk, then take the place of `path` in one step.
+
+    Args:
+        path: the file
+        data: all of it, perhaps in parts
+        previous: what to call the old file from then on; None to drop it
+
+    Raises:
+        OSError: it cannot be written; names `path`, and where there is no room, says how much is needed and free
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    parts = [data] if isinstance(data, bytes) else data
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            keep_as(path, previous)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # on a disk that cannot be written, the first error is the one to tell
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _named(error, path, sum(map(len, parts))) from error
         raise
     _sync_folder(path.parent)
+
+
+def _named(error: OSError, path: Path, num_bytes: int) -> OSError:
+    """Return an error of writing that names the file, not the temporary one, and how much room it needs."""
+    reason = error.strerror or str(error)
+    if error.errno in NO_ROOM:
+        reason += f"; {num_bytes:,} bytes are needed, {shutil.disk_usage(path.parent).free:,} are free on the disk"
+    return OSError(error.errno, reason, str(path))
 
 
 def keep_as(path: Path, other: Path) -> None:
@@ -78,15 +103,15 @@ def save_dict_to_json(values: Mapping[str, Any], json_path: Path | str) -> None:
     write_atomically(Path(json_path), _encoded(to_json(values) + "\n"))
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """Return a small UTF-8 text file (a byte-order mark is dropped).
 
     Raises:
         InputError: there is no such file, it is not UTF-8, or it is far too large to be what it should be
     """
     try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size:,} bytes; expected a text file below {MAX_TEXT_BYTES:,}")
+        if path.stat().st_size > max_bytes:
+            raise InputError(f"{path}: {path.stat().st_size:,} bytes; expected a text file below {max_bytes:,}")
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
@@ -128,5 +153,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = read_text(path).split("\n")  # not splitlines(): JSON strings may hold other line ends, U+2028 for one
+    # not splitlines(): JSON strings may hold other line ends, U+2028 for one
+    lines = read_text(path, MAX_LINES_BYTES).split("\n")
     return [_parse_object(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]

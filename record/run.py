@@ -19,14 +19,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from record.errors import InputError, InUseError
+from record.errors import NO_ROOM, InputError, InUseError, Stop, explain
 from record.files import read_json, read_lines, save_dict_to_json, write_lines
 from record.params import Params
 
 # What a run writes, and all that `--restart` removes.
 PRODUCTS = (
     "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
-    "last.previous.pth.tar",     "metrics_*.json", "predictions_*.csv", "per_class_*.csv", ".*.tmp",
+    "last.previous.pth.tar", "last.damaged.pth.tar", "metrics_*.json", "predictions_*.csv", "per_class_*.csv", ".*.tmp",
 )  # fmt: skip
 PACKAGES = ("torch", "torchvision", "numpy", "pydantic")
 
@@ -61,11 +61,13 @@ class RunDirectory:
             ) from None
         except OSError as error:
             self._lock.release()
-            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+            kind = Stop if error.errno in NO_ROOM else InputError
+            raise kind(f"{self.path}: cannot be written ({error.strerror})") from None
         return self
 
     def __exit__(self, *_: object) -> None:
-        (self.path / ".lock.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that has become read-only; what is left there means nothing
+            (self.path / ".lock.json").unlink(missing_ok=True)
         self._lock.release()
 
     def record(self) -> dict[str, Any]:
@@ -87,11 +89,18 @@ class RunDirectory:
         except BaseException as error:
             status = getattr(error, "status", "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             try:
-                self.update_record(status=status, reason=str(error) or type(error).__name__, end=now())
+                # of an error in a data loading process, the last line: its traceback stands before it
+                reason = str(explain(error) or str(error).strip().rpartition("\n")[2]) or type(error).__name__
+                self.update_record(status=status, reason=reason, end=now())
             except OSError as second:  # the disk is full, say: the first error is the one to tell
-                logging.error(f"- {self.path / 'run.json'} could not be written either ({second.strerror})")
+                logging.error(f"- {second.filename} could not be written either ({second.strerror})")
             raise
-        self.update_record(status="finished", end=now())
+        self.finish()
+
+    def finish(self) -> None:
+        """Say that nothing is left to do, unless that is said already; a process may have died right before it."""
+        if self.record().get("status") not in ("finished", "pruned"):
+            self.update_record(status="finished", reason=None, end=now())
 
     def note(self, name: str, entry: Mapping[str, Any]) -> None:
         """Record what may change the bits of a result, and say so where a continued run finds something else.

@@ -20,6 +20,9 @@ with utils.RunDirectory(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
+OUT_OF_MEMORY = (
+    "out of memory (MemoryError); lower microbatch_size or num_workers, or else batch_size or the size of the net"
+)
 
 
 @pytest.fixture
@@ -99,7 +102,7 @@ def test_a_refused_process_takes_nothing_from_the_holder(tmp_path):
         (None, "finished", None),
         (utils.InputError("no data"), "failed", "no data"),
         (ZeroDivisionError("division by zero"), "failed", "division by zero"),
-        (MemoryError(), "failed", "MemoryError"),
+        (MemoryError(), "failed", OUT_OF_MEMORY),
         (utils.DivergedError("the loss is nan"), "diverged", "the loss is nan"),
         (utils.InterruptedRun("stopped by SIGTERM", 15), "interrupted", "stopped by SIGTERM"),
         (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt"),

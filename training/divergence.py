@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -61,6 +62,21 @@ class DivergenceWatch:
             self.stop("a gradient that is not finite", first_bad)
         if not math.isfinite(loss):
             self.stop(f"a loss of {loss}", self.step)
+
+    @contextlib.contextmanager
+    def naming_operations(self, is_on: bool) -> Iterator[None]:
+        """Let torch look at the gradient of every single operation; slow, so only where params.detect_anomaly asks.
+
+        Raises:
+            DivergedError: names the operation; torch warns with the line of the forward pass that it stands in
+        """
+        with torch.autograd.set_detect_anomaly(is_on):
+            try:
+                yield
+            except RuntimeError as error:
+                if is_on and "returned nan values" in str(error):
+                    self.stop(str(error).rstrip("."), self.step + 1)
+                raise
 
     def stop(self, reason: str, step: int) -> None:
         """Raise the DivergedError."""

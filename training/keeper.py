@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,9 +11,10 @@ import runtime
 import utils
 from training.state import Training
 
-# Saving may take one part in so many of the time: where epochs last less than a second, not each of them is saved.
-# Nothing is lost by that: a run that is killed does the same epochs again, to the same bits.
-LONGEST_SHARE = 50
+# Saving may take one part in so many of the time, and need not begin at once: where epochs last less than a second,
+# not each of them is saved. Nothing is lost by that: a run that is killed does them again, to the same bits.
+LONGEST_SHARE = 100
+FIRST_SECONDS = 1.0
 
 
 class Keeper:
@@ -31,7 +31,7 @@ class Keeper:
         self._rows: list[dict[str, Any]] = []  # of epochs that are not on the disk yet
         self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # the same: state and val metrics
         self._is_saved = True
-        self._earliest = time.monotonic()
+        self._earliest = time.monotonic() + FIRST_SECONDS
         self._latest = time.monotonic() + 60 * training.params.checkpoint_minutes
 
     def between_steps(self) -> None:
@@ -54,21 +54,21 @@ class Keeper:
     def watched(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield batches, minding signals and the clock before each."""
         iterator = iter(batches)
+        runtime.notice_dead_workers_at_the_fetch()
         while True:
             self.between_steps()  # before the fetch, which may draw random numbers
             try:
                 yield next(iterator)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except Exception as error:
+                # a pipe that broke was that of a data loading process, too: it died while it handed over a batch
+                if not utils.is_dead_worker(error) and not isinstance(error, ConnectionError | EOFError):
                     raise
-                self.between_steps()
+                self.between_steps()  # nothing was drawn from the generators here: the state is whole
                 self.save()
-                raise utils.Stop(
-                    f"a data loading process died ({str(error).splitlines()[0]}); if memory ran out, lower num_workers "
-                    "or batch_size. The run is saved, and the same command continues"
-                ) from error
+                told = utils.explain(error) or f"a data loading process died ({type(error).__name__})"
+                raise utils.Stop(f"{told}. Saved, and the same command continues") from error
 
     def end_epoch(self, row: dict[str, Any], is_best: bool) -> None:
         """Take note of an epoch, and save it unless the last save was only just now.
@@ -95,11 +95,10 @@ class Keeper:
         start = time.monotonic()
         try:
             self._write()
-        except OSError as error:
-            free = shutil.disk_usage(self.run.path).free
+        except OSError as error:  # says how much room is needed
             raise utils.Stop(
-                f"{self.run.path}: the checkpoint could not be saved ({error.strerror or error}; {free:,} bytes are "
-                "free); make room, and the same command continues from the last one"
+                f"{error.filename or self.run.path}: could not be saved ({error.strerror or error}); mend that, and "
+                "the same command continues from the last checkpoint"
             ) from error
         self._rows, self._best, self._is_saved = [], None, True
         end = time.monotonic()

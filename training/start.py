@@ -9,6 +9,8 @@ from typing import Any
 import utils
 from training.state import has_stopped_early
 
+LAST, PREVIOUS, DAMAGED = "last.pth.tar", "last.previous.pth.tar", "last.damaged.pth.tar"
+
 
 @dataclasses.dataclass(frozen=True)
 class Start:
@@ -69,6 +71,8 @@ def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str 
             f"{run.path}: holds a run of {last['epoch']} epochs with other hyperparameters ({'; '.join(changed)}); "
             "take another --model_dir, or --restart to remove it and begin anew"
         )
+    if last_path.name == PREVIOUS:
+        _put_aside(run.path / LAST)
     finished = last["epoch"] >= params.num_epochs or has_stopped_early(last["epoch"], last["best_epoch"], params)
     best = last["best"] if last["best"] is not None else float("nan")
     return Start(last, last_path, True, last["epoch"], best, last["facts"], finished, warnings)
@@ -76,18 +80,31 @@ def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str 
 
 def _read_last(model_dir: Path) -> tuple[Path, dict[str, Any] | None, tuple[str, ...]]:
     """Return the newest checkpoint that is whole, its path, and what there is to say about it."""
-    last, previous = (model_dir / name for name in ("last.pth.tar", "last.previous.pth.tar"))
-    if not last.exists():
+    last, previous = model_dir / LAST, model_dir / PREVIOUS
+    if not last.exists() and not previous.exists():
         return last, None, ()
     try:
         return last, utils.read_checkpoint(last), ()
     except utils.InputError as error:
-        if not previous.exists():
-            raise utils.InputError(
-                f"{error}; --restore_file best starts from the best weights, --restart anew"
-            ) from None
-        warning = f"- WARNING: {error}. Continuing from the one before it, {previous}; what came after is done again"
-        return previous, utils.read_checkpoint(previous), (warning,)
+        told = str(error)
+    try:
+        state = utils.read_checkpoint(previous)
+    except utils.InputError as error:
+        told += f"; {error}" if previous.exists() else ""
+        raise utils.InputError(
+            f"{told}. To start from the best weights, --restore_file best --restart; to begin anew, --restart"
+        ) from None
+    return (
+        previous,
+        state,
+        (f"- WARNING: {told}. Continuing from the one before it, {previous}; what came after is done again",),
+    )
+
+
+def _put_aside(damaged: Path) -> None:
+    """Rename a damaged `last`, which would otherwise take the place of the whole one before it at the next save."""
+    if damaged.exists():
+        damaged.replace(damaged.with_name(DAMAGED))
 
 
 def _restored(model_dir: Path, restore_file: str) -> Start:

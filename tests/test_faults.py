@@ -1,0 +1,313 @@
+"""What can go wrong around a run, really caused: disks, memory, files, processes. Told plainly, and nothing is lost."""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import random
+import re
+import resource
+import shutil
+import subprocess
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import evaluate
+import train
+import utils
+from model import data_loader
+from tests.test_train import assert_same_bits, read_state, without_times
+
+EACH_STEP = {"checkpoint_minutes": 1e-6}  # else such short runs are saved at their end only
+
+
+@contextlib.contextmanager
+def at_log_line(text, action):
+    """Do something, once, when a line that begins with some text is logged: a fault at a known moment."""
+
+    class Trigger(logging.Handler):
+        def emit(self, record):
+            if record.getMessage().startswith(text):
+                logging.getLogger().removeHandler(self)
+                action()
+
+    trigger = Trigger()
+    logging.getLogger().addHandler(trigger)
+    try:
+        yield
+        assert trigger not in logging.getLogger().handlers, f"{text!r} was never logged"
+    finally:
+        logging.getLogger().removeHandler(trigger)
+
+
+def stopped(model_dir, *words, exit_code=1, main=train.main):
+    """Return what a script stops with, after checking that it is plain: through `run_script`, as in the shell."""
+    with pytest.raises(BaseException) as caught:
+        main(["--model_dir", str(model_dir), *map(str, words)])
+    stop = caught.value if isinstance(caught.value, utils.InterruptedRun) else utils.explain(caught.value)
+    assert stop is not None, repr(caught.value)
+    traceback.clear_frames(caught.tb)  # they hold the data loading processes; a script's end lets go of them
+    message = str(stop)
+    assert stop.exit_code == exit_code, message
+    assert len(message.splitlines()) <= 2 and len(message) < 600 and "Traceback" not in message
+    return message
+
+
+def finish(model_dir, *words):
+    train.main(["--model_dir", str(model_dir), *words])
+    return model_dir
+
+
+def assert_same_end(first, second):
+    """Compare two finished runs, the times that they took aside."""
+    for name in ("last", "best"):
+        states = [read_state(folder, name) for folder in (first, second)]
+        for state in states:
+            state.pop("seconds")
+            state["params"].pop("num_epochs")  # some are told twice how many
+        assert_same_bits(*states)
+    histories = [without_times(utils.read_lines(folder / "history.jsonl")) for folder in (first, second)]
+    assert histories[0] == histories[1] and histories[0]
+    assert {utils.read_json(folder / "run.json")["status"] for folder in (first, second)} == {"finished"}
+
+
+def mount(*words):
+    done = subprocess.run(["mount", *map(str, words)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def unmount():
+    """Return a list of mounted folders, which are taken away in the end."""
+    folders = []
+    yield folders
+    utils.set_logger(None)  # a file system with open files cannot be taken away
+    for folder in reversed(folders):
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def on_small_disk(make_run, tmp_path, unmount):
+    """Return a function that writes a run directory on a file system of 1 MB."""
+
+    def write(**params):
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", disk)
+        unmount.append(disk)
+        run = make_run("moved", **params)
+        return shutil.copytree(run, disk / "run")
+
+    return write
+
+
+# --- disks
+
+
+@pytest.mark.parametrize("free", [0, 16384])
+def test_a_full_disk_is_told_and_after_making_room_the_run_ends_in_the_same_bits(make_run, on_small_disk, free):
+    whole = finish(make_run("whole"))
+    folder = finish(on_small_disk(), "num_epochs=1")
+    before = {path: path.read_bytes() for path in folder.glob("*.pth.tar")}
+    filler = folder.parent / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    os.truncate(filler, filler.stat().st_size - free)
+
+    message = stopped(folder)
+    assert str(folder) in message and "No space left on device" in message
+    assert re.search(r"; [\d,]+ bytes are needed, [\d,]+ are free on the disk", message)
+    if free:  # room enough to say so
+        record = utils.read_json(folder / "run.json")
+        assert (record["status"], record["reason"]) == ("failed", message)
+        assert message.startswith(f"{folder}/") and "the same command continues" in message
+    assert {path: path.read_bytes() for path in folder.glob("*.pth.tar")} == before
+    assert not list(folder.glob(".*.tmp"))
+
+    filler.unlink()
+    assert_same_end(whole, finish(folder))
+
+
+def test_a_limit_on_the_size_of_files_is_told_and_nothing_is_lost(make_run):
+    whole, folder = finish(make_run("whole")), make_run("run")
+    finish(folder, "num_epochs=1")
+    before = {path: path.read_bytes() for path in folder.glob("*.pth.tar")}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(map(len, before.values())) // 2, hard))
+    try:
+        message = stopped(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert message.startswith(f"{folder}/") and "File too large" in message and "bytes are needed" in message
+    assert utils.read_json(folder / "run.json")["status"] == "failed"
+    assert {path: path.read_bytes() for path in folder.glob("*.pth.tar")} == before
+    assert_same_end(whole, finish(folder))
+
+
+def make_read_only(folder, unmount):
+    mount("--bind", folder, folder)
+    unmount.append(folder)
+    mount("-o", "remount,ro,bind", folder)
+
+
+def test_a_read_only_directory_is_refused(make_run, unmount):
+    folder = make_run()
+    make_read_only(folder, unmount)
+    message = stopped(folder, exit_code=2)
+    assert message == f"{folder}: cannot be written (Read-only file system)"
+
+
+def test_a_directory_that_becomes_read_only_is_told_and_nothing_is_lost(make_run, unmount):
+    whole, folder = finish(make_run("whole", **EACH_STEP)), make_run("run", **EACH_STEP)
+    with at_log_line("Epoch 2/", lambda: make_read_only(folder, unmount)):
+        message = stopped(folder)
+    assert message.startswith(f"{folder}/") and "Read-only file system" in message
+    subprocess.run(["umount", str(unmount.pop())], check=True)
+    assert utils.read_json(folder / "run.json")["status"] == "running"  # it could not be written
+    assert_same_end(whole, finish(folder))
+
+
+def test_an_evaluation_onto_a_full_disk_is_told(on_small_disk):
+    folder = finish(on_small_disk(num_epochs=1))
+    with contextlib.suppress(OSError), (folder.parent / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    message = stopped(folder, main=evaluate.main)
+    assert message.startswith(f"{folder}/") and "bytes are needed, 0 are free" in message
+
+
+# --- data
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Return a dataset of photographs that cannot be told apart, which is enough for reading them."""
+    generator = np.random.default_rng(0)
+    for split, number in {"train": 60, "val": 12}.items():
+        for i in range(number):
+            path = tmp_path / "photos" / split / "ab"[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "photos"
+
+
+FROM_FILES = {"cache": "none", "batch_size": 4, "num_epochs": 3, **EACH_STEP}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("fault", ["vanished", "broken"])
+def test_a_file_that_vanishes_or_breaks_amid_a_run_is_named(make_run, photos, num_workers, fault):
+    settings = {**FROM_FILES, "num_workers": num_workers, "data_dir": str(photos)}
+    whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)
+    path = photos / "train/b/3.png"
+    content = path.read_bytes()
+
+    def spoil():
+        path.unlink() if fault == "vanished" else path.write_bytes(random.Random(230).randbytes(300))
+
+    with at_log_line("Epoch 2/", spoil):  # the file is read in each epoch
+        message = stopped(folder, exit_code=2)
+    assert message.startswith(f"{path}: ") and len(message.splitlines()) == 1
+    record = utils.read_json(folder / "run.json")
+    assert (record["status"], record["reason"]) == ("failed", message)
+    path.write_bytes(content)
+    assert_same_end(whole, finish(folder))
+
+
+class Faulty(torch.utils.data.Dataset):
+    """Ten examples, one of which the task's code stumbles over."""
+
+    ids = [f"row {i}" for i in range(10)]
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return torch.zeros(1), {i: i for i in range(10) if i != 7}[index]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_any_error_in_loading_names_the_example(num_workers):
+    batches = data_loader.EpochBatches(10, 5, seed=None)
+    whole = data_loader._WholeBatches(Faulty(), torch.utils.data.default_collate, seed=1)
+    loader = torch.utils.data.DataLoader(
+        whole, batch_sampler=batches, collate_fn=data_loader._as_fetched, num_workers=num_workers
+    )
+    with pytest.raises(RuntimeError, match=r"example 7 \(row 7\) could not be loaded: KeyError\(7\)") as caught:
+        list(loader)
+    assert utils.explain(caught.value) is None  # a bug: with its traceback
+    traceback.clear_frames(caught.tb)
+
+
+def test_an_error_that_only_the_whole_batch_has_names_the_batch():
+    def collate(examples):
+        raise ValueError("cannot be stacked") if len(examples) > 1 else examples
+
+    class Whole(Faulty):
+        def __getitem__(self, index):
+            return index
+
+    whole = data_loader._WholeBatches(Whole(), lambda examples: collate(examples) if len(examples) > 1 else 0, seed=1)
+    with pytest.raises(RuntimeError, match=r"a batch of 3, from example 2 \(row 2\) to example 4 \(row 4\), could not"):
+        whole.__getitems__((1, [2, 3, 4]))
+
+
+# --- processes and memory
+
+
+def test_a_killed_loading_process_is_told_and_the_run_saved(make_run, photos):
+    settings = {**FROM_FILES, "num_workers": 2, "data_dir": str(photos), "save_summary_steps": 1}
+    whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)
+
+    def kill_a_worker():
+        for process in multiprocessing.active_children():
+            process.kill()
+
+    with at_log_line("- step 2/", kill_a_worker):
+        message = stopped(folder)
+    assert message.startswith("a data loading process died (") and "Saved, and the same command continues" in message
+    assert utils.read_json(folder / "run.json")["status"] == "failed"
+    assert_same_end(whole, finish(folder))
+
+
+def test_out_of_memory_is_told_and_the_run_continues(make_run):
+    settings = {"image_size": 256, "num_channels": 4, "batch_size": 40, **EACH_STEP}  # activations of 42 MB
+    whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+
+    def leave_little():
+        num_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (num_bytes + 20 * 2**20, hard))
+
+    try:
+        with at_log_line("Epoch 2/", leave_little):
+            message = stopped(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert message.startswith("out of memory (") and "lower microbatch_size or num_workers" in message
+    record = utils.read_json(folder / "run.json")
+    assert (record["status"], record["reason"], record["epochs"]) == ("failed", message, 1)
+    assert_same_end(whole, finish(folder))
+
+
+def test_a_gpu_out_of_memory_is_told_by_its_type():
+    stop = utils.explain(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore"))
+    assert stop.exit_code == 1 and "Tried to allocate 20.00 GiB.); lower microbatch_size" in str(stop)
+    assert utils.explain(RuntimeError("a bug")) is None
+
+
+def test_detect_anomaly_names_the_operation_and_is_off_again(make_run):
+    seen = []
+    folder = make_run(optimizer="sgd", detect_anomaly=True)
+    with at_log_line("Epoch 1/", lambda: seen.append(torch.is_anomaly_enabled())), pytest.warns(UserWarning):
+        message = stopped(folder, "learning_rate=1e30", exit_code=3)
+    assert "Backward0' returned nan values" in message and seen == [True]
+    assert utils.read_json(folder / "run.json")["status"] == "diverged"
+    assert not torch.is_anomaly_enabled()
