@@ -32,7 +32,7 @@ def run(script: str, model_dir: Path, *words: str) -> None:
 
 
 def measure(params_file: Path, seed: int, data_dir: list[str]) -> dict[str, Any]:
-    """Return one row of the table: the metrics of the best weights on val and on test, and the time of training."""
+    """Return one row of the table: the metrics of the best weights on val and on test."""
     with tempfile.TemporaryDirectory() as folder:
         model_dir = Path(folder)
         shutil.copy(params_file, model_dir)
@@ -42,14 +42,11 @@ def measure(params_file: Path, seed: int, data_dir: list[str]) -> dict[str, Any]
         monitor = record["params"]["monitor"]
         val = json.loads((model_dir / "metrics_val_best_weights.json").read_text(encoding="utf-8"))
         test = json.loads((model_dir / "metrics_test_best.json").read_text(encoding="utf-8"))
-        lines = (model_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()
-        seconds = sum(json.loads(line)["seconds"] for line in lines)
     return {
         "seed": str(seed),
         f"val {monitor}": val[monitor],
         f"test {monitor}": test[monitor],
-        "epochs": len(lines),
-        "training seconds": seconds,
+        "epochs": record["epochs"],
     }
 
 
