@@ -93,7 +93,7 @@ def test_torch_reads_our_checkpoints_by_itself(path):
 
 def test_every_flipped_bit_is_noticed(path, real_checkpoint):
     chooser = random.Random(230)
-    positions = chooser.sample(range(8 * len(real_checkpoint)), 200)
+    positions = chooser.sample(range(8 * len(real_checkpoint)), 400)
     positions += range(8 * (len(real_checkpoint) - 100), 8 * len(real_checkpoint), 5)  # the seal itself
     for position in positions:
         flipped = bytearray(real_checkpoint)
@@ -103,7 +103,7 @@ def test_every_flipped_bit_is_noticed(path, real_checkpoint):
 
 def test_every_truncation_is_noticed(path, real_checkpoint):
     chooser = random.Random(230)
-    for length in [0, 1, 2, len(real_checkpoint) - 1, *chooser.sample(range(len(real_checkpoint)), 50)]:
+    for length in [0, 1, 2, len(real_checkpoint) - 1, *chooser.sample(range(len(real_checkpoint)), 100)]:
         refusal(path, real_checkpoint[:length])
 
 
