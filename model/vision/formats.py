@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import zipfile
 import zlib
@@ -116,6 +117,7 @@ def read_signs(folder: Path) -> Examples:
     return Examples([path.name for path in files], [str(int(n)) for n in numbers], files, _left_out(folder, others))
 
 
+MOST_BYTES = 32 * 2**30  # of an array, once unpacked
 _NO_ARCHIVE = (ValueError, TypeError, AttributeError, RuntimeError)  # NumPy's, when a file is not what its name says
 
 
@@ -126,6 +128,7 @@ def read_npz(path: Path) -> Examples:
         InputError: one of them is missing, of another type or shape, or the file is damaged
     """
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays["labels"]
             classes = arrays["classes"].astype(str) if "classes" in arrays else None
@@ -144,6 +147,22 @@ def read_npz(path: Path) -> Examples:
     names = [str(number) if classes is None else str(classes[number]) for number in labels.tolist()]
     images = images.reshape(images.shape[:3]) if is_grey else images
     return Examples([f"{path.stem}[{i}]" for i in range(len(labels))], names, images)
+
+
+def _check_sizes(path: Path) -> None:
+    """Raise InputError rather than run out of memory over arrays that are absurdly large, or only say that they are."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as file:
+                is_old = np.lib.format.read_magic(file) == (1, 0)
+                header = np.lib.format.read_array_header_1_0 if is_old else np.lib.format.read_array_header_2_0
+                shape, _, dtype = header(file)
+            num_bytes = math.prod(shape) * dtype.itemsize
+            if num_bytes > min(entry.file_size, MOST_BYTES):
+                raise InputError(
+                    f"{path}: {entry.filename} says that it is {num_bytes:,} bytes; the file holds {entry.file_size:,}, "
+                    f"and {MOST_BYTES:,} are the most; larger sets go into folders of images"
+                )
 
 
 def _check_range(labels: np.ndarray, num_classes: int | None, path: Path) -> None:
