@@ -160,7 +160,7 @@ def _check_sizes(path: Path) -> None:
             num_bytes = math.prod(shape) * dtype.itemsize
             if num_bytes > min(entry.file_size, MOST_BYTES):
                 raise InputError(
-                    f"{path}: {entry.filename} says that it is {num_bytes:,} bytes; the file holds {entry.file_size:,}, "
+                    f"{path}: {entry.filename} says that it is {num_bytes:,} bytes; it holds {entry.file_size:,}, "
                     f"and {MOST_BYTES:,} are the most; larger sets go into folders of images"
                 )
 
