@@ -21,6 +21,7 @@ import evaluate
 import train
 import utils
 from model import data_loader
+from tests.test_resume import log_of, start, wait_until
 from tests.test_train import assert_same_bits, read_state, without_times
 
 EACH_STEP = {"checkpoint_minutes": 1e-6}  # else such short runs are saved at their end only
@@ -278,22 +279,18 @@ def test_a_killed_loading_process_is_told_and_the_run_saved(make_run, photos):
 
 
 def test_out_of_memory_is_told_and_the_run_continues(make_run):
-    settings = {"image_size": 256, "num_channels": 4, "batch_size": 40, **EACH_STEP}  # activations of 42 MB
+    settings = {"image_size": 256, "num_channels": 4, "batch_size": 40}  # activations of 42 MB
     whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-
-    def leave_little():
-        num_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (num_bytes + 20 * 2**20, hard))
-
-    try:
-        with at_log_line("Epoch 2/", leave_little):
-            message = stopped(folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-    assert message.startswith("out of memory (") and "lower microbatch_size or num_workers" in message
+    finish(folder, "num_epochs=1")
+    process = start(folder)
+    wait_until(lambda: log_of(folder).count("Starting training") == 2, process)
+    num_bytes = int(Path(f"/proc/{process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (num_bytes + 20 * 2**20,) * 2)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1 and "Traceback" not in output, output
+    assert "error: out of memory (" in output and "lower microbatch_size or num_workers" in output
     record = utils.read_json(folder / "run.json")
-    assert (record["status"], record["reason"], record["epochs"]) == ("failed", message, 1)
+    assert record["status"] == "failed" and record["epochs"] == 1 and record["reason"].startswith("out of memory (")
     assert_same_end(whole, finish(folder))
 
 
