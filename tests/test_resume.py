@@ -127,7 +127,7 @@ def test_sigkill_at_several_moments_continues_to_the_same_bits(tmp_path, whole):
 
 def test_a_second_signal_quits_at_once(tmp_path):
     # one step an epoch, and it takes seconds
-    settings = {**TASKS["vision"], "image_size": 64, "batch_size": 1258, "num_epochs": 50}
+    settings = {**TASKS["vision"], "image_size": 64, "num_channels": 16, "batch_size": 1258, "num_epochs": 50}
     folder = write_run(tmp_path / "run", **settings)
     process = start(folder)
     wait_until(lambda: "Epoch 1/" in log_of(folder), process)
