@@ -128,9 +128,9 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's `main` and exit: 0 done, 2 a mistake, 3 diverged, 4 in use, 130 / 143 interrupted, 1 a bug.
+    """Run a script's `main` and exit: 0 done, 2 a mistake, 3 diverged, 4 in use, 130 / 143 interrupted, 1 any other.
 
-    What the user can mend is said in plain lines; only a bug shows a traceback.
+    What the user can mend, a full disk too, is said in plain lines; only a bug shows a traceback.
     """
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr does: for names of files
 

@@ -68,7 +68,7 @@ class Training:
         return next(self.model.parameters()).device
 
     def begin_epoch(self) -> None:
-        """Start the next epoch, or go on within one: counters, and random numbers keyed by seed and epoch."""
+        """Start the next epoch, or go on within one; `restore_generators` follows when the data iterator is made."""
         if self.step == 0:
             self.sums, self.seconds = MetricSums(self.metrics, BATCHES_TOGETHER), 0.0
         self.watch.set_position(self.epoch + 1, self.step)
