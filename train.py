@@ -115,10 +115,9 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
             training.step += 1
             sums.add(runtime.detach(output_batch), labels_batch, loss.detach())
 
-            is_log_step = progress.step(len(labels_batch))
-            if is_log_step or device.type == "cpu":  # elsewhere, reading the loss would make every step wait
+            training.watch.look(loss)
+            if progress.step(len(labels_batch)):
                 training.watch.check(sums.mean_loss())
-            if is_log_step:
                 progress.show(sums.mean_loss())
         training.watch.check(sums.mean_loss())
     return {**sums.result(), "examples_per_second": progress.examples_per_second}

@@ -28,7 +28,7 @@ class MetricSums:
     def __init__(self, metrics: Metrics, num_together: int = 1) -> None:
         self.metrics, self.num_together = metrics, num_together
         self.sums: dict[str, tuple[Any, Any]] = {}
-        self._waiting: list[tuple[Any, torch.Tensor]] = []
+        self._waiting: list[tuple[Any, torch.Tensor, torch.Tensor]] = []
 
     def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Add a batch. Nothing waits for the device.
@@ -38,25 +38,33 @@ class MetricSums:
             labels: batch first
             loss: scalar, the mean over the batch's scored labels
         """
-        num_scored = count_scored(labels)
-        self._add("loss", loss.detach().double() * num_scored, num_scored)
-        self._waiting.append((outputs, labels))
+        self._waiting.append((outputs, labels, loss))
         if len(self._waiting) >= self.num_together:
-            self._ask_metrics()
+            self._add_waiting()
 
-    def _ask_metrics(self) -> None:
-        for outputs, labels in _join(self._waiting):
+    def _add_waiting(self) -> None:
+        self.sums["loss"] = self._loss_sums()
+        for outputs, labels in _join([batch[:2] for batch in self._waiting]):
             for name, metric in self.metrics.items():
-                self._add(name, *metric(outputs, labels))
+                numerator, denominator = metric(outputs, labels)
+                before = self.sums.get(name, (0, 0))
+                self.sums[name] = before[0] + numerator.double(), before[1] + denominator.double()
         self._waiting = []
 
-    def _add(self, name: str, numerator: torch.Tensor, denominator: torch.Tensor) -> None:
-        before = self.sums.get(name, (0, 0))
-        self.sums[name] = before[0] + numerator.double(), before[1] + denominator.double()
+    def _loss_sums(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum of the losses of all scored labels, and their number, the waiting batches included."""
+        import torch
+
+        numerator, denominator = self.sums.get("loss", (0, 0))
+        if self._waiting:
+            num_scored = torch.stack([count_scored(labels) for _, labels, _ in self._waiting])
+            losses = torch.stack([loss for *_, loss in self._waiting]).double()
+            numerator, denominator = numerator + losses @ num_scored.double(), denominator + num_scored.sum().double()
+        return numerator, denominator
 
     def result(self) -> dict[str, float]:
         """Divide once: name -> value, the loss last. A vector's ratios are averaged (macro average)."""
-        self._ask_metrics()
+        self._add_waiting()
         values = {name: finish(metric, ratio(*self.sums[name]).mean()) for name, metric in self.metrics.items()}
         return {name: float(value) for name, value in values.items()} | {"loss": self.mean_loss()}
 
@@ -73,7 +81,7 @@ class MetricSums:
 
     def mean_loss(self) -> float:
         """Return the mean loss so far; waits for the device."""
-        return float(ratio(*self.sums["loss"]))
+        return float(ratio(*self._loss_sums()))
 
 
 def _join(batches: list[tuple[Any, torch.Tensor]]) -> list[tuple[Any, torch.Tensor]]:

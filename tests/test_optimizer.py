@@ -1,5 +1,6 @@
 """Optimizers and schedules: the same numbers as torch's own."""
 
+import math
 import warnings
 
 import pytest
@@ -71,8 +72,8 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_have_seen_it():
     model = make_model()
     optimizer = fetch_optimizer(model, make_params(learning_rate=0.25))
     watch = DivergenceWatch(optimizer, list(model.parameters()), max_norm=1.0)
-    watch.set_position(epoch=3, step=10)
     before = take_steps(model, optimizer, num_steps=2)
+    watch.set_position(epoch=3, step=12)
     with pytest.raises(utils.DivergedError, match="norm nan in epoch 3, step 13, at learning rate 0.25"):
         take_steps(model, optimizer, num_steps=1, scale=float("nan"))
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
@@ -168,3 +169,12 @@ def test_schedule_continues_from_its_state():
     restored = Schedule(later, params, STEPS)
     restored.load_state_dict(continued.state_dict())
     assert first + learning_rates(later, restored, 11) == whole
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step():
+    model = make_model()
+    watch = DivergenceWatch(fetch_optimizer(model, make_params()), list(model.parameters()), max_norm=None)
+    watch.set_position(epoch=2, step=4)
+    watch.look(torch.tensor(1.0))
+    with pytest.raises(utils.DivergedError, match="a loss of inf in epoch 2, step 6"):
+        watch.look(torch.tensor(math.inf))

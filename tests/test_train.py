@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -273,3 +274,22 @@ def test_microbatches_train_to_the_same_weights(tmp_path):
     whole = run_train(tmp_path / "whole", **settings)
     parts = run_train(tmp_path / "parts", microbatch_size=30, **settings)
     torch.testing.assert_close(read_state(whole)["state_dict"], read_state(parts)["state_dict"], rtol=1e-4, atol=1e-6)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
+    """An infinite gradient leaves the loss of its own step finite: a save right after it must look at the weights."""
+    folder = run_train(tmp_path, num_epochs=1)
+    before = (folder / "last.pth.tar").read_bytes()
+    take_step = train.train_step
+
+    def spoil_a_weight(model, *rest):
+        outputs, loss = take_step(model, *rest)
+        with torch.no_grad():
+            next(model.parameters()).view(-1)[0] = float("inf")
+        signal.raise_signal(signal.SIGTERM)  # asks for a checkpoint at once
+        return outputs, loss
+
+    monkeypatch.setattr(train, "train_step", spoil_a_weight)
+    with pytest.raises(utils.DivergedError, match="a weight that is not finite in epoch 2, step 1"):
+        train.main(["--model_dir", str(folder), "num_epochs=2"])
+    assert (folder / "last.pth.tar").read_bytes() == before

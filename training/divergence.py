@@ -12,10 +12,12 @@ import utils
 
 
 class DivergenceWatch:
-    """Looks at the gradients right before each optimizer step, and clips them if that is asked for.
+    """Looks at the loss of each step, and at the gradients where they are clipped.
 
-    On the CPU a gradient that is not finite stops the run at once, before the weights have seen it. Elsewhere, reading
-    a number would make every step wait for the device: the first bad step is noted there, and read by `check`.
+    On the CPU a loss that is not finite stops the run at once. Elsewhere, reading it would make every step wait for the
+    device: it is read now and then, by `check`. Looking at all gradients in each step would cost as much as a tenth of
+    it; what a bad one does to the weights shows in the next loss, and `Training.check_finite` looks at the weights
+    before they are saved.
 
     Args:
         optimizer: whose steps to watch
@@ -28,28 +30,35 @@ class DivergenceWatch:
     ) -> None:
         self.optimizer, self.weights, self.max_norm = optimizer, weights, max_norm
         self.is_cpu = weights[0].device.type == "cpu"
-        self._first_bad = torch.tensor(-1, device=weights[0].device)
         self.set_position(epoch=1)
-        optimizer.register_step_pre_hook(self._look)
+        if max_norm is not None:
+            optimizer.register_step_pre_hook(self._clip)
 
     def set_position(self, epoch: int, step: int = 0) -> None:
         """Say which epoch (from 1) is trained, and how many of its steps are done; for the message."""
         self.epoch, self.step = epoch, step
 
-    def _look(self, *_: object) -> None:
-        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.max_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.weights, self.max_norm, norm)
+    def _clip(self, *_: object) -> None:
+        assert self.max_norm is not None
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, self.max_norm)
+        if self.is_cpu and not math.isfinite(norm.item()):  # here the weights have not seen it yet
+            self.stop(f"a gradient of norm {norm.item()}", self.step + 1)
+
+    def look(self, loss: torch.Tensor) -> None:
+        """Take note of a step.
+
+        Args:
+            loss: its loss, scalar
+
+        Raises:
+            DivergedError: the loss is not finite; on the CPU only
+        """
         self.step += 1
-        if self.is_cpu:
-            if not math.isfinite(norm.item()):
-                self.stop(f"a gradient of norm {norm.item()}", self.step)
-        else:
-            self._first_bad = torch.where((self._first_bad < 0) & ~norm.isfinite(), self.step, self._first_bad)
+        if self.is_cpu and not math.isfinite(loss.item()):
+            self.stop(f"a loss of {loss.item()}", self.step)
 
     def check(self, loss: float) -> None:
-        """Stop if any step so far was bad; waits for the device.
+        """Stop if any step so far was bad.
 
         Args:
             loss: the mean over the epoch so far, which keeps any infinity or NaN that was added to it
@@ -57,9 +66,6 @@ class DivergenceWatch:
         Raises:
             DivergedError: names epoch, step and learning rate
         """
-        first_bad = int(self._first_bad)
-        if first_bad >= 0:
-            self.stop("a gradient that is not finite", first_bad)
         if not math.isfinite(loss):
             self.stop(f"a loss of {loss}", self.step)
 
