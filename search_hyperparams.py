@@ -1,116 +1,31 @@
-"""Train a grid of hyperparameters: one run for each combination, one process for each run.
+"""A study: train many runs that differ in some hyperparameters, several at once, and gather them in a table.
 
-    python search_hyperparams.py --parent_dir experiments/learning_rate --space learning_rate=1e-4,1e-3,1e-2
-    python search_hyperparams.py --parent_dir experiments/grid --space optimizer=adam,sgd --space seed=1,2,3
+    python search_hyperparams.py --parent_dir experiments/learning_rate
+    python search_hyperparams.py --parent_dir experiments/mine --space learning_rate=1e-4,1e-3 --space seed=1,2,3
+    python search_hyperparams.py --parent_dir experiments/mine --space 'learning_rate={low: 1e-4, high: 0.1, log: true}' \
+        sampler=tpe num_trials=20 pruner=asha
 
-Reads the base `params.json` in --parent_dir and makes a run directory in it for each trial, `learning_rate_0.001` for
-one. The same command again continues what was stopped, tries again what failed, and skips what is finished.
+--parent_dir holds params.json, what the trials have in common, and search.yaml, what varies (or --space says so). Each
+trial is a run directory in it, `learning_rate_0.001` for one. The same command again skips what is finished, continues
+what was stopped, and tries again what failed. Settings of search.yaml, such as num_trials=20, can be given as words.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import itertools
-import re
-import signal
-import subprocess
+import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import synthesize_results
 import utils
 from model.params import fetch_params
+from study.plan import Plan
+from study.settings import Settings, read_settings
+from study.trials import UNFINISHED, Directories, Trial
 
 PROJECT = Path(__file__).resolve().parent
-LONGEST_NAME = 120  # bytes; file systems allow 255, and a person reads less
-
-
-def parse_space(words: Sequence[str]) -> dict[str, list[Any]]:
-    """Return the values to try of each hyperparameter, from words such as `learning_rate=1e-4,1e-3`.
-
-    Raises:
-        InputError: a word is no key=value,value or a hyperparameter comes twice
-    """
-    space: dict[str, list[Any]] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or not text or not name.isidentifier():
-            raise utils.InputError(f"--space {word!r}: expected name=value,value; for example learning_rate=1e-4,1e-3")
-        if name in space:
-            raise utils.InputError(f"--space: {name} comes twice; give all of its values in one")
-        values, mistakes = utils.read_overrides([f"{name}=[{text}]"])
-        if mistakes or not values[name]:
-            raise utils.InputError(f"--space {word!r}: {'; '.join(mistakes) or 'no values'}")
-        space[name] = values[name]
-    return space
-
-
-def trial_name(values: Mapping[str, Any]) -> str:
-    """Return a directory name that tells the values, `learning_rate_0.001`, and that stays in its folder."""
-    texts = {
-        name: value if isinstance(value, str) else utils.to_json(value, indent=None) for name, value in values.items()
-    }
-    name = "__".join(f"{key}_{text}" for key, text in texts.items())
-    safe = re.sub(r"[^\w.+=-]", "_", name)
-    if safe == name and len(safe.encode()) <= LONGEST_NAME:
-        return safe
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]  # what is replaced or cut off still tells trials apart
-    return f"{safe.encode()[:LONGEST_NAME].decode(errors='ignore')}_{digest}"
-
-
-def plan_trials(parent_dir: Path, space: Mapping[str, Sequence[Any]]) -> dict[str, utils.Params]:
-    """Return the hyperparameters of each trial by its directory's name, all checked.
-
-    Raises:
-        InputError: mistakes in the base params or anywhere in the space, all at once
-    """
-    base = fetch_params(parent_dir)
-    trials: dict[str, utils.Params] = {}
-    mistakes: list[str] = []
-    for values in itertools.product(*space.values()):
-        chosen = dict(zip(space, values, strict=True))
-        name = trial_name(chosen)
-        try:
-            trials[name] = type(base).from_values({**explicit_values(base), **chosen}, "--space")
-            mistakes += [f"{parent_dir / name}: {line}" for line in changes_since(parent_dir / name, trials[name])]
-        except utils.InputError as error:
-            mistakes.append(str(error))
-    if mistakes:
-        raise utils.InputError("\n  ".join(dict.fromkeys(mistakes)))
-    return trials
-
-
-def explicit_values(params: utils.Params) -> dict[str, Any]:
-    """Return the hyperparameters that somebody set; the rest stay with their defaults, also in the trial's file."""
-    values: dict[str, Any] = params.model_dump(mode="json", include=params.model_fields_set)
-    return values
-
-
-def changes_since(model_dir: Path, params: utils.Params) -> list[str]:
-    """Return what a trial that has begun already was told differently."""
-    if not (model_dir / "run.json").exists():
-        return []
-    before = utils.read_json(model_dir / "run.json").get("params", {})
-    return [
-        f"has begun with another {line}; remove the directory to run it anew" for line in params.differences(before)
-    ]
-
-
-def launch_training_job(model_dir: Path, params: utils.Params, words: Sequence[str]) -> int:
-    """Train one run in a process of its own and return its exit code.
-
-    Args:
-        model_dir: made if it is not there
-        params: written to its params.json
-        words: more for train.py's command line
-    """
-    model_dir.mkdir(exist_ok=True)
-    utils.save_dict_to_json(explicit_values(params), model_dir / "params.json")
-    command = [sys.executable, str(PROJECT / "train.py"), "--model_dir", str(model_dir), *words]
-    return subprocess.run(command, check=False).returncode
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -121,9 +36,107 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--parent_dir", default="experiments/learning_rate", help="directory with the base params.json")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
     parser.add_argument(
-        "--space", action="append", required=True, metavar="name=value,value", help="a hyperparameter and its values"
+        "--space", action="append", default=[], metavar="name=value,value", help="a hyperparameter and its values"
     )
+    parser.add_argument("--num_workers", type=int, default=None, help="trials at once; default: as many as are useful")
+    parser.add_argument("--timeout", default=None, metavar="MINUTES", help="stop a trial that takes longer")
+    parser.add_argument("--dry_run", action="store_true", help="print the trials and what they will cost, run none")
+    parser.add_argument("--status", action="store_true", help="print how far the study is, also while it runs")
+    parser.add_argument("--ray_address", default=None, help="run the trials on a Ray cluster: auto, or HOST:PORT")
+    parser.add_argument("--array", action="store_true", help="print the trials with their numbers, for a job array")
+    parser.add_argument("--index", type=int, default=None, help="run the trial of this number, here and now")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that beat those of search.yaml")
     return parser
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """Return what the command line asks for, all of it checked.
+
+    Raises:
+        InputError: all mistakes in params.json, search.yaml and the command line, before anything starts
+    """
+    parent_dir = Path(args.parent_dir)
+    base = fetch_params(parent_dir)
+    overrides = [*args.overrides, *([f"timeout_minutes={args.timeout}"] if args.timeout else [])]
+    settings, space = read_settings(parent_dir, base, args.space, overrides)
+    if args.num_workers is not None and args.num_workers < 1:
+        raise utils.InputError(f"--num_workers {args.num_workers}: expected 1 or more")
+    directories = Directories(parent_dir, base, space, settings.seeds)
+    return Plan(directories, settings, lag=max(1, args.num_workers or 1))
+
+
+def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
+    """Run the trials on this machine, or on a cluster, and print the table.
+
+    Raises:
+        Stop: trials failed; names them
+        InterruptedRun: a signal came; all trials have saved
+    """
+    from study.driver import Driver
+    from study.view import View
+    from study.workers import LocalWorkers, useful_workers
+
+    parent_dir = Path(args.parent_dir)
+    with utils.RunDirectory(parent_dir):  # two commands must not run the same study at once
+        for stale in parent_dir.glob(f".*{UNFINISHED}"):
+            shutil.rmtree(stale)
+        view = View()
+        if plan.directories.others:
+            view.told(f"{len(plan.directories.others)} runs in {parent_dir} are not of this space; left alone")
+        if args.ray_address is not None:
+            from study.ray_workers import RayWorkers
+
+            workers = RayWorkers(args.ray_address, args.num_workers, words)
+        else:
+            num_workers = args.num_workers or useful_workers(plan.num_trials)
+            workers = LocalWorkers(num_workers, plan.directories.base.task, words)
+        driver = Driver(plan, plan.settings, workers, view)
+        try:
+            driver.run()
+        finally:
+            workers.close()
+    if any(trial.record() for trial in plan.all_trials()):
+        synthesize_results.main(["--parent_dir", str(parent_dir)])
+    if driver.signal:
+        raise utils.InterruptedRun("the study was interrupted; the same command continues", driver.signal)
+    if driver.is_out_of_time:
+        print(f"max_hours {plan.settings.max_hours:g} are over; the same command continues")
+    if plan.is_exhausted:
+        print(f"the space holds no more than {len(plan.trials)} different trials; all of them are done")
+    if driver.failed:
+        told = "\n  ".join(f"{name}: {reason}" for name, reason in driver.failed.items())
+        raise utils.Stop(
+            f"{len(driver.failed)} of {plan.num_trials} trials failed; the same command tries them again\n  {told}"
+        )
+
+
+def run_one(plan: Plan, index: int, words: list[str]) -> None:
+    """Become the run of one trial of the plan: for a job array, in which each job runs one.
+
+    Raises:
+        InputError: there is no such trial
+    """
+    trials = listed(plan)
+    if not 0 <= index < len(trials):
+        raise utils.InputError(f"--index {index}: the study has trials 0 to {len(trials) - 1}; --array lists them")
+    trial = trials[index]
+    trial.make()
+    command = [sys.executable, str(PROJECT / "train.py"), "--model_dir", str(trial.path), *words]
+    os.execv(sys.executable, command)
+
+
+def listed(plan: Plan) -> list[Trial]:
+    """Return the trials of a plan that is known in advance.
+
+    Raises:
+        InputError: the sampler has to see results first
+    """
+    if plan.settings.sampler != "grid":
+        raise utils.InputError(
+            f"sampler {plan.settings.sampler}: a job array needs trials that are known in advance; take sampler=grid, "
+            "or --ray_address"
+        )
+    return plan.all_trials()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -133,24 +146,25 @@ def main(argv: list[str] | None = None) -> None:
         Stop: for a reason that is told in its message
     """
     args = make_parser().parse_args(argv)
-    parent_dir = Path(args.parent_dir)
-    trials = plan_trials(parent_dir, parse_space(args.space))
     words = ["--data_dir", args.data_dir] if args.data_dir else []
-    # Ctrl-C reaches the trial as well: let it save and end by itself, then stop (subprocess.run would kill it)
-    signal.signal(signal.SIGINT, lambda *_: None)
-    failed = {}
-    for position, (name, params) in enumerate(trials.items(), start=1):
-        print(f"Trial {position}/{len(trials)}: {name}", flush=True)
-        exit_code = launch_training_job(parent_dir / name, params, words)
-        if exit_code in (130, 143, -2, -15):  # the user, or the machine, wants the whole study to stop
-            number = -exit_code if exit_code < 0 else exit_code - 128
-            raise utils.InterruptedRun("the study was interrupted; the same command continues", number)
-        if exit_code:
-            failed[name] = exit_code
-    synthesize_results.main(["--parent_dir", str(parent_dir)])
-    if failed:
-        told = ", ".join(f"{name} (exit code {code})" for name, code in failed.items())
-        raise utils.Stop(f"{len(failed)} of {len(trials)} trials failed: {told}; the same command tries them again")
+    plan = make_plan(args)
+    if args.status:
+        from study.status import print_status
+
+        print_status(plan)
+    elif args.dry_run:
+        from study.cost import print_cost, print_plan
+        from study.workers import useful_workers
+
+        print_plan(plan)
+        print_cost(plan, args.num_workers or useful_workers(plan.num_trials), words)
+    elif args.array:
+        for index, trial in enumerate(listed(plan)):
+            print(index, trial.name)
+    elif args.index is not None:
+        run_one(plan, args.index, words)
+    else:
+        run_study(plan, args, words)
 
 
 if __name__ == "__main__":

@@ -263,8 +263,8 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
     training = fetch_training(model.to(device), net, params, len(dataloaders["train"]))
     if start.is_resumed and start.weights is not None:
         training.load_state_dict(start.weights)
-        run.cut_history(training.epoch)
         logging.info(f"Continuing after epoch {training.epoch}" + (f", step {training.step}" if training.step else ""))
+    run.cut_history(training.epoch)  # epochs that no checkpoint holds are done again
     run.note("machine", runtime.describe(device))
     run.update_record(
         num_weights=sum(weight.numel() for weight in model.parameters()),

@@ -21,6 +21,7 @@ FILE_NAMES = ("params.json", "params.yaml", "params.yml")
 MACHINE: dict[str, Any] = {"machine": True}  # settings that do not change what is learnt, only how or where
 
 P = TypeVar("P", bound="Params")
+M = TypeVar("M", bound=BaseModel)
 
 
 class Params(BaseModel):
@@ -103,15 +104,7 @@ class Params(BaseModel):
         Raises:
             InputError: all mistakes of the file at once
         """
-        found = list(mistakes)
-        try:
-            params = cls.model_validate(dict(values))
-        except ValidationError as error:
-            found += [_explain(entry, cls) for entry in error.errors(include_url=False)]
-        if found:
-            title = f"{source}: " if len(found) == 1 else f"{source}: {len(found)} mistakes\n  "
-            raise InputError(title + "\n  ".join(dict.fromkeys(found)))
-        return params
+        return check_values(cls, values, source, mistakes)
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Return one line for each hyperparameter that differs from `other`, machine settings and num_epochs aside."""
@@ -120,10 +113,47 @@ class Params(BaseModel):
         names = [name for name in mine if name not in passing and mine[name] != other.get(name, _default(self, name))]
         return [f"{name}: {other.get(name, _default(self, name))!r} -> {mine[name]!r}" for name in names]
 
+    def explicit_values(self) -> dict[str, Any]:
+        """Return the hyperparameters that somebody set; the others have their defaults."""
+        values: dict[str, Any] = self.model_dump(mode="json", include=self.model_fields_set)
+        return values
+
     def hash(self) -> str:
         """Return 16 hexadecimal digits that name these hyperparameters, wherever and on whatever machine they run."""
         values = {k: v for k, v in self.model_dump(mode="json").items() if k not in machine_settings(type(self))}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_values(cls: type[M], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> M:
+    """Return the values as an object of a pydantic class.
+
+    Args:
+        cls: what is expected
+        values: name -> value, as read from a file and the command line
+        source: what the user should look at, for the message
+        mistakes: found already while reading
+
+    Raises:
+        InputError: all mistakes at once
+    """
+    found = list(mistakes)
+    try:
+        checked = cls.model_validate(dict(values))
+    except ValidationError as error:
+        found += [_explain(entry, cls) for entry in error.errors(include_url=False)]
+    if found:
+        title = f"{source}: " if len(found) == 1 else f"{source}: {len(found)} mistakes\n  "
+        raise InputError(title + "\n  ".join(dict.fromkeys(found)))
+    return checked
+
+
+def field_mistakes(cls: type[BaseModel], values: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with single values, whatever the others are."""
+    try:
+        cls.model_validate(dict(values))
+    except ValidationError as error:
+        return [_explain(entry, cls) for entry in error.errors(include_url=False) if entry["loc"]]
+    return []
 
 
 def _default(params: Params, name: str) -> Any:
@@ -194,12 +224,13 @@ def _without_nan(values: dict[str, Any], mistakes: list[str]) -> tuple[dict[str,
     return {key: value for key, value in values.items() if key not in bad}, mistakes
 
 
-def _explain(error: Mapping[str, Any], cls: type[Params]) -> str:
+def _explain(error: Mapping[str, Any], cls: type[BaseModel]) -> str:
     """Say one of pydantic's errors as a person would."""
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(key, cls.model_fields, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "train.py --describe_params lists the known ones"
+        known = ", ".join(cls.model_fields) if len(cls.model_fields) < 20 else "train.py --describe_params lists them"
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {known}"
         return f"unknown key {key!r}; {hint}"
     message = error["msg"].removeprefix("Value error, ")
     if not key:

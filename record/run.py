@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from record.errors import NO_ROOM, InputError, InUseError, Stop, explain
-from record.files import read_json, read_lines, save_dict_to_json, write_lines
+from record.files import read_json, read_lines, save_dict_to_json, to_json, write_lines
 from record.params import Params
 
 # What a run writes, and all that `--restart` removes.
@@ -122,6 +122,11 @@ class RunDirectory:
     def history(self) -> list[dict[str, Any]]:
         """Return one dict for each finished epoch."""
         return read_lines(self.path / "history.jsonl")
+
+    def show_epoch(self, row: Mapping[str, Any]) -> None:
+        """Add an epoch at once, for those who follow the run; `append_history`, with the checkpoint, makes it last."""
+        with contextlib.suppress(OSError), (self.path / "history.jsonl").open("ab") as file:  # the save will tell
+            file.write((to_json(row, indent=None) + "\n").encode("utf-8"))
 
     def append_history(self, new: Sequence[Mapping[str, Any]]) -> None:
         """Add epochs, in place of what an interrupted run may have written for them and after them."""

@@ -78,6 +78,7 @@ class Keeper:
             is_best: whether its weights are the best so far
         """
         self._rows.append(row)
+        self.run.show_epoch(row)
         self._is_saved = False
         is_due = time.monotonic() >= self._earliest
         if is_best:

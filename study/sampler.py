@@ -1,0 +1,227 @@
+"""Proposals: what the next trial is to try. Optuna's samplers, told what the directories hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import utils
+from study.settings import Settings
+from study.space import Dimension, Space
+
+if TYPE_CHECKING:
+    import optuna
+
+PROJECT = Path(__file__).resolve().parent.parent
+MOST_ATTEMPTS = 100  # at a proposal that is new
+DIGITS = 6  # of a proposed number: enough for any hyperparameter, and a directory's name stays readable
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What is known of a configuration.
+
+    Args:
+        number: of the proposal
+        chosen: the values proposed
+        state: `finished`, `pruned` (diverged ones too), `failed`, or `running`, which includes what has not begun
+        value: the best value of the monitored metric, the mean over seeds; None unless finished
+        history: epoch -> value of the monitored metric, where pruned
+    """
+
+    number: int
+    chosen: dict[str, Any]
+    state: str
+    value: float | None = None
+    history: dict[int, float] = dataclasses.field(default_factory=dict)
+
+
+def propose(
+    settings: Settings, space: Space, number: int, attempt: int, results: Sequence[Result], maximize: bool
+) -> dict[str, Any]:
+    """Return what a proposal tries; the same for the same arguments, in any process.
+
+    Args:
+        settings: of the study
+        space: to choose from
+        number: of the proposal, from 0
+        attempt: how often it was proposed before, in vain
+        results: what the sampler is to know
+        maximize: whether more of the metric is better
+
+    Raises:
+        InputError: a package that the sampler needs is not installed
+    """
+    if settings.sampler == "gp" and "torch" not in sys.modules:
+        return _propose_elsewhere(settings, space, number, attempt, results, maximize)
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    seed = (settings.sampler_seed * 1_000_003 + number * 1009 + attempt) % 2**32
+    direction = "maximize" if maximize else "minimize"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls some samplers experimental
+        if settings.sampler == "cmaes":
+            return _replay_cmaes(settings, space, number, attempt, results, direction)
+        sampler: optuna.samplers.BaseSampler
+        if settings.sampler == "tpe" and attempt < MOST_ATTEMPTS // 2:
+            sampler = optuna.samplers.TPESampler(seed=seed)
+        elif settings.sampler == "gp" and attempt < MOST_ATTEMPTS // 2:
+            sampler = _needing("scipy", lambda: optuna.samplers.GPSampler(seed=seed))
+        else:  # a model may insist on what is known already: chance does not
+            sampler = optuna.samplers.RandomSampler(seed=seed)
+        study = optuna.create_study(direction=direction, sampler=sampler)
+        for result in results:
+            study.add_trial(_as_optunas(result, space))
+        return _suggest(study.ask(), space)
+
+
+def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
+    """Ask for the hyperparameters one by one: what was chosen before decides which there are."""
+    chosen: dict[str, Any] = {}
+    for dimension in space.in_order():
+        if dimension.is_active(chosen):
+            chosen[dimension.name] = _suggest_one(trial, dimension)
+    return space.as_written(chosen)
+
+
+def _suggest_one(trial: optuna.Trial, dimension: Dimension) -> Any:
+    if dimension.values is not None:
+        return json.loads(trial.suggest_categorical(dimension.name, _texts(dimension)))
+    if dimension.is_int:
+        return trial.suggest_int(dimension.name, int(dimension.low), int(dimension.high), log=dimension.log)
+    value = trial.suggest_float(dimension.name, dimension.low, dimension.high, log=dimension.log)
+    return min(max(float(f"{value:.{DIGITS}g}"), dimension.low), dimension.high)
+
+
+def _texts(dimension: Dimension) -> list[str]:
+    """Return the values of a list as JSON: Optuna takes plain values only, and 1 is not True."""
+    return [utils.to_json(value, indent=None) for value in dimension.values or ()]
+
+
+def _distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution:
+    from optuna import distributions
+
+    if dimension.values is not None:
+        return distributions.CategoricalDistribution(_texts(dimension))
+    if dimension.is_int:
+        return distributions.IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return distributions.FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def _as_optunas(result: Result, space: Space) -> optuna.trial.FrozenTrial:
+    """Return a result as Optuna's samplers know it."""
+    import optuna
+
+    states = {
+        "finished": optuna.trial.TrialState.COMPLETE,
+        "pruned": optuna.trial.TrialState.PRUNED,
+        "failed": optuna.trial.TrialState.FAIL,
+        "running": optuna.trial.TrialState.RUNNING,
+    }
+    dimensions = [dimension for dimension in space.dimensions if dimension.name in result.chosen]
+    return optuna.trial.create_trial(
+        state=states[result.state],
+        value=result.value,
+        params={
+            each.name: result.chosen[each.name]
+            if each.values is None
+            else utils.to_json(result.chosen[each.name], indent=None)
+            for each in dimensions
+        },
+        distributions={each.name: _distribution(each) for each in dimensions},
+        intermediate_values=result.history,
+    )
+
+
+def _replay_cmaes(
+    settings: Settings, space: Space, number: int, attempt: int, results: Sequence[Result], direction: str
+) -> dict[str, Any]:
+    """Let CMA-ES, whose state is no function of the results alone, go through all of its proposals again."""
+    import optuna
+
+    sampler = _needing("cmaes", lambda: optuna.samplers.CmaEsSampler(seed=settings.sampler_seed))
+    study = optuna.create_study(direction=direction, sampler=sampler)
+    by_number = {result.number: result for result in results}
+    for i in range(number):
+        trial, result = study.ask(), by_number.get(i)
+        if result is not None and _suggest(trial, space) == result.chosen and result.value is not None:
+            study.tell(trial, result.value)
+        else:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    for _ in range(attempt):
+        trial = study.ask()
+        _suggest(trial, space)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    return _suggest(study.ask(), space)
+
+
+def _needing(package: str, make: Any) -> Any:
+    """Make a sampler that imports an optional package."""
+    try:
+        return make()
+    except ImportError as error:
+        raise utils.InputError(f"this sampler needs {package} ({error}); pip install {package}") from None
+
+
+def _propose_elsewhere(
+    settings: Settings, space: Space, number: int, attempt: int, results: Sequence[Result], maximize: bool
+) -> dict[str, Any]:
+    """Ask in a process of its own: Optuna's Gaussian process computes with torch, which the study does not load."""
+    question = {
+        "settings": settings.model_dump(mode="json"),
+        "space": [dataclasses.asdict(dimension) for dimension in space.dimensions],
+        "number": number,
+        "attempt": attempt,
+        "results": [dataclasses.asdict(result) for result in results],
+        "maximize": maximize,
+    }
+    answer = subprocess.run(
+        [sys.executable, "-m", "study.sampler"],
+        input=json.dumps(question),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])},
+    )
+    if answer.returncode:
+        raise utils.InputError(answer.stderr.strip().rpartition("\n")[2].removeprefix("error: "))
+    proposal: dict[str, Any] = json.loads(answer.stdout)
+    return proposal
+
+
+def _answer() -> None:
+    """Answer one question of `_propose_elsewhere`."""
+    import torch  # noqa: F401  so that `propose` knows that it is here
+
+    question: Mapping[str, Any] = json.loads(sys.stdin.read())
+    dimensions = tuple(
+        Dimension(
+            **{
+                **entry,
+                "values": None if entry["values"] is None else tuple(entry["values"]),
+                "when": {name: tuple(values) for name, values in entry["when"].items()},
+            }
+        )
+        for entry in question["space"]
+    )
+    results = [
+        Result(**{**entry, "history": {int(epoch): value for epoch, value in entry["history"].items()}})
+        for entry in question["results"]
+    ]
+    settings = Settings.model_validate(question["settings"])
+    proposal = propose(
+        settings, Space(dimensions), question["number"], question["attempt"], results, question["maximize"]
+    )
+    print(json.dumps(proposal))
+
+
+if __name__ == "__main__":
+    utils.run_script(_answer)

@@ -1,0 +1,156 @@
+"""The fork server: a process that has torch loaded already, and starts each trial as a copy of itself.
+
+    python -m study.server SOCKET TASK
+
+It reads requests from an inherited socket, one JSON object a line, and answers in kind. It runs no tensor operation and
+asks no GPU before it forks: neither OpenMP's threads nor CUDA survive a fork. When the study that started it is gone,
+it stops the trials, which save first, and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+GRACE_SECONDS = 60.0  # to save in, for trials whose study is gone
+PAUSE = 0.02  # seconds between two looks at who has ended
+
+
+class Server:
+    """Serves one study.
+
+    Args:
+        connection: to the study
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._names: dict[int, str] = {}  # process -> trial
+
+    def serve(self) -> None:
+        """Answer requests until the study closes the connection."""
+        self._say({"ready": os.getpid()})
+        unread = b""
+        while True:
+            readable, _, _ = select.select([self.connection], [], [], PAUSE)
+            if readable:
+                with contextlib.suppress(ConnectionError):
+                    received = self.connection.recv(65536)
+                if not received:
+                    break
+                *lines, unread = (unread + received).split(b"\n")
+                for line in lines:
+                    self._answer(json.loads(line))
+            self._reap()
+        self._stop_all()
+
+    def _answer(self, request: Mapping[str, Any]) -> None:
+        if "start" in request:
+            server, process = os.getpid(), os.fork()
+            if process == 0:
+                self.connection.close()
+                _become(request, server)
+            self._names[process] = request["start"]
+        else:
+            for process, name in self._names.items():
+                if name == request["stop"]:
+                    _signal_group(process, request["signal"])
+
+    def _reap(self) -> None:
+        while self._names:
+            process, status = os.waitpid(-1, os.WNOHANG)
+            if process == 0:
+                return
+            name = self._names.pop(process)
+            _signal_group(process, signal.SIGKILL)  # its data loading processes, if it left any
+            self._say({"ended": name, "code": os.waitstatus_to_exitcode(status)})
+
+    def _say(self, message: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the study is gone: the next read will tell
+            self.connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def _stop_all(self) -> None:
+        for process in self._names:
+            _signal_group(process, signal.SIGTERM)
+        latest = time.monotonic() + GRACE_SECONDS
+        while self._names and time.monotonic() < latest:
+            self._reap()
+            time.sleep(PAUSE)
+        for process in self._names:
+            _signal_group(process, signal.SIGKILL)
+
+
+def _signal_group(process: int, number: int) -> None:
+    """Send a signal to a trial; one that cannot be caught goes to its data loading processes as well."""
+    with contextlib.suppress(ProcessLookupError):
+        if number == signal.SIGKILL:
+            os.killpg(process, number)
+        else:
+            os.kill(process, number)
+
+
+def _become(request: Mapping[str, Any], server: int) -> None:
+    """Turn a fresh copy of the server into a run of train.py; never returns."""
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        die_with(server)
+        output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for descriptor in (1, 2):
+            os.dup2(output, descriptor)
+        os.environ.update(request["environment"])
+        sys.argv = ["train.py", *request["words"]]
+        import torch
+
+        import train
+        import utils
+
+        torch.set_num_threads(request["threads"])
+        try:
+            utils.run_script(train.main)
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:  # whatever it is, this copy must not go on as a second server
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def die_with(parent: int) -> None:
+    """Let the system send SIGTERM to this process when its parent is gone; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was gone before
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """Load what a trial needs, then serve."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which says what it means for the trials
+    for name in ("torch", "torch._dynamo", "train", "training.state", "training.keeper", "training.start"):
+        importlib.import_module(name)  # torch._dynamo: the first optimizer would take a second to load it
+    for name in ("net", "data_loader"):
+        importlib.import_module(f"model.{sys.argv[2]}.{name}")
+    gc.collect()
+    gc.freeze()  # so that the copies go on sharing its memory
+    Server(socket.socket(fileno=int(sys.argv[1]))).serve()
+
+
+if __name__ == "__main__":
+    main()

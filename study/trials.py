@@ -1,0 +1,204 @@
+"""The trials of a study and their directories, which are all that it remembers."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import utils
+from study.space import Space
+
+LONGEST_NAME = 120  # bytes; file systems allow 255, and a person reads less
+UNFINISHED = ".new"  # a directory that is being made
+NUMBER_FILE = "trial.json"  # which proposal it was; only a sampler that learns from the others needs to know
+
+
+@dataclasses.dataclass
+class Trial:
+    """One run of a study.
+
+    Args:
+        number: of its configuration, from 0; with several seeds, trials share it
+        values: what it was proposed to have, in the order of the space, `seed` included where the study repeats seeds
+        params: all of its hyperparameters
+        path: its directory, which may not exist yet
+    """
+
+    number: int
+    values: dict[str, Any]
+    params: utils.Params
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    def record(self) -> dict[str, Any]:
+        """Return its run.json; empty before it has begun, and where the file is no good."""
+        return read_record(self.path)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return its finished epochs."""
+        try:
+            return utils.read_lines(self.path / "history.jsonl")
+        except utils.InputError:  # spoilt from outside; the run itself will tell
+            return []
+
+    def status(self) -> str:
+        """Return `waiting` before it has begun or when it is to go on, else the status of its run.json."""
+        record = self.record()
+        status = str(record.get("status", "waiting"))
+        wants_more = self.params.num_epochs > record.get("params", {}).get("num_epochs", 0)
+        return "waiting" if status in ("finished", "pruned") and wants_more else status
+
+    def make(self) -> None:
+        """Make the directory with its params.json, all at once, or bring the params.json up to date."""
+        values = self.params.explicit_values()
+        if self.path.exists():
+            if not (self.path / "params.json").exists() or utils.read_json(self.path / "params.json") != values:
+                utils.save_dict_to_json(values, self.path / "params.json")
+            return
+        temporary = self.path.with_name(f".{self.name}{UNFINISHED}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        utils.save_dict_to_json(values, temporary / "params.json")
+        utils.save_dict_to_json({"number": self.number}, temporary / NUMBER_FILE)
+        temporary.rename(self.path)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return a run.json; empty where there is none, or none that can be read."""
+    try:
+        return utils.read_json(folder / "run.json")
+    except utils.InputError:
+        return {}
+
+
+def trial_name(values: Mapping[str, Any]) -> str:
+    """Return a directory name that tells the values, `learning_rate_0.001`, and that stays in its folder."""
+    texts = {
+        name: value if isinstance(value, str) else utils.to_json(value, indent=None) for name, value in values.items()
+    }
+    name = "__".join(f"{key}_{text}" for key, text in texts.items())
+    safe = re.sub(r"[^\w.+=-]", "_", name)
+    if safe == name and len(safe.encode()) <= LONGEST_NAME:
+        return safe
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]  # what is replaced or cut off still tells trials apart
+    return f"{safe.encode()[:LONGEST_NAME].decode(errors='ignore')}_{digest}"
+
+
+class Directories:
+    """What is in a study's folder: the runs that belong to its space, found by what they are, not by their names.
+
+    Args:
+        parent_dir: the study's folder
+        base: the hyperparameters that the trials have in common
+        space: what varies
+        seeds: that each configuration is run with; none for the base's own
+
+    Raises:
+        InputError: the folder cannot be read
+    """
+
+    def __init__(self, parent_dir: Path, base: utils.Params, space: Space, seeds: Sequence[int]) -> None:
+        self.parent_dir, self.base, self.space, self.seeds = parent_dir, base, space, seeds
+        self.others: list[str] = []  # runs in the folder that are not of this space
+        self._folders: dict[str, Path] = {}  # identity -> directory
+        self._numbers: dict[str, int] = {}  # configuration -> its number, -1 where none is written down
+        for folder in sorted(path for path in parent_dir.iterdir() if path.is_dir() and path.name[0] != "."):
+            if any((folder / name).exists() for name in ("run.json", "params.json")):
+                self._look_at(folder)
+
+    def _look_at(self, folder: Path) -> None:
+        try:
+            values = read_record(folder).get("params") or utils.read_json(folder / "params.json")
+            params = type(self.base).from_values(values, str(folder))
+            chosen = self.space.choices_in(params.model_dump(mode="json"))
+            identity = self._identity(params)
+            is_ours = chosen is not None and identity == self._identity(self._fetch(self._run_with(chosen, params.seed)))
+        except utils.InputError:  # a run of another task or of older code
+            is_ours = False
+        if not is_ours or identity in self._folders:
+            self.others.append(folder.name)
+            return
+        self._folders[identity] = folder
+        key = utils.to_json(chosen, indent=None)
+        self._numbers[key] = max(_read_number(folder), self._numbers.get(key, -1))
+
+    def _identity(self, params: utils.Params) -> str:
+        """Return a hash of the hyperparameters; a run that is to train for longer is still the same."""
+        return (params if "num_epochs" in self.space.names else params.model_copy(update={"num_epochs": 1})).hash()
+
+    def _run_with(self, chosen: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        return {**chosen, "seed": seed} if seed in self.seeds else dict(chosen)
+
+    def _fetch(self, values: Mapping[str, Any]) -> utils.Params:
+        return type(self.base).from_values({**self.base.explicit_values(), **values}, trial_name(values))
+
+    def configurations(self) -> dict[int, dict[str, Any]]:
+        """Return what was proposed already, by its number; the lowest free ones for those that have none."""
+        configurations: dict[int, dict[str, Any]] = {}
+        homeless = []
+        for key, number in sorted(self._numbers.items(), key=lambda item: item[1]):
+            if number < 0 or number in configurations:
+                homeless.append(key)
+            else:
+                configurations[number] = json.loads(key)
+        free = (number for number in itertools.count() if number not in configurations)
+        numbered = {next(free): json.loads(key) for key in homeless}
+        return dict(sorted((configurations | numbered).items()))
+
+    def trials(self, number: int, chosen: Mapping[str, Any]) -> list[Trial]:
+        """Return the runs of a configuration, one for each seed, in the directories where they are or will be.
+
+        Raises:
+            InputError: the values do not go together, or a directory of that name holds something else
+        """
+        trials = []
+        for seed in self.seeds or [None]:
+            values = dict(chosen) if seed is None else {**chosen, "seed": seed}
+            params = self._fetch(values)
+            folder = self._folders.get(self._identity(params))
+            if folder is None:
+                folder = self.parent_dir / trial_name(values)
+                self._check_free(folder, params)
+            trials.append(Trial(number, values, params, folder))
+        return trials
+
+    def add(self, trial: Trial) -> None:
+        """Take note of a trial that is about to get its directory."""
+        self._folders[self._identity(trial.params)] = trial.path
+
+    def has(self, chosen: Mapping[str, Any]) -> bool:
+        """Return whether there is a run of a configuration already."""
+        values = self._run_with(chosen, self.seeds[0]) if self.seeds else chosen
+        return self._identity(self._fetch(values)) in self._folders
+
+    def _check_free(self, folder: Path, params: utils.Params) -> None:
+        if not folder.exists() or (not (folder / "run.json").exists() and (folder / NUMBER_FILE).exists()):
+            return
+        before = read_record(folder).get("params")
+        if before is None and not (folder / "params.json").exists():
+            return
+        before = before or utils.read_json(folder / "params.json")
+        changed = "; ".join(params.differences(before)) or "something that cannot be read"
+        raise utils.InputError(
+            f"{folder}: has begun with another {changed}; remove the directory to run it anew, or take another "
+            "--parent_dir"
+        )
+
+
+def _read_number(folder: Path) -> int:
+    try:
+        number = utils.read_json(folder / NUMBER_FILE).get("number")
+    except utils.InputError:
+        return -1
+    return number if isinstance(number, int) else -1

@@ -1,0 +1,86 @@
+"""What a person sees of a study: one line for each trial at work, redrawn in place; plain lines where nobody looks."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from study.plan import Plan
+from study.trials import Trial
+
+
+class View:
+    """Writes to the terminal, or, where standard output is a file or a pipe, one plain line an event."""
+
+    def __init__(self) -> None:
+        self.is_terminal = sys.stdout.isatty()
+        self._num_drawn = 0
+        self._num_started = 0
+        self._shown_epochs: dict[str, int] = {}
+
+    def told(self, text: str) -> None:
+        """Say something that stays."""
+        self.clear()
+        print(text, flush=True)
+
+    def started(self, trial: Trial, num_trials: int) -> None:
+        """Say that a trial has begun, or goes on."""
+        self._num_started += 1
+        epoch = len(trial.history())
+        self.told(f"{trial.name}: " + (f"goes on after epoch {epoch}" if epoch else f"started (of {num_trials})"))
+
+    def ended(self, trial: Trial, status: str, reason: str, history: Mapping[int, float], maximize: bool) -> None:
+        """Say how a trial has ended."""
+        best = _best(history, maximize)
+        said = f", best {trial.params.monitor} {best:.4g} of {len(history)} epochs" if best is not None else ""
+        reason = reason or str(trial.record().get("reason") or "")
+        self.told(f"{trial.name}: {status}{said}{': ' + reason if reason and status != 'finished' else ''}")
+
+    def line(self, trial: Trial, history: Mapping[int, float], maximize: bool) -> str:
+        """Return the line of a trial at work: epoch, metric, best so far, time left."""
+        if not history:
+            return f"{trial.name}  epoch 1/{trial.params.num_epochs}"
+        last, best = max(history), _best(history, maximize)
+        seconds = [row["seconds"] for row in trial.history() if isinstance(row.get("seconds"), (int, float))]
+        left = (trial.params.num_epochs - last) * sum(seconds) / max(1, len(seconds))
+        told = f"best {best:.4g}" if best is not None else "no number yet"
+        epoch = f"epoch {min(last + 1, trial.params.num_epochs)}/{trial.params.num_epochs}"
+        return f"{trial.name}  {epoch}  {trial.params.monitor} {history[last]:.4g}  {told}  {duration(left)} left"
+
+    def show(self, lines: Sequence[str], plan: Plan) -> None:
+        """Draw the lines of the trials at work in place of those drawn before."""
+        if not self.is_terminal:
+            return
+        self.clear()
+        width = shutil.get_terminal_size().columns - 1
+        drawn = [*lines, summary(plan)]
+        print("\n".join(line[:width] for line in drawn), flush=True)
+        self._num_drawn = len(drawn)
+
+    def clear(self) -> None:
+        """Take the drawn lines away."""
+        if self._num_drawn:
+            print(f"\x1b[{self._num_drawn}A\x1b[J", end="", flush=True)
+            self._num_drawn = 0
+
+
+def summary(plan: Plan) -> str:
+    """Return how far a study is, in one line."""
+    counts = Counter(trial.status() for trial in plan.all_trials())
+    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()) if status != "waiting")
+    return f"{plan.num_trials} trials: {told or 'none begun'}"
+
+
+def _best(history: Mapping[int, float], maximize: bool) -> float | None:
+    values = [value for value in history.values() if math.isfinite(value)]
+    return (max if maximize else min)(values) if values else None
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,181 @@
+"""Trials as processes on this machine: so many at once, each with its share of threads, on its share of the GPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import utils
+from study.trials import Trial
+
+PROJECT = Path(__file__).resolve().parent.parent
+OUTPUT_FILE = "output.txt"  # what a trial printed; its log, and whatever came before or after that
+MEMORY_OF_A_TRIAL = 2**30  # bytes, about; only a guess at how many trials are useful
+START_SECONDS = 300.0  # for torch to load, on a slow disk
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """A trial whose process has ended.
+
+    Args:
+        trial: which
+        code: exit code, or minus the signal
+    """
+
+    trial: Trial
+    code: int
+
+
+class LocalWorkers:
+    """Runs trials on this machine.
+
+    Args:
+        num_workers: trials at once
+        task: which the server is to load
+        words: more for train.py's command line
+    """
+
+    def __init__(self, num_workers: int, task: str, words: Sequence[str]) -> None:
+        self.num_workers, self.task, self.words = num_workers, task, words
+        self.threads = max(1, num_cores() // num_workers)
+        self.gpus = list_gpus()
+        self._running: dict[int, Trial] = {}  # slot -> trial
+        self._start_server()
+
+    def _start_server(self) -> None:
+        ours, theirs = socket.socketpair()
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+            # a process of one thread can be forked safely; the trials set their own number
+            **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(self.threads)),
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "study.server", str(theirs.fileno()), self.task],
+            pass_fds=[theirs.fileno()],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C on the terminal reaches the study alone
+        )
+        theirs.close()
+        self._connection, self._unread, self._is_ready = ours, b"", False
+
+    @property
+    def running(self) -> list[Trial]:
+        """The trials at work."""
+        return list(self._running.values())
+
+    def has_room(self) -> bool:
+        """Return whether one more can start now."""
+        return len(self._running) < self.num_workers
+
+    def start(self, trial: Trial) -> None:
+        """Start a trial, whose directory is there."""
+        slot = next(slot for slot in range(self.num_workers) if slot not in self._running)
+        self._running[slot] = trial
+        environment = {"OMP_NUM_THREADS": str(self.threads)}
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        self._say(
+            {
+                "start": str(slot),
+                "words": ["--model_dir", str(trial.path), *self.words],
+                "environment": environment,
+                "threads": self.threads,
+                "output": str(trial.path / OUTPUT_FILE),
+            }
+        )
+
+    def stop(self, trial: Trial, number: int = signal.SIGTERM) -> None:
+        """Send a signal to a trial; SIGTERM lets it save first."""
+        for slot, running in self._running.items():
+            if running is trial:
+                self._say({"stop": str(slot), "signal": int(number)})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the server is gone: `poll` will find out
+            self._connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def poll(self, seconds: float) -> list[Ended]:
+        """Wait for up to so many seconds, and return the trials that have ended.
+
+        Raises:
+            Stop: the server does not start
+        """
+        readable, _, _ = select.select([self._connection], [], [], seconds)
+        if not readable:
+            return []
+        try:
+            received = self._connection.recv(65536)
+        except OSError:
+            received = b""
+        if not received:
+            return self._after_server_died()
+        *lines, self._unread = (self._unread + received).split(b"\n")
+        ended = []
+        for message in map(json.loads, lines):
+            self._is_ready = True
+            if "ended" in message:
+                ended.append(Ended(self._running.pop(int(message["ended"])), message["code"]))
+        return ended
+
+    def _after_server_died(self) -> list[Ended]:
+        """Begin with a new server; the system has told the trials of the old one to stop, and they save first."""
+        self._server.wait()
+        if not self._is_ready:
+            raise utils.Stop(f"the process that starts the trials has ended with exit code {self._server.returncode}")
+        ended = [Ended(trial, -signal.SIGTERM) for trial in self._running.values()]
+        self._running = {}
+        self._connection.close()
+        self._start_server()
+        return ended
+
+    def close(self) -> None:
+        """End the server; trials that still run save and stop."""
+        self._connection.close()
+        try:
+            self._server.wait(timeout=90)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def list_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; loads no CUDA for it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [each.strip() for each in visible.split(",") if each.strip() and each.strip() != "-1"]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip().isdigit()]
+
+
+def useful_workers(num_trials: int) -> int:
+    """Return how many trials at once make sense: one a GPU; without GPUs one a core, as far as memory goes."""
+    gpus = list_gpus()
+    most = len(gpus) if gpus else num_cores()
+    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        most = min(most, max(1, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MEMORY_OF_A_TRIAL))
+    return max(1, min(most, num_trials))
