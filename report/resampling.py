@@ -32,6 +32,10 @@ class Shares:
         quotient = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
         return self.finish(float(quotient.mean()))
 
+    def of(self, positions: Sequence[int]) -> Shares:
+        """Return those of some examples."""
+        return Shares(self.numerators[positions], self.denominators[positions], self.finish)
+
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
@@ -82,13 +86,17 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mcnemar(is_first_right: Sequence[bool], is_second_right: Sequence[bool]) -> float:
+def mcnemar(is_first_right: Sequence[float], is_second_right: Sequence[float]) -> float:
     """Return the p of McNemar's exact test: do the two err on different numbers of the same examples?
+
+    Args:
+        is_first_right: 1 or 0 for each example
+        is_second_right: the same
 
     Source: McNemar (1947); exact, as a two-sided sign test on the examples that one of them has right.
     """
     pairs = list(zip(is_first_right, is_second_right, strict=True))
-    only_first, only_second = pairs.count((True, False)), pairs.count((False, True))
+    only_first, only_second = pairs.count((1, 0)), pairs.count((0, 1))
     n = only_first + only_second
     logs = (
         math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)

@@ -95,7 +95,7 @@ def to_terminal(table: Table, width: int, order: Sequence[int]) -> tuple[str, li
         width: of the terminal
         order: positions of the columns, the most important first; that is always shown
     """
-    columns = _aligned([[_shortened(text_of(cell)) for cell in row] for row in [table.head, *table.rows]], table)
+    columns = _aligned([[shortened(text_of(cell)) for cell in row] for row in [table.head, *table.rows]], table)
     shown: set[int] = set()
     left = width - 1
     for i in order:
@@ -106,7 +106,7 @@ def to_terminal(table: Table, width: int, order: Sequence[int]) -> tuple[str, li
     return _in_pipes(columns, table, sorted(shown)), [name for i, name in enumerate(table.head) if i not in shown]
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     """Return a text that is not too long, its middle left out."""
     if len(text) <= LONGEST_ON_TERMINAL:
         return text
