@@ -23,7 +23,7 @@ MOST_RUNS = 200  # the best ones; reading the predictions of thousands takes min
 MOST_CLASSES = 40  # a larger confusion matrix is a list of what was most often taken for what
 MOST_CONFUSIONS, MOST_MISTAKES, MOST_POINTS = 20, 24, 1000
 MOST_IMAGE_BYTES = 4 * 2**20  # of all runs together; they share the examples that are hard
-LONGEST_TEXT, MOST_CELLS = 2000, 60
+LONGEST_TEXT, MOST_CELLS = 2000, 30
 
 
 def read_details(runs: Sequence[Run], problems: list[str]) -> dict[str, Any]:

@@ -93,10 +93,11 @@ function curveWords(shownRuns, metric) {
   return `Learning curves, ${metric} by epoch. ${told.join("; ") || "Nothing is drawn"}.`;
 }
 
-function curveLayout(metric, isLogarithmic) {
+function curveLayout(shownRuns, metric, isLogarithmic) {
+  const last = Math.max(0, ...shownRuns.map((run) => (study.curves[run.index] ? study.curves[run.index].epochs.at(-1) : 0)));
   return {
     height: 340, yaxis: { title: { text: plain(metric) }, type: isLogarithmic ? "log" : "linear" },
-    xaxis: { title: { text: "epoch" }, tickformat: "d" },
+    xaxis: { title: { text: "epoch" }, tickformat: "d", ...(last <= 12 ? { dtick: 1 } : { nticks: 10 }) },
   };
 }
 
@@ -107,7 +108,7 @@ function drawCurves() {
   const missing = chosen.filter((run) => !study.curves[run.index] || !study.curves[run.index].series[metric]);
   byId("curve-note").textContent = missing.length
     ? `${missing.length} of the chosen runs ${missing.length > 1 ? "have" : "has"} no history of ${metric}.` : "";
-  draw("curve-chart", traces, curveLayout(metric, byId("curve-log").checked), curveWords(chosen, metric));
+  draw("curve-chart", traces, curveLayout(chosen, metric, byId("curve-log").checked), curveWords(chosen, metric));
 }
 
 // Importance
@@ -236,7 +237,7 @@ function keepSelected(event) {
   });
   if (!conditions.length) return drawParallel();
   const before = byId("filter").value.trim();
-  const isCondition = before && !readFilter(before).wrong && /[<>=]/.test(before);
+  const isCondition = before && !readFilter(before).wrong && (/[<>=!]/.test(before) || WORD_OPERATORS.test(before));
   byId("filter").value = [...(isCondition ? [/\bor\b/.test(before) ? `(${before})` : before] : []), ...conditions].join(" and ");
   return filterChanged();
 }

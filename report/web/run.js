@@ -101,8 +101,9 @@ function predictionsSection(run) {
       make("h3", {}, "Farthest off"), note, list];
   }
   const share = `${mistakes} of ${examples} examples are wrong.`;
-  const sections = [make("h3", {}, "Confusion matrix, test"), confusionSection(detail)];
-  if (detail.per_class.length) sections.push(make("h3", {}, "Each class"), perClassTable(detail.per_class));
+  const sections = [make("div", { class: "two" },
+    make("div", {}, make("h3", {}, "Confusion matrix, test"), confusionSection(detail)),
+    detail.per_class.length ? make("div", {}, make("h3", {}, "Each class"), perClassTable(detail.per_class)) : null)];
   sections.push(make("h3", {}, "Worst mistakes"));
   sections.push(make("p", { class: "told" }, mistakes ? `${share} ${worst.length < mistakes ? `The ${worst.length} of the largest loss:` : ""}` : `None: all ${examples} examples are right.`));
   if (note && worst.length) sections.push(note);
@@ -140,7 +141,7 @@ function drawRun(run) {
     make("section", {}, make("h3", {}, "Hyperparameters"), pairsOf(entries, differing)),
   );
   if (monitor && seriesNames([run]).includes(monitor.name)) select.value = monitor.name;
-  const drawOne = () => draw("run-chart", curveTraces([run], select.value, true), { ...curveLayout(select.value, false), height: 280 }, curveWords([run], select.value));
+  const drawOne = () => draw("run-chart", curveTraces([run], select.value, true), { ...curveLayout([run], select.value, false), height: 280 }, curveWords([run], select.value));
   select.addEventListener("change", drawOne);
   if (select.value) drawOne();
   else byId("run-chart").replaceWith(make("p", { class: "told" }, "It has no history."));
@@ -264,8 +265,11 @@ function start() {
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") byId("columns").open = false; });
   document.addEventListener("click", (event) => { if (!byId("columns").contains(event.target)) byId("columns").open = false; });
   addEventListener("hashchange", () => route(false));
-  route(true);
-  if (!byId("overview").hidden) drawCharts(allCharts());
+  // the table is there already while the browser still reads Plotly, which comes last
+  document.addEventListener("DOMContentLoaded", () => {
+    route(true);
+    if (!byId("overview").hidden) drawCharts(allCharts());
+  });
 }
 
 function allCharts() {

@@ -81,8 +81,8 @@ function format(value, column) {
 }
 
 /** Return text with places where a long name may go on in the next line. */
-function breakable(text) {
-  return text.split(/(?<=__|\/)/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
+function breakable(text, after = /(?<=__|\/)/) {
+  return text.split(after).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
 }
 
 /** Return text that Plotly shows as it is: it would take tags for formatting. */

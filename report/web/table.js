@@ -46,7 +46,7 @@ function headCell(column) {
   const isRun = column === "run";
   const isSorted = order.column === column || (order.column === null && column === monitor);
   const down = order.column === null ? Boolean(monitor && monitor.higher) : order.down;
-  const button = make("button", { type: "button" }, isRun ? "run" : column.name);
+  const button = make("button", { type: "button" }, ...breakable(isRun ? "run" : column.name, /(?<=[_. ])/));
   button.addEventListener("click", () => {
     sortBy(column);
     byId("table").querySelector(`[data-column="${isRun ? "run" : column.index}"] button`).focus();
