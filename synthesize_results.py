@@ -1,145 +1,143 @@
 """Gather every run below a folder into one table.
 
     python synthesize_results.py --parent_dir experiments
-    python synthesize_results.py --parent_dir experiments/learning_rate --sort loss
+    python synthesize_results.py --parent_dir experiments --filter "learning_rate < 0.01 and accuracy > 0.9" --top 5
+    python synthesize_results.py --parent_dir experiments --columns learning_rate,accuracy --sort loss
+    python synthesize_results.py --parent_dir experiments --compare NAME NAME
+    python synthesize_results.py --parent_dir experiments --watch
 
-Prints the table and writes it as `results.md` and `results.csv` into --parent_dir. Columns: the hyperparameters in
-which the runs differ, the metrics of the best weights on val, and on test where `evaluate.py` has been run.
+Prints the table and writes it as `results.md`, `results.csv` and `results.tex` into --parent_dir, with --html as the
+page `results.html`, too. Columns: the hyperparameters in which the runs differ, status, epochs, time, the metrics of
+the best weights on val, and on test where `evaluate.py` has been run. Runs that differ only in their seed are one row,
+mean ± standard deviation (number).
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import dataclasses
-import io
-import os
+import math
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tabulate import tabulate
-
-import utils
-
-VAL_FILE, TEST_FILE, PARAMS_FILE, RUN_FILE = (
-    "metrics_val_best_weights.json", "metrics_test_best.json", "params.json", "run.json",
-)  # fmt: skip
-
-
-@dataclasses.dataclass
-class Run:
-    """What is known of one run directory.
-
-    Args:
-        name: its path below the parent folder
-        params: the hyperparameters it was run with, or, before that, those in its file
-        metrics: `accuracy` (val) and `test accuracy`: name -> value
-        status: of run.json; `unknown` for runs of other code
-        epochs: how many it has done, where known
-        lower_is_better: its metrics that are errors
-    """
-
-    name: str
-    params: dict[str, Any]
-    metrics: dict[str, float]
-    status: str
-    epochs: int | None
-    lower_is_better: list[str]
+from record.errors import InputError
+from record.files import write_atomically
+from record.script import run_script  # not from utils, which takes a tenth of a second to import, for pydantic
+from report.columns import Column, all_columns, find_column, sort_column
+from report.export import to_csv, to_latex
+from report.filter import parse_filter
+from report.runs import Run, read_runs
+from report.seeds import group_by_seed
+from report.table import Table, default_columns, make_table, sort_groups
+from report.text import text_of, to_markdown, to_terminal
 
 
-def find_runs(parent_dir: Path) -> tuple[list[Run], list[str]]:
-    """Return every run below a folder, sorted by name, and a line for each file that could not be read.
+def select_runs(runs: Sequence[Run], text: str, columns: dict[str, Column]) -> list[Run]:
+    """Return the runs that --filter lets through, and say which it could not judge.
 
     Raises:
-        InputError: there is no such folder
+        InputError: the filter is none, or lets no run through
     """
-    if not parent_dir.is_dir():
-        raise utils.InputError(f"{parent_dir}: there is no such directory; --parent_dir says where the runs are")
-    runs: list[Run] = []
-    problems: list[str] = []
-    for folder, subfolders, files in os.walk(parent_dir):
-        subfolders.sort()
-        if VAL_FILE in files or RUN_FILE in files:
-            runs.append(_read_run(Path(folder), parent_dir, files, problems))
-    return runs, problems
+    is_wanted = parse_filter(text, columns)
+    verdicts = [is_wanted(run) for run in runs]
+    unknown = [run.name for run, verdict in zip(runs, verdicts, strict=True) if verdict is None]
+    if unknown:
+        told = ", ".join(map(text_of, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
+        print(f"--filter: {len(unknown)} of {len(runs)} runs lack a value that it asks for ({told})", file=sys.stderr)
+    chosen = [run for run, verdict in zip(runs, verdicts, strict=True) if verdict]
+    if not chosen:
+        raise InputError(f"--filter {text!r}: none of {len(runs)} runs is so")
+    return chosen
 
 
-def _read_run(folder: Path, parent_dir: Path, files: Sequence[str], problems: list[str]) -> Run:
-    def read(name: str) -> dict[str, Any]:
-        try:
-            return utils.read_json(folder / name) if name in files else {}
-        except utils.InputError as error:
-            problems.append(str(error))
-            return {}
+def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[Table, list[int], list[Run]]:
+    """Return the table that was asked for, the positions of its columns by importance, and the runs in it.
 
-    record = read(RUN_FILE)
-    params = record.get("params") or read(PARAMS_FILE)
-    metrics = {name: value for name, value in read(VAL_FILE).items() if _is_number(value)}
-    metrics |= {f"test {name}": value for name, value in read(TEST_FILE).items() if _is_number(value)}
-    name = folder.relative_to(parent_dir).as_posix()
-    return Run(
-        name if name != "." else folder.name,
-        params,
-        metrics,
-        record.get("status", "unknown"),
-        record.get("epochs"),
-        record.get("lower_is_better", []),
+    Raises:
+        InputError: a name in --sort, --columns or --filter is none
+    """
+    by_name = all_columns(runs)
+    sort_by = sort_column(runs, args.sort)
+    if args.filter:
+        runs = select_runs(runs, args.filter, by_name)
+    groups = sort_groups([[run] for run in runs] if args.each else group_by_seed(runs), sort_by)[: args.top]
+    shown = [run for group in groups for run in group]
+    if args.columns:
+        names = [name.strip() for name in args.columns.split(",") if name.strip()]
+        columns = [find_column(name, by_name, "--columns") for name in dict.fromkeys(["run", *names])]
+        return make_table(groups, columns), list(range(len(columns))), shown
+    columns = default_columns(shown, by_name)
+    order = sorted(range(len(columns)), key=lambda i: _importance(columns[i], sort_by))
+    return make_table(groups, columns), order, shown
+
+
+def _importance(column: Column, sort_by: Column) -> int:
+    """Return the lower, the sooner a column has room on a terminal."""
+    if column == sort_by:
+        return 1
+    if column.kind == "test" and column.key == sort_by.key:
+        return 3
+    return {"run": 0, "param": 2, "status": 4, "val": 5, "test": 6, "epochs": 7, "time": 8}[column.kind]
+
+
+def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
+    """Print the table that was asked for, write its files, and return a line for each file that could not be read."""
+    table, order, shown = make_selected_table(runs, args)
+    markdown = to_markdown(table)
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        text, left_out = to_terminal(table, width, order)
+        print(text, end="")
+        if left_out:
+            print(f"No room for {', '.join(left_out)}: --columns chooses, results.md and results.csv have them all")
+    else:
+        print(markdown, end="")
+    folder = Path(args.parent_dir)
+    for name, content in (("results.md", markdown), ("results.csv", to_csv(table)), ("results.tex", to_latex(table))):
+        write_atomically(folder / name, content.encode("utf-8", "backslashreplace"))
+    if not args.html:
+        return []
+    from report.page import write_page
+
+    return write_page(shown, folder / "results.html", folder)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+    parser.add_argument("--parent_dir", default="experiments", help="directory with runs in it, at any depth")
+    parser.add_argument("--sort", default=None, metavar="NAME", help="column to sort by, a hyperparameter for one")
+    parser.add_argument("--columns", default=None, metavar="NAME,NAME", help="what to show, in place of what differs")
+    parser.add_argument(
+        "--filter", default=None, metavar="TEXT", help="which runs: accuracy > 0.9 and optimizer == 'sgd'"
+    )
+    parser.add_argument("--top", default=None, type=_positive, metavar="N", help="show the first N only")
+    parser.add_argument("--each", action="store_true", help="a row for each run, also where only the seed differs")
+    parser.add_argument("--html", action="store_true", help="write the page results.html, too")
+    parser.add_argument("--compare", nargs=2, metavar="RUN", help="two runs, side by side, in place of the table")
+    parser.add_argument(
+        "--watch", nargs="?", const=5.0, type=_seconds, metavar="SECONDS", help="show the table again as runs change it"
+    )
+    return parser
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
+    return int(text)
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
-    """Return the hyperparameters, in alphabetical order, that are not the same in all runs."""
-    names = sorted({name for run in runs for name in run.params})
-    return [name for name in names if len({utils.to_json(run.params.get(name), indent=None) for run in runs}) > 1]
-
-
-def sort_runs(runs: Sequence[Run], by: str | None) -> list[Run]:
-    """Return the runs, the best first; those without the value last.
-
-    Args:
-        runs: any
-        by: a metric or a hyperparameter; None for the metric that the runs monitored
-
-    Raises:
-        InputError: no run has such a value
-    """
-    key = by or next((run.params["monitor"] for run in runs if "monitor" in run.params), "accuracy")
-    known = sorted({name for run in runs for name in (*run.metrics, *run.params)})
-    if by and by not in known:
-        raise utils.InputError(f"--sort {by}: no run has it; choose one of {', '.join(known)}")
-    is_metric = any(key in run.metrics for run in runs)
-    errors = {"loss", *(name for run in runs for name in run.lower_is_better)}
-    sign = -1 if is_metric and key.removeprefix("test ") not in errors else 1
-
-    def order(run: Run) -> tuple[bool, float, str, str]:
-        value: Any = run.metrics.get(key, run.params.get(key))
-        return (value is None, sign * float(value) if _is_number(value) else 0.0, str(value), run.name)
-
-    return sorted(runs, key=order)
-
-
-def metrics_to_table(runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
-    """Return the head and the rows of the table; the columns are the union over all runs."""
-    params, metrics = differing(runs), list(dict.fromkeys(name for run in runs for name in run.metrics))
-    metrics.sort(key=lambda name: name.startswith("test "))  # val before test, else as they come
-    head = ["run", *params, "status", "epochs", *metrics]
-    rows = [
-        [
-            run.name,
-            *(run.params.get(name) for name in params),
-            run.status,
-            run.epochs,
-            *(run.metrics.get(name) for name in metrics),
-        ]
-        for run in runs
-    ]
-    return head, rows
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 86_400:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, found {text!r}")
+    return value
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -148,34 +146,27 @@ def main(argv: list[str] | None = None) -> None:
     Raises:
         Stop: for a reason that is told in its message
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--parent_dir", default="experiments", help="directory with runs in it, at any depth")
-    parser.add_argument("--sort", default=None, metavar="NAME", help="metric or hyperparameter to sort by")
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     parent_dir = Path(args.parent_dir)
-    runs, problems = find_runs(parent_dir)
+    if args.watch:
+        from report.watch import watch
+
+        watch(parent_dir, args.watch, lambda runs: show(runs, args))
+        return
+    runs, problems = read_runs(parent_dir)
+    if args.compare:
+        from report.compare import compare
+
+        problems += compare(runs, *args.compare)
+    elif runs:
+        problems += show(runs, args)
     for line in problems:
-        print(f"skipped: {line}", file=sys.stderr)
+        print(f"skipped: {text_of(line)}", file=sys.stderr)
     if not runs:
-        raise utils.InputError(f"{parent_dir}: no runs in it yet; train.py --model_dir {parent_dir}/NAME makes one")
-    head, rows = metrics_to_table(sort_runs(runs, args.sort))
-    print(tabulate(rows, head, tablefmt="pipe", floatfmt=".4g", missingval="-"))
-    markdown = tabulate(
-        [[_in_markdown(cell) for cell in row] for row in rows], head, tablefmt="pipe", floatfmt=".4g", missingval="-"
-    )
-    utils.write_atomically(parent_dir / "results.md", (markdown + "\n").encode("utf-8"))
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    utils.write_atomically(parent_dir / "results.csv", text.getvalue().encode("utf-8"))
+        raise InputError(f"{parent_dir}: no runs in it yet; train.py --model_dir {parent_dir}/NAME makes one")
     if problems:
         sys.exit(1)
 
 
-def _in_markdown(cell: Any) -> Any:
-    return cell.replace("|", "\\|").replace("\n", " ") if isinstance(cell, str) else cell
-
-
 if __name__ == "__main__":
-    utils.run_script(main)
+    run_script(main)

@@ -190,6 +190,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--restart", action="store_true", help="begin anew, and remove what the last run wrote")
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
+    parser.add_argument("--tensorboard", action="store_true", help="as tensorboard=true: events for TensorBoard, too")
     parser.add_argument("--task", default=DEFAULT_TASK, help="for --describe_params; a run's task is in its params")
     parser.add_argument("--describe_params", action="store_true", help="print a task's hyperparameters and stop")
     parser.add_argument("--selftest_resume", action="store_true", help="does a run of yours survive kills, to the bit?")
@@ -209,7 +210,8 @@ def main(argv: list[str] | None = None) -> None:
 
         print(tabulate(utils.describe(fetch_params_class(args.task)), headers="keys", disable_numparse=True))
         return
-    params = fetch_params(Path(args.model_dir), utils.with_data_dir(args.overrides, args.data_dir))
+    overrides = [*args.overrides, *(["tensorboard=true"] if args.tensorboard else [])]
+    params = fetch_params(Path(args.model_dir), utils.with_data_dir(overrides, args.data_dir))
     if args.selftest_resume:
         from training.selftest import selftest
 

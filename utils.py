@@ -12,10 +12,8 @@ Nothing here imports torch at import: a mistake in a params file is told in a mo
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from record.checkpoint import (
@@ -43,6 +41,7 @@ from record.params import (
     with_data_dir,
 )
 from record.run import RunDirectory, fingerprint
+from record.script import run_script
 
 __all__ = [
     "MACHINE",
@@ -129,44 +128,3 @@ def _stop_logging(record: logging.LogRecord) -> None:
 def format_metrics(metrics: Mapping[str, float]) -> str:
     """Return metrics as the seed's log shows them: `accuracy: 0.906 ; loss: 0.519`."""
     return " ; ".join(f"{name}: {value:05.3f}" for name, value in metrics.items())
-
-
-def run_script(main: Callable[[], None]) -> None:
-    """Run a script's `main` and exit: 0 done, 2 a mistake, 3 diverged, 4 in use, 130 / 143 interrupted, 1 any other.
-
-    What the user can mend, a full disk too, is said in plain lines; only a bug shows a traceback.
-    """
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr does: for names of files
-
-    def stop_here(number: int, _: object) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)  # a second one quits at once
-        raise InterruptedRun(f"interrupted by {signal.Signals(number).name}; the same command continues", number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop_here)
-    try:
-        main()
-    except BrokenPipeError:  # the reader of our output, `head` for one, has seen enough
-        sys.stderr.close()
-        sys.exit(0)
-    except (Exception, InterruptedRun) as error:
-        stop = error if isinstance(error, InterruptedRun) else explain(error)
-        if stop is None:
-            raise
-        if logging.getLogger().handlers:
-            logging.error(f"error: {stop}")  # into the log as well
-        else:
-            print(f"error: {stop}", file=sys.stderr)
-        sys.exit(stop.exit_code)
-    finally:
-        _end_workers()
-
-
-def _end_workers() -> None:
-    """End the data loading processes that an error has left behind; Python would wait for them at exit."""
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report their end as an error
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()

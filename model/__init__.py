@@ -25,6 +25,12 @@
         fetch_dataset(split, data_dir, params)   a map-style Dataset of (inputs, labels) for 'train', 'val' or 'test'
         collate_fn           (optional)     as in torch.utils.data.DataLoader
 
+    model/<task>/show.py     (optional)
+        fetch_inputs(ids, split, data_dir, params)   what the examples of these ids look like, for a page of results:
+                                            id -> {"image": a PIL image}, {"tokens": [...]} or {"row": {name: cell}}.
+                                            Imports no torch.
+        READS                               the names of the hyperparameters that it looks at
+
 A dataset may have, besides `__len__` and `__getitem__`:
 
         __getitems__(indices)               the whole batch at once, where that is faster: a tuple is taken for the

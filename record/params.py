@@ -71,6 +71,7 @@ class Params(BaseModel):
     detect_anomaly: bool = Field(
         False, description="slow: say which operation made the first NaN gradient", json_schema_extra=MACHINE
     )
+    tensorboard: bool = Field(False, description="write the history for TensorBoard as well", json_schema_extra=MACHINE)
     save_summary_steps: int = Field(100, ge=1, description="steps between log lines", json_schema_extra=MACHINE)
 
     _facts: dict[str, Any] = PrivateAttr(default_factory=dict)

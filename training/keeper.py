@@ -9,6 +9,7 @@ from typing import Any
 
 import runtime
 import utils
+from training.events import Events
 from training.state import Training
 
 # Saving may take one part in so many of the time, and need not begin at once: where epochs last less than a second,
@@ -28,6 +29,7 @@ class Keeper:
 
     def __init__(self, run: utils.RunDirectory, training: Training, signals: runtime.Signals) -> None:
         self.run, self.training, self.signals = run, training, signals
+        self._events = Events(run, training.params) if training.params.tensorboard else None
         self._rows: list[dict[str, Any]] = []  # of epochs that are not on the disk yet
         self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # the same: state and val metrics
         self._is_saved = True
@@ -112,14 +114,19 @@ class Keeper:
         training.check_finite()
         if self._rows:
             run.append_history(self._rows)
+            if self._events is not None:
+                self._events.write(self._rows)
             utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
         if self._best is not None:
             utils.save_dict_to_json(self._best[1], run.path / "metrics_val_best_weights.json")
             utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
-        run.update_record(epochs=training.epoch, best_epoch=training.best_epoch, best=training.best)
+        seconds = sum(row.get("seconds", 0.0) for row in run.history())
+        run.update_record(epochs=training.epoch, best_epoch=training.best_epoch, best=training.best, seconds=seconds)
         utils.save_last(training.state_dict(), run.path)
 
     def close(self) -> None:
         """Save what is not saved yet; the run is done."""
         if not self._is_saved:
             self.save()
+        if self._events is not None:
+            self._events.close()

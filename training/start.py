@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import utils
+from training.events import check_installed
 from training.state import has_stopped_early
 
 LAST, PREVIOUS, DAMAGED = "last.pth.tar", "last.previous.pth.tar", "last.damaged.pth.tar"
@@ -47,8 +48,11 @@ def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str 
         restart: whether to remove what an earlier run left
 
     Raises:
-        InputError: the directory holds a run with other hyperparameters, one of other code, or damaged checkpoints
+        InputError: the directory holds a run with other hyperparameters, one of other code, or damaged checkpoints; or
+            the params ask for TensorBoard, and there is none
     """
+    if params.tensorboard:
+        check_installed()
     begin = _restored(run.path, restore_file) if restore_file else Start()  # read before --restart removes it
     if restart:
         run.clear()

@@ -1,0 +1,6 @@
+"""What stands behind synthesize_results.py: run directories read, as a table, as a comparison and as a page.
+
+runs.py (Run, read_runs) reads what a table needs of each directory, details.py (read_history, ...) what only the page
+and a comparison need; columns.py (hyperparameters_that_differ, sort_runs) says what is shown and in which order;
+seeds.py (group_by_seed) makes one row of the runs that differ only in their seed.
+"""

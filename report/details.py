@@ -1,0 +1,78 @@
+"""What only the page and a comparison of two runs need: history, predictions and the classes of a run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from report.runs import Run
+
+MAX_BYTES = 2**30  # far above a history, or the predictions for ten million examples
+
+
+def read_history(run: Run, problems: list[str]) -> list[dict[str, Any]]:
+    """Return one dict for each finished epoch: `epoch`, `train`, `val`, ...; a line that is torn ends it.
+
+    Args:
+        run: the run
+        problems: gets a line for a file that could not be read
+    """
+    path = run.path / "history.jsonl"
+    rows: list[dict[str, Any]] = []
+    try:
+        _refuse_huge(path)
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                row = json.loads(line) if line.strip() else None
+                if isinstance(row, dict) and isinstance(row.get("epoch"), int):
+                    rows.append(row)
+                elif line.strip():
+                    raise ValueError(f"line {number} is no epoch")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        problems.append(f"{path}: cannot be read ({error.strerror or error})")
+    except (ValueError, RecursionError) as error:
+        problems.append(f"{path}: not a history ({error}); its first {len(rows)} epochs are shown")
+    return rows
+
+
+def read_predictions(run: Run, problems: list[str]) -> list[dict[str, str]]:
+    """Return one dict for each example of test: `id`, `label`, `prediction`, `loss`, ..., all as text."""
+    return _read_csv(run.path / "predictions_test_best.csv", "id", problems)
+
+
+def read_per_class(run: Run, problems: list[str]) -> list[dict[str, str]]:
+    """Return one dict for each class of test: `class`, `examples`, `precision`, ..., all as text."""
+    return _read_csv(run.path / "per_class_test_best.csv", "class", problems)
+
+
+def _read_csv(path: Path, key: str, problems: list[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV file that evaluate.py wrote; none if there is no such file."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a sentence may be longer than the 128 KiB of the default
+    try:
+        _refuse_huge(path)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            if key not in (reader.fieldnames or ()):
+                raise ValueError(f"it has no column {key!r}")
+            rows = list(reader)
+            if any(None in row for row in rows):
+                raise ValueError("a row is longer than the first")
+            return rows
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        problems.append(f"{path}: cannot be read ({error.strerror or error})")
+    except (ValueError, csv.Error) as error:
+        problems.append(f"{path}: not a CSV file of evaluate.py ({error})")
+    return []
+
+
+def _refuse_huge(path: Path) -> None:
+    size = path.stat().st_size
+    if size > MAX_BYTES or not path.is_file():
+        raise OSError(f"{size:,} bytes; expected a file below {MAX_BYTES:,}")

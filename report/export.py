@@ -1,0 +1,105 @@
+"""A table for other programs: CSV for spreadsheets, LaTeX for a paper."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import types
+from collections.abc import Sequence
+from typing import Any
+
+from report.table import Mean, Table, is_numeric
+from report.text import text_of
+
+FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\char34{}",
+    "[": "{[}", "*": "{*}",  # after the end of a row, these would belong to it
+}  # fmt: skip
+
+
+def to_csv(table: Table) -> str:
+    """Return the table for programs: numbers in full, durations in seconds; `X`, `X std` and `X n` for a mean.
+
+    A text that a spreadsheet would take for a formula, `=1+1`, has a `'` before it.
+    """
+    means = [any(type(row[i]) is Mean for row in table.rows) for i in range(len(table.head))]
+    names = zip(table.head, means, strict=True)
+    lines: list[str] = []
+    # lines end in \r\n until they are joined, so that the writer quotes names with \r in them as well
+    writer = csv.writer(types.SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    writer.writerow(
+        [_for_csv(each) for name, mean in names for each in ([name, f"{name} std", f"{name} n"] if mean else [name])]
+    )
+    is_plain = not any(means)
+    for row in table.rows:
+        cells = (
+            row if is_plain else [each for cell, mean in zip(row, means, strict=True) for each in _parts(cell, mean)]
+        )
+        writer.writerow([_for_csv(cell) if type(cell) not in (float, int) else cell for cell in cells])
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+def _parts(cell: Any, is_mean: bool) -> Sequence[Any]:
+    if not is_mean:
+        return [cell]
+    return cell if isinstance(cell, Mean) else [cell, None, None if cell is None else 1]
+
+
+def _for_csv(cell: Any) -> Any:
+    if isinstance(cell, str):
+        return f"'{cell}" if FORMULA.match(cell.lstrip(" ")) and not _is_number_text(cell) else cell
+    if cell is None or isinstance(cell, float):
+        return None if cell is None else float(cell)
+    return cell if type(cell) is int else json.dumps(cell, ensure_ascii=False, default=str)
+
+
+def _is_number_text(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def to_latex(table: Table) -> str:
+    r"""Return the table as a `tabular` for a paper with `\usepackage{booktabs}`."""
+    alignment = "".join("r" if is_numeric(table, i) else "l" for i in range(len(table.head)))
+    rows = [" & ".join(map(_for_latex, row)) + r" \\" for row in [table.head, *table.rows]]
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs}",
+            rf"\begin{{tabular}}{{{alignment}}}",
+            r"\toprule",
+            rows[0],
+            r"\midrule",
+            *rows[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _for_latex(cell: Any) -> str:
+    if type(cell) is Mean:
+        return rf"{_number(cell.mean, '.4g')} $\pm$ {_number(cell.std, '.2g')} ({cell.n})"
+    if type(cell) in (int, float):
+        return _number(cell, ".4g" if type(cell) is float else "d")
+    return re.sub("-(?=-)", "-{}", "".join(map(_char_in_latex, text_of(cell))))
+
+
+def _number(value: float, form: str) -> str:
+    text, e, exponent = f"{value:{form}}".partition("e")
+    text = text.replace("inf", r"\infty") + (rf" \times 10^{{{int(exponent)}}}" if e else "")
+    return f"${text}$" if e or text[0] in "-\\" else text
+
+
+def _char_in_latex(char: str) -> str:
+    """Return a character so that every LaTeX sets it, or, where an 8-bit one has no glyph for it, its number."""
+    if char.isascii() or "À" <= char <= "ÿ":
+        return LATEX.get(char, char)
+    return rf"\ifdefined\Umathcode {char}\else U+{ord(char):04X}\fi{{}}"

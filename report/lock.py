@@ -1,0 +1,43 @@
+"""Whether a process works in a run directory, without being in its way."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+def is_held(model_dir: Path) -> bool:
+    """Return whether a process holds the lock of a run directory, as `RunDirectory` takes it.
+
+    Where that cannot be known (the lock was taken on another machine of a shared disk, or on Windows), it is held. To
+    ask is to take a shared lock for a moment, which succeeds only where nobody works; it is for runs that say they are
+    `running`, and once they are found not to be, they are not asked again.
+    """
+    try:
+        holder = json.loads((model_dir / ".lock.json").read_bytes())
+    except FileNotFoundError:
+        return False  # it is there as long as the directory is in use
+    except (OSError, ValueError):
+        return True
+    if fcntl is None or not isinstance(holder, dict) or holder.get("host") != socket.gethostname():
+        return True
+    try:
+        descriptor = os.open(model_dir / ".lock", os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)  # which gives the lock back as well
+    return False

@@ -1,0 +1,107 @@
+"""The table: rows of cells for the runs, or for the groups of runs that differ only in their seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os.path
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from report.columns import Column, hyperparameters_that_differ, is_better_high, rank
+from report.runs import Run, is_number
+from report.seeds import mean_and_std
+
+
+class Mean(NamedTuple):
+    """A cell for several runs: mean, sample standard deviation, and of how many."""
+
+    mean: float
+    std: float
+    n: int
+
+
+class Seconds(float):
+    """A cell that is a duration."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Names and cells.
+
+    Args:
+        head: the names of the columns
+        rows: as long as the head; cells are None, text, numbers, lists, `Mean` or `Seconds`
+    """
+
+    head: list[str]
+    rows: list[list[Any]]
+
+
+NUMERIC = (float, int, Mean, Seconds, type(None))
+
+
+def is_numeric(table: Table, i: int) -> bool:
+    """Return whether a column holds nothing but numbers."""
+    return all(type(row[i]) in NUMERIC for row in table.rows)
+
+
+def default_columns(runs: Sequence[Run], columns: Mapping[str, Column]) -> list[Column]:
+    """Return what is shown where nobody says: the hyperparameters that differ, status, epochs, time, all metrics."""
+    differ = set(hyperparameters_that_differ(runs))
+    chosen = [column for column in columns.values() if column.kind != "param" or column.key in differ]
+    if all(run.seconds is None for run in runs):
+        chosen = [column for column in chosen if column.kind != "time"]
+    return chosen
+
+
+def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Table:
+    """Return a row for each group of runs."""
+    return Table([column.name for column in columns], [[cell(group, column) for column in columns] for group in groups])
+
+
+def cell(group: Sequence[Run], column: Column) -> Any:
+    """Return what stands in a column for a group of runs, which most often is one run."""
+    if len(group) == 1:
+        value = column.value(group[0])
+        return Seconds(value) if column.kind == "time" and value is not None else value
+    values = [value for value in map(column.value, group) if value is not None]
+    if column.kind == "run":
+        return group_name(values)
+    if not values:
+        return None
+    if column.kind in ("val", "test"):
+        return Mean(*mean_and_std(values), len(values))
+    if column.kind == "time":
+        return Seconds(mean_and_std(values)[0])
+    if column.kind == "status":
+        return ", ".join(f"{status} ({n})" if n < len(group) else status for status, n in Counter(values).items())
+    if column.kind == "epochs":
+        return min(values) if min(values) == max(values) else f"{min(values)} to {max(values)}"
+    texts = list(dict.fromkeys(str(value) for value in values))
+    if len(texts) == 1:
+        return values[0]
+    return ", ".join(texts) if len(texts) <= 5 else f"{texts[0]}, {texts[1]}, ... ({len(texts)})"
+
+
+def group_name(names: Sequence[str]) -> str:
+    """Return one name for several runs: `seed_*` for seed_1, seed_2 and seed_3."""
+    start = os.path.commonprefix(list(names)).rstrip("0123456789")
+    end = os.path.commonprefix([name[: len(start) - 1 : -1] if start else name[::-1] for name in names])[::-1]
+    end = end.lstrip("0123456789")
+    return f"{start}*{end}" if start or end else f"{names[0]} and {len(names) - 1} more"
+
+
+def sort_groups(groups: Sequence[Sequence[Run]], column: Column) -> list[Sequence[Run]]:
+    """Return the groups, the best first, by their mean; those without the value last."""
+    is_high_first = is_better_high(column, [run for group in groups for run in group])
+
+    def order(group: Sequence[Run]) -> tuple[int, float, str, str]:
+        if len(group) == 1:
+            return (*rank(column.value(group[0]), is_high_first), group[0].name)
+        values = [value for run in group if is_number(value := column.value(run))]
+        value = math.fsum(values) / len(values) if values else column.value(group[0])
+        return (*rank(value, is_high_first), group[0].name)
+
+    return sorted(groups, key=order)

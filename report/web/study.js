@@ -1,0 +1,119 @@
+"use strict";
+// What the page knows, what is chosen, and how values are written. Text from runs is set as text, never as HTML.
+
+const study = JSON.parse(document.getElementById("study").textContent);
+const columns = study.columns.map((column, index) => ({ ...column, index }));
+const columnNamed = new Map(columns.map((column) => [column.name, column]));
+const runs = study.runs.map((run, index) => ({ ...run, index }));
+const runNamed = new Map(runs.map((run) => [run.name, run]));
+const params = columns.filter((column) => column.kind === "param");
+const metrics = columns.filter((column) => column.kind === "val" || column.kind === "test");
+const monitor = columnNamed.get(study.monitor) || metrics[0];
+const best = monitor && runs.find((run) => typeof valueOf(run, monitor) === "number");
+const NUM_COLOURS = 8;
+const MOST_CHOSEN = 24; // more curves cannot be told apart
+
+const chosen = []; // runs, in the order in which they were chosen
+const colours = new Map(); // run -> number of its colour
+
+function byId(id) {
+  return document.getElementById(id);
+}
+
+/** Return a new element; children are elements or text. */
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+function valueOf(run, column) {
+  return run.values[column.index];
+}
+
+function isNumber(value) {
+  return typeof value === "number";
+}
+
+const isNumeric = columns.map((column) => {
+  const present = runs.map((run) => run.values[column.index]).filter((value) => value !== null);
+  return present.length > 0 && present.every((value) => isNumber(value) || value === "nan" || /^-?inf$/.test(value));
+});
+
+/** Digits after the point of a metric's column: the same for all, so that they stand below each other. */
+const decimals = columns.map((column) => {
+  if (column.kind !== "val" && column.kind !== "test") return null;
+  const sizes = runs.map((run) => Math.abs(run.values[column.index])).filter((size) => size > 0 && size < Infinity);
+  const middle = sizes.sort((a, b) => a - b)[Math.floor(sizes.length / 2)] || 1;
+  if (middle >= 1000) return 1;
+  if (middle >= 10) return 2;
+  return middle >= 0.1 ? 4 : Math.min(8, 3 - Math.floor(Math.log10(middle)));
+});
+
+function formatNumber(value) {
+  const size = Math.abs(value);
+  if (value === 0 || (Number.isInteger(value) && size < 1e7)) return String(value);
+  return size >= 1e-4 && size < 1e7 ? String(Number(value.toPrecision(5))) : String(Number(value.toPrecision(4)));
+}
+
+function formatSeconds(seconds) {
+  const whole = Math.round(seconds);
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (whole < 60) return `${whole} s`;
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 60) return `${minutes} min ${String(whole % 60).padStart(2, "0")} s`;
+  return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+}
+
+/** Return a value as people read it in its column. */
+function format(value, column) {
+  if (value === null || value === undefined) return "–";
+  if (isNumber(value)) {
+    if (column && column.kind === "time") return formatSeconds(value);
+    if (column && decimals[column.index] !== null && Math.abs(value) < 1e6) return value.toFixed(decimals[column.index]);
+    return formatNumber(value);
+  }
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+/** Return text with places where a long name may go on in the next line. */
+function breakable(text, after = /(?<=__|\/)/) {
+  return text.split(after).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
+}
+
+/** Return text that Plotly shows as it is: it would take tags for formatting. */
+function plain(text) {
+  return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+}
+
+function addressOf(run) {
+  return `#run=${encodeURIComponent(run.name)}`;
+}
+
+/** Choose a run, or unchoose it; returns whether its curves are shown now. */
+function choose(run, isChosen) {
+  const place = chosen.indexOf(run);
+  if (isChosen && place < 0 && chosen.length < MOST_CHOSEN) {
+    chosen.push(run);
+    const taken = new Set(chosen.map((other) => colours.get(other)));
+    let number = 0;
+    while (taken.has(number) && number < NUM_COLOURS - 1) number += 1;
+    colours.set(run, taken.has(number) ? chosen.length % NUM_COLOURS : number);
+  } else if (!isChosen && place >= 0) {
+    chosen.splice(place, 1);
+    colours.delete(run);
+  }
+  return chosen.includes(run);
+}
+
+function css(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function colourOf(run) {
+  return colours.has(run) ? css(`--run-${colours.get(run)}`) : css("--accent");
+}
