@@ -2,7 +2,7 @@
 
     python search_hyperparams.py --parent_dir experiments/learning_rate
     python search_hyperparams.py --parent_dir experiments/mine --space learning_rate=1e-4,1e-3 --space seed=1,2,3
-    python search_hyperparams.py --parent_dir experiments/mine --space 'learning_rate={low: 1e-4, high: 0.1, log: true}' \
+    python search_hyperparams.py --parent_dir experiments/mine --space 'learning_rate={low: 1e-4, high: 0.1, log: true}'
         sampler=tpe num_trials=20 pruner=asha
 
 --parent_dir holds params.json, what the trials have in common, and search.yaml, what varies (or --space says so). Each
@@ -22,7 +22,7 @@ import synthesize_results
 import utils
 from model.params import fetch_params
 from study.plan import Plan
-from study.settings import Settings, read_settings
+from study.settings import read_settings
 from study.trials import UNFINISHED, Directories, Trial
 
 PROJECT = Path(__file__).resolve().parent
@@ -72,7 +72,7 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         Stop: trials failed; names them
         InterruptedRun: a signal came; all trials have saved
     """
-    from study.driver import Driver
+    from study.driver import Driver, Workers
     from study.view import View
     from study.workers import LocalWorkers, useful_workers
 
@@ -86,7 +86,7 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         if args.ray_address is not None:
             from study.ray_workers import RayWorkers
 
-            workers = RayWorkers(args.ray_address, args.num_workers, words)
+            workers: Workers = RayWorkers(args.ray_address, args.num_workers, words)
         else:
             num_workers = args.num_workers or useful_workers(plan.num_trials)
             workers = LocalWorkers(num_workers, plan.directories.base.task, words)
@@ -131,11 +131,13 @@ def listed(plan: Plan) -> list[Trial]:
     Raises:
         InputError: the sampler has to see results first
     """
-    if plan.settings.sampler != "grid":
+    if plan.settings.sampler not in ("grid", "random"):
         raise utils.InputError(
-            f"sampler {plan.settings.sampler}: a job array needs trials that are known in advance; take sampler=grid, "
-            "or --ray_address"
+            f"sampler {plan.settings.sampler}: a job array needs trials that are known in advance; take sampler=random "
+            "or grid, or --ray_address"
         )
+    while plan.propose():
+        pass
     return plan.all_trials()
 
 

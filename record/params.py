@@ -148,12 +148,19 @@ def check_values(cls: type[M], values: Mapping[str, Any], source: str, mistakes:
     return checked
 
 
-def field_mistakes(cls: type[BaseModel], values: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with single values, whatever the others are."""
+def find_mistakes(cls: type[BaseModel], values: Mapping[str, Any], alone: bool = False) -> list[str]:
+    """Return what is wrong with values.
+
+    Args:
+        cls: what is expected
+        values: name -> value
+        alone: look at each by itself, whether or not they go together
+    """
     try:
         cls.model_validate(dict(values))
     except ValidationError as error:
-        return [_explain(entry, cls) for entry in error.errors(include_url=False) if entry["loc"]]
+        entries = error.errors(include_url=False)
+        return [_explain(entry, cls) for entry in entries if entry["loc"] or not alone]
     return []
 
 

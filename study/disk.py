@@ -11,7 +11,7 @@ GIGABYTE = 1e9
 
 
 def give_up_checkpoints(trials: Sequence[Trial], max_gigabytes: float, maximize: bool) -> list[str]:
-    """Remove the checkpoints of the worst trials that have ended until the rest is small enough; the best keeps its own.
+    """Remove the checkpoints of the worst trials that have ended until the rest is small enough; never the best one's.
 
     Args:
         trials: of the study

@@ -27,11 +27,23 @@ class Workers(Protocol):
     """Where trials run: `LocalWorkers`, or a cluster."""
 
     @property
-    def running(self) -> list[Trial]: ...
-    def has_room(self) -> bool: ...
-    def start(self, trial: Trial) -> None: ...
-    def stop(self, trial: Trial, number: int = signal.SIGTERM) -> None: ...
-    def poll(self, seconds: float) -> list[Ended]: ...
+    def running(self) -> list[Trial]:
+        """The trials at work."""
+
+    def has_room(self) -> bool:
+        """Return whether one more can start now."""
+
+    def start(self, trial: Trial) -> None:
+        """Start a trial, whose directory is there."""
+
+    def stop(self, trial: Trial, number: int = signal.SIGTERM) -> None:
+        """Send a signal to a trial; SIGTERM lets it save first."""
+
+    def poll(self, seconds: float) -> list[Ended]:
+        """Wait for up to so many seconds, and return the trials that have ended."""
+
+    def close(self) -> None:
+        """Stop what still runs, and end."""
 
 
 @dataclasses.dataclass

@@ -76,7 +76,7 @@ class Plan:
             if time.monotonic() >= not_before:
                 return self._begin(trial)
             self._waiting.append((not_before, trial))
-        return self._propose()
+        return self.next() if self.propose() else None
 
     def _is_hopeless(self, trial: Trial) -> bool:
         """Return whether another seed of the same configuration was pruned, or diverged."""
@@ -85,19 +85,23 @@ class Plan:
 
     def _begin(self, trial: Trial) -> Trial:
         self._results.pop(trial.number, None)
-        self.directories.add(trial)
         trial.make()
         return trial
 
-    def _propose(self) -> Trial | None:
+    def propose(self) -> bool:
+        """Ask the sampler for one more configuration; return whether there was one.
+
+        Raises:
+            InputError: a directory is in the way of it
+        """
         number = next(number for number in itertools.count() if number not in self.trials)
         if self.settings.sampler == "grid" or self.is_exhausted or number >= (self.settings.num_trials or 0):
-            return None
+            return False
         results = self.results()
         if self.settings.reproducible:
             early = [result for result in results if result.number <= number - self.lag]
             if any(result.state == "running" for result in early):
-                return None
+                return False
             unknown = [Result(each.number, each.chosen, "running") for each in results if each not in early]
             results = [*early, *unknown]
         maximize = is_maximized(self.directories.base, self.all_trials())
@@ -109,10 +113,12 @@ class Plan:
                 continue
             if is_new:
                 self.trials[number] = self.directories.trials(number, chosen)
-                self._waiting.extend((0.0, trial) for trial in self.trials[number][1:])
-                return self._begin(self.trials[number][0])
+                for trial in self.trials[number]:
+                    self.directories.add(trial)
+                    self._waiting.append((0.0, trial))
+                return True
         self.is_exhausted = True
-        return None
+        return False
 
     def results(self) -> list[Result]:
         """Return what is known of each configuration."""

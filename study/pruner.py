@@ -82,7 +82,6 @@ def _make(settings: Settings, num_epochs: int) -> optuna.pruners.BasePruner:
     if settings.pruner == "asha":
         return pruners.SuccessiveHalvingPruner(min_resource=settings.warmup_epochs, reduction_factor=3)
     if settings.pruner == "hyperband":
-        return pruners.HyperbandPruner(
-            min_resource=settings.warmup_epochs, max_resource=max(num_epochs, settings.warmup_epochs), reduction_factor=3
-        )
+        first, last = settings.warmup_epochs, max(num_epochs, settings.warmup_epochs)
+        return pruners.HyperbandPruner(min_resource=first, max_resource=last, reduction_factor=3)
     return pruners.NopPruner()

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import utils
 from study.settings import Settings
@@ -65,7 +65,7 @@ def propose(
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     seed = (settings.sampler_seed * 1_000_003 + number * 1009 + attempt) % 2**32
-    direction = "maximize" if maximize else "minimize"
+    direction: Literal["maximize", "minimize"] = "maximize" if maximize else "minimize"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls some samplers experimental
         if settings.sampler == "cmaes":
@@ -142,7 +142,7 @@ def _as_optunas(result: Result, space: Space) -> optuna.trial.FrozenTrial:
 
 
 def _replay_cmaes(
-    settings: Settings, space: Space, number: int, attempt: int, results: Sequence[Result], direction: str
+    settings: Settings, space: Space, number: int, attempt: int, results: Sequence[Result], direction: Any
 ) -> dict[str, Any]:
     """Let CMA-ES, whose state is no function of the results alone, go through all of its proposals again."""
     import optuna

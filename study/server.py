@@ -150,6 +150,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # so that the copies go on sharing its memory
     Server(socket.socket(fileno=int(sys.argv[1]))).serve()
+    os._exit(0)  # taking torch down in good order takes long, and is of no use to anybody
+    os._exit(0)  # taking torch down in good order takes long, and is of no use to anybody
 
 
 if __name__ == "__main__":

@@ -99,8 +99,9 @@ def _completed(settings: Settings, space: Space, source: str, base: utils.Params
         mistakes.append("seeds: seed is in the space already; give it in one place")
     if len(set(settings.seeds)) != len(settings.seeds):
         mistakes.append(f"seeds: {settings.seeds} has one twice")
-    mistakes += utils.field_mistakes(type(base), {"seed": min(settings.seeds, default=0)})
-    mistakes += utils.field_mistakes(type(base), {"seed": max(settings.seeds, default=0)})
+    mistakes += [
+        line for seed in settings.seeds for line in utils.find_mistakes(type(base), {"seed": seed}, alone=True)
+    ]
     if sampler == "grid" and not mistakes:
         mistakes += space.grid_mistakes(base)
     if mistakes:
@@ -125,4 +126,3 @@ def _read_space_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         mistakes += [f"--space {each}" for each in wrong]
         space |= values
     return space, mistakes
-

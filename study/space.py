@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import utils
@@ -125,13 +125,8 @@ class Space:
         found: dict[str, None] = {}
         explicit = base.explicit_values()
         for chosen in itertools.islice(self.grid(), LARGEST_CHECKED_GRID):
-            try:
-                type(base).from_values({**explicit, **chosen}, _shown(chosen))
-            except utils.InputError as error:
-                found[str(error)] = None
-                if len(found) == 10:
-                    break
-        return list(found)
+            found |= dict.fromkeys(utils.find_mistakes(type(base), {**explicit, **chosen}))
+        return [f"space: {line}" for line in itertools.islice(found, 10)]
 
 
 def read_space(raw: Any, base: utils.Params) -> tuple[Space, list[str]]:
@@ -178,9 +173,16 @@ def _read_dimension(name: str, entry: Any, base: utils.Params) -> tuple[Dimensio
             return None, [f"space: {name}: expected values: [a, b], or low and high, found {entry!r}"]
         twice = [value for i, value in enumerate(values) if _is_among(value, tuple(values[:i]))]
         mistakes = [f"space: {name}: {value!r} comes twice" for value in twice]
-        mistakes += [f"space: {line}" for value in values for line in utils.field_mistakes(cls, {name: value})]
+        mistakes += [
+            f"space: {line}" for value in values for line in utils.find_mistakes(cls, {name: value}, alone=True)
+        ]
         return Dimension(name, tuple(values), when=when), mistakes
     return _read_range(name, entry, when, base)
+
+
+def _value_mistakes(name: str, values: Sequence[Any], cls: type[utils.Params]) -> list[str]:
+    """Return what is wrong with each value by itself."""
+    return [f"space: {line}" for value in values for line in utils.find_mistakes(cls, {name: value}, alone=True)]
 
 
 def _read_when(name: str, raw: Any) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
@@ -198,14 +200,16 @@ def _read_range(
         return None, [f"space: {name}: expected numbers low and high (and step), found {dict(entry)!r}"]
     if not isinstance(log, bool | None):
         return None, [f"space: {name}: log: expected true or false, found {log!r}"]
-    mistakes = [f"space: {line}" for value in (low, high) for line in utils.field_mistakes(type(base), {name: value})]
+    mistakes = [
+        f"space: {line}" for value in (low, high) for line in utils.find_mistakes(type(base), {name: value}, alone=True)
+    ]
     if not all(map(math.isfinite, numbers)) or low >= high:
         mistakes.append(f"space: {name}: expected low below high, found {low} and {high}")
     if log and (low <= 0 or step is not None):
         mistakes.append(f"space: {name}: a log range begins above 0 and has no step, found {dict(entry)!r}")
     if step is not None and step <= 0:
         mistakes.append(f"space: {name}: step: expected more than 0, found {step}")
-    is_int = not mistakes and bool(utils.field_mistakes(type(base), {name: low + (high - low) * 0.37}))
+    is_int = not mistakes and bool(utils.find_mistakes(type(base), {name: low + (high - low) * 0.37}, alone=True))
     if is_int and step is not None and step != int(step):
         mistakes.append(f"space: {name}: step: expected a whole number, found {step}")
     if mistakes:
@@ -232,7 +236,3 @@ def _condition_mistakes(dimension: Dimension, space: Space) -> list[str]:
                 if not others[name].contains(value)
             ]
     return mistakes
-
-
-def _shown(chosen: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in chosen.items())

@@ -123,7 +123,9 @@ class Directories:
             params = type(self.base).from_values(values, str(folder))
             chosen = self.space.choices_in(params.model_dump(mode="json"))
             identity = self._identity(params)
-            is_ours = chosen is not None and identity == self._identity(self._fetch(self._run_with(chosen, params.seed)))
+            is_ours = chosen is not None and identity == self._identity(
+                self._fetch(self._run_with(chosen, params.seed))
+            )
         except utils.InputError:  # a run of another task or of older code
             is_ours = False
         if not is_ours or identity in self._folders:
@@ -136,6 +138,9 @@ class Directories:
     def _identity(self, params: utils.Params) -> str:
         """Return a hash of the hyperparameters; a run that is to train for longer is still the same."""
         return (params if "num_epochs" in self.space.names else params.model_copy(update={"num_epochs": 1})).hash()
+
+    def _identity_of(self, values: Mapping[str, Any]) -> str:
+        return self._identity(self._fetch(values))
 
     def _run_with(self, chosen: Mapping[str, Any], seed: int) -> dict[str, Any]:
         return {**chosen, "seed": seed} if seed in self.seeds else dict(chosen)
@@ -163,8 +168,7 @@ class Directories:
             InputError: the values do not go together, or a directory of that name holds something else
         """
         trials = []
-        for seed in self.seeds or [None]:
-            values = dict(chosen) if seed is None else {**chosen, "seed": seed}
+        for values in [{**chosen, "seed": seed} for seed in self.seeds] or [dict(chosen)]:
             params = self._fetch(values)
             folder = self._folders.get(self._identity(params))
             if folder is None:
@@ -180,7 +184,7 @@ class Directories:
     def has(self, chosen: Mapping[str, Any]) -> bool:
         """Return whether there is a run of a configuration already."""
         values = self._run_with(chosen, self.seeds[0]) if self.seeds else chosen
-        return self._identity(self._fetch(values)) in self._folders
+        return self._identity_of(values) in self._folders
 
     def _check_free(self, folder: Path, params: utils.Params) -> None:
         if not folder.exists() or (not (folder / "run.json").exists() and (folder / NUMBER_FILE).exists()):

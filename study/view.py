@@ -34,7 +34,7 @@ class View:
 
     def ended(self, trial: Trial, status: str, reason: str, history: Mapping[int, float], maximize: bool) -> None:
         """Say how a trial has ended."""
-        best = _best(history, maximize)
+        best = best_of(history, maximize)
         said = f", best {trial.params.monitor} {best:.4g} of {len(history)} epochs" if best is not None else ""
         reason = reason or str(trial.record().get("reason") or "")
         self.told(f"{trial.name}: {status}{said}{': ' + reason if reason and status != 'finished' else ''}")
@@ -43,7 +43,7 @@ class View:
         """Return the line of a trial at work: epoch, metric, best so far, time left."""
         if not history:
             return f"{trial.name}  epoch 1/{trial.params.num_epochs}"
-        last, best = max(history), _best(history, maximize)
+        last, best = max(history), best_of(history, maximize)
         seconds = [row["seconds"] for row in trial.history() if isinstance(row.get("seconds"), (int, float))]
         left = (trial.params.num_epochs - last) * sum(seconds) / max(1, len(seconds))
         told = f"best {best:.4g}" if best is not None else "no number yet"
@@ -56,7 +56,7 @@ class View:
             return
         self.clear()
         width = shutil.get_terminal_size().columns - 1
-        drawn = [*lines, summary(plan)]
+        drawn = [*lines, summary([trial.status() for trial in plan.all_trials()], plan.num_trials)]
         print("\n".join(line[:width] for line in drawn), flush=True)
         self._num_drawn = len(drawn)
 
@@ -67,14 +67,14 @@ class View:
             self._num_drawn = 0
 
 
-def summary(plan: Plan) -> str:
+def summary(statuses: Sequence[str], num_trials: int) -> str:
     """Return how far a study is, in one line."""
-    counts = Counter(trial.status() for trial in plan.all_trials())
-    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()) if status != "waiting")
-    return f"{plan.num_trials} trials: {told or 'none begun'}"
+    told = [f"{count} {status}" for status, count in sorted(Counter(statuses).items()) if status != "waiting"]
+    return f"{num_trials} trials: {', '.join(told) or 'none begun'}"
 
 
-def _best(history: Mapping[int, float], maximize: bool) -> float | None:
+def best_of(history: Mapping[int, float], maximize: bool) -> float | None:
+    """Return the best value of a history, or None before there is one."""
     values = [value for value in history.values() if math.isfinite(value)]
     return (max if maximize else min)(values) if values else None
 
