@@ -161,8 +161,11 @@ def main(argv: list[str] | None = None) -> None:
         print_plan(plan)
         print_cost(plan, args.num_workers or useful_workers(plan.num_trials), words)
     elif args.array:
-        for index, trial in enumerate(listed(plan)):
+        trials = listed(plan)
+        for index, trial in enumerate(trials):
             print(index, trial.name)
+        command = f"python {Path(__file__).name} --parent_dir {args.parent_dir} --index $SLURM_ARRAY_TASK_ID"
+        print(f"for SLURM: sbatch --array=0-{len(trials) - 1} --wrap '{command}'", file=sys.stderr)
     elif args.index is not None:
         run_one(plan, args.index, words)
     else:

@@ -33,6 +33,9 @@ class Workers(Protocol):
     def has_room(self) -> bool:
         """Return whether one more can start now."""
 
+    def has_begun(self, trial: Trial) -> bool:
+        """Return whether a trial that was started is at work already."""
+
     def start(self, trial: Trial) -> None:
         """Start a trial, whose directory is there."""
 
@@ -142,6 +145,8 @@ class Driver:
 
     def _look_at(self, trial: Trial, history: dict[int, float]) -> None:
         watched = self._watched[trial.name]
+        if not self.workers.has_begun(trial):
+            watched.start = time.monotonic()
         minutes = self.settings.timeout_minutes
         if watched.killed_at is not None:
             if time.monotonic() >= watched.killed_at:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -64,7 +65,8 @@ def propose(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    seed = (settings.sampler_seed * 1_000_003 + number * 1009 + attempt) % 2**32
+    digest = hashlib.sha256(f"{settings.sampler_seed} {number} {attempt}".encode()).digest()
+    seed = int.from_bytes(digest[:4], "big")  # of neighbours, NumPy's generators of old draw similar numbers
     direction: Literal["maximize", "minimize"] = "maximize" if maximize else "minimize"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls some samplers experimental

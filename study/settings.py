@@ -76,7 +76,7 @@ def read_settings(
     if space_words:
         raw_space, space_mistakes = _read_space_words(space_words)
         mistakes = mistakes + space_mistakes
-    source = " with ".join([*([str(path)] if path else []), *(["--space"] if space_words else []), *overrides])
+    source = " ".join([*([str(path)] if path else []), *(["--space"] if space_words else []), *overrides])
     space, space_mistakes = read_space(raw_space, base)
     unknown = [key for key in laid_over if key in type(base).model_fields and key not in Settings.model_fields]
     hints = [f"{key}: a hyperparameter of all trials; write it into {parent_dir}/params.json" for key in unknown]

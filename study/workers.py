@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from study.trials import Trial
 PROJECT = Path(__file__).resolve().parent.parent
 OUTPUT_FILE = "output.txt"  # what a trial printed; its log, and whatever came before or after that
 MEMORY_OF_A_TRIAL = 2**30  # bytes, about; only a guess at how many trials are useful
-START_SECONDS = 300.0  # for torch to load, on a slow disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,8 @@ class LocalWorkers:
         self.threads = max(1, num_cores() // num_workers)
         self.gpus = list_gpus()
         self._running: dict[int, Trial] = {}  # slot -> trial
-        self._start_server()
+        self._begun: set[int] = set()  # slots whose trial has a process already
+        self._server: subprocess.Popen[bytes] | None = None
 
     def _start_server(self) -> None:
         ours, theirs = socket.socketpair()
@@ -82,8 +83,14 @@ class LocalWorkers:
         """Return whether one more can start now."""
         return len(self._running) < self.num_workers
 
+    def has_begun(self, trial: Trial) -> bool:
+        """Return whether a trial that was started has its process: torch may have to be loaded first."""
+        return any(running is trial and slot in self._begun for slot, running in self._running.items())
+
     def start(self, trial: Trial) -> None:
         """Start a trial, whose directory is there."""
+        if self._server is None:
+            self._start_server()
         slot = next(slot for slot in range(self.num_workers) if slot not in self._running)
         self._running[slot] = trial
         environment = {"OMP_NUM_THREADS": str(self.threads)}
@@ -115,6 +122,9 @@ class LocalWorkers:
         Raises:
             Stop: the server does not start
         """
+        if self._server is None:
+            time.sleep(seconds)
+            return []
         readable, _, _ = select.select([self._connection], [], [], seconds)
         if not readable:
             return []
@@ -128,23 +138,29 @@ class LocalWorkers:
         ended = []
         for message in map(json.loads, lines):
             self._is_ready = True
+            if "begun" in message:
+                self._begun.add(int(message["begun"]))
             if "ended" in message:
-                ended.append(Ended(self._running.pop(int(message["ended"])), message["code"]))
+                slot = int(message["ended"])
+                self._begun.discard(slot)
+                ended.append(Ended(self._running.pop(slot), message["code"]))
         return ended
 
     def _after_server_died(self) -> list[Ended]:
         """Begin with a new server; the system has told the trials of the old one to stop, and they save first."""
+        assert self._server is not None
         self._server.wait()
         if not self._is_ready:
             raise utils.Stop(f"the process that starts the trials has ended with exit code {self._server.returncode}")
         ended = [Ended(trial, -signal.SIGTERM) for trial in self._running.values()]
-        self._running = {}
+        self._running, self._begun, self._server = {}, set(), None
         self._connection.close()
-        self._start_server()
         return ended
 
     def close(self) -> None:
         """End the server; trials that still run save and stop."""
+        if self._server is None:
+            return
         self._connection.close()
         try:
             self._server.wait(timeout=90)

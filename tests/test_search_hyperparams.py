@@ -1,109 +1,350 @@
-"""A grid from the shell: names, checks before the first trial, failures that cost one trial, running it again."""
+"""A study as people run it: real processes, which fail, hang and are killed; nothing is lost, nothing runs twice."""
 
+import contextlib
 import json
+import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import search_hyperparams
 import utils
-from search_hyperparams import parse_space, plan_trials, trial_name
 
 PROJECT = Path(__file__).resolve().parent.parent
 QUICK = {
     "image_size": 8, "image_channels": 1, "num_channels": 2, "horizontal_flip": False, "batch_size": 200,
-    "num_epochs": 1, "data_dir": str(PROJECT / "data/digits"),
+    "num_epochs": 2, "data_dir": str(PROJECT / "data/digits"),
 }  # fmt: skip
+LONG = {**QUICK, "num_epochs": 100_000, "num_channels": 4}
+
+
+def make_study(folder, **params):
+    folder.mkdir()
+    (folder / "params.json").write_text(json.dumps({**QUICK, **params}))
+    return folder
 
 
 @pytest.fixture
 def parent_dir(tmp_path):
-    folder = tmp_path / "a study"  # the space is meant: no shell may see it
-    folder.mkdir()
-    (folder / "params.json").write_text(json.dumps(QUICK))
-    return folder
+    return make_study(tmp_path / "a study; $(x)")  # no shell may see it
 
 
-def search(parent_dir, *words):
-    command = [sys.executable, "search_hyperparams.py", "--parent_dir", str(parent_dir), *words]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+def command(parent_dir, *words):
+    return [sys.executable, "search_hyperparams.py", "--parent_dir", str(parent_dir), *words]
 
 
-def test_space_is_read_as_yaml_values():
-    assert parse_space(["learning_rate=1e-4,1e-3", "optimizer=adam,sgd", "nesterov=true"]) == {
-        "learning_rate": [1e-4, 1e-3],
-        "optimizer": ["adam", "sgd"],
-        "nesterov": [True],
-    }
+def search(parent_dir, *words, exit_code=0):
+    done = subprocess.run(command(parent_dir, *words), cwd=PROJECT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == exit_code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
 
 
-@pytest.mark.parametrize("word", ["learning_rate", "learning_rate=", "=1,2", "a b=1", "x=[1"])
-def test_space_that_is_none_is_refused(word):
-    with pytest.raises(utils.InputError, match="--space"):
-        parse_space([word])
+def start(parent_dir, *words):
+    return subprocess.Popen(
+        command(parent_dir, *words), cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
-def test_trial_names_are_cs230s():
-    assert [trial_name({"learning_rate": rate}) for rate in (1e-4, 1e-3, 1e-2)] == [
-        "learning_rate_0.0001", "learning_rate_0.001", "learning_rate_0.01",
-    ]  # fmt: skip
-    assert trial_name({"optimizer": "adam", "seed": 3}) == "optimizer_adam__seed_3"
+def processes_of(parent_dir):
+    """Return the processes that name a study on their command line or have one of its files open."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            opened = [str(link.readlink()) for link in (folder / "fd").iterdir()]
+            if str(parent_dir) in (folder / "cmdline").read_text() or any(str(parent_dir) in each for each in opened):
+                found.append(int(folder.name))
+    return found
 
 
-@pytest.mark.parametrize("text", ["../../etc", "/tmp/x", "a b; touch y $(z)", "日本" * 200, "x" * 300, "a\nb", ".."])
-def test_trial_names_stay_in_their_folder_and_do_not_collide(tmp_path, text):
-    name, other = trial_name({"net": text}), trial_name({"net": text + "'"})
-    assert name != other and "/" not in name and "\n" not in name and len(name.encode()) < 255
-    assert (tmp_path / name).resolve().parent == tmp_path.resolve()
-    (tmp_path / name).mkdir()
+def wait_until(condition, seconds=300.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
 
 
-def test_all_mistakes_are_told_before_the_first_trial_starts(parent_dir):
-    with pytest.raises(utils.InputError, match=r"(?s)batch_size.*optimizer"):
-        plan_trials(parent_dir, {"batch_size": [0, 100], "optimizer": ["adam", "adamm"]})
-    with pytest.raises(utils.InputError, match="learning_rate: .*finite"):
-        plan_trials(parent_dir, parse_space(["learning_rate=1e-3,.nan"]))
-    with pytest.raises(utils.InputError, match="unknown key 'learning_rat'; did you mean 'learning_rate'"):
-        plan_trials(parent_dir, {"learning_rat": [1]})
+def records(parent_dir):
+    return {path.parent.name: utils.read_json(path) for path in parent_dir.glob("*/run.json")}
+
+
+def table(parent_dir):
+    """Return the rows of results.csv without the times."""
+    lines = (parent_dir / "results.csv").read_text(encoding="utf-8").splitlines()
+    place = lines[0].split(",").index("time") if "time" in lines[0].split(",") else lines[0].split(",").index("seconds")
+    return [",".join(cell for i, cell in enumerate(line.split(",")) if i != place) for line in lines]
+
+
+def test_cs230s_command_line_makes_its_directories(tmp_path):
+    """`python search_hyperparams.py --data_dir D --parent_dir experiments/learning_rate`, as CS230 documents it."""
+    parent_dir = make_study(tmp_path / "learning_rate", data_dir=None)
+    (parent_dir / "search.yaml").write_bytes((PROJECT / "experiments/learning_rate/search.yaml").read_bytes())
+    done = search(parent_dir, "--data_dir", str(PROJECT / "data/digits"))
+    names = ["learning_rate_0.0001", "learning_rate_0.001", "learning_rate_0.01"]
+    assert sorted(records(parent_dir)) == names
+    assert {record["status"] for record in records(parent_dir).values()} == {"finished"}
+    assert all(name in done.stdout for name in names) and (parent_dir / "results.md").exists()
+    again = search(parent_dir, "--data_dir", str(PROJECT / "data/digits"))
+    assert "started" not in again.stdout
+
+
+def test_the_shipped_examples_are_studies(tmp_path):
+    for path in sorted(PROJECT.glob("experiments/*/search.yaml")):
+        search(path.parent, "--status")
+
+
+def test_a_trial_that_fails_costs_itself_alone(parent_dir):
+    done = search(parent_dir, "--space", "net=resnet81,cs230", exit_code=1)
+    assert "1 of 2 trials failed; the same command tries them again" in done.stderr
+    assert "did you mean resnet18" in done.stderr and "net_resnet81: failed" in done.stdout
+    assert records(parent_dir)["net_cs230"]["status"] == "finished"
+    assert records(parent_dir)["net_resnet81"]["status"] == "failed"
+
+
+def test_a_trial_that_diverges_is_not_tried_again(parent_dir):
+    words = ("--space", "learning_rate=1e-3,1e38", "--space", "optimizer=sgd")
+    done = search(parent_dir, *words)
+    assert "diverged" in done.stdout
+    before = (parent_dir / "learning_rate_1e+38__optimizer_sgd/run.json").stat().st_mtime_ns
+    search(parent_dir, *words)
+    assert (parent_dir / "learning_rate_1e+38__optimizer_sgd/run.json").stat().st_mtime_ns == before
+
+
+def test_weird_values_reach_no_shell_and_stay_in_the_folder(parent_dir):
+    weird = ["a b; touch pwned", "$(touch pwned)", "'\"`touch pwned`", "../../escape", "日本", "x" * 300]
+    (parent_dir / "search.yaml").write_text(json.dumps({"space": {"net": weird}}))  # JSON is YAML
+    search(parent_dir, exit_code=1)  # there are no such nets
+    assert not list(parent_dir.parent.glob("*escape*")) and not (PROJECT / "pwned").exists()
+    assert not (parent_dir / "pwned").exists()
+    assert [json.loads(p.read_text())["net"] in weird for p in parent_dir.glob("*/params.json")] == [True] * len(weird)
+
+
+def test_interrupting_saves_every_trial_and_the_same_command_continues(tmp_path):
+    parent_dir = make_study(tmp_path / "study", **LONG)
+    process = start(parent_dir, "--space", "seed=1,2,3", "--num_workers", "2")
+    wait_until(lambda: len(list(parent_dir.glob("*/history.jsonl"))) == 2)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 130 and "the same command continues" in output, output
+    assert not processes_of(parent_dir)
+    epochs = {name: record["epochs"] for name, record in records(parent_dir).items()}
+    assert {record["status"] for record in records(parent_dir).values()} == {"interrupted"} and len(epochs) == 2
+    assert all((parent_dir / name / "last.pth.tar").exists() for name in epochs)
+    most = max(epochs.values()) + 3
+    (parent_dir / "params.json").write_text(json.dumps({**LONG, "num_epochs": most}))
+    search(parent_dir, "--space", "seed=1,2,3", "--num_workers", "2")
+    assert {record["epochs"] for record in records(parent_dir).values()} == {most} and len(records(parent_dir)) == 3
+    for name, epoch in epochs.items():
+        assert f"Continuing after epoch {epoch}" in (parent_dir / name / "train.log").read_text()
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path):
+    parent_dir = make_study(tmp_path / "study", **LONG)
+    process = start(parent_dir, "--space", "seed=1", "--num_workers", "1")
+    wait_until(lambda: list(parent_dir.glob("*/history.jsonl")))
+    (trial,) = (int(utils.read_json(path)["process"]) for path in parent_dir.glob("*/.lock.json"))
+    os.kill(trial, signal.SIGSTOP)  # it hangs: it can not save
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(1.5)
+    process.communicate(timeout=300)
+    assert process.returncode == 130 and not processes_of(parent_dir)
+
+
+def test_killed_trials_are_started_again_so_often_and_no_more(tmp_path):
+    parent_dir = make_study(tmp_path / "study", **LONG)
+    process = start(parent_dir, "--space", "seed=1", "--num_workers", "1", "max_retries=1")
+    killed = set()
+    for _ in range(2):
+        wait_until(
+            lambda: any(int(utils.read_json(p)["process"]) not in killed for p in parent_dir.glob("*/.lock.json"))
+        )
+        (trial,) = (int(utils.read_json(path)["process"]) for path in parent_dir.glob("*/.lock.json"))
+        killed.add(trial)
+        os.kill(trial, signal.SIGKILL)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 1 and output.count("started again") == 1, output
+    assert "killed by SIGKILL (out of memory, perhaps)" in output
+    assert records(parent_dir)["seed_1"]["status"] == "failed"
+
+
+def test_a_trial_that_hangs_is_stopped_by_its_timeout(tmp_path):
+    parent_dir = make_study(tmp_path / "study", **LONG)
+    done = search(parent_dir, "--space", "seed=1", "--timeout", "0.1", exit_code=1)
+    assert "stopped after 0.1 minutes (timeout_minutes)" in done.stderr
+    assert records(parent_dir)["seed_1"]["status"] == "failed" and (parent_dir / "seed_1/last.pth.tar").exists()
+
+
+def test_the_time_budget_stops_the_study_in_good_order(tmp_path):
+    parent_dir = make_study(tmp_path / "study", **LONG)
+    done = search(parent_dir, "--space", "seed=1", "max_hours=0.005")
+    assert "max_hours 0.005 are over; the same command continues" in done.stdout
+    assert records(parent_dir)["seed_1"]["status"] == "interrupted"
+
+
+def test_the_disk_budget_takes_checkpoints_of_losers_and_no_metrics(tmp_path):
+    parent_dir = make_study(tmp_path / "study", num_epochs=6)
+    done = search(parent_dir, "--space", "learning_rate=1e-6,1e-2,1e-7", "max_gigabytes=0.00001", "--num_workers", "1")
+    kept = [path.parent.name for path in parent_dir.glob("*/best.pth.tar")]
+    assert kept == ["learning_rate_0.01"] and done.stdout.count("gave up its checkpoints") == 2
+    assert len(list(parent_dir.glob("*/metrics_val_best_weights.json"))) == 3
+    assert "started" not in search(parent_dir, "--space", "learning_rate=1e-6,1e-2,1e-7").stdout
+
+
+def test_pruned_trials_stop_early_and_stay_pruned(tmp_path):
+    """Trials whose learning rate is far too small, after four good ones."""
+    parent_dir = make_study(tmp_path / "study", num_epochs=8)
+    (parent_dir / "search.yaml").write_text(
+        "space: {learning_rate: [0.01, 0.011, 0.012, 0.013, 1.0e-7]}\npruner: median\nwarmup_epochs: 2\n"
+    )
+    done = search(parent_dir, "--num_workers", "1")
+    record = records(parent_dir)["learning_rate_1e-07"]
+    assert record["status"] == "pruned" and 2 <= record["pruned_epoch"] <= record["epochs"] < 8, done.stdout
+    assert f"pruned after epoch {record['pruned_epoch']} (median)" in done.stdout
+    assert "started" not in search(parent_dir, "--num_workers", "1").stdout
+
+
+def test_two_commands_do_not_run_one_study_at_once(tmp_path):
+    parent_dir = make_study(tmp_path / "study", **LONG)
+    process = start(parent_dir, "--space", "seed=1")
+    wait_until(lambda: list(parent_dir.glob("*/history.jsonl")))
+    assert "in use by process" in search(parent_dir, "--space", "seed=1", exit_code=4).stderr
+    shown = search(parent_dir, "--space", "seed=1,2", "--status").stdout
+    assert "1 running" in shown and "seed_2" in shown and "waiting" in shown
+    process.kill()
+    wait_until(lambda: not processes_of(parent_dir))
+    process.communicate()
+    utils.save_dict_to_json({**records(parent_dir)["seed_1"], "status": "running"}, parent_dir / "seed_1/run.json")
+    shown = search(parent_dir, "--space", "seed=1", "--status").stdout
+    assert "1 stale" in shown and "the same search command continues it" in shown
+
+
+def test_dry_run_tells_what_it_will_cost_and_runs_nothing(parent_dir):
+    done = search(parent_dir, "--space", "seed=1,2,3", "--dry_run", "--num_workers", "2")
+    assert "seed_1  waiting" in done.stdout and "3 of 3 trials to run, 2 epochs each, 2 at once" in done.stdout
+    assert "GB of checkpoints" in done.stdout
     assert [path.name for path in parent_dir.iterdir()] == ["params.json"]
 
 
-def test_a_failing_trial_does_not_end_the_study_and_the_table_tells(parent_dir):
-    result = search(parent_dir, "--space", "net=cs230,resnet81,mnist")  # mnist needs 10 pixels: refused while planning
-    assert result.returncode == 2 and "net 'mnist' needs at least 10" in result.stderr
-    result = search(parent_dir, "--space", "net=resnet81,cs230")
-    assert result.returncode == 1 and "1 of 2 trials failed: net_resnet81 (exit code 2)" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert "did you mean resnet18" in result.stderr
-    rows = {line.split("|")[1].strip(): line for line in result.stdout.splitlines() if line.startswith("| net_")}
-    assert "finished" in rows["net_cs230"] and "failed" in rows["net_resnet81"]
+def test_a_job_array_runs_the_trials_one_by_one(parent_dir):
+    words = ("--space", "learning_rate={low: 1e-3, high: 1e-1, log: true}", "sampler=random", "num_trials=2")
+    listed = search(parent_dir, *words, "--array")
+    assert "sbatch --array=0-1" in listed.stderr
+    names = [line.split(" ", 1)[1] for line in listed.stdout.splitlines()]
+    for index in (1, 0):  # in any order, each knowing nothing of the other
+        search(parent_dir, *words, "--index", str(index))
+    assert sorted(records(parent_dir)) == sorted(names)
+    assert "trials 0 to 1; --array lists them" in search(parent_dir, *words, "--index", "2", exit_code=2).stderr
+    assert "started" not in search(parent_dir, *words).stdout
+    assert "known in advance" in search(parent_dir, *words, "sampler=tpe", "--array", exit_code=2).stderr
 
 
-def test_the_same_command_skips_what_is_finished_and_a_wider_space_runs_what_is_new(parent_dir):
-    first = search(parent_dir, "--space", "learning_rate=1e-3")
-    assert first.returncode == 0, first.stderr
-    before = (parent_dir / "learning_rate_0.001/last.pth.tar").stat().st_mtime_ns
-    second = search(parent_dir, "--space", "learning_rate=1e-3,1e-2")
-    assert second.returncode == 0, second.stderr
-    assert (parent_dir / "learning_rate_0.001/last.pth.tar").stat().st_mtime_ns == before
-    assert "is finished" in second.stdout and (parent_dir / "learning_rate_0.01/best.pth.tar").exists()
-    explicit = json.loads((parent_dir / "learning_rate_0.01/params.json").read_text())
-    assert explicit == {**QUICK, "learning_rate": 0.01}
+def test_threads_are_shared_out_and_the_server_has_one_when_it_forks(parent_dir, monkeypatch):
+    process = start(make_study(parent_dir.parent / "long", **LONG), "--space", "seed=1,2", "--num_workers", "2")
+    folder = parent_dir.parent / "long"
+    wait_until(lambda: len(list(folder.glob("*/history.jsonl"))) == 2)
+    servers = [p for p in Path("/proc").glob("[0-9]*") if b"study.server" in _cmdline(p) and _parent(p) == process.pid]
+    assert [len(list((server / "task").iterdir())) for server in servers] == [1]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=300)
+    assert process.returncode == 143
+    threads = {record["machine"]["threads"] for record in records(folder).values()}
+    assert threads == {max(1, len(os.sched_getaffinity(0)) // 2)}
 
-    (parent_dir / "params.json").write_text(json.dumps({**QUICK, "weight_decay": 0.1}))
-    third = search(parent_dir, "--space", "learning_rate=1e-3,1e-2")
-    assert third.returncode == 2 and third.stderr.count("has begun with another weight_decay: 0.0 -> 0.1") == 2
+
+def _cmdline(folder):
+    try:
+        return (folder / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _parent(folder):
+    return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_the_script_loads_no_torch(parent_dir):
+    code = (
+        "import sys, search_hyperparams; "
+        f"search_hyperparams.main(['--parent_dir', {str(parent_dir)!r}, '--space', 'seed=1']); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_mistakes_are_told_before_anything_starts(parent_dir):
+    done = search(parent_dir, "--space", "batch_size=0,200", "--space", "optimizer=adam,adamm", exit_code=2)
+    assert "batch_size" in done.stderr and "adamm" in done.stderr
+    assert (
+        "--num_workers 0: expected 1 or more"
+        in search(parent_dir, "--space", "seed=1", "--num_workers", "0", exit_code=2).stderr
+    )
+    assert [path.name for path in parent_dir.iterdir()] == ["params.json"]
+    assert search_hyperparams.make_parser().parse_args([]).parent_dir == "experiments/learning_rate"
 
 
 def test_data_dir_of_the_command_line_is_handed_on(parent_dir, tmp_path):
-    result = search(parent_dir, "--data_dir", str(tmp_path / "no data; here"), "--space", "seed=1")
-    assert result.returncode == 1 and f"{tmp_path}/no data; here: there is no such data directory" in result.stderr
+    done = search(parent_dir, "--data_dir", str(tmp_path / "no data; here"), "--space", "seed=1", exit_code=1)
+    assert f"{tmp_path}/no data; here: there is no such data directory" in done.stderr
 
 
-def test_interrupting_stops_the_study(parent_dir, monkeypatch):
-    monkeypatch.setattr(search_hyperparams, "launch_training_job", lambda *_: 130)
-    with pytest.raises(utils.InterruptedRun) as stopped:
-        search_hyperparams.main(["--parent_dir", str(parent_dir), "--space", "seed=1,2"])
-    assert stopped.value.exit_code == 130
+@pytest.mark.slow
+def test_a_study_killed_at_ten_moments_ends_as_one_that_was_not(tmp_path):
+    params = {"num_epochs": 12, "num_channels": 4, "batch_size": 40, "dropout_rate": 0.2}
+    words = (
+        "--space",
+        "learning_rate=1e-4,1e-3,1e-2",
+        "--space",
+        "batch_size=40,80",
+        "--space",
+        "seed=1,2",
+        "--num_workers",
+        "2",
+    )
+    whole = make_study(tmp_path / "whole", **params)
+    search(whole, *words)
+    parts = make_study(tmp_path / "parts", **params)
+    chance = random.Random(230)
+    ended = {}
+    for kill in range(10):
+        process = start(parts, *words)
+        wait_until(lambda: list(parts.glob("*/.lock.json")))
+        time.sleep(chance.uniform(0, 2.5))
+        if kill % 2:  # a single trial, then the driver
+            with contextlib.suppress(OSError, ProcessLookupError, utils.InputError):
+                os.kill(utils.read_json(next(parts.glob("*/.lock.json")))["process"], signal.SIGKILL)
+            time.sleep(chance.uniform(0, 1))
+        process.kill()
+        process.communicate()
+        wait_until(lambda: not processes_of(parts))  # no orphan stays
+        for path in parts.glob("*/run.json"):
+            if path in ended:
+                assert path.stat().st_mtime_ns == ended[path], f"{path} ran twice"
+            elif utils.read_json(path)["status"] == "finished":
+                ended[path] = path.stat().st_mtime_ns
+    assert 0 < len(ended) < 12
+    search(parts, *words)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in ended.items())
+    assert table(parts) == table(whole) and len(table(whole)) == 13
+    for folder in whole.glob("*/"):
+        first, second = (utils.read_checkpoint(path / "last.pth.tar") for path in (folder, parts / folder.name))
+        assert all(first["state_dict"][key].equal(second["state_dict"][key]) for key in first["state_dict"])
+
+
+def test_a_dead_server_costs_its_trials_nothing_but_time(tmp_path):
+    parent_dir = make_study(tmp_path / "study", num_epochs=40)
+    process = start(parent_dir, "--space", "seed=1", "--num_workers", "1")
+    wait_until(lambda: list(parent_dir.glob("*/history.jsonl")))
+    for folder in Path("/proc").glob("[0-9]*"):
+        if b"study.server" in _cmdline(folder) and _parent(folder) == process.pid:
+            os.kill(int(folder.name), signal.SIGKILL)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert records(parent_dir)["seed_1"]["status"] == "finished"
+    assert "Continuing after epoch" in (parent_dir / "seed_1/train.log").read_text()
