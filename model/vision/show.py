@@ -33,8 +33,9 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
         raise InputError(f"{data_dir}: images that torchvision unpacks are not shown; folders and .npz are")
     examples = read_split(split, data_dir, params)
     wanted = set(ids)
-    found = {name: i for i, name in enumerate(examples.ids) if name in wanted}
-    thumbnails = {name: _thumbnail(examples.images[i]) for name, i in found.items()}
+    found = [i for i, name in enumerate(examples.ids) if name in wanted]
+    rows = examples.rows_of(found)
+    thumbnails = {examples.ids[i]: _thumbnail(examples.images[row]) for i, row in zip(found, rows, strict=True)}
     return {name: {"image": picture} for name, picture in thumbnails.items() if picture is not None}
 
 
