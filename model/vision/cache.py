@@ -145,6 +145,9 @@ def _try_to_make(path: Path, header: bytes, images: Files, params: Params) -> De
 
 
 def _make(path: Path, header: bytes, images: Files, params: Params) -> Decoded:
+    place = path.parent.parent
+    if place.is_dir() and not place.stat().st_mode & 0o222:  # root could write there, but somebody did not want it
+        raise OSError(errno.EACCES, "it is read-only", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f"{path.name}.lock"))
     try:

@@ -127,9 +127,9 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         """Return images and labels as `__getitems__` does, from what `fetch_raw` returned: augmented and scaled."""
         pixels, labels, *rest = raw
         draws = rest[0] if rest else None
-        images = pixels.permute(0, 3, 1, 2)  # (batch_size, image_channels, image_size, image_size), channels-last
         if draws is not None:
-            images = _move(images, draws, self.params)
+            pixels = _move(pixels, draws, self.params)
+        images = pixels.permute(0, 3, 1, 2)  # (batch_size, image_channels, image_size, image_size), channels-last
         images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
         if draws is not None and self.params.jitter > 0:
             images = _jitter(images, draws, self.params.jitter)
@@ -140,25 +140,26 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         return images, labels
 
 
-def _move(images: Tensor, draws: Tensor, params: Params) -> Tensor:
+def _move(pixels: Tensor, draws: Tensor, params: Params) -> Tensor:
     """Mirror half of the images and move each by up to params.shift pixels; edges are repeated.
 
     Args:
-        images: (batch_size, image_channels, image_size, image_size), uint8
+        pixels: (batch_size, image_size, image_size, image_channels), uint8
         draws: (batch_size, 5), uniform; the first three are used here
         params: horizontal_flip, shift
     """
+    if not params.horizontal_flip and params.shift == 0:
+        return pixels
+    batch_size, side = pixels.shape[:2]
+    steps = (draws[:, 1:3] * (2 * params.shift + 1)).long() - params.shift  # (batch_size, 2), -shift to shift
+    places = torch.arange(side, device=pixels.device)
+    rows = (places + steps[:, :1]).clamp(0, side - 1)  # (batch_size, image_size)
+    columns = (places + steps[:, 1:]).clamp(0, side - 1)
     if params.horizontal_flip:
-        images = torch.where((draws[:, 0] < 0.5).reshape(-1, 1, 1, 1), images.flip(3), images)
-    if params.shift > 0:
-        side, device = images.shape[2], images.device
-        steps = (draws[:, 1:3] * (2 * params.shift + 1)).long() - params.shift  # (batch_size, 2), -shift to shift
-        rows = (torch.arange(side, device=device) + steps[:, :1]).clamp(0, side - 1)  # (batch_size, image_size)
-        columns = (torch.arange(side, device=device) + steps[:, 1:]).clamp(0, side - 1)
-        batch = torch.arange(len(images), device=device)[:, None, None]
-        # the channels are last in memory, so that each pixel moves as a whole
-        images = images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    return images
+        columns = torch.where(draws[:, :1] < 0.5, side - 1 - columns, columns)
+    rows = rows + side * torch.arange(batch_size, device=pixels.device)[:, None]  # among those of all images
+    sources = (side * rows[:, :, None] + columns[:, None, :]).flatten()
+    return pixels.flatten(0, 2).index_select(0, sources).view(pixels.shape)  # each pixel moves as a whole, once
 
 
 def _jitter(images: Tensor, draws: Tensor, strength: float) -> Tensor:

@@ -44,6 +44,7 @@ class Files(Sequence[Path]):
 
     def name(self, position: int) -> str:
         """Return a file's name as it was given."""
+        position = range(len(self))[position]
         return os.fsdecode(self._text[self._ends[position] : self._ends[position + 1]])
 
 
