@@ -15,7 +15,7 @@ from model.vision.formats import Examples, Mapped, check_range
 from utils import InputError
 
 MOST_BYTES = 32 * 2**30  # of an array, once unpacked
-LARGE_BYTES = 2 * 2**30  # an array up to here is read, and its checksum looked at
+LARGE_BYTES = 2**28  # an array up to here is read, and its checksum looked at
 _NO_ARCHIVE = (ValueError, TypeError, AttributeError, RuntimeError)  # NumPy's, when a file is not what its name says
 
 

@@ -38,13 +38,15 @@ def keep_in_memory(examples: Examples, params: Params) -> Examples:
     Raises:
         InputError: an image cannot be read
     """
-    is_small = _num_bytes(len(examples.ids), params) <= SMALL_BYTES
-    if isinstance(examples.images, Decoded) or params.cache == "none" or not (is_small or params.cache == "memory"):
+    images, is_small = examples.images, _num_bytes(len(examples.ids), params) <= SMALL_BYTES
+    if params.cache == "none" or not (is_small or params.cache == "memory"):
         return examples
-    if isinstance(examples.images, np.ndarray) and is_decoded(examples.images, params) and examples.rows is None:
+    is_mapped = isinstance(images, Decoded | Mapped) and params.cache != "memory"
+    is_there = isinstance(images, np.ndarray) and examples.rows is None
+    if is_decoded(images, params) and (is_mapped or is_there):
         return examples
     rows = examples.rows_of(range(len(examples.ids)))
-    return dataclasses.replace(examples, images=decode_all(examples.images, rows, params), rows=None)
+    return dataclasses.replace(examples, images=decode_all(images, rows, params), rows=None)
 
 
 def is_ready(examples: Examples, params: Params) -> bool:
