@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from model.data_loader import fetch_dataloader
-from model.vision import cache, decode, packed, storage
+from model.vision import cache, decode, formats, packed, storage
 from model.vision.data_loader import fetch_dataset, fetch_facts
 from model.vision.formats import Files, Mapped
 from model.vision.params import Params
@@ -331,6 +331,7 @@ def test_large_sets_are_decoded_when_needed_unless_somebody_says_more(images, ca
 def everything_is_large(monkeypatch):
     monkeypatch.setattr(storage, "SMALL_BYTES", 0)
     monkeypatch.setattr(packed, "LARGE_BYTES", 0)
+    monkeypatch.setattr(formats, "READ_AHEAD_BYTES", 0)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (8, 8, 3)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import mmap
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ from utils import InputError
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
 }  # fmt: skip
+
+READ_AHEAD_BYTES = 2**30  # mapped files up to here are small enough for the system to read ahead as it likes
 
 
 class Files(Sequence[Path]):
@@ -73,7 +77,13 @@ class Mapped:
 
     def __init__(self, path: Path, offset: int, shape: tuple[int, ...]) -> None:
         self.path, self.offset, self.shape = path, offset, shape
-        self._array = np.asarray(np.memmap(path, np.uint8, "r", offset, shape))
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        num_bytes = math.prod(shape)
+        self._array = np.frombuffer(self._map, np.uint8, num_bytes, offset).reshape(shape)
+        self._is_large = num_bytes > READ_AHEAD_BYTES and hasattr(mmap, "MADV_RANDOM")  # not on Windows
+        if self._is_large:  # else a system reads megabytes around each image that is looked at
+            self._map.madvise(mmap.MADV_RANDOM)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let a process that this is sent to map the file by itself."""
@@ -83,6 +93,12 @@ class Mapped:
         return self.shape[0]
 
     def __getitem__(self, positions: Any) -> np.ndarray:
+        if self._is_large:  # the disk finds the images of a batch all at once, not one page after the other
+            num_bytes = math.prod(self.shape[1:])
+            for position in np.atleast_1d(positions).tolist():
+                start = self.offset + position * num_bytes
+                first = start // mmap.PAGESIZE * mmap.PAGESIZE
+                self._map.madvise(mmap.MADV_WILLNEED, first, start + num_bytes - first)
         return self._array[positions]
 
 
