@@ -25,7 +25,7 @@ from record.params import Params
 
 # What a run writes, and all that `--restart` removes.
 PRODUCTS = (
-    "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
+    "run.json", "history.jsonl", "train.log", "evaluate.log", "output.txt", "last.pth.tar", "best.pth.tar",
     "last.previous.pth.tar", "last.damaged.pth.tar", "metrics_*.json", "predictions_*.csv", "per_class_*.csv",
     "events.out.tfevents.*", ".*.tmp",
 )  # fmt: skip

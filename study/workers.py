@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import utils
-from study.trials import Trial
+from study.trials import OUTPUT_FILE, Trial
 
 PROJECT = Path(__file__).resolve().parent.parent
-OUTPUT_FILE = "output.txt"  # what a trial printed; its log, and whatever came before or after that
 MEMORY_OF_A_TRIAL = 2**30  # bytes, about; only a guess at how many trials are useful
 
 
