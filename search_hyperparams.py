@@ -62,7 +62,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     if args.num_workers is not None and args.num_workers < 1:
         raise utils.InputError(f"--num_workers {args.num_workers}: expected 1 or more")
     directories = Directories(parent_dir, base, space, settings.seeds)
-    return Plan(directories, settings, lag=max(1, args.num_workers or 1))
+    return Plan(directories, settings)
 
 
 def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
@@ -88,7 +88,7 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
 
             workers: Workers = RayWorkers(args.ray_address, args.num_workers, words)
         else:
-            num_workers = args.num_workers or useful_workers(plan.num_trials)
+            num_workers = plan.lag = args.num_workers or useful_workers(plan.num_trials)
             workers = LocalWorkers(num_workers, plan.directories.base.task, words)
         driver = Driver(plan, plan.settings, workers, view)
         try:

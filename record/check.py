@@ -59,8 +59,9 @@ def _explain(error: Mapping[str, Any], cls: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(key, cls.model_fields, n=1)
-        known = ", ".join(cls.model_fields) if len(cls.model_fields) < 20 else "train.py --describe_params lists them"
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {known}"
+        is_short = len(cls.model_fields) < 20
+        known = f"known: {', '.join(cls.model_fields)}" if is_short else "train.py --describe_params lists the known ones"
+        hint = f"did you mean {close[0]!r}?" if close else known
         return f"unknown key {key!r}; {hint}"
     message = error["msg"].removeprefix("Value error, ")
     if not key:

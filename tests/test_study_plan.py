@@ -23,7 +23,9 @@ def make_plan(parent_dir, *space_words, base=None, lag=1, **settings):
     params = fetch_params(parent_dir)
     overrides = [f"{key}={utils.to_json(value, indent=None)}" for key, value in settings.items()]
     settings, space = read_settings(parent_dir, params, space_words, overrides)
-    return Plan(Directories(parent_dir, params, space, settings.seeds), settings, lag)
+    plan = Plan(Directories(parent_dir, params, space, settings.seeds), settings)
+    plan.lag = lag
+    return plan
 
 
 def finish(trial, value=0.5, status="finished", epochs=None):
