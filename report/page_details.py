@@ -118,7 +118,7 @@ def _attach_inputs(runs: Sequence[Run], details: Mapping[int, dict[str, Any]]) -
 def _source(run: Run) -> str:
     """Return a text that two runs share if the same ids mean the same examples to them."""
     task = run.params.get("task")
-    names = ["data_dir", *(_show_module(task).READS if _has_show(task) else ())]
+    names = ["data_dir", *(_show_module(str(task)).READS if _has_show(task) else ())]
     return json.dumps([str(task), *(run.params.get(name) for name in names)], default=str)
 
 

@@ -1,6 +1,6 @@
 // The charts, drawn by Plotly: learning curves, importance, parallel coordinates, the metric against each hyperparameter.
 
-const LOG_RATIO = 10; // positive values that span so much are thought of by their order of magnitude
+const LOG_RATIO = 10; // positive values that span less are never thought of by their order of magnitude
 const MOST_AXES = 9; // of parallel coordinates, the metric's aside
 const NUM_SHADES = 12;
 const config = {
@@ -29,7 +29,10 @@ function draw(id, traces, settings, words) {
   const element = typeof id === "string" ? byId(id) : id;
   element.setAttribute("aria-label", words);
   element.hidden = false;
-  return Plotly.react(element, traces, layoutOf(settings), config);
+  return Plotly.react(element, traces, layoutOf(settings), config).then(() => {
+    // a screen reader gets the words, not Plotly's drawing
+    for (const inner of [...element.children, byId("js-plotly-tester")]) inner?.setAttribute("aria-hidden", "true");
+  });
 }
 
 /** Let a click on a point choose its run; Plotly keeps listeners when a chart is drawn anew. */
@@ -46,9 +49,11 @@ function chooseClicked(event) {
   drawChosen();
 }
 
+/** Return whether an axis of these values should be logarithmic: half of them crowd at its lower end. */
 function isLog(values) {
-  const low = Math.min(...values);
-  return low > 0 && Math.max(...values) / low >= LOG_RATIO;
+  const distinct = [...new Set(values)].sort((a, b) => a - b);
+  const [low, middle, high] = [distinct[0], distinct[Math.floor((distinct.length - 1) / 2)], distinct.at(-1)];
+  return low > 0 && high / low >= LOG_RATIO && middle < 0.32 * high;
 }
 
 // Learning curves
@@ -190,17 +195,17 @@ function drawParallel() {
   scored.sort((a, b) => (metric.higher ? 1 : -1) * (valueOf(a, metric) - valueOf(b, metric))); // the best are drawn last
   const shades = Array.from({ length: NUM_SHADES }, () => []);
   scored.forEach((run, rank) => shades[Math.floor((rank * NUM_SHADES) / scored.length)].push(run));
-  const line = (members, style) => {
+  const line = (members, style, opacity = 1) => {
     const vertices = members.flatMap((run) => [...axes.map((column, i) => [run, column, i]), [run, null, null]]);
     return {
-      type: "scatter", mode: "lines", connectgaps: false, line: style,
+      type: "scatter", mode: "lines", connectgaps: false, line: style, opacity,
       x: vertices.map(([, , i]) => i), y: vertices.map(([run, column, i]) => (column ? scales[i].at(valueOf(run, column)) : null)),
       customdata: vertices.map(([run]) => run.index), hoverinfo: "text",
       text: vertices.map(([run, column]) => (column ? `${plain(run.name)}<br>${plain(column.name)} ${plain(format(valueOf(run, column), column))}<br>${plain(metric.name)} ${format(valueOf(run, metric), metric)}` : "")),
     };
   };
-  const width = scored.length > 300 ? 1 : 1.6;
-  const traces = shades.map((members, i) => line(members, { color: mixed(css("--pale"), css("--accent"), i / (NUM_SHADES - 1)), width }));
+  const [width, opacity] = scored.length > 300 ? [0.8, 0.6] : [1.6, 1];
+  const traces = shades.map((members, i) => line(members, { color: mixed(css("--pale"), css("--accent"), i / (NUM_SHADES - 1)), width }, opacity));
   traces.push(...chosen.filter((run) => scored.includes(run)).map((run) => line([run], { color: colourOf(run), width: 3 })));
   const annotations = axes.flatMap((column, i) => [
     { x: i, y: 1, yref: "paper", text: wrapped(column.name), showarrow: false, yanchor: "bottom", font: { color: css("--text"), size: 12 } },
@@ -211,7 +216,7 @@ function drawParallel() {
   ]);
   const shapes = axes.map((_, i) => ({ type: "line", x0: i, x1: i, y0: 0, y1: 1, line: { color: css("--soft"), width: 1 }, layer: "above" }));
   byId("parallel-note").textContent =
-    `A line for each run that the filter keeps and that has ${metric.name}, ${scored.length} in all; the darker, the better, and ` +
+    `A line for each run that the filter keeps and that has ${metric.name}, ${scored.length} in all; the stronger its colour, the better, and ` +
     `those chosen in their colours. ${canDrag() ? "Drag a box over a part of an axis: the filter then keeps what passes through it." : "The filter narrows them down."}`;
   byId("parallel-chart").style.minWidth = `${Math.max(320, axes.length * 88)}px`;
   return draw("parallel-chart", traces, {
@@ -291,10 +296,17 @@ function drawAgainst(chart, column, metric, scored) {
   const present = scored.filter((run) => valueOf(run, column) !== null);
   const values = present.map((run) => valueOf(run, column));
   const numeric = values.length > 0 && values.every(isNumber);
+  const isLogarithmic = numeric && isLog(values);
   const names = numeric ? [] : [...new Set(values.map((value) => JSON.stringify(value)))].map((text) => JSON.parse(text)).sort(compareText);
   const place = new Map(names.map((value, i) => [JSON.stringify(value), i]));
-  // names have no place on a line: their points are spread a little, by a number that stays the same for a run
-  const at = (run) => (numeric ? valueOf(run, column) : place.get(JSON.stringify(valueOf(run, column))) + ((run.index * 0.618) % 1 - 0.5) * 0.36);
+  // where many points have the same place they are spread a little, by a number that stays the same for a run
+  const spread = (run) => ((run.index * 0.618) % 1) - 0.5;
+  const gap = numeric && present.length > 30 ? gapOf(values) : isLogarithmic ? 1 : 0;
+  const at = (run) => {
+    const value = valueOf(run, column);
+    if (!numeric) return place.get(JSON.stringify(value)) + spread(run) * 0.36;
+    return isLogarithmic ? value * gap ** (0.3 * spread(run)) : value + 0.3 * gap * spread(run);
+  };
   const points = (members, marker) => ({
     type: "scatter", mode: "markers", x: members.map(at), y: members.map((run) => valueOf(run, metric)), marker, hoverinfo: "text",
     customdata: members.map((run) => run.index),
@@ -306,7 +318,7 @@ function drawAgainst(chart, column, metric, scored) {
     points(marked, { color: marked.map(colourOf), size: 10, line: { color: css("--back"), width: 1 } }),
   ];
   const xaxis = numeric
-    ? { type: isLog(values) ? "log" : "linear", ...numberTicks(values) }
+    ? { type: isLogarithmic ? "log" : "linear", ...numberTicks(values) }
     : { tickvals: names.map((_, i) => i), ticktext: names.map((value) => plain(shorten(format(value), 16))), range: [-0.6, names.length - 0.4] };
   const words = `${metric.name} against ${column.name}, ${present.length} runs. ` + summaryOf(present, column, metric, names);
   return draw(chart, traces, { height: 210, margin: { l: 46, r: 8, t: 6, b: 28 }, xaxis, yaxis: { nticks: 5 } }, words)
@@ -320,7 +332,15 @@ function numberTicks(values) {
   const span = move(few.at(-1)) - move(few[0]);
   const apart = few.length <= 6 && few.every((value, i) => !i || move(value) - move(few[i - 1]) > 0.12 * span);
   if (apart) return { tickvals: few, ticktext: few.map(formatNumber) };
-  return isLog(values) ? { dtick: Math.log10(few.at(-1) / few[0]) < 1.5 ? "D2" : 1, exponentformat: "power" } : { nticks: 6 };
+  return isLog(values) ? { dtick: Math.log10(few.at(-1) / few[0]) < 1.5 ? "D2" : 1, tickformat: "~g" } : { nticks: 6 };
+}
+
+/** Return the smallest distance (of a logarithmic axis, ratio) between values that are few, and otherwise none. */
+function gapOf(values) {
+  const few = [...new Set(values)].sort((a, b) => a - b);
+  const logarithmic = isLog(values);
+  if (few.length > 6) return logarithmic ? 1 : 0;
+  return Math.min(...few.slice(1).map((value, i) => (logarithmic ? value / few[i] : value - few[i])));
 }
 
 /** Say what a chart of the metric against a hyperparameter shows: the best value, and of names the mean of each. */

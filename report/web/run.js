@@ -241,6 +241,8 @@ function start() {
   byId("problems").hidden = !study.problems.length;
   byId("problems").querySelector("summary").textContent = `${study.problems.length} files could not be read`;
   byId("problems").querySelector("ul").append(...study.problems.slice(0, 200).map((line) => make("li", {}, line)));
+  const longest = Math.max(...runs.map((run) => run.name.length));
+  byId("table").style.setProperty("--name", `${Math.min(18.5, Math.max(8, 0.55 * longest))}rem`);
   drawFacts();
   byId("curve-metric").append(...seriesNames(runs).map(option));
   byId("metric").append(...metrics.map((column) => option(column.name)));

@@ -9,14 +9,18 @@ const shown = new Set(columns.filter(isShownAtFirst));
 function isShownAtFirst(column) {
   if (column.kind === "param") return params.indexOf(column) < 8;
   if (column.kind === "status") return new Set(runs.map((run) => valueOf(run, column))).size > 1;
-  if (column.kind === "epochs" || column.kind === "time") return runs.some((run) => valueOf(run, column) !== null);
+  if (column.kind === "epochs") return new Set(runs.map((run) => valueOf(run, column))).size > 1;
+  if (column.kind === "time") return runs.some((run) => valueOf(run, column) !== null);
   if (metrics.length <= 4) return true;
   const name = column.name.replace(/^test /, "");
   return name === (monitor && monitor.name) || name === "loss";
 }
 
+/** Return the columns that are shown: first what the runs were after, then what they were given, then the rest. */
 function visible() {
-  return columns.filter((column) => shown.has(column));
+  const isFirst = (column) => monitor && (column === monitor || column.name === `test ${monitor.name}`);
+  const those = columns.filter((column) => shown.has(column));
+  return [...those.filter(isFirst), ...those.filter((column) => !isFirst(column))];
 }
 
 /** Return a number that says where a value goes: numbers, then text, then nothing. */
