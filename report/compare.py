@@ -161,10 +161,9 @@ def _common(by_id: Sequence[Predictions], runs: Sequence[Run]) -> list[str]:
     else:
         other = f", {len(both) - len(common):,} of them with another label" if len(common) < len(both) else ""
         print(
-            f"A was evaluated on {len(first):,} examples of test, B on {len(second):,}; {len(both):,} are in both{other}."
-            "\n"
-            f"What is said of test below is about the {len(common):,} that are the same.\n"
+            f"A was evaluated on {len(first):,} examples of test, B on {len(second):,}; {len(both):,} in both{other}."
         )
+        print(f"What is said of test below is about the {len(common):,} that are the same.\n")
     return common
 
 
