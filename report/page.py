@@ -32,6 +32,7 @@ from report.runs import Run, is_number
 
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("study.js", "filter.js", "table.js", "charts.js", "run.js")  # in this order, as one
+MOST_RUNS = 5000  # that a browser can draw; of more, the best
 MOST_NUMBERS = 1_000_000  # of all learning curves together; long ones are thinned out
 FEWEST_POINTS = 10  # of a curve that is thinned out
 
@@ -61,7 +62,7 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str]) -
         parent_dir: the folder that the runs are below
         problems: gets a line for each file that could not be read
     """
-    runs = sort_runs(runs)
+    num_runs, runs = len(runs), sort_runs(runs)[:MOST_RUNS]
     differ, by_name = hyperparameters_that_differ(runs), all_columns(runs)
     columns = [
         column
@@ -73,6 +74,7 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str]) -
     return {
         "title": parent_dir.resolve().name or str(parent_dir),
         "written": now(),
+        "left_out": num_runs - len(runs),
         "columns": [
             {"name": column.name, "kind": column.kind, "higher": is_better_high(column, runs)} for column in columns
         ],

@@ -80,7 +80,7 @@ function mistakeItem(row) {
     const more = input.more ? make("p", { class: "id" }, `and ${input.more} columns more`) : null;
     return make("li", {}, verdict, make("dl", { class: "cells" }, ...cells), more, told);
   }
-  if (input) return make("li", {}, make("img", { src: input.image, alt: `Input ${row.id}`, class: input.side <= 64 ? "small" : null }), verdict, told);
+  if (input) return make("li", {}, make("img", { src: input.image, alt: `Input ${row.id}`, class: input.side <= 32 ? "small" : null }), verdict, told);
   return make("li", {}, verdict, told);
 }
 
@@ -211,7 +211,8 @@ function drawFacts() {
   const states = new Map();
   for (const run of runs) states.set(valueOf(run, status), (states.get(valueOf(run, status)) || 0) + 1);
   const times = runs.map((run) => valueOf(run, columnNamed.get("time"))).filter(isNumber);
-  const facts = [["runs", String(runs.length), [...states].map(([state, number]) => `${number} ${state}`).join(", ")]];
+  const told = study.left_out ? [`the best of ${runs.length + study.left_out}`] : [];
+  const facts = [["runs", String(runs.length), [...told, ...[...states].map(([state, number]) => `${number} ${state}`)].join(", ")]];
   if (best && runs.length > 1) {
     const ties = runs.filter((run) => valueOf(run, monitor) === valueOf(best, monitor)).length - 1;
     const link = make("a", { href: addressOf(best) }, ...breakable(best.name));

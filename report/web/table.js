@@ -7,7 +7,7 @@ let filtered = runs;
 const shown = new Set(columns.filter(isShownAtFirst));
 
 function isShownAtFirst(column) {
-  if (column.kind === "param") return params.indexOf(column) < 8;
+  if (column.kind === "param") return (monitor ? ranked(monitor) : params).indexOf(column) < 8;
   if (column.kind === "status") return new Set(runs.map((run) => valueOf(run, column))).size > 1;
   if (column.kind === "epochs") return new Set(runs.map((run) => valueOf(run, column))).size > 1;
   if (column.kind === "time") return runs.some((run) => valueOf(run, column) !== null);
