@@ -28,7 +28,7 @@ ALLOWED = {
     "evaluate": {"utils", "runtime", "evaluation", "model"},
     "training": {"utils", "runtime", "evaluation", "model", "training"},
     "train": {"utils", "runtime", "evaluation", "model", "training", "evaluate"},
-    "report": {"record", "report"},
+    "report": {"record", "report", "model"},
     "synthesize_results": {"record", "report"},
     "search_hyperparams": {"utils", "model", "synthesize_results"},
 }
