@@ -74,7 +74,8 @@ function format(value, column) {
   if (value === null || value === undefined) return "–";
   if (isNumber(value)) {
     if (column && column.kind === "time") return formatSeconds(value);
-    if (column && decimals[column.index] !== null && Math.abs(value) < 1e6) return value.toFixed(decimals[column.index]);
+    if (column && decimals[column.index] !== null && Math.abs(value) < 1e6)
+      return value.toFixed(decimals[column.index]);
     return formatNumber(value);
   }
   return typeof value === "string" ? value : JSON.stringify(value);

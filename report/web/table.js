@@ -53,7 +53,9 @@ function headCell(column) {
   const button = make("button", { type: "button" }, ...breakable(isRun ? "run" : column.name, /(?<=[_. ])/));
   button.addEventListener("click", () => {
     sortBy(column);
-    byId("table").querySelector(`[data-column="${isRun ? "run" : column.index}"] button`).focus();
+    byId("table")
+      .querySelector(`[data-column="${isRun ? "run" : column.index}"] button`)
+      .focus();
   });
   return make(
     "th",
@@ -109,9 +111,17 @@ function row(run) {
 function drawTable() {
   const body = byId("table").querySelector("tbody");
   const rows = sorted();
-  byId("table").querySelector("thead").replaceChildren(
-    make("tr", {}, make("td", { class: "pick" }, make("span", { class: "unseen" }, "Curves")), headCell("run"), ...visible().map(headCell)),
-  );
+  byId("table")
+    .querySelector("thead")
+    .replaceChildren(
+      make(
+        "tr",
+        {},
+        make("td", { class: "pick" }, make("span", { class: "unseen" }, "Curves")),
+        headCell("run"),
+        ...visible().map(headCell),
+      ),
+    );
   body.replaceChildren(...rows.slice(0, rowsShown).map(row));
   const left = rows.length - rowsShown;
   byId("more").hidden = left <= 0;
@@ -129,21 +139,29 @@ function markChosen() {
 }
 
 function drawColumnList() {
-  const groups = [["Hyperparameters that differ", ["param"]], ["Run", ["status", "epochs", "time"]], ["val", ["val"]], ["test", ["test"]]];
+  const groups = [
+    ["Hyperparameters that differ", ["param"]],
+    ["Run", ["status", "epochs", "time"]],
+    ["val", ["val"]],
+    ["test", ["test"]],
+  ];
   byId("column-list").replaceChildren(
     ...groups.flatMap(([title, kinds]) => {
       const group = columns.filter((column) => kinds.includes(column.kind));
       if (!group.length) return [];
-      return [make("p", {}, title), ...group.map((column) => {
-        const box = make("input", { type: "checkbox" });
-        box.checked = shown.has(column);
-        box.addEventListener("change", () => {
-          if (box.checked) shown.add(column);
-          else shown.delete(column);
-          drawTable();
-        });
-        return make("label", {}, box, column.name);
-      })];
+      return [
+        make("p", {}, title),
+        ...group.map((column) => {
+          const box = make("input", { type: "checkbox" });
+          box.checked = shown.has(column);
+          box.addEventListener("change", () => {
+            if (box.checked) shown.add(column);
+            else shown.delete(column);
+            drawTable();
+          });
+          return make("label", {}, box, column.name);
+        }),
+      ];
     }),
   );
 }
@@ -152,7 +170,8 @@ function applyFilter() {
   const { test, told, wrong } = readFilter(byId("filter").value);
   filtered = runs.filter(test);
   rowsShown = FEW_ROWS;
-  const counted = filtered.length === runs.length ? `${runs.length} runs.` : `${filtered.length} of ${runs.length} runs.`;
+  const counted =
+    filtered.length === runs.length ? `${runs.length} runs.` : `${filtered.length} of ${runs.length} runs.`;
   const hint = params.length && !byId("filter").value ? ` Filter by words, or as in ${conditionExample()}.` : "";
   byId("filter-told").textContent = told || counted + hint;
   byId("filter-told").classList.toggle("wrong", wrong);
