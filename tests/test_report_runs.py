@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import evaluate
+import train
 import utils
 from report.columns import hyperparameters_that_differ
 from report.details import read_history, read_per_class, read_predictions
@@ -32,11 +34,11 @@ def read_one(parent_dir):
     return runs[0], problems
 
 
-def test_a_run_of_train_and_evaluate_is_read_as_it_says(make_run, run_script, tmp_path):
+def test_a_run_of_train_and_evaluate_is_read_as_it_says(make_run, tmp_path):
     (tmp_path / "runs").mkdir()
     model_dir = make_run("runs/one")
-    for script in ("train.py", "evaluate.py"):
-        assert run_script(script, "--model_dir", model_dir, "--disable-cuda").returncode == 0
+    for script in (train, evaluate):
+        script.main(["--model_dir", str(model_dir), "--disable-cuda"])
     run, problems = read_one(tmp_path / "runs")
     record, files = json.loads((model_dir / "run.json").read_text()), {}
     for name in ("metrics_val_best_weights", "metrics_test_best"):
