@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from record.errors import InputError
+from record.errors import InputError, Stop
 from record.files import write_atomically
 from record.script import run_script  # not from utils, which takes a tenth of a second to import, for pydantic
 from report.columns import Column, all_columns, find_column, sort_column
@@ -82,25 +82,33 @@ def _importance(column: Column, sort_by: Column) -> int:
 
 
 def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
-    """Print the table that was asked for, write its files, and return a line for each file that could not be read."""
+    """Print the table that was asked for, write its files, and return a line for each file that could not be read.
+
+    Raises:
+        InputError: a name in --sort, --columns or --filter is none
+        Stop: a file could not be written
+    """
     table, order, shown = make_selected_table(runs, args)
     markdown = to_markdown(table)
     if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-        text, left_out = to_terminal(table, width, order)
+        text, left_out = to_terminal(table, shutil.get_terminal_size().columns, order)
         print(text, end="")
         if left_out:
             print(f"No room for {', '.join(left_out)}: --columns chooses, results.md and results.csv have them all")
     else:
         print(markdown, end="")
     folder = Path(args.parent_dir)
-    for name, content in (("results.md", markdown), ("results.csv", to_csv(table)), ("results.tex", to_latex(table))):
-        write_atomically(folder / name, content.encode("utf-8", "backslashreplace"))
-    if not args.html:
-        return []
-    from report.page import write_page
+    texts = {"results.md": markdown, "results.csv": to_csv(table), "results.tex": to_latex(table)}
+    try:
+        for name, text in texts.items():
+            write_atomically(folder / name, text.encode("utf-8", "backslashreplace"))
+        if args.html:
+            from report.page import write_page
 
-    return write_page(shown, folder / "results.html", folder)
+            return write_page(shown, folder / "results.html", folder)
+    except OSError as error:
+        raise Stop(f"{error.filename}: could not be written ({error.strerror})") from error
+    return []
 
 
 def make_parser() -> argparse.ArgumentParser:
