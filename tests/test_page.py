@@ -3,6 +3,7 @@
 import collections
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -429,8 +430,26 @@ def test_runs_without_metrics_or_history_make_a_page_too(browser, tmp_path):
     chromium.set_screen(browser)
     chromium.open_page(browser, path)
     assert browser.execute_script(ROWS)[0] == "c" or browser.execute_script(ROWS)[0] == "b"
-    assert "2 files could not be read" in browser.find_element("id", "problems").text
+    assert "2 of the files could not be read" in browser.find_element("id", "problems").text
     assert chromium.console_errors(browser) == []
+
+
+@needs_browser
+def test_names_that_are_no_text_have_a_page_too(browser, tmp_path):
+    for name in (b"caf\xe9", b"100% + #1?", "naïve ü".encode()):
+        write_run(tmp_path / os.fsdecode(name), {"net": os.fsdecode(name)})
+    path, runs, problems = page_of(tmp_path)
+    assert problems == [] and len(runs) == 3
+    chromium.set_screen(browser)
+    chromium.open_page(browser, path)
+    for position in (1, 2, 3):
+        click(browser, f"#table tbody tr:nth-child({position}) th a")
+        shown = "document.querySelector('#run h2').textContent"
+        chromium.wait_for(browser, f"return {shown}.startsWith(sorted()[{position - 1}].name)")
+        browser.back()
+        chromium.wait_for(browser, "return !document.getElementById('overview').hidden")
+    chromium.open_page(browser, path, "#run=%")
+    assert len(browser.find_elements("css selector", "#table tbody tr")) == 3 and chromium.console_errors(browser) == []
 
 
 def test_page_is_one_file_that_names_no_other(study):

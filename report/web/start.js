@@ -1,9 +1,17 @@
 // What happens when the page opens, and at each click: what is drawn, and in which order.
 
+/** Return the run that an address is of, however it is encoded. */
+function runOf(address) {
+  try {
+    return runAt.get(address) || runAt.get(`#run=${encodeURIComponent(decodeURIComponent(address.slice(5)))}`);
+  } catch {
+    return null; // a lone %
+  }
+}
+
 /** Show what the address says: all runs, or one. */
 function route(isFirst) {
-  const wanted = location.hash.startsWith("#run=") ? runNamed.get(decodeURIComponent(location.hash.slice(5))) : null;
-  const run = wanted || (runs.length === 1 ? runs[0] : null);
+  const run = runOf(location.hash) || (runs.length === 1 ? runs[0] : null);
   const before = byId("overview").hidden;
   byId("overview").hidden = Boolean(run);
   byId("run").hidden = !run;
@@ -14,24 +22,32 @@ function route(isFirst) {
     if (!isFirst) scrollTo(0, 0);
   } else if (!isFirst && before) {
     byId("run").replaceChildren();
-    drawCharts();
+    drawCharts(allCharts());
   }
 }
 
-let turn = 0;
+let waiting = []; // charts that are still to be drawn
+let isDrawing = false;
 
-/** Draw the charts one after the other, so that the page answers in between. */
-async function drawCharts(steps = [drawCurves, drawImportance, drawParallel, drawEach]) {
-  turn += 1;
-  const mine = turn;
+/** Draw charts one after the other, so that the page answers in between. */
+async function drawCharts(steps) {
+  const isSmall = (step) => !allCharts().includes(step);
+  waiting = [
+    ...steps,
+    ...waiting.filter((step) => !steps.includes(step) && !(isSmall(step) && steps.includes(drawEach))),
+  ];
   document.documentElement.dataset.drawn = "no";
-  const queue = [...steps];
-  while (queue.length) {
+  if (isDrawing) return;
+  isDrawing = true;
+  while (waiting.length) {
     await new Promise((done) => setTimeout(done));
-    if (mine !== turn || byId("overview").hidden) return;
-    const more = await queue.shift()();
-    if (Array.isArray(more)) queue.unshift(...more);
+    if (byId("overview").hidden) waiting = [];
+    else {
+      const more = await waiting.shift()();
+      if (Array.isArray(more)) waiting.unshift(...more); // drawEach says what there is to draw
+    }
   }
+  isDrawing = false;
   document.documentElement.dataset.drawn = "yes";
 }
 
@@ -94,7 +110,7 @@ function later(action) {
 function start() {
   byId("written").textContent = `Written by synthesize_results.py, ${study.written.replace("T", " ")}.`;
   byId("problems").hidden = !study.problems.length;
-  byId("problems").querySelector("summary").textContent = `${study.problems.length} files could not be read`;
+  byId("problems").querySelector("summary").textContent = `${study.problems.length} of the files could not be read`;
   byId("problems")
     .querySelector("ul")
     .append(...study.problems.slice(0, 200).map((line) => make("li", {}, line)));

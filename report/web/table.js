@@ -81,7 +81,8 @@ function cell(run, column) {
   const classes = [isNumeric[column.index] ? "number" : "", value === null ? "none" : ""];
   if (tops[column.index] !== null && value === tops[column.index]) classes.push("top");
   if (column.kind === "status") classes.push("state", String(value).replace(/\W/g, "-"));
-  return make("td", { class: classes.filter(Boolean).join(" ") || null }, format(value, column));
+  const text = format(value, column);
+  return make("td", { class: classes.filter(Boolean).join(" ") || null, title: text.length > 24 ? text : null }, text);
 }
 
 function row(run) {
