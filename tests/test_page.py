@@ -267,15 +267,17 @@ def test_names_with_tags_and_scripts_are_shown_as_they_are(browser, tmp_path):
     first = runs[-1].name
     for fragment in ("", "#run=" + "".join(f"%{byte:02x}" for byte in first.encode())):
         chromium.open_page(browser, path, fragment)
-        browser.execute_script("drawImportance(); document.querySelectorAll('.chart').forEach((c) => c.data && "
-                               "Plotly.Fx.hover(c, [{curveNumber: 0, pointNumber: 0}]))")  # fmt: skip
+        hover = "Plotly.Fx.hover(chart, [{curveNumber: 0, pointNumber: 0}])"
+        browser.execute_script(f"document.querySelectorAll('.chart').forEach((chart) => chart.data && {hover})")
+        labels = browser.execute_script(
+            "return [...document.querySelectorAll('.hoverlayer')].map((l) => l.textContent)"
+        )
+        assert [text for text in labels if text and PWNED not in text] == [] and any(labels)
         shown = browser.execute_script("return document.body.innerText")
         assert name in shown and value in shown
         assert browser.execute_script("return window.pwned") is None
-        assert (
-            browser.execute_script("return document.querySelectorAll('img[src=x], svg a, a[href^=javascript]').length")
-            == 0
-        )
+        made = "return document.querySelectorAll('img[src=x], svg a, a[href^=javascript]').length"
+        assert browser.execute_script(made) == 0
         assert chromium.console_errors(browser) == []
     assert browser.execute_script("return document.querySelectorAll('#run .mistakes li').length") == 3
 
