@@ -22,7 +22,7 @@ from report.runs import read_runs
 from tests import browser as chromium
 
 needs_browser = pytest.mark.skipif(chromium.why_no_browser() is not None, reason=str(chromium.why_no_browser()))
-PWNED = "<img src=x onerror=window.pwned=1>"
+PWNED = "<img src=x onerror=window.pwned=1><a href='javascript:window.pwned=1'>x"
 ROWS = "return [...document.querySelectorAll('#table tbody tr')].map((row) => row.querySelector('th a').textContent)"
 
 
