@@ -24,7 +24,7 @@ from pathlib import Path
 from record.errors import InputError, Stop
 from record.files import write_atomically
 from record.script import run_script  # not from utils, which takes a tenth of a second to import, for pydantic
-from report.columns import Column, all_columns, find_column, sort_column
+from report.columns import Column, all_columns, find_column, hyperparameters_that_differ, sort_column
 from report.export import to_csv, to_latex
 from report.filter import parse_filter
 from report.runs import Run, read_runs
@@ -61,13 +61,16 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
     sort_by = sort_column(runs, args.sort)
     if args.filter:
         runs = select_runs(runs, args.filter, by_name)
-    groups = sort_groups([[run] for run in runs] if args.each else group_by_seed(runs), sort_by)[: args.top]
+    differ = hyperparameters_that_differ(runs)
+    groups = sort_groups([[run] for run in runs] if args.each else group_by_seed(runs, differ), sort_by)[: args.top]
     shown = [run for group in groups for run in group]
     if args.columns:
         names = [name.strip() for name in args.columns.split(",") if name.strip()]
         columns = [find_column(name, by_name, "--columns") for name in dict.fromkeys(["run", *names])]
         return make_table(groups, columns), list(range(len(columns))), shown
-    columns = default_columns(shown, by_name)
+    if len(shown) < len(runs):
+        differ = hyperparameters_that_differ(shown)
+    columns = default_columns(by_name.values(), differ, any(run.seconds is not None for run in shown))
     order = sorted(range(len(columns)), key=lambda i: _importance(columns[i], sort_by))
     return make_table(groups, columns), order, shown
 

@@ -21,6 +21,7 @@ LATEX = {
     "[": "{[}", "*": "{*}",  # after the end of a row, these would belong to it
 }  # fmt: skip
 PLAIN = re.compile(r"[0-9.]+").fullmatch
+TRANSLATION = str.maketrans(LATEX)
 ACCENTED = {char for char in map(chr, range(0xC0, 0x100)) if char.isalpha() and char not in "ÐÞðþ"}  # in every font
 
 
@@ -89,10 +90,10 @@ def to_latex(table: Table) -> str:
 
 
 def _all_for_latex(cells: Sequence[Any]) -> list[str]:
-    if set(map(type, cells)) != {float}:
+    if not set(map(type, cells)) <= {float, int}:
         return list(map(_for_latex, cells))
     texts = texts_of(cells)
-    return [text if PLAIN(text) else _number(cell, ".4g") for text, cell in zip(texts, cells, strict=True)]
+    return [text if PLAIN(text) else _for_latex(cell) for text, cell in zip(texts, cells, strict=True)]
 
 
 def _for_latex(cell: Any) -> str:
@@ -100,7 +101,9 @@ def _for_latex(cell: Any) -> str:
         return rf"{_number(cell.mean, '.4g')} $\pm$ {_number(cell.std, '.2g')} ({cell.n})"
     if type(cell) in (int, float):
         return _number(cell, ".4g" if type(cell) is float else "d")
-    return re.sub("-(?=-)", "-{}", "".join(map(_char_in_latex, text_of(cell))))
+    text = text_of(cell)
+    text = text.translate(TRANSLATION) if text.isascii() else "".join(map(_char_in_latex, text))
+    return re.sub("-(?=-)", "-{}", text) if "--" in text else text
 
 
 def _number(value: float, form: str) -> str:

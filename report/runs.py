@@ -152,7 +152,7 @@ def _read_run(folder: str, name: str, files: set[str]) -> Run:
         params = read_params(folder, files, problems)
     elif not {dict, list}.isdisjoint(map(type, params.values())):
         params = flatten(params, f"{folder}/{RUN_FILE}", problems)
-    params = {sys.intern(key): value for key, value in params.items()}  # thousands of runs share their names
+    params = dict(zip(_shared(params), params.values(), strict=True))
     if "restore_file" in record:
         params["restore_file"] = record["restore_file"]
     epochs, best_epoch, errors = record.get("epochs"), record.get("best_epoch"), record.get("lower_is_better")
@@ -176,7 +176,18 @@ def _read_run(folder: str, name: str, files: set[str]) -> Run:
 def _read_metrics(folder: str, name: str, problems: list[str]) -> dict[str, float]:
     """Return the numbers among what a metrics file holds; a whole number of a thousand digits is none."""
     values = read_json(folder, name, problems)
-    return {sys.intern(key): value for key, value in values.items() if type(value) is float or is_number(value)}
+    if set(map(type, values.values())) != {float}:
+        values = {key: value for key, value in values.items() if is_number(value)}
+    return dict(zip(_shared(values), values.values(), strict=True))
+
+
+_known: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+
+def _shared(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the values; thousands of runs have the same ones, and need not have a copy each."""
+    names = tuple(values)
+    return _known.setdefault(names, names)
 
 
 def is_number(value: Any) -> bool:

@@ -7,20 +7,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from report.columns import hyperparameters_that_differ
 from report.runs import Run
 
 
-def group_by_seed(runs: Sequence[Run]) -> list[list[Run]]:
+def group_by_seed(runs: Sequence[Run], differ: Sequence[str]) -> list[list[Run]]:
     """Return the runs in groups that differ only in `seed`, in the order of their first; most often groups of one.
 
     Runs that do not say their seed or have no metrics yet stay alone, and so does a second run with the same seed. One
     that is running is no repetition of one that is finished.
+
+    Args:
+        runs: any
+        differ: the hyperparameters that differ among them
     """
-    names = hyperparameters_that_differ(runs)
-    if "seed" not in names:
+    if "seed" not in differ:
         return [[run] for run in runs]
-    names.remove("seed")
+    names = [name for name in differ if name != "seed"]
     groups: dict[Any, list[Run]] = {}
     seen: set[Any] = set()
     for run in runs:

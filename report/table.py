@@ -6,10 +6,10 @@ import dataclasses
 import math
 import os.path
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from report.columns import Column, hyperparameters_that_differ, is_better_high, rank
+from report.columns import Column, is_better_high, rank
 from report.runs import Run, is_number
 from report.seeds import mean_and_std
 
@@ -52,13 +52,13 @@ def is_numeric(cells: Sequence[Any]) -> bool:
     return set(map(type, cells)) <= NUMERIC
 
 
-def default_columns(runs: Sequence[Run], columns: Mapping[str, Column]) -> list[Column]:
+def default_columns(columns: Iterable[Column], differ: Sequence[str], has_times: bool) -> list[Column]:
     """Return what is shown where nobody says: the hyperparameters that differ, status, epochs, time, all metrics."""
-    differ = hyperparameters_that_differ(runs)
-    chosen = [column for column in columns.values() if column.kind != "param" or column.key in differ]
-    if all(run.seconds is None for run in runs):
-        chosen = [column for column in chosen if column.kind != "time"]
-    return chosen
+    return [
+        column
+        for column in columns
+        if (column.kind != "param" or column.key in differ) and (column.kind != "time" or has_times)
+    ]
 
 
 def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Table:

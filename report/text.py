@@ -47,9 +47,10 @@ def duration(seconds: float) -> str:
 
 def texts_of(cells: Sequence[Any]) -> list[str]:
     """Return a column's cells as text."""
-    if set(map(type, cells)) == {float}:  # most often
+    kinds = set(map(type, cells))
+    if kinds == {float}:  # most often
         return ["%.4g" % cell for cell in cells]  # noqa: UP031  twice as fast as anything else
-    return list(map(text_of, cells))
+    return list(map(str if kinds == {int} else text_of, cells))
 
 
 def to_markdown(table: Table) -> str:

@@ -223,7 +223,7 @@ def test_only_what_differs_in_the_seed_alone_is_one_group():
     runs = [make("a", lr=1, seed=1), make("b", lr=2, seed=1), make("c", lr=1, seed=2), make("d", lr=1, seed=2)]
     runs += [make("e", lr=1), make("f", lr=1, seed=3), make("g", lr=True, seed=4)]
     runs[-2].status = "running"
-    assert [[run.name for run in group] for group in group_by_seed(runs)] == [
+    assert [[run.name for run in group] for group in group_by_seed(runs, hyperparameters_that_differ(runs))] == [
         ["a", "c"],
         ["b"],
         ["d"],
@@ -236,7 +236,8 @@ def test_only_what_differs_in_the_seed_alone_is_one_group():
 def test_a_run_from_weights_is_no_repetition_of_one_from_none(tmp_path):
     write_run(tmp_path / "a", {"seed": 1}, {"accuracy": 0.5}, restore_file=None)
     write_run(tmp_path / "b", {"seed": 2}, {"accuracy": 0.5}, restore_file="best")
-    assert len(group_by_seed(read_runs(tmp_path)[0])) == 2
+    runs, _ = read_runs(tmp_path)
+    assert len(group_by_seed(runs, hyperparameters_that_differ(runs))) == 2
 
 
 def test_the_folder_itself_may_be_the_run(tmp_path, monkeypatch):
