@@ -96,7 +96,7 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         finally:
             workers.close()
     if any(trial.record() for trial in plan.all_trials()):
-        synthesize_results.main(["--parent_dir", str(parent_dir)])
+        synthesize_results.main(["--parent_dir", str(parent_dir), "--html"])
     if driver.signal:
         raise utils.InterruptedRun("the study was interrupted; the same command continues", driver.signal)
     if driver.is_out_of_time:

@@ -59,8 +59,8 @@ def _explain(error: Mapping[str, Any], cls: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(key, cls.model_fields, n=1)
-        is_short = len(cls.model_fields) < 20
-        known = f"known: {', '.join(cls.model_fields)}" if is_short else "train.py --describe_params lists the known ones"
+        names = ", ".join(cls.model_fields)
+        known = f"known: {names}" if len(names) < 300 else "train.py --describe_params lists the known ones"
         hint = f"did you mean {close[0]!r}?" if close else known
         return f"unknown key {key!r}; {hint}"
     message = error["msg"].removeprefix("Value error, ")
