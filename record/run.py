@@ -122,7 +122,7 @@ class RunDirectory:
 
     def history(self) -> list[dict[str, Any]]:
         """Return one dict for each finished epoch."""
-        return read_lines(self.path / "history.jsonl")
+        return read_lines(self.path / "history.jsonl", is_growing=True)
 
     def show_epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch at once, for those who follow the run; `append_history`, with the checkpoint, makes it last."""
