@@ -28,19 +28,16 @@ def has_ray():
 needs_ray = pytest.mark.skipif(not has_ray(), reason="Ray is not installed (requirements-ray.txt)")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster():
-    """A cluster of two nodes, which pretend to have two CPUs each."""
+    """A cluster of one node, which pretends to have two CPUs."""
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=node)
-    try:
-        cluster.second = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
-        yield cluster
-    finally:
-        with contextlib.suppress(Exception):  # one of the nodes is dead already, perhaps
-            cluster.shutdown()
+    yield cluster
+    with contextlib.suppress(Exception):  # some of it is dead already, perhaps
+        cluster.shutdown()
 
 
 @pytest.fixture
@@ -73,7 +70,7 @@ def processes_of_trials(folders):
     names = {str(folder / "output.txt") for folder in folders}
     for path in Path("/proc").glob("[0-9]*/fd/1"):
         with contextlib.suppress(OSError):
-            if os.readlink(path) in names:
+            if str(path.readlink()) in names:
                 found.add(int(path.parts[2]))
     return found
 
@@ -104,9 +101,10 @@ def is_saved(folder):
 @needs_ray
 @pytest.mark.slow
 def test_a_node_that_dies_costs_what_was_not_saved_and_the_study_ends_in_the_same_bits(cluster, study, tmp_path):
+    second = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
     process = study()
     wait_until(lambda: all(map(is_saved, study.folders)), process, 120)
-    victims = tree(cluster.second.all_processes["raylet"][0].process.pid)
+    victims = tree(second.all_processes["raylet"][0].process.pid)
     lost = processes_of_trials(study.folders) & set(victims)
     assert len(lost) == 2 and len(processes_of_trials(study.folders)) == 4  # both nodes are at work
     for number in (signal.SIGSTOP, signal.SIGKILL):  # as when the power fails: nobody has time to react
@@ -130,7 +128,7 @@ def test_a_node_that_dies_costs_what_was_not_saved_and_the_study_ends_in_the_sam
 @needs_ray
 @pytest.mark.slow
 def test_interrupting_saves_all_trials_those_that_wait_for_a_place_end_and_the_same_command_continues(study):
-    process = study("--cpus_per_trial", "2", "--num_workers", "3")  # there is a place for two
+    process = study("--num_workers", "3")  # there is a place for two
     wait_until(lambda: sum(map(is_saved, study.folders)) == 2, process, 120)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
@@ -149,11 +147,12 @@ def test_interrupting_saves_all_trials_those_that_wait_for_a_place_end_and_the_s
 @pytest.mark.slow
 def test_a_study_that_is_killed_leaves_no_process_and_its_trials_save(study):
     process = study()
-    wait_until(lambda: all(map(is_saved, study.folders)), process, 120)
+    wait_until(lambda: sum(map(is_saved, study.folders)) == 2, process, 120)
     process.kill()
     process.wait()
     wait_for_all_gone(study.folders)
-    assert {utils.read_json(folder / "run.json")["status"] for folder in study.folders} == {"interrupted"}
+    begun = [folder for folder in study.folders if (folder / "run.json").exists()]
+    assert [utils.read_json(folder / "run.json")["status"] for folder in begun] == ["interrupted"] * 2
 
 
 @needs_ray
