@@ -20,7 +20,6 @@ def connect(address: str) -> Any:
     Raises:
         InputError: Ray is not installed, or there is no cluster
     """
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     try:
         ray = importlib.import_module("ray")
     except ModuleNotFoundError:

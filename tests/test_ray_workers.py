@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import utils
+from model.params import fetch_params
 from study.ray_workers import RayWorkers
+from study.trials import Trial
 from tests.test_resume import TASKS, assert_same_run, log_of, start, wait_until, write_run
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -184,3 +186,40 @@ def test_that_ray_is_missing_is_told_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(utils.InputError, match=r"not installed; pip install -r requirements-ray\.txt$"):
         RayWorkers("auto", None, [])
+
+
+@needs_ray
+@pytest.mark.slow
+def test_each_trial_sees_the_gpu_that_ray_gives_it_and_no_other(cluster, study):
+    node = cluster.add_node(num_cpus=4, num_gpus=2, object_store_memory=80 * 2**20)  # it only says so
+    process = study()
+    wait_until(lambda: sum(map(is_saved, study.folders)) == 2, process, 120)
+    seen = []
+    for each in processes_of_trials(study.folders):
+        variables = Path(f"/proc/{each}/environ").read_text().split("\0")
+        seen += [value for value in variables if value.startswith("CUDA_VISIBLE_DEVICES=")]
+    assert sorted(seen) == ["CUDA_VISIBLE_DEVICES=0", "CUDA_VISIBLE_DEVICES=1"]
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, output
+    assert not processes_of_trials(study.folders)
+    with contextlib.suppress(Exception):
+        cluster.remove_node(node)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_machine_that_does_not_see_the_folder_is_named_in_the_output(cluster, tmp_path):
+    folder = write_run(tmp_path / "trial", **PARAMS)
+    trial = Trial(0, {}, fetch_params(folder), folder)
+    (folder / "params.json").unlink()  # as on a disk that is not shared
+    workers = RayWorkers(cluster.address, None, [])
+    try:
+        workers.start(trial)
+        while not (ended := workers.poll(1.0)):
+            pass
+    finally:
+        workers.close()
+    assert [each.code for each in ended] == [1] and not workers.running
+    error = (folder / "output.txt").read_text().rstrip().rpartition("\n")[2]
+    assert error.startswith("error: ") and error.endswith("; Ray needs a shared file system")
