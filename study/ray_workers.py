@@ -11,7 +11,6 @@ When the study is gone, Ray ends the actors, and the trials are told to stop, sa
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import signal
 import socket
@@ -22,8 +21,8 @@ from typing import Any
 
 import utils
 from study.ray_cluster import connect
-from study.trials import Trial
-from study.workers import OUTPUT_FILE, Ended, LocalWorkers
+from study.trials import OUTPUT_FILE, Trial
+from study.workers import Ended, LocalWorkers
 
 LOOK_SECONDS = 2.0  # between two looks at which nodes there are
 SAVE_SECONDS = 90.0  # that trials may take to save when the study closes
@@ -195,25 +194,24 @@ class RayWorkers:
         ended = []
         for placed in [placed for placed in self._placed if placed.code in ready]:
             self._placed.remove(placed)
-            ended.append(Ended(placed.trial, self._fetch_code(placed)))
+            ended.append(self._ended(placed))
             self._ray.kill(placed.actor)  # its CPUs and GPUs are free now
             self._next_look = 0.0
         return ended
 
-    def _fetch_code(self, placed: Placed) -> int:
+    def _ended(self, placed: Placed) -> Ended:
         """Return how a trial ended; where Ray could not start it, its output says why."""
         errors = self._ray.exceptions
         try:
-            return int(self._ray.get(placed.code))
+            return Ended(placed.trial, int(self._ray.get(placed.code)))
         except errors.RayError as error:
             was_lost = isinstance(error, errors.RayActorError) and not error.actor_init_failed
-            if was_lost and placed.code_if_lost == LOST:
-                logging.warning(f"{placed.trial.name}: lost with the node or the Ray worker that it ran on")
             if was_lost or isinstance(error, (errors.NodeDiedError, errors.OutOfMemoryError)):
-                return placed.code_if_lost
+                reason = "lost with the node or the Ray worker that it ran on" if placed.code_if_lost == LOST else ""
+                return Ended(placed.trial, placed.code_if_lost, reason)
             with (placed.trial.path / OUTPUT_FILE).open("a", encoding="utf-8") as file:
                 file.write(f"{error}\nerror: {str(error).strip().rpartition(chr(10))[2]}\n")
-            return 1
+            return Ended(placed.trial, 1)
 
     def close(self) -> None:
         """Stop what still runs, which saves first, and leave the cluster."""

@@ -31,10 +31,12 @@ class Ended:
     Args:
         trial: which
         code: exit code, or minus the signal
+        reason: what is known of it, where the code does not tell
     """
 
     trial: Trial
     code: int
+    reason: str = ""
 
 
 class LocalWorkers:
