@@ -249,6 +249,7 @@ def measure(args: argparse.Namespace) -> bool:
         for search in random.sample(list(times), len(times)):
             whole, in_epochs = time_search(search, args, rates)
             times[search].append(whole)
+            print(f"{search}: {whole:.1f} s", file=sys.stderr, flush=True)
             if search == "ours":
                 training.append(in_epochs / NUM_WORKERS)
     seconds = {search: statistics.median(values) for search, values in times.items()}
