@@ -242,6 +242,12 @@ def measure(args: argparse.Namespace) -> bool:
     """Let the searches take turns, print the table, and return whether all is as it should be."""
     rates = learning_rates(args.trials)
     searches = list(dict.fromkeys(["ours", *args.peers.split(",")]))
+    unknown = [search for search in searches if search not in TITLES]
+    if unknown or args.trials < 1 or args.rounds < 1:
+        raise utils.InputError(
+            f"--peers {args.peers} --trials {args.trials} --rounds {args.rounds}: expected peers among "
+            f"{', '.join(name for name in TITLES if name != 'ours')}, and 1 or more trials and rounds"
+        )
     missing = [each for each in searches if each in PACKAGES and not importlib.util.find_spec(PACKAGES[each])]
     times: dict[str, list[float]] = {search: [] for search in searches if search not in missing}
     training = []
