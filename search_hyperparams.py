@@ -88,6 +88,9 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         if args.ray_address is not None:
             from study.ray_workers import RayWorkers
 
+            if plan.settings.reproducible and args.num_workers is None:
+                raise utils.InputError("reproducible: proposals depend on --num_workers; on a cluster, say how many")
+            plan.lag = args.num_workers or 1
             workers: Workers = RayWorkers(
                 args.ray_address, args.num_workers, words, args.cpus_per_trial, args.gpus_per_trial
             )

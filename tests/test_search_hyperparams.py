@@ -203,7 +203,7 @@ def test_pruned_trials_stop_early_and_stay_pruned(tmp_path):
     """Trials whose learning rate is far too small, after four good ones."""
     parent_dir = make_study(tmp_path / "study", num_epochs=8)
     (parent_dir / "search.yaml").write_text(
-        "space: {learning_rate: [0.01, 0.011, 0.012, 0.013, 1.0e-7]}\npruner: median\nwarmup_epochs: 2\n"
+        "space: {learning_rate: [0.01, 0.011, 0.012, 0.013, 1.0e-7]}\npruner: median\nmin_epochs: 2\n"
     )
     done = search(parent_dir, "--num_workers", "1")
     record = records(parent_dir)["learning_rate_1e-07"]
