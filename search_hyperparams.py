@@ -43,6 +43,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry_run", action="store_true", help="print the trials and what they will cost, run none")
     parser.add_argument("--status", action="store_true", help="print how far the study is, also while it runs")
     parser.add_argument("--ray_address", default=None, help="run the trials on a Ray cluster: auto, or HOST:PORT")
+    parser.add_argument("--cpus_per_trial", type=int, default=1, help="on a Ray cluster; they are its threads")
+    parser.add_argument("--gpus_per_trial", type=float, default=None, help="on a Ray cluster; default: 1 if it has any")
     parser.add_argument("--array", action="store_true", help="print the trials with their numbers, for a job array")
     parser.add_argument("--index", type=int, default=None, help="run the trial of this number, here and now")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that beat those of search.yaml")
@@ -62,7 +64,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     if args.num_workers is not None and args.num_workers < 1:
         raise utils.InputError(f"--num_workers {args.num_workers}: expected 1 or more")
     directories = Directories(parent_dir, base, space, settings.seeds)
-    return Plan(directories, settings, lag=max(1, args.num_workers or 1))
+    return Plan(directories, settings)
 
 
 def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
@@ -86,9 +88,14 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         if args.ray_address is not None:
             from study.ray_workers import RayWorkers
 
-            workers: Workers = RayWorkers(args.ray_address, args.num_workers, words)
+            if plan.settings.reproducible and args.num_workers is None:
+                raise utils.InputError("reproducible: proposals depend on --num_workers; on a cluster, say how many")
+            plan.lag = args.num_workers or 1
+            workers: Workers = RayWorkers(
+                args.ray_address, args.num_workers, words, args.cpus_per_trial, args.gpus_per_trial
+            )
         else:
-            num_workers = args.num_workers or useful_workers(plan.num_trials)
+            num_workers = plan.lag = args.num_workers or useful_workers(plan.num_trials)
             workers = LocalWorkers(num_workers, plan.directories.base.task, words)
         driver = Driver(plan, plan.settings, workers, view)
         try:
@@ -96,7 +103,7 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         finally:
             workers.close()
     if any(trial.record() for trial in plan.all_trials()):
-        synthesize_results.main(["--parent_dir", str(parent_dir)])
+        synthesize_results.main(["--parent_dir", str(parent_dir), "--html"])
     if driver.signal:
         raise utils.InterruptedRun("the study was interrupted; the same command continues", driver.signal)
     if driver.is_out_of_time:

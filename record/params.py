@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
-import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from record.check import check_values
 from record.errors import InputError
 from record.files import to_json
 from record.text import parse_file, parse_value
@@ -21,7 +20,6 @@ FILE_NAMES = ("params.json", "params.yaml", "params.yml")
 MACHINE: dict[str, Any] = {"machine": True}  # settings that do not change what is learnt, only how or where
 
 P = TypeVar("P", bound="Params")
-M = TypeVar("M", bound=BaseModel)
 
 
 class Params(BaseModel):
@@ -125,45 +123,6 @@ class Params(BaseModel):
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_values(cls: type[M], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> M:
-    """Return the values as an object of a pydantic class.
-
-    Args:
-        cls: what is expected
-        values: name -> value, as read from a file and the command line
-        source: what the user should look at, for the message
-        mistakes: found already while reading
-
-    Raises:
-        InputError: all mistakes at once
-    """
-    found = list(mistakes)
-    try:
-        checked = cls.model_validate(dict(values))
-    except ValidationError as error:
-        found += [_explain(entry, cls) for entry in error.errors(include_url=False)]
-    if found:
-        title = f"{source}: " if len(found) == 1 else f"{source}: {len(found)} mistakes\n  "
-        raise InputError(title + "\n  ".join(dict.fromkeys(found)))
-    return checked
-
-
-def find_mistakes(cls: type[BaseModel], values: Mapping[str, Any], alone: bool = False) -> list[str]:
-    """Return what is wrong with values.
-
-    Args:
-        cls: what is expected
-        values: name -> value
-        alone: look at each by itself, whether or not they go together
-    """
-    try:
-        cls.model_validate(dict(values))
-    except ValidationError as error:
-        entries = error.errors(include_url=False)
-        return [_explain(entry, cls) for entry in entries if entry["loc"] or not alone]
-    return []
-
-
 def _default(params: Params, name: str) -> Any:
     """The value of a hyperparameter that an older run did not know yet."""
     return type(params).model_fields[name].get_default(call_default_factory=True)
@@ -230,27 +189,6 @@ def _without_nan(values: dict[str, Any], mistakes: list[str]) -> tuple[dict[str,
     bad = {key: value for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)}
     mistakes = mistakes + [f"{key}: {value} is not a finite number" for key, value in bad.items()]
     return {key: value for key, value in values.items() if key not in bad}, mistakes
-
-
-def _explain(error: Mapping[str, Any], cls: type[BaseModel]) -> str:
-    """Say one of pydantic's errors as a person would."""
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, cls.model_fields, n=1)
-        known = ", ".join(cls.model_fields) if len(cls.model_fields) < 20 else "train.py --describe_params lists them"
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {known}"
-        return f"unknown key {key!r}; {hint}"
-    message = error["msg"].removeprefix("Value error, ")
-    if not key:
-        return message
-    return f"{key}: {message[0].lower()}{message[1:]}, found {_shown(error['input'])}"
-
-
-def _shown(value: Any) -> str:
-    # reprlib for what may be nested without end, or hold what JSON has not: YAML has anchors, dates and sets
-    is_simple = isinstance(value, (str, int, float, bool, type(None)))
-    text = to_json(value, indent=None) if is_simple else reprlib.repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def describe(cls: type[Params]) -> list[dict[str, str]]:

@@ -25,7 +25,7 @@ from record.params import Params
 
 # What a run writes, and all that `--restart` removes.
 PRODUCTS = (
-    "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
+    "run.json", "history.jsonl", "train.log", "evaluate.log", "output.txt", "last.pth.tar", "best.pth.tar",
     "last.previous.pth.tar", "last.damaged.pth.tar", "metrics_*.json", "predictions_*.csv", "per_class_*.csv",
     "events.out.tfevents.*", ".*.tmp",
 )  # fmt: skip
@@ -122,7 +122,7 @@ class RunDirectory:
 
     def history(self) -> list[dict[str, Any]]:
         """Return one dict for each finished epoch."""
-        return read_lines(self.path / "history.jsonl")
+        return read_lines(self.path / "history.jsonl", is_growing=True)
 
     def show_epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch at once, for those who follow the run; `append_history`, with the checkpoint, makes it last."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import signal
 import time
 from typing import Any, Protocol
 
-import utils
 from study.disk import give_up_checkpoints
 from study.plan import Plan, is_maximized, monitored
 from study.pruner import Pruner
@@ -176,7 +174,7 @@ class Driver:
         if code == 0:
             self._conclude(trial, status)
         elif watched.status is not None:
-            mark(trial, watched.status, watched.reason, **watched.entries)
+            trial.mark(watched.status, watched.reason, **watched.entries)
             if watched.status == "failed":
                 self.failed[trial.name] = watched.reason
             self._conclude(trial, watched.status)
@@ -189,12 +187,12 @@ class Driver:
             self.plan.put_back(trial, IN_USE_PAUSE)
         elif code not in (2, 4) and self._retries.get(trial.name, 0) < self.settings.max_retries:
             self._retries[trial.name] = self._retries.get(trial.name, 0) + 1
-            self.view.told(f"{trial.name}: {told_by(trial, code)}; started again")
+            self.view.told(f"{trial.name}: {ended.reason or trial.last_words(code)}; started again")
             self.plan.put_back(trial)
         else:
-            reason = told_by(trial, code)
+            reason = ended.reason or trial.last_words(code)
             if code != 4:
-                mark(trial, "failed", reason)
+                trial.mark("failed", reason)
             self.failed[trial.name] = reason
             self._conclude(trial, "failed" if code != 4 else "in use")
 
@@ -226,26 +224,3 @@ class Driver:
                 self._fetch_pruner().report(trial.name, monitored(trial))
                 finished = trial.status() == "finished"
                 self._fetch_pruner().end(trial.name, trial.record().get("best") if finished else None)
-
-
-def mark(trial: Trial, status: str, reason: str, **entries: Any) -> None:
-    """Write into a trial's record how it ended, where it could not do so itself."""
-    try:
-        with utils.RunDirectory(trial.path) as run:
-            run.update_record(status=status, reason=reason, **entries)
-    except utils.InUseError as error:  # somebody has begun to work on it: it is theirs
-        logging.warning(f"{error}")
-
-
-def told_by(trial: Trial, code: int) -> str:
-    """Return what a trial that ended with an exit code other than 0 said, or what the code says."""
-    if code < 0:
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        return f"killed by {name}" + (" (out of memory, perhaps)" if code == -signal.SIGKILL else "")
-    try:
-        lines = (trial.path / "output.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        lines = []
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f"exit code {code}" + (f" ({errors[-1] if errors else last})" if errors or last else "")

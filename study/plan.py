@@ -21,11 +21,11 @@ class Plan:
     Args:
         directories: what is there
         settings: of the study
-        lag: where proposals are to be reproducible, how many of the trials before a proposal it does not wait for
     """
 
-    def __init__(self, directories: Directories, settings: Settings, lag: int) -> None:
-        self.directories, self.settings, self.lag = directories, settings, lag
+    def __init__(self, directories: Directories, settings: Settings) -> None:
+        self.directories, self.settings = directories, settings
+        self.lag = 1  # where proposals are to be reproducible: how many trials run at once, and are not waited for
         self.is_exhausted = False  # whether the space holds nothing new
         self._results: dict[int, Result] = {}  # of configurations that have ended
         self.trials: dict[int, list[Trial]] = {}

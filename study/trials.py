@@ -6,8 +6,10 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import logging
 import re
 import shutil
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import utils
 from study.space import Space
 
 LONGEST_NAME = 120  # bytes; file systems allow 255, and a person reads less
+OUTPUT_FILE = "output.txt"  # what it printed; its log, and whatever came before or after that
 UNFINISHED = ".new"  # a directory that is being made
 NUMBER_FILE = "trial.json"  # which proposal it was; only a sampler that learns from the others needs to know
 
@@ -48,7 +51,7 @@ class Trial:
     def history(self) -> list[dict[str, Any]]:
         """Return its finished epochs."""
         try:
-            return utils.read_lines(self.path / "history.jsonl")
+            return utils.read_lines(self.path / "history.jsonl", is_growing=True)
         except utils.InputError:  # spoilt from outside; the run itself will tell
             return []
 
@@ -58,6 +61,27 @@ class Trial:
         status = str(record.get("status", "waiting"))
         wants_more = self.params.num_epochs > record.get("params", {}).get("num_epochs", 0)
         return "waiting" if status in ("finished", "pruned") and wants_more else status
+
+    def mark(self, status: str, reason: str, **entries: Any) -> None:
+        """Write into its record how it ended, where it could not do so itself."""
+        try:
+            with utils.RunDirectory(self.path) as run:
+                run.update_record(status=status, reason=reason, **entries)
+        except utils.InUseError as error:  # somebody has begun to work on it: it is theirs
+            logging.warning(f"{error}")
+
+    def last_words(self, code: int) -> str:
+        """Return what it said when it ended with an exit code other than 0, or what the code says."""
+        if code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            return f"killed by {name}" + (" (out of memory, perhaps)" if code == -signal.SIGKILL else "")
+        try:
+            lines = (self.path / OUTPUT_FILE).read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError:
+            lines = []
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f"exit code {code}" + (f" ({errors[-1] if errors else last})" if errors or last else "")
 
     def make(self) -> None:
         """Make the directory with its params.json, all at once, or bring the params.json up to date."""

@@ -23,7 +23,9 @@ def make_plan(parent_dir, *space_words, base=None, lag=1, **settings):
     params = fetch_params(parent_dir)
     overrides = [f"{key}={utils.to_json(value, indent=None)}" for key, value in settings.items()]
     settings, space = read_settings(parent_dir, params, space_words, overrides)
-    return Plan(Directories(parent_dir, params, space, settings.seeds), settings, lag)
+    plan = Plan(Directories(parent_dir, params, space, settings.seeds), settings)
+    plan.lag = lag
+    return plan
 
 
 def finish(trial, value=0.5, status="finished", epochs=None):
@@ -270,7 +272,7 @@ def test_proposals_obey_conditions_and_types():
 @pytest.mark.parametrize("name", ["median", "asha", "hyperband"])
 def test_pruning_decides_as_optuna_does_and_the_same_after_a_restart(name):
     """Twenty trials of nine epochs, one after the other, against Optuna's own loop of report and should_prune."""
-    settings = Settings(pruner=name, warmup_epochs=1)
+    settings = Settings(pruner=name, min_epochs=1)
     curves = {f"trial {i}": {epoch: (i * 7 % 20) / 20 * epoch / 9 for epoch in range(1, 10)} for i in range(20)}
     pruners = {
         "median": optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),

@@ -1,0 +1,76 @@
+"""Values from files and the command line, held to a pydantic class; every mistake said as a person would."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from record.errors import InputError
+from record.files import to_json
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def check_values(cls: type[M], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> M:
+    """Return the values as an object of a pydantic class.
+
+    Args:
+        cls: what is expected
+        values: name -> value, as read from a file and the command line
+        source: what the user should look at, for the message
+        mistakes: found already while reading
+
+    Raises:
+        InputError: all mistakes at once
+    """
+    found = list(mistakes)
+    try:
+        checked = cls.model_validate(dict(values))
+    except ValidationError as error:
+        found += [_explain(entry, cls) for entry in error.errors(include_url=False)]
+    if found:
+        title = f"{source}: " if len(found) == 1 else f"{source}: {len(found)} mistakes\n  "
+        raise InputError(title + "\n  ".join(dict.fromkeys(found)))
+    return checked
+
+
+def find_mistakes(cls: type[BaseModel], values: Mapping[str, Any], alone: bool = False) -> list[str]:
+    """Return what is wrong with values.
+
+    Args:
+        cls: what is expected
+        values: name -> value
+        alone: look at each by itself, whether or not they go together
+    """
+    try:
+        cls.model_validate(dict(values))
+    except ValidationError as error:
+        entries = error.errors(include_url=False)
+        return [_explain(entry, cls) for entry in entries if entry["loc"] or not alone]
+    return []
+
+
+def _explain(error: Mapping[str, Any], cls: type[BaseModel]) -> str:
+    """Say one of pydantic's errors as a person would."""
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key, cls.model_fields, n=1)
+        names = ", ".join(cls.model_fields)
+        known = f"known: {names}" if len(names) < 300 else "train.py --describe_params lists the known ones"
+        hint = f"did you mean {close[0]!r}?" if close else known
+        return f"unknown key {key!r}; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    return f"{key}: {message[0].lower()}{message[1:]}, found {_shown(error['input'])}"
+
+
+def _shown(value: Any) -> str:
+    # reprlib for what may be nested without end, or hold what JSON has not: YAML has anchors, dates and sets
+    is_simple = isinstance(value, (str, int, float, bool, type(None)))
+    text = to_json(value, indent=None) if is_simple else reprlib.repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
