@@ -149,11 +149,15 @@ class _Batches(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         if self.device is not None:
-            whole: Any = self.dataset
-            return (whole.dataset.finish(runtime.to_device(raw, self.device)) for raw in super().__iter__())
+            return map(self._finish, super().__iter__())
         if self.num_workers == 0 and not self.pin_memory:  # as PyTorch's iterator does, without its bookkeeping
             return map(self.dataset.__getitems__, self.batch_sampler)  # type: ignore[arg-type, attr-defined]
         return super().__iter__()
+
+    def _finish(self, batch: Any) -> Any:
+        raw, labels = moved = runtime.to_device(batch, self.device)  # type: ignore[arg-type]
+        pair = self.dataset.dataset.finish(raw), labels  # type: ignore[attr-defined]
+        return type(moved)(*pair) if hasattr(moved, "_fields") else pair  # a namedtuple, or not
 
 
 def _task_module(params: utils.Params) -> ModuleType:

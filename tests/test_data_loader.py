@@ -155,7 +155,7 @@ def test_batches_that_the_device_finishes_are_the_same(images, normalize):
 
 def test_what_travels_to_a_gpu_is_bytes(images):
     raw = fetch_dataloader(["train"], images, make_params(images), torch.device("mps"))["train"].dataset
-    pixels, labels, draws = raw.__getitems__((1, [3, 4, 5]))
+    (pixels, draws), labels = raw.__getitems__((1, [3, 4, 5]))
     assert pixels.dtype == torch.uint8 and pixels.shape == (3, 8, 8, 3)
     assert labels.shape == (3,) and draws.shape == (3, 5)
 
@@ -207,7 +207,7 @@ def test_augmentation_mirrors_and_moves(images):
 def test_flip_and_shift_are_those_of_numpy(images, size):
     params = make_params(images, jitter=0.0, image_size=size, shift=3)
     plain = fetch_dataset("val", images, params)
-    plain, augmented = plain.fetch_raw(range(5))[0].numpy(), plain
+    plain, augmented = plain.fetch_raw(range(5))[0][0].numpy(), plain
     augmented.augment = True
     moved = augmented.__getitems__(range(5))[0]
     draws = runtime.example_draws(params.seed, 1, range(5), 5).numpy()

@@ -58,7 +58,7 @@ def fetch_pixels(data_dir, split="train", **values):
     params = PARAMS.model_copy(update=values)
     dataset = fetch_dataset(split, data_dir, params.with_facts(fetch_facts(data_dir, params)))
     dataset.augment = False
-    return dataset.fetch_raw(range(len(dataset)))[0]
+    return dataset.fetch_raw(range(len(dataset)))[0][0]
 
 
 def expected_pixels(data_dir, split="train", params=PARAMS):
@@ -106,7 +106,7 @@ def test_runs_that_cut_off_another_val_share_the_file(images, decoded_files):
             params = PARAMS.model_copy(update={"val_fraction": fraction})
             dataset = fetch_dataset(split, images, params.with_facts(fetch_facts(images, params)))
             assert len(decoded_files) == 12
-            pixels = dataset.fetch_raw(range(len(dataset)))[0]
+            pixels = dataset.fetch_raw(range(len(dataset)))[0][0]
             for name, image in zip(dataset.ids, pixels, strict=True):
                 assert np.array_equal(image, decode.decode.__wrapped__(images / "train" / name, params))
 
@@ -217,7 +217,7 @@ def test_spoilt_pixels_are_decoded_again(images, caplog):
     path.write_bytes(spoilt)
     dataset = fetch_dataset("train", images, PARAMS.with_facts(fetch_facts(images, Params(image_size=8))))
     for _ in range(2):
-        assert torch.equal(dataset.fetch_raw(range(12))[0], expected_pixels(images))
+        assert torch.equal(dataset.fetch_raw(range(12))[0][0], expected_pixels(images))
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == [f"- WARNING: {path} is damaged; what is, is decoded again. The next run makes it anew"]
     assert torch.equal(fetch_pixels(images), expected_pixels(images)) and path.read_bytes() != bytes(spoilt)
@@ -225,10 +225,10 @@ def test_spoilt_pixels_are_decoded_again(images, caplog):
 
 def test_a_run_keeps_the_images_it_began_with(images):
     dataset = fetch_dataset("val", images, PARAMS.with_facts(fetch_facts(images, PARAMS)))
-    before = dataset.fetch_raw([0])[0].clone()
+    before = dataset.fetch_raw([0])[0][0].clone()
     Image.new("RGB", (9, 9), "red").save(images / "val/a/0.png")
     assert not torch.equal(fetch_pixels(images, "val")[0], before[0])  # another run, which makes the file anew
-    assert torch.equal(dataset.fetch_raw([0])[0], before)
+    assert torch.equal(dataset.fetch_raw([0])[0][0], before)
 
 
 def test_what_a_killed_process_left_is_cleared(images):
@@ -300,7 +300,7 @@ from model.vision.params import Params
 params = Params(image_size=64)
 params = params.with_facts(fetch_facts(Path({str(images)!r}), params))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-print(fetch_dataset("train", Path({str(images)!r}), params).fetch_raw([0])[0].shape)
+print(fetch_dataset("train", Path({str(images)!r}), params).fetch_raw([0])[0][0].shape)
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -321,7 +321,7 @@ def test_large_sets_are_decoded_when_needed_unless_somebody_says_more(images, ca
     assert decoded_files and not (images / ".decoded/train_8x8x3").exists()
     mapped = fetch_dataset("train", images, params.model_copy(update={"cache": "disk"}).with_facts(params.facts))
     assert not mapped.in_memory  # so data loading processes wait for the disk in its place
-    assert torch.equal(mapped.fetch_raw(range(12))[0], train.fetch_raw(range(12))[0])
+    assert torch.equal(mapped.fetch_raw(range(12))[0][0], train.fetch_raw(range(12))[0][0])
 
 
 # ---- packed --------------------------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_large_npz_files_are_mapped(tmp_path, shape, with_val, caplog):
     assert not dataset.in_memory and f"mapped from {tmp_path / 'train.npz'}" in caplog.text
     rows = [int(name[6:-1]) for name in dataset.ids]
     assert rows == sorted(rows) and with_val == (rows == list(range(20)))
-    fetched = dataset.fetch_raw([3, 0, 11])[0].numpy()
+    fetched = dataset.fetch_raw([3, 0, 11])[0][0].numpy()
     assert np.array_equal(fetched, pixels[[rows[3], rows[0], rows[11]]].reshape(3, 8, 8, -1))
     assert len(pickle.dumps(examples.images)) < 500  # a data loading process maps it by itself
     assert np.array_equal(pickle.loads(pickle.dumps(examples.images))[5], pixels.reshape(examples.images.shape)[5])

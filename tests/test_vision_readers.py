@@ -20,6 +20,7 @@ from model.vision.decode import decode
 from model.vision.formats import read_folders
 from model.vision.params import Params
 from model.vision.readers import read_split
+from model.vision.show import fetch_inputs
 from utils import InputError
 
 SMALL = Params(image_size=8, horizontal_flip=False)
@@ -529,6 +530,15 @@ def test_a_missing_val_split_is_cut_from_train(tmp_path, caplog):
     assert [r.message for r in caplog.records if "images, " not in r.message and "once" not in r.message] == [
         f"- {tmp_path} has no val split: 13 of 64 train examples serve as val"
     ]
+
+
+def test_the_pictures_of_a_cut_split_are_its_own(tmp_path):
+    for i in range(20):
+        save_image(tmp_path / "train" / "ab"[i % 2] / f"{i}.png", (10 * i, 0, 0))
+    val = read_split("val", tmp_path, Params(val_fraction=0.3)).ids
+    shown = fetch_inputs(val, "val", tmp_path, Params(val_fraction=0.3))
+    assert len(val) == 6
+    assert [entry["image"].getpixel((0, 0))[0] for entry in shown.values()] == [10 * int(name[2:-4]) for name in val]
 
 
 def test_the_cut_depends_on_split_seed_alone(tmp_path):

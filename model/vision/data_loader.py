@@ -106,27 +106,27 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return images, float32, (batch_size, image_channels, image_size, image_size), and labels, (batch_size,)."""
-        return self.finish(self.fetch_raw(indices))
+        raw, labels = self.fetch_raw(indices)
+        return self.finish(raw), labels
 
-    def fetch_raw(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
-        """Return what `finish` makes a batch of, on whichever device it is.
+    def fetch_raw(self, indices: Sequence[int]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return what `finish` makes the images of, on whichever device it is, and labels, (batch_size,).
 
         Returns:
-            pixels: (batch_size, image_size, image_size, image_channels), uint8
-            labels: (batch_size,), int64
-            draws: (batch_size, 5), uniform; only where the split is augmented
+            (pixels, draws), or (pixels,) where nothing is augmented:
+            pixels, uint8, (batch_size, image_size, image_size, image_channels), and draws, uniform, (batch_size, 5);
+            and the labels
         """
         rows = self.examples.rows_of(indices)
         pixels = torch.from_numpy(decode_all(self.examples.images, rows, self.params))
         labels = self.labels[torch.as_tensor(indices)]
         if not self.augment:
-            return pixels, labels
-        return pixels, labels, runtime.example_draws(self.params.seed, self.epoch, indices, 5)
+            return (pixels,), labels
+        return (pixels, runtime.example_draws(self.params.seed, self.epoch, indices, 5)), labels
 
-    def finish(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Return images and labels as `__getitems__` does, from what `fetch_raw` returned: augmented and scaled."""
-        pixels, labels, *rest = raw
-        draws = rest[0] if rest else None
+    def finish(self, raw: tuple[Tensor, ...]) -> Tensor:
+        """Return images as `__getitems__` does, from what `fetch_raw` returned: augmented and scaled."""
+        pixels, draws = raw[0], raw[1] if len(raw) == 2 else None
         if draws is not None:
             pixels = _move(pixels, draws, self.params)
         images = pixels.permute(0, 3, 1, 2)  # (batch_size, image_channels, image_size, image_size), channels-last
@@ -137,7 +137,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
             if self._mean.device != images.device:  # once: each copy to a GPU would wait for it
                 self._mean, self._std = self._mean.to(images.device), self._std.to(images.device)
             images = (images - self._mean) / self._std
-        return images, labels
+        return images
 
 
 def _move(pixels: Tensor, draws: Tensor, params: Params) -> Tensor:
