@@ -117,7 +117,8 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         draws = runtime.example_draws(self.params.seed, self.epoch, indices, 5) if self.augment else None
         if draws is not None:
             images = _move(images, draws, self.params)
-        images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        order = torch.channels_last if self.params.channels_last else torch.contiguous_format
+        images = images.to(torch.float32, memory_format=order).div_(255)
         if draws is not None and self.params.jitter > 0:
             images = _jitter(images, draws, self.params.jitter)
         if self.params.normalize != "none":
