@@ -105,12 +105,13 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
     from training.progress import Progress
 
     model, params, sums, device = training.model, training.params, training.sums, training.device
+    is_cpu = device.type == "cpu"
     model.train()
     batches = iter(dataloader)
     training.restore_generators()  # after the iterator is made: making it may draw random numbers
     with Progress(len(dataloader), training.step, params.save_summary_steps) as progress:
         for batch in keeper.watched(batches):
-            train_batch, labels_batch = runtime.to_device(batch, device)
+            train_batch, labels_batch = batch if is_cpu else runtime.to_device(batch, device)
             objects = (model, training.optimizer, training.loss_fn, train_batch, labels_batch)
             microbatch_size = params.microbatch_size or len(labels_batch)
             if microbatch_size >= len(labels_batch) and not training.scaler.is_enabled():
@@ -271,7 +272,7 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
         net.initialize(model, params)
     model = prepare(model, params, device)
     if params.compile:
-        compile_net(model, has_lengths=dataloaders["train"].batch_sampler.lengths is not None)  # type: ignore[union-attr]
+        compile_net(model, has_lengths=hasattr(dataloaders["train"].dataset.dataset, "lengths"))  # type: ignore[attr-defined]
     training = fetch_training(model, net, params, len(dataloaders["train"]))
     if start.is_resumed and start.weights is not None:
         training.load_state_dict(start.weights)

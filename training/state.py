@@ -20,7 +20,7 @@ from training.divergence import DivergenceWatch
 from training.optimizer import Schedule, fetch_optimizer
 
 SMALLEST_SCALE = 1e-6  # of the loss, in fp16; it is halved each time that a gradient is not finite
-BATCHES_TOGETHER = 16  # train metrics are asked for so many steps at once
+BATCHES_TOGETHER = 64  # train metrics are asked for so many steps at once
 
 
 @dataclasses.dataclass
