@@ -56,11 +56,14 @@ def train_step_in_pieces(
     train_batch: Any,
     labels_batch: torch.Tensor,
     microbatch_size: int,
+    scaler: torch.amp.GradScaler,
 ) -> tuple[Any, torch.Tensor]:
-    """Take the step of `train_step` with no more than `microbatch_size` examples in memory at once.
+    """Take the step of `train_step` with no more than `microbatch_size` examples in memory at once, in fp16 too.
 
     Each piece's loss counts as much as it has scored labels, so the gradient is that of the whole batch. (Batch norm
-    sees the pieces alone: with it, the step is a slightly different one.)
+    sees the pieces alone: with it, the step is a slightly different one.) In fp16, where small gradients would be
+    zero, the scaler multiplies the loss and divides the gradients again; a step whose gradients are too large for
+    fp16 is left out, and the scale is halved.
 
     Returns:
         the outputs of the whole batch, batch first, and its loss, scalar
@@ -75,10 +78,12 @@ def train_step_in_pieces(
         num_scored_piece = count_scored(labels_piece)
         if num_scored_piece > 0:  # else there is no mean to take
             loss_piece = loss_fn(output_piece, labels_piece) * num_scored_piece / num_scored
-            loss_piece.backward()
+            scaler.scale(loss_piece).backward()
             loss = loss + loss_piece.detach()
 
-    optimizer.step()
+    scaler.unscale_(optimizer)  # before the step, in which gradients are clipped
+    scaler.step(optimizer)
+    scaler.update()
     return runtime.concatenate(output_pieces), loss
 
 
@@ -100,17 +105,19 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
     from training.progress import Progress
 
     model, params, sums, device = training.model, training.params, training.sums, training.device
+    is_cpu = device.type == "cpu"
     model.train()
     batches = iter(dataloader)
     training.restore_generators()  # after the iterator is made: making it may draw random numbers
     with Progress(len(dataloader), training.step, params.save_summary_steps) as progress:
         for batch in keeper.watched(batches):
-            train_batch, labels_batch = runtime.to_device(batch, device)
+            train_batch, labels_batch = batch if is_cpu else runtime.to_device(batch, device)
             objects = (model, training.optimizer, training.loss_fn, train_batch, labels_batch)
-            if params.microbatch_size is None or params.microbatch_size >= len(labels_batch):
+            microbatch_size = params.microbatch_size or len(labels_batch)
+            if microbatch_size >= len(labels_batch) and not training.scaler.is_enabled():
                 output_batch, loss = train_step(*objects)
             else:
-                output_batch, loss = train_step_in_pieces(*objects, params.microbatch_size)
+                output_batch, loss = train_step_in_pieces(*objects, microbatch_size, training.scaler)
             training.schedule.step()
             training.step += 1
             sums.add(runtime.detach(output_batch), labels_batch, loss.detach())
@@ -156,7 +163,7 @@ def train_and_evaluate(
             speed = train_metrics.pop("examples_per_second")
             logging.info(f"- Train metrics: {utils.format_metrics(train_metrics)}")
             val_batches = keeper.watched(val_dataloader)
-            val_metrics = evaluate(training.model, training.eval_loss_fn, val_batches, training.metrics)
+            val_metrics = evaluate(training.evaluated_model, training.eval_loss_fn, val_batches, training.metrics)
             training.watch.check(val_metrics["loss"])  # what the epoch's last step did shows here first
             logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
 
@@ -243,6 +250,7 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
         DivergedError: the loss is not finite
     """
     from model.data_loader import fetch_dataloader, fetch_facts
+    from model.forward import compile_net, describe_forward, prepare
     from model.net import fetch_net
     from training.state import fetch_training
 
@@ -262,12 +270,15 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
         utils.load_weights(start.weights, model, start.weights_path)
     elif hasattr(net, "initialize"):
         net.initialize(model, params)
-    training = fetch_training(model.to(device), net, params, len(dataloaders["train"]))
+    model = prepare(model, params, device)
+    if params.compile:
+        compile_net(model, has_lengths=hasattr(dataloaders["train"].dataset.dataset, "lengths"))  # type: ignore[attr-defined]
+    training = fetch_training(model, net, params, len(dataloaders["train"]))
     if start.is_resumed and start.weights is not None:
         training.load_state_dict(start.weights)
         logging.info(f"Continuing after epoch {training.epoch}" + (f", step {training.step}" if training.step else ""))
     run.cut_history(training.epoch)  # epochs that no checkpoint holds are done again
-    run.note("machine", runtime.describe(device))
+    run.note("machine", {**runtime.describe(device), **describe_forward(model, params)})
     run.update_record(
         num_weights=sum(weight.numel() for weight in model.parameters()),
         lower_is_better=sorted(getattr(net, "lower_is_better", ())),

@@ -59,9 +59,24 @@ class Params(BaseModel):
     schedule_epochs: int = Field(10, ge=1, description="step: epochs between drops; plateau: epochs without a new best")
     schedule_factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: what a drop multiplies the rate by")
 
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="evaluate and save weights averaged over about 1 / (1 - ema_decay) steps"
+    )
+
     monitor: str = Field("accuracy", description="val metric, or loss, that decides which checkpoint is best")
     early_stopping_epochs: int | None = Field(None, ge=1, description="stop after so many epochs without a new best")
 
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="of the forward pass; the weights stay fp32 (fp16: the loss is scaled)",
+        json_schema_extra=MACHINE,
+    )
+    compile: bool = Field(False, description="let torch.compile make the net faster", json_schema_extra=MACHINE)
+    activation_checkpointing: bool = Field(
+        False,
+        description="less memory, more time: compute the inside of the net's blocks again",
+        json_schema_extra=MACHINE,
+    )
     num_workers: int = Field(0, ge=0, le=256, description="processes that load data", json_schema_extra=MACHINE)
     checkpoint_minutes: float = Field(
         10.0, gt=0, description="longest time between two checkpoints, also within an epoch", json_schema_extra=MACHINE
@@ -78,6 +93,12 @@ class Params(BaseModel):
     def _nesterov_needs_sgd(self) -> Params:
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ValueError("nesterov: needs optimizer 'sgd' and a momentum above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_nets_save_memory_by_themselves(self) -> Params:
+        if self.compile and self.activation_checkpointing:
+            raise ValueError("activation_checkpointing: does not go with compile, which saves memory in its own way")
         return self
 
     @property

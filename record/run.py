@@ -112,7 +112,9 @@ class RunDirectory:
         """
         before = self.record().get(name)
         if before and self.history():
-            changed = [f"{key}: {before.get(key)} -> {entry[key]}" for key in entry if before.get(key) != entry[key]]
+            changed = [
+                f"{key}: {before[key]} -> {entry[key]}" for key in entry if before.get(key, entry[key]) != entry[key]
+            ]
             if changed:
                 logging.warning(
                     f"- WARNING: the {name} changed since this run began ({'; '.join(changed)}); "

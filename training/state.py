@@ -15,10 +15,12 @@ import runtime
 import utils
 from evaluation.metrics import Loss, Metrics, MetricSums
 from model.net import fetch_metrics, fetch_sign
+from training.average import Average
 from training.divergence import DivergenceWatch
 from training.optimizer import Schedule, fetch_optimizer
 
-BATCHES_TOGETHER = 16  # train metrics are asked for so many steps at once
+SMALLEST_SCALE = 1e-6  # of the loss, in fp16; it is halved each time that a gradient is not finite
+BATCHES_TOGETHER = 64  # train metrics are asked for so many steps at once
 
 
 @dataclasses.dataclass
@@ -35,6 +37,8 @@ class Training:
         params: with facts
         sign: 1 if more of params.monitor is better, -1 if less is
         watch: looks at the gradients, and stops a run that diverges
+        scaler: of the loss, in fp16; otherwise it does nothing
+        average: of the weights, if params.ema_decay asks for one
         epoch: how many epochs are complete, validation included
         step: how many steps of the epoch after that are complete
         sums: the train metrics of those steps
@@ -54,6 +58,8 @@ class Training:
     sign: int
     watch: DivergenceWatch
     sums: MetricSums
+    scaler: torch.amp.GradScaler
+    average: Average | None
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
@@ -66,6 +72,11 @@ class Training:
     def device(self) -> torch.device:
         """The device that the model is on."""
         return next(self.model.parameters()).device
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The net that is evaluated, and whose weights are the run's result: the averaged one if there is one."""
+        return self.model if self.average is None else self.average.averaged
 
     def begin_epoch(self) -> None:
         """Start the next epoch, or go on within one; `restore_generators` follows when the data iterator is made."""
@@ -85,6 +96,8 @@ class Training:
             DivergedError: a loss, a gradient or a weight is not finite
         """
         self.watch.check(self.sums.mean_loss() if self.step else 0.0)
+        if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
+            self.watch.stop("gradients that are not finite at any scale", self.step)
         if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
             self.watch.stop("a weight that is not finite", self.step)
 
@@ -125,9 +138,11 @@ class Training:
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "state_dict": self.model.state_dict(),
+            "state_dict": self.evaluated_model.state_dict(),
             "optim_dict": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),  # empty but in fp16
+            "average": self.average.state_dict() if self.average is not None else {},
             "sums": self.sums.state_dict() if self.step else {},
             "seconds": self.elapsed() if self.step else 0.0,
             "generators": runtime.generator_states() if self.step else None,
@@ -141,6 +156,10 @@ class Training:
         """Continue from a checkpoint of this run, all but its weights: `utils.load_weights` loads those."""
         self.optimizer.load_state_dict(state["optim_dict"])
         self.schedule.load_state_dict(state["schedule"])
+        if self.scaler.is_enabled() and state.get("scaler"):  # which older checkpoints do not have
+            self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"], state["state_dict"])
         if state["sums"]:
             self.sums.load_state_dict(state["sums"], self.device)
         for name in ("epoch", "step", "seconds", "generators", "best", "best_epoch"):
@@ -185,4 +204,6 @@ def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_e
         sign=fetch_sign(net, params),
         watch=DivergenceWatch(optimizer, weights, params.clip_grad_norm),
         sums=MetricSums(metrics, BATCHES_TOGETHER),
+        scaler=torch.amp.GradScaler(weights[0].device.type, enabled=params.precision == "fp16"),
+        average=Average(model, optimizer, params.ema_decay) if params.ema_decay is not None else None,
     )

@@ -130,7 +130,8 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         if draws is not None:
             pixels = _move(pixels, draws, self.params)
         images = pixels.permute(0, 3, 1, 2)  # (batch_size, image_channels, image_size, image_size), channels-last
-        images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        order = torch.channels_last if self.params.channels_last else torch.contiguous_format
+        images = images.to(torch.float32, memory_format=order).div_(255)
         if draws is not None and self.params.jitter > 0:
             images = _jitter(images, draws, self.params.jitter)
         if self.params.normalize != "none":

@@ -52,6 +52,12 @@ class Params(utils.Params):
         json_schema_extra=utils.MACHINE,
     )
 
+    channels_last: bool = Field(
+        True,
+        description="the order of images and weights in memory: usually faster, the same numbers within rounding",
+        json_schema_extra=utils.MACHINE,
+    )
+
     @model_validator(mode="after")
     def _fits_together(self) -> Params:
         if self.pretrained and self.net in OWN_NETS:
