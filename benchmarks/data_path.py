@@ -164,7 +164,7 @@ def _ratio(speeds: dict[tuple[str, int], list[float]], kind: str, number: int) -
 
 
 def watch_training(data_dir: Path, model_dir: Path, seconds: float, **values: Any) -> list[str]:
-    """Train by train.py for some seconds; return the most RssAnon and RssFile of its processes, and its log's end."""
+    """Train by train.py for some seconds; return the most RssAnon and RssFile of a process, and its log's end."""
     model_dir.mkdir()
     settings = {"data_dir": str(data_dir), "num_channels": 8, "batch_size": 64, "save_summary_steps": 50, **values}
     (model_dir / "params.json").write_text(json.dumps(settings))
@@ -196,14 +196,14 @@ def watch_training(data_dir: Path, model_dir: Path, seconds: float, **values: An
 
 
 def _memory(pid: int, name: str) -> int:
-    """Return the bytes that a process and its children hold, together."""
+    """Return the most bytes that a process, or one of its children, holds."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:  # it has ended
         return 0
     own = sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(name))
-    return own + sum(_memory(int(child), name) for child in children)
+    return max(own, *(_memory(int(child), name) for child in children), 0)
 
 
 def measure_memory(folder: Path, gigabytes: float, seconds: float) -> None:
@@ -230,7 +230,7 @@ def measure_stream(folder: Path, seconds: float) -> None:
         settings = {"cache": "none", "num_workers": 2, "num_epochs": 10_000}
         told = watch_training(data_dir, folder / f"run_files_{number}", seconds, **settings)
         rows.append([f"{number:,}", *told])
-    print(tabulate(rows, ["files", "most of their own, together", "most mapped", "ended"]), "\n")
+    print(tabulate(rows, ["files", "most of one process's own", "most mapped", "ended"]), "\n")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -117,6 +117,14 @@ def test_the_dataset_stays_the_same_for_everybody_else(images):
     assert (images / ".decoded").is_dir() and fingerprint(images) == before
 
 
+def test_a_data_loading_process_maps_the_file_by_itself(images):
+    dataset = fetch_dataset("val", images, PARAMS.with_facts(fetch_facts(images, PARAMS)))
+    sent = pickle.dumps(dataset.examples.images)
+    pixels = dataset.fetch_raw(range(6))[0][0].numpy()
+    assert pixels[0].tobytes() not in sent
+    assert np.array_equal(pickle.loads(sent)[np.arange(6)], pixels)
+
+
 def test_many_processes_decode_once(images, project):
     code = f"""
 import logging, sys, threading, time
