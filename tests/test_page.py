@@ -21,6 +21,8 @@ from report.page_importance import importance, is_log
 from report.runs import read_runs
 from tests import browser as chromium
 
+pytestmark = pytest.mark.slow  # a browser for most of them
+
 needs_browser = pytest.mark.skipif(chromium.why_no_browser() is not None, reason=str(chromium.why_no_browser()))
 PWNED = "<img src=x onerror=window.pwned=1><a href='javascript:window.pwned=1'>x"
 ROWS = "return [...document.querySelectorAll('#table tbody tr')].map((row) => row.querySelector('th a').textContent)"
@@ -296,7 +298,6 @@ def test_page_forbids_scripts_and_requests_that_are_not_its_own(opened):
 
 
 @needs_browser
-@pytest.mark.slow
 def test_page_is_usable_with_2000_runs(browser, tmp_path):
     make_study(tmp_path, 2000, 0)
     path, runs, _ = page_of(tmp_path)

@@ -126,6 +126,7 @@ def test_a_trial_that_diverges_is_not_tried_again(parent_dir):
     assert (parent_dir / "learning_rate_1e+38__optimizer_sgd/run.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_weird_values_reach_no_shell_and_stay_in_the_folder(parent_dir):
     weird = ["a b; touch pwned", "$(touch pwned)", "'\"`touch pwned`", "../../escape", "日本", "x" * 300]
     (parent_dir / "search.yaml").write_text(json.dumps({"space": {"net": weird}}))  # JSON is YAML
@@ -168,6 +169,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path):
     assert process.returncode == 130 and not processes_of(parent_dir)
 
 
+@pytest.mark.slow
 def test_killed_trials_are_started_again_so_often_and_no_more(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
     process = start(parent_dir, "--space", "seed=1", "--num_workers", "1", "max_retries=1")
@@ -240,6 +242,7 @@ def test_two_commands_do_not_run_one_study_at_once(tmp_path):
     assert "1 stale" in shown and "the same search command continues it" in shown
 
 
+@pytest.mark.slow
 def test_dry_run_tells_what_it_will_cost_and_runs_nothing(parent_dir):
     done = search(parent_dir, "--space", "seed=1,2,3", "--dry_run", "--num_workers", "2")
     assert "seed_1  waiting" in done.stdout and "3 of 3 trials to run, 2 epochs each, 2 at once" in done.stdout
@@ -310,6 +313,7 @@ def test_mistakes_are_told_before_anything_starts(parent_dir):
     assert search_hyperparams.make_parser().parse_args([]).parent_dir == "experiments/learning_rate"
 
 
+@pytest.mark.slow
 def test_data_dir_of_the_command_line_is_handed_on(parent_dir, tmp_path):
     done = search(parent_dir, "--data_dir", str(tmp_path / "no data; here"), "--space", "seed=1", exit_code=1)
     assert f"{tmp_path}/no data; here: there is no such data directory" in done.stderr
