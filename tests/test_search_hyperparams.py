@@ -321,7 +321,7 @@ def test_data_dir_of_the_command_line_is_handed_on(parent_dir, tmp_path):
 
 @pytest.mark.slow
 def test_a_study_killed_at_ten_moments_ends_as_one_that_was_not(tmp_path):
-    params = {"num_epochs": 12, "num_channels": 4, "batch_size": 40, "dropout_rate": 0.2}
+    params = {"num_epochs": 60, "num_channels": 4, "batch_size": 40, "dropout_rate": 0.2}
     words = (
         "--space",
         "learning_rate=1e-4,1e-3,1e-2",
@@ -339,7 +339,8 @@ def test_a_study_killed_at_ten_moments_ends_as_one_that_was_not(tmp_path):
     ended = {}
     for kill in range(10):
         process = start(parts, *words)
-        wait_until(lambda: list(parts.glob("*/.lock.json")))
+        wait_until(lambda process=process: list(parts.glob("*/.lock.json")) or process.poll() is not None)
+        assert process.poll() is None, "the study is too short for ten kills"
         time.sleep(chance.uniform(0, 2.5))
         if kill % 2:  # a single trial, then the driver
             with contextlib.suppress(OSError, ProcessLookupError, utils.InputError):
