@@ -128,10 +128,11 @@ def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
         scalar, the mean over the tokens of the batch
     """
     mask = labels != IGNORED_LABEL  # (batch_size, max_len)
+    weights = mask / mask.sum()  # (batch_size, max_len)
     log_probabilities = F.log_softmax(outputs, dim=2)  # (batch_size, max_len, num_tags)
-    # at padding any tag will do, because the mask takes it out again
+    # at padding any tag will do, because its weight is 0
     chosen = log_probabilities.gather(2, labels.clamp(min=0).unsqueeze(2)).squeeze(2)  # (batch_size, max_len)
-    return -(chosen * mask).sum() / mask.sum()
+    return -(chosen * weights).sum()
 
 
 def fetch_metrics(params: Params) -> dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
