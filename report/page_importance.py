@@ -29,14 +29,17 @@ def importance(params: Sequence[Mapping[str, Any]], values: Sequence[float], low
     Source: Watanabe, Bansal and Hutter, PED-ANOVA (2023), https://arxiv.org/abs/2304.10255
 
     Args:
-        params: of each run, the hyperparameters that differ; empty dict where fewer than FEWEST_RUNS runs
+        params: of each run, the hyperparameters that differ
         values: of each run, the metric
         lower_is_better: whether it is an error
+
+    Returns:
+        empty where there are fewer than FEWEST_RUNS runs, or fewer than two hyperparameters to tell apart
     """
     names = sorted({name for each in params for name in each})
-    if len(params) < FEWEST_RUNS or not names or len(set(values)) < 2:
+    if len(params) < FEWEST_RUNS or len(names) < 2 or len(set(values)) < 2:
         return {}
-    import optuna  # here, because it takes a quarter of a second
+    import optuna  # here, because it takes a second or two, with what it loads
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     columns = {name: _as_distribution([each.get(name) for each in params]) for name in names}

@@ -486,8 +486,10 @@ def test_importance_finds_what_mattered(study):
 
 
 def test_importance_of_few_runs_or_equal_ones_is_not_claimed():
-    assert importance([{"a": i} for i in range(9)], list(range(9)), False) == {}
-    assert importance([{"a": i} for i in range(20)], [1.0] * 20, False) == {}
+    several = [{"a": i, "b": -i} for i in range(20)]
+    assert importance(several[:9], list(range(9)), False) == {}
+    assert importance(several, [1.0] * 20, False) == {}
+    assert importance([{"a": i} for i in range(20)], list(range(20)), False) == {}  # it is the only one, so what
     mixed = [{"a": [1, None, "x", True, [2]][i % 5], "b": i} for i in range(20)]
     assert set(importance(mixed, list(range(20)), False)) == {"a", "b"}
 

@@ -152,9 +152,9 @@ function drawImportance() {
   const chart = byId("importance-chart");
   if (!entries.length) {
     chart.hidden = true;
-    byId("importance-note").textContent = params.length
-      ? `Ten runs with ${metric.name} are needed before this says anything; there are ${number}.`
-      : "The runs have the same hyperparameters.";
+    const tooFew = `Ten runs with ${metric.name} are needed before this says anything; there are ${number}.`;
+    const known = ["The runs have the same hyperparameters.", `The runs differ in ${params[0]?.name} only.`];
+    byId("importance-note").textContent = known[params.length] ?? tooFew;
     return null;
   }
   const width = (name) => name.length * 7 + 20;
