@@ -3,6 +3,7 @@
     python train.py                                          the embedded example, experiments/base_model
     python train.py --model_dir experiments/x learning_rate=3e-4
     python train.py --task vision --describe_params          all hyperparameters
+    torchrun --nproc_per_node 4 train.py ...                 four processes, the same steps
 
 Reads `params.json` (or .yaml) in --model_dir and writes beside it: `last.pth.tar`, `best.pth.tar`, `history.jsonl`,
 `metrics_val_*_weights.json`, `run.json` and `train.log`. The same command continues a stopped run.
@@ -11,10 +12,12 @@ Reads `params.json` (or .yaml) in --model_dir and writes beside it: `last.pth.ta
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import processes
 import runtime
 import utils
 from evaluate import evaluate
@@ -106,6 +109,7 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
     with Progress(len(dataloader), training.step, params.save_summary_steps) as progress:
         for batch in keeper.watched(batches):
             train_batch, labels_batch = runtime.to_device(batch, device)
+            is_counted = training.begin_step(batch)
             objects = (model, training.optimizer, training.loss_fn, train_batch, labels_batch)
             if params.microbatch_size is None or params.microbatch_size >= len(labels_batch):
                 output_batch, loss = train_step(*objects)
@@ -113,9 +117,10 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
                 output_batch, loss = train_step_in_pieces(*objects, params.microbatch_size)
             training.schedule.step()
             training.step += 1
-            sums.add(runtime.detach(output_batch), labels_batch, loss.detach())
+            if is_counted:
+                sums.add(runtime.detach(output_batch), labels_batch, loss.detach())
 
-            training.watch.look(loss)
+            training.watch.look(training.step_loss(loss))
             if progress.step(len(labels_batch)):
                 training.watch.check(sums.mean_loss())
                 progress.show(sums.mean_loss())
@@ -215,12 +220,20 @@ def main(argv: list[str] | None = None) -> None:
     if args.selftest_resume:
         from training.selftest import selftest
 
+        processes.refuse("--selftest_resume")
         selftest(params, ["--device", str(runtime.fetch_device(args.device, args.disable_cuda))])
         return
-    with utils.RunDirectory(Path(args.model_dir)) as run:
-        from training.start import find_start
+    with (
+        utils.RunDirectory(Path(args.model_dir), is_writer=processes.rank() == 0) as run,
+        contextlib.ExitStack() as job,
+    ):
+        from training.start import Start, find_start
 
-        start = find_start(run, params, args.restore_file, args.restart)
+        start = find_start(run, params, args.restore_file, args.restart) if run.is_writer else Start()
+        job.enter_context(processes.joined())
+        start = processes.from_first(start)
+        if start.is_finished and not run.is_writer:
+            return
         if start.is_finished:
             run.finish()
             print(
@@ -228,10 +241,10 @@ def main(argv: list[str] | None = None) -> None:
                 "To train on, num_epochs=...; to begin anew, --restart; to score it, evaluate.py"
             )
             return
-        utils.set_logger(run.path / "train.log")
+        utils.set_logger(run.path / "train.log", logging.INFO if run.is_writer else logging.ERROR)
         for line in start.warnings:
             logging.warning(line)
-        with run.recorded(params, restore_file=args.restore_file):
+        with run.recorded(params, restore_file=args.restore_file), processes.naming_the_lost():
             set_up_and_train(params, run, start, runtime.fetch_device(args.device, args.disable_cuda))
 
 
@@ -252,7 +265,7 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
     logging.info(f"Loading the datasets from {data_dir} ...")
     params = params.with_facts(start.facts) if start.facts is not None else fetch_facts(data_dir, params)
     dataloaders = fetch_dataloader(["train", "val"], data_dir, params, device)
-    run.note("data", utils.fingerprint(data_dir))
+    run.note("data", utils.fingerprint(data_dir) if run.is_writer else {})
     logging.info("- done.")
 
     runtime.seed_everything(params.seed)
@@ -262,20 +275,23 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
         utils.load_weights(start.weights, model, start.weights_path)
     elif hasattr(net, "initialize"):
         net.initialize(model, params)
-    training = fetch_training(model.to(device), net, params, len(dataloaders["train"]))
+    model = model.to(device)
+    processes.send_state(model)
+    training = fetch_training(model, net, params, len(dataloaders["train"]))
     if start.is_resumed and start.weights is not None:
         training.load_state_dict(start.weights)
         logging.info(f"Continuing after epoch {training.epoch}" + (f", step {training.step}" if training.step else ""))
     run.cut_history(training.epoch)  # epochs that no checkpoint holds are done again
-    run.note("machine", runtime.describe(device))
+    run.note("machine", {**runtime.describe(device), "processes": processes.world_size()})
     run.update_record(
         num_weights=sum(weight.numel() for weight in model.parameters()),
         lower_is_better=sorted(getattr(net, "lower_is_better", ())),
     )
-    logging.info(f"Starting training for {params.num_epochs - training.epoch} epoch(s) on {device}")
+    together = f" in {processes.world_size()} processes" if processes.world_size() > 1 else ""
+    logging.info(f"Starting training for {params.num_epochs - training.epoch} epoch(s) on {device}{together}")
     with training.watch.naming_operations(params.detect_anomaly):
         train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
 
 
 if __name__ == "__main__":
-    utils.run_script(main)
+    utils.run_script(main, processes.is_first_to_say)

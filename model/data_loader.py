@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
+import processes
 import runtime
 import utils
 
@@ -23,6 +24,7 @@ class EpochBatches(Sampler[Any]):
     """The batches of one split. Shuffled ones have an order of their own in each epoch, known from (seed, epoch) alone.
 
     The order can therefore be entered anywhere: `set_position(epoch, step)` reads nothing and throws nothing away.
+    Of a job's processes, each is given its share of every batch; the batches are those of a single process.
 
     Args:
         num_examples: in the split
@@ -35,7 +37,7 @@ class EpochBatches(Sampler[Any]):
     def __init__(
         self, num_examples: int, batch_size: int, seed: int | None, lengths: Sequence[int] | None = None
     ) -> None:
-        self.seed, self.lengths = seed, lengths
+        self.batch_size, self.seed, self.lengths = batch_size, seed, lengths
         starts = list(range(0, num_examples, batch_size))
         if len(starts) > 1 and batch_size > 1 and num_examples - starts[-1] == 1:
             starts.pop()
@@ -60,7 +62,7 @@ class EpochBatches(Sampler[Any]):
                 order = self._bucketed(order)
                 slices = [slices[i] for i in torch.randperm(len(slices), generator=generator).tolist()]
         for chosen in slices[self.step :]:
-            yield self.epoch, order[chosen]
+            yield processes.share(self.epoch, order[chosen], self.batch_size)
 
     def _bucketed(self, order: list[int]) -> list[int]:
         """Sort by length within windows of many batches: batches become alike, yet differ from epoch to epoch."""
@@ -95,7 +97,8 @@ class _WholeBatches(Dataset[Any]):
     def __getitems__(self, batch: Batch) -> Any:
         epoch, indices = batch
         try:
-            return self._fetch(epoch, indices)
+            fetched = self._fetch(epoch, indices)
+            return processes.StandIn(*fetched) if isinstance(batch, processes.StandIn) else fetched
         except utils.InputError as error:
             raise DataError(str(error)) from None
         except Exception as error:

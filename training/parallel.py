@@ -1,0 +1,108 @@
+"""One optimizer step of several processes, the same as that of one process with the whole batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import processes
+from evaluation.metrics import Loss, count_scored
+
+BUCKET_SIZE = 2**23  # gradients that are sent together
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+class GlobalBatch:
+    """Averages the gradients of all processes right before each optimizer step, by their number of scored labels.
+
+    So the step is that of the mean over the whole batch, however its examples and labels fall to the processes. The
+    running statistics of batch norm are averaged alike: every process has the same weights and buffers at any time.
+
+    Not DistributedDataParallel, which averages processes instead of labels, needs one backward pass a step and a
+    gradient for each weight, and renames the weights. What it does better: it sends during the backward pass.
+
+    Args:
+        model: on its device; this process's copy
+        optimizer: over its weights. Nothing else that looks at gradients may be hooked into its step before this
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        self.device = self.weights[0].device
+        norms = [module for module in model.modules() if isinstance(module, NORMS)]
+        pairs = [(module.running_mean, module.running_var) for module in norms]
+        self.buffers = [buffer for pair in pairs for buffer in pair if buffer is not None]
+        self.begin(is_counted=True)
+        optimizer.register_step_pre_hook(self.reduce)
+
+    def begin(self, is_counted: bool) -> None:
+        """Begin a step.
+
+        Args:
+            is_counted: whether this process has examples of the batch; its gradients count for nothing if not
+        """
+        self.is_counted, self.is_reduced = is_counted, False
+        self.num_scored = torch.zeros((), device=self.device)
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.loss = self.loss_sum  # the mean over the whole batch, once the step is taken
+
+    def counted(self, loss_fn: Loss) -> Loss:
+        """Return a loss function that takes note of how many labels it is the mean over."""
+
+        def loss_of_share(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+            loss = loss_fn(outputs, labels)
+            if self.is_counted:
+                num_scored = count_scored(labels).to(self.num_scored)
+                self.num_scored = self.num_scored + num_scored
+                self.loss_sum = self.loss_sum + torch.where(num_scored > 0, loss.detach().float() * num_scored, 0.0)
+            return loss
+
+        return loss_of_share
+
+    def reduce(self, *_: object) -> None:
+        """Average gradients, buffers and loss, once a step."""
+        if self.is_reduced:
+            return
+        self.is_reduced = True
+        totals = torch.stack([self.num_scored, self.loss_sum])
+        works: list[Any] = [dist.all_reduce(totals, async_op=True)]
+        for weight in self.weights:
+            if weight.grad is None:  # another process may have one
+                weight.grad = torch.zeros_like(weight)
+        buckets = _in_buckets([weight.grad for weight in self.weights if weight.grad is not None] + self.buffers)
+        flats = []
+        for bucket in buckets:
+            flat = torch.cat([tensor.detach().reshape(-1) for tensor in bucket])
+            # where nothing is scored, the gradient may be 0 / 0
+            flat = torch.where(self.num_scored > 0, flat * self.num_scored.to(flat.dtype), 0)
+            works.append(dist.all_reduce(flat, async_op=True))
+            flats.append(flat)
+        for work in works:
+            work.wait()
+        for bucket, flat in zip(buckets, flats, strict=True):
+            flat /= totals[0]
+            parts = flat.split([tensor.numel() for tensor in bucket])
+            for tensor, part in zip(bucket, parts, strict=True):
+                tensor.detach().copy_(part.view(tensor.shape))
+        self.loss = totals[1] / totals[0]
+
+
+def _in_buckets(tensors: list[torch.Tensor]) -> list[list[torch.Tensor]]:
+    """Put tensors of one type together, up to a size."""
+    buckets: list[list[torch.Tensor]] = []
+    size = BUCKET_SIZE
+    for tensor in tensors:
+        if size + tensor.numel() > BUCKET_SIZE or buckets[-1][0].dtype != tensor.dtype:
+            buckets.append([])
+            size = 0
+        buckets[-1].append(tensor)
+        size += tensor.numel()
+    return buckets
+
+
+def is_counted(batch: Any) -> bool:
+    """Return whether this process has examples of its own in a batch."""
+    return not isinstance(batch, processes.StandIn)
