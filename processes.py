@@ -178,7 +178,7 @@ def is_first_to_say(error: BaseException, stop: BaseException | None) -> bool:
         return True
     told = stop if stop is not None else error
     words = {
-        "message": str(told) if stop is not None else f"{type(error).__name__} in process {rank()}: {error}",
+        "message": str(told) if stop is not None else f"{type(error).__name__}: {error}",
         "exit_code": getattr(told, "exit_code", 1),
         "status": getattr(told, "status", "failed"),
     }

@@ -232,14 +232,13 @@ def main(argv: list[str] | None = None) -> None:
         start = find_start(run, params, args.restore_file, args.restart) if run.is_writer else Start()
         job.enter_context(processes.joined())
         start = processes.from_first(start)
-        if start.is_finished and not run.is_writer:
-            return
         if start.is_finished:
             run.finish()
-            print(
-                f"{run.path} is finished: {start.epoch} epochs, best {params.monitor} {start.best:.4f}. "
-                "To train on, num_epochs=...; to begin anew, --restart; to score it, evaluate.py"
-            )
+            if run.is_writer:
+                print(
+                    f"{run.path} is finished: {start.epoch} epochs, best {params.monitor} {start.best:.4f}. "
+                    "To train on, num_epochs=...; to begin anew, --restart; to score it, evaluate.py"
+                )
             return
         utils.set_logger(run.path / "train.log", logging.INFO if run.is_writer else logging.ERROR)
         for line in start.warnings:
@@ -257,6 +256,7 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
     """
     from model.data_loader import fetch_dataloader, fetch_facts
     from model.net import fetch_net
+    from training.sharded import place
     from training.state import fetch_training
 
     runtime.keep_freed_memory()
@@ -275,8 +275,7 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
         utils.load_weights(start.weights, model, start.weights_path)
     elif hasattr(net, "initialize"):
         net.initialize(model, params)
-    model = model.to(device)
-    processes.send_state(model)
+    model = place(model, params, device)
     training = fetch_training(model, net, params, len(dataloaders["train"]))
     if start.is_resumed and start.weights is not None:
         training.load_state_dict(start.weights)

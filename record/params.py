@@ -63,6 +63,9 @@ class Params(BaseModel):
     early_stopping_epochs: int | None = Field(None, ge=1, description="stop after so many epochs without a new best")
 
     num_workers: int = Field(0, ge=0, le=256, description="processes that load data", json_schema_extra=MACHINE)
+    fsdp: bool = Field(
+        False, description="spread the weights over the processes of torchrun", json_schema_extra=MACHINE
+    )
     checkpoint_minutes: float = Field(
         10.0, gt=0, description="longest time between two checkpoints, also within an epoch", json_schema_extra=MACHINE
     )

@@ -268,6 +268,7 @@ def test_hash_and_differences_know_what_changes_the_result(name):
         "checkpoint_minutes",
         "detect_anomaly",
         "tensorboard",
+        "fsdp",
     }
     assert (before.hash() == after.hash()) == is_machine
     told = after.differences(before.model_dump(mode="json"))

@@ -10,6 +10,7 @@ from torch import nn
 
 import processes
 from evaluation.metrics import Loss, count_scored
+from training.sharded import is_sharded, local_part
 
 BUCKET_SIZE = 2**23  # gradients that are sent together
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
@@ -21,6 +22,9 @@ class GlobalBatch:
     So the step is that of the mean over the whole batch, however its examples and labels fall to the processes. The
     running statistics of batch norm are averaged alike: every process has the same weights and buffers at any time.
 
+    Where the weights are spread (`fsdp: true`), the gradients come here averaged over the processes already, so each
+    process's loss is made to pull as much as its labels before.
+
     Not DistributedDataParallel, which averages processes instead of labels, needs one backward pass a step and a
     gradient for each weight, and renames the weights. What it does better: it sends during the backward pass.
 
@@ -31,7 +35,7 @@ class GlobalBatch:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        self.device = self.weights[0].device
+        self.device, self.is_sharded = self.weights[0].device, is_sharded(model)
         norms = [module for module in model.modules() if isinstance(module, NORMS)]
         pairs = [(module.running_mean, module.running_var) for module in norms]
         self.buffers = [buffer for pair in pairs for buffer in pair if buffer is not None]
@@ -54,8 +58,10 @@ class GlobalBatch:
 
         def loss_of_share(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
             loss = loss_fn(outputs, labels)
+            num_scored = count_scored(labels).to(self.num_scored) * self.is_counted
+            if self.is_sharded:
+                loss.register_hook(lambda gradient: gradient * num_scored)
             if self.is_counted:
-                num_scored = count_scored(labels).to(self.num_scored)
                 self.num_scored = self.num_scored + num_scored
                 self.loss_sum = self.loss_sum + torch.where(num_scored > 0, loss.detach().float() * num_scored, 0.0)
             return loss
@@ -69,10 +75,11 @@ class GlobalBatch:
         self.is_reduced = True
         totals = torch.stack([self.num_scored, self.loss_sum])
         works: list[Any] = [dist.all_reduce(totals, async_op=True)]
-        for weight in self.weights:
+        for weight in [] if self.is_sharded else self.weights:
             if weight.grad is None:  # another process may have one
                 weight.grad = torch.zeros_like(weight)
-        buckets = _in_buckets([weight.grad for weight in self.weights if weight.grad is not None] + self.buffers)
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        buckets = _in_buckets(self.buffers if self.is_sharded else gradients + self.buffers)
         flats = []
         for bucket in buckets:
             flat = torch.cat([tensor.detach().reshape(-1) for tensor in bucket])
@@ -87,6 +94,8 @@ class GlobalBatch:
             parts = flat.split([tensor.numel() for tensor in bucket])
             for tensor, part in zip(bucket, parts, strict=True):
                 tensor.detach().copy_(part.view(tensor.shape))
+        for gradient in gradients if self.is_sharded else []:
+            local_part(gradient).mul_(processes.world_size() / totals[0])
         self.loss = totals[1] / totals[0]
 
 

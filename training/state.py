@@ -19,6 +19,7 @@ from model.net import fetch_metrics, fetch_sign
 from training.divergence import DivergenceWatch
 from training.optimizer import Schedule, fetch_optimizer
 from training.parallel import GlobalBatch, is_counted
+from training.sharded import local_part, spread, whole
 
 BATCHES_TOGETHER = 16  # train metrics are asked for so many steps at once
 
@@ -103,7 +104,8 @@ class Training:
             DivergedError: a loss, a gradient or a weight is not finite
         """
         self.watch.check(self.sums.mean_loss() if self.step else 0.0)
-        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+        is_finite = all(bool(local_part(weight).isfinite().all()) for weight in self.model.parameters())
+        if not all(processes.from_all(is_finite)):
             self.watch.stop("a weight that is not finite", self.step)
 
     def restore_generators(self) -> None:
@@ -153,8 +155,8 @@ class Training:
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "state_dict": self.model.state_dict(),
-            "optim_dict": self.optimizer.state_dict(),
+            "state_dict": whole(dict(self.model.state_dict())),
+            "optim_dict": whole(self.optimizer.state_dict()),
             "schedule": self.schedule.state_dict(),
             "seconds": self.elapsed() if self.step else 0.0,
             "best": self.best,
@@ -171,7 +173,7 @@ class Training:
         Amid an epoch, the number of processes may be another one than before: the first then has the sums of all, and
         generators without a state begin the epoch anew.
         """
-        self.optimizer.load_state_dict(state["optim_dict"])
+        self.optimizer.load_state_dict(spread(state["optim_dict"], self.optimizer))
         self.schedule.load_state_dict(state["schedule"])
         for name in ("epoch", "step", "seconds", "best", "best_epoch"):
             setattr(self, name, state[name])

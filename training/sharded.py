@@ -1,0 +1,128 @@
+"""Models larger than a card, `fsdp: true`: each process keeps a part of every weight, of its gradient and its moments.
+
+Checkpoints are whole all the same: every other script, and any number of processes, reads them. What torch has for
+this is imported where it is needed, because that takes its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+import processes
+import runtime
+import utils
+
+
+def place(model: nn.Module, params: utils.Params, device: torch.device) -> nn.Module:
+    """Put a model on its device, the same in all processes of the job, or spread over them if params.fsdp asks for it.
+
+    Args:
+        model: on the CPU
+        params: fsdp
+        device: where to compute
+
+    Raises:
+        InputError: params that do not go with fsdp
+    """
+    processes.send_state(model)
+    if params.fsdp and processes.world_size() > 1:
+        _shard(model, params, device)
+    return model.to(device)
+
+
+def _shard(model: nn.Module, params: utils.Params, device: torch.device) -> None:
+    """Spread a model's weights over the processes; they come together block by block while it computes.
+
+    Args:
+        model: on the CPU, with the same weights in all processes
+        params: batch_size, microbatch_size
+        device: where to compute
+
+    Raises:
+        InputError: params that do not go with it
+    """
+    if params.microbatch_size is not None:
+        raise utils.InputError("fsdp: does not go with microbatch_size, the processes may differ in their pieces")
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    for weight in model.parameters():  # not in the order that is fastest for convolutions: FSDP cannot cut it
+        weight.data = weight.data.contiguous()
+    mesh = init_device_mesh(device.type, (processes.world_size(),))
+    for block in _blocks(model):
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):  # once outside of inference mode, which its first use may be in
+            module.unshard()
+            module.reshard()
+
+
+def _blocks(model: nn.Module) -> list[nn.Module]:
+    """Return what a deep net repeats: entries of an nn.Sequential or nn.ModuleList that have modules inside."""
+    if isinstance(model, nn.Sequential | nn.ModuleList):
+        entries = [entry for entry in model if any(True for _ in entry.children())]
+        if entries:
+            return entries
+    return [block for child in model.children() for block in _blocks(child)]
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Return whether a model's weights are spread."""
+    return any(_is_spread(weight) for weight in model.parameters())
+
+
+def _is_spread(entry: Any) -> bool:
+    return hasattr(entry, "full_tensor")  # a DTensor
+
+
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """Return what this process keeps of a tensor: all, if it is not spread."""
+    return tensor.to_local() if _is_spread(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def whole(state: Any) -> Any:
+    """Put the spread tensors of any nested object together, on the CPU of the first process; all have to take part.
+
+    Tensors that are not spread stay as they are.
+    """
+
+    def gather(leaf: Any) -> Any:
+        if not _is_spread(leaf):
+            return leaf
+        tensor = leaf.full_tensor()
+        return tensor.cpu() if processes.rank() == 0 else None
+
+    return runtime.map_tensors(gather, state)
+
+
+def spread(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimizer's whole state with its tensors spread as the weights are that they belong to.
+
+    Whether it is a fused one is not up to the state: not all are to be had for weights that are spread.
+    """
+    groups = [
+        {**theirs, **{name: ours[name] for name in ("fused",) if name in ours}}
+        for theirs, ours in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    if not any(_is_spread(weight) for weight in weights):
+        return {**state, "param_groups": groups}
+    from torch.distributed.tensor import distribute_tensor
+
+    def like(weight: Any, entry: Any) -> Any:
+        if _is_spread(weight) and isinstance(entry, torch.Tensor) and entry.shape == weight.shape:
+            # no source: every process has the same
+            on_device = entry.to(weight.device)
+            return distribute_tensor(on_device, weight.device_mesh, weight.placements, src_data_rank=None)
+        return entry
+
+    entries = {
+        number: {name: like(weights[number], entry) for name, entry in entries.items()}
+        for number, entries in state["state"].items()
+    }
+    return {**state, "param_groups": groups, "state": entries}
