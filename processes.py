@@ -215,7 +215,8 @@ def _last_words(text: str) -> Stop:
     except (RuntimeError, KeyError):
         words = None
     if words is None:
-        reason = text.strip().partition("\n")[0]
+        # gloo puts a place in its source before what it says, and advice behind
+        reason = text.strip().partition("\n")[0].partition(". This is")[0].rpartition("] ")[2]
         return Stop(
             f"another process of the job has died, or did not answer ({reason}); the same command continues from the "
             "last checkpoint"

@@ -73,30 +73,31 @@ class GlobalBatch:
         if self.is_reduced:
             return
         self.is_reduced = True
-        totals = torch.stack([self.num_scored, self.loss_sum])
-        works: list[Any] = [dist.all_reduce(totals, async_op=True)]
         for weight in [] if self.is_sharded else self.weights:
             if weight.grad is None:  # another process may have one
                 weight.grad = torch.zeros_like(weight)
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
-        buckets = _in_buckets(self.buffers if self.is_sharded else gradients + self.buffers)
-        flats = []
+        # sent as any gradient: times the number of scored labels, this is their number and the sum of their losses
+        report = torch.stack([torch.ones_like(self.loss_sum), self.loss_sum / self.num_scored])
+        buckets = _in_buckets([report, *([] if self.is_sharded else gradients), *self.buffers])
+        flats, works = [], []
         for bucket in buckets:
             flat = torch.cat([tensor.detach().reshape(-1) for tensor in bucket])
-            # where nothing is scored, the gradient may be 0 / 0
+            # where nothing is scored, there may be 0 / 0
             flat = torch.where(self.num_scored > 0, flat * self.num_scored.to(flat.dtype), 0)
             works.append(dist.all_reduce(flat, async_op=True))
             flats.append(flat)
         for work in works:
             work.wait()
+        num_scored = flats[0][0].clone()
         for bucket, flat in zip(buckets, flats, strict=True):
-            flat /= totals[0]
+            flat /= num_scored
             parts = flat.split([tensor.numel() for tensor in bucket])
             for tensor, part in zip(bucket, parts, strict=True):
                 tensor.detach().copy_(part.view(tensor.shape))
         for gradient in gradients if self.is_sharded else []:
-            local_part(gradient).mul_(processes.world_size() / totals[0])
-        self.loss = totals[1] / totals[0]
+            local_part(gradient).mul_(processes.world_size() / num_scored)
+        self.loss = report[1]
 
 
 def _in_buckets(tensors: list[torch.Tensor]) -> list[list[torch.Tensor]]:
