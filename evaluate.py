@@ -120,6 +120,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from evaluation.report import write_report
     from model.data_loader import fetch_dataloader, fetch_facts
+    from model.forward import prepare
     from model.net import fetch_net
 
     data_dir = Path(params.data_dir or "")
@@ -131,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
     net = fetch_net(params.task)
     model = net.Net(params)
     utils.load_weights(state, model, checkpoint_path)
-    values, scores = score_examples(model.to(device), net, dataloader, params)
+    values, scores = score_examples(prepare(model, params, device), net, dataloader, params)
     logging.info(f"- Eval metrics : {utils.format_metrics(values)}")
     name = f"{args.split}_{checkpoint_path.name.removesuffix('.pth.tar')}"
     write_report(model_dir, name, values, scores, params)

@@ -145,8 +145,6 @@ class Votes:
             signal_number: that this process has received, or 0
             is_due: whether it is time to save
         """
-        if world_size() == 1:
-            return signal_number, is_due
         self._num_asked += 1
         if self._num_asked < self._every:
             return 0, False

@@ -120,7 +120,10 @@ def seed_everything(seed: int, epoch: int = 0, rank: int = 0) -> None:
     number = int(_mix(_mix(_mix(seed) ^ np.uint64(epoch)) ^ np.uint64(rank)))
     random.seed(number)
     np.random.seed(number % 2**32)
-    torch.manual_seed(number)
+    if torch.accelerator.is_available():
+        torch.manual_seed(number)
+    else:  # torch.manual_seed notes, for a GPU that may be found later, from where it was called: most of a millisecond
+        torch.default_generator.manual_seed(number)
 
 
 def example_draws(seed: int, epoch: int, indices: Sequence[int], num_draws: int) -> torch.Tensor:

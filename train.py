@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # torch takes a second to import: main() does so after it has
     from torch.utils.data import DataLoader
 
     from training.keeper import Keeper
-    from training.start import Start
     from training.state import Training
 
 
@@ -59,11 +58,14 @@ def train_step_in_pieces(
     train_batch: Any,
     labels_batch: torch.Tensor,
     microbatch_size: int,
+    scaler: torch.amp.GradScaler,
 ) -> tuple[Any, torch.Tensor]:
-    """Take the step of `train_step` with no more than `microbatch_size` examples in memory at once.
+    """Take the step of `train_step` with no more than `microbatch_size` examples in memory at once, in fp16 too.
 
     Each piece's loss counts as much as it has scored labels, so the gradient is that of the whole batch. (Batch norm
-    sees the pieces alone: with it, the step is a slightly different one.)
+    sees the pieces alone: with it, the step is a slightly different one.) In fp16, where small gradients would be
+    zero, the scaler multiplies the loss and divides the gradients again; a step whose gradients are too large for
+    fp16 is left out, and the scale is halved.
 
     Returns:
         the outputs of the whole batch, batch first, and its loss, scalar
@@ -78,10 +80,12 @@ def train_step_in_pieces(
         num_scored_piece = count_scored(labels_piece)
         if num_scored_piece > 0:  # else there is no mean to take
             loss_piece = loss_fn(output_piece, labels_piece) * num_scored_piece / num_scored
-            loss_piece.backward()
+            scaler.scale(loss_piece).backward()
             loss = loss + loss_piece.detach()
 
-    optimizer.step()
+    scaler.unscale_(optimizer)  # before the step, in which gradients are clipped
+    scaler.step(optimizer)
+    scaler.update()
     return runtime.concatenate(output_pieces), loss
 
 
@@ -103,24 +107,27 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
     from training.progress import Progress
 
     model, params, sums, device = training.model, training.params, training.sums, training.device
+    job_batch = training.global_batch  # None in one process
+    is_cpu = device.type == "cpu"
     model.train()
     batches = iter(dataloader)
     training.restore_generators()  # after the iterator is made: making it may draw random numbers
     with Progress(len(dataloader), training.step, params.save_summary_steps) as progress:
         for batch in keeper.watched(batches):
-            train_batch, labels_batch = runtime.to_device(batch, device)
-            is_counted = training.begin_step(batch)
+            train_batch, labels_batch = batch if is_cpu else runtime.to_device(batch, device)
+            is_counted = job_batch is None or job_batch.begin(batch)
             objects = (model, training.optimizer, training.loss_fn, train_batch, labels_batch)
-            if params.microbatch_size is None or params.microbatch_size >= len(labels_batch):
+            microbatch_size = params.microbatch_size or len(labels_batch)
+            if microbatch_size >= len(labels_batch) and not training.scaler.is_enabled():
                 output_batch, loss = train_step(*objects)
             else:
-                output_batch, loss = train_step_in_pieces(*objects, params.microbatch_size)
+                output_batch, loss = train_step_in_pieces(*objects, microbatch_size, training.scaler)
             training.schedule.step()
             training.step += 1
             if is_counted:
                 sums.add(runtime.detach(output_batch), labels_batch, loss.detach())
 
-            training.watch.look(training.step_loss(loss))
+            training.watch.look(loss if job_batch is None else job_batch.loss)
             if progress.step(len(labels_batch)):
                 training.watch.check(sums.mean_loss())
                 progress.show(sums.mean_loss())
@@ -161,7 +168,7 @@ def train_and_evaluate(
             speed = train_metrics.pop("examples_per_second")
             logging.info(f"- Train metrics: {utils.format_metrics(train_metrics)}")
             val_batches = keeper.watched(val_dataloader)
-            val_metrics = evaluate(training.model, training.eval_loss_fn, val_batches, training.metrics)
+            val_metrics = evaluate(training.evaluated_model, training.eval_loss_fn, val_batches, training.metrics)
             training.watch.check(val_metrics["loss"])  # what the epoch's last step did shows here first
             logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
 
@@ -227,6 +234,7 @@ def main(argv: list[str] | None = None) -> None:
         utils.RunDirectory(Path(args.model_dir), is_writer=processes.rank() == 0) as run,
         contextlib.ExitStack() as job,
     ):
+        from training.set_up import set_up
         from training.start import Start, find_start
 
         start = find_start(run, params, args.restore_file, args.restart) if run.is_writer else Start()
@@ -244,52 +252,10 @@ def main(argv: list[str] | None = None) -> None:
         for line in start.warnings:
             logging.warning(line)
         with run.recorded(params, restore_file=args.restore_file), processes.naming_the_lost():
-            set_up_and_train(params, run, start, runtime.fetch_device(args.device, args.disable_cuda))
-
-
-def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start, device: torch.device) -> None:
-    """Build data, net and optimizer as the hyperparameters say, restore what there is to restore, and train.
-
-    Raises:
-        InputError: a mistake in the data, or a checkpoint of another net
-        DivergedError: the loss is not finite
-    """
-    from model.data_loader import fetch_dataloader, fetch_facts
-    from model.net import fetch_net
-    from training.sharded import place
-    from training.state import fetch_training
-
-    runtime.keep_freed_memory()
-    net = fetch_net(params.task)
-    data_dir = Path(params.data_dir or "")
-    logging.info(f"Loading the datasets from {data_dir} ...")
-    params = params.with_facts(start.facts) if start.facts is not None else fetch_facts(data_dir, params)
-    dataloaders = fetch_dataloader(["train", "val"], data_dir, params, device)
-    run.note("data", utils.fingerprint(data_dir) if run.is_writer else {})
-    logging.info("- done.")
-
-    runtime.seed_everything(params.seed)
-    model = net.Net(params)
-    if start.weights is not None:
-        logging.info(f"Restoring parameters from {start.weights_path}")
-        utils.load_weights(start.weights, model, start.weights_path)
-    elif hasattr(net, "initialize"):
-        net.initialize(model, params)
-    model = place(model, params, device)
-    training = fetch_training(model, net, params, len(dataloaders["train"]))
-    if start.is_resumed and start.weights is not None:
-        training.load_state_dict(start.weights)
-        logging.info(f"Continuing after epoch {training.epoch}" + (f", step {training.step}" if training.step else ""))
-    run.cut_history(training.epoch)  # epochs that no checkpoint holds are done again
-    run.note("machine", {**runtime.describe(device), "processes": processes.world_size()})
-    run.update_record(
-        num_weights=sum(weight.numel() for weight in model.parameters()),
-        lower_is_better=sorted(getattr(net, "lower_is_better", ())),
-    )
-    together = f" in {processes.world_size()} processes" if processes.world_size() > 1 else ""
-    logging.info(f"Starting training for {params.num_epochs - training.epoch} epoch(s) on {device}{together}")
-    with training.watch.naming_operations(params.detect_anomaly):
-        train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
+            device = runtime.fetch_device(args.device, args.disable_cuda)
+            training, dataloaders = set_up(params, run, start, device)
+            with training.watch.naming_operations(params.detect_anomaly):
+                train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
 
 
 if __name__ == "__main__":

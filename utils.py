@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from record.check import check_values, find_mistakes
+from record.check import check_values, describe, find_mistakes
 from record.checkpoint import (
     checkpoint_path,
     is_ours,
@@ -32,7 +32,6 @@ from record.files import read_json, read_lines, save_dict_to_json, to_json, writ
 from record.params import (
     MACHINE,
     Params,
-    describe,
     find_params_file,
     machine_settings,
     read_overrides,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ class MetricSums:
 
         numerator, denominator = self.sums.get("loss", (0, 0))
         if self._waiting:
-            num_scored = torch.stack([count_scored(labels) for _, labels, _ in self._waiting])
+            num_scored = _count_each([labels for _, labels, _ in self._waiting])
             losses = torch.stack([loss for *_, loss in self._waiting]).double()
             numerator, denominator = numerator + losses @ num_scored.double(), denominator + num_scored.sum().double()
         return numerator, denominator
@@ -126,10 +127,20 @@ def _pad(outputs: torch.Tensor, labels: torch.Tensor, length: int) -> tuple[torc
     return padded, padded_labels
 
 
+def _count_each(batches: list[torch.Tensor]) -> torch.Tensor:
+    """Count the scored labels of each batch, of neighbours of one shape at once: (len(batches),)."""
+    import torch
+
+    if batches[0].is_floating_point():
+        return torch.stack([count_scored(labels) for labels in batches])
+    stacks = [torch.stack(list(neighbours)) for _, neighbours in itertools.groupby(batches, lambda b: b.shape)]
+    return torch.cat([(labels != IGNORED_LABEL).flatten(1).sum(dim=1) for labels in stacks])
+
+
 def count_scored(labels: torch.Tensor) -> torch.Tensor:
     """Count the labels that a loss is the mean over: class numbers but for -100, all rows of a regression."""
     if labels.is_floating_point():
-        return labels.new_tensor(len(labels))
+        return labels.new_full((), len(labels))  # new_tensor would wait for the device
     return (labels != IGNORED_LABEL).sum()
 
 

@@ -35,6 +35,8 @@ A dataset may have, besides `__len__` and `__getitem__`:
 
         __getitems__(indices)               the whole batch at once, where that is faster: a tuple is taken for the
                                             finished batch, a list for examples that are still to be collated
+        fetch_raw(indices), finish(raw)     the same in two halves, for GPUs: (raw, labels), which is small and quick to
+                                            fetch, and the inputs, which the GPU makes of `raw`, a tuple of tensors
         set_epoch(epoch)                    called before each fetch, for augmentation keyed by `runtime.example_draws`
         augment                             whether it augments; set to False where the train split is only evaluated
         in_memory                           True if loading costs nothing, so that worker processes would not help

@@ -145,8 +145,12 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_atomically(path, _encoded("".join(to_json(row, indent=None) + "\n" for row in rows)))
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the JSON objects of a file of one a line; no file is no lines, and half a line at its end is none.
+def read_lines(path: Path, is_growing: bool = False) -> list[dict[str, Any]]:
+    """Return the JSON objects of a file of one a line; no file is no lines.
+
+    Args:
+        path: the file
+        is_growing: whether half a line at its end is to be expected, and passed over
 
     Raises:
         InputError: the file is unreadable, or one of its lines is no JSON object
@@ -155,6 +159,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     # not splitlines(): JSON strings may hold other line ends, U+2028 for one
     lines = read_text(path, MAX_LINES_BYTES).split("\n")
-    if lines[-1] and not lines[-1].endswith("}"):  # still being written, or a machine died while it was
+    if is_growing and not lines[-1].endswith("}"):  # still being written, or a machine died while it was
         lines.pop()
     return [_parse_object(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]

@@ -59,9 +59,24 @@ class Params(BaseModel):
     schedule_epochs: int = Field(10, ge=1, description="step: epochs between drops; plateau: epochs without a new best")
     schedule_factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: what a drop multiplies the rate by")
 
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="evaluate and save weights averaged over about 1 / (1 - ema_decay) steps"
+    )
+
     monitor: str = Field("accuracy", description="val metric, or loss, that decides which checkpoint is best")
     early_stopping_epochs: int | None = Field(None, ge=1, description="stop after so many epochs without a new best")
 
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="of the forward pass; the weights stay fp32 (fp16: the loss is scaled)",
+        json_schema_extra=MACHINE,
+    )
+    compile: bool = Field(False, description="let torch.compile make the net faster", json_schema_extra=MACHINE)
+    activation_checkpointing: bool = Field(
+        False,
+        description="less memory, more time: compute the inside of the net's blocks again",
+        json_schema_extra=MACHINE,
+    )
     num_workers: int = Field(0, ge=0, le=256, description="processes that load data", json_schema_extra=MACHINE)
     fsdp: bool = Field(
         False, description="spread the weights over the processes of torchrun", json_schema_extra=MACHINE
@@ -81,6 +96,22 @@ class Params(BaseModel):
     def _nesterov_needs_sgd(self) -> Params:
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ValueError("nesterov: needs optimizer 'sgd' and a momentum above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_nets_save_memory_by_themselves(self) -> Params:
+        if self.compile and self.activation_checkpointing:
+            raise ValueError("activation_checkpointing: does not go with compile, which saves memory in its own way")
+        return self
+
+    @model_validator(mode="after")
+    def _spread_weights_go_alone(self) -> Params:
+        if self.fsdp and self.microbatch_size is not None:
+            raise ValueError("fsdp: does not go with microbatch_size, the processes may differ in their pieces")
+        if self.fsdp and self.ema_decay is not None:
+            raise ValueError("fsdp: does not go with ema_decay, which averages whole weights")
+        if self.fsdp and self.precision == "fp16":
+            raise ValueError("fsdp: does not go with precision fp16; bf16 needs no scaling of the loss")
         return self
 
     @property
@@ -192,32 +223,3 @@ def _without_nan(values: dict[str, Any], mistakes: list[str]) -> tuple[dict[str,
     bad = {key: value for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)}
     mistakes = mistakes + [f"{key}: {value} is not a finite number" for key, value in bad.items()]
     return {key: value for key, value in values.items() if key not in bad}, mistakes
-
-
-def describe(cls: type[Params]) -> list[dict[str, str]]:
-    """Return one row for each hyperparameter: name, type, bounds, default, description (for --describe_params)."""
-    rows = []
-    for name, schema in cls.model_json_schema()["properties"].items():
-        branches = schema.get("anyOf", [schema])
-        bounds = [
-            f"{sign} {branch[key]:g}"
-            for branch in branches
-            for key, sign in (
-                ("exclusiveMinimum", ">"),
-                ("minimum", ">="),
-                ("exclusiveMaximum", "<"),
-                ("maximum", "<="),
-            )
-            if key in branch
-        ]
-        kinds = ["|".join(map(str, b["enum"])) if "enum" in b else str(b.get("const", b.get("type"))) for b in branches]
-        rows.append(
-            {
-                "name": name,
-                "type": "|".join(kinds),
-                "bounds": ", ".join(bounds),
-                "default": to_json(schema.get("default"), indent=None),
-                "description": schema.get("description", ""),
-            }
-        )
-    return rows

@@ -123,7 +123,9 @@ class RunDirectory:
             return
         before = self.record().get(name)
         if before and self.history():
-            changed = [f"{key}: {before.get(key)} -> {entry[key]}" for key in entry if before.get(key) != entry[key]]
+            changed = [
+                f"{key}: {before[key]} -> {entry[key]}" for key in entry if before.get(key, entry[key]) != entry[key]
+            ]
             if changed:
                 logging.warning(
                     f"- WARNING: the {name} changed since this run began ({'; '.join(changed)}); "
@@ -133,7 +135,7 @@ class RunDirectory:
 
     def history(self) -> list[dict[str, Any]]:
         """Return one dict for each finished epoch."""
-        return read_lines(self.path / "history.jsonl")
+        return read_lines(self.path / "history.jsonl", is_growing=True)
 
     def show_epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch at once, for those who follow the run; `append_history`, with the checkpoint, makes it last."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import signal
 import sys
 from collections.abc import Callable
@@ -59,6 +58,7 @@ def _end_workers() -> None:
     """End the data loading processes that an error has left behind; Python would wait for them at exit."""
     if hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report their end as an error
-    for process in multiprocessing.active_children():
+    multiprocessing = sys.modules.get("multiprocessing")  # without it, there are none
+    for process in multiprocessing.active_children() if multiprocessing is not None else ():
         if process.daemon:
             process.kill()

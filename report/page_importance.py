@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 FEWEST_RUNS = 10  # with fewer, whatever comes out is chance
-LOG_RATIO = 10  # positive values that span so much are thought of by their order of magnitude
+LOG_RATIO = 10  # positive values that span less are never thought of by their order of magnitude
 
 
 def is_log(values: Sequence[float]) -> bool:
-    """Return whether an axis of these values should be logarithmic."""
-    return min(values) > 0 and max(values) / min(values) >= LOG_RATIO
+    """Return whether an axis of these values should be logarithmic: half of them crowd at its lower end."""
+    distinct = sorted(set(values))
+    low, middle, high = distinct[0], distinct[(len(distinct) - 1) // 2], distinct[-1]
+    return low > 0 and high / low >= LOG_RATIO and middle < 0.32 * high
 
 
 def importance(params: Sequence[Mapping[str, Any]], values: Sequence[float], lower_is_better: bool) -> dict[str, float]:

@@ -152,7 +152,6 @@ def main() -> None:
     gc.freeze()  # so that the copies go on sharing its memory
     Server(socket.socket(fileno=int(sys.argv[1]))).serve()
     os._exit(0)  # taking torch down in good order takes long, and is of no use to anybody
-    os._exit(0)  # taking torch down in good order takes long, and is of no use to anybody
 
 
 if __name__ == "__main__":

@@ -11,7 +11,15 @@ PROJECT = Path(__file__).resolve().parent.parent
 SCRIPTS = ["train", "evaluate", "search_hyperparams", "synthesize_results"]
 SOURCES = sorted(
     path.relative_to(PROJECT)
-    for pattern in ("*.py", "model/**/*.py", "record/*.py", "training/*.py", "evaluation/*.py", "study/*.py")
+    for pattern in (
+        "*.py",
+        "model/**/*.py",
+        "record/*.py",
+        "training/*.py",
+        "evaluation/*.py",
+        "report/*.py",
+        "study/*.py",
+    )
     for path in PROJECT.glob(pattern)
 )
 OURS = {path.parts[0].removesuffix(".py") for path in SOURCES}
@@ -29,9 +37,10 @@ ALLOWED = {
     "evaluate": {"utils", "runtime", "processes", "evaluation", "model"},
     "training": {"utils", "runtime", "processes", "evaluation", "model", "training"},
     "train": {"utils", "runtime", "processes", "evaluation", "model", "training", "evaluate"},
-    "synthesize_results": {"utils"},
+    "report": {"record", "report", "model"},
+    "synthesize_results": {"record", "report"},
     "study": {"utils", "model", "report", "train", "study"},
-    "search_hyperparams": {"utils", "model", "synthesize_results", "study"},
+    "search_hyperparams": {"utils", "processes", "model", "synthesize_results", "study"},
 }
 
 

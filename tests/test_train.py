@@ -243,9 +243,10 @@ def test_a_run_directory_is_complete(tmp_path):
     assert record["status"] == "finished" and record["epochs"] == 1 and record["params"]["optimizer"] == "adam"
 
 
-@pytest.mark.parametrize("microbatch_size", [1, 3, 5])
+@pytest.mark.parametrize("microbatch_size", [1, 3, 5, 11])
 @pytest.mark.parametrize("structured", [False, True])
-def test_a_step_in_pieces_is_the_step_of_the_whole_batch(microbatch_size, structured):
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_a_step_in_pieces_is_the_step_of_the_whole_batch(microbatch_size, structured, is_scaled):
     class Model(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -264,7 +265,8 @@ def test_a_step_in_pieces_is_the_step_of_the_whole_batch(microbatch_size, struct
         model = Model()
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         objects = (model, optimizer, loss_fn, {"x": inputs} if structured else inputs, labels)
-        step = train.train_step(*objects) if size is None else train.train_step_in_pieces(*objects, size)
+        scaler = torch.amp.GradScaler("cpu", enabled=is_scaled)
+        step = train.train_step(*objects) if size is None else train.train_step_in_pieces(*objects, size, scaler)
         results.append((*step, list(model.parameters())))
     torch.testing.assert_close(results[0], results[1])
 

@@ -42,7 +42,8 @@ class DivergenceWatch:
         assert self.max_norm is not None
         norm = torch.nn.utils.clip_grad_norm_(self.weights, self.max_norm)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of weights that are spread
-        if self.is_cpu and not math.isfinite(norm.item()):  # here the weights have not seen it yet
+        is_scaled = hasattr(self.optimizer, "found_inf")  # fp16: a step that is not finite is left out
+        if self.is_cpu and not is_scaled and not math.isfinite(norm.item()):  # here the weights have not seen it yet
             self.stop(f"a gradient of norm {norm.item()}", self.step + 1)
 
     def look(self, loss: torch.Tensor) -> None:

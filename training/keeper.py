@@ -33,7 +33,7 @@ class Keeper:
     def __init__(self, run: utils.RunDirectory, training: Training, signals: runtime.Signals) -> None:
         self.run, self.training, self.signals = run, training, signals
         self._events = Events(run, training.params) if training.params.tensorboard and run.is_writer else None
-        self._votes = processes.Votes()
+        self._votes = processes.Votes() if processes.world_size() > 1 else None
         self._rows: list[dict[str, Any]] = []  # of epochs that are not on the disk yet
         self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # the same: state and val metrics
         self._is_saved = True
@@ -46,7 +46,9 @@ class Keeper:
         Raises:
             InterruptedRun: a signal came; the state is saved
         """
-        number, is_due = self._votes.agree(self.signals.received, time.monotonic() >= self._latest)
+        number, is_due = self.signals.received, time.monotonic() >= self._latest
+        if self._votes is not None:
+            number, is_due = self._votes.agree(number, is_due)
         if number:
             self.save()
             raise utils.InterruptedRun(

@@ -39,19 +39,16 @@ class GlobalBatch:
         norms = [module for module in model.modules() if isinstance(module, NORMS)]
         pairs = [(module.running_mean, module.running_var) for module in norms]
         self.buffers = [buffer for pair in pairs for buffer in pair if buffer is not None]
-        self.begin(is_counted=True)
+        self.begin(None)
         optimizer.register_step_pre_hook(self.reduce)
 
-    def begin(self, is_counted: bool) -> None:
-        """Begin a step.
-
-        Args:
-            is_counted: whether this process has examples of the batch; its gradients count for nothing if not
-        """
-        self.is_counted, self.is_reduced = is_counted, False
+    def begin(self, batch: Any) -> bool:
+        """Begin a step; return whether this process has examples of its own in the batch: else nothing of it counts."""
+        self.is_counted, self.is_reduced = not isinstance(batch, processes.StandIn), False
         self.num_scored = torch.zeros((), device=self.device)
         self.loss_sum = torch.zeros((), device=self.device)
         self.loss = self.loss_sum  # the mean over the whole batch, once the step is taken
+        return self.is_counted
 
     def counted(self, loss_fn: Loss) -> Loss:
         """Return a loss function that takes note of how many labels it is the mean over."""
@@ -100,6 +97,24 @@ class GlobalBatch:
         self.loss = report[1]
 
 
+class GlobalScaler(torch.amp.GradScaler):
+    """Scales the loss in fp16, and looks at the gradients when they are those of all: so all leave out the same steps.
+
+    Args:
+        global_batch: of the step that is scaled
+        scaling: for torch's own
+    """
+
+    def __init__(self, global_batch: GlobalBatch, **scaling: Any) -> None:
+        super().__init__(**scaling)
+        self.global_batch = global_batch
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        """Average the gradients, then divide them by the scale."""
+        self.global_batch.reduce()
+        super().unscale_(optimizer)
+
+
 def _in_buckets(tensors: list[torch.Tensor]) -> list[list[torch.Tensor]]:
     """Put tensors of one type together, up to a size."""
     buckets: list[list[torch.Tensor]] = []
@@ -111,8 +126,3 @@ def _in_buckets(tensors: list[torch.Tensor]) -> list[list[torch.Tensor]]:
         buckets[-1].append(tensor)
         size += tensor.numel()
     return buckets
-
-
-def is_counted(batch: Any) -> bool:
-    """Return whether this process has examples of its own in a batch."""
-    return not isinstance(batch, processes.StandIn)

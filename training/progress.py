@@ -38,13 +38,13 @@ class Progress:
 
     @property
     def examples_per_second(self) -> float:
-        """Return the speed of this process in this epoch."""
-        return self.num_examples / max(time.monotonic() - self._start, 1e-9)
+        """Return the speed of the job in this epoch; its processes have about as many examples each."""
+        return self.num_processes * self.num_examples / max(time.monotonic() - self._start, 1e-9)
 
     def step(self, num_examples: int) -> bool:
-        """Count one batch, of which each process has about as many examples; return whether `show` is due."""
+        """Count one batch; return whether `show` is due."""
         self.num_done += 1
-        self.num_examples += num_examples * self.num_processes
+        self.num_examples += num_examples
         self._bar.update()
         return self.num_done % self.every == 0
 

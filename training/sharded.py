@@ -15,60 +15,42 @@ from torch import nn
 import processes
 import runtime
 import utils
+from model.forward import find_blocks
 
 
-def place(model: nn.Module, params: utils.Params, device: torch.device) -> nn.Module:
-    """Put a model on its device, the same in all processes of the job, or spread over them if params.fsdp asks for it.
+def distribute(model: nn.Module, params: utils.Params, device: torch.device) -> None:
+    """Give all processes of the job the first one's weights, or a part of them each if params.fsdp asks for it.
 
     Args:
         model: on the CPU
         params: fsdp
         device: where to compute
-
-    Raises:
-        InputError: params that do not go with fsdp
     """
     processes.send_state(model)
     if params.fsdp and processes.world_size() > 1:
-        _shard(model, params, device)
-    return model.to(device)
+        _shard(model, device)
 
 
-def _shard(model: nn.Module, params: utils.Params, device: torch.device) -> None:
+def _shard(model: nn.Module, device: torch.device) -> None:
     """Spread a model's weights over the processes; they come together block by block while it computes.
 
     Args:
         model: on the CPU, with the same weights in all processes
-        params: batch_size, microbatch_size
         device: where to compute
-
-    Raises:
-        InputError: params that do not go with it
     """
-    if params.microbatch_size is not None:
-        raise utils.InputError("fsdp: does not go with microbatch_size, the processes may differ in their pieces")
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
     for weight in model.parameters():  # not in the order that is fastest for convolutions: FSDP cannot cut it
         weight.data = weight.data.contiguous()
     mesh = init_device_mesh(device.type, (processes.world_size(),))
-    for block in _blocks(model):
+    for block in find_blocks(model):
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     for module in model.modules():
         if isinstance(module, FSDPModule):  # once outside of inference mode, which its first use may be in
             module.unshard()
             module.reshard()
-
-
-def _blocks(model: nn.Module) -> list[nn.Module]:
-    """Return what a deep net repeats: entries of an nn.Sequential or nn.ModuleList that have modules inside."""
-    if isinstance(model, nn.Sequential | nn.ModuleList):
-        entries = [entry for entry in model if any(True for _ in entry.children())]
-        if entries:
-            return entries
-    return [block for child in model.children() for block in _blocks(child)]
 
 
 def is_sharded(model: nn.Module) -> bool:

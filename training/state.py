@@ -16,12 +16,14 @@ import runtime
 import utils
 from evaluation.metrics import Loss, Metrics, MetricSums
 from model.net import fetch_metrics, fetch_sign
+from training.average import Average
 from training.divergence import DivergenceWatch
 from training.optimizer import Schedule, fetch_optimizer
-from training.parallel import GlobalBatch, is_counted
+from training.parallel import GlobalBatch, GlobalScaler
 from training.sharded import local_part, spread, whole
 
-BATCHES_TOGETHER = 16  # train metrics are asked for so many steps at once
+SMALLEST_SCALE = 1e-6  # of the loss, in fp16; it is halved each time that a gradient is not finite
+BATCHES_TOGETHER = 64  # train metrics are asked for so many steps at once
 
 
 @dataclasses.dataclass
@@ -38,6 +40,8 @@ class Training:
         params: with facts
         sign: 1 if more of params.monitor is better, -1 if less is
         watch: looks at the gradients, and stops a run that diverges
+        scaler: of the loss, in fp16; otherwise it does nothing
+        average: of the weights, if params.ema_decay asks for one
         epoch: how many epochs are complete, validation included
         step: how many steps of the epoch after that are complete
         sums: the train metrics of those steps, as far as this process has computed them
@@ -58,6 +62,8 @@ class Training:
     sign: int
     watch: DivergenceWatch
     sums: MetricSums
+    scaler: torch.amp.GradScaler
+    average: Average | None
     global_batch: GlobalBatch | None = None
     epoch: int = 0
     step: int = 0
@@ -72,26 +78,17 @@ class Training:
         """The device that the model is on."""
         return next(self.model.parameters()).device
 
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The net that is evaluated, and whose weights are the run's result: the averaged one if there is one."""
+        return self.model if self.average is None else self.average.averaged
+
     def begin_epoch(self) -> None:
         """Start the next epoch, or go on within one; `restore_generators` follows when the data iterator is made."""
         if self.step == 0:
             self.sums, self.seconds = MetricSums(self.metrics, BATCHES_TOGETHER), 0.0
         self.watch.set_position(self.epoch + 1, self.step)
         self._start = time.monotonic()
-
-    def begin_step(self, batch: Any) -> bool:
-        """Begin a step; return whether its batch, or this process's share of it, counts."""
-        if self.global_batch is not None:
-            self.global_batch.begin(is_counted(batch))
-        return is_counted(batch)
-
-    def step_loss(self, loss: torch.Tensor) -> torch.Tensor:
-        """Return the loss of the step that was just taken, over all processes.
-
-        Args:
-            loss: in this process
-        """
-        return loss if self.global_batch is None else self.global_batch.loss
 
     def elapsed(self) -> float:
         """Return the seconds that went into the epoch so far, in all processes that worked on it."""
@@ -104,6 +101,8 @@ class Training:
             DivergedError: a loss, a gradient or a weight is not finite
         """
         self.watch.check(self.sums.mean_loss() if self.step else 0.0)
+        if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
+            self.watch.stop("gradients that are not finite at any scale", self.step)
         is_finite = all(bool(local_part(weight).isfinite().all()) for weight in self.model.parameters())
         if not all(processes.from_all(is_finite)):
             self.watch.stop("a weight that is not finite", self.step)
@@ -155,9 +154,11 @@ class Training:
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "state_dict": whole(dict(self.model.state_dict())),
+            "state_dict": whole(dict(self.evaluated_model.state_dict())),
             "optim_dict": whole(self.optimizer.state_dict()),
             "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),  # empty but in fp16
+            "average": self.average.state_dict() if self.average is not None else {},
             "seconds": self.elapsed() if self.step else 0.0,
             "best": self.best,
             "best_epoch": self.best_epoch,
@@ -175,6 +176,10 @@ class Training:
         """
         self.optimizer.load_state_dict(spread(state["optim_dict"], self.optimizer))
         self.schedule.load_state_dict(state["schedule"])
+        if self.scaler.is_enabled() and state.get("scaler"):  # which older checkpoints do not have
+            self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"], state["state_dict"])
         for name in ("epoch", "step", "seconds", "best", "best_epoch"):
             setattr(self, name, state[name])
         if not self.step:
@@ -219,8 +224,10 @@ def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_e
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     metrics = fetch_metrics(net, params)
     loss_fn = net.train_loss_fn(params) if hasattr(net, "train_loss_fn") else net.loss_fn
+    scaling: dict[str, Any] = {"device": weights[0].device.type, "enabled": params.precision == "fp16"}
+    scaler = torch.amp.GradScaler(**scaling)
     if global_batch is not None:
-        loss_fn = global_batch.counted(loss_fn)
+        loss_fn, scaler = global_batch.counted(loss_fn), GlobalScaler(global_batch, **scaling)
     return Training(
         model=model,
         optimizer=optimizer,
@@ -232,5 +239,7 @@ def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_e
         sign=fetch_sign(net, params),
         watch=DivergenceWatch(optimizer, weights, params.clip_grad_norm),
         sums=MetricSums(metrics, BATCHES_TOGETHER),
+        scaler=scaler,
+        average=Average(model, optimizer, params.ema_decay) if params.ema_decay is not None else None,
         global_batch=global_batch,
     )

@@ -84,10 +84,11 @@ class MnistNet(nn.Module):
 def Net(params: Params) -> nn.Module:
     """Return the net that params.net names, with random weights drawn from the global generator.
 
-    Weights are kept channels-last: the same numbers, in the order in which convolutions are fastest.
+    With params.channels_last, weights are kept so: the same numbers, in the order in which convolutions are fastest.
     """
     nets: dict[str, Callable[[Params], nn.Module]] = {"cs230": ThreeConvNet, "mnist": MnistNet}
-    return nets.get(params.net, torchvision_net)(params).to(memory_format=torch.channels_last)
+    order = torch.channels_last if params.channels_last else torch.contiguous_format
+    return nets.get(params.net, torchvision_net)(params).to(memory_format=order)
 
 
 def initialize(model: nn.Module, params: Params) -> None:

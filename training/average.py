@@ -1,0 +1,58 @@
+"""An exponential moving average of the weights, which often does better on val than the weights themselves."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+SLOW_START = 9  # a step more in the denominator than in TensorFlow's (1 + n) / (10 + n), with n counted from 0
+
+
+class Average:
+    """A second net, whose weights and running statistics follow those of the first after each optimizer step.
+
+    (torch's AveragedModel does the same, but waits for the device in each step.)
+
+    Args:
+        model: the net that is trained, on its device
+        optimizer: of its weights
+        decay: what the average keeps of itself in a step; less in the first steps, else the random weights of the
+            start would stay in it for long
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.averaged = copy.deepcopy(model).requires_grad_(False)
+        self.num_steps = 0
+        pairs = [(a.detach(), b.detach()) for a, b in zip(_tensors(self.averaged), _tensors(model), strict=True)]
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._others = [pair for pair in pairs if not pair[0].is_floating_point()]  # how many batches batch norm saw
+        optimizer.register_step_post_hook(self._update)
+
+    @torch.no_grad()
+    def _update(self, *_: object) -> None:
+        self.num_steps += 1
+        decay = min(self.decay, self.num_steps / (self.num_steps + SLOW_START))
+        get_ema_multi_avg_fn(decay)([a for a, _ in self._floats], [b for _, b in self._floats], self.num_steps)
+        for averaged, trained in self._others:
+            averaged.copy_(trained)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs besides the averaged weights, which are its `state_dict`."""
+        return {"num_steps": self.num_steps, "trained_weights": self.model.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any], averaged_weights: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.num_steps = state["num_steps"]
+        self.averaged.load_state_dict(averaged_weights)
+        self.model.load_state_dict(state["trained_weights"])
+
+
+def _tensors(model: nn.Module) -> itertools.chain[torch.Tensor]:
+    return itertools.chain(model.parameters(), model.buffers())
