@@ -1,6 +1,6 @@
 """The processes of one job: who they are, what they tell each other, how they end together.
 
-    torchrun --nproc_per_node 4 train.py --model_dir experiments/x
+    torchrun --standalone --nproc_per_node 2 train.py --model_dir experiments/x
 
 torchrun starts them and gives each a rank, from 0. The first one does all the writing; a script that was started
 without torchrun is the first of one. torch is imported inside the functions, as in `runtime`.

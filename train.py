@@ -3,7 +3,7 @@
     python train.py                                          the embedded example, experiments/base_model
     python train.py --model_dir experiments/x learning_rate=3e-4
     python train.py --task vision --describe_params          all hyperparameters
-    torchrun --nproc_per_node 4 train.py ...                 four processes, the same steps
+    torchrun --standalone --nproc_per_node 2 train.py ...    two processes, the same steps
 
 Reads `params.json` (or .yaml) in --model_dir and writes beside it: `last.pth.tar`, `best.pth.tar`, `history.jsonl`,
 `metrics_val_*_weights.json`, `run.json` and `train.log`. The same command continues a stopped run.
@@ -72,7 +72,7 @@ def train_step_in_pieces(
     """
     num_scored = count_scored(labels_batch)
     output_pieces: list[Any] = []
-    loss: Any = 0.0
+    loss = num_scored * 0.0
     optimizer.zero_grad()
     for train_piece, labels_piece in runtime.pieces((train_batch, labels_batch), microbatch_size):
         output_piece = model(train_piece)

@@ -61,6 +61,7 @@ class MetricSums:
         if self._waiting:
             num_scored = _count_each([labels for _, labels, _ in self._waiting])
             losses = torch.stack([loss for *_, loss in self._waiting]).double()
+            losses = losses.where(num_scored > 0, 0.0)  # a mean over nothing: the share of a batch that has no labels
             numerator, denominator = numerator + losses @ num_scored.double(), denominator + num_scored.sum().double()
         return numerator, denominator
 
