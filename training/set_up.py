@@ -37,7 +37,7 @@ def set_up(
     Raises:
         InputError: a mistake in the data, or a checkpoint of another net
     """
-    runtime.keep_freed_memory()
+    runtime.tune_cpu()
     net = fetch_net(params.task)
     data_dir = Path(params.data_dir or "")
     logging.info(f"Loading the datasets from {data_dir} ...")
