@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import processes
 import runtime
 import utils
 from evaluation.metrics import Loss, Metrics, MetricSums
@@ -38,7 +39,8 @@ def fetch_outputs(model: nn.Module, dataloader: Iterable[Any]) -> Iterator[tuple
         data_batch, labels_batch = runtime.to_device(batch, device)
         with torch.inference_mode():
             output_batch = model(data_batch)
-        yield output_batch, labels_batch
+        if not isinstance(batch, processes.StandIn):
+            yield output_batch, labels_batch
 
 
 def evaluate(model: nn.Module, loss_fn: Loss, dataloader: Iterable[Any], metrics: Metrics) -> dict[str, float]:
@@ -110,6 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         Stop: for a reason that is told in its message
     """
     args = make_parser().parse_args(argv)
+    processes.refuse("evaluate.py")
     model_dir = Path(args.model_dir)
     checkpoint_path = utils.checkpoint_path(model_dir, args.restore_file)
     state = utils.read_checkpoint(checkpoint_path)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import processes
 from record.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 def fetch_device(name: str | None = None, disable_cuda: bool = False) -> torch.device:
     """Return the device to compute on: the named one, else CUDA where there is one, else the CPU.
+
+    Each process of a job has a GPU of its own.
 
     Args:
         name: as torch spells it: `cpu`, `cuda`, `cuda:1`, `mps`
@@ -34,14 +37,21 @@ def fetch_device(name: str | None = None, disable_cuda: bool = False) -> torch.d
 
     if disable_cuda and name not in (None, "cpu"):
         raise InputError(f"--disable-cuda and --device {name} contradict each other; give one of them")
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() and not disable_cuda else "cpu")
+    is_cuda = torch.cuda.is_available() and not disable_cuda if name is None else name == "cuda"
+    if is_cuda and processes.world_size() > 1:
+        name = f"cuda:{processes.local_rank()}"
+    elif name is None:
+        return torch.device("cuda" if is_cuda else "cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:  # by how torch was built
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"--device {name}: not to be had on this machine ({reason}); try --device cpu") from None
+    if processes.world_size() > 1 and not is_cuda and device.type != "cpu":
+        raise InputError(f"--device {name}: the processes of a job cannot share it; give cuda, or cpu")
     return device
 
 
@@ -75,6 +85,11 @@ def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], batch: Any) ->
 def to_device(batch: Any, device: torch.device) -> Any:
     """Move a batch to a device; a pinned one without waiting for it."""
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
+
+
+def to_cpu(batch: Any) -> Any:
+    """Copy to the CPU what of a batch, or of any nested object, is a tensor elsewhere."""
+    return map_tensors(lambda leaf: leaf.cpu() if hasattr(leaf, "cpu") else leaf, batch)
 
 
 def detach(batch: Any) -> Any:
@@ -189,6 +204,7 @@ class Signals:
     """SIGINT and SIGTERM, kept until the work is between two steps.
 
     A context manager: inside, the first signal is only noted; a second one ends the process at once, whatever it does.
+    (Not in a job of several processes: torchrun passes a signal on that each may have received already.)
     SIGHUP is left as it is: `nohup` ignores it.
     """
 
@@ -207,6 +223,8 @@ class Signals:
 
     def _note(self, number: int, _: object) -> None:
         self.received = number
+        if processes.world_size() > 1:
+            return
         for each in self._before:
             signal.signal(each, signal.SIG_DFL)
 

@@ -18,6 +18,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import processes
 import synthesize_results
 import utils
 from model.params import fetch_params
@@ -155,6 +156,7 @@ def main(argv: list[str] | None = None) -> None:
         Stop: for a reason that is told in its message
     """
     args = make_parser().parse_args(argv)
+    processes.refuse("search_hyperparams.py")
     words = ["--data_dir", args.data_dir] if args.data_dir else []
     plan = make_plan(args)
     if args.status:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
+import processes
 import runtime
 import utils
 
@@ -24,6 +25,7 @@ class EpochBatches(Sampler[Any]):
     """The batches of one split. Shuffled ones have an order of their own in each epoch, known from (seed, epoch) alone.
 
     The order can therefore be entered anywhere: `set_position(epoch, step)` reads nothing and throws nothing away.
+    Of a job's processes, each is given its share of every batch; the batches are those of a single process.
 
     Args:
         num_examples: in the split
@@ -61,8 +63,10 @@ class EpochBatches(Sampler[Any]):
             if self._lengths is not None:
                 order = self._bucketed(order)
                 batches = torch.randperm(self._num_batches, generator=generator).numpy()
+        is_shared = processes.world_size() > 1
         for batch in batches[self.step :]:
-            yield self.epoch, order[self._slice(batch)].tolist()
+            indices = order[self._slice(batch)].tolist()
+            yield processes.share(self.epoch, indices, self.batch_size) if is_shared else (self.epoch, indices)
 
     def _slice(self, batch: int) -> slice:
         is_last = batch == self._num_batches - 1
@@ -104,7 +108,8 @@ class _WholeBatches(Dataset[Any]):
     def __getitems__(self, batch: Batch) -> Any:
         epoch, indices = batch
         try:
-            return self._fetch(epoch, indices)
+            fetched = self._fetch(epoch, indices)
+            return processes.StandIn(*fetched) if isinstance(batch, processes.StandIn) else fetched
         except utils.InputError as error:
             raise DataError(str(error)) from None
         except Exception as error:

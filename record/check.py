@@ -1,4 +1,4 @@
-"""Values from files and the command line, held to a pydantic class; every mistake said as a person would."""
+"""Values from files and the command line, held to a pydantic class; both said as a person would."""
 
 from __future__ import annotations
 
@@ -74,3 +74,32 @@ def _shown(value: Any) -> str:
     is_simple = isinstance(value, (str, int, float, bool, type(None)))
     text = to_json(value, indent=None) if is_simple else reprlib.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def describe(cls: type[BaseModel]) -> list[dict[str, str]]:
+    """Return one row for each hyperparameter: name, type, bounds, default, description (for --describe_params)."""
+    rows = []
+    for name, schema in cls.model_json_schema()["properties"].items():
+        branches = schema.get("anyOf", [schema])
+        bounds = [
+            f"{sign} {branch[key]:g}"
+            for branch in branches
+            for key, sign in (
+                ("exclusiveMinimum", ">"),
+                ("minimum", ">="),
+                ("exclusiveMaximum", "<"),
+                ("maximum", "<="),
+            )
+            if key in branch
+        ]
+        kinds = ["|".join(map(str, b["enum"])) if "enum" in b else str(b.get("const", b.get("type"))) for b in branches]
+        rows.append(
+            {
+                "name": name,
+                "type": "|".join(kinds),
+                "bounds": ", ".join(bounds),
+                "default": to_json(schema.get("default"), indent=None),
+                "description": schema.get("description", ""),
+            }
+        )
+    return rows

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import model
+import processes
 import runtime
 from model.data_loader import BUCKET_BATCHES, EpochBatches, fetch_dataloader, fetch_facts
 from model.vision.data_loader import fetch_dataset
@@ -151,6 +152,21 @@ def test_batches_that_the_device_finishes_are_the_same(images, normalize):
         assert finished.device is None
         for (a, b), (c, d) in zip(two_epochs(raw), two_epochs(finished), strict=True):
             assert a.stride() == c.stride() and torch.equal(a, c) and torch.equal(b, d)
+
+
+@pytest.mark.parametrize("kind", ["ready", "for a device", "from workers"])
+def test_a_stand_in_stays_one_on_its_way(images, monkeypatch, kind):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "2")  # of the last two examples it has none
+    params = make_params(images, batch_size=3, cache="none", num_workers=2 if kind == "from workers" else 0)
+    elsewhere = torch.device("mps" if kind == "for a device" else "cpu")
+    dataloader = fetch_dataloader(["val"], images, params, elsewhere)["val"]
+    if kind == "for a device":
+        dataloader.device = torch.device("cpu")
+    first, last = dataloader
+    assert not isinstance(first, processes.StandIn) and isinstance(last, processes.StandIn)
+    assert isinstance(runtime.to_device(last, torch.device("cpu")), processes.StandIn)
+    assert [inputs.shape for inputs, _ in (first, last)] == [(1, 3, 8, 8)] * 2
 
 
 def test_what_travels_to_a_gpu_is_bytes(images):

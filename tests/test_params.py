@@ -273,6 +273,7 @@ def test_hash_and_differences_know_what_changes_the_result(name):
         "compile",
         "activation_checkpointing",
         "channels_last",
+        "fsdp",
     }
     assert (before.hash() == after.hash()) == is_machine
     told = after.differences(before.model_dump(mode="json"))

@@ -14,7 +14,7 @@ from PIL import Image
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))]
-STARTS = ("python ", "mkdir ")  # the two commands of the first screen are CI's: they make a virtual environment
+STARTS = ("python ", "mkdir ", "torchrun --standalone ")  # the first screen's two commands are CI's: they make a venv
 NEEDS_MORE = ("64x64_SIGNS", "experiments/signs", "benchmarks/", "data/build_dataset.py")  # data or a network
 
 
@@ -45,10 +45,11 @@ def clone(tmp_path):
         for i in range(12):
             pixels = generator.integers(0, 100, size=(40 + i, 50, 3), dtype=np.uint8) + np.uint8(100 * number)
             Image.fromarray(pixels).save(folder / f"my_photos/train/{name}/{i}.jpg")
-    shim = tmp_path / "bin/python"
-    shim.parent.mkdir()
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    shim.chmod(shim.stat().st_mode | stat.S_IXUSR)
+    (tmp_path / "bin").mkdir()
+    for name, words in (("python", ""), ("torchrun", "-m torch.distributed.run")):
+        shim = tmp_path / "bin" / name
+        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
+        shim.chmod(shim.stat().st_mode | stat.S_IXUSR)
     return folder
 
 
