@@ -145,7 +145,7 @@ def train_and_evaluate(
 
     Args:
         training: new, or loaded from a checkpoint
-        train_dataloader: of (inputs, labels)
+        train_dataloader: of (inputs, labels), from `fetch_dataloader` or your own
         val_dataloader: of (inputs, labels)
         run: where to write
 
@@ -161,8 +161,7 @@ def train_and_evaluate(
         while not training.is_finished():
             epoch = training.epoch + 1
             logging.info(f"Epoch {epoch}/{params.num_epochs}")
-            train_dataloader.batch_sampler.set_position(epoch, training.step)  # type: ignore[union-attr]
-            training.begin_epoch()
+            enter_epoch(train_dataloader, training)
 
             train_metrics = train(training, train_dataloader, keeper)
             speed = train_metrics.pop("examples_per_second")
@@ -189,6 +188,23 @@ def train_and_evaluate(
         logging.info(f"Stopped early: no new best {params.monitor} for {params.early_stopping_epochs} epochs")
 
 
+def enter_epoch(dataloader: DataLoader[Any], training: Training) -> None:
+    """Set the train loader to where the run is in its epoch; one that cannot be set begins the epoch anew.
+
+    Args:
+        dataloader: of `fetch_dataloader`, whose order is known in advance; or any other, of a notebook for one
+        training: its epoch, and the steps of the next one that are done
+    """
+    sampler = getattr(dataloader, "batch_sampler", None)
+    if hasattr(sampler, "set_position"):
+        sampler.set_position(training.epoch + 1, training.step)
+    elif training.step:
+        logging.warning("- WARNING: this loader cannot be entered amid an epoch, which begins anew")
+        training.schedule.num_steps -= training.step
+        training.step, training.generators = 0, None
+    training.begin_epoch()
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -205,6 +221,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tensorboard", action="store_true", help="as tensorboard=true: events for TensorBoard, too")
     parser.add_argument("--task", default=DEFAULT_TASK, help="for --describe_params; a run's task is in its params")
     parser.add_argument("--describe_params", action="store_true", help="print a task's hyperparameters and stop")
+    parser.add_argument("--profile", type=int, metavar="N", help="trace N steps, and print where their time goes")
     parser.add_argument("--selftest_resume", action="store_true", help="does a run of yours survive kills, to the bit?")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that beat the file's")
     return parser
@@ -222,6 +239,8 @@ def main(argv: list[str] | None = None) -> None:
 
         print(tabulate(utils.describe(fetch_params_class(args.task)), headers="keys", disable_numparse=True))
         return
+    if args.profile is not None and args.profile < 1:
+        raise utils.InputError(f"--profile {args.profile}: expected the number of steps to trace, 1 or more")
     overrides = [*args.overrides, *(["tensorboard=true"] if args.tensorboard else [])]
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(overrides, args.data_dir))
     if args.selftest_resume:
@@ -234,6 +253,7 @@ def main(argv: list[str] | None = None) -> None:
         utils.RunDirectory(Path(args.model_dir), is_writer=processes.rank() == 0) as run,
         contextlib.ExitStack() as job,
     ):
+        from training.profile import profiled
         from training.set_up import set_up
         from training.start import Start, find_start
 
@@ -254,7 +274,9 @@ def main(argv: list[str] | None = None) -> None:
         with run.recorded(params, restore_file=args.restore_file), processes.naming_the_lost():
             device = runtime.fetch_device(args.device, args.disable_cuda)
             training, dataloaders = set_up(params, run, start, device)
-            with training.watch.naming_operations(params.detect_anomaly):
+            is_profiled = args.profile and run.is_writer
+            profile = profiled(training, args.profile, run) if is_profiled else contextlib.nullcontext()
+            with training.watch.naming_operations(params.detect_anomaly), profile:
                 train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
 
 

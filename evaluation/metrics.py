@@ -51,7 +51,7 @@ class MetricSums:
             for name, metric in self.metrics.items():
                 numerator, denominator = metric(outputs, labels)
                 before = self.sums.get(name, (0, 0))
-                self.sums[name] = before[0] + numerator.double(), before[1] + denominator.double()
+                self.sums[name] = before[0] + as_sum(numerator), before[1] + as_sum(denominator)
         self._waiting = []
 
     def _loss_sums(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,6 +147,13 @@ def count_scored(labels: torch.Tensor) -> torch.Tensor:
     if labels.is_floating_point():
         return labels.new_full((), len(labels))  # new_tensor would wait for the device
     return (labels != IGNORED_LABEL).sum()
+
+
+def as_sum(number: torch.Tensor | float) -> torch.Tensor:
+    """Return a metric's numerator or denominator as float64, which adds up millions exactly."""
+    import torch
+
+    return torch.as_tensor(number, dtype=torch.float64)
 
 
 def ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
