@@ -1,5 +1,6 @@
 """What the README and the docs show: their blocks, their commands, and a clone in which to try them."""
 
+import doctest
 import os
 import re
 import shutil
@@ -12,16 +13,29 @@ from typing import NamedTuple
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))]
 STARTS = ("python ", "mkdir ", "torchrun --standalone ")  # .venv/bin/python of the first screen is CI's
-NEEDS_MORE = ("64x64_SIGNS", "experiments/signs", "benchmarks/", "data/build_dataset.py")  # data or a network
-BLOCK = re.compile(r"^(?:<!-- ([^\n]*?) -->\n)?```([a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NEEDS_MORE = ("experiments/signs", "benchmarks/", "data/build_dataset.py")  # data or a network
+FENCE = r"```{}\n(.*?)^```$"
+BLOCK = re.compile(
+    rf"^(?:<!-- ([^\n]*?) -->\n)?{FENCE.format('([a-z]*)')}(?:\n\n{FENCE.format('text')})?", re.MULTILINE | re.DOTALL
+)
 
 
 class Block(NamedTuple):
-    """A block of code, the word after its fence, and what a comment on the line above it says."""
+    """A block of code: what a comment on the line above it says, the word after its fence, and what it prints.
+
+    What it prints is in a block of `text` right below.
+    """
 
     mark: str
     language: str
     text: str
+    output: str
+
+    @property
+    def commands(self):
+        """The commands in it that can be tried here, each whole."""
+        lines = [] if self.mark else self.text.replace("\\\n", " ").splitlines()
+        return [line for line in lines if line.startswith(STARTS) and not any(text in line for text in NEEDS_MORE)]
 
 
 def read(page):
@@ -30,14 +44,6 @@ def read(page):
 
 def blocks_of(page):
     return [Block(*groups) for groups in BLOCK.findall(read(page))]
-
-
-def commands_of(page):
-    """The commands of a page that can be tried here, each whole."""
-    for block in blocks_of(page):
-        for line in block.text.replace("\\\n", " ").splitlines():
-            if line.startswith(STARTS) and not any(text in line for text in NEEDS_MORE):
-                yield line
 
 
 def listings_of(page):
@@ -69,3 +75,11 @@ def run_command(command, clone):
     """Run a command as typed, in the clone, and return its result."""
     environment = {**os.environ, "PATH": f"{clone.parent / 'bin'}:{os.environ['PATH']}"}
     return subprocess.run(["bash", "-c", command], cwd=clone, env=environment, capture_output=True, text=True)
+
+
+def assert_printed(expected, found, code):
+    """Compare as doctest does: `...` stands for anything, spaces and ends of lines are all the same."""
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert doctest.OutputChecker().check_output(expected, found, options), (
+        f"the page says that\n\n{code}\nprints\n\n{expected}\nbut it prints\n\n{found}"
+    )

@@ -1,24 +1,47 @@
 """What the README and the docs tell people to type, typed."""
 
+import json
 import re
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from tests.pages import PAGES, PROJECT, commands_of, make_clone, read, run_command, write_listings
+from model.net import fetch_net
+from model.params import fetch_params_class
+from tests.pages import PAGES, PROJECT, assert_printed, blocks_of, make_clone, read, run_command, write_listings
+
+
+def write_images(folder, names):
+    generator = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for i, name in enumerate(names):
+        pixels = generator.integers(0, 100, size=(60, 50 + i, 3), dtype=np.uint8) + np.uint8(100 * (i % 2))
+        Image.fromarray(pixels).save(folder / name)
 
 
 @pytest.fixture
 def clone(tmp_path):
-    """A copy of the tracked files, with the README's own photographs in it."""
+    """A copy of the tracked files, with what the pages say that a reader has: photographs, a project of CS230's."""
     folder = make_clone(tmp_path / "fiveline")
-    generator = np.random.default_rng(0)
-    for number, name in enumerate(("cat", "dog")):
-        (folder / "my_photos/train" / name).mkdir(parents=True)
-        for i in range(12):
-            pixels = generator.integers(0, 100, size=(40 + i, 50, 3), dtype=np.uint8) + np.uint8(100 * number)
-            Image.fromarray(pixels).save(folder / f"my_photos/train/{name}/{i}.jpg")
+    for name in ("cat", "dog"):
+        write_images(folder / "my_photos/train" / name, [f"{i}.jpg" for i in range(12)])
+    cs230 = folder / "my_cs230"
+    for split in ("train", "val", "test"):
+        write_images(cs230 / f"vision/data/64x64_SIGNS/{split}_signs", [f"{i % 6}_IMG_{i}.jpg" for i in range(12)])
+    shutil.copytree(folder / "data/ner_small", cs230 / "nlp/data/small")
+    own = {"learning_rate": 1e-3, "num_epochs": 1, "save_summary_steps": 100}
+    vision = {**own, "batch_size": 32, "dropout_rate": 0.8, "num_channels": 32, "num_workers": 4}
+    tagger = {**own, "batch_size": 5, "lstm_hidden_dim": 50, "embedding_dim": 50}
+    for name, values in {"vision/experiments/base_model": vision, "vision/experiments/trained": vision,
+                         "nlp/experiments/base_model": tagger}.items():  # fmt: skip
+        (cs230 / name).mkdir(parents=True)
+        (cs230 / name / "params.json").write_text(json.dumps(values))
+    params = fetch_params_class("vision").from_values(vision, "CS230").with_facts({"classes": list("012345")})
+    weights = fetch_net("vision").Net(params).state_dict()
+    torch.save({"epoch": 1, "state_dict": weights, "optim_dict": {}}, cs230 / "vision/experiments/trained/best.pth.tar")
     return folder
 
 
@@ -26,11 +49,19 @@ def clone(tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_run_as_written(page, clone):
     write_listings(page, clone)
-    commands = list(dict.fromkeys(commands_of(page)))
-    assert commands or page.name != "README.md"
-    for command in commands:
-        result = run_command(command, clone)
-        assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
+    done = set()
+    for block in blocks_of(page):
+        printed = ""
+        for command in block.commands:
+            if command in done and not block.output:
+                continue
+            result = run_command(command, clone)
+            assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
+            done.add(command)
+            printed += result.stdout
+        if block.commands and block.output:
+            assert_printed(block.output, printed, block.text)
+    assert done or page.name != "README.md"
 
 
 def test_readme_names_only_files_that_are_there():

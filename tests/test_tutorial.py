@@ -1,55 +1,31 @@
-"""The tutorial is run: its listings as one session, its scripts as typed; both print what stands below them."""
+"""The listings of a page are run as one session, as a reader types them, and print what stands below them.
 
-import doctest
-import itertools
+(What is typed into the shell, the tutorial's scripts of several processes included, is run by test_readme.py.)
+"""
+
 import subprocess
 import sys
 
 import pytest
 
-from tests.pages import PROJECT, STARTS, blocks_of, listings_of, make_clone, run_command, write_listings
+from tests.pages import PAGES, assert_printed, blocks_of, make_clone
 
-PAGE = PROJECT / "docs/tutorial.md"
 BREAK = "---- the next listing ----"
+LISTINGS = {
+    page: [block for block in blocks_of(page) if block.language == "python" and not block.mark] for page in PAGES
+}
+LISTINGS = {page: listings for page, listings in LISTINGS.items() if listings and page.name != "README.md"}
 
 
-def followed_by_output(blocks, is_wanted):
-    """Return (text, what it should print) of the wanted blocks; a block of `text` right after one is its output."""
-    for block, after in itertools.zip_longest(blocks, blocks[1:]):
-        if is_wanted(block):
-            yield block.text, after.text if after is not None and after.language == "text" else ""
-
-
-def assert_printed(expected, found, code):
-    """Compare as doctest does: `...` stands for anything, spaces and ends of lines are all the same."""
-    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    assert doctest.OutputChecker().check_output(expected, found, options), (
-        f"the page says that\n\n{code}\nprints\n\n{expected}\nbut it prints\n\n{found}"
-    )
-
-
-def test_listings_print_what_the_page_shows(tmp_path):
+@pytest.mark.parametrize("page", LISTINGS, ids=lambda page: page.name)
+def test_listings_print_what_the_page_shows(page, tmp_path):
     clone = make_clone(tmp_path / "fiveline")
-    shown = list(followed_by_output(blocks_of(PAGE), lambda block: block.language == "python" and not block.mark))
-    session = f"print({BREAK!r})\n".join(code for code, _ in shown)
+    session = f"print({BREAK!r})\n".join(block.text for block in LISTINGS[page])
     result = subprocess.run([sys.executable, "-"], input=session, cwd=clone, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    printed = result.stdout.split(f"{BREAK}\n")
-    for (code, expected), found in zip(shown, printed, strict=True):
-        assert_printed(expected, found, code)
+    for block, found in zip(LISTINGS[page], result.stdout.split(f"{BREAK}\n"), strict=True):
+        assert_printed(block.output, found, block.text)
 
 
-def is_command(block):
-    return block.text.startswith(STARTS) and any(name in block.text for name, _ in listings_of(PAGE))
-
-
-@pytest.mark.slow
-def test_scripts_print_what_the_page_shows(tmp_path):
-    clone = make_clone(tmp_path / "fiveline")
-    write_listings(PAGE, clone)
-    shown = list(followed_by_output(blocks_of(PAGE), is_command))
-    assert len(shown) == 2
-    for command, expected in shown:
-        result = run_command(command, clone)
-        assert result.returncode == 0, f"{command}\n{result.stderr}"
-        assert_printed(expected, result.stdout, command)
+def test_the_tutorial_is_one_of_them():
+    assert any(page.name == "tutorial.md" and len(listings) > 20 for page, listings in LISTINGS.items())
