@@ -125,6 +125,7 @@ def main(argv: list[str] | None = None) -> None:
     utils.set_logger(model_dir / "evaluate.log")
     logging.info(f"Evaluating {checkpoint_path} on {args.split} of {data_dir}")
     device = runtime.fetch_device(args.device, args.disable_cuda)
+    runtime.tune_cpu()  # as in training
     dataloader = fetch_dataloader([args.split], data_dir, params, device, training=False)[args.split]
     net = fetch_net(params.task)
     model = net.Net(params)

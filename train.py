@@ -254,7 +254,7 @@ def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start
     from model.net import fetch_net
     from training.state import fetch_training
 
-    runtime.keep_freed_memory()
+    runtime.tune_cpu()
     net = fetch_net(params.task)
     data_dir = Path(params.data_dir or "")
     logging.info(f"Loading the datasets from {data_dir} ...")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 IGNORED_LABEL = -100  # PyTorch's own ignore_index
+NUM_LENGTHS = 4  # to which batches of sequences are padded, when metrics are asked for many of them together
 
 Loss = Callable[[Any, "torch.Tensor"], "torch.Tensor"]
 Metrics = Mapping[str, Callable[[Any, "torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]]
@@ -86,14 +87,17 @@ class MetricSums:
 
 
 def _join(batches: list[tuple[Any, torch.Tensor]]) -> list[tuple[Any, torch.Tensor]]:
-    """Return batches as one, where they are of one shape or can be padded to one with labels that are not scored."""
+    """Return batches as one, where they are of one shape, or as a few that are padded with labels that do not count."""
     if len(batches) < 2:
         return batches
     if len({labels.shape[1:] for _, labels in batches}) == 1:
         return [runtime.concatenate(batches)]
     if not all(hasattr(outputs, "shape") and labels.dim() == 2 for outputs, labels in batches):
         return batches
-    return [runtime.concatenate([_pad(*batch, max(labels.shape[1] for _, labels in batches)) for batch in batches])]
+    batches = sorted(batches, key=lambda batch: batch[1].shape[1])  # similar lengths together: little padding
+    size = -(-len(batches) // NUM_LENGTHS)
+    neighbours = [batches[start : start + size] for start in range(0, len(batches), size)]
+    return [runtime.concatenate([_pad(*batch, group[-1][1].shape[1]) for batch in group]) for group in neighbours]
 
 
 def _pad(outputs: torch.Tensor, labels: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:

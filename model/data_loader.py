@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 import runtime
 import utils
 
-BUCKET_BATCHES = 50  # batches whose examples are sorted by length together
+BUCKET_BATCHES = 100  # batches whose examples are sorted by length together
 Batch = tuple[int, list[int]]  # the epoch and the examples' positions in the split
 
 
