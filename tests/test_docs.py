@@ -130,7 +130,7 @@ def test_table_of_hyperparameters_is_what_the_classes_say():
     for heading, table in true.items():
         is_readers_own = heading not in shown and heading not in SHIPPED
         assert is_readers_own or shown.get(heading, "").strip() == table.strip(), (
-            f"docs/hyperparameters.md, {heading}: not what the classes say; python -m docs.build_hyperparameters mends it"
+            f"{heading}: docs/hyperparameters.md is not what the classes say; python -m docs.build_hyperparameters"
         )
 
 
