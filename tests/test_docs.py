@@ -49,7 +49,10 @@ def parse(command):
         path = PROJECT / (words[1].replace(".", "/") + ".py")
         assert path.exists() or words[1] in ("pytest", "pip", "venv"), command
         return []
-    script, rest = next((word, words[i + 1 :]) for i, word in enumerate(words) if word.endswith(".py"))
+    scripts = [i for i, word in enumerate(words) if word.endswith(".py")]
+    if not scripts:  # torchrun and its own flags
+        return []
+    script, rest = words[scripts[0]], words[scripts[0] + 1 :]
     assert (PROJECT / script).exists() or script in FILES_SHOWN, f"{command}: there is no {script}"
     if script in FILES_SHOWN:
         return []
