@@ -82,7 +82,7 @@ def describe(cls: type[BaseModel]) -> list[dict[str, str]]:
     for name, schema in cls.model_json_schema()["properties"].items():
         branches = schema.get("anyOf", [schema])
         bounds = [
-            f"{sign} {branch[key]:g}"
+            f"{sign} {branch[key]:.12g}"
             for branch in branches
             for key, sign in (
                 ("exclusiveMinimum", ">"),
@@ -92,11 +92,11 @@ def describe(cls: type[BaseModel]) -> list[dict[str, str]]:
             )
             if key in branch
         ]
-        kinds = ["|".join(map(str, b["enum"])) if "enum" in b else str(b.get("const", b.get("type"))) for b in branches]
+        kinds = [str(value) for b in branches for value in b.get("enum", [b.get("const", b.get("type"))])]
         rows.append(
             {
                 "name": name,
-                "type": "|".join(kinds),
+                "type": "|".join(kind if kind.isprintable() else repr(kind)[1:-1] for kind in kinds),  # a tab as \t
                 "bounds": ", ".join(bounds),
                 "default": to_json(schema.get("default"), indent=None),
                 "description": schema.get("description", ""),
