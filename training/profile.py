@@ -52,8 +52,8 @@ def profiled(training: Training, num_steps: int, run: utils.RunDirectory) -> Ite
             _finish(profiler, num_done - FIRST_STEPS, run, is_cuda)
         elif num_done <= FIRST_STEPS:
             logging.warning(
-                f"- WARNING: --profile: {num_done} step(s) were taken, of which the first {FIRST_STEPS} are not traced; "
-                "take more epochs or smaller batches"
+                f"- WARNING: --profile: of {num_done} step(s) the first {FIRST_STEPS} are not traced; take more epochs or "
+                "smaller batches"
             )
 
 
@@ -87,4 +87,6 @@ def _table(operations: Any, num_steps: int, is_cuda: bool) -> str:
         for operation in costliest
     ]
     where = "GPU" if is_cuda else "CPU"
-    return tabulate(rows, headers=["operation", f"share of {where}", "ms a step", "calls a step"], disable_numparse=True)
+    return tabulate(
+        rows, headers=["operation", f"share of {where}", "ms a step", "calls a step"], disable_numparse=True
+    )
