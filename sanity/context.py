@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import importlib
 import itertools
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,14 +90,22 @@ class Batches:
 
 
 class FewSteps:
-    """Stands in the place of train.py's keeper: nothing is saved, and after so many steps the epoch is over."""
+    """Stands in the place of train.py's keeper: nothing is saved, and after so many steps the epoch is over.
 
-    def __init__(self, num_steps: int) -> None:
-        self.num_steps = num_steps
+    Args:
+        num_steps: how many
+        seconds: or as many as can be done in this time, and at least two
+    """
+
+    def __init__(self, num_steps: int, seconds: float = math.inf) -> None:
+        self.num_steps, self._end = num_steps, time.monotonic() + seconds
 
     def watched(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield the first batches."""
-        return itertools.islice(batches, self.num_steps)
+        for step, batch in enumerate(itertools.islice(batches, self.num_steps)):
+            if step >= 2 and time.monotonic() > self._end:
+                return
+            yield batch
 
 
 class Context:
@@ -116,13 +126,11 @@ class Context:
         self.watched_params = fetch_facts(self.data_dir, watched)
         self.params = params.with_facts(self.watched_params.facts)
         self.metrics = fetch_metrics(self.net, self.params)
-        self.augmented: Any = fetch_dataloader(["train"], self.data_dir, self.watched_params)["train"].dataset
-        self.plain: dict[str, Any] = {
-            split: loader.dataset
-            for split, loader in fetch_dataloader(
-                ["train", "val"], self.data_dir, self.watched_params, training=False
-            ).items()
-        }
+        # val as train.py sees it; train as it is trained on, and as evaluate.py sees it, without augmentation
+        found = fetch_dataloader(["train", "val"], self.data_dir, self.watched_params)
+        unaugmented = fetch_dataloader(["train"], self.data_dir, self.watched_params, training=False)["train"]
+        self.augmented: Any = found["train"].dataset
+        self.plain: dict[str, Any] = {"train": unaugmented.dataset, "val": found["val"].dataset}
         self.without_test = ""
         try:
             test = fetch_dataloader(["test"], self.data_dir, self.watched_params, training=False)

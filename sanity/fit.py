@@ -131,10 +131,10 @@ def fit_shortly(context: Context, shift: int = 0) -> Fit:
         part = batches[start : start + ROUND_STEPS]
         training.begin_epoch()
         try:
-            train.train(training, part, FewSteps(ROUND_STEPS))  # type: ignore[arg-type]
+            train.train(training, part, FewSteps(ROUND_STEPS, end - time.monotonic()))  # type: ignore[arg-type]
         except utils.DivergedError:
             break
-        fit.steps += len(part)
+        fit.steps += training.step
         for name, batches_of_set in sets.items():
             scores = evaluate.evaluate(training.model, context.net.loss_fn, batches_of_set, context.metrics)
             setattr(fit, name, min(getattr(fit, name), scores["loss"] / max(constants[name], 1e-9)))

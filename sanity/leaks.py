@@ -35,8 +35,11 @@ def leaks(context: Context) -> Finding:
             is_bad = exact > max(MOST_LEAKED, twins) * len(survey.positions)
             status = "FAIL" if is_bad or status == "FAIL" else "WARN"
     repeats = f"; within train, {twins:.1%} repeat, too" if twins > MOST_LEAKED else ""
+    if context.without_test:
+        repeats += f"; not looked at: test ({context.without_test})"
     if not found:
         told = f"no example of {' or '.join(values)} is in train, exactly or nearly ({surveys['train'].told} of train)"
+        told += repeats
         advice = "examples of one source (a person, a document) should be in one split: only you know"
         return Finding("PASS", told, advice, values)
     advice = "take them out of train or out of the other split: their scores are those of memory (--json names them)"

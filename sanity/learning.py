@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ VANISHING = 1e-8  # root mean square, over the largest of the net's weights
 SAME_GRADIENT = 0.05  # distance, over the norm: on a GPU, sums have no order
 BY_HEART, NOT_BY_HEART = 0.1, 0.5  # what is left of the loss of one batch
 HEART_STEPS, HEART_EXAMPLES, HEART_RATES = 250, 8, (1e-3, 1e-2)
+MOST_SECONDS = 20.0  # for each of the rates
 
 
 def initial_loss(context: Context) -> Finding:
@@ -226,10 +228,11 @@ def _train_on_one(model: nn.Module, training: Any, inputs: Any, labels: Tensor) 
     with torch.no_grad():
         outputs = runtime.to_device(model.train()(inputs), torch.device("cpu"))
     floor = guesses.best_loss(training.loss_fn, outputs, labels.cpu())
-    first = ask()
+    first, end = ask(), time.monotonic() + MOST_SECONDS
     for step in range(HEART_STEPS):
         model.train()
         train.train_step(model, training.optimizer, training.loss_fn, inputs, labels)
-        if step % 25 == 24 and ask() - floor < 0.5 * BY_HEART * (first - floor):
+        is_out_of_time = time.monotonic() > end
+        if is_out_of_time or (step % 25 == 24 and ask() - floor < 0.5 * BY_HEART * (first - floor)):
             break
     return max(ask() - floor, 0.0) / max(first - floor, 1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ SMOOTHING = 0.9  # of the curve: what the mean so far weighs
 FIRST = 10  # steps that are too small to change anything: what the loss is at the start
 FALLEN = 0.95  # of the first loss
 SHORT_STEPS = 40
+MOST_SECONDS = 30.0
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 24  # bars of the curve
 
@@ -28,7 +30,10 @@ def learning_rate(context: Context) -> Finding:
     told = f"{curve['optimizer']} from {rates[0]:.0e} to {rates[-1]:.0e}: {bars(losses)}"
     told += f"; falls fastest at {curve['steepest']:.1e}, least at {curve['least']:.1e}"
     told += f", bursts at {curve['burst']:.1e}" if curve["burst"] else ""
-    advice = f"learning_rate between {curve['steepest'] / 3:.0e} and {curve['steepest'] * 3:.0e} is a good start"
+    high = max(curve["least"] / 3, curve["steepest"])
+    advice = f"learning_rate between {min(curve['steepest'], high / 3):.0e} and {high:.0e} is a good start"
+    if curve["burst"] is None and rates[-1] < min(mine, HIGHEST / 2):
+        return Finding("WARN", f"out of time: {told}", "the steps are long here: try it on a smaller batch", curve)
     if min(losses) > FALLEN * losses[0]:
         return Finding(
             "FAIL", f"the loss falls at no rate: {told}", "see initial_loss, gradients, overfit_batch", curve
@@ -60,7 +65,10 @@ def range_test(context: Context) -> dict[str, Any]:
     mean, burst = 0.0, None
     training.model.train()
     batches = context.train_batches(indices, size, NUM_STEPS)
+    end = time.monotonic() + MOST_SECONDS
     for step, (rate, (inputs, labels)) in enumerate(zip(rates, batches, strict=True)):
+        if time.monotonic() > end and step > FIRST:
+            break
         for group in training.optimizer.param_groups:
             group["lr"] = rate
         try:

@@ -36,7 +36,7 @@ class Clock(FewSteps):
     """
 
     def __init__(self, training: Training, num_steps: int) -> None:
-        super().__init__(num_steps)
+        super().__init__(num_steps, MOST_SECONDS)
         self.device, self.steps = training.device, list[dict[str, float]]()
         self._last = 0.0
         model, optimizer = training.model, training.optimizer
@@ -47,12 +47,8 @@ class Clock(FewSteps):
 
     def watched(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield batches, timing each fetch and what is done between two."""
-        iterator, end = iter(batches), time.monotonic() + MOST_SECONDS
-        while len(self.steps) < self.num_steps and (time.monotonic() < end or len(self.steps) < 2):
-            self._now()
-            batch = next(iterator, None)
-            if batch is None:
-                break
+        self._now()
+        for batch in super().watched(batches):
             self.steps.append(dict.fromkeys(PHASES, 0.0))
             self._note("loading")
             yield batch
