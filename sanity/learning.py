@@ -104,7 +104,7 @@ def gradients(context: Context) -> Finding:
             if weight.grad is not None:
                 connected.add(name)
                 largest[name] = torch.maximum(largest[name], weight.grad.abs())
-                ratio = float(weight.grad.norm() / weight.detach().norm().clamp(min=1e-3))
+                ratio = float(weight.grad.norm()) / _size(weight)
                 ratios[name] = max(ratios[name], ratio) if math.isfinite(ratio) else math.inf
     values = {"ratios": ratios}
     named = functools.partial(_named, number=len(weights))
@@ -123,6 +123,11 @@ def gradients(context: Context) -> Finding:
     tables = {id(module.weight) for module in training.model.modules() if isinstance(module, nn.Embedding)}
     layers = {name: largest[name] for name, w in weights.items() if w.dim() > 1 and id(w) not in tables}
     return _judge_sizes(layers, ratios, values)
+
+
+def _size(weight: Tensor) -> float:
+    """Return the norm of a weight, or of a small one of its shape, where it begins at zero as biases may."""
+    return max(float(weight.detach().norm()), (0.01 if weight.dim() > 1 else 0.1) * weight.numel() ** 0.5)
 
 
 def _named(names: list[str], number: int) -> str:
