@@ -1,5 +1,6 @@
 """Each silent bug is planted, and the check of its name must find it; on the shipped experiments nothing is found."""
 
+import importlib
 import json
 import shutil
 
@@ -53,16 +54,16 @@ def find(make_context):
     return check
 
 
-def change_datasets(monkeypatch, change):
-    """Let `change(split, dataset)` at every dataset of images."""
-    original = model.vision.data_loader.fetch_dataset
+def change_datasets(monkeypatch, change, module=model.vision.data_loader):
+    """Let `change(split, dataset)` at every dataset of a task."""
+    original = module.fetch_dataset
 
     def fetch_dataset(split, data_dir, params):
         dataset = original(split, data_dir, params)
         change(split, dataset)
         return dataset
 
-    monkeypatch.setattr(model.vision.data_loader, "fetch_dataset", fetch_dataset)
+    monkeypatch.setattr(module, "fetch_dataset", fetch_dataset)
 
 
 def change_net(monkeypatch, change, cls=ThreeConvNet):
@@ -114,12 +115,19 @@ def test_a_shipped_experiment_is_free_of_alarms(experiment, project, capsys):
     [
         ["net=mnist"],
         ["label_smoothing=0.4", "class_weights=balanced"],
-        ["optimizer=sgd", "learning_rate=0.05", "schedule=step", "schedule_epochs=3"],
-        ["optimizer=rmsprop", "learning_rate=1e-3", "momentum=0.5", "batch_size=5", "clip_grad_norm=0.5"],
-        ["normalize=train", "jitter=0.3", "ema_decay=0.9", "microbatch_size=8", "early_stopping_epochs=3"],
-        ["precision=bf16", "schedule=plateau", "schedule_epochs=3"],
+        pytest.param(
+            ["optimizer=sgd", "learning_rate=0.05", "schedule=step", "schedule_epochs=3"], marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ["optimizer=rmsprop", "learning_rate=1e-3", "momentum=0.5", "batch_size=5", "clip_grad_norm=0.5"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["normalize=train", "jitter=0.3", "ema_decay=0.9", "microbatch_size=8", "early_stopping_epochs=3"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["precision=bf16", "schedule=plateau", "schedule_epochs=3"], marks=pytest.mark.slow),
     ],
-    ids=lambda words: words[0],
 )
 def test_other_settings_raise_no_alarm(make_context, words):
     context = make_context("base_model", *words)
@@ -402,6 +410,9 @@ def test_the_curve_has_its_lowest_bar_where_the_loss_is_least():
 # --- labels
 
 
+BY_HEART = "a few examples can be learnt by heart, but nothing holds on others"
+
+
 def shuffled(labels):
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
 
@@ -409,11 +420,11 @@ def shuffled(labels):
 @pytest.mark.parametrize(
     ("splits", "change", "words"),
     [
-        (("train", "val", "test"), shuffled, "a few examples can be learnt by heart, but nothing holds on others"),
-        (("train",), shuffled, "a few examples can be learnt by heart, but nothing holds on others"),
+        pytest.param(("train", "val", "test"), shuffled, BY_HEART, marks=pytest.mark.slow),
+        pytest.param(("train",), shuffled, BY_HEART, marks=pytest.mark.slow),
         (("val",), shuffled, "nothing holds on val"),
         (("val",), lambda labels: labels.roll(1), "shifted by one"),
-        (("train", "val", "test"), lambda labels: labels.roll(1), "shifted by one"),
+        pytest.param(("train", "val", "test"), lambda labels: labels.roll(1), "shifted by one", marks=pytest.mark.slow),
     ],
     ids=["all", "train", "val", "val shifted", "all shifted"],
 )
@@ -424,6 +435,20 @@ def test_labels_of_other_inputs_are_found(find, monkeypatch, splits, change, wor
 
     change_datasets(monkeypatch, mix)
     assert_found(find("labels_fit"), words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["ner", "tabular_digits", "tabular_diabetes"])
+def test_labels_of_other_inputs_are_found_in_every_task(find, monkeypatch, experiment):
+    task = experiment.partition("_")[0]
+    module = importlib.import_module(f"model.{task}.data_loader")
+
+    def mix(_, dataset):
+        name = "_labels" if task == "ner" else "labels"
+        setattr(dataset, name, shuffled(getattr(dataset, name)))
+
+    change_datasets(monkeypatch, mix, module)
+    assert_found(find("labels_fit", experiment=experiment), "nothing holds on others")
 
 
 def test_two_classes_swapped_in_val_are_found(find, monkeypatch):
@@ -546,6 +571,7 @@ def test_a_batch_that_does_not_fit_is_told(find, monkeypatch):
 # --- the script
 
 
+@pytest.mark.slow
 def test_the_script_says_what_failed_with_exit_code_1(run_script, make_run):
     folder = make_run(learning_rate=10.0)
     done = run_script("sanity_check.py", "--model_dir", folder, "--only", "learning_rate,zero_grad")
@@ -556,12 +582,14 @@ def test_the_script_says_what_failed_with_exit_code_1(run_script, make_run):
     assert sorted(path.name for path in folder.iterdir()) == ["params.json"]  # train.py will find no history
 
 
-def test_a_users_mistake_is_told_in_a_line(run_script, make_run):
+def test_a_users_mistake_is_told_in_a_line(make_run):
     folder = make_run()
-    done = run_script("sanity_check.py", "--model_dir", folder, "--only", "leaks,gradient")
-    assert done.returncode == 2 and "--only: unknown check 'gradient'; there are: input_scale, " in done.stderr
-    done = run_script("sanity_check.py", "--model_dir", folder, "--data_dir", "nowhere")
-    assert done.returncode == 2 and "nowhere" in done.stderr and "Traceback" not in done.stderr
+    with pytest.raises(utils.InputError, match="--only: unknown check 'gradient'; there are: input_scale, "):
+        sanity_check.main(["--model_dir", str(folder), "--only", "leaks,gradient"])
+    with pytest.raises(utils.InputError, match="nowhere"):
+        sanity_check.main(["--model_dir", str(folder), "--data_dir", "nowhere"])
+    with pytest.raises(utils.InputError, match="unknown key 'learning_rat'"):
+        sanity_check.main(["--model_dir", str(folder), "learning_rat=1"])
 
 
 def test_a_check_that_stumbles_is_a_failure_and_the_others_go_on(find, make_context, monkeypatch):
