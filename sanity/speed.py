@@ -152,9 +152,8 @@ def memory(context: Context) -> Finding:
     if free is None:
         return Finding("PASS", f"{told}; how much is free is not known here", "watch it in the first epoch", values)
     most = int((SPARE * free - weights - fixed) // each)
-    told += (
-        f"; {_size(free)} are free, which would do for about {max(most, 0):,} (estimated from {few[0]} and {few[1]})"
-    )
+    enough = "all of train" if most >= len(context.plain["train"]) else f"about {max(most, 0):,}"
+    told += f"; {_size(free)} are free, which would do for {enough} at once (estimated from {few[0]} and {few[1]})"
     values["largest_batch"] = most
     if needed > SPARE * free:
         advice = f"microbatch_size={max(1, most)} takes the same step in pieces; or activation_checkpointing=true"
