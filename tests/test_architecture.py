@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-SCRIPTS = ["train", "evaluate", "search_hyperparams", "synthesize_results"]
+SCRIPTS = ["train", "evaluate", "search_hyperparams", "synthesize_results", "sanity_check"]
 SOURCES = sorted(
     path.relative_to(PROJECT)
     for pattern in (
@@ -19,6 +19,7 @@ SOURCES = sorted(
         "evaluation/*.py",
         "report/*.py",
         "study/*.py",
+        "sanity/*.py",
     )
     for path in PROJECT.glob(pattern)
 )
@@ -37,6 +38,8 @@ ALLOWED = {
     "evaluate": {"utils", "runtime", "processes", "evaluation", "model"},
     "training": {"utils", "runtime", "processes", "evaluation", "model", "training"},
     "train": {"utils", "runtime", "processes", "evaluation", "model", "training", "evaluate"},
+    "sanity": {"utils", "runtime", "evaluation", "evaluate", "model", "training", "train", "sanity"},
+    "sanity_check": {"utils", "runtime", "model", "sanity"},
     "report": {"record", "report", "model"},
     "synthesize_results": {"record", "report"},
     "study": {"utils", "model", "report", "train", "study"},
@@ -76,6 +79,7 @@ def test_no_script_knows_a_task_by_name():
     for path in [
         *(Path(f"{name}.py") for name in [*SCRIPTS, "utils", "runtime", "processes"]),
         *Path(PROJECT / "training").glob("*.py"),
+        *Path(PROJECT / "sanity").glob("*.py"),
     ]:
         tree = ast.parse((PROJECT / path).read_text(encoding="utf-8"))
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

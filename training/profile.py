@@ -52,8 +52,8 @@ def profiled(training: Training, num_steps: int, run: utils.RunDirectory) -> Ite
             _finish(profiler, num_done - FIRST_STEPS, run, is_cuda)
         elif num_done <= FIRST_STEPS:
             logging.warning(
-                f"- WARNING: --profile: of {num_done} step(s) the first {FIRST_STEPS} are not traced; take more epochs or "
-                "smaller batches"
+                f"- WARNING: --profile: of {num_done} step(s) the first {FIRST_STEPS} are not traced; "
+                "take more epochs, or smaller batches"
             )
 
 
