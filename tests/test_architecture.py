@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-SCRIPTS = ["train", "evaluate", "search_hyperparams", "synthesize_results"]
+SCRIPTS = ["train", "evaluate", "predict", "export", "search_hyperparams", "synthesize_results"]
 SOURCES = sorted(
     path.relative_to(PROJECT)
     for pattern in (
@@ -17,6 +17,8 @@ SOURCES = sorted(
         "record/*.py",
         "training/*.py",
         "evaluation/*.py",
+        "prediction/*.py",
+        "exporting/*.py",
         "report/*.py",
         "study/*.py",
     )
@@ -34,6 +36,10 @@ ALLOWED = {
     "model": {"utils", "runtime", "model"},
     "evaluation": {"utils", "runtime", "evaluation"},
     "evaluate": {"utils", "runtime", "evaluation", "model"},
+    "prediction": {"utils", "prediction"},
+    "predict": {"utils", "runtime", "model", "evaluate", "prediction"},
+    "exporting": {"utils", "exporting"},
+    "export": {"utils", "runtime", "model", "evaluate", "exporting"},
     "training": {"utils", "runtime", "evaluation", "model", "training"},
     "train": {"utils", "runtime", "evaluation", "model", "training", "evaluate"},
     "report": {"record", "report", "model"},
