@@ -78,7 +78,7 @@ def fetch_pairs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple
 
 
 def choose_example(samples: list[tuple[Any, Any]]) -> Any:
-    """Return the largest inputs, to follow through the net; of two examples at least, because torch takes a 1 for fixed."""
+    """Return the largest inputs, to follow through the net; of two examples at least: torch takes a 1 for fixed."""
     from exporting.interface import named
 
     largest = max((inputs for inputs, _ in samples), key=lambda each: sum(t.numel() for t in named(each, "").values()))
@@ -149,7 +149,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", required=True, choices=list(PACKAGES))
     parser.add_argument("--output", default=None, metavar="PATH", help="file, or folder for it; default: the run's")
     parser.add_argument("--restore_file", default="best", help="checkpoint in --model_dir: best, last, or a path")
-    parser.add_argument("--split", default="val", choices=["train", "val", "test"], help="examples to compare outputs on")
+    parser.add_argument("--split", default="val", choices=["train", "val", "test"], help="what to compare outputs on")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: the one that the run was trained on")
     return parser
 

@@ -138,7 +138,9 @@ def main(argv: list[str] | None = None) -> None:
     rows = tally.pass_on(predict(model, net, batches, params))
     write_lines(to_lines(rows, ".csv" if output is None else output.suffix), output)
     if tally.num_without_interval:
-        print(f"- no intervals: python evaluate.py --model_dir {model_dir} finds out how wide they are", file=sys.stderr)
+        print(
+            f"- no intervals: python evaluate.py --model_dir {model_dir} finds out how wide they are", file=sys.stderr
+        )
     if tally.num_broken:
         raise utils.Stop(f"{tally.num_broken} of {tally.num_rows} inputs are broken; `error` in their rows says how")
 

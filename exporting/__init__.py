@@ -1,1 +1,1 @@
-"""Behind `export.py`: nets as programs, the check that a program computes what its net does, and the facts beside it."""
+"""Behind `export.py`: nets as programs, the check that they compute what the nets do, and the facts beside them."""

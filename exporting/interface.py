@@ -50,7 +50,7 @@ def named(batch: Any, name: str) -> Named:
 def find_interfaces(
     samples: Sequence[tuple[Any, Any]], axis_names: Mapping[str, Sequence[str]]
 ) -> tuple[Interface, Interface]:
-    """Look at batches of different sizes; the first axis is free, and so is any other whose size is not always the same.
+    """Look at batches of different sizes: the first axis is free, and so is any other whose size is not always one.
 
     Args:
         samples: inputs and outputs

@@ -64,6 +64,8 @@ def run_in_fresh_process(
 def _pack(inputs: Any, outputs: Any) -> bytes:
     sides = {"in": named(inputs, "inputs"), "out": named(outputs, "outputs")}
     buffer = io.BytesIO()
-    arrays = {f"{side}_{i}": t.numpy() for side, tensors in sides.items() for i, t in enumerate(tensors.values())}
+    arrays: dict[str, Any] = {
+        f"{side}_{i}": t.numpy() for side, tensors in sides.items() for i, t in enumerate(tensors.values())
+    }
     np.savez(buffer, **arrays)
     return buffer.getvalue()

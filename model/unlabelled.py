@@ -47,8 +47,8 @@ def fetch_unlabelled(paths: Sequence[Path], params: utils.Params) -> Iterator[Un
     module = importlib.import_module(f"model.{params.task}.data_loader")
     if not hasattr(module, "fetch_unlabelled"):
         raise utils.InputError(
-            f"model/{params.task}/data_loader.py: has no fetch_unlabelled(paths, params), which says how new inputs are "
-            "read; model/__init__.py says what it returns, docs/your_own_task.md has an example"
+            f"model/{params.task}/data_loader.py: has no fetch_unlabelled(paths, params), which reads new inputs; "
+            "model/__init__.py says what it returns, docs/your_own_task.md has an example"
         )
 
     def collate(examples: Sequence[Any]) -> tuple[Any, Any]:
@@ -80,12 +80,8 @@ def _make_batch(chunk: Sequence[Example], collate: Callable[[Sequence[Any]], tup
     try:
         batch = _collate_others(chunk, errors, collate)
     except utils.InputError:  # of one of them, at least: each is tried alone
-        for i, (_, example) in enumerate(chunk):
-            try:
-                if i not in errors:
-                    collate([example])
-            except utils.InputError as error:
-                errors[i] = str(error)
+        told = {i: _mistake_in(example, collate) for i, (_, example) in enumerate(chunk) if i not in errors}
+        errors |= {i: message for i, message in told.items() if message is not None}
         batch = _collate_others(chunk, errors, collate)
     return UnlabelledBatch(ids, errors, *batch)
 
@@ -95,3 +91,11 @@ def _collate_others(
 ) -> tuple[Any, Any]:
     examples = [example for i, (_, example) in enumerate(chunk) if i not in errors]
     return collate(examples) if examples else (None, None)
+
+
+def _mistake_in(example: Any, collate: Callable[[Sequence[Any]], tuple[Any, Any]]) -> str | None:
+    try:
+        collate([example])
+    except utils.InputError as error:
+        return str(error)
+    return None

@@ -27,11 +27,12 @@ def to_lines(rows: Iterable[Mapping[str, Any]], suffix: str) -> Iterator[str]:
     line = io.StringIO(newline="")
     # lines end in \r\n until they are passed on, so that the writer quotes names with \r in them as well
     writer = csv.DictWriter(line, COLUMNS, extrasaction="ignore", lineterminator="\r\n")
-    writer.writeheader()
-    for row in rows:
-        yield _take(line)
+    for number, row in enumerate(rows):
+        if number == 0:  # not before there is a row: what is wrong with all of them is told without it
+            writer.writeheader()
+            yield _take(line)
         writer.writerow(row)
-    yield _take(line)
+        yield _take(line)
 
 
 def _take(line: io.StringIO) -> str:

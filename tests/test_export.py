@@ -216,9 +216,13 @@ def test_the_process_that_runs_a_program_cannot_import_this_project(tmp_path):
     (tmp_path / "net.pt2").write_bytes(b"")
     code = "import utils, runtime, model, exporting"
     probe = tmp_path / "probe.py"
-    probe.write_text(Path(run_alone.__file__).read_text().replace("def main() -> None:", f"def main() -> None:\n    {code}"))
+    probe.write_text(
+        Path(run_alone.__file__).read_text().replace("def main() -> None:", f"def main() -> None:\n    {code}")
+    )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run([sys.executable, "-I", str(probe)], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-I", str(probe)], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 1 and "ModuleNotFoundError: No module named 'utils'" in done.stderr
 
 

@@ -275,7 +275,9 @@ def test_no_more_than_two_batches_are_in_memory(monkeypatch):
             most.append(len(alive))
             yield str(i), example
 
-    module = type("Module", (), {"fetch_unlabelled": fetch, "collate_unlabelled": lambda examples, _: (len(examples), None)})
+    module = type(
+        "Module", (), {"fetch_unlabelled": fetch, "collate_unlabelled": lambda examples, _: (len(examples), None)}
+    )
     monkeypatch.setitem(sys.modules, "model.counted.data_loader", module)
     params = utils.Params(task="counted", batch_size=16)
     batches = unlabelled.fetch_unlabelled([], params)

@@ -158,7 +158,7 @@ def describe_inputs(params: Params) -> dict[str, Any]:
     if params.char_channels:
         steps.append(
             f"chars: the positions in `characters` of each token's first {params.max_word_len} characters, "
-            f"{UNK_CHARACTER} for one that is not there; shorter tokens, and padding, are filled up with {PAD_CHARACTER}"
+            f"{UNK_CHARACTER} for an unknown one; shorter tokens, and padding, are filled up with {PAD_CHARACTER}"
         )
     return {
         "steps": steps,

@@ -22,12 +22,16 @@ def stream_rows(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, Ta
         params: delimiter, id_column, and the columns in its facts
     """
     for path in paths:
-        try:
-            yield from _stream_file(path, params)
-        except InputError as error:
-            yield str(path), error
-        except OSError as error:
-            yield str(path), InputError(f"{path}: cannot be read ({error.strerror})")
+        yield from _stream_file_or_error(path, params)
+
+
+def _stream_file_or_error(path: Path, params: Params) -> Iterator[tuple[str, Table | InputError]]:
+    try:
+        yield from _stream_file(path, params)
+    except InputError as error:
+        yield str(path), error
+    except OSError as error:
+        yield str(path), InputError(f"{path}: cannot be read ({error.strerror})")
 
 
 def _stream_file(path: Path, params: Params) -> Iterator[tuple[str, Table | InputError]]:
