@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,9 +189,18 @@ def main(argv: list[str] | None = None) -> None:
     facts = gather_facts(args.format, output.name, sides, params)
     utils.save_dict_to_json({**facts, "verified": verified}, output.with_name(f"{output.name}.json"))
     if args.format == "torchscript":
-        print("note: PyTorch has deprecated TorchScript; what can load --format pt2 instead had better do so")
-    told = ", ".join(f"{key} {value}" for key, value in verified.items())
-    print(f"{output}: {len(content):,} bytes; {told}; how to use it is in {output.name}.json")
+        print("- PyTorch has deprecated TorchScript; what can load --format pt2 had better do so", file=sys.stderr)
+    print(f"{output}: {len(content):,} bytes, {agreement(verified)}; {output.name}.json says how to use it")
+
+
+def agreement(verified: dict[str, Any]) -> str:
+    """Return what the check has found, in words."""
+    if "largest_difference" not in verified:
+        return "read back the same, to the bit"
+    return (
+        f"as the net on the {verified['num_examples']} examples of {verified['split']} "
+        f"(largest difference {verified['largest_difference']:.2g})"
+    )
 
 
 if __name__ == "__main__":
