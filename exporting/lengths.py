@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch._C import DispatchKey
-from torch._decomp import global_decomposition_table
+from torch import Tensor, nn
 
 
 def _lstm(inputs: Tensor, hidden: list[Tensor], params: Any, has_biases: bool, *sizes: Any) -> tuple[Tensor, ...]:
@@ -34,8 +32,14 @@ def _outputs(
 
 
 @contextlib.contextmanager
-def any_length() -> Iterator[None]:
-    """Let torch.export, and the exporter to ONNX, leave the lengths of sequences open."""
+def any_length(model: nn.Module) -> Iterator[None]:
+    """Let torch.export, and the exporter to ONNX, leave the lengths of sequences open; for nets with an RNN in them."""
+    if not any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        yield
+        return
+    from torch._C import DispatchKey  # here, because these names are torch's own: other nets do without them
+    from torch._decomp import global_decomposition_table
+
     places: list[tuple[Any, Any, Any]] = []
     operations = [(torch.ops.aten.lstm.input, _lstm), (torch.ops.aten.gru.input, _gru)]
     for operation, shapes in operations:

@@ -23,7 +23,7 @@ def capture(model: nn.Module, inputs: Any, interface: Interface) -> torch.export
     }
     entries = tuple(free.values())
     dynamic: Any = free if interface.kind == "dict" else entries if interface.kind == "tuple" else entries[0]
-    with torch.no_grad(), any_length():
+    with torch.no_grad(), any_length(model):
         return torch.export.export(model, (inputs,), dynamic_shapes=(dynamic,))
 
 
@@ -38,7 +38,7 @@ def write_onnx(model: nn.Module, inputs: Any, sides: tuple[Interface, Interface]
 
     program = capture(model, inputs, sides[0])
     names = [list(side.shapes) for side in sides]
-    with torch.no_grad(), any_length():
+    with torch.no_grad(), any_length(model):
         converted: Any = torch.onnx.export(
             program, input_names=names[0], output_names=names[1], dynamo=True, verbose=False
         )

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,31 @@ def test_weights_that_were_spoilt_are_noticed(fetch_run, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+class Recurrent(nn.Module):
+    """What somebody may put in the place of the LSTM."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(4, 3, num_layers=2, bidirectional=True)  # (max_len, batch_size, ...)
+
+    def forward(self, inputs):
+        return self.gru(inputs.transpose(0, 1))[0].transpose(0, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_name", ["pt2", "onnx"])
+def test_a_gru_takes_any_length_too(tmp_path, format_name):
+    if format_name == "onnx" and metadata.version("onnxscript").startswith("0.6."):
+        pytest.skip("onnxscript 0.6 computes something else for a GRU; export.py then keeps nothing and says so")
+    model, path = Recurrent().eval(), tmp_path / f"net.{format_name}"
+    inputs = [torch.randn(*shape, 4) for shape in [(3, 5), (1, 1), (2, 11)]]
+    with torch.no_grad():
+        pairs = [(each, model(each)) for each in inputs]
+    sides = find_interfaces(pairs, {})
+    export.make_program(format_name, model, pairs, sides, path)
+    assert run_in_fresh_process(path, format_name, sides[0], pairs)[1] <= 1e-5
+
+
 # --- the check itself: it must be able to fail
 
 
@@ -255,7 +281,9 @@ def test_mistakes_are_told_before_anything_heavy(run_script, make_run, tmp_path,
 def test_what_is_changed_in_torch_for_the_time_of_an_export_is_as_before_after_it():
     operation = torch.ops.aten.lstm.input
     before = dict(operation.py_kernels)
-    with pytest.raises(ZeroDivisionError), any_length():
+    with any_length(nn.Linear(2, 2)):
+        assert operation.py_kernels == before
+    with pytest.raises(ZeroDivisionError), any_length(nn.Sequential(nn.LSTM(2, 2))):
         assert operation.py_kernels != before
         raise ZeroDivisionError
     assert operation.py_kernels == before
