@@ -195,7 +195,7 @@ def enter_epoch(dataloader: DataLoader[Any], training: Training) -> None:
         dataloader: of `fetch_dataloader`, whose order is known in advance; or any other, of a notebook for one
         training: its epoch, and the steps of the next one that are done
     """
-    sampler = getattr(dataloader, "batch_sampler", None)
+    sampler: Any = getattr(dataloader, "batch_sampler", None)
     if hasattr(sampler, "set_position"):
         sampler.set_position(training.epoch + 1, training.step)
     elif training.step:

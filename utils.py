@@ -28,7 +28,15 @@ from record.checkpoint import (
     write_checkpoint,
 )
 from record.errors import DivergedError, InputError, InterruptedRun, InUseError, Stop, explain, is_dead_worker
-from record.files import read_json, read_lines, save_dict_to_json, to_json, write_atomically, write_lines
+from record.files import (
+    open_atomically,
+    read_json,
+    read_lines,
+    save_dict_to_json,
+    to_json,
+    write_atomically,
+    write_lines,
+)
 from record.params import (
     MACHINE,
     Params,
@@ -63,6 +71,7 @@ __all__ = [
     "load_checkpoint",
     "load_weights",
     "machine_settings",
+    "open_atomically",
     "read_checkpoint",
     "read_json",
     "read_lines",

@@ -24,6 +24,16 @@
                                             the checkpoint; found in `params.facts` by everything below and by Net.
         fetch_dataset(split, data_dir, params)   a map-style Dataset of (inputs, labels) for 'train', 'val' or 'test'
         collate_fn           (optional)     as in torch.utils.data.DataLoader
+        fetch_unlabelled(paths, params) (optional)   for predict.py: yields (id, example) of new inputs in the files and
+                                            folders that the user named, reading no more than it is asked for; in the
+                                            place of one that cannot be read, the InputError that says why
+        collate_unlabelled(examples, params) (optional)   makes a batch of these examples, as the dataset does of its
+                                            own: (inputs, labels), where labels are -100 at padding and anything
+                                            elsewhere, or None if there is no padding; may raise InputError, too.
+                                            Without it, they are stacked: examples are inputs of the net already
+        describe_inputs(params) (optional)  for export.py: a dict of plain values, all that code without ours has to
+                                            know: `steps` from a file to the inputs, in words, and what they need (mean,
+                                            vocabulary); what `outputs` mean; `classes`; `axes`, names for the inputs'
 
     model/<task>/show.py     (optional)
         fetch_inputs(ids, split, data_dir, params)   what the examples of these ids look like, for a page of results:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-SCRIPTS = ["train", "evaluate", "search_hyperparams", "synthesize_results", "sanity_check"]
+SCRIPTS = ["train", "evaluate", "predict", "export", "sanity_check", "search_hyperparams", "synthesize_results"]
 SOURCES = sorted(
     path.relative_to(PROJECT)
     for pattern in (
@@ -17,6 +17,8 @@ SOURCES = sorted(
         "record/*.py",
         "training/*.py",
         "evaluation/*.py",
+        "prediction/*.py",
+        "exporting/*.py",
         "report/*.py",
         "study/*.py",
         "sanity/*.py",
@@ -39,7 +41,11 @@ ALLOWED = {
     "training": {"utils", "runtime", "processes", "evaluation", "model", "training"},
     "train": {"utils", "runtime", "processes", "evaluation", "model", "training", "evaluate"},
     "sanity": {"utils", "runtime", "evaluation", "evaluate", "model", "training", "train", "sanity"},
-    "sanity_check": {"utils", "runtime", "model", "sanity"},
+    "sanity_check": {"utils", "runtime", "processes", "model", "sanity"},
+    "prediction": {"utils", "prediction"},
+    "predict": {"utils", "runtime", "processes", "model", "evaluate", "prediction"},
+    "exporting": {"utils", "exporting"},
+    "export": {"utils", "runtime", "processes", "model", "evaluate", "exporting"},
     "report": {"record", "report", "model"},
     "synthesize_results": {"record", "report"},
     "study": {"utils", "model", "report", "train", "study"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 import runtime
 from model.vision.decode import chunks, decode_all
-from model.vision.formats import Examples, Files
+from model.vision.formats import Examples, Files, walk_files
 from model.vision.params import Params
 from model.vision.readers import read_split
 from model.vision.storage import describe, is_ready, keep_in_memory, keep_on_disk
@@ -189,3 +189,49 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> ImageDataset:
     if isinstance(examples.images, Files) or not dataset.in_memory:  # else nothing was to be chosen
         logging.info(f"- {split}: {describe(dataset.examples, params)}")
     return dataset
+
+
+def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, Path]]:
+    """Yield new images: files, and those of folders, at any depth, in order."""
+    for path in paths:
+        if not path.is_dir():
+            yield str(path), path
+            continue
+        num_others = 0
+        for name, is_image in walk_files(path):
+            if is_image:
+                yield str(path / name), path / name
+            num_others += not is_image
+        if num_others:
+            logging.info(f"- {path}: {num_others} file(s) that are no images are left out")
+
+
+def collate_unlabelled(examples: Sequence[Path], params: Params) -> tuple[Tensor, None]:
+    """Return images as `ImageDataset` does: it does it.
+
+    Raises:
+        InputError: one of them cannot be read
+    """
+    names = [str(path) for path in examples]
+    once = params.model_copy(update={"cache": "none"}).with_facts(params.facts)
+    split = Examples(names, [params.classes[0]] * len(names), Files(Path(), names))
+    return ImageDataset(split, Path(), once, augment=False).__getitems__(range(len(names)))[0], None
+
+
+def describe_inputs(params: Params) -> dict[str, Any]:
+    """Return how images become inputs and outputs become answers, for code without ours."""
+    side = params.image_size
+    steps = [
+        "open the file with Pillow, turn it upright as its EXIF entry says, put transparent parts on white",
+        f"convert to {'RGB' if params.image_channels == 3 else 'grey (mode L)'}",
+        f"resize to {side} x {side} pixels, stretching its sides: Pillow's BILINEAR (which antialiases)",
+        "divide by 255, as float32",
+        "subtract mean and divide by std, each channel its own",
+        "put the axes in the order (batch_size, channels, height, width)",
+    ]
+    return {
+        "steps": [step for step in steps if params.normalize != "none" or "mean" not in step],
+        **({} if params.normalize == "none" else {"mean": params.facts["mean"], "std": params.facts["std"]}),
+        "outputs": "logits, one for each of `classes`; softmax over the last axis makes them probabilities",
+        "classes": params.classes,
+    }

@@ -136,22 +136,25 @@ def listing(folder: Path) -> str:
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
 
 
-def _image_files(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the image files below a folder, relative to it, and the names of the others, in every system's order.
+def walk_files(folder: Path) -> Iterator[tuple[str, bool]]:
+    """Yield the files below a folder, relative to it, and whether they are images, in every system's order.
 
     Hidden files and folders do not count. Folders that are links are followed.
     """
-    images: list[str] = []
-    others: list[str] = []
     for parent, folders, names in os.walk(folder, followlinks=True):  # does not ask the disk about every single file
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         within = Path(parent).relative_to(folder).as_posix() + "/"
         within = "" if within == "./" else within
         for name in sorted(name for name in names if not name.startswith(".")):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                images.append(within + name)
-            else:
-                others.append(name)
+            yield within + name, Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _image_files(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the image files below a folder, relative to it, and the names of the others."""
+    images: list[str] = []
+    others: list[str] = []
+    for name, is_image in walk_files(folder):
+        (images if is_image else others).append(name if is_image else name.rpartition("/")[2])
     return images, others
 
 
