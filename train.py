@@ -131,8 +131,9 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
             if progress.step(len(labels_batch)):
                 training.watch.check(sums.mean_loss())
                 progress.show(sums.mean_loss())
-        training.watch.check(sums.mean_loss())
-    return {**sums.result(), "examples_per_second": progress.examples_per_second}
+    metrics = sums.result()
+    training.watch.check(metrics["loss"])
+    return {**metrics, "examples_per_second": progress.examples_per_second}
 
 
 def train_and_evaluate(
