@@ -169,7 +169,8 @@ def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, over
         return fetch_params(model_dir, overrides)
     values, mistakes = utils.read_overrides(overrides)
     params_class = fetch_params_class(state["params"]["task"])
-    return params_class.from_values({**state["params"], **values}, f"{path} with {' '.join(overrides)}", mistakes)
+    source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+    return params_class.from_values({**state["params"], **values}, source, mistakes)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ def find_output(model_dir: Path, format_name: str, restore_file: str, output: st
     if path.suffix != f".{format_name}":
         raise utils.InputError(f"--output {output}: expected a folder, or a name that ends in .{format_name}")
     if not path.parent.is_dir():
-        raise utils.InputError(f"--output {output}: there is no folder {path.parent}")
+        flag = "--model_dir" if output is None else "--output"
+        raise utils.InputError(f"{flag} {output or model_dir}: there is no folder {path.parent}")
     return path
 
 
@@ -178,7 +179,7 @@ def main(argv: list[str] | None = None) -> None:
     dataloader = fetch_dataloader([args.split], Path(params.data_dir or ""), params, training=False)[args.split]
     samples = list(itertools.islice(fetch_pairs(model, dataloader), 2 * NUM_SAMPLES))
     sides = find_interfaces(samples, axis_names(params))
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent) as folder:
+    with tempfile.TemporaryDirectory() as folder:  # not beside the output: what is left in a run is in train.py's way
         path = Path(folder) / output.name
         verified: dict[str, Any] = {"split": args.split, "num_examples": len(dataloader.dataset)}  # type: ignore[arg-type]
         if args.format == "safetensors":

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,10 +121,10 @@ def main(argv: list[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     processes.refuse("predict.py")
     paths = [Path(word) for word in args.input]
-    output = None if args.output is None else check_output(Path(args.output))
     for path in paths:
         if str(path) != "-" and not path.exists():
             raise utils.InputError(f"--input {path}: there is no such file or folder")
+    output = None if args.output is None else check_output(Path(args.output), paths)
     model_dir = Path(args.model_dir)
     checkpoint_path = utils.checkpoint_path(model_dir, args.restore_file)
     overrides = [] if args.batch_size is None else [f"batch_size={args.batch_size}"]
@@ -141,22 +141,28 @@ def main(argv: list[str] | None = None) -> None:
     write_lines(to_lines(rows, ".csv" if output is None else output.suffix), output)
     if tally.num_without_interval:
         print(
-            f"- no intervals: python evaluate.py --model_dir {model_dir} finds out how wide they are", file=sys.stderr
+            f"- no intervals: python evaluate.py --model_dir {model_dir} --restore_file {args.restore_file} finds out "
+            "how wide they are",
+            file=sys.stderr,
         )
     if tally.num_broken:
         raise utils.Stop(f"{tally.num_broken} of {tally.num_rows} inputs are broken; `error` in their rows says how")
 
 
-def check_output(path: Path) -> Path:
+def check_output(path: Path, inputs: Sequence[Path]) -> Path:
     """Return --output.
 
     Raises:
-        InputError: its name does not say how to write it, or it is in no folder
+        InputError: its name does not say how to write it, it is in no folder, or it is what is read
     """
     if path.suffix not in SUFFIXES:
         raise utils.InputError(f"--output {path}: expected a name that ends in {' or '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise utils.InputError(f"--output {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise utils.InputError(f"--output {path}: this is a folder; expected the name of a file")
+    if path.exists() and any(each.exists() and each.samefile(path) for each in inputs):
+        raise utils.InputError(f"--output {path}: it is an --input too, and would be replaced; take another name")
     return path
 
 

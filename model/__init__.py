@@ -59,5 +59,5 @@ for any batch size and any number of processes. They may be vectors, one entry a
 (`rmse.finish = torch.sqrt`). Labels of -100 are not scored. Inputs are a tensor or a tuple or dict of
 tensors, batch first; labels are a tensor, batch first.
 
-A task imports `utils` and `runtime`, never a script, another task, or the three files beside this one.
+A task imports `utils` and `runtime`, never a script, another task, or the files beside this one.
 """

@@ -61,6 +61,8 @@ def explain(error: BaseException) -> Stop | None:
         return Stop("ended in the debugger; the same command continues from the last checkpoint, if there is one")
     if isinstance(error, OSError) and error.errno in (*NO_ROOM, errno.EROFS):
         return Stop(f"{error.filename}: could not be written ({error.strerror})")
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return Stop(f"{error.filename}: not yours to read or write ({error.strerror}); chmod it, or name another place")
     if is_out_of_memory(error):
         told = text or type(error).__name__
         return Stop(

@@ -54,6 +54,9 @@ def range_test(context: Context) -> dict[str, Any]:
         `rates` and the smoothed `losses`; `steepest`, the rate where it falls fastest; `least`, where it is least;
         `burst`, where it is worse than at the start by as much as it had fallen, and by a half, or None
 
+    Raises:
+        DivergedError: the first loss is not finite
+
     Source: Smith, Cyclical Learning Rates for Training Neural Networks (2017).
     """
     highest = max(HIGHEST, context.params.learning_rate * 10)
@@ -83,6 +86,8 @@ def range_test(context: Context) -> dict[str, Any]:
             burst = rate
             break
         losses.append(smooth)
+    if not losses:
+        raise utils.DivergedError(f"the loss of the first step is {loss}; see initial_loss, input_scale")
     return {"optimizer": context.params.optimizer, "burst": burst, **_read_off(rates[: len(losses)], losses)}
 
 

@@ -7,10 +7,8 @@ import functools
 from pathlib import Path
 
 import evaluate
-import runtime
 import train
 import utils
-from model.forward import prepare
 from sanity.context import Batches, Context, FewSteps, Finding
 from training.state import fetch_training
 
@@ -48,11 +46,7 @@ def hyperparameters(context: Context) -> Finding:
 def walk(context: Context) -> None:
     """Go the way of a run, from the net to the first evaluation, with hyperparameters that note who reads them."""
     params, net = context.watched_params, context.net
-    runtime.seed_everything(0)
-    model = net.Net(params)
-    if hasattr(net, "initialize"):
-        net.initialize(model, params)
-    training = fetch_training(prepare(model, params, context.device), net, params, steps_per_epoch=NUM_STEPS)
+    training = fetch_training(context.fetch_model(params), net, params, steps_per_epoch=NUM_STEPS)
     indices = context.choose("train", context.few * NUM_STEPS)
     chosen = [(1, indices[start : start + context.few]) for start in range(0, len(indices), context.few)]
     batches = Batches(context.augmented, chosen, context.device)

@@ -37,7 +37,7 @@ class Survey:
         is_image: whether these rows are thumbnails
         texts: each sentence in lower case, without punctuation, digits as 0; None where there are no sentences, and
             an empty text for a short one
-        dtype: of the inputs
+        is_float: whether some inputs are no whole numbers
         mean, std: over all non-integer inputs, and `least`, `most`: their range
         num_bad: how many of them are not finite
     """
@@ -121,7 +121,12 @@ def look_through(dataset: Any, indices: Sequence[int], texts: list[list[str]] | 
 def tensors_of(batch: Any) -> list[Tensor]:
     """Return the tensors in a batch, in order."""
     found: list[Tensor] = []
-    runtime.map_tensors(lambda tensor: found.append(tensor) or tensor, batch)  # type: ignore[func-returns-value]
+
+    def keep(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    runtime.map_tensors(keep, batch)
     return found
 
 

@@ -20,6 +20,7 @@ import train
 import utils
 from tests.test_train import assert_same_bits, read_state, run_train, write_run
 from train import train_and_evaluate
+from training.profile import FIRST_STEPS, table
 from training.state import fetch_training
 
 
@@ -67,6 +68,21 @@ def test_profile_of_too_few_steps_is_said(tmp_path):
     folder = run_train(tmp_path / "run", "--profile", "5", batch_size=1000, num_epochs=1)
     assert "the first 3 are not traced" in (folder / "train.log").read_text()
     assert not (folder / "profile.json.gz").exists()
+
+
+def test_profile_that_has_only_just_begun_is_ended(tmp_path):
+    folder = run_train(tmp_path / "run", "--profile", "5", batch_size=2000, num_epochs=FIRST_STEPS)
+    assert f"of {FIRST_STEPS} step(s) the first {FIRST_STEPS} are not traced" in (folder / "train.log").read_text()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):  # there can be but one
+        torch.ones(2).sum()
+
+
+def test_profile_of_a_gpu_that_may_not_be_looked_into_is_that_of_the_cpu():
+    def operation(name, on_cpu, on_gpu=0.0):
+        return types.SimpleNamespace(key=name, count=2, self_cpu_time_total=on_cpu, self_device_time_total=on_gpu)
+
+    assert "share of CPU" in table([operation("add", 10.0), operation("mul", 30.0)], 2)
+    assert table([operation("add", 10.0, 1.0), operation("mul", 30.0)], 2).splitlines()[2].startswith("add")
 
 
 def test_profile_of_no_steps_is_refused(tmp_path):

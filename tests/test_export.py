@@ -272,6 +272,8 @@ def test_mistakes_are_told_before_anything_heavy(run_script, make_run, tmp_path,
     assert "ends in .pt2" in told
     told = refusal("--model_dir", folder, "--format", "pt2", "--output", tmp_path / "no/net.pt2", exit_code=2)
     assert "there is no folder" in told
+    told = refusal("--model_dir", tmp_path / "nope", "--format", "pt2", exit_code=2)
+    assert told == f"--model_dir {tmp_path / 'nope'}: there is no folder {tmp_path / 'nope'}"
     assert "no such checkpoint" in refusal("--model_dir", folder, "--format", "pt2", exit_code=2)
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else 1)
     told = refusal("--model_dir", folder, "--format", "onnx", exit_code=2)

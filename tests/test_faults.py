@@ -1,6 +1,7 @@
 """What can go wrong around a run, really caused: disks, memory, files, processes. Told plainly, and nothing is lost."""
 
 import contextlib
+import errno
 import logging
 import multiprocessing
 import os
@@ -298,6 +299,12 @@ def test_a_gpu_out_of_memory_is_told_by_its_type():
     stop = utils.explain(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore"))
     assert stop.exit_code == 1 and "Tried to allocate 20.00 GiB.); lower microbatch_size" in str(stop)
     assert utils.explain(RuntimeError("a bug")) is None
+
+
+def test_a_place_that_is_not_the_users_is_told_by_its_name():
+    stop = utils.explain(PermissionError(errno.EACCES, "Permission denied", "shared/run/best.pt2"))
+    assert stop.exit_code == 1 and str(stop).startswith("shared/run/best.pt2: not yours to read or write")
+    assert utils.explain(PermissionError(errno.EPERM, "Operation not permitted")) is None  # no file: perhaps a bug
 
 
 def test_detect_anomaly_names_the_operation_and_is_off_again(make_run):

@@ -237,6 +237,20 @@ def test_mistakes_are_told_and_no_output_is_touched(runs, tmp_path):
     for name, expected in (("table.xlsx", ".csv or .jsonl"), ("nowhere/table.csv", "there is no folder")):
         with pytest.raises(utils.InputError, match=re.escape(expected)):
             predict.main(["--model_dir", str(runs / "ner"), "--input", ".", "--output", str(tmp_path / name)])
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(utils.InputError, match="this is a folder"):
+        predict.main(["--model_dir", str(runs / "ner"), "--input", ".", "--output", str(tmp_path / "folder.csv")])
+
+
+def test_an_output_that_is_an_input_is_refused_and_left_as_it_is(runs, tmp_path):
+    rows = tmp_path / "rows.csv"
+    shutil.copyfile(runs / TEST_INPUTS["number"], rows)
+    before = rows.read_bytes()
+    (tmp_path / "again.csv").symlink_to(rows)
+    for name in ("rows.csv", "again.csv"):
+        with pytest.raises(utils.InputError, match="it is an --input too"):
+            predict.main(["--model_dir", str(runs / "number"), "--input", str(rows), "--output", str(tmp_path / name)])
+    assert rows.read_bytes() == before
 
 
 def test_a_task_without_the_hook_is_told_which_function_to_write(runs, monkeypatch):
@@ -361,7 +375,10 @@ def test_intervals_are_there_once_the_checkpoint_has_been_evaluated(runs, tmp_pa
     os.utime(copy / "predictions_test_best.csv", (0, 0))  # of an earlier checkpoint
     rows = run_predict(copy, "--input", runs / TEST_INPUTS["number"])
     assert not rows[0]["lower"] and rows[0]["prediction"]
-    assert f"no intervals: python evaluate.py --model_dir {copy}" in capsys.readouterr().err
+    advice = f"python evaluate.py --model_dir {copy} --restore_file "
+    assert f"no intervals: {advice}best finds out" in capsys.readouterr().err
+    run_predict(copy, "--input", runs / TEST_INPUTS["number"], "--restore_file", "last")
+    assert f"no intervals: {advice}last finds out" in capsys.readouterr().err
 
 
 def test_a_name_with_anything_in_it_survives_in_both_formats():

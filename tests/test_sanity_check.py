@@ -498,6 +498,12 @@ def test_outputs_that_depend_on_the_other_examples_are_found(find, monkeypatch):
     assert_found(find("own_example"), "outputs differ by")
 
 
+def test_outputs_that_are_no_numbers_for_an_example_alone_are_found(find, monkeypatch):
+    # of one example it is 0 / 0
+    change_forward(monkeypatch, after=lambda s: (s - s.mean(dim=0)) / s.std(dim=0, correction=0))
+    assert_found(find("own_example"), "outputs differ by nan")
+
+
 def test_dropout_during_evaluation_is_found(find, monkeypatch):
     change_forward(monkeypatch, before=lambda s: F.dropout(s, 0.3))
     assert_found(find("repeatable"), "a second time, val has other metrics")

@@ -41,7 +41,7 @@ def profiled(training: Training, num_steps: int, run: utils.RunDirectory) -> Ite
         if num_done == FIRST_STEPS:
             profiler.start()
         elif num_done == FIRST_STEPS + num_steps:
-            _finish(profiler, num_steps, run, is_cuda)
+            _finish(profiler, num_steps, run)
 
     hook = training.optimizer.register_step_post_hook(count)
     try:
@@ -49,15 +49,17 @@ def profiled(training: Training, num_steps: int, run: utils.RunDirectory) -> Ite
     finally:
         hook.remove()
         if FIRST_STEPS < num_done < FIRST_STEPS + num_steps:  # the run was shorter, or was stopped
-            _finish(profiler, num_done - FIRST_STEPS, run, is_cuda)
+            _finish(profiler, num_done - FIRST_STEPS, run)
         elif num_done <= FIRST_STEPS:
+            if num_done == FIRST_STEPS:  # it runs already
+                profiler.stop()
             logging.warning(
                 f"- WARNING: --profile: of {num_done} step(s) the first {FIRST_STEPS} are not traced; "
                 "take more epochs, or smaller batches"
             )
 
 
-def _finish(profiler: torch.profiler.profile, num_steps: int, run: utils.RunDirectory, is_cuda: bool) -> None:
+def _finish(profiler: torch.profiler.profile, num_steps: int, run: utils.RunDirectory) -> None:
     profiler.stop()
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / TRACE_FILE
@@ -65,12 +67,16 @@ def _finish(profiler: torch.profiler.profile, num_steps: int, run: utils.RunDire
         utils.write_atomically(run.path / TRACE_FILE, trace.read_bytes())
     logging.info(
         f"Profile of {num_steps} step(s): {run.path / TRACE_FILE}, to be opened at https://ui.perfetto.dev\n"
-        + _table(profiler.key_averages(), num_steps, is_cuda)
+        + table(profiler.key_averages(), num_steps)
     )
 
 
-def _table(operations: Any, num_steps: int, is_cuda: bool) -> str:
-    """Return the operations that take most time of their own, without those that they call."""
+def table(operations: Any, num_steps: int) -> str:
+    """Return the operations that take most time of their own, without those that they call.
+
+    That is time on the GPU, where there is any: a machine may not let the profiler look into its GPU.
+    """
+    is_cuda = any(operation.self_device_time_total for operation in operations)
 
     def own_time(operation: Any) -> float:
         return float(operation.self_device_time_total if is_cuda else operation.self_cpu_time_total)

@@ -14,11 +14,11 @@ from torch.utils.data import Dataset
 import runtime
 from model.ner import vocabulary
 from model.ner.embeddings import check_file
+from model.ner.entities import IGNORED_LABEL
 from model.ner.params import Params
 from model.ner.readers import Sentences, read_split, stream_sentences
 from utils import InputError
 
-IGNORED_LABEL = -100  # PyTorch's own ignore_index
 PAD_CHARACTER, UNK_CHARACTER = 0, 1
 
 

@@ -11,10 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.ner.embeddings import load_vectors
-from model.ner.entities import EntityCounter
+from model.ner.entities import IGNORED_LABEL, EntityCounter
 from model.ner.params import Params
-
-IGNORED_LABEL = -100  # PyTorch's own ignore_index
 
 
 class CharacterFeatures(nn.Module):
