@@ -68,7 +68,7 @@ def parse(command):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)\s]+)\)", prose_of(page))
+    links = [link or image for link, image in re.findall(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"", prose_of(page))]
     for target, _, anchor in (link.partition("#") for link in links):
         if target.startswith(("http://", "https://")):
             continue

@@ -14,11 +14,11 @@ from model.params import fetch_params_class
 from tests.pages import PAGES, PROJECT, assert_printed, blocks_of, make_clone, read, run_command, write_listings
 
 
-def write_images(folder, names):
-    generator = np.random.default_rng(0)
+def write_images(folder, names, seed=0):
+    generator = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     for i, name in enumerate(names):
-        pixels = generator.integers(0, 100, size=(60, 50 + i, 3), dtype=np.uint8) + np.uint8(100 * (i % 2))
+        pixels = generator.integers(0, 100, size=(60, 50 + i, 3), dtype=np.uint8) + np.uint8(100 * (seed % 2))
         Image.fromarray(pixels).save(folder / name)
 
 
@@ -26,8 +26,9 @@ def write_images(folder, names):
 def clone(tmp_path):
     """A copy of the tracked files, with what the pages say that a reader has: photographs, a project of CS230's."""
     folder = make_clone(tmp_path / "fiveline")
-    for name in ("cat", "dog"):
-        write_images(folder / "my_photos/train" / name, [f"{i}.jpg" for i in range(12)])
+    for seed, name in enumerate(("train/cat", "train/dog", "test/cat", "test/dog")):  # dogs are brighter
+        write_images(folder / "my_photos" / name, [f"{i}.jpg" for i in range(12)], seed)
+    write_images(folder / "new_photos", ["a new one.jpg", "another.png"])
     cs230 = folder / "my_cs230"
     for split in ("train", "val", "test"):
         write_images(cs230 / f"vision/data/64x64_SIGNS/{split}_signs", [f"{i % 6}_IMG_{i}.jpg" for i in range(12)])
