@@ -209,7 +209,7 @@ def test_batch_norm_is_the_same_in_all_processes(make_run):
     assert_scored_alike_in_one_process(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("more", [{}, {"batch_size": 7, "clip_grad_norm": 0.5}, {"fsdp": True}], ids=["", "7", "fsdp"])
 def test_two_processes_in_bf16_end_where_one_does(tmp_path, more):
     params = {**TABULAR, **more, "precision": "bf16"}
@@ -235,7 +235,7 @@ def test_two_processes_average_the_weights_that_one_does(tmp_path):
     assert read_state(first)["average"]["num_steps"] == read_state(second)["average"]["num_steps"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_averages_hold_the_same_batch_norm_in_all_processes(make_run):
     folder = make_run(batch_size=6, num_epochs=3, ema_decay=0.8)
     together(3, folder)
@@ -277,7 +277,7 @@ def test_a_share_without_scored_labels_counts_for_nothing(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_processes_in_fp16_leave_out_the_same_steps(tmp_path):
     whole = {**TABULAR, "precision": "fp16", "batch_size": 128}
     first = alone(write_run(tmp_path / "one", **whole))
@@ -291,7 +291,7 @@ def test_two_processes_in_fp16_leave_out_the_same_steps(tmp_path):
     assert_scored_alike_in_one_process(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_compiled_nets_take_the_same_steps_in_two_processes(tmp_path, fsdp):
     params = {**TABULAR, "compile": True, "fsdp": fsdp}
@@ -301,7 +301,7 @@ def test_compiled_nets_take_the_same_steps_in_two_processes(tmp_path, fsdp):
     assert utils.read_json(second / "run.json")["machine"]["compiled"] is True
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_spread_blocks_that_are_computed_again_take_the_same_steps(tmp_path):
     """A single step: rounding grows fast in a new net with so many batch norms."""
     settings = ({}, {"fsdp": True}, {"fsdp": True, "activation_checkpointing": True})
@@ -410,7 +410,7 @@ def test_a_signal_to_the_job_saves_once_and_it_continues_to_the_same_bits(tmp_pa
     assert differences(undisturbed, folder) == []
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("counts", [(2, 1), (1, 3), (3, 2)])
 def test_a_checkpoint_amid_an_epoch_is_continued_by_any_number_of_processes(tmp_path, counts):
     params = {**TABULAR, "num_epochs": 3, "batch_size": 8, "checkpoint_minutes": 1e-5}
