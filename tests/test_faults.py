@@ -279,6 +279,7 @@ def test_a_killed_loading_process_is_told_and_the_run_saved(make_run, photos):
     assert_same_end(whole, finish(folder))
 
 
+@pytest.mark.slow
 def test_out_of_memory_is_told_and_the_run_continues(make_run):
     settings = {"image_size": 256, "num_channels": 4, "batch_size": 40}  # activations of 42 MB
     whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)

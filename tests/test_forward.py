@@ -37,6 +37,7 @@ def interrupt(patch, at):
         patch.setattr(train, name, functools.partial(take_step, getattr(train, name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -262,6 +263,7 @@ def test_blocks_are_found_in_nets_of_torchvision(net):
     assert sum(w.numel() for w in inside) > 0.9 * sum(w.numel() for w in model.parameters()) - 1e6
 
 
+@pytest.mark.slow
 def test_activation_checkpointing_changes_no_bits_of_a_run(tmp_path):
     plain = run_train(tmp_path / "plain", **RESNET)
     again = run_train(tmp_path / "again", **RESNET, activation_checkpointing=True)

@@ -168,6 +168,7 @@ def test_gradients_are_sent_in_buckets_of_one_type():
 # --- the same as one process
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path):
     first = alone(write_run(tmp_path / "one", **TABULAR))
     second = together(2, write_run(tmp_path / "two", **TABULAR))
@@ -426,6 +427,7 @@ def test_a_checkpoint_amid_an_epoch_is_continued_by_any_number_of_processes(tmp_
     assert_same_within_rounding(whole, folder)
 
 
+@pytest.mark.slow
 def test_a_mistake_is_said_once(tmp_path):
     folder = write_run(tmp_path / "run", **TABULAR)
     code, text = job(2, folder, "learning_rat=1")

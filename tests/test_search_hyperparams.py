@@ -136,6 +136,7 @@ def test_weird_values_reach_no_shell_and_stay_in_the_folder(parent_dir):
     assert [json.loads(p.read_text())["net"] in weird for p in parent_dir.glob("*/params.json")] == [True] * len(weird)
 
 
+@pytest.mark.slow
 def test_interrupting_saves_every_trial_and_the_same_command_continues(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
     process = start(parent_dir, "--space", "seed=1,2,3", "--num_workers", "2")
@@ -227,6 +228,7 @@ def test_pruned_trials_stop_early_and_stay_pruned(tmp_path):
     assert "started" not in search(parent_dir, "--num_workers", "1").stdout
 
 
+@pytest.mark.slow
 def test_two_commands_do_not_run_one_study_at_once(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
     process = start(parent_dir, "--space", "seed=1")

@@ -84,6 +84,7 @@ def test_other_kinds_write_nothing(images, tmp_path, kind):
     assert not (images / ".decoded").exists() and not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_a_second_run_reads_no_image(images, make_run, run_script):
     settings = {"data_dir": str(images), "image_channels": 3, "normalize": "train"}
     first, second = (make_run(name, **settings) for name in ("first", "second"))
@@ -125,6 +126,7 @@ def test_a_data_loading_process_maps_the_file_by_itself(images):
     assert np.array_equal(pickle.loads(sent)[np.arange(6)], pixels)
 
 
+@pytest.mark.slow
 def test_many_processes_decode_once(images, project):
     code = f"""
 import logging, sys, threading, time
