@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import processes
 import runtime
 import utils
 from evaluation.metrics import Loss, Metrics, MetricSums
@@ -38,7 +39,8 @@ def fetch_outputs(model: nn.Module, dataloader: Iterable[Any]) -> Iterator[tuple
         data_batch, labels_batch = runtime.to_device(batch, device)
         with torch.inference_mode():
             output_batch = model(data_batch)
-        yield output_batch, labels_batch
+        if not isinstance(batch, processes.StandIn):
+            yield output_batch, labels_batch
 
 
 def evaluate(model: nn.Module, loss_fn: Loss, dataloader: Iterable[Any], metrics: Metrics) -> dict[str, float]:
@@ -110,29 +112,51 @@ def main(argv: list[str] | None = None) -> None:
         Stop: for a reason that is told in its message
     """
     args = make_parser().parse_args(argv)
+    processes.refuse("evaluate.py")
     model_dir = Path(args.model_dir)
     checkpoint_path = utils.checkpoint_path(model_dir, args.restore_file)
-    state = utils.read_checkpoint(checkpoint_path)
-    params = fetch_run_params(state, checkpoint_path, model_dir, utils.with_data_dir(args.overrides, args.data_dir))
+    overrides = utils.with_data_dir(args.overrides, args.data_dir)
+    params, net, model = fetch_trained(model_dir, checkpoint_path, overrides)
 
     from evaluation.report import write_report
-    from model.data_loader import fetch_dataloader, fetch_facts
+    from model.data_loader import fetch_dataloader
     from model.forward import prepare
-    from model.net import fetch_net
 
     data_dir = Path(params.data_dir or "")
-    params = params.with_facts(state["facts"]) if utils.is_ours(state) else fetch_facts(data_dir, params)
     utils.set_logger(model_dir / "evaluate.log")
     logging.info(f"Evaluating {checkpoint_path} on {args.split} of {data_dir}")
     device = runtime.fetch_device(args.device, args.disable_cuda)
+    runtime.tune_cpu()  # as in training
     dataloader = fetch_dataloader([args.split], data_dir, params, device, training=False)[args.split]
-    net = fetch_net(params.task)
-    model = net.Net(params)
-    utils.load_weights(state, model, checkpoint_path)
     values, scores = score_examples(prepare(model, params, device), net, dataloader, params)
     logging.info(f"- Eval metrics : {utils.format_metrics(values)}")
     name = f"{args.split}_{checkpoint_path.name.removesuffix('.pth.tar')}"
     write_report(model_dir, name, values, scores, params)
+
+
+def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) -> tuple[utils.Params, Any, nn.Module]:
+    """Return what a checkpoint holds: the hyperparameters with their facts, the task's module, the net, on the CPU.
+
+    Args:
+        model_dir: the run's directory
+        checkpoint_path: the checkpoint
+        overrides: `key=value` words laid over its hyperparameters
+
+    Raises:
+        InputError: there is no such checkpoint, it is damaged or of another net, or there are mistakes in the overrides
+    """
+    state = utils.read_checkpoint(checkpoint_path)
+    params = fetch_run_params(state, checkpoint_path, model_dir, overrides)
+
+    from model.data_loader import fetch_facts
+    from model.net import fetch_net
+
+    data_dir = Path(params.data_dir or "")
+    params = params.with_facts(state["facts"]) if utils.is_ours(state) else fetch_facts(data_dir, params)
+    net = fetch_net(params.task)
+    model = net.Net(params)
+    utils.load_weights(state, model, checkpoint_path)
+    return params, net, model
 
 
 def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, overrides: list[str]) -> utils.Params:

@@ -5,6 +5,7 @@ torch is imported inside the functions, so that a script that imports this can s
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import random
 import signal
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import processes
 from record.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 def fetch_device(name: str | None = None, disable_cuda: bool = False) -> torch.device:
     """Return the device to compute on: the named one, else CUDA where there is one, else the CPU.
+
+    Each process of a job has a GPU of its own.
 
     Args:
         name: as torch spells it: `cpu`, `cuda`, `cuda:1`, `mps`
@@ -33,29 +37,39 @@ def fetch_device(name: str | None = None, disable_cuda: bool = False) -> torch.d
 
     if disable_cuda and name not in (None, "cpu"):
         raise InputError(f"--disable-cuda and --device {name} contradict each other; give one of them")
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() and not disable_cuda else "cpu")
+    is_cuda = torch.cuda.is_available() and not disable_cuda if name is None else name == "cuda"
+    if is_cuda and processes.world_size() > 1:
+        name = f"cuda:{processes.local_rank()}"
+    elif name is None:
+        return torch.device("cuda" if is_cuda else "cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:  # by how torch was built
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"--device {name}: not to be had on this machine ({reason}); try --device cpu") from None
+    if processes.world_size() > 1 and not is_cuda and device.type != "cpu":
+        raise InputError(f"--device {name}: the processes of a job cannot share it; give cuda, or cpu")
     return device
 
 
-def keep_freed_memory() -> None:
-    """Let the process keep the memory that tensors give back, for the next step; no effect where there is no glibc.
+def tune_cpu() -> None:
+    """Spare a CPU two things that cost time and change no result: call before the first step.
 
-    By default glibc returns large blocks to the system, and each step waits while the same pages are given out again,
-    zeroed. The numbers stay the same.
+    Freed memory stays with the process, for the next step, where there is glibc: by default large blocks go back to the
+    system, and each step waits while the same pages are given out again, zeroed. And what is smaller than 1e-38 counts
+    as zero: the moments of Adam decay to such numbers where a weight gets no gradient for long (a rare word's), and
+    some processors compute with them a hundred times slower.
     """
-    try:
+    import torch
+
+    torch.set_flush_denormal(True)
+    with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
             libc.mallopt(option, 2**30)
-    except (OSError, AttributeError):
-        return
 
 
 def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], batch: Any) -> Any:
@@ -71,6 +85,11 @@ def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], batch: Any) ->
 def to_device(batch: Any, device: torch.device) -> Any:
     """Move a batch to a device; a pinned one without waiting for it."""
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
+
+
+def to_cpu(batch: Any) -> Any:
+    """Copy to the CPU what of a batch, or of any nested object, is a tensor elsewhere."""
+    return map_tensors(lambda leaf: leaf.cpu() if hasattr(leaf, "cpu") else leaf, batch)
 
 
 def detach(batch: Any) -> Any:
@@ -185,6 +204,7 @@ class Signals:
     """SIGINT and SIGTERM, kept until the work is between two steps.
 
     A context manager: inside, the first signal is only noted; a second one ends the process at once, whatever it does.
+    (Not in a job of several processes: torchrun passes a signal on that each may have received already.)
     SIGHUP is left as it is: `nohup` ignores it.
     """
 
@@ -203,6 +223,8 @@ class Signals:
 
     def _note(self, number: int, _: object) -> None:
         self.received = number
+        if processes.world_size() > 1:
+            return
         for each in self._before:
             signal.signal(each, signal.SIG_DFL)
 

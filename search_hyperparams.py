@@ -18,6 +18,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import processes
 import synthesize_results
 import utils
 from model.params import fetch_params
@@ -43,6 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry_run", action="store_true", help="print the trials and what they will cost, run none")
     parser.add_argument("--status", action="store_true", help="print how far the study is, also while it runs")
     parser.add_argument("--ray_address", default=None, help="run the trials on a Ray cluster: auto, or HOST:PORT")
+    parser.add_argument("--cpus_per_trial", type=int, default=1, help="on a Ray cluster; they are its threads")
+    parser.add_argument("--gpus_per_trial", type=float, default=None, help="on a Ray cluster; default: 1 if it has any")
     parser.add_argument("--array", action="store_true", help="print the trials with their numbers, for a job array")
     parser.add_argument("--index", type=int, default=None, help="run the trial of this number, here and now")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that beat those of search.yaml")
@@ -86,7 +89,12 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         if args.ray_address is not None:
             from study.ray_workers import RayWorkers
 
-            workers: Workers = RayWorkers(args.ray_address, args.num_workers, words)
+            if plan.settings.reproducible and args.num_workers is None:
+                raise utils.InputError("reproducible: proposals depend on --num_workers; on a cluster, say how many")
+            plan.lag = args.num_workers or 1
+            workers: Workers = RayWorkers(
+                args.ray_address, args.num_workers, words, args.cpus_per_trial, args.gpus_per_trial
+            )
         else:
             num_workers = plan.lag = args.num_workers or useful_workers(plan.num_trials)
             workers = LocalWorkers(num_workers, plan.directories.base.task, words)
@@ -96,7 +104,7 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         finally:
             workers.close()
     if any(trial.record() for trial in plan.all_trials()):
-        synthesize_results.main(["--parent_dir", str(parent_dir)])
+        synthesize_results.main(["--parent_dir", str(parent_dir), "--html"])
     if driver.signal:
         raise utils.InterruptedRun("the study was interrupted; the same command continues", driver.signal)
     if driver.is_out_of_time:
@@ -148,6 +156,7 @@ def main(argv: list[str] | None = None) -> None:
         Stop: for a reason that is told in its message
     """
     args = make_parser().parse_args(argv)
+    processes.refuse("search_hyperparams.py")
     words = ["--data_dir", args.data_dir] if args.data_dir else []
     plan = make_plan(args)
     if args.status:

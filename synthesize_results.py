@@ -21,10 +21,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from record.errors import InputError
+from record.errors import InputError, Stop
 from record.files import write_atomically
 from record.script import run_script  # not from utils, which takes a tenth of a second to import, for pydantic
-from report.columns import Column, all_columns, find_column, sort_column
+from report.columns import Column, all_columns, find_column, hyperparameters_that_differ, sort_column
 from report.export import to_csv, to_latex
 from report.filter import parse_filter
 from report.runs import Run, read_runs
@@ -61,13 +61,16 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
     sort_by = sort_column(runs, args.sort)
     if args.filter:
         runs = select_runs(runs, args.filter, by_name)
-    groups = sort_groups([[run] for run in runs] if args.each else group_by_seed(runs), sort_by)[: args.top]
+    differ = hyperparameters_that_differ(runs)
+    groups = sort_groups([[run] for run in runs] if args.each else group_by_seed(runs, differ), sort_by)[: args.top]
     shown = [run for group in groups for run in group]
     if args.columns:
         names = [name.strip() for name in args.columns.split(",") if name.strip()]
         columns = [find_column(name, by_name, "--columns") for name in dict.fromkeys(["run", *names])]
         return make_table(groups, columns), list(range(len(columns))), shown
-    columns = default_columns(shown, by_name)
+    if len(shown) < len(runs):
+        differ = hyperparameters_that_differ(shown)
+    columns = default_columns(by_name.values(), differ, any(run.seconds is not None for run in shown))
     order = sorted(range(len(columns)), key=lambda i: _importance(columns[i], sort_by))
     return make_table(groups, columns), order, shown
 
@@ -82,25 +85,33 @@ def _importance(column: Column, sort_by: Column) -> int:
 
 
 def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
-    """Print the table that was asked for, write its files, and return a line for each file that could not be read."""
+    """Print the table that was asked for, write its files, and return a line for each file that could not be read.
+
+    Raises:
+        InputError: a name in --sort, --columns or --filter is none
+        Stop: a file could not be written
+    """
     table, order, shown = make_selected_table(runs, args)
     markdown = to_markdown(table)
     if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-        text, left_out = to_terminal(table, width, order)
+        text, left_out = to_terminal(table, shutil.get_terminal_size().columns, order)
         print(text, end="")
         if left_out:
             print(f"No room for {', '.join(left_out)}: --columns chooses, results.md and results.csv have them all")
     else:
         print(markdown, end="")
     folder = Path(args.parent_dir)
-    for name, content in (("results.md", markdown), ("results.csv", to_csv(table)), ("results.tex", to_latex(table))):
-        write_atomically(folder / name, content.encode("utf-8", "backslashreplace"))
-    if not args.html:
-        return []
-    from report.page import write_page
+    texts = {"results.md": markdown, "results.csv": to_csv(table), "results.tex": to_latex(table)}
+    try:
+        for name, text in texts.items():
+            write_atomically(folder / name, text.encode("utf-8", "backslashreplace"))
+        if args.html:
+            from report.page import write_page
 
-    return write_page(shown, folder / "results.html", folder)
+            return write_page(shown, folder / "results.html", folder)
+    except OSError as error:
+        raise Stop(f"{error.filename}: could not be written ({error.strerror})") from error
+    return []
 
 
 def make_parser() -> argparse.ArgumentParser:

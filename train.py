@@ -3,6 +3,7 @@
     python train.py                                          the embedded example, experiments/base_model
     python train.py --model_dir experiments/x learning_rate=3e-4
     python train.py --task vision --describe_params          all hyperparameters
+    torchrun --standalone --nproc_per_node 2 train.py ...    two processes, the same steps
 
 Reads `params.json` (or .yaml) in --model_dir and writes beside it: `last.pth.tar`, `best.pth.tar`, `history.jsonl`,
 `metrics_val_*_weights.json`, `run.json` and `train.log`. The same command continues a stopped run.
@@ -11,10 +12,12 @@ Reads `params.json` (or .yaml) in --model_dir and writes beside it: `last.pth.ta
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import processes
 import runtime
 import utils
 from evaluate import evaluate
@@ -27,7 +30,6 @@ if TYPE_CHECKING:  # torch takes a second to import: main() does so after it has
     from torch.utils.data import DataLoader
 
     from training.keeper import Keeper
-    from training.start import Start
     from training.state import Training
 
 
@@ -70,7 +72,7 @@ def train_step_in_pieces(
     """
     num_scored = count_scored(labels_batch)
     output_pieces: list[Any] = []
-    loss: Any = 0.0
+    loss = num_scored * 0.0
     optimizer.zero_grad()
     for train_piece, labels_piece in runtime.pieces((train_batch, labels_batch), microbatch_size):
         output_piece = model(train_piece)
@@ -105,6 +107,7 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
     from training.progress import Progress
 
     model, params, sums, device = training.model, training.params, training.sums, training.device
+    job_batch = training.global_batch  # None in one process
     is_cpu = device.type == "cpu"
     model.train()
     batches = iter(dataloader)
@@ -112,6 +115,7 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
     with Progress(len(dataloader), training.step, params.save_summary_steps) as progress:
         for batch in keeper.watched(batches):
             train_batch, labels_batch = batch if is_cpu else runtime.to_device(batch, device)
+            is_counted = job_batch is None or job_batch.begin(batch)
             objects = (model, training.optimizer, training.loss_fn, train_batch, labels_batch)
             microbatch_size = params.microbatch_size or len(labels_batch)
             if microbatch_size >= len(labels_batch) and not training.scaler.is_enabled():
@@ -120,9 +124,10 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
                 output_batch, loss = train_step_in_pieces(*objects, microbatch_size, training.scaler)
             training.schedule.step()
             training.step += 1
-            sums.add(runtime.detach(output_batch), labels_batch, loss.detach())
+            if is_counted:
+                sums.add(runtime.detach(output_batch), labels_batch, loss.detach())
 
-            training.watch.look(loss)
+            training.watch.look(loss if job_batch is None else job_batch.loss)
             if progress.step(len(labels_batch)):
                 training.watch.check(sums.mean_loss())
                 progress.show(sums.mean_loss())
@@ -140,7 +145,7 @@ def train_and_evaluate(
 
     Args:
         training: new, or loaded from a checkpoint
-        train_dataloader: of (inputs, labels)
+        train_dataloader: of (inputs, labels), from `fetch_dataloader` or your own
         val_dataloader: of (inputs, labels)
         run: where to write
 
@@ -156,8 +161,7 @@ def train_and_evaluate(
         while not training.is_finished():
             epoch = training.epoch + 1
             logging.info(f"Epoch {epoch}/{params.num_epochs}")
-            train_dataloader.batch_sampler.set_position(epoch, training.step)  # type: ignore[union-attr]
-            training.begin_epoch()
+            enter_epoch(train_dataloader, training)
 
             train_metrics = train(training, train_dataloader, keeper)
             speed = train_metrics.pop("examples_per_second")
@@ -184,6 +188,23 @@ def train_and_evaluate(
         logging.info(f"Stopped early: no new best {params.monitor} for {params.early_stopping_epochs} epochs")
 
 
+def enter_epoch(dataloader: DataLoader[Any], training: Training) -> None:
+    """Set the train loader to where the run is in its epoch; one that cannot be set begins the epoch anew.
+
+    Args:
+        dataloader: of `fetch_dataloader`, whose order is known in advance; or any other, of a notebook for one
+        training: its epoch, and the steps of the next one that are done
+    """
+    sampler: Any = getattr(dataloader, "batch_sampler", None)
+    if hasattr(sampler, "set_position"):
+        sampler.set_position(training.epoch + 1, training.step)
+    elif training.step:
+        logging.warning("- WARNING: this loader cannot be entered amid an epoch, which begins anew")
+        training.schedule.num_steps -= training.step
+        training.step, training.generators = 0, None
+    training.begin_epoch()
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -200,6 +221,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tensorboard", action="store_true", help="as tensorboard=true: events for TensorBoard, too")
     parser.add_argument("--task", default=DEFAULT_TASK, help="for --describe_params; a run's task is in its params")
     parser.add_argument("--describe_params", action="store_true", help="print a task's hyperparameters and stop")
+    parser.add_argument("--profile", type=int, metavar="N", help="trace N steps, and print where their time goes")
     parser.add_argument("--selftest_resume", action="store_true", help="does a run of yours survive kills, to the bit?")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that beat the file's")
     return parser
@@ -217,76 +239,46 @@ def main(argv: list[str] | None = None) -> None:
 
         print(tabulate(utils.describe(fetch_params_class(args.task)), headers="keys", disable_numparse=True))
         return
+    if args.profile is not None and args.profile < 1:
+        raise utils.InputError(f"--profile {args.profile}: expected the number of steps to trace, 1 or more")
     overrides = [*args.overrides, *(["tensorboard=true"] if args.tensorboard else [])]
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(overrides, args.data_dir))
     if args.selftest_resume:
         from training.selftest import selftest
 
+        processes.refuse("--selftest_resume")
         selftest(params, ["--device", str(runtime.fetch_device(args.device, args.disable_cuda))])
         return
-    with utils.RunDirectory(Path(args.model_dir)) as run:
-        from training.start import find_start
+    with (
+        utils.RunDirectory(Path(args.model_dir), is_writer=processes.rank() == 0) as run,
+        contextlib.ExitStack() as job,
+    ):
+        from training.profile import profiled
+        from training.set_up import set_up
+        from training.start import Start, find_start
 
-        start = find_start(run, params, args.restore_file, args.restart)
+        start = find_start(run, params, args.restore_file, args.restart) if run.is_writer else Start()
+        job.enter_context(processes.joined())
+        start = processes.from_first(start)
         if start.is_finished:
             run.finish()
-            print(
-                f"{run.path} is finished: {start.epoch} epochs, best {params.monitor} {start.best:.4f}. "
-                "To train on, num_epochs=...; to begin anew, --restart; to score it, evaluate.py"
-            )
+            if run.is_writer:
+                print(
+                    f"{run.path} is finished: {start.epoch} epochs, best {params.monitor} {start.best:.4f}. "
+                    "To train on, num_epochs=...; to begin anew, --restart; to score it, evaluate.py"
+                )
             return
-        utils.set_logger(run.path / "train.log")
+        utils.set_logger(run.path / "train.log", logging.INFO if run.is_writer else logging.ERROR)
         for line in start.warnings:
             logging.warning(line)
-        with run.recorded(params, restore_file=args.restore_file):
-            set_up_and_train(params, run, start, runtime.fetch_device(args.device, args.disable_cuda))
-
-
-def set_up_and_train(params: utils.Params, run: utils.RunDirectory, start: Start, device: torch.device) -> None:
-    """Build data, net and optimizer as the hyperparameters say, restore what there is to restore, and train.
-
-    Raises:
-        InputError: a mistake in the data, or a checkpoint of another net
-        DivergedError: the loss is not finite
-    """
-    from model.data_loader import fetch_dataloader, fetch_facts
-    from model.forward import compile_net, describe_forward, prepare
-    from model.net import fetch_net
-    from training.state import fetch_training
-
-    runtime.keep_freed_memory()
-    net = fetch_net(params.task)
-    data_dir = Path(params.data_dir or "")
-    logging.info(f"Loading the datasets from {data_dir} ...")
-    params = params.with_facts(start.facts) if start.facts is not None else fetch_facts(data_dir, params)
-    dataloaders = fetch_dataloader(["train", "val"], data_dir, params, device)
-    run.note("data", utils.fingerprint(data_dir))
-    logging.info("- done.")
-
-    runtime.seed_everything(params.seed)
-    model = net.Net(params)
-    if start.weights is not None:
-        logging.info(f"Restoring parameters from {start.weights_path}")
-        utils.load_weights(start.weights, model, start.weights_path)
-    elif hasattr(net, "initialize"):
-        net.initialize(model, params)
-    model = prepare(model, params, device)
-    if params.compile:
-        compile_net(model, has_lengths=hasattr(dataloaders["train"].dataset.dataset, "lengths"))  # type: ignore[attr-defined]
-    training = fetch_training(model, net, params, len(dataloaders["train"]))
-    if start.is_resumed and start.weights is not None:
-        training.load_state_dict(start.weights)
-        logging.info(f"Continuing after epoch {training.epoch}" + (f", step {training.step}" if training.step else ""))
-    run.cut_history(training.epoch)  # epochs that no checkpoint holds are done again
-    run.note("machine", {**runtime.describe(device), **describe_forward(model, params)})
-    run.update_record(
-        num_weights=sum(weight.numel() for weight in model.parameters()),
-        lower_is_better=sorted(getattr(net, "lower_is_better", ())),
-    )
-    logging.info(f"Starting training for {params.num_epochs - training.epoch} epoch(s) on {device}")
-    with training.watch.naming_operations(params.detect_anomaly):
-        train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
+        with run.recorded(params, restore_file=args.restore_file), processes.naming_the_lost():
+            device = runtime.fetch_device(args.device, args.disable_cuda)
+            training, dataloaders = set_up(params, run, start, device)
+            is_profiled = args.profile and run.is_writer
+            profile = profiled(training, args.profile, run) if is_profiled else contextlib.nullcontext()
+            with training.watch.naming_operations(params.detect_anomaly), profile:
+                train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
 
 
 if __name__ == "__main__":
-    utils.run_script(main)
+    utils.run_script(main, processes.is_first_to_say)

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from record.check import check_values, find_mistakes
+from record.check import check_values, describe, find_mistakes
 from record.checkpoint import (
     checkpoint_path,
     is_ours,
@@ -28,11 +28,18 @@ from record.checkpoint import (
     write_checkpoint,
 )
 from record.errors import DivergedError, InputError, InterruptedRun, InUseError, Stop, explain, is_dead_worker
-from record.files import read_json, read_lines, save_dict_to_json, to_json, write_atomically, write_lines
+from record.files import (
+    open_atomically,
+    read_json,
+    read_lines,
+    save_dict_to_json,
+    to_json,
+    write_atomically,
+    write_lines,
+)
 from record.params import (
     MACHINE,
     Params,
-    describe,
     find_params_file,
     machine_settings,
     read_overrides,
@@ -64,6 +71,7 @@ __all__ = [
     "load_checkpoint",
     "load_weights",
     "machine_settings",
+    "open_atomically",
     "read_checkpoint",
     "read_json",
     "read_lines",
@@ -82,19 +90,20 @@ __all__ = [
 ]
 
 
-def set_logger(log_path: Path | str | None) -> None:
+def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
     """Send `logging.info(...)` to the terminal and to the end of a file.
 
     Calling it again, for another run in the same process, moves the log to the new file.
 
     Args:
         log_path: the file, for example `experiments/base_model/train.log`; None for the terminal alone
+        level: what is less than that is not logged
 
     Raises:
         InputError: the file cannot be written
     """
     logger = logging.getLogger()
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     for handler in [h for h in logger.handlers if getattr(h, "is_ours", False)]:
         logger.removeHandler(handler)
         handler.close()

@@ -128,7 +128,7 @@ class OurLoop:
     """
 
     def __init__(self, data_dir: Path, params: Params) -> None:
-        runtime.keep_freed_memory()  # as train.py does
+        runtime.tune_cpu()  # as train.py does
         self.dataloader = fetch_dataloader(["train"], data_dir, params)["train"]
         self.training = fetch_training(ner_net.Net(params), ner_net, params, len(self.dataloader))
         self.keeper = Keeper(utils.RunDirectory(data_dir), self.training, runtime.Signals())

@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logging.disable()
     torch.set_num_threads(args.threads)
-    runtime.keep_freed_memory()  # as train.py does; for both
+    runtime.tune_cpu()  # as train.py does; for both
     params = Params.from_values({"batch_size": args.batch_size, "net": "two_layer"}, "benchmark")
     params = params.with_facts(fetch_facts(DATA_DIR, params).facts)
     device = runtime.fetch_device(args.device)

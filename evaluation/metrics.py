@@ -6,12 +6,14 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import processes
 import runtime
 
 if TYPE_CHECKING:
     import torch
 
 IGNORED_LABEL = -100  # PyTorch's own ignore_index
+NUM_LENGTHS = 4  # to which batches of sequences are padded, when metrics are asked for many of them together
 
 Loss = Callable[[Any, "torch.Tensor"], "torch.Tensor"]
 Metrics = Mapping[str, Callable[[Any, "torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]]
@@ -49,7 +51,7 @@ class MetricSums:
             for name, metric in self.metrics.items():
                 numerator, denominator = metric(outputs, labels)
                 before = self.sums.get(name, (0, 0))
-                self.sums[name] = before[0] + numerator.double(), before[1] + denominator.double()
+                self.sums[name] = before[0] + as_sum(numerator), before[1] + as_sum(denominator)
         self._waiting = []
 
     def _loss_sums(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,14 +62,19 @@ class MetricSums:
         if self._waiting:
             num_scored = _count_each([labels for _, labels, _ in self._waiting])
             losses = torch.stack([loss for *_, loss in self._waiting]).double()
+            losses = losses.where(num_scored > 0, 0.0)  # a mean over nothing: the share of a batch that has no labels
             numerator, denominator = numerator + losses @ num_scored.double(), denominator + num_scored.sum().double()
         return numerator, denominator
 
     def result(self) -> dict[str, float]:
-        """Divide once: name -> value, the loss last. A vector's ratios are averaged (macro average)."""
+        """Divide once: name -> value, the loss last. A vector's ratios are averaged (macro average).
+
+        The sums are those of all processes of the job, and all have to ask.
+        """
         self._add_waiting()
-        values = {name: finish(metric, ratio(*self.sums[name]).mean()) for name, metric in self.metrics.items()}
-        return {name: float(value) for name, value in values.items()} | {"loss": self.mean_loss()}
+        sums = _of_all_processes(self.sums)
+        values = {name: finish(metric, ratio(*sums[name]).mean()) for name, metric in self.metrics.items()}
+        return {name: float(value) for name, value in values.items()} | {"loss": float(ratio(*sums["loss"]))}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint within an epoch."""
@@ -75,25 +82,45 @@ class MetricSums:
         return {"sums": sums, "waiting": [list(batch) for batch in self._waiting]}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Go on adding to the sums of `state_dict`."""
+        """Go on adding to the sums of `state_dict`; of several processes, if called with the states of each."""
         state = runtime.to_device(state, device)
-        self.sums = {name: tuple(pair) for name, pair in state["sums"].items()}
-        self._waiting = [tuple(batch) for batch in state["waiting"]]
+        for name, (numerator, denominator) in state["sums"].items():
+            before = self.sums.get(name, (0, 0))
+            self.sums[name] = before[0] + numerator, before[1] + denominator
+        self._waiting += [tuple(batch) for batch in state["waiting"]]
 
     def mean_loss(self) -> float:
-        """Return the mean loss so far; waits for the device."""
-        return float(ratio(*self._loss_sums()))
+        """Return the mean loss so far, over all processes of the job, as `result` does; waits for the device."""
+        return float(ratio(*_of_all_processes({"loss": self._loss_sums()})["loss"]))
+
+
+def _of_all_processes(sums: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
+    """Add up the sums of all processes; one that had no example yet has none, or plain zeros."""
+    if processes.world_size() == 1:
+        return sums
+    import torch
+
+    on_cpu = {name: tuple(torch.as_tensor(part).cpu() for part in pair) for name, pair in sums.items()}
+    total: dict[str, tuple[Any, Any]] = {}
+    for part in processes.from_all(on_cpu):
+        for name, (numerator, denominator) in part.items():
+            before = total.get(name, (0, 0))
+            total[name] = before[0] + numerator, before[1] + denominator
+    return total
 
 
 def _join(batches: list[tuple[Any, torch.Tensor]]) -> list[tuple[Any, torch.Tensor]]:
-    """Return batches as one, where they are of one shape or can be padded to one with labels that are not scored."""
+    """Return batches as one, where they are of one shape, or as a few that are padded with labels that do not count."""
     if len(batches) < 2:
         return batches
     if len({labels.shape[1:] for _, labels in batches}) == 1:
         return [runtime.concatenate(batches)]
     if not all(hasattr(outputs, "shape") and labels.dim() == 2 for outputs, labels in batches):
         return batches
-    return [runtime.concatenate([_pad(*batch, max(labels.shape[1] for _, labels in batches)) for batch in batches])]
+    batches = sorted(batches, key=lambda batch: batch[1].shape[1])  # similar lengths together: little padding
+    size = -(-len(batches) // NUM_LENGTHS)
+    neighbours = [batches[start : start + size] for start in range(0, len(batches), size)]
+    return [runtime.concatenate([_pad(*batch, group[-1][1].shape[1]) for batch in group]) for group in neighbours]
 
 
 def _pad(outputs: torch.Tensor, labels: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,6 +147,13 @@ def count_scored(labels: torch.Tensor) -> torch.Tensor:
     if labels.is_floating_point():
         return labels.new_full((), len(labels))  # new_tensor would wait for the device
     return (labels != IGNORED_LABEL).sum()
+
+
+def as_sum(number: torch.Tensor | float) -> torch.Tensor:
+    """Return a metric's numerator or denominator as float64, which adds up millions exactly."""
+    import torch
+
+    return torch.as_tensor(number, dtype=torch.float64)
 
 
 def ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 import runtime
 import utils
-from evaluation.metrics import count_scored, finish
+from evaluation.metrics import as_sum, count_scored, finish
 
 NUM_RESAMPLES = 1000
 MOST_CLASSES_SHOWN = 20  # a confusion matrix that still fits a terminal
@@ -58,7 +58,7 @@ class ExampleScores:
 
     def _add(self, name: str, numerator: torch.Tensor, denominator: torch.Tensor) -> None:
         if numerator.numel() <= MOST_CLASSES_RESAMPLED:
-            self._shares[name].append(torch.stack([numerator.double(), denominator.double()]).reshape(2, -1).numpy())
+            self._shares[name].append(torch.stack([as_sum(numerator), as_sum(denominator)]).reshape(2, -1).numpy())
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return a bootstrap 95% confidence interval for each metric: the 2.5 and 97.5 percentiles over resamples.

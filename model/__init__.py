@@ -24,6 +24,16 @@
                                             the checkpoint; found in `params.facts` by everything below and by Net.
         fetch_dataset(split, data_dir, params)   a map-style Dataset of (inputs, labels) for 'train', 'val' or 'test'
         collate_fn           (optional)     as in torch.utils.data.DataLoader
+        fetch_unlabelled(paths, params) (optional)   for predict.py: yields (id, example) of new inputs in the files and
+                                            folders that the user named, reading no more than it is asked for; in the
+                                            place of one that cannot be read, the InputError that says why
+        collate_unlabelled(examples, params) (optional)   makes a batch of these examples, as the dataset does of its
+                                            own: (inputs, labels), where labels are -100 at padding and anything
+                                            elsewhere, or None if there is no padding; may raise InputError, too.
+                                            Without it, they are stacked: examples are inputs of the net already
+        describe_inputs(params) (optional)  for export.py: a dict of plain values, all that code without ours has to
+                                            know: `steps` from a file to the inputs, in words, and what they need (mean,
+                                            vocabulary); what `outputs` mean; `classes`; `axes`, names for the inputs'
 
     model/<task>/show.py     (optional)
         fetch_inputs(ids, split, data_dir, params)   what the examples of these ids look like, for a page of results:
@@ -35,6 +45,8 @@ A dataset may have, besides `__len__` and `__getitem__`:
 
         __getitems__(indices)               the whole batch at once, where that is faster: a tuple is taken for the
                                             finished batch, a list for examples that are still to be collated
+        fetch_raw(indices), finish(raw)     the same in two halves, for GPUs: (raw, labels), which is small and quick to
+                                            fetch, and the inputs, which the GPU makes of `raw`, a tuple of tensors
         set_epoch(epoch)                    called before each fetch, for augmentation keyed by `runtime.example_draws`
         augment                             whether it augments; set to False where the train split is only evaluated
         in_memory                           True if loading costs nothing, so that worker processes would not help

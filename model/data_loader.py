@@ -9,13 +9,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
+import processes
 import runtime
 import utils
 
-BUCKET_BATCHES = 50  # batches whose examples are sorted by length together
+BUCKET_BATCHES = 100  # batches whose examples are sorted by length together
 Batch = tuple[int, list[int]]  # the epoch and the examples' positions in the split
 
 
@@ -23,6 +25,7 @@ class EpochBatches(Sampler[Any]):
     """The batches of one split. Shuffled ones have an order of their own in each epoch, known from (seed, epoch) alone.
 
     The order can therefore be entered anywhere: `set_position(epoch, step)` reads nothing and throws nothing away.
+    Of a job's processes, each is given its share of every batch; the batches are those of a single process.
 
     Args:
         num_examples: in the split
@@ -35,12 +38,11 @@ class EpochBatches(Sampler[Any]):
     def __init__(
         self, num_examples: int, batch_size: int, seed: int | None, lengths: Sequence[int] | None = None
     ) -> None:
-        self.seed, self.lengths = seed, lengths
-        starts = list(range(0, num_examples, batch_size))
-        if len(starts) > 1 and batch_size > 1 and num_examples - starts[-1] == 1:
-            starts.pop()
-        self._slices = [slice(start, end) for start, end in zip(starts, [*starts[1:], num_examples], strict=True)]
-        self._num_examples = num_examples
+        self.seed, self.batch_size = seed, batch_size
+        self._lengths = None if lengths is None else np.asarray(lengths)
+        self._num_examples, self._num_batches = num_examples, -(-num_examples // batch_size)
+        if self._num_batches > 1 and batch_size > 1 and num_examples % batch_size == 1:
+            self._num_batches -= 1
         self.set_position(epoch=1)
 
     def set_position(self, epoch: int, step: int = 0) -> None:
@@ -49,25 +51,33 @@ class EpochBatches(Sampler[Any]):
 
     def __len__(self) -> int:
         """Return the number of batches in a whole epoch."""
-        return len(self._slices)
+        return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        order, slices = list(range(self._num_examples)), self._slices
+        # arrays: a list of a million numbers takes longer to make, and five times the memory
+        order: np.ndarray = np.arange(self._num_examples)
+        batches: Sequence[int] | np.ndarray = range(self._num_batches)
         if self.seed is not None:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self._num_examples, generator=generator).tolist()
-            if self.lengths is not None:
+            order = torch.randperm(self._num_examples, generator=generator).numpy()
+            if self._lengths is not None:
                 order = self._bucketed(order)
-                slices = [slices[i] for i in torch.randperm(len(slices), generator=generator).tolist()]
-        for chosen in slices[self.step :]:
-            yield self.epoch, order[chosen]
+                batches = torch.randperm(self._num_batches, generator=generator).numpy()
+        is_shared = processes.world_size() > 1
+        for batch in batches[self.step :]:
+            indices = order[self._slice(batch)].tolist()
+            yield processes.share(self.epoch, indices, self.batch_size) if is_shared else (self.epoch, indices)
 
-    def _bucketed(self, order: list[int]) -> list[int]:
+    def _slice(self, batch: int) -> slice:
+        is_last = batch == self._num_batches - 1
+        return slice(batch * self.batch_size, self._num_examples if is_last else (batch + 1) * self.batch_size)
+
+    def _bucketed(self, order: np.ndarray) -> np.ndarray:
         """Sort by length within windows of many batches: batches become alike, yet differ from epoch to epoch."""
-        assert self.lengths is not None
-        window = BUCKET_BATCHES * max(1, self._slices[0].stop)
+        assert self._lengths is not None
+        window = BUCKET_BATCHES * self._slice(0).stop
         parts = [order[start : start + window] for start in range(0, len(order), window)]
-        return [index for part in parts for index in sorted(part, key=self.lengths.__getitem__)]
+        return np.concatenate([part[self._lengths[part].argsort(kind="stable")] for part in parts])
 
 
 class DataError(utils.InputError):
@@ -83,8 +93,11 @@ class DataError(utils.InputError):
 class _WholeBatches(Dataset[Any]):
     """A task's dataset, asked for whole batches of a known epoch. (PyTorch's fetcher calls `__getitems__`.)"""
 
-    def __init__(self, dataset: Dataset[Any], collate_fn: Callable[[list[Any]], Any], seed: int) -> None:
+    def __init__(
+        self, dataset: Dataset[Any], collate_fn: Callable[[list[Any]], Any], seed: int, is_raw: bool = False
+    ) -> None:
         self.dataset = dataset
+        self.is_raw = is_raw
         self.collate_fn = collate_fn
         self.seed = seed
         self.ids = getattr(dataset, "ids", None)
@@ -95,7 +108,8 @@ class _WholeBatches(Dataset[Any]):
     def __getitems__(self, batch: Batch) -> Any:
         epoch, indices = batch
         try:
-            return self._fetch(epoch, indices)
+            fetched = self._fetch(epoch, indices)
+            return processes.StandIn(*fetched) if isinstance(batch, processes.StandIn) else fetched
         except utils.InputError as error:
             raise DataError(str(error)) from None
         except Exception as error:
@@ -121,10 +135,34 @@ class _WholeBatches(Dataset[Any]):
             runtime.seed_everything(self.seed, epoch, indices[0])
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
+        if self.is_raw:
+            return self.dataset.fetch_raw(indices)  # type: ignore[attr-defined]
         if not hasattr(self.dataset, "__getitems__"):
             return self.collate_fn([self.dataset[index] for index in indices])
         fetched = self.dataset.__getitems__(indices)
         return self.collate_fn(fetched) if isinstance(fetched, list) else fetched
+
+
+class _Batches(DataLoader[Any]):
+    """A DataLoader that adds nothing to a step where it has nothing to do, and lets a GPU finish its batches itself.
+
+    Attributes:
+        device: where to finish raw batches; None where they come finished
+    """
+
+    device: torch.device | None = None
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if self.device is not None:
+            return map(self._finish, super().__iter__())
+        if self.num_workers == 0 and not self.pin_memory:  # as PyTorch's iterator does, without its bookkeeping
+            return map(self.dataset.__getitems__, self.batch_sampler)  # type: ignore[arg-type, attr-defined]
+        return super().__iter__()
+
+    def _finish(self, batch: Any) -> Any:
+        raw, labels = moved = runtime.to_device(batch, self.device)  # type: ignore[arg-type]
+        pair = self.dataset.dataset.finish(raw), labels  # type: ignore[attr-defined]
+        return type(moved)(*pair) if hasattr(moved, "_fields") else pair  # a namedtuple, or not
 
 
 def _task_module(params: utils.Params) -> ModuleType:
@@ -160,7 +198,7 @@ def fetch_dataloader(
         InputError: the data of a split is missing, empty or broken
     """
     module = _task_module(params)
-    dataloaders = {}
+    dataloaders: dict[str, DataLoader[Any]] = {}
     for split in splits:
         dataset = module.fetch_dataset(split, data_dir, params)
         if len(dataset) == 0:
@@ -171,8 +209,9 @@ def fetch_dataloader(
         if num_workers and getattr(dataset, "in_memory", False):
             logging.info(f"- num_workers={num_workers} is not needed for {split}: the data is in memory")
             num_workers = 0
-        dataloaders[split] = DataLoader(
-            _WholeBatches(dataset, getattr(module, "collate_fn", default_collate), params.seed),
+        is_raw = device is not None and device.type != "cpu" and hasattr(dataset, "fetch_raw")
+        dataloaders[split] = _Batches(
+            _WholeBatches(dataset, getattr(module, "collate_fn", default_collate), params.seed, is_raw),
             batch_sampler=EpochBatches(
                 len(dataset),
                 params.batch_size,
@@ -186,6 +225,7 @@ def fetch_dataloader(
             worker_init_fn=runtime.ignore_signals_in_worker if num_workers else None,
             generator=torch.Generator(),  # its own, so that making an iterator does not draw from the global one
         )
+        dataloaders[split].device = device if is_raw else None
     return dataloaders
 
 

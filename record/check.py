@@ -1,4 +1,4 @@
-"""Values from files and the command line, held to a pydantic class; every mistake said as a person would."""
+"""Values from files and the command line, held to a pydantic class; both said as a person would."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def _explain(error: Mapping[str, Any], cls: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(key, cls.model_fields, n=1)
-        is_short = len(cls.model_fields) < 20
-        known = f"known: {', '.join(cls.model_fields)}" if is_short else "train.py --describe_params lists the known ones"
+        names = ", ".join(cls.model_fields)
+        known = f"known: {names}" if len(names) < 300 else "train.py --describe_params lists the known ones"
         hint = f"did you mean {close[0]!r}?" if close else known
         return f"unknown key {key!r}; {hint}"
     message = error["msg"].removeprefix("Value error, ")
@@ -74,3 +74,32 @@ def _shown(value: Any) -> str:
     is_simple = isinstance(value, (str, int, float, bool, type(None)))
     text = to_json(value, indent=None) if is_simple else reprlib.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def describe(cls: type[BaseModel]) -> list[dict[str, str]]:
+    """Return one row for each hyperparameter: name, type, bounds, default, description (for --describe_params)."""
+    rows = []
+    for name, schema in cls.model_json_schema()["properties"].items():
+        branches = schema.get("anyOf", [schema])
+        bounds = [
+            f"{sign} {branch[key]:.12g}"
+            for branch in branches
+            for key, sign in (
+                ("exclusiveMinimum", ">"),
+                ("minimum", ">="),
+                ("exclusiveMaximum", "<"),
+                ("maximum", "<="),
+            )
+            if key in branch
+        ]
+        kinds = [str(value) for b in branches for value in b.get("enum", [b.get("const", b.get("type"))])]
+        rows.append(
+            {
+                "name": name,
+                "type": "|".join(kind if kind.isprintable() else repr(kind)[1:-1] for kind in kinds),  # a tab as \t
+                "bounds": ", ".join(bounds),
+                "default": to_json(schema.get("default"), indent=None),
+                "description": schema.get("description", ""),
+            }
+        )
+    return rows

@@ -57,6 +57,8 @@ def explain(error: BaseException) -> Stop | None:
     if isinstance(error, Stop):
         return error
     text = str(error).strip().partition("\n")[0]
+    if type(error).__name__ == "BdbQuit":  # of bdb, which is loaded only where there is a breakpoint
+        return Stop("ended in the debugger; the same command continues from the last checkpoint, if there is one")
     if isinstance(error, OSError) and error.errno in (*NO_ROOM, errno.EROFS):
         return Stop(f"{error.filename}: could not be written ({error.strerror})")
     if is_out_of_memory(error):

@@ -7,9 +7,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from record.errors import NO_ROOM, InputError
 
@@ -20,8 +20,6 @@ MAX_LINES_BYTES = 2**30  # the same for a history, which grows with each epoch
 def write_atomically(path: Path, data: bytes | Sequence[bytes | memoryview], previous: Path | None = None) -> None:
     """Write `data` so that a reader sees the old file or the new one, whole, even after a power cut.
 
-    The bytes go to a temporary file in the same folder and to the disk, then take the place of `path` in one step.
-
     Args:
         path: the file
         data: all of it, perhaps in parts
@@ -30,11 +28,29 @@ def write_atomically(path: Path, data: bytes | Sequence[bytes | memoryview], pre
     Raises:
         OSError: it cannot be written; names `path`, and where there is no room, says how much is needed and free
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     parts = [data] if isinstance(data, bytes) else data
+    with open_atomically(path, previous, sum(map(len, parts))) as file:
+        file.writelines(parts)
+
+
+@contextlib.contextmanager
+def open_atomically(path: Path, previous: Path | None = None, num_bytes: int | None = None) -> Iterator[BinaryIO]:
+    """Open a file to write piece by piece; a reader sees it when all of it is there, and not at all after an error.
+
+    The bytes go to a temporary file in the same folder and to the disk, then take the place of `path` in one step.
+
+    Args:
+        path: the file
+        previous: what to call the old file from then on; None to drop it
+        num_bytes: how many there will be, if that is known, to say it where there is no room
+
+    Raises:
+        OSError: as `write_atomically` says
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.writelines(parts)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if previous is not None and path.exists():
@@ -43,17 +59,18 @@ def write_atomically(path: Path, data: bytes | Sequence[bytes | memoryview], pre
     except BaseException as error:
         with contextlib.suppress(OSError):  # on a disk that cannot be written, the first error is the one to tell
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _named(error, path, sum(map(len, parts))) from error
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # not one of the caller's reading
+            raise _named(error, path, num_bytes) from error
         raise
     _sync_folder(path.parent)
 
 
-def _named(error: OSError, path: Path, num_bytes: int) -> OSError:
+def _named(error: OSError, path: Path, num_bytes: int | None) -> OSError:
     """Return an error of writing that names the file, not the temporary one, and how much room it needs."""
     reason = error.strerror or str(error)
     if error.errno in NO_ROOM:
-        reason += f"; {num_bytes:,} bytes are needed, {shutil.disk_usage(path.parent).free:,} are free on the disk"
+        needed = "" if num_bytes is None else f"{num_bytes:,} bytes are needed, "
+        reason += f"; {needed}{shutil.disk_usage(path.parent).free:,} are free on the disk"
     return OSError(error.errno, reason, str(path))
 
 
@@ -145,8 +162,12 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_atomically(path, _encoded("".join(to_json(row, indent=None) + "\n" for row in rows)))
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the JSON objects of a file of one a line; no file is no lines, and half a line at its end is none.
+def read_lines(path: Path, is_growing: bool = False) -> list[dict[str, Any]]:
+    """Return the JSON objects of a file of one a line; no file is no lines.
+
+    Args:
+        path: the file
+        is_growing: whether half a line at its end is to be expected, and passed over
 
     Raises:
         InputError: the file is unreadable, or one of its lines is no JSON object
@@ -155,6 +176,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     # not splitlines(): JSON strings may hold other line ends, U+2028 for one
     lines = read_text(path, MAX_LINES_BYTES).split("\n")
-    if lines[-1] and not lines[-1].endswith("}"):  # still being written, or a machine died while it was
+    if is_growing and not lines[-1].endswith("}"):  # still being written, or a machine died while it was
         lines.pop()
     return [_parse_object(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]

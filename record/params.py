@@ -78,6 +78,9 @@ class Params(BaseModel):
         json_schema_extra=MACHINE,
     )
     num_workers: int = Field(0, ge=0, le=256, description="processes that load data", json_schema_extra=MACHINE)
+    fsdp: bool = Field(
+        False, description="spread the weights over the processes of torchrun", json_schema_extra=MACHINE
+    )
     checkpoint_minutes: float = Field(
         10.0, gt=0, description="longest time between two checkpoints, also within an epoch", json_schema_extra=MACHINE
     )
@@ -99,6 +102,16 @@ class Params(BaseModel):
     def _compiled_nets_save_memory_by_themselves(self) -> Params:
         if self.compile and self.activation_checkpointing:
             raise ValueError("activation_checkpointing: does not go with compile, which saves memory in its own way")
+        return self
+
+    @model_validator(mode="after")
+    def _spread_weights_go_alone(self) -> Params:
+        if self.fsdp and self.microbatch_size is not None:
+            raise ValueError("fsdp: does not go with microbatch_size, the processes may differ in their pieces")
+        if self.fsdp and self.ema_decay is not None:
+            raise ValueError("fsdp: does not go with ema_decay, which averages whole weights")
+        if self.fsdp and self.precision == "fp16":
+            raise ValueError("fsdp: does not go with precision fp16; bf16 needs no scaling of the loss")
         return self
 
     @property
@@ -210,32 +223,3 @@ def _without_nan(values: dict[str, Any], mistakes: list[str]) -> tuple[dict[str,
     bad = {key: value for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)}
     mistakes = mistakes + [f"{key}: {value} is not a finite number" for key, value in bad.items()]
     return {key: value for key, value in values.items() if key not in bad}, mistakes
-
-
-def describe(cls: type[Params]) -> list[dict[str, str]]:
-    """Return one row for each hyperparameter: name, type, bounds, default, description (for --describe_params)."""
-    rows = []
-    for name, schema in cls.model_json_schema()["properties"].items():
-        branches = schema.get("anyOf", [schema])
-        bounds = [
-            f"{sign} {branch[key]:g}"
-            for branch in branches
-            for key, sign in (
-                ("exclusiveMinimum", ">"),
-                ("minimum", ">="),
-                ("exclusiveMaximum", "<"),
-                ("maximum", "<="),
-            )
-            if key in branch
-        ]
-        kinds = ["|".join(map(str, b["enum"])) if "enum" in b else str(b.get("const", b.get("type"))) for b in branches]
-        rows.append(
-            {
-                "name": name,
-                "type": "|".join(kinds),
-                "bounds": ", ".join(bounds),
-                "default": to_json(schema.get("default"), indent=None),
-                "description": schema.get("description", ""),
-            }
-        )
-    return rows

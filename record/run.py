@@ -27,7 +27,7 @@ from record.params import Params
 PRODUCTS = (
     "run.json", "history.jsonl", "train.log", "evaluate.log", "output.txt", "last.pth.tar", "best.pth.tar",
     "last.previous.pth.tar", "last.damaged.pth.tar", "metrics_*.json", "predictions_*.csv", "per_class_*.csv",
-    "events.out.tfevents.*", ".*.tmp",
+    "events.out.tfevents.*", "profile.json.gz", ".*.tmp",
 )  # fmt: skip
 PACKAGES = ("torch", "torchvision", "numpy", "pydantic")
 
@@ -37,10 +37,11 @@ class RunDirectory:
 
     Args:
         path: the directory, which holds a params file already
+        is_writer: False in all processes of a job but the first: they read, and leave it as it is
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, is_writer: bool = True) -> None:
+        self.path, self.is_writer = path, is_writer
         self._lock = FileLock(path / ".lock")
 
     def __enter__(self) -> RunDirectory:
@@ -51,6 +52,8 @@ class RunDirectory:
             InputError: the directory cannot be written
         """
         holder = self.path / ".lock.json"
+        if not self.is_writer:
+            return self
         try:
             self._lock.acquire(timeout=0)
             for stale in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
@@ -67,6 +70,8 @@ class RunDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self.is_writer:
+            return
         with contextlib.suppress(OSError):  # a disk that has become read-only; what is left there means nothing
             (self.path / ".lock.json").unlink(missing_ok=True)
         self._lock.release()
@@ -77,11 +82,15 @@ class RunDirectory:
 
     def update_record(self, **entries: Any) -> None:
         """Set entries of run.json."""
-        save_dict_to_json({**self.record(), **entries}, self.path / "run.json")
+        if self.is_writer:
+            save_dict_to_json({**self.record(), **entries}, self.path / "run.json")
 
     @contextlib.contextmanager
     def recorded(self, params: Params, **entries: Any) -> Iterator[None]:
         """Keep run.json true while a run works: `running` at first, then how it ended."""
+        if not self.is_writer:
+            yield
+            return
         resolved = {"params": params.model_dump(mode="json"), "hash": params.hash()}
         self.update_record(status="running", reason=None, end=None, **resolved, **entries, **provenance())
         self.note("versions", versions())
@@ -110,6 +119,8 @@ class RunDirectory:
             name: `data`, `machine` or `versions`
             entry: what it is now
         """
+        if not self.is_writer:
+            return
         before = self.record().get(name)
         if before and self.history():
             changed = [
@@ -124,7 +135,7 @@ class RunDirectory:
 
     def history(self) -> list[dict[str, Any]]:
         """Return one dict for each finished epoch."""
-        return read_lines(self.path / "history.jsonl")
+        return read_lines(self.path / "history.jsonl", is_growing=True)
 
     def show_epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch at once, for those who follow the run; `append_history`, with the checkpoint, makes it last."""
@@ -138,7 +149,8 @@ class RunDirectory:
 
     def cut_history(self, epoch: int) -> None:
         """Keep the epochs up to and including `epoch`, the one that the checkpoint was taken after."""
-        write_lines(self.path / "history.jsonl", [row for row in self.history() if row["epoch"] <= epoch])
+        if self.is_writer:
+            write_lines(self.path / "history.jsonl", [row for row in self.history() if row["epoch"] <= epoch])
 
     def clear(self) -> None:
         """Remove all that a run wrote; the params file and anything else in the folder stay."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import signal
 import sys
 from collections.abc import Callable
@@ -11,10 +10,17 @@ from collections.abc import Callable
 from record.errors import InterruptedRun, explain
 
 
-def run_script(main: Callable[[], None]) -> None:
+def run_script(
+    main: Callable[[], None], may_say: Callable[[BaseException, BaseException | None], bool] | None = None
+) -> None:
     """Run a script's `main` and exit: 0 done, 2 a mistake, 3 diverged, 4 in use, 130 / 143 interrupted, 1 any other.
 
     What the user can mend, a full disk too, is said in plain lines; only a bug shows a traceback.
+
+    Args:
+        main: the work
+        may_say: asked before an error is said, with the error and its explanation: whether no other process of the
+            same job has said it; None where there is only one
     """
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr does: for names of files
 
@@ -32,9 +38,14 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(0)
     except (Exception, InterruptedRun) as error:
         stop = error if isinstance(error, InterruptedRun) else explain(error)
+        is_said = may_say is not None and not may_say(error, stop)
         if stop is None:
+            if is_said:
+                sys.exit(1)
             raise
-        if logging.getLogger().handlers:
+        if is_said:
+            pass
+        elif logging.getLogger().handlers:
             logging.error(f"error: {stop}")  # into the log as well
         else:
             print(f"error: {stop}", file=sys.stderr)
@@ -47,6 +58,7 @@ def _end_workers() -> None:
     """End the data loading processes that an error has left behind; Python would wait for them at exit."""
     if hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report their end as an error
-    for process in multiprocessing.active_children():
+    multiprocessing = sys.modules.get("multiprocessing")  # without it, there are none
+    for process in multiprocessing.active_children() if multiprocessing is not None else ():
         if process.daemon:
             process.kill()

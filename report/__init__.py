@@ -2,5 +2,6 @@
 
 runs.py (Run, read_runs) reads what a table needs of each directory, details.py (read_history, ...) what only the page
 and a comparison need; columns.py (hyperparameters_that_differ, sort_runs) says what is shown and in which order;
-seeds.py (group_by_seed) makes one row of the runs that differ only in their seed.
+seeds.py (group_by_seed) makes one row of the runs that differ only in their seed. page.py (write_page) gathers what
+the page shows, with page_details.py and page_importance.py; web/ is what draws it in a browser.
 """

@@ -48,14 +48,16 @@ _VALUES: dict[Kind, Callable[[Run, str], Any]] = {
 
 def all_columns(runs: Sequence[Run]) -> dict[str, Column]:
     """Return every column by its name: the run, its hyperparameters in alphabetical order, status, val, test."""
-    val = list(dict.fromkeys(name for run in runs for name in run.val))
-    test = list(dict.fromkeys(name for run in runs for name in run.test))
+    val: dict[str, Any] = {}
+    test: dict[str, Any] = {}
+    names: set[str] = set()
+    for run in runs:
+        val.update(run.val)  # for their names, in the order in which they come
+        test.update(run.test)
+        names.update(run.params)
     metrics = [Column(name, "val", name) for name in val] + [Column(f"test {name}", "test", name) for name in test]
     taken = {*FIXED, *(column.name for column in metrics)}
-    params = [
-        Column(f"params.{name}" if name in taken else name, "param", name)
-        for name in sorted({name for run in runs for name in run.params})
-    ]
+    params = [Column(f"params.{name}" if name in taken else name, "param", name) for name in sorted(names)]
     fixed = [Column(kind, kind) for kind in FIXED]
     return {column.name: column for column in (fixed[0], *params, *fixed[1:], *metrics)}
 
@@ -79,16 +81,11 @@ def hyperparameters_that_differ(runs: Iterable[Run]) -> list[str]:
     found: set[str] = set()
     for run in runs:
         for name, value in run.params.items():
-            if name not in first:
-                first[name] = value
-            elif value is not first[name] and name not in found and not _is_same(value, first[name]):
+            old = first.setdefault(name, value)
+            # as JSON compares: true is not 1; but 1 is 1.0
+            if value is not old and (value != old or (type(value) is bool) != (type(old) is bool)):
                 found.add(name)
     return sorted(found)
-
-
-def _is_same(a: Any, b: Any) -> bool:
-    """Compare as JSON does: true is not 1; but 1 is 1.0."""
-    return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
 def sort_runs(runs: Sequence[Run], by: str | None = None) -> list[Run]:

@@ -39,12 +39,12 @@ def compare(runs: Sequence[Run], first_name: str, second_name: str) -> list[str]
     )
     if names:
         rows = [[name, first.params.get(name), second.params.get(name)] for name in names]
-        print(to_markdown(Table(["hyperparameter", "A", "B"], rows)))
+        print(to_markdown(Table.of_rows(["hyperparameter", "A", "B"], rows)))
     else:
         print("They have the same hyperparameters.\n")
     tested, pairs = _tested_rows(first, second, problems)
     val = [_plain_row(name, first.val.get(name), second.val.get(name)) for name in {**first.val, **second.val}]
-    print(to_markdown(Table(HEAD, [*val, *tested])))
+    print(to_markdown(Table.of_rows(HEAD, [*val, *tested])))
     if pairs:
         print(f"{LEGEND}\n\n{disagreements(pairs)}")
     return problems
@@ -161,9 +161,9 @@ def _common(by_id: Sequence[Predictions], runs: Sequence[Run]) -> list[str]:
     else:
         other = f", {len(both) - len(common):,} of them with another label" if len(common) < len(both) else ""
         print(
-            f"A was evaluated on {len(first):,} examples of test, B on {len(second):,}; {len(both):,} are in both{other}.\n"
-            f"What is said of test below is about the {len(common):,} that are the same.\n"
+            f"A was evaluated on {len(first):,} examples of test, B on {len(second):,}; {len(both):,} in both{other}."
         )
+        print(f"What is said of test below is about the {len(common):,} that are the same.\n")
     return common
 
 

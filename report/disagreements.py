@@ -56,4 +56,4 @@ def _listing(told: str, rows: list[list[Any]], number: int, which: str) -> str:
         return f"{told}\n"
     told += f" The {len(rows)} {which}:" if len(rows) < number else ""
     short = [[shortened(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
-    return f"{told}\n\n{to_markdown(Table(['example', 'label', 'A', 'B'], short))}"
+    return f"{told}\n\n{to_markdown(Table.of_rows(['example', 'label', 'A', 'B'], short))}"

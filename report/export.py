@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from report.table import Mean, Table, is_numeric
-from report.text import text_of
+from report.text import text_of, texts_of
 
 FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
 LATEX = {
@@ -20,6 +20,9 @@ LATEX = {
     "|": r"\textbar{}", '"': r"\char34{}",
     "[": "{[}", "*": "{*}",  # after the end of a row, these would belong to it
 }  # fmt: skip
+PLAIN = re.compile(r"[0-9.]+").fullmatch
+TRANSLATION = str.maketrans(LATEX)
+ACCENTED = {char for char in map(chr, range(0xC0, 0x100)) if char.isalpha() and char not in "ÐÞðþ"}  # in every font
 
 
 def to_csv(table: Table) -> str:
@@ -27,27 +30,26 @@ def to_csv(table: Table) -> str:
 
     A text that a spreadsheet would take for a formula, `=1+1`, has a `'` before it.
     """
-    means = [any(type(row[i]) is Mean for row in table.rows) for i in range(len(table.head))]
-    names = zip(table.head, means, strict=True)
+    head: list[str] = []
+    columns: list[Any] = []
+    for name, cells in zip(table.head, table.columns, strict=True):
+        kinds = set(map(type, cells))
+        if Mean in kinds:
+            head += [name, f"{name} std", f"{name} n"]
+            columns += zip(*map(_parts, cells), strict=True)
+        else:
+            head.append(name)
+            columns.append(cells if kinds <= {float, int, type(None)} else map(_for_csv, cells))
     lines: list[str] = []
     # lines end in \r\n until they are joined, so that the writer quotes names with \r in them as well
     writer = csv.writer(types.SimpleNamespace(write=lines.append), lineterminator="\r\n")
-    writer.writerow(
-        [_for_csv(each) for name, mean in names for each in ([name, f"{name} std", f"{name} n"] if mean else [name])]
-    )
-    is_plain = not any(means)
-    for row in table.rows:
-        cells = (
-            row if is_plain else [each for cell, mean in zip(row, means, strict=True) for each in _parts(cell, mean)]
-        )
-        writer.writerow([_for_csv(cell) if type(cell) not in (float, int) else cell for cell in cells])
-    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+    writer.writerow(map(_for_csv, head))
+    writer.writerows(zip(*columns, strict=True))
+    return "\n".join([line[:-2] for line in lines]) + "\n"
 
 
-def _parts(cell: Any, is_mean: bool) -> Sequence[Any]:
-    if not is_mean:
-        return [cell]
-    return cell if isinstance(cell, Mean) else [cell, None, None if cell is None else 1]
+def _parts(cell: Any) -> Sequence[Any]:
+    return cell if isinstance(cell, Mean) else (cell, None, None if cell is None else 1)
 
 
 def _for_csv(cell: Any) -> Any:
@@ -67,8 +69,11 @@ def _is_number_text(text: str) -> bool:
 
 def to_latex(table: Table) -> str:
     r"""Return the table as a `tabular` for a paper with `\usepackage{booktabs}`."""
-    alignment = "".join("r" if is_numeric(table, i) else "l" for i in range(len(table.head)))
-    rows = [" & ".join(map(_for_latex, row)) + r" \\" for row in [table.head, *table.rows]]
+    alignment = "".join("r" if is_numeric(cells) else "l" for cells in table.columns)
+    columns = [
+        [_for_latex(name), *_all_for_latex(cells)] for name, cells in zip(table.head, table.columns, strict=True)
+    ]
+    rows = [" & ".join(row) + r" \\" for row in zip(*columns, strict=True)]
     return "\n".join(
         [
             r"% \usepackage{booktabs}",
@@ -84,12 +89,21 @@ def to_latex(table: Table) -> str:
     )
 
 
+def _all_for_latex(cells: Sequence[Any]) -> list[str]:
+    if not set(map(type, cells)) <= {float, int}:
+        return list(map(_for_latex, cells))
+    texts = texts_of(cells)
+    return [text if PLAIN(text) else _for_latex(cell) for text, cell in zip(texts, cells, strict=True)]
+
+
 def _for_latex(cell: Any) -> str:
     if type(cell) is Mean:
         return rf"{_number(cell.mean, '.4g')} $\pm$ {_number(cell.std, '.2g')} ({cell.n})"
     if type(cell) in (int, float):
         return _number(cell, ".4g" if type(cell) is float else "d")
-    return re.sub("-(?=-)", "-{}", "".join(map(_char_in_latex, text_of(cell))))
+    text = text_of(cell)
+    text = text.translate(TRANSLATION) if text.isascii() else "".join(map(_char_in_latex, text))
+    return re.sub("-(?=-)", "-{}", text) if "--" in text else text
 
 
 def _number(value: float, form: str) -> str:
@@ -100,6 +114,6 @@ def _number(value: float, form: str) -> str:
 
 def _char_in_latex(char: str) -> str:
     """Return a character so that every LaTeX sets it, or, where an 8-bit one has no glyph for it, its number."""
-    if char.isascii() or "À" <= char <= "ÿ":
+    if char.isascii() or char in ACCENTED:
         return LATEX.get(char, char)
     return rf"\ifdefined\Umathcode {char}\else U+{ord(char):04X}\fi{{}}"

@@ -7,6 +7,7 @@ import difflib
 import keyword
 import operator
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,9 @@ def parse_filter(text: str, columns: Mapping[str, Column]) -> Value:
         InputError: it is no such expression, or no run has a value that it names
     """
     try:
-        tree = ast.parse(text.strip(), mode="eval")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's own remarks, on `0or 1` for one
+            tree = ast.parse(text.strip(), mode="eval")
         return _Reader(text, columns).logical(tree.body)
     except InputError:
         raise

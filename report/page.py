@@ -31,7 +31,8 @@ from report.page_importance import importance
 from report.runs import Run, is_number
 
 WEB = Path(__file__).parent / "web"
-SCRIPTS = ("study.js", "filter.js", "table.js", "charts.js", "run.js")  # in this order, as one
+SCRIPTS = ("study", "filter", "table", "charts", "parallel", "each", "predictions", "run", "start")  # as one
+MOST_RUNS = 5000  # that a browser can draw; of more, the best
 MOST_NUMBERS = 1_000_000  # of all learning curves together; long ones are thinned out
 FEWEST_POINTS = 10  # of a curve that is thinned out
 
@@ -61,7 +62,7 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str]) -
         parent_dir: the folder that the runs are below
         problems: gets a line for each file that could not be read
     """
-    runs = sort_runs(runs)
+    num_runs, runs = len(runs), sort_runs(runs)[:MOST_RUNS]
     differ, by_name = hyperparameters_that_differ(runs), all_columns(runs)
     columns = [
         column
@@ -73,6 +74,7 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str]) -
     return {
         "title": parent_dir.resolve().name or str(parent_dir),
         "written": now(),
+        "left_out": num_runs - len(runs),
         "columns": [
             {"name": column.name, "kind": column.kind, "higher": is_better_high(column, runs)} for column in columns
         ],
@@ -163,7 +165,7 @@ def render(study: dict[str, Any]) -> str:
     from plotly.offline import get_plotlyjs  # here, because only the page needs it
 
     plotly = get_plotlyjs()
-    script = "\n".join((WEB / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    script = "\n".join((WEB / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     allowed = " ".join(_fingerprint(text) for text in (plotly, script))
     parts = {
         "policy": f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:",

@@ -16,6 +16,7 @@ from typing import Any
 from model.params import fetch_params_class, list_tasks
 from record.errors import InputError
 from report.details import read_per_class, read_predictions
+from report.examples import is_quantity, is_tagged
 from report.runs import Run
 
 SPLIT = "test"  # what evaluate.py scores unless it is told otherwise
@@ -46,20 +47,18 @@ def read_details(runs: Sequence[Run], problems: list[str]) -> dict[str, Any]:
 
 def _describe(rows: list[dict[str, str]], per_class: list[dict[str, str]]) -> dict[str, Any]:
     """Return what there is to say of the predictions of one run."""
-    numbers = [(_number(row["label"]), _number(row["prediction"])) for row in rows]
-    is_quantity = not per_class and all(math.isfinite(a) and math.isfinite(b) for a, b in numbers)
-    wrong = rows if is_quantity else [row for row in rows if row["label"] != row["prediction"]]
+    is_number = not per_class and is_quantity(rows)
+    wrong = rows if is_number else [row for row in rows if row["label"] != row["prediction"]]
     worst = sorted(wrong, key=lambda row: -_number(row.get("loss", "")))[:MOST_MISTAKES]  # no loss, NaN: as it comes
     kept = [{key: text[:LONGEST_TEXT] for key, text in row.items()} for row in worst]
     detail: dict[str, Any] = {"examples": len(rows), "mistakes": len(wrong), "worst": kept}
-    if is_quantity:
-        step = math.ceil(len(numbers) / MOST_POINTS)
-        return {**detail, "points": numbers[::step]}
+    if is_number:
+        points = [(_number(row["label"]), _number(row["prediction"])) for row in rows]
+        points = [point for point in points if all(map(math.isfinite, point))]
+        return {**detail, "points": points[:: math.ceil(len(points) / MOST_POINTS) or 1]}
     pairs = [(row["label"], row["prediction"]) for row in rows]
-    if not per_class:  # of sequences: a class is one word of a label
-        words = [(a.split(), b.split()) for a, b in pairs]
-        if all(len(a) == len(b) for a, b in words):
-            pairs = [pair for a, b in words for pair in zip(a, b, strict=True)]
+    if not per_class and is_tagged(rows):
+        pairs = [pair for a, b in pairs for pair in zip(a.split(), b.split(), strict=True)]
     detail["confusion"] = _confusion(pairs, [row["class"] for row in per_class])
     detail["per_class"] = per_class[:MOST_CLASSES]
     return detail
@@ -118,7 +117,7 @@ def _attach_inputs(runs: Sequence[Run], details: Mapping[int, dict[str, Any]]) -
 def _source(run: Run) -> str:
     """Return a text that two runs share if the same ids mean the same examples to them."""
     task = run.params.get("task")
-    names = ["data_dir", *(_show_module(task).READS if _has_show(task) else ())]
+    names = ["data_dir", *(_show_module(str(task)).READS if _has_show(task) else ())]
     return json.dumps([str(task), *(run.params.get(name) for name in names)], default=str)
 
 
@@ -155,7 +154,7 @@ def _embed(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return an input as JSON can hold it: an image as a data URL, text and rows cut to a length that can be read."""
     if "image" in entry:
         picture, buffer = entry["image"], io.BytesIO()
-        is_small = max(picture.size) <= 64
+        is_small = max(picture.size) <= 32  # there, JPEG would show
         mode = picture.mode if picture.mode in ("L", "RGB") else "RGB"
         picture.convert(mode).save(buffer, *(["PNG"] if is_small else ["JPEG"]), optimize=True)
         data = base64.b64encode(buffer.getvalue()).decode()

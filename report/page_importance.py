@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 FEWEST_RUNS = 10  # with fewer, whatever comes out is chance
-LOG_RATIO = 10  # positive values that span so much are thought of by their order of magnitude
+LOG_RATIO = 10  # positive values that span less are never thought of by their order of magnitude
 
 
 def is_log(values: Sequence[float]) -> bool:
-    """Return whether an axis of these values should be logarithmic."""
-    return min(values) > 0 and max(values) / min(values) >= LOG_RATIO
+    """Return whether an axis of these values should be logarithmic: half of them crowd at its lower end."""
+    distinct = sorted(set(values))
+    low, middle, high = distinct[0], distinct[(len(distinct) - 1) // 2], distinct[-1]
+    return low > 0 and high / low >= LOG_RATIO and middle < 0.32 * high
 
 
 def importance(params: Sequence[Mapping[str, Any]], values: Sequence[float], lower_is_better: bool) -> dict[str, float]:
@@ -27,14 +29,17 @@ def importance(params: Sequence[Mapping[str, Any]], values: Sequence[float], low
     Source: Watanabe, Bansal and Hutter, PED-ANOVA (2023), https://arxiv.org/abs/2304.10255
 
     Args:
-        params: of each run, the hyperparameters that differ; empty dict where fewer than FEWEST_RUNS runs
+        params: of each run, the hyperparameters that differ
         values: of each run, the metric
         lower_is_better: whether it is an error
+
+    Returns:
+        empty where there are fewer than FEWEST_RUNS runs, or fewer than two hyperparameters to tell apart
     """
     names = sorted({name for each in params for name in each})
-    if len(params) < FEWEST_RUNS or not names or len(set(values)) < 2:
+    if len(params) < FEWEST_RUNS or len(names) < 2 or len(set(values)) < 2:
         return {}
-    import optuna  # here, because it takes a quarter of a second
+    import optuna  # here, because it takes a second or two, with what it loads
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     columns = {name: _as_distribution([each.get(name) for each in params]) for name in names}

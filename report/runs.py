@@ -7,7 +7,6 @@ foreign, huge or unreadable costs its own values only, and one line in the list 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from record.errors import InputError
-from record.files import MAX_TEXT_BYTES
+from report.files import PARAMS_FILES, flatten, read_json, read_params
 from report.lock import is_held
 
 RUN_FILE, VAL_FILE, TEST_FILE = "run.json", "metrics_val_best_weights.json", "metrics_test_best.json"
-PARAMS_FILES = ("params.json", "params.yaml", "params.yml")
 SIGNS = frozenset((RUN_FILE, VAL_FILE, TEST_FILE))  # one of them makes a folder a run
 WATCHED = (RUN_FILE, VAL_FILE, TEST_FILE, *PARAMS_FILES, "history.jsonl")
-MOST_PARAMS = 1000  # YAML's anchors can make a file of a few lines into millions of values
-FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe must not make us wait
 Stamp = tuple[tuple[int, int, int], ...]
 
 
@@ -33,7 +29,7 @@ class Run:
     """What is known of one run directory.
 
     Args:
-        path: the directory
+        folder: the directory, a text, because a thousand paths take longer to make than to read
         name: its path below the parent folder, with slashes
         params: the hyperparameters it was run with, or, where no run.json says, those in its params file; nested ones
             as `optimizer.lr`. `restore_file` is among them where run.json has it
@@ -47,9 +43,10 @@ class Run:
         lower_is_better: its metrics that are errors
         monitor: the val metric, or loss, that decided which weights are best
         stamp: changes when one of the directory's files does; None where nobody asked
+        problems: a line for each of its files that could not be read
     """
 
-    path: Path
+    folder: str
     name: str
     params: dict[str, Any] = dataclasses.field(default_factory=dict)
     val: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -61,6 +58,12 @@ class Run:
     lower_is_better: list[str] = dataclasses.field(default_factory=list)
     monitor: str | None = None
     stamp: Stamp | None = None
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return Path(self.folder)
 
 
 def read_runs(parent_dir: Path, before: Mapping[str, Run] | None = None) -> tuple[list[Run], list[str]]:
@@ -88,12 +91,13 @@ def read_runs(parent_dir: Path, before: Mapping[str, Run] | None = None) -> tupl
         if old is not None and old.stamp == stamp:
             run = old
         else:
-            run = _read_run(folder, name, files, problems)
+            run = _read_run(folder, name, files)
             run.stamp = stamp
         if run.status == "running" and not is_held(run.path):
-            record = _read_json(folder, RUN_FILE, problems)  # it may have ended since
-            run.status = "stale" if record.get("status") == "running" else str(record.get("status", "unknown"))
+            status = read_json(folder, RUN_FILE, []).get("status")  # it may have ended since
+            run.status = "stale" if status == "running" else str(status or "unknown")
         runs.append(run)
+        problems += run.problems
     runs.sort(key=lambda run: run.name)
     return runs, problems
 
@@ -140,105 +144,55 @@ def _stamp(folder: str, files: Iterable[str]) -> Stamp:
     return tuple(found)
 
 
-def _read_run(folder: str, name: str, files: set[str], problems: list[str]) -> Run:
-    record = _read_json(folder, RUN_FILE, problems) if RUN_FILE in files else {}
+def _read_run(folder: str, name: str, files: set[str]) -> Run:
+    problems: list[str] = []
+    record = read_json(folder, RUN_FILE, problems) if RUN_FILE in files else {}
     params = record.get("params")
     if not isinstance(params, dict) or not params:
-        params = _read_params(folder, files, problems)
-    elif any(type(value) is dict for value in params.values()):
-        params = _flat(params, f"{folder}/{RUN_FILE}", problems)
-    params = {sys.intern(key): value for key, value in params.items()}  # thousands of runs share their names
+        params = read_params(folder, files, problems)
+    elif not {dict, list}.isdisjoint(map(type, params.values())):
+        params = flatten(params, f"{folder}/{RUN_FILE}", problems)
+    params = dict(zip(_shared(params), params.values(), strict=True))
     if "restore_file" in record:
         params["restore_file"] = record["restore_file"]
     epochs, best_epoch, errors = record.get("epochs"), record.get("best_epoch"), record.get("lower_is_better")
     monitor = params.get("monitor")
     return Run(
-        path=Path(folder),
+        folder=folder,
         name=name,
         params=params,
         val=_read_metrics(folder, VAL_FILE, problems) if VAL_FILE in files else {},
         test=_read_metrics(folder, TEST_FILE, problems) if TEST_FILE in files else {},
         status=sys.intern(str(record.get("status", "unknown"))),
-        epochs=epochs if isinstance(epochs, int) else None,
+        epochs=epochs if type(epochs) is int else None,
         seconds=_seconds(record),
-        best_epoch=best_epoch if isinstance(best_epoch, int) else None,
+        best_epoch=best_epoch if type(best_epoch) is int else None,
         lower_is_better=[str(each) for each in errors] if isinstance(errors, list) else [],
         monitor=monitor if isinstance(monitor, str) else None,
+        problems=problems,
     )
-
-
-def _read_params(folder: str, files: set[str], problems: list[str]) -> dict[str, Any]:
-    """Return the hyperparameters of a params file: the JSON one before the YAML one."""
-    name = next((name for name in PARAMS_FILES if name in files), None)
-    if name is None:
-        return {}
-    if name == "params.json":
-        return _flat(_read_json(folder, name, problems), f"{folder}/{name}", problems)
-    from record.text import parse_file  # PyYAML, which most folders do not need
-
-    try:
-        return _flat(parse_file(Path(folder, name))[0], f"{folder}/{name}", problems)
-    except InputError as error:
-        problems.append(str(error))
-        return {}
-
-
-def _flat(values: Mapping[Any, Any], source: str, problems: list[str]) -> dict[str, Any]:
-    """Return nested hyperparameters, as Hydra writes them, under names such as `optimizer.lr`."""
-    flat: dict[str, Any] = {}
-    queue: list[tuple[str, Any]] = [("", values)]
-    for _ in range(MOST_PARAMS):
-        if not queue:
-            return flat
-        prefix, value = queue.pop()
-        if isinstance(value, Mapping) and (value or not prefix):
-            queue += [(f"{prefix}.{key}" if prefix else str(key), each) for key, each in value.items()][::-1]
-        else:
-            flat[prefix] = value
-    problems.append(f"{source}: more than {MOST_PARAMS:,} hyperparameters; none of them is shown")
-    return {}
 
 
 def _read_metrics(folder: str, name: str, problems: list[str]) -> dict[str, float]:
     """Return the numbers among what a metrics file holds; a whole number of a thousand digits is none."""
-    values = _read_json(folder, name, problems)
-    return {sys.intern(key): value for key, value in values.items() if is_number(value)}
+    values = read_json(folder, name, problems)
+    if set(map(type, values.values())) != {float}:
+        values = {key: value for key, value in values.items() if is_number(value)}
+    return dict(zip(_shared(values), values.values(), strict=True))
+
+
+_known: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+
+def _shared(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the values; thousands of runs have the same ones, and need not have a copy each."""
+    names = tuple(values)
+    return _known.setdefault(names, names)
 
 
 def is_number(value: Any) -> bool:
     """Return whether a value is one that can be compared and averaged; True is not."""
     return type(value) is float or (type(value) is int and abs(value) < 1e300)
-
-
-def _read_json(folder: str, name: str, problems: list[str]) -> dict[str, Any]:
-    """Return the JSON object in a file, or an empty one and a line more in `problems`."""
-    try:
-        value = json.loads(_read_bytes(f"{folder}/{name}"))
-    except OSError as error:
-        problems.append(f"{folder}/{name}: cannot be read ({error.strerror or error})")
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of more digits than Python reads
-        problems.append(f"{folder}/{name}: not valid JSON ({error})")
-    else:
-        if isinstance(value, dict):
-            return value
-        problems.append(f"{folder}/{name}: expected a JSON object {{...}}, found {type(value).__name__}")
-    return {}
-
-
-def _read_bytes(path: str) -> bytes:
-    """Return a file's bytes; a file that is far larger than any of ours is not read to its end."""
-    descriptor = os.open(path, FLAGS)
-    try:
-        parts = [os.read(descriptor, 65536)]
-        total = len(parts[0])
-        while parts[-1] and total <= MAX_TEXT_BYTES:
-            parts.append(os.read(descriptor, 2**20))
-            total += len(parts[-1])
-    finally:
-        os.close(descriptor)
-    if total > MAX_TEXT_BYTES:
-        raise OSError(f"larger than {MAX_TEXT_BYTES:,} bytes")
-    return b"".join(parts)
 
 
 def _seconds(record: Mapping[str, Any]) -> float | None:

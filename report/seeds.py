@@ -7,22 +7,28 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from report.columns import hyperparameters_that_differ
 from report.runs import Run
 
 
-def group_by_seed(runs: Sequence[Run]) -> list[list[Run]]:
+def group_by_seed(runs: Sequence[Run], differ: Sequence[str]) -> list[list[Run]]:
     """Return the runs in groups that differ only in `seed`, in the order of their first; most often groups of one.
 
-    Runs that do not say their seed stay alone, and so does a second run with the same seed.
+    Runs that do not say their seed or have no metrics yet stay alone, and so does a second run with the same seed. One
+    that is running is no repetition of one that is finished.
+
+    Args:
+        runs: any
+        differ: the hyperparameters that differ among them
     """
-    names = [name for name in hyperparameters_that_differ(runs) if name != "seed"]
+    if "seed" not in differ:
+        return [[run] for run in runs]
+    names = [name for name in differ if name != "seed"]
     groups: dict[Any, list[Run]] = {}
     seen: set[Any] = set()
     for run in runs:
-        key: Any = tuple(_hashable(run.params.get(name, _MISSING)) for name in names)
+        key: Any = (run.status, *(_hashable(run.params.get(name, _MISSING)) for name in names))
         seed = _hashable(run.params.get("seed"))
-        if seed is None or (key, seed) in seen:
+        if seed is None or not run.val or (key, seed) in seen:
             key = id(run)
         seen.add((key, seed))
         groups.setdefault(key, []).append(run)

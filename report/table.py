@@ -6,10 +6,10 @@ import dataclasses
 import math
 import os.path
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from report.columns import Column, hyperparameters_that_differ, is_better_high, rank
+from report.columns import Column, is_better_high, rank
 from report.runs import Run, is_number
 from report.seeds import mean_and_std
 
@@ -28,37 +28,50 @@ class Seconds(float):
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Names and cells.
+    """Names and cells, by column, because a column's cells are of one kind.
 
     Args:
         head: the names of the columns
-        rows: as long as the head; cells are None, text, numbers, lists, `Mean` or `Seconds`
+        columns: one list of cells for each; they are None, text, numbers, lists, `Mean` or `Seconds`
     """
 
     head: list[str]
-    rows: list[list[Any]]
+    columns: list[list[Any]]
+
+    @classmethod
+    def of_rows(cls, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+        """Return the table of these rows."""
+        return cls(list(head), [[row[i] for row in rows] for i in range(len(head))])
 
 
-NUMERIC = (float, int, Mean, Seconds, type(None))
+NUMERIC = {float, int, Mean, Seconds, type(None)}
 
 
-def is_numeric(table: Table, i: int) -> bool:
+def is_numeric(cells: Sequence[Any]) -> bool:
     """Return whether a column holds nothing but numbers."""
-    return all(type(row[i]) in NUMERIC for row in table.rows)
+    return set(map(type, cells)) <= NUMERIC
 
 
-def default_columns(runs: Sequence[Run], columns: Mapping[str, Column]) -> list[Column]:
+def default_columns(columns: Iterable[Column], differ: Sequence[str], has_times: bool) -> list[Column]:
     """Return what is shown where nobody says: the hyperparameters that differ, status, epochs, time, all metrics."""
-    differ = set(hyperparameters_that_differ(runs))
-    chosen = [column for column in columns.values() if column.kind != "param" or column.key in differ]
-    if all(run.seconds is None for run in runs):
-        chosen = [column for column in chosen if column.kind != "time"]
-    return chosen
+    return [
+        column
+        for column in columns
+        if (column.kind != "param" or column.key in differ) and (column.kind != "time" or has_times)
+    ]
 
 
 def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Table:
     """Return a row for each group of runs."""
-    return Table([column.name for column in columns], [[cell(group, column) for column in columns] for group in groups])
+    names = [column.name for column in columns]
+    if max(map(len, groups), default=1) > 1:
+        return Table(names, [[cell(group, column) for group in groups] for column in columns])
+    runs = [group[0] for group in groups]
+    cells = [list(map(column.value, runs)) for column in columns]
+    for i, column in enumerate(columns):
+        if column.kind == "time":
+            cells[i] = [None if value is None else Seconds(value) for value in cells[i]]
+    return Table(names, cells)
 
 
 def cell(group: Sequence[Run], column: Column) -> Any:

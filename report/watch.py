@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from record.errors import InputError
+from record.errors import Stop
 from report.runs import Run, read_runs
 from report.text import text_of
 
@@ -42,7 +42,7 @@ def _show(runs: Sequence[Run], problems: list[str], show: Callable[[Sequence[Run
             problems = [*problems, *show(runs)]
         else:
             print("no runs yet")
-    except InputError as error:  # no run has the metric to sort by, say; that may come
+    except Stop as error:  # no run has the metric to sort by yet, or the disk is full, say
         print(error, file=sys.stderr)
     for line in problems:
         print(f"skipped: {text_of(line)}", file=sys.stderr)

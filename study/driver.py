@@ -187,10 +187,10 @@ class Driver:
             self.plan.put_back(trial, IN_USE_PAUSE)
         elif code not in (2, 4) and self._retries.get(trial.name, 0) < self.settings.max_retries:
             self._retries[trial.name] = self._retries.get(trial.name, 0) + 1
-            self.view.told(f"{trial.name}: {trial.last_words(code)}; started again")
+            self.view.told(f"{trial.name}: {ended.reason or trial.last_words(code)}; started again")
             self.plan.put_back(trial)
         else:
-            reason = trial.last_words(code)
+            reason = ended.reason or trial.last_words(code)
             if code != 4:
                 trial.mark("failed", reason)
             self.failed[trial.name] = reason

@@ -16,7 +16,7 @@ class Pruner:
     """Compares the trials of a study, epoch by epoch.
 
     Args:
-        settings: pruner, warmup_epochs
+        settings: pruner, min_epochs
         num_epochs: that a trial may have at most
         maximize: whether more of the metric is better
     """
@@ -78,10 +78,10 @@ def _make(settings: Settings, num_epochs: int) -> optuna.pruners.BasePruner:
     from optuna import pruners
 
     if settings.pruner == "median":
-        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=settings.warmup_epochs)
+        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=settings.min_epochs)
     if settings.pruner == "asha":
-        return pruners.SuccessiveHalvingPruner(min_resource=settings.warmup_epochs, reduction_factor=3)
+        return pruners.SuccessiveHalvingPruner(min_resource=settings.min_epochs, reduction_factor=3)
     if settings.pruner == "hyperband":
-        first, last = settings.warmup_epochs, max(num_epochs, settings.warmup_epochs)
+        first, last = settings.min_epochs, max(num_epochs, settings.min_epochs)
         return pruners.HyperbandPruner(min_resource=first, max_resource=last, reduction_factor=3)
     return pruners.NopPruner()

@@ -74,7 +74,7 @@ def propose(
             return _replay_cmaes(settings, space, number, attempt, results, direction)
         sampler: optuna.samplers.BaseSampler
         if settings.sampler == "tpe" and attempt < MOST_ATTEMPTS // 2:
-            sampler = optuna.samplers.TPESampler(seed=seed)
+            sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         elif settings.sampler == "gp" and attempt < MOST_ATTEMPTS // 2:
             sampler = _needing("scipy", lambda: optuna.samplers.GPSampler(seed=seed))
         else:  # a model may insist on what is known already: chance does not

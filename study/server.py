@@ -144,14 +144,13 @@ def die_with(parent: int) -> None:
 def main() -> None:
     """Load what a trial needs, then serve."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which says what it means for the trials
-    for name in ("torch", "torch._dynamo", "train", "training.state", "training.keeper", "training.start"):
+    for name in ("torch", "torch._dynamo", "train", "training.keeper", "training.set_up"):
         importlib.import_module(name)  # torch._dynamo: the first optimizer would take a second to load it
     for name in ("net", "data_loader"):
         importlib.import_module(f"model.{sys.argv[2]}.{name}")
     gc.collect()
     gc.freeze()  # so that the copies go on sharing its memory
     Server(socket.socket(fileno=int(sys.argv[1]))).serve()
-    os._exit(0)  # taking torch down in good order takes long, and is of no use to anybody
     os._exit(0)  # taking torch down in good order takes long, and is of no use to anybody
 
 

@@ -25,7 +25,7 @@ class Settings(BaseModel):
     num_trials: int | None = Field(None, ge=1, description="trials in all; null for a whole grid")
     seeds: list[int] = Field([], description="run each trial with each of these seeds")
     pruner: Literal["none", "median", "asha", "hyperband"] = Field("none", description="who stops hopeless trials")
-    warmup_epochs: int = Field(1, ge=1, description="epochs that every trial may have before it is pruned")
+    min_epochs: int = Field(1, ge=1, description="epochs that every trial may have before it is pruned")
     max_hours: float | None = Field(None, gt=0, description="stop after this time; the same command goes on")
     max_gigabytes: float | None = Field(None, gt=0, description="of checkpoints; the worst trials lose theirs")
     timeout_minutes: float | None = Field(None, gt=0, description="of one trial, each time it is started")

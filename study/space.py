@@ -173,14 +173,12 @@ def _read_dimension(name: str, entry: Any, base: utils.Params) -> tuple[Dimensio
             return None, [f"space: {name}: expected values: [a, b], or low and high, found {entry!r}"]
         twice = [value for i, value in enumerate(values) if _is_among(value, tuple(values[:i]))]
         mistakes = [f"space: {name}: {value!r} comes twice" for value in twice]
-        mistakes += [
-            f"space: {line}" for value in values for line in utils.find_mistakes(cls, {name: value}, alone=True)
-        ]
+        mistakes += _value_mistakes(values, name, cls)
         return Dimension(name, tuple(values), when=when), mistakes
     return _read_range(name, entry, when, base)
 
 
-def _value_mistakes(name: str, values: Sequence[Any], cls: type[utils.Params]) -> list[str]:
+def _value_mistakes(values: Sequence[Any], name: str, cls: type[utils.Params]) -> list[str]:
     """Return what is wrong with each value by itself."""
     return [f"space: {line}" for value in values for line in utils.find_mistakes(cls, {name: value}, alone=True)]
 
@@ -200,9 +198,7 @@ def _read_range(
         return None, [f"space: {name}: expected numbers low and high (and step), found {dict(entry)!r}"]
     if not isinstance(log, bool | None):
         return None, [f"space: {name}: log: expected true or false, found {log!r}"]
-    mistakes = [
-        f"space: {line}" for value in (low, high) for line in utils.find_mistakes(type(base), {name: value}, alone=True)
-    ]
+    mistakes = _value_mistakes((low, high), name, type(base))
     if not all(map(math.isfinite, numbers)) or low >= high:
         mistakes.append(f"space: {name}: expected low below high, found {low} and {high}")
     if log and (low <= 0 or step is not None):

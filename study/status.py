@@ -27,7 +27,8 @@ def print_status(plan: Plan) -> None:
         reason = str(trial.record().get("reason") or "")
         rows.append([trial.name, status_of(trial), epochs, best_of(history, maximize), reason[:60]])
     head = ["trial", "status", "epochs", f"best {plan.directories.base.monitor}", "reason"]
-    print(tabulate(rows, head, floatfmt=".4g", missingval="-", disable_numparse=[0, 1, 2, 4]))
+    if rows:
+        print(tabulate(rows, head, floatfmt=".4g", missingval="-", disable_numparse=[0, 1, 2, 4]))
     print(f"\n{summary([status_of(trial) for trial in trials], plan.num_trials)}")
     if "stale" in (row[1] for row in rows):
         print("stale: its process is gone, killed perhaps; the same search command continues it from its checkpoint")

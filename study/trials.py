@@ -51,7 +51,7 @@ class Trial:
     def history(self) -> list[dict[str, Any]]:
         """Return its finished epochs."""
         try:
-            return utils.read_lines(self.path / "history.jsonl")
+            return utils.read_lines(self.path / "history.jsonl", is_growing=True)
         except utils.InputError:  # spoilt from outside; the run itself will tell
             return []
 

@@ -31,10 +31,12 @@ class Ended:
     Args:
         trial: which
         code: exit code, or minus the signal
+        reason: what is known of it, where the code does not tell
     """
 
     trial: Trial
     code: int
+    reason: str = ""
 
 
 class LocalWorkers:
@@ -48,7 +50,8 @@ class LocalWorkers:
 
     def __init__(self, num_workers: int, task: str, words: Sequence[str]) -> None:
         self.num_workers, self.task, self.words = num_workers, task, words
-        self.threads = max(1, num_cores() // num_workers)
+        asked = os.environ.get("OMP_NUM_THREADS", "")
+        self.threads = int(asked) if asked.isdigit() and int(asked) else max(1, num_cores() // num_workers)
         self.gpus = list_gpus()
         self._running: dict[int, Trial] = {}  # slot -> trial
         self._begun: set[int] = set()  # slots whose trial has a process already
@@ -59,9 +62,7 @@ class LocalWorkers:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-            # a process of one thread can be forked safely; the trials set their own number
-            **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(self.threads)),
-            "OPENBLAS_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",  # a process of one thread can be forked safely
         }
         self._server = subprocess.Popen(
             [sys.executable, "-m", "study.server", str(theirs.fileno()), self.task],

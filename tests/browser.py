@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+IS_DRAWN = "return document.documentElement.dataset.drawn !== 'no'"
 BROWSERS, DRIVER = ("chromium", "chromium-browser", "google-chrome"), "chromedriver"
 
 
@@ -66,7 +67,7 @@ def open_page(browser: Any, path: Path, fragment: str = "") -> float:
     take_log(browser, "browser"), take_log(browser, "performance")
     start = time.monotonic()
     browser.get(path.resolve().as_uri() + fragment)
-    wait_for(browser, "return document.documentElement.dataset.drawn !== 'no'")
+    wait_for(browser, IS_DRAWN)
     return time.monotonic() - start
 
 
@@ -87,7 +88,7 @@ def wait_for(browser: Any, script: str, seconds: float = 30) -> Any:
 def wait_drawn(browser: Any) -> None:
     """Wait until the page has drawn what the last click asked for."""
     time.sleep(0.2)  # what is typed is read when nothing more comes for 0.15 s
-    wait_for(browser, "return document.documentElement.dataset.drawn !== 'no'")
+    wait_for(browser, IS_DRAWN)
 
 
 def take_log(browser: Any, name: str) -> list[dict[str, Any]]:

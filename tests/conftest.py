@@ -65,6 +65,14 @@ def run_script(project):
 
 
 @pytest.fixture(autouse=True)
+def keep_denormal_numbers():
+    """Take back what `runtime.tune_cpu` set: hypothesis, for one, needs the smallest numbers."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
 def close_logs():
     """Take away the handlers that `utils.set_logger` made, so that no test logs into the files of one before."""
     yield

@@ -8,10 +8,21 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-SCRIPTS = ["train", "evaluate", "search_hyperparams", "synthesize_results"]
+SCRIPTS = ["train", "evaluate", "predict", "export", "sanity_check", "search_hyperparams", "synthesize_results"]
 SOURCES = sorted(
     path.relative_to(PROJECT)
-    for pattern in ("*.py", "model/**/*.py", "record/*.py", "training/*.py", "evaluation/*.py", "study/*.py")
+    for pattern in (
+        "*.py",
+        "model/**/*.py",
+        "record/*.py",
+        "training/*.py",
+        "evaluation/*.py",
+        "prediction/*.py",
+        "exporting/*.py",
+        "report/*.py",
+        "study/*.py",
+        "sanity/*.py",
+    )
     for path in PROJECT.glob(pattern)
 )
 OURS = {path.parts[0].removesuffix(".py") for path in SOURCES}
@@ -21,16 +32,24 @@ TASKS = sorted(path.parent.name for path in PROJECT.glob("model/*/params.py"))
 ALLOWED = {
     "record": {"record"},
     "utils": {"record"},
-    "runtime": {"record"},
+    "processes": {"record"},
+    "runtime": {"record", "processes"},
     "task": {"utils", "runtime"},
-    "model": {"utils", "runtime", "model"},
-    "evaluation": {"utils", "runtime", "evaluation"},
-    "evaluate": {"utils", "runtime", "evaluation", "model"},
-    "training": {"utils", "runtime", "evaluation", "model", "training"},
-    "train": {"utils", "runtime", "evaluation", "model", "training", "evaluate"},
-    "synthesize_results": {"utils"},
+    "model": {"utils", "runtime", "processes", "model"},
+    "evaluation": {"utils", "runtime", "processes", "evaluation"},
+    "evaluate": {"utils", "runtime", "processes", "evaluation", "model"},
+    "training": {"utils", "runtime", "processes", "evaluation", "model", "training"},
+    "train": {"utils", "runtime", "processes", "evaluation", "model", "training", "evaluate"},
+    "sanity": {"utils", "runtime", "evaluation", "evaluate", "model", "training", "train", "sanity"},
+    "sanity_check": {"utils", "runtime", "processes", "model", "sanity"},
+    "prediction": {"utils", "prediction"},
+    "predict": {"utils", "runtime", "processes", "model", "evaluate", "prediction"},
+    "exporting": {"utils", "exporting"},
+    "export": {"utils", "runtime", "processes", "model", "evaluate", "exporting"},
+    "report": {"record", "report", "model"},
+    "synthesize_results": {"record", "report"},
     "study": {"utils", "model", "report", "train", "study"},
-    "search_hyperparams": {"utils", "model", "synthesize_results", "study"},
+    "search_hyperparams": {"utils", "processes", "model", "synthesize_results", "study"},
 }
 
 
@@ -64,8 +83,9 @@ def test_imports_go_one_way(path):
 
 def test_no_script_knows_a_task_by_name():
     for path in [
-        *(Path(f"{name}.py") for name in [*SCRIPTS, "utils", "runtime"]),
+        *(Path(f"{name}.py") for name in [*SCRIPTS, "utils", "runtime", "processes"]),
         *Path(PROJECT / "training").glob("*.py"),
+        *Path(PROJECT / "sanity").glob("*.py"),
     ]:
         tree = ast.parse((PROJECT / path).read_text(encoding="utf-8"))
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 import model
+import processes
+import runtime
 from model.data_loader import BUCKET_BATCHES, EpochBatches, fetch_dataloader, fetch_facts
 from model.vision.data_loader import fetch_dataset
 from model.vision.params import Params
@@ -126,15 +128,52 @@ def two_epochs(dataloader):
 
 
 def test_workers_give_the_same_bytes(images):
-    first, second, third = (
+    first, *others = (
         two_epochs(fetch_dataloader(["train"], images, make_params(images, cache=cache, num_workers=n))["train"])
-        for cache, n in (("none", 0), ("none", 2), ("memory", 0))
+        for cache, n in (("none", 0), ("none", 2), ("memory", 0), ("disk", 0), ("disk", 2), ("auto", 2))
     )
     assert len(first) == 10
-    for one, two, three in zip(first, second, third, strict=True):
-        for a, b, c in zip(one, two, three, strict=True):
-            assert a.dtype == b.dtype and torch.equal(a, b) and torch.equal(a, c)
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            for a, b in zip(one, two, strict=True):
+                assert a.dtype == b.dtype and a.stride() == b.stride() and torch.equal(a, b)
     assert not torch.equal(first[0][0], first[5][0])
+
+
+@pytest.mark.parametrize("normalize", ["none", "train"])
+def test_batches_that_the_device_finishes_are_the_same(images, normalize):
+    params = make_params(images, normalize=normalize)
+    elsewhere = torch.device("mps")  # not on this machine, perhaps; nothing is sent there
+    for split in ("train", "val"):
+        raw = fetch_dataloader([split], images, params, elsewhere)[split]
+        assert raw.device == elsewhere and raw.dataset.is_raw
+        raw.device = torch.device("cpu")
+        finished = fetch_dataloader([split], images, params, torch.device("cpu"))[split]
+        assert finished.device is None
+        for (a, b), (c, d) in zip(two_epochs(raw), two_epochs(finished), strict=True):
+            assert a.stride() == c.stride() and torch.equal(a, c) and torch.equal(b, d)
+
+
+@pytest.mark.parametrize("kind", ["ready", "for a device", "from workers"])
+def test_a_stand_in_stays_one_on_its_way(images, monkeypatch, kind):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "2")  # of the last two examples it has none
+    params = make_params(images, batch_size=3, cache="none", num_workers=2 if kind == "from workers" else 0)
+    elsewhere = torch.device("mps" if kind == "for a device" else "cpu")
+    dataloader = fetch_dataloader(["val"], images, params, elsewhere)["val"]
+    if kind == "for a device":
+        dataloader.device = torch.device("cpu")
+    first, last = dataloader
+    assert not isinstance(first, processes.StandIn) and isinstance(last, processes.StandIn)
+    assert isinstance(runtime.to_device(last, torch.device("cpu")), processes.StandIn)
+    assert [inputs.shape for inputs, _ in (first, last)] == [(1, 3, 8, 8)] * 2
+
+
+def test_what_travels_to_a_gpu_is_bytes(images):
+    raw = fetch_dataloader(["train"], images, make_params(images), torch.device("mps"))["train"].dataset
+    (pixels, draws), labels = raw.__getitems__((1, [3, 4, 5]))
+    assert pixels.dtype == torch.uint8 and pixels.shape == (3, 8, 8, 3)
+    assert labels.shape == (3,) and draws.shape == (3, 5)
 
 
 def test_workers_resume_in_the_middle_of_an_epoch(images):
@@ -178,6 +217,21 @@ def test_augmentation_mirrors_and_moves(images):
         assert places
         seen.add(places[0])
     assert len(seen) > 8
+
+
+@pytest.mark.parametrize("size", [8, 13])
+def test_flip_and_shift_are_those_of_numpy(images, size):
+    params = make_params(images, jitter=0.0, image_size=size, shift=3)
+    plain = fetch_dataset("val", images, params)
+    plain, augmented = plain.fetch_raw(range(5))[0][0].numpy(), plain
+    augmented.augment = True
+    moved = augmented.__getitems__(range(5))[0]
+    draws = runtime.example_draws(params.seed, 1, range(5), 5).numpy()
+    for image, draw, result in zip(plain, draws, moved, strict=True):
+        expected = image[:, ::-1] if draw[0] < 0.5 else image
+        y, x = (draw[1:3] * np.float32(7)).astype(int)
+        expected = np.pad(expected, ((3, 3), (3, 3), (0, 0)), mode="edge")[y : y + size, x : x + size]
+        assert np.array_equal((result * 255).round().permute(1, 2, 0).numpy(), expected)
 
 
 def test_jitter_keeps_within_its_strength(images):

@@ -146,3 +146,17 @@ def test_a_byte_order_mark_is_dropped(tmp_path):
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}')
     assert utils.read_json(path) == {"a": 1}
     assert read_text(path) == '{"a": 1}'
+
+
+def test_half_a_line_at_the_end_of_a_growing_file_is_passed_over(tmp_path):
+    path = tmp_path / "history.jsonl"
+    for text, expected in (
+        ('{"a": 1}\n{"a": 2', [{"a": 1}]),
+        ('{"a": 1}\n{"a": 2}', [{"a": 1}, {"a": 2}]),
+        ('{"a"', []),
+    ):
+        path.write_text(text)
+        assert utils.read_lines(path, is_growing=True) == expected
+    path.write_text('{"a": 1\n{"a": 2}\n')
+    with pytest.raises(utils.InputError, match="line 1: not valid JSON"):
+        utils.read_lines(path, is_growing=True)

@@ -273,6 +273,7 @@ def test_hash_and_differences_know_what_changes_the_result(name):
         "compile",
         "activation_checkpointing",
         "channels_last",
+        "fsdp",
     }
     assert (before.hash() == after.hash()) == is_machine
     told = after.differences(before.model_dump(mode="json"))
@@ -303,6 +304,7 @@ def test_description_lists_every_hyperparameter(task):
     assert [row["name"] for row in rows] == list(params_class.model_fields)
     for row in rows:
         assert row["description"].strip() and row["type"] and row["default"], row
+        assert all(cell.isprintable() for cell in row.values()), row
         assert json.loads(row["default"]) == getattr(params_class(), row["name"])
     assert {row["name"]: row["bounds"] for row in rows}["learning_rate"] == "> 0"
 

@@ -1,86 +1,77 @@
 """What the README and the docs tell people to type, typed."""
 
-import os
+import json
 import re
 import shutil
-import stat
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-PROJECT = Path(__file__).resolve().parent.parent
-PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))]
-STARTS = ("python ", "mkdir ")  # the two commands of the first screen are CI's: they make a virtual environment
-NEEDS_MORE = ("64x64_SIGNS", "experiments/signs", "benchmarks/", "data/build_dataset.py")  # data or a network
+from model.net import fetch_net
+from model.params import fetch_params_class
+from tests.pages import PAGES, PROJECT, assert_printed, blocks_of, make_clone, read, run_command, write_listings
 
 
-def commands_of(page):
-    for block in re.findall(r"^```[a-z]*\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
-        for line in block.splitlines():
-            if line.startswith(STARTS) and not any(text in line for text in NEEDS_MORE):
-                yield line
-
-
-def listings_of(page):
-    """The files that a page shows whole, each below a comment with its name."""
-    pattern = r"^<!-- file: (\S+) -->\n```[a-z]*\n(.*?)^```$"
-    return re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def write_images(folder, names):
+    generator = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for i, name in enumerate(names):
+        pixels = generator.integers(0, 100, size=(60, 50 + i, 3), dtype=np.uint8) + np.uint8(100 * (i % 2))
+        Image.fromarray(pixels).save(folder / name)
 
 
 @pytest.fixture
 def clone(tmp_path):
-    """A copy of the tracked files, with the README's own photographs in it, and `python` on the path."""
-    folder = tmp_path / "fiveline"
-    for name in subprocess.check_output(["git", "ls-files", "-z"], cwd=PROJECT, text=True).split("\0")[:-1]:
-        if (PROJECT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, folder / name)
-    generator = np.random.default_rng(0)
-    for number, name in enumerate(("cat", "dog")):
-        (folder / "my_photos/train" / name).mkdir(parents=True)
-        for i in range(12):
-            pixels = generator.integers(0, 100, size=(40 + i, 50, 3), dtype=np.uint8) + np.uint8(100 * number)
-            Image.fromarray(pixels).save(folder / f"my_photos/train/{name}/{i}.jpg")
-    shim = tmp_path / "bin/python"
-    shim.parent.mkdir()
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    shim.chmod(shim.stat().st_mode | stat.S_IXUSR)
+    """A copy of the tracked files, with what the pages say that a reader has: photographs, a project of CS230's."""
+    folder = make_clone(tmp_path / "fiveline")
+    for name in ("cat", "dog"):
+        write_images(folder / "my_photos/train" / name, [f"{i}.jpg" for i in range(12)])
+    cs230 = folder / "my_cs230"
+    for split in ("train", "val", "test"):
+        write_images(cs230 / f"vision/data/64x64_SIGNS/{split}_signs", [f"{i % 6}_IMG_{i}.jpg" for i in range(12)])
+    shutil.copytree(folder / "data/ner_small", cs230 / "nlp/data/small")
+    own = {"learning_rate": 1e-3, "num_epochs": 1, "save_summary_steps": 100}
+    vision = {**own, "batch_size": 32, "dropout_rate": 0.8, "num_channels": 32, "num_workers": 4}
+    tagger = {**own, "batch_size": 5, "lstm_hidden_dim": 50, "embedding_dim": 50}
+    for name, values in {"vision/experiments/base_model": vision, "vision/experiments/trained": vision,
+                         "nlp/experiments/base_model": tagger}.items():  # fmt: skip
+        (cs230 / name).mkdir(parents=True)
+        (cs230 / name / "params.json").write_text(json.dumps(values))
+    params = fetch_params_class("vision").from_values(vision, "CS230").with_facts({"classes": list("012345")})
+    weights = fetch_net("vision").Net(params).state_dict()
+    torch.save({"epoch": 1, "state_dict": weights, "optim_dict": {}}, cs230 / "vision/experiments/trained/best.pth.tar")
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_run_as_written(page, clone, tmp_path):
-    for name, listing in listings_of(page):
-        (clone / name).parent.mkdir(parents=True, exist_ok=True)
-        (clone / name).write_text(listing, encoding="utf-8")
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    commands = list(dict.fromkeys(commands_of(page)))
-    assert commands or page.name != "README.md"
-    for command in commands:
-        result = subprocess.run(["bash", "-c", command], cwd=clone, env=environment, capture_output=True, text=True)
-        assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-        if not target.startswith(("http://", "https://")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+def test_commands_run_as_written(page, clone):
+    write_listings(page, clone)
+    done = set()
+    for block in blocks_of(page):
+        printed = ""
+        for command in block.commands:
+            if command in done and not block.output:
+                continue
+            result = run_command(command, clone)
+            assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
+            done.add(command)
+            printed += result.stdout
+        if block.commands and block.output:
+            assert_printed(block.output, printed, block.text)
+    assert done or page.name != "README.md"
 
 
 def test_readme_names_only_files_that_are_there():
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    for name in set(re.findall(r"`((?:model|data|training|evaluation|record|tests|benchmarks)/[\w/.]+)`", text)):
+    folders = "model|data|training|evaluation|record|tests|benchmarks"
+    for name in set(re.findall(rf"`((?:{folders})/[\w/.]+)`", read(PAGES[0]))):
         assert (PROJECT / name).exists(), name
 
 
 def test_readme_holds_the_five_lines_and_both_commands():
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    text = read(PAGES[0])
     assert "output_batch = model(train_batch)           # compute model output" in text
     for mark in ("first", "second"):
         block = re.search(rf"<!-- ci: {mark} -->\n```\n(.*)\n```", text)

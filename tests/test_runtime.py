@@ -102,3 +102,16 @@ def test_device_that_contradicts_itself_is_refused():
 def test_describe_says_what_may_change_the_bits():
     description = runtime.describe(torch.device("cpu"))
     assert description == {"device": "cpu", "device_name": "cpu", "threads": torch.get_num_threads()}
+
+
+def test_tune_cpu_keeps_the_optimizer_from_computing_with_denormal_numbers():
+    weight = torch.nn.Parameter(torch.ones(100_000))
+    optimizer = torch.optim.Adam([weight], fused=True)
+    weight.grad = torch.full_like(weight, 1e-37)
+    optimizer.step()  # the first moment is 1e-38
+    weight.grad = torch.zeros_like(weight)
+    moment = optimizer.state[weight]["exp_avg"]
+    assert 0 < moment.max() < torch.finfo(torch.float32).tiny
+    runtime.tune_cpu()
+    optimizer.step()
+    assert (moment.view(torch.int32) == 0).all()

@@ -39,17 +39,24 @@ def command(parent_dir, *words):
     return [sys.executable, "search_hyperparams.py", "--parent_dir", str(parent_dir), *words]
 
 
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}  # of small nets, threads that wait for each other slow down others
+
+
 def search(parent_dir, *words, exit_code=0):
-    done = subprocess.run(command(parent_dir, *words), cwd=PROJECT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command(parent_dir, *words), cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == exit_code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
 
 
-def start(parent_dir, *words):
+def start(parent_dir, *words, env=None):
     return subprocess.Popen(
-        command(parent_dir, *words), cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        command(parent_dir, *words), cwd=PROJECT, env=env or environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
 
 
 def processes_of(parent_dir):
@@ -109,6 +116,7 @@ def test_a_trial_that_fails_costs_itself_alone(parent_dir):
     assert records(parent_dir)["net_resnet81"]["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_not_tried_again(parent_dir):
     words = ("--space", "learning_rate=1e-3,1e38", "--space", "optimizer=sgd")
     done = search(parent_dir, *words)
@@ -118,6 +126,7 @@ def test_a_trial_that_diverges_is_not_tried_again(parent_dir):
     assert (parent_dir / "learning_rate_1e+38__optimizer_sgd/run.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_weird_values_reach_no_shell_and_stay_in_the_folder(parent_dir):
     weird = ["a b; touch pwned", "$(touch pwned)", "'\"`touch pwned`", "../../escape", "日本", "x" * 300]
     (parent_dir / "search.yaml").write_text(json.dumps({"space": {"net": weird}}))  # JSON is YAML
@@ -146,6 +155,7 @@ def test_interrupting_saves_every_trial_and_the_same_command_continues(tmp_path)
         assert f"Continuing after epoch {epoch}" in (parent_dir / name / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_does_not_wait(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
     process = start(parent_dir, "--space", "seed=1", "--num_workers", "1")
@@ -159,6 +169,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path):
     assert process.returncode == 130 and not processes_of(parent_dir)
 
 
+@pytest.mark.slow
 def test_killed_trials_are_started_again_so_often_and_no_more(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
     process = start(parent_dir, "--space", "seed=1", "--num_workers", "1", "max_retries=1")
@@ -176,6 +187,7 @@ def test_killed_trials_are_started_again_so_often_and_no_more(tmp_path):
     assert records(parent_dir)["seed_1"]["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_trial_that_hangs_is_stopped_by_its_timeout(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
     done = search(parent_dir, "--space", "seed=1", "--timeout", "0.1", exit_code=1)
@@ -183,6 +195,7 @@ def test_a_trial_that_hangs_is_stopped_by_its_timeout(tmp_path):
     assert records(parent_dir)["seed_1"]["status"] == "failed" and (parent_dir / "seed_1/last.pth.tar").exists()
 
 
+@pytest.mark.slow
 def test_the_time_budget_stops_the_study_in_good_order(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
     done = search(parent_dir, "--space", "seed=1", "max_hours=0.005")
@@ -190,6 +203,7 @@ def test_the_time_budget_stops_the_study_in_good_order(tmp_path):
     assert records(parent_dir)["seed_1"]["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_the_disk_budget_takes_checkpoints_of_losers_and_no_metrics(tmp_path):
     parent_dir = make_study(tmp_path / "study", num_epochs=6)
     done = search(parent_dir, "--space", "learning_rate=1e-6,1e-2,1e-7", "max_gigabytes=0.00001", "--num_workers", "1")
@@ -199,15 +213,16 @@ def test_the_disk_budget_takes_checkpoints_of_losers_and_no_metrics(tmp_path):
     assert "started" not in search(parent_dir, "--space", "learning_rate=1e-6,1e-2,1e-7").stdout
 
 
+@pytest.mark.slow
 def test_pruned_trials_stop_early_and_stay_pruned(tmp_path):
     """Trials whose learning rate is far too small, after four good ones."""
-    parent_dir = make_study(tmp_path / "study", num_epochs=8)
+    parent_dir = make_study(tmp_path / "study", num_epochs=40)
     (parent_dir / "search.yaml").write_text(
-        "space: {learning_rate: [0.01, 0.011, 0.012, 0.013, 1.0e-7]}\npruner: median\nwarmup_epochs: 2\n"
+        "space: {learning_rate: [0.01, 0.011, 0.012, 0.013, 1.0e-7]}\npruner: median\nmin_epochs: 2\n"
     )
     done = search(parent_dir, "--num_workers", "1")
     record = records(parent_dir)["learning_rate_1e-07"]
-    assert record["status"] == "pruned" and 2 <= record["pruned_epoch"] <= record["epochs"] < 8, done.stdout
+    assert record["status"] == "pruned" and 2 <= record["pruned_epoch"] <= record["epochs"] < 40, done.stdout
     assert f"pruned after epoch {record['pruned_epoch']} (median)" in done.stdout
     assert "started" not in search(parent_dir, "--num_workers", "1").stdout
 
@@ -227,6 +242,7 @@ def test_two_commands_do_not_run_one_study_at_once(tmp_path):
     assert "1 stale" in shown and "the same search command continues it" in shown
 
 
+@pytest.mark.slow
 def test_dry_run_tells_what_it_will_cost_and_runs_nothing(parent_dir):
     done = search(parent_dir, "--space", "seed=1,2,3", "--dry_run", "--num_workers", "2")
     assert "seed_1  waiting" in done.stdout and "3 of 3 trials to run, 2 epochs each, 2 at once" in done.stdout
@@ -234,6 +250,7 @@ def test_dry_run_tells_what_it_will_cost_and_runs_nothing(parent_dir):
     assert [path.name for path in parent_dir.iterdir()] == ["params.json"]
 
 
+@pytest.mark.slow
 def test_a_job_array_runs_the_trials_one_by_one(parent_dir):
     words = ("--space", "learning_rate={low: 1e-3, high: 1e-1, log: true}", "sampler=random", "num_trials=2")
     listed = search(parent_dir, *words, "--array")
@@ -247,8 +264,11 @@ def test_a_job_array_runs_the_trials_one_by_one(parent_dir):
     assert "known in advance" in search(parent_dir, *words, "sampler=tpe", "--array", exit_code=2).stderr
 
 
-def test_threads_are_shared_out_and_the_server_has_one_when_it_forks(parent_dir, monkeypatch):
-    process = start(make_study(parent_dir.parent / "long", **LONG), "--space", "seed=1,2", "--num_workers", "2")
+@pytest.mark.slow
+def test_threads_are_shared_out_and_the_server_has_one_when_it_forks(parent_dir):
+    words = ("--space", "seed=1,2", "--num_workers", "2")
+    plain = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    process = start(make_study(parent_dir.parent / "long", **LONG), *words, env=plain)
     folder = parent_dir.parent / "long"
     wait_until(lambda: len(list(folder.glob("*/history.jsonl"))) == 2)
     servers = [p for p in Path("/proc").glob("[0-9]*") if b"study.server" in _cmdline(p) and _parent(p) == process.pid]
@@ -271,6 +291,7 @@ def _parent(folder):
     return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.slow
 def test_the_script_loads_no_torch(parent_dir):
     code = (
         "import sys, search_hyperparams; "
@@ -292,6 +313,7 @@ def test_mistakes_are_told_before_anything_starts(parent_dir):
     assert search_hyperparams.make_parser().parse_args([]).parent_dir == "experiments/learning_rate"
 
 
+@pytest.mark.slow
 def test_data_dir_of_the_command_line_is_handed_on(parent_dir, tmp_path):
     done = search(parent_dir, "--data_dir", str(tmp_path / "no data; here"), "--space", "seed=1", exit_code=1)
     assert f"{tmp_path}/no data; here: there is no such data directory" in done.stderr
@@ -299,7 +321,7 @@ def test_data_dir_of_the_command_line_is_handed_on(parent_dir, tmp_path):
 
 @pytest.mark.slow
 def test_a_study_killed_at_ten_moments_ends_as_one_that_was_not(tmp_path):
-    params = {"num_epochs": 12, "num_channels": 4, "batch_size": 40, "dropout_rate": 0.2}
+    params = {"num_epochs": 60, "num_channels": 4, "batch_size": 40, "dropout_rate": 0.2}
     words = (
         "--space",
         "learning_rate=1e-4,1e-3,1e-2",
@@ -317,7 +339,8 @@ def test_a_study_killed_at_ten_moments_ends_as_one_that_was_not(tmp_path):
     ended = {}
     for kill in range(10):
         process = start(parts, *words)
-        wait_until(lambda: list(parts.glob("*/.lock.json")))
+        wait_until(lambda process=process: list(parts.glob("*/.lock.json")) or process.poll() is not None)
+        assert process.poll() is None, "the study is too short for ten kills"
         time.sleep(chance.uniform(0, 2.5))
         if kill % 2:  # a single trial, then the driver
             with contextlib.suppress(OSError, ProcessLookupError, utils.InputError):
@@ -340,6 +363,7 @@ def test_a_study_killed_at_ten_moments_ends_as_one_that_was_not(tmp_path):
         assert all(first["state_dict"][key].equal(second["state_dict"][key]) for key in first["state_dict"])
 
 
+@pytest.mark.slow
 def test_a_dead_server_costs_its_trials_nothing_but_time(tmp_path):
     parent_dir = make_study(tmp_path / "study", num_epochs=40)
     process = start(parent_dir, "--space", "seed=1", "--num_workers", "1")

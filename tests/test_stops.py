@@ -143,11 +143,10 @@ def test_an_error_in_a_loading_process_ends_the_script(project, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".*", "tests", "__pycache__"))
     source = (copy / "model/vision/data_loader.py").read_text()
-    fault = "        assert 7 not in indices\n        positions = torch.as_tensor(indices)\n"
-    assert source.count("        positions = torch.as_tensor(indices)\n") == 1
-    (copy / "model/vision/data_loader.py").write_text(
-        source.replace("        positions = torch.as_tensor(indices)\n", fault)
-    )
+    reads = "        rows = self.examples.rows_of(indices)\n"
+    assert source.count(reads) == 1
+    faulty = source.replace(reads, "        assert 7 not in indices\n" + reads)
+    (copy / "model/vision/data_loader.py").write_text(faulty)
     folder = write_run(tmp_path / "run", **TASKS["vision"], cache="none", num_workers=2)
     command = [sys.executable, "train.py", "--model_dir", str(folder)]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=60)

@@ -272,7 +272,7 @@ def test_proposals_obey_conditions_and_types():
 @pytest.mark.parametrize("name", ["median", "asha", "hyperband"])
 def test_pruning_decides_as_optuna_does_and_the_same_after_a_restart(name):
     """Twenty trials of nine epochs, one after the other, against Optuna's own loop of report and should_prune."""
-    settings = Settings(pruner=name, warmup_epochs=1)
+    settings = Settings(pruner=name, min_epochs=1)
     curves = {f"trial {i}": {epoch: (i * 7 % 20) / 20 * epoch / 9 for epoch in range(1, 10)} for i in range(20)}
     pruners = {
         "median": optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),

@@ -1,5 +1,6 @@
 """Every folder of model/ keeps the contract: a new task is tested the moment its folder exists."""
 
+import importlib
 import json
 import math
 from pathlib import Path
@@ -163,6 +164,30 @@ def test_predictions_have_a_row_for_each_example(model, net, params, dataset):
     assert len(unlabelled) == 6 and not any("label" in row or "loss" in row for row in unlabelled)
     for with_label, without in zip(rows, unlabelled, strict=True):  # only labels tell where a sentence's padding begins
         assert str(without["prediction"]).startswith(str(with_label["prediction"]))
+
+
+def test_a_new_input_that_cannot_be_read_is_an_error_in_its_place(task, params, tmp_path):
+    module = importlib.import_module(f"model.{task}.data_loader")
+    if not hasattr(module, "fetch_unlabelled"):
+        pytest.skip(f"{task} has no fetch_unlabelled: predict.py says so")
+    assert list(module.fetch_unlabelled([], params)) == []
+    found = list(module.fetch_unlabelled([tmp_path / "not there"], params))
+    assert len(found) == 1 and "not there" in found[0][0]
+    if not isinstance(found[0][1], utils.InputError):  # it is told when the batch is made
+        with pytest.raises(utils.InputError, match="not there"):
+            module.collate_unlabelled([found[0][1]], params)
+
+
+def test_what_is_said_of_the_inputs_is_plain_and_says_what_the_outputs_are(task, params, dataset):
+    module = importlib.import_module(f"model.{task}.data_loader")
+    if not hasattr(module, "describe_inputs"):
+        pytest.skip(f"{task} has no describe_inputs: export.py writes down its facts instead")
+    described = module.describe_inputs(params)
+    assert json.loads(json.dumps(described)) == described
+    assert described["steps"] and isinstance(described["outputs"], str)
+    inputs, _ = batch_of(dataset, range(2))
+    for name, axes in described.get("axes", {}).items():
+        assert not isinstance(inputs, dict) or name not in inputs or len(axes) == inputs[name].dim()
 
 
 def test_a_run_directory_is_complete(task, params, tmp_path):

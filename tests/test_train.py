@@ -1,5 +1,6 @@
 """One run: the same bits again, resuming, restoring, what is kept as best."""
 
+import copy
 import json
 import shutil
 import signal
@@ -269,6 +270,16 @@ def test_a_step_in_pieces_is_the_step_of_the_whole_batch(microbatch_size, struct
         step = train.train_step(*objects) if size is None else train.train_step_in_pieces(*objects, size, scaler)
         results.append((*step, list(model.parameters())))
     torch.testing.assert_close(results[0], results[1])
+
+
+def test_pieces_without_scored_labels_change_nothing():
+    model = torch.nn.Linear(3, 2)
+    before = copy.deepcopy(model.state_dict())
+    batch = (torch.randn(4, 3), torch.full((4,), -100))
+    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=1.0), torch.amp.GradScaler("cpu", enabled=False)
+    _, loss = train.train_step_in_pieces(model, optimizer, torch.nn.functional.cross_entropy, *batch, 2, scaler)
+    assert loss.detach().item() == 0.0
+    assert_same_bits(model.state_dict(), before)
 
 
 def test_microbatches_train_to_the_same_weights(tmp_path):

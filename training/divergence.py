@@ -41,6 +41,7 @@ class DivergenceWatch:
     def _clip(self, *_: object) -> None:
         assert self.max_norm is not None
         norm = torch.nn.utils.clip_grad_norm_(self.weights, self.max_norm)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of weights that are spread
         is_scaled = hasattr(self.optimizer, "found_inf")  # fp16: a step that is not finite is left out
         if self.is_cpu and not is_scaled and not math.isfinite(norm.item()):  # here the weights have not seen it yet
             self.stop(f"a gradient of norm {norm.item()}", self.step + 1)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import processes
 import runtime
 import utils
 from training.events import Events
@@ -21,6 +22,8 @@ FIRST_SECONDS = 1.0
 class Keeper:
     """Saves the state of a run: after an epoch, every params.checkpoint_minutes, and when a signal asks to stop.
 
+    Of a job's processes, all take part in saving, at the same step, and the first one writes.
+
     Args:
         run: where to write
         training: what to save
@@ -29,7 +32,8 @@ class Keeper:
 
     def __init__(self, run: utils.RunDirectory, training: Training, signals: runtime.Signals) -> None:
         self.run, self.training, self.signals = run, training, signals
-        self._events = Events(run, training.params) if training.params.tensorboard else None
+        self._events = Events(run, training.params) if training.params.tensorboard and run.is_writer else None
+        self._votes = processes.Votes() if processes.world_size() > 1 else None
         self._rows: list[dict[str, Any]] = []  # of epochs that are not on the disk yet
         self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # the same: state and val metrics
         self._is_saved = True
@@ -42,15 +46,17 @@ class Keeper:
         Raises:
             InterruptedRun: a signal came; the state is saved
         """
-        if self.signals.received:
+        number, is_due = self.signals.received, time.monotonic() >= self._latest
+        if self._votes is not None:
+            number, is_due = self._votes.agree(number, is_due)
+        if number:
             self.save()
-            number = self.signals.received
             raise utils.InterruptedRun(
                 f"stopped by signal {number} in epoch {self.training.epoch + 1}, step {self.training.step}; "
                 "saved, and the same command continues",
                 number,
             )
-        if time.monotonic() >= self._latest:
+        if is_due:
             self.save()
 
     def watched(self, batches: Iterable[Any]) -> Iterator[Any]:
@@ -67,10 +73,13 @@ class Keeper:
                 # a pipe that broke was that of a data loading process, too: it died while it handed over a batch
                 if not utils.is_dead_worker(error) and not isinstance(error, ConnectionError | EOFError):
                     raise
-                self.between_steps()  # nothing was drawn from the generators here: the state is whole
-                self.save()
+                saved = ""
+                if processes.world_size() == 1:  # the other processes of a job are not here
+                    self.between_steps()  # nothing was drawn from the generators here: the state is whole
+                    self.save()
+                    saved = "Saved, and "
                 told = utils.explain(error) or f"a data loading process died ({type(error).__name__})"
-                raise utils.Stop(f"{told}. Saved, and the same command continues") from error
+                raise utils.Stop(f"{told}. {saved or 'It was not saved now; '}the same command continues") from error
 
     def end_epoch(self, row: dict[str, Any], is_best: bool) -> None:
         """Take note of an epoch, and save it unless the last save was only just now.
@@ -80,11 +89,13 @@ class Keeper:
             is_best: whether its weights are the best so far
         """
         self._rows.append(row)
-        self.run.show_epoch(row)
+        if self.run.is_writer:
+            self.run.show_epoch(row)
         self._is_saved = False
-        is_due = time.monotonic() >= self._earliest
+        is_due = processes.from_first(time.monotonic() >= self._earliest)
         if is_best:
             state = self.training.state_dict()
+        if is_best and self.run.is_writer:
             self._best = (state if is_due else copy.deepcopy(state)), row["val"]
         if is_due:
             self.save()
@@ -112,6 +123,9 @@ class Keeper:
         """Write in an order in which the checkpoint, last of all, never speaks of anything that is not there."""
         training, run = self.training, self.run
         training.check_finite()
+        state = training.state_dict()
+        if not run.is_writer:
+            return
         if self._rows:
             run.append_history(self._rows)
             if self._events is not None:
@@ -122,7 +136,7 @@ class Keeper:
             utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
         seconds = sum(row.get("seconds", 0.0) for row in run.history())
         run.update_record(epochs=training.epoch, best_epoch=training.best_epoch, best=training.best, seconds=seconds)
-        utils.save_last(training.state_dict(), run.path)
+        utils.save_last(state, run.path)
 
     def close(self) -> None:
         """Save what is not saved yet; the run is done."""

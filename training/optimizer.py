@@ -28,6 +28,7 @@ def fetch_optimizer(model: nn.Module, params: utils.Params) -> torch.optim.Optim
     fused = weights[0].device.type in FUSED_DEVICES
     optimizer: torch.optim.Optimizer
     if params.optimizer == "sgd":
+        fused = fused and not hasattr(weights[0], "full_tensor")  # torch has none for weights that are spread
         optimizer = torch.optim.SGD(
             weights, momentum=params.momentum, nesterov=params.nesterov, fused=fused, **settings
         )

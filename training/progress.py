@@ -8,6 +8,8 @@ import time
 
 from tqdm import tqdm
 
+import processes
+
 
 class Progress:
     """Progress through the batches of one epoch.
@@ -19,9 +21,12 @@ class Progress:
     """
 
     def __init__(self, num_steps: int, done: int, save_summary_steps: int) -> None:
-        self.is_terminal = sys.stderr.isatty()
+        self.num_processes = processes.world_size()
+        self.is_terminal = sys.stderr.isatty() and processes.rank() == 0
         self.num_steps, self.num_done, self.num_examples = num_steps, done, 0
-        self.every = min(save_summary_steps, max(1, num_steps // 50)) if self.is_terminal else save_summary_steps
+        self.every = save_summary_steps  # in a job, all processes take part in the mean that is shown
+        if self.is_terminal and self.num_processes == 1:
+            self.every = min(save_summary_steps, max(1, num_steps // 50))
         self._bar = tqdm(total=num_steps, initial=done, disable=not self.is_terminal, leave=False, dynamic_ncols=True)
         self._start = time.monotonic()
 
@@ -33,8 +38,8 @@ class Progress:
 
     @property
     def examples_per_second(self) -> float:
-        """Return the speed of this process in this epoch."""
-        return self.num_examples / max(time.monotonic() - self._start, 1e-9)
+        """Return the speed of the job in this epoch; its processes have about as many examples each."""
+        return self.num_processes * self.num_examples / max(time.monotonic() - self._start, 1e-9)
 
     def step(self, num_examples: int) -> bool:
         """Count one batch; return whether `show` is due."""

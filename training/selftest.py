@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,11 @@ def kill_after(delay: float, model_dir: Path, flags: Sequence[str] = ()) -> bool
 
 def unreadable(model_dir: Path) -> list[str]:
     """Return a line for each checkpoint, JSON file and history of a run that cannot be read."""
-    readers = {".tar": utils.read_checkpoint, ".json": utils.read_json, ".jsonl": utils.read_lines}
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".tar": utils.read_checkpoint,
+        ".json": utils.read_json,
+        ".jsonl": utils.read_lines,
+    }
     found = []
     for path in sorted(model_dir.iterdir()):
         if path.suffix in readers and not path.name.startswith("."):

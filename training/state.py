@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+import processes
 import runtime
 import utils
 from evaluation.metrics import Loss, Metrics, MetricSums
@@ -18,6 +19,8 @@ from model.net import fetch_metrics, fetch_sign
 from training.average import Average
 from training.divergence import DivergenceWatch
 from training.optimizer import Schedule, fetch_optimizer
+from training.parallel import GlobalBatch, GlobalScaler
+from training.sharded import local_part, spread, whole
 
 SMALLEST_SCALE = 1e-6  # of the loss, in fp16; it is halved each time that a gradient is not finite
 BATCHES_TOGETHER = 64  # train metrics are asked for so many steps at once
@@ -41,7 +44,8 @@ class Training:
         average: of the weights, if params.ema_decay asks for one
         epoch: how many epochs are complete, validation included
         step: how many steps of the epoch after that are complete
-        sums: the train metrics of those steps
+        sums: the train metrics of those steps, as far as this process has computed them
+        global_batch: makes each step one of all processes; None where there is one
         seconds: what earlier processes spent on them
         generators: the states of the global generators after them; None where the epoch has not begun
         best: the best value of params.monitor so far; None before the first
@@ -60,6 +64,7 @@ class Training:
     sums: MetricSums
     scaler: torch.amp.GradScaler
     average: Average | None
+    global_batch: GlobalBatch | None = None
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
@@ -98,13 +103,14 @@ class Training:
         self.watch.check(self.sums.mean_loss() if self.step else 0.0)
         if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
             self.watch.stop("gradients that are not finite at any scale", self.step)
-        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+        is_finite = all(bool(local_part(weight).isfinite().all()) for weight in self.model.parameters())
+        if not all(processes.from_all(is_finite)):
             self.watch.stop("a weight that is not finite", self.step)
 
     def restore_generators(self) -> None:
         """Put the global generators where they were at this step of this epoch."""
         if self.generators is None:
-            runtime.seed_everything(self.params.seed, self.epoch + 1)
+            runtime.seed_everything(self.params.seed, self.epoch + 1, processes.rank())
         else:
             runtime.restore_generators(self.generators)
             self.generators = None
@@ -134,36 +140,58 @@ class Training:
         return self.epoch >= self.params.num_epochs or self.stopped_early()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the contents of a checkpoint: the seed's three keys, and what an exact continuation needs."""
+        """Return the contents of a checkpoint: the seed's three keys, and what an exact continuation needs.
+
+        All processes of a job take part in it; what the first one returns holds what the others add.
+        """
+        own = {
+            "sums": self.sums.state_dict() if self.step else {},
+            "generators": runtime.generator_states() if self.step else None,
+        }
+        others: dict[str, Any] = {}
+        if processes.world_size() > 1 and self.step:
+            others = {"others": processes.from_all(runtime.to_cpu(own))[1:]}
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "state_dict": self.evaluated_model.state_dict(),
-            "optim_dict": self.optimizer.state_dict(),
+            "state_dict": whole(dict(self.evaluated_model.state_dict())),
+            "optim_dict": whole(self.optimizer.state_dict()),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),  # empty but in fp16
             "average": self.average.state_dict() if self.average is not None else {},
-            "sums": self.sums.state_dict() if self.step else {},
             "seconds": self.elapsed() if self.step else 0.0,
-            "generators": runtime.generator_states() if self.step else None,
             "best": self.best,
             "best_epoch": self.best_epoch,
             "params": self.params.model_dump(mode="json"),
             "facts": self.params.facts,
+            **own,
+            **others,  # of the other processes, by rank, amid an epoch only
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint of this run, all but its weights: `utils.load_weights` loads those."""
-        self.optimizer.load_state_dict(state["optim_dict"])
+        """Continue from a checkpoint of this run, all but its weights: `utils.load_weights` loads those.
+
+        Amid an epoch, the number of processes may be another one than before: the first then has the sums of all, and
+        generators without a state begin the epoch anew.
+        """
+        self.optimizer.load_state_dict(spread(state["optim_dict"], self.optimizer))
         self.schedule.load_state_dict(state["schedule"])
         if self.scaler.is_enabled() and state.get("scaler"):  # which older checkpoints do not have
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"], state["state_dict"])
-        if state["sums"]:
-            self.sums.load_state_dict(state["sums"], self.device)
-        for name in ("epoch", "step", "seconds", "generators", "best", "best_epoch"):
+        for name in ("epoch", "step", "seconds", "best", "best_epoch"):
             setattr(self, name, state[name])
+        if not self.step:
+            return
+        rank, parts = processes.rank(), [state, *state.get("others", [])]
+        self.generators = parts[rank]["generators"] if rank < len(parts) else None
+        if len(parts) == processes.world_size():
+            parts = [parts[rank]]
+        elif rank > 0:
+            parts = []
+        for part in parts:
+            self.sums.load_state_dict(part["sums"], self.device)
 
 
 def has_stopped_early(epoch: int, best_epoch: int, params: utils.Params) -> bool:
@@ -183,16 +211,23 @@ def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_e
     Raises:
         InputError: there is no metric of the name params.monitor, or batch norm would see single examples
     """
-    if 1 in (params.batch_size, params.microbatch_size) and any(
+    smallest = min(params.batch_size // processes.world_size(), params.microbatch_size or params.batch_size)
+    if smallest < 2 and any(
         isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for module in model.modules()
     ):
+        each = " for each process" if processes.world_size() > 1 else ""
         raise utils.InputError(
-            "batch_size 1: the net has batch norm, which cannot train on one example; take 2 or more"
+            f"batch_size 1{each}: the net has batch norm, which cannot train on one example; take 2 or more"
         )
     optimizer = fetch_optimizer(model, params)
+    global_batch = GlobalBatch(model, optimizer) if processes.world_size() > 1 else None
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     metrics = fetch_metrics(net, params)
     loss_fn = net.train_loss_fn(params) if hasattr(net, "train_loss_fn") else net.loss_fn
+    scaling: dict[str, Any] = {"device": weights[0].device.type, "enabled": params.precision == "fp16"}
+    scaler = torch.amp.GradScaler(**scaling)
+    if global_batch is not None:
+        loss_fn, scaler = global_batch.counted(loss_fn), GlobalScaler(global_batch, **scaling)
     return Training(
         model=model,
         optimizer=optimizer,
@@ -204,6 +239,7 @@ def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_e
         sign=fetch_sign(net, params),
         watch=DivergenceWatch(optimizer, weights, params.clip_grad_norm),
         sums=MetricSums(metrics, BATCHES_TOGETHER),
-        scaler=torch.amp.GradScaler(weights[0].device.type, enabled=params.precision == "fp16"),
+        scaler=scaler,
         average=Average(model, optimizer, params.ema_decay) if params.ema_decay is not None else None,
+        global_batch=global_batch,
     )

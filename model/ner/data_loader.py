@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import runtime
 from model.ner import vocabulary
 from model.ner.embeddings import check_file
 from model.ner.params import Params
-from model.ner.readers import Sentences, read_split
+from model.ner.readers import Sentences, read_split, stream_sentences
 from utils import InputError
 
 IGNORED_LABEL = -100  # PyTorch's own ignore_index
@@ -133,3 +133,39 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> TaggedSentences
         InputError: the data is missing or broken
     """
     return TaggedSentences(read_split(split, data_dir, params), params, augment=split == "train")
+
+
+def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, list[str] | InputError]]:
+    """Yield new sentences as `stream_sentences` says."""
+    return stream_sentences(paths)
+
+
+def collate_unlabelled(examples: Sequence[list[str]], params: Params) -> tuple[dict[str, Tensor], Tensor]:
+    """Return sentences as `TaggedSentences` does: it does it. Of the labels only the padding's -100 mean something."""
+    tags = [[vocabulary.OUTSIDE] * len(tokens) for tokens in examples]
+    sentences = Sentences([""] * len(examples), list(examples), tags)
+    return TaggedSentences(sentences, params, augment=False).__getitems__(range(len(examples)))
+
+
+def describe_inputs(params: Params) -> dict[str, Any]:
+    """Return how sentences become inputs and outputs become answers, for code without ours."""
+    facts = params.facts
+    steps = [
+        "split the sentence at spaces into tokens",
+        f"words: each token's position in `words`, or that of {facts['unk_word']!r} if it is not there",
+        f"fill up shorter sentences of a batch at their ends with the position of {facts['pad_word']!r}",
+    ]
+    if params.char_channels:
+        steps.append(
+            f"chars: the positions in `characters` of each token's first {params.max_word_len} characters, "
+            f"{UNK_CHARACTER} for an unknown one; shorter tokens, and padding, are filled up with {PAD_CHARACTER}"
+        )
+    return {
+        "steps": steps,
+        "axes": {"words": ["batch_size", "max_len"], "chars": ["batch_size", "max_len", "max_word_len"]},
+        "words": params.words,
+        **({"characters": facts["characters"]} if params.char_channels else {}),
+        "outputs": "logits, one for each of `classes`, for each token; softmax over the last axis makes them "
+        "probabilities; what stands at padding means nothing",
+        "classes": params.tags,
+    }

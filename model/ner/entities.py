@@ -20,7 +20,7 @@ class EntityCounter:
     """Counts the entities in a batch: those in the labels, those in the outputs, and those in both.
 
     An entity is a maximal chunk: B- begins one, and so does an I- after O or after another type. Both ends and the type
-    must agree. Metrics ask one after the other for the same batch, so the last answer is kept.
+    must agree. Metrics ask one after the other for the same batch, so the last answers are kept.
 
     Args:
         tags: by number
@@ -33,8 +33,10 @@ class EntityCounter:
         self._outside = len(tags)  # one tag more, for what is not scored
         self._kinds = torch.tensor([*(kinds[_kind(tag)] for tag in tags), 0])  # (num_tags + 1,); 0 is outside
         self._is_begin = torch.tensor([*(tag.startswith("B-") for tag in tags), False])  # (num_tags + 1,)
-        self._last: tuple[Tensor, Tensor] | None = None
-        self._answer: tuple[Tensor, Tensor, Tensor]
+        self._outputs: Tensor | None = None  # of the batch last asked for; its labels, and the two answers
+        self._labels: Tensor | None = None
+        self._predicted: Tensor
+        self._counts: tuple[Tensor, Tensor, Tensor]
 
     def count(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return how many entities are in the labels, in the outputs, and in both: three tensors, (1,), int64.
@@ -45,9 +47,20 @@ class EntityCounter:
             outputs: logits, (batch_size, max_len, num_tags)
             labels: tag numbers, (batch_size, max_len); -100 where nothing is scored
         """
-        if self._last is None or self._last[0] is not outputs or self._last[1] is not labels:
-            self._last, self._answer = (outputs, labels), self._count(outputs.argmax(dim=2), labels)
-        return self._answer
+        predicted = self.predict(outputs)
+        if self._labels is not labels:
+            self._labels, self._counts = labels, self._count(predicted, labels)
+        return self._counts
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Return the tags' numbers, (batch_size, max_len), int64.
+
+        Args:
+            outputs: logits, (batch_size, max_len, num_tags)
+        """
+        if self._outputs is not outputs:
+            self._outputs, self._labels, self._predicted = outputs, None, outputs.argmax(dim=2)
+        return self._predicted
 
     def _count(self, predicted: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self._kinds.device != labels.device:

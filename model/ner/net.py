@@ -128,20 +128,20 @@ def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
         scalar, the mean over the tokens of the batch
     """
     mask = labels != IGNORED_LABEL  # (batch_size, max_len)
+    weights = mask / mask.sum()  # (batch_size, max_len)
     log_probabilities = F.log_softmax(outputs, dim=2)  # (batch_size, max_len, num_tags)
-    # at padding any tag will do, because the mask takes it out again
+    # at padding any tag will do, because its weight is 0
     chosen = log_probabilities.gather(2, labels.clamp(min=0).unsqueeze(2)).squeeze(2)  # (batch_size, max_len)
-    return -(chosen * mask).sum() / mask.sum()
-
-
-def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the tokens whose largest logit is the label's; of all tokens."""
-    return (outputs.argmax(dim=2) == labels).sum(), (labels != IGNORED_LABEL).sum()
+    return -(chosen * weights).sum()
 
 
 def fetch_metrics(params: Params) -> dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
     """Return the metrics: accuracy over tokens; precision, recall and f1 over entities, as CoNLL counts them."""
     counter = EntityCounter(params.tags)
+
+    def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Count the tokens whose largest logit is the label's; of all tokens."""
+        return (counter.predict(outputs) == labels).sum(), (labels != IGNORED_LABEL).sum()
 
     def precision(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Count the entities rightly found; of those found."""

@@ -10,10 +10,12 @@ CoNLL's own scorer and for seqeval. Where there is no val split, one is cut from
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +124,36 @@ def read_text_lines(path: Path) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
+def split_tokens(line: str) -> list[str]:
+    """Return the tokens of a sentence: what stands between spaces."""
+    return [token for token in line.split(" ") if token]
+
+
+def stream_sentences(paths: Sequence[Path]) -> Iterator[tuple[str, list[str] | InputError]]:
+    """Yield the sentences of files, one a line, as (file:line, tokens); an InputError in the place of a broken one.
+
+    Args:
+        paths: UTF-8 files; `-` is standard input
+    """
+    for path in paths:
+        is_standard = str(path) == "-"
+        try:
+            with contextlib.nullcontext(sys.stdin.buffer) if is_standard else path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    encoding = "utf-8-sig" if number == 1 else "utf-8"  # a byte-order mark may begin the file
+                    yield f"{path}:{number}", _decode_sentence(line, f"{path}:{number}", encoding)
+        except OSError as error:
+            yield str(path), InputError(f"{path}: cannot be read ({error.strerror})")
+
+
+def _decode_sentence(line: bytes, where: str, encoding: str) -> list[str] | InputError:
+    try:
+        tokens = split_tokens(line.decode(encoding).removesuffix("\n").removesuffix("\r"))
+    except UnicodeDecodeError:
+        return InputError(f"{where}: not UTF-8; convert the file, from Windows-1252 perhaps")
+    return tokens or InputError(f"{where}: an empty line; expected a sentence, its tokens separated by spaces")
+
+
 def _read_pair(folder: Path) -> Sentences:
     """Read sentences.txt and labels.txt."""
     sentences_path, labels_path = folder / "sentences.txt", folder / "labels.txt"
@@ -131,7 +163,7 @@ def _read_pair(folder: Path) -> Sentences:
             f"{sentences_path}: {len(lines)} lines, but labels.txt beside it has {len(tag_lines)}; "
             "expected a line of tags for each sentence"
         )
-    tokens = [[token for token in line.split(" ") if token] for line in lines]
+    tokens = [split_tokens(line) for line in lines]
     tags = [[tag for tag in line.split(" ") if tag] for line in tag_lines]
     for number, (words, their_tags) in enumerate(zip(tokens, tags, strict=True), start=1):
         if not words:

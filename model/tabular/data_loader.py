@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from model.tabular.columns import (
 )
 from model.tabular.params import Params
 from model.tabular.readers import Table, read_split
+from model.tabular.stream import stream_rows
 from utils import InputError
 
 FEW_CLASSES = 20  # so many are never taken for a quantity
@@ -105,9 +106,7 @@ class RowDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, table: Table, params: Params) -> None:
         self.ids = table.column(params.id_column, "id_column") if params.id_column else [str(row) for row in table.rows]
-        missing = set(params.missing)
-        encoded = [encode_column(table, column, missing) for column in params.facts["columns"]]
-        self.features = torch.from_numpy(np.concatenate(encoded, axis=1)).float()  # (num_rows, num_features)
+        self.features = _encode_features(table, params)
         self.labels = _encode_numbers(table, params) if params.target_type == "number" else _encode(table, params)
 
     def __len__(self) -> int:
@@ -124,6 +123,13 @@ class RowDataset(Dataset[tuple[Tensor, Tensor]]):
         """
         positions = torch.from_numpy(np.asarray(indices))  # torch takes longer to look through a list
         return self.features.index_select(0, positions), self.labels.index_select(0, positions)
+
+
+def _encode_features(table: Table, params: Params) -> Tensor:
+    """Return what the net sees of each row, (num_rows, num_features), float32."""
+    missing = set(params.missing)
+    encoded = [encode_column(table, column, missing) for column in params.facts["columns"]]
+    return torch.from_numpy(np.concatenate(encoded, axis=1)).float()
 
 
 def _encode(table: Table, params: Params) -> Tensor:
@@ -154,3 +160,45 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> RowDataset:
         InputError: the data is missing or broken
     """
     return RowDataset(read_split(split, data_dir, params), params)
+
+
+def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, Table | InputError]]:
+    """Yield new rows as `stream_rows` says."""
+    return stream_rows(paths, params)
+
+
+def collate_unlabelled(examples: Sequence[Table], params: Params) -> tuple[Tensor, None]:
+    """Return rows as `RowDataset` does, from tables of one row each.
+
+    Raises:
+        InputError: text stands where train has numbers
+    """
+    names = [column["name"] for column in params.facts["columns"]]
+    columns = {name: [table.columns[name][0] for table in examples] for name in names}
+    rows, lines = [table.rows[0] for table in examples], [table.lines[0] for table in examples]
+    return _encode_features(Table(examples[0].path, columns, rows, lines), params), None
+
+
+def describe_inputs(params: Params) -> dict[str, Any]:
+    """Return how rows become inputs and outputs become answers, for code without ours."""
+    facts = params.facts
+    described: dict[str, Any] = {
+        "steps": [
+            "go through `columns` in order, and put what each becomes side by side; take spaces around cells away",
+            "one with `mean`: (number - mean) / std, or 0 if the cell is one of `missing`; where has_missing is true, "
+            "then 1 if the cell is one of `missing`, else 0",
+            "one with `categories`: 1 at the cell's position among them, or after the last one if it is not there; "
+            "0 at the others",
+            "float32, in the order of `feature_names`",
+        ],
+        "columns": facts["columns"],
+        "missing": params.missing,
+        "feature_names": facts["feature_names"],
+    }
+    if params.target_type == "classes":
+        outputs = "logits, one for each of `classes`; softmax over the last axis makes them probabilities"
+        return described | {"outputs": outputs, "classes": params.classes}
+    outputs = f"{params.target} in standard deviations from its mean: times `target_std`, plus `target_mean`"
+    return described | {
+        "outputs": outputs, "target_mean": facts["target_mean"], "target_std": facts["target_std"]
+    }  # fmt: skip

@@ -83,15 +83,11 @@ def read_table(path: Path, delimiter: str = ",") -> Table:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
             header = [name.strip() for name in next(reader, [])]
-            _check_header(header, path, delimiter)
+            check_header(header, path, delimiter)
             for row in reader:
                 if row in ([], [""]):
                     continue
-                if len(row) != len(header):
-                    raise InputError(
-                        f"{path}, row {len(rows) + 1} (line {reader.line_num}): found {len(row)} cells, expected "
-                        f"{len(header)} as in the header; a cell that holds a {delimiter!r} needs quotes around it"
-                    )
+                check_length(row, header, f"{path}, row {len(rows) + 1} (line {reader.line_num})", delimiter)
                 rows.append(row)
                 lines.append(reader.line_num)
     except UnicodeDecodeError as error:
@@ -106,7 +102,17 @@ def read_table(path: Path, delimiter: str = ",") -> Table:
     return Table(path, columns, list(range(1, len(rows) + 1)), lines)
 
 
-def _check_header(header: Sequence[str], path: Path, delimiter: str) -> None:
+def check_length(row: Sequence[str], header: Sequence[str], where: str, delimiter: str) -> None:
+    """Raise InputError if a row is longer or shorter than the header."""
+    if len(row) != len(header):
+        raise InputError(
+            f"{where}: found {len(row)} cells, expected {len(header)} as in the header; "
+            f"a cell that holds a {delimiter!r} needs quotes around it"
+        )
+
+
+def check_header(header: Sequence[str], path: Path, delimiter: str) -> None:
+    """Raise InputError if a header is no row of names, or has one twice."""
     if not any(header):
         raise InputError(f"{path}: empty; expected the columns' names in the first line and a row in each below")
     others = [sign for sign in ",;\t" if sign != delimiter and len(header) == 1 and sign in header[0]]

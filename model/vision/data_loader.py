@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import runtime
-from model.vision.decode import decode_all
-from model.vision.formats import Examples
+from model.vision.decode import chunks, decode_all
+from model.vision.formats import Examples, Files, walk_files
 from model.vision.params import Params
 from model.vision.readers import read_split
+from model.vision.storage import describe, is_ready, keep_in_memory, keep_on_disk
 from utils import InputError
 
-MEMORY_BYTES = 2 * 2**30  # cache "auto": larger sets are decoded when needed
-CHUNK = 1024  # images in memory at once while the statistics are taken
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -43,7 +42,7 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     if params.normalize == "imagenet":
         facts["mean"], facts["std"] = IMAGENET_MEAN, IMAGENET_STD
     elif params.normalize == "train":
-        facts["mean"], facts["std"] = _pixel_statistics(examples, params)
+        facts["mean"], facts["std"] = _pixel_statistics(keep_on_disk(examples, data_dir, params), params)
     return facts
 
 
@@ -56,9 +55,8 @@ def _pixel_statistics(examples: Examples, params: Params) -> tuple[list[float], 
     """Return mean and standard deviation of each channel over all pixels, on the scale from 0 to 1."""
     levels = np.arange(256) / 255
     counts = np.zeros((params.image_channels, 256), dtype=np.int64)  # pixels of each channel at each level: exact
-    for start in range(0, len(examples.ids), CHUNK):
-        positions = range(start, min(start + CHUNK, len(examples.ids)))
-        pixels = decode_all(examples.images, positions, params)
+    for positions in chunks(len(examples.ids), params):
+        pixels = decode_all(examples.images, examples.rows_of(positions), params)
         for channel in range(params.image_channels):
             counts[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
     shares = counts / counts.sum(axis=1, keepdims=True)
@@ -72,6 +70,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
 
     Args:
         examples: from `read_split`
+        data_dir: where they are from; decoded images are kept there, if `cache` says so
         params: image_size, image_channels, cache, augmentation, and the facts
         augment: for the train split
 
@@ -79,7 +78,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         InputError: a class that train lacks, or, where all images are decoded at once, an unreadable one
     """
 
-    def __init__(self, examples: Examples, params: Params, augment: bool) -> None:
+    def __init__(self, examples: Examples, data_dir: Path, params: Params, augment: bool) -> None:
         numbers = {name: number for number, name in enumerate(params.classes)}
         for name, label in zip(examples.ids, examples.labels, strict=True):
             if label not in numbers:
@@ -87,12 +86,8 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         self.ids = examples.ids
         self.labels = torch.tensor([numbers[label] for label in examples.labels], dtype=torch.int64)
         self.params, self.augment, self.epoch = params, augment, 1
-        self._sources: Sequence[Path] | np.ndarray = examples.images
-        num_bytes = len(self.ids) * params.image_size**2 * params.image_channels
-        self.in_memory = params.cache == "memory" or (params.cache == "auto" and num_bytes <= MEMORY_BYTES)
-        self._decoded = None
-        if self.in_memory:
-            self._decoded, self._sources = self._decode(range(len(self.ids))), []
+        self.examples = keep_in_memory(keep_on_disk(examples, data_dir, params), params)
+        self.in_memory = is_ready(self.examples, params)
         shape = (1, params.image_channels, 1, 1)
         self._mean = torch.tensor(params.facts["mean"]).reshape(shape)
         self._std = torch.tensor(params.facts["std"]).reshape(shape)
@@ -111,44 +106,61 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return images, float32, (batch_size, image_channels, image_size, image_size), and labels, (batch_size,)."""
-        positions = torch.as_tensor(indices)
-        pixels = self._decoded[positions] if self._decoded is not None else self._decode(indices)
-        images = pixels.permute(0, 3, 1, 2)  # (batch_size, image_channels, image_size, image_size), channels-last
-        draws = runtime.example_draws(self.params.seed, self.epoch, indices, 5) if self.augment else None
+        raw, labels = self.fetch_raw(indices)
+        return self.finish(raw), labels
+
+    def fetch_raw(self, indices: Sequence[int]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return what `finish` makes the images of, on whichever device it is, and labels, (batch_size,).
+
+        Returns:
+            (pixels, draws), or (pixels,) where nothing is augmented:
+            pixels, uint8, (batch_size, image_size, image_size, image_channels), and draws, uniform, (batch_size, 5);
+            and the labels
+        """
+        rows = self.examples.rows_of(indices)
+        pixels = torch.from_numpy(decode_all(self.examples.images, rows, self.params))
+        labels = self.labels[torch.as_tensor(indices)]
+        if not self.augment:
+            return (pixels,), labels
+        return (pixels, runtime.example_draws(self.params.seed, self.epoch, indices, 5)), labels
+
+    def finish(self, raw: tuple[Tensor, ...]) -> Tensor:
+        """Return images as `__getitems__` does, from what `fetch_raw` returned: augmented and scaled."""
+        pixels, draws = raw[0], raw[1] if len(raw) == 2 else None
         if draws is not None:
-            images = _move(images, draws, self.params)
+            pixels = _move(pixels, draws, self.params)
+        images = pixels.permute(0, 3, 1, 2)  # (batch_size, image_channels, image_size, image_size), channels-last
         order = torch.channels_last if self.params.channels_last else torch.contiguous_format
         images = images.to(torch.float32, memory_format=order).div_(255)
         if draws is not None and self.params.jitter > 0:
             images = _jitter(images, draws, self.params.jitter)
         if self.params.normalize != "none":
+            if self._mean.device != images.device:  # once: each copy to a GPU would wait for it
+                self._mean, self._std = self._mean.to(images.device), self._std.to(images.device)
             images = (images - self._mean) / self._std
-        return images, self.labels[positions]
-
-    def _decode(self, positions: Sequence[int]) -> Tensor:
-        """Return images, uint8, (len(positions), image_size, image_size, image_channels)."""
-        return torch.from_numpy(decode_all(self._sources, positions, self.params))
+        return images
 
 
-def _move(images: Tensor, draws: Tensor, params: Params) -> Tensor:
+def _move(pixels: Tensor, draws: Tensor, params: Params) -> Tensor:
     """Mirror half of the images and move each by up to params.shift pixels; edges are repeated.
 
     Args:
-        images: (batch_size, image_channels, image_size, image_size), uint8
+        pixels: (batch_size, image_size, image_size, image_channels), uint8
         draws: (batch_size, 5), uniform; the first three are used here
         params: horizontal_flip, shift
     """
+    if not params.horizontal_flip and params.shift == 0:
+        return pixels
+    batch_size, side = pixels.shape[:2]
+    steps = (draws[:, 1:3] * (2 * params.shift + 1)).long() - params.shift  # (batch_size, 2), -shift to shift
+    places = torch.arange(side, device=pixels.device)
+    rows = (places + steps[:, :1]).clamp(0, side - 1)  # (batch_size, image_size)
+    columns = (places + steps[:, 1:]).clamp(0, side - 1)
     if params.horizontal_flip:
-        images = torch.where((draws[:, 0] < 0.5).reshape(-1, 1, 1, 1), images.flip(3), images)
-    if params.shift > 0:
-        side = images.shape[2]
-        steps = (draws[:, 1:3] * (2 * params.shift + 1)).long() - params.shift  # (batch_size, 2), -shift to shift
-        rows = (torch.arange(side) + steps[:, :1]).clamp(0, side - 1)  # (batch_size, image_size)
-        columns = (torch.arange(side) + steps[:, 1:]).clamp(0, side - 1)
-        batch = torch.arange(len(images))[:, None, None]
-        # the channels are last in memory, so that each pixel moves as a whole
-        images = images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    return images
+        columns = torch.where(draws[:, :1] < 0.5, side - 1 - columns, columns)
+    rows = rows + side * torch.arange(batch_size, device=pixels.device)[:, None]  # among those of all images
+    sources = (side * rows[:, :, None] + columns[:, None, :]).flatten()
+    return pixels.flatten(0, 2).index_select(0, sources).view(pixels.shape)  # each pixel moves as a whole, once
 
 
 def _jitter(images: Tensor, draws: Tensor, strength: float) -> Tensor:
@@ -173,4 +185,53 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> ImageDataset:
     examples = read_split(split, data_dir, params)
     for note in examples.notes:
         logging.info(f"- {note}")
-    return ImageDataset(examples, params, augment=split == "train")
+    dataset = ImageDataset(examples, data_dir, params, augment=split == "train")
+    if isinstance(examples.images, Files) or not dataset.in_memory:  # else nothing was to be chosen
+        logging.info(f"- {split}: {describe(dataset.examples, params)}")
+    return dataset
+
+
+def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, Path]]:
+    """Yield new images: files, and those of folders, at any depth, in order."""
+    for path in paths:
+        if not path.is_dir():
+            yield str(path), path
+            continue
+        num_others = 0
+        for name, is_image in walk_files(path):
+            if is_image:
+                yield str(path / name), path / name
+            num_others += not is_image
+        if num_others:
+            logging.info(f"- {path}: {num_others} file(s) that are no images are left out")
+
+
+def collate_unlabelled(examples: Sequence[Path], params: Params) -> tuple[Tensor, None]:
+    """Return images as `ImageDataset` does: it does it.
+
+    Raises:
+        InputError: one of them cannot be read
+    """
+    names = [str(path) for path in examples]
+    once = params.model_copy(update={"cache": "none"}).with_facts(params.facts)
+    split = Examples(names, [params.classes[0]] * len(names), Files(Path(), names))
+    return ImageDataset(split, Path(), once, augment=False).__getitems__(range(len(names)))[0], None
+
+
+def describe_inputs(params: Params) -> dict[str, Any]:
+    """Return how images become inputs and outputs become answers, for code without ours."""
+    side = params.image_size
+    steps = [
+        "open the file with Pillow, turn it upright as its EXIF entry says, put transparent parts on white",
+        f"convert to {'RGB' if params.image_channels == 3 else 'grey (mode L)'}",
+        f"resize to {side} x {side} pixels, stretching its sides: Pillow's BILINEAR (which antialiases)",
+        "divide by 255, as float32",
+        "subtract mean and divide by std, each channel its own",
+        "put the axes in the order (batch_size, channels, height, width)",
+    ]
+    return {
+        "steps": [step for step in steps if params.normalize != "none" or "mean" not in step],
+        **({} if params.normalize == "none" else {"mean": params.facts["mean"], "std": params.facts["std"]}),
+        "outputs": "logits, one for each of `classes`; softmax over the last axis makes them probabilities",
+        "classes": params.classes,
+    }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from model.vision.formats import Files, Pixels
 from model.vision.params import Params
 from utils import InputError
 
 CHUNK = 32  # images that one thread decodes at a time
+CHUNK_BYTES = 64 * 2**20  # of decoded images, where a whole split is gone through a part at a time
 
 
 def decode(image: Path | np.ndarray, params: Params) -> np.ndarray:
@@ -70,15 +73,32 @@ def _to_square(picture: Image.Image, params: Params) -> np.ndarray:
     return np.asarray(picture).reshape(*size, params.image_channels)
 
 
-def decode_all(images: Sequence[Path] | np.ndarray, positions: Sequence[int], params: Params) -> np.ndarray:
+def image_shape(params: Params) -> tuple[int, int, int]:
+    """Return (image_size, image_size, image_channels)."""
+    return params.image_size, params.image_size, params.image_channels
+
+
+def chunks(num_images: int, params: Params) -> Iterator[range]:
+    """Yield positions, as many at a time as may be in memory at once."""
+    size = max(1, CHUNK_BYTES // math.prod(image_shape(params)))
+    for start in range(0, num_images, size):
+        yield range(start, min(start + size, num_images))
+
+
+def is_decoded(images: Files | Pixels, params: Params) -> bool:
+    """Return whether images are arrays that are as they should be already."""
+    return not isinstance(images, Files) and (*images.shape[1:], 1)[:3] == image_shape(params)
+
+
+def decode_all(images: Files | Pixels, positions: Sequence[int] | np.ndarray, params: Params) -> np.ndarray:
     """Return some of the images, (len(positions), image_size, image_size, image_channels), uint8.
 
     Raises:
         InputError: as `decode` says
     """
-    shape = (params.image_size, params.image_size, params.image_channels)
-    if isinstance(images, np.ndarray) and (*images.shape[1:], 1)[:3] == shape:
-        return images[list(positions)].reshape(-1, *shape)  # as they should be already
+    shape = image_shape(params)
+    if not isinstance(images, Files) and is_decoded(images, params):
+        return images[np.asarray(positions)].reshape(-1, *shape)
     pixels = np.empty((len(positions), *shape), dtype=np.uint8)
 
     def fill(start: int) -> None:
@@ -88,7 +108,7 @@ def decode_all(images: Sequence[Path] | np.ndarray, positions: Sequence[int], pa
     starts = range(0, len(positions), CHUNK)
     # Pillow decodes files outside the interpreter's lock; small arrays are quicker in one thread.
     # torch's number of threads is 1 in a worker process, whose neighbours have the other cores.
-    num_threads = 1 if isinstance(images, np.ndarray) else torch.get_num_threads()
+    num_threads = torch.get_num_threads() if isinstance(images, Files) else 1
     if num_threads == 1 or len(starts) == 1:
         for start in starts:
             fill(start)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import mmap
 import os
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,6 +17,89 @@ from utils import InputError
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
 }  # fmt: skip
+
+READ_AHEAD_BYTES = 2**30  # mapped files up to here are small enough for the system to read ahead as it likes
+
+
+class Files(Sequence[Path]):
+    """Files below a folder; a million of them take tens of megabytes, and none is copied by a data loading process.
+
+    (A list of paths would be: whoever reads one of Python's objects counts that in it, and so writes to its memory.)
+
+    Args:
+        folder: what the names are relative to
+        names: with forward slashes
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder = folder
+        encoded = [os.fsencode(name) for name in names]
+        self._text = b"".join(encoded)
+        self._ends = np.cumsum([0, *map(len, encoded)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __iter__(self) -> Iterator[Path]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, position: Any) -> Any:
+        return self.folder / self.name(position)
+
+    def name(self, position: int) -> str:
+        """Return a file's name as it was given."""
+        position = range(len(self))[position]
+        return os.fsdecode(self._text[self._ends[position] : self._ends[position + 1]])
+
+
+class Pixels(Protocol):
+    """Images as an array (n, height, width) or (n, height, width, 3), uint8: NumPy's, or one that stays on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, positions: Any, /) -> Any: ...
+
+
+class Mapped:
+    """An array of bytes in a file, mapped into memory: what is not looked at is not read. Processes share it.
+
+    Args:
+        path: the file
+        offset: of the first byte
+        shape: (n, ...)
+
+    Raises:
+        ValueError: the file is too short
+    """
+
+    def __init__(self, path: Path, offset: int, shape: tuple[int, ...]) -> None:
+        self.path, self.offset, self.shape = path, offset, shape
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        num_bytes = math.prod(shape)
+        self._array = np.frombuffer(self._map, np.uint8, num_bytes, offset).reshape(shape)
+        self._is_large = num_bytes > READ_AHEAD_BYTES and hasattr(mmap, "MADV_RANDOM")  # not on Windows
+        if self._is_large:  # else a system reads megabytes around each image that is looked at
+            self._map.madvise(mmap.MADV_RANDOM)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a process that this is sent to map the file by itself."""
+        return Mapped, (self.path, self.offset, self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, positions: Any) -> np.ndarray:
+        if self._is_large:  # the disk finds the images of a batch all at once, not one page after the other
+            num_bytes = math.prod(self.shape[1:])
+            for position in np.atleast_1d(positions).tolist():
+                start = self.offset + position * num_bytes
+                first = start // mmap.PAGESIZE * mmap.PAGESIZE
+                self._map.madvise(mmap.MADV_WILLNEED, first, start + num_bytes - first)
+        return self._array[positions]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,19 +111,23 @@ class Examples:
         labels: the class name of each
         images: a file each, or an array (n, height, width) or (n, height, width, 3), uint8
         notes: what the user should know of how they were found
+        rows: which of the images each example is, where they are some of them; None for one each, in order
     """
 
     ids: list[str]
     labels: list[str]
-    images: Sequence[Path] | np.ndarray
+    images: Files | Pixels
     notes: tuple[str, ...] = ()
+    rows: np.ndarray | None = None
 
     def take(self, positions: Sequence[int], *notes: str) -> Examples:
         """Return some of the examples, with notes of their own."""
-        images = (
-            self.images[list(positions)] if isinstance(self.images, np.ndarray) else [self.images[i] for i in positions]
-        )
-        return Examples([self.ids[i] for i in positions], [self.labels[i] for i in positions], images, notes)
+        ids, labels = [self.ids[i] for i in positions], [self.labels[i] for i in positions]
+        return Examples(ids, labels, self.images, notes, self.rows_of(positions))
+
+    def rows_of(self, positions: Sequence[int]) -> np.ndarray:
+        """Return where the images of some of the examples are in `images`."""
+        return np.asarray(positions, dtype=np.int64) if self.rows is None else self.rows[positions]
 
 
 def listing(folder: Path) -> str:
@@ -50,20 +136,25 @@ def listing(folder: Path) -> str:
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
 
 
-def _image_files(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the image files below a folder and the names of the other files, in an order that every system gives.
+def walk_files(folder: Path) -> Iterator[tuple[str, bool]]:
+    """Yield the files below a folder, relative to it, and whether they are images, in every system's order.
 
     Hidden files and folders do not count. Folders that are links are followed.
     """
-    images: list[Path] = []
-    others: list[str] = []
     for parent, folders, names in os.walk(folder, followlinks=True):  # does not ask the disk about every single file
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        within = Path(parent).relative_to(folder).as_posix() + "/"
+        within = "" if within == "./" else within
         for name in sorted(name for name in names if not name.startswith(".")):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                images.append(Path(parent, name))
-            else:
-                others.append(name)
+            yield within + name, Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _image_files(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the image files below a folder, relative to it, and the names of the others."""
+    images: list[str] = []
+    others: list[str] = []
+    for name, is_image in walk_files(folder):
+        (images if is_image else others).append(name if is_image else name.rpartition("/")[2])
     return images, others
 
 
@@ -83,20 +174,18 @@ def read_folders(folder: Path) -> Examples:
         raise InputError(f"{folder}: expected a folder for each class in it, found {listing(folder)}")
     ids: list[str] = []
     labels: list[str] = []
-    images: list[Path] = []
     others = [path.name for path in entries if not path.is_dir()]
     empty = []
     for entry in classes:
         files, no_images = _image_files(entry)
-        ids += [path.as_posix().removeprefix(f"{folder.as_posix()}/") for path in files]
+        ids += [f"{entry.name}/{name}" for name in files]
         labels += [entry.name] * len(files)
-        images += files
         others += no_images
         empty += [entry.name] if not files else []
     notes = _left_out(folder, others) + ((f"{folder}: no images in {', '.join(empty)}",) if empty else ())
-    if not images:
+    if not ids:
         raise InputError("; ".join(notes))
-    return Examples(ids, labels, images, notes)
+    return Examples(ids, labels, Files(folder, ids), notes)
 
 
 def read_signs(folder: Path) -> Examples:
@@ -106,66 +195,19 @@ def read_signs(folder: Path) -> Examples:
         InputError: a name without a label, or no images
     """
     files, others = _image_files(folder)
-    numbers = [path.name.partition("_")[0] for path in files]
-    for path, number in zip(files, numbers, strict=True):
+    names = [file.rpartition("/")[2] for file in files]
+    numbers = [name.partition("_")[0] for name in names]
+    for file, number in zip(files, numbers, strict=True):
         if not number.isdecimal():
             raise InputError(
-                f"{path}: expected a name that begins with the label's number and an underscore, 3_photo.jpg"
+                f"{folder / file}: expected a name that begins with the label's number and an underscore, 3_photo.jpg"
             )
     if not files:
         raise InputError(f"{folder}: no images in it; it holds {listing(folder)}")
-    return Examples([path.name for path in files], [str(int(n)) for n in numbers], files, _left_out(folder, others))
+    return Examples(names, [str(int(n)) for n in numbers], Files(folder, files), _left_out(folder, others))
 
 
-MOST_BYTES = 32 * 2**30  # of an array, once unpacked
-_NO_ARCHIVE = (ValueError, TypeError, AttributeError, RuntimeError)  # NumPy's, when a file is not what its name says
-
-
-def read_npz(path: Path) -> Examples:
-    """Read the arrays `images`, `labels` and perhaps `classes`; never unpickles.
-
-    Raises:
-        InputError: one of them is missing, of another type or shape, or the file is damaged
-    """
-    try:
-        _check_sizes(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            images, labels = arrays["images"], arrays["labels"]
-            classes = arrays["classes"].astype(str) if "classes" in arrays else None
-    except (OSError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, *_NO_ARCHIVE) as error:
-        raise InputError(f"{path}: expected arrays `images` and `labels` ({error})") from None
-    is_grey, is_colour = images.ndim == 3 or images.shape[3:] == (1,), images.shape[3:] == (3,)
-    if images.dtype != np.uint8 or not (is_grey or is_colour) or 0 in images.shape[1:]:
-        raise InputError(f"{path}: images are {images.dtype} {images.shape}; expected uint8 (n, height, width[, 3])")
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-        raise InputError(
-            f"{path}: labels are {labels.dtype} {labels.shape}; expected one integer for each of {len(images)} images"
-        )
-    if classes is not None and classes.ndim != 1:
-        raise InputError(f"{path}: classes are {classes.dtype} {classes.shape}; expected a name for each class")
-    _check_range(labels, None if classes is None else len(classes), path)
-    names = [str(number) if classes is None else str(classes[number]) for number in labels.tolist()]
-    images = images.reshape(images.shape[:3]) if is_grey else images
-    return Examples([f"{path.stem}[{i}]" for i in range(len(labels))], names, images)
-
-
-def _check_sizes(path: Path) -> None:
-    """Raise InputError rather than run out of memory over arrays that are absurdly large, or only say that they are."""
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            with archive.open(entry) as file:
-                is_old = np.lib.format.read_magic(file) == (1, 0)
-                header = np.lib.format.read_array_header_1_0 if is_old else np.lib.format.read_array_header_2_0
-                shape, _, dtype = header(file)
-            num_bytes = math.prod(shape) * dtype.itemsize
-            if num_bytes > min(entry.file_size, MOST_BYTES):
-                raise InputError(
-                    f"{path}: {entry.filename} says that it is {num_bytes:,} bytes; it holds {entry.file_size:,}, "
-                    f"and {MOST_BYTES:,} are the most; larger sets go into folders of images"
-                )
-
-
-def _check_range(labels: np.ndarray, num_classes: int | None, path: Path) -> None:
+def check_range(labels: np.ndarray, num_classes: int | None, path: Path) -> None:
     """Raise InputError if there are labels without a class."""
     if len(labels) and (labels.min() < 0 or (num_classes is not None and labels.max() >= num_classes)):
         expected = "0 or more" if num_classes is None else f"0 to {num_classes - 1}, a number for each of its classes"
@@ -192,6 +234,6 @@ def read_torchvision(path: Path, split: str) -> Examples:
     images, numbers = np.asarray(dataset.data), np.asarray(dataset.targets)
     if len(images) != len(numbers):
         raise InputError(f"{path}: {len(images)} images and {len(numbers)} labels in the {split} split of {name}")
-    _check_range(numbers, len(dataset.classes), path)
+    check_range(numbers, len(dataset.classes), path)
     labels = [dataset.classes[number].partition(" - ")[0] for number in numbers.tolist()]  # MNIST: '3 - three'
     return Examples([f"{split}[{i}]" for i in range(len(labels))], labels, images)

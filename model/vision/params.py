@@ -45,9 +45,10 @@ class Params(utils.Params):
 
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share of train cut off as val where the data has no val")
     split_seed: int = Field(230, ge=0, lt=2**32, description="decides which examples are cut off; not the run's seed")
-    cache: Literal["auto", "memory", "none"] = Field(
+    cache: Literal["auto", "memory", "disk", "none"] = Field(
         "auto",
-        description="decode all images once into memory, or each when it is needed",
+        description="images decoded at each start into memory, once into a file that runs share (disk), or each when "
+        "it is needed; auto: disk for files of up to 2 GB decoded, memory for packed ones, none for more",
         json_schema_extra=utils.MACHINE,
     )
 

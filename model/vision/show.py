@@ -27,15 +27,39 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
         params: what READS says
 
     Raises:
-        InputError: the data is gone, or broken, or in a shape that only torchvision reads
+        InputError: the data is gone, or broken, or a pickle
     """
-    if any((data_dir / name).is_dir() for name in TORCHVISION):
-        raise InputError(f"{data_dir}: images that torchvision unpacks are not shown; folders and .npz are")
-    examples = read_split(split, data_dir, params)
     wanted = set(ids)
-    found = {name: i for i, name in enumerate(examples.ids) if name in wanted}
-    thumbnails = {name: _thumbnail(examples.images[i]) for name, i in found.items()}
+    packed = next((data_dir / name for name in TORCHVISION if (data_dir / name).is_dir()), None)
+    if packed is not None:  # torchvision's reader would load torch
+        arrays = _read_mnist(packed, split)
+        thumbnails = {f"{split}[{i}]": _thumbnail(image) for i, image in enumerate(arrays) if f"{split}[{i}]" in wanted}
+    else:
+        examples = read_split(split, data_dir, params)
+        found = [i for i, name in enumerate(examples.ids) if name in wanted]
+        rows = examples.rows_of(found)
+        thumbnails = {examples.ids[i]: _thumbnail(examples.images[row]) for i, row in zip(found, rows, strict=True)}
     return {name: {"image": picture} for name, picture in thumbnails.items() if picture is not None}
+
+
+def _read_mnist(folder: Path, split: str) -> np.ndarray:
+    """Return the images of `MNIST/raw` or `FashionMNIST/raw`, (n, height, width): bytes behind 16 bytes of header.
+
+    Raises:
+        InputError: it is CIFAR-10, which comes as pickles, or the file is gone or broken
+    """
+    path = folder / f"{'t10k' if split == 'test' else 'train'}-images-idx3-ubyte"
+    if folder.name != "raw":
+        raise InputError(f"{folder}: its images are pickled, and pickles are not opened for a page")
+    try:
+        content = path.read_bytes()
+        magic, *shape = np.frombuffer(content[:16], dtype=">u4").tolist()
+        images = np.frombuffer(content, dtype=np.uint8, offset=16).reshape(shape)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected the images of {split} ({error})") from None
+    if magic != 2051:  # the format's mark of bytes in three dimensions
+        raise InputError(f"{path}: expected the images of {split}, found another kind of file")
+    return images
 
 
 def _thumbnail(image: Path | np.ndarray) -> Image.Image | None:

@@ -30,7 +30,11 @@ function textOf(run) {
 /** Return a column's name as an expression can hold it: `test accuracy` is `test_accuracy`. */
 function identifierOf(name) {
   const text = name.replace(/[^\p{L}\p{N}_.]/gu, "_");
-  return /^(and|or|not|in|is|lambda|if|else|for|class|def|None|True|False)$/.test(text) ? `${text}_` : /^\d/.test(text) ? `_${text}` : text;
+  return /^(and|or|not|in|is|lambda|if|else|for|class|def|None|True|False)$/.test(text)
+    ? `${text}_`
+    : /^\d/.test(text)
+      ? `_${text}`
+      : text;
 }
 
 const GETTERS = new Map([
@@ -55,11 +59,14 @@ function compareValues(operator, a, b) {
     if (a === null || b === null || !b.includes || (typeof b === "string" && typeof a !== "string")) return null;
     return b.includes(a) === (operator === "in");
   }
-  if (operator === "==" || operator === "!=") return a === null || b === null ? null : (a === b) === (operator === "==");
-  return (isNumber(a) && isNumber(b)) || (typeof a === "string" && typeof b === "string") ? ORDERINGS[operator](a, b) : null;
+  if (operator === "==" || operator === "!=")
+    return a === null || b === null ? null : (a === b) === (operator === "==");
+  return (isNumber(a) && isNumber(b)) || (typeof a === "string" && typeof b === "string")
+    ? ORDERINGS[operator](a, b)
+    : null;
 }
 
-/** Return a function of a run to true, false, or null where it lacks a value; throws an Error that says what was expected. */
+/** Return a function of a run to true, false, or null where it lacks a value; an Error says what was expected. */
 function parseFilter(source) {
   let position = 0;
   const rest = () => source.slice(position);
@@ -76,12 +83,24 @@ function parseFilter(source) {
   function either() {
     const parts = [both()];
     while (take(/^\s*or\b/)) parts.push(both());
-    return parts.length > 1 ? (run) => join(parts.map((part) => part(run)), true) : parts[0];
+    return parts.length > 1
+      ? (run) =>
+          join(
+            parts.map((part) => part(run)),
+            true,
+          )
+      : parts[0];
   }
   function both() {
     const parts = [single()];
     while (take(/^\s*and\b/)) parts.push(single());
-    return parts.length > 1 ? (run) => join(parts.map((part) => part(run)), false) : parts[0];
+    return parts.length > 1
+      ? (run) =>
+          join(
+            parts.map((part) => part(run)),
+            false,
+          )
+      : parts[0];
   }
   function single() {
     if (take(/^\s*not\b/)) {
@@ -100,13 +119,19 @@ function parseFilter(source) {
     let left = value();
     for (let found = operator(); found; found = operator()) {
       const [a, b, name] = [left, value(), found];
-      parts.push(isNull(a) || isNull(b)
-        ? (run) => (a(run) === b(run)) === (name === "==")
-        : (run) => compareValues(name, a(run), b(run)));
+      parts.push(
+        isNull(a) || isNull(b)
+          ? (run) => (a(run) === b(run)) === (name === "==")
+          : (run) => compareValues(name, a(run), b(run)),
+      );
       left = b;
     }
     if (!parts.length) return (run) => (typeof left(run) === "boolean" ? left(run) : null);
-    return (run) => join(parts.map((part) => part(run)), false);
+    return (run) =>
+      join(
+        parts.map((part) => part(run)),
+        false,
+      );
   }
   function operator() {
     const found = take(/^\s*(<=|>=|==|!=|<|>|not\s+in\b|in\b|is\s+not\b|is\b)/);
@@ -123,7 +148,8 @@ function parseFilter(source) {
     const before = position;
     const word = take(/^\s*([\p{L}\p{N}_.]+)/u);
     if (word && GETTERS.has(word[1])) return GETTERS.get(word[1]);
-    if (word && /^(true|false|none|null)$/i.test(word[1])) return constant({ true: true, false: false }[word[1].toLowerCase()] ?? null);
+    if (word && /^(true|false|none|null)$/i.test(word[1]))
+      return constant({ true: true, false: false }[word[1].toLowerCase()] ?? null);
     position = before;
     return fail("a column, a number or a text in quotes");
   }

@@ -5,7 +5,7 @@ const study = JSON.parse(document.getElementById("study").textContent);
 const columns = study.columns.map((column, index) => ({ ...column, index }));
 const columnNamed = new Map(columns.map((column) => [column.name, column]));
 const runs = study.runs.map((run, index) => ({ ...run, index }));
-const runNamed = new Map(runs.map((run) => [run.name, run]));
+const runAt = new Map(runs.map((run) => [addressOf(run), run]));
 const params = columns.filter((column) => column.kind === "param");
 const metrics = columns.filter((column) => column.kind === "val" || column.kind === "test");
 const monitor = columnNamed.get(study.monitor) || metrics[0];
@@ -74,7 +74,8 @@ function format(value, column) {
   if (value === null || value === undefined) return "–";
   if (isNumber(value)) {
     if (column && column.kind === "time") return formatSeconds(value);
-    if (column && decimals[column.index] !== null && Math.abs(value) < 1e6) return value.toFixed(decimals[column.index]);
+    if (column && decimals[column.index] !== null && Math.abs(value) < 1e6)
+      return value.toFixed(decimals[column.index]);
     return formatNumber(value);
   }
   return typeof value === "string" ? value : JSON.stringify(value);
@@ -90,8 +91,9 @@ function plain(text) {
   return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }
 
+/** Return the address of a run's own page; names of folders need not be text, and addresses must. */
 function addressOf(run) {
-  return `#run=${encodeURIComponent(run.name)}`;
+  return `#run=${encodeURIComponent(run.name.replace(/\p{Surrogate}/gu, "\ufffd"))}`;
 }
 
 /** Choose a run, or unchoose it; returns whether its curves are shown now. */

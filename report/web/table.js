@@ -7,16 +7,20 @@ let filtered = runs;
 const shown = new Set(columns.filter(isShownAtFirst));
 
 function isShownAtFirst(column) {
-  if (column.kind === "param") return params.indexOf(column) < 8;
+  if (column.kind === "param") return (monitor ? ranked(monitor) : params).indexOf(column) < 8;
   if (column.kind === "status") return new Set(runs.map((run) => valueOf(run, column))).size > 1;
-  if (column.kind === "epochs" || column.kind === "time") return runs.some((run) => valueOf(run, column) !== null);
+  if (column.kind === "epochs") return new Set(runs.map((run) => valueOf(run, column))).size > 1;
+  if (column.kind === "time") return runs.some((run) => valueOf(run, column) !== null);
   if (metrics.length <= 4) return true;
   const name = column.name.replace(/^test /, "");
   return name === (monitor && monitor.name) || name === "loss";
 }
 
+/** Return the columns that are shown: first what the runs were after, then what they were given, then the rest. */
 function visible() {
-  return columns.filter((column) => shown.has(column));
+  const isFirst = (column) => monitor && (column === monitor || column.name === `test ${monitor.name}`);
+  const those = columns.filter((column) => shown.has(column));
+  return [...those.filter(isFirst), ...those.filter((column) => !isFirst(column))];
 }
 
 /** Return a number that says where a value goes: numbers, then text, then nothing. */
@@ -49,7 +53,9 @@ function headCell(column) {
   const button = make("button", { type: "button" }, ...breakable(isRun ? "run" : column.name, /(?<=[_. ])/));
   button.addEventListener("click", () => {
     sortBy(column);
-    byId("table").querySelector(`[data-column="${isRun ? "run" : column.index}"] button`).focus();
+    byId("table")
+      .querySelector(`[data-column="${isRun ? "run" : column.index}"] button`)
+      .focus();
   });
   return make(
     "th",
@@ -75,7 +81,8 @@ function cell(run, column) {
   const classes = [isNumeric[column.index] ? "number" : "", value === null ? "none" : ""];
   if (tops[column.index] !== null && value === tops[column.index]) classes.push("top");
   if (column.kind === "status") classes.push("state", String(value).replace(/\W/g, "-"));
-  return make("td", { class: classes.filter(Boolean).join(" ") || null }, format(value, column));
+  const text = format(value, column);
+  return make("td", { class: classes.filter(Boolean).join(" ") || null, title: text.length > 24 ? text : null }, text);
 }
 
 function row(run) {
@@ -105,9 +112,17 @@ function row(run) {
 function drawTable() {
   const body = byId("table").querySelector("tbody");
   const rows = sorted();
-  byId("table").querySelector("thead").replaceChildren(
-    make("tr", {}, make("td", { class: "pick" }, make("span", { class: "unseen" }, "Curves")), headCell("run"), ...visible().map(headCell)),
-  );
+  byId("table")
+    .querySelector("thead")
+    .replaceChildren(
+      make(
+        "tr",
+        {},
+        make("td", { class: "pick" }, make("span", { class: "unseen" }, "Curves")),
+        headCell("run"),
+        ...visible().map(headCell),
+      ),
+    );
   body.replaceChildren(...rows.slice(0, rowsShown).map(row));
   const left = rows.length - rowsShown;
   byId("more").hidden = left <= 0;
@@ -125,21 +140,29 @@ function markChosen() {
 }
 
 function drawColumnList() {
-  const groups = [["Hyperparameters that differ", ["param"]], ["Run", ["status", "epochs", "time"]], ["val", ["val"]], ["test", ["test"]]];
+  const groups = [
+    ["Hyperparameters that differ", ["param"]],
+    ["Run", ["status", "epochs", "time"]],
+    ["val", ["val"]],
+    ["test", ["test"]],
+  ];
   byId("column-list").replaceChildren(
     ...groups.flatMap(([title, kinds]) => {
       const group = columns.filter((column) => kinds.includes(column.kind));
       if (!group.length) return [];
-      return [make("p", {}, title), ...group.map((column) => {
-        const box = make("input", { type: "checkbox" });
-        box.checked = shown.has(column);
-        box.addEventListener("change", () => {
-          if (box.checked) shown.add(column);
-          else shown.delete(column);
-          drawTable();
-        });
-        return make("label", {}, box, column.name);
-      })];
+      return [
+        make("p", {}, title),
+        ...group.map((column) => {
+          const box = make("input", { type: "checkbox" });
+          box.checked = shown.has(column);
+          box.addEventListener("change", () => {
+            if (box.checked) shown.add(column);
+            else shown.delete(column);
+            drawTable();
+          });
+          return make("label", {}, box, column.name);
+        }),
+      ];
     }),
   );
 }
@@ -148,7 +171,8 @@ function applyFilter() {
   const { test, told, wrong } = readFilter(byId("filter").value);
   filtered = runs.filter(test);
   rowsShown = FEW_ROWS;
-  const counted = filtered.length === runs.length ? `${runs.length} runs.` : `${filtered.length} of ${runs.length} runs.`;
+  const counted =
+    filtered.length === runs.length ? `${runs.length} runs.` : `${filtered.length} of ${runs.length} runs.`;
   const hint = params.length && !byId("filter").value ? ` Filter by words, or as in ${conditionExample()}.` : "";
   byId("filter-told").textContent = told || counted + hint;
   byId("filter-told").classList.toggle("wrong", wrong);

@@ -1,0 +1,69 @@
+"""Write docs/hyperparameters.md from the Params classes: all hyperparameters, with types, bounds and defaults.
+
+    python -m docs.build_hyperparameters
+
+The text above the tables is written by hand, and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import utils
+from model.params import fetch_params_class, list_tasks
+
+PAGE = Path(__file__).with_name("hyperparameters.md")
+START = "<!-- what follows is written by: python -m docs.build_hyperparameters -->"
+COLUMNS = ("name", "type", "bounds", "default", "description")
+
+Row = Mapping[str, str]
+
+
+def render() -> str:
+    """Return the page: what a person wrote, as it is, and the tables below it, made anew."""
+    prose = PAGE.read_text(encoding="utf-8").partition(START)[0]
+    base = utils.describe(utils.Params)
+    machine = utils.machine_settings(utils.Params)
+    parts = [
+        "## What every task learns by",
+        _table([row for row in base if row["name"] not in machine]),
+        "## Settings of the machine",
+        "They change how or where a run is computed, not what is learnt: a run may be continued with others, and the\n"
+        "hash of its hyperparameters leaves them out.",
+        _table([row for row in base if row["name"] in machine]),
+    ]
+    for task in list_tasks():
+        rows = [row for row in utils.describe(fetch_params_class(task)) if row not in base]
+        parts += [f"## Task `{task}`", _table(rows, utils.machine_settings(fetch_params_class(task)))]
+    return f"{prose}{START}\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _table(rows: Sequence[Row], machine: Collection[str] = ()) -> str:
+    """Return rows of `utils.describe` in Markdown.
+
+    Args:
+        rows: a hyperparameter each
+        machine: names of settings of the machine, to be marked as such
+    """
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+    for row in rows:
+        note = " *(machine)*" if row["name"] in machine else ""
+        cells = [
+            f"`{row['name']}`",
+            " or ".join(row["type"].split("|")),
+            row["bounds"],
+            f"`{row['default']}`",
+            row["description"] + note,
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the script."""
+    PAGE.write_text(render(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What a net is called with and what it returns, as named tensors: which of their sizes are free, seen on examples."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+import utils
+
+Named = dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interface:
+    """The inputs or outputs of a net.
+
+    Args:
+        kind: what holds the tensors: 'tensor' (there is one), 'dict' or 'tuple'
+        dtypes: name -> type, 'float32'
+        shapes: name -> a number for each axis, or a name where it may be any; equal ones have the same name
+    """
+
+    kind: str
+    dtypes: dict[str, str]
+    shapes: dict[str, list[int | str]]
+
+
+def kind_of(batch: Any) -> str:
+    """Return what holds the tensors of a batch."""
+    return "tensor" if isinstance(batch, Tensor) else "dict" if isinstance(batch, dict) else "tuple"
+
+
+def named(batch: Any, name: str) -> Named:
+    """Return the tensors of a batch by their names: `name`, or `name_0` and so on, or those that they have in a dict.
+
+    Raises:
+        InputError: the batch is more than a tuple or dict of tensors
+    """
+    if isinstance(batch, Tensor):
+        return {name: batch}
+    entries = batch if isinstance(batch, dict) else {f"{name}_{i}": entry for i, entry in enumerate(batch)}
+    if not all(isinstance(entry, Tensor) for entry in entries.values()):
+        raise utils.InputError(f"{name}: expected a tensor, or a tuple or dict of tensors; only these can be exported")
+    return dict(entries)
+
+
+def find_interfaces(
+    samples: Sequence[tuple[Any, Any]], axis_names: Mapping[str, Sequence[str]]
+) -> tuple[Interface, Interface]:
+    """Look at batches of different sizes: the first axis is free, and so is any other whose size is not always one.
+
+    Args:
+        samples: inputs and outputs
+        axis_names: what the task calls the axes of its inputs, as far as it does
+
+    Returns:
+        of the inputs, and of the outputs
+    """
+    batches = [named(inputs, "inputs") | named(outputs, "outputs") for inputs, outputs in samples]
+    known: dict[tuple[int, ...], str] = {tuple(len(next(iter(batch.values()))) for batch in batches): "batch_size"}
+    shapes: dict[str, list[int | str]] = {}
+    for name, tensor in batches[0].items():
+        shapes[name] = []
+        for axis in range(tensor.dim()):
+            sizes = tuple(batch[name].shape[axis] for batch in batches)
+            if len(set(sizes)) == 1 and axis > 0:
+                shapes[name].append(sizes[0])
+                continue
+            given = axis_names.get(name, ())
+            # axes that are equal in all samples are one
+            shapes[name].append(known.setdefault(sizes, given[axis] if axis < len(given) else f"{name}_{axis}"))
+    dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in batches[0].items()}
+    sides = [named(side, name) for side, name in zip(samples[0], ("inputs", "outputs"), strict=True)]
+    first, second = (
+        Interface(kind_of(side), {n: dtypes[n] for n in tensors}, {n: shapes[n] for n in tensors})
+        for side, tensors in zip(samples[0], sides, strict=True)
+    )
+    return first, second

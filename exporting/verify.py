@@ -1,0 +1,71 @@
+"""The check that an exported program, in a process that cannot see this project, computes what the net does."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import utils
+from exporting import run_alone
+from exporting.interface import Interface, named
+
+TOLERANCE = 1e-5  # of a difference from the net's output, in relation to the output where that is above 1
+
+
+def run_in_fresh_process(
+    path: Path, format_name: str, interface: Interface, batches: Iterable[tuple[Any, Any]]
+) -> tuple[float, float]:
+    """Return the largest difference between a program's outputs and the net's, absolute, and as TOLERANCE counts it.
+
+    Args:
+        path: the program
+        format_name: as in export.py's --format
+        interface: of the inputs
+        batches: inputs and the net's outputs; taken and passed on one after the other
+
+    Raises:
+        Stop: the program does not run on them; says what it stumbled over
+    """
+    # -I: neither this folder, nor the current one, nor PYTHONPATH is where Python looks for modules
+    command = [sys.executable, "-I", run_alone.__file__, str(path.resolve()), format_name, interface.kind]
+    with tempfile.TemporaryDirectory() as elsewhere, tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(
+            [*command, *interface.shapes], cwd=elsewhere, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
+        )
+        assert process.stdin is not None
+        try:
+            for inputs, outputs in batches:
+                packed = _pack(inputs, outputs)
+                process.stdin.write(b"%d\n" % len(packed))
+                process.stdin.write(packed)
+        except BrokenPipeError:  # it has died, and says why
+            pass
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            output = process.communicate()[0]
+        if process.returncode != 0:
+            stderr.seek(0)
+            told = stderr.read().decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+            raise utils.Stop(f"the exported program does not run on examples of the data ({told[-1].strip()[:300]})")
+        absolute, scaled = json.loads(output)
+        return absolute, scaled
+
+
+def _pack(inputs: Any, outputs: Any) -> bytes:
+    sides = {"in": named(inputs, "inputs"), "out": named(outputs, "outputs")}
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {
+        f"{side}_{i}": t.numpy() for side, tensors in sides.items() for i, t in enumerate(tensors.values())
+    }
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

@@ -1,0 +1,41 @@
+"""How far off a predicted number may be, from what the run was off by on examples that had no part in its making.
+
+With n examples put aside, at least 90% of new ones like them lie within the ceil(0.9 (n + 1))-th smallest of their n
+distances from the prediction, whatever the net: split conformal prediction. The examples are those of the test split,
+because val has chosen the checkpoint; `evaluate.py` writes them down.
+
+Source: Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, Distribution-Free Predictive Inference for Regression (2018).
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+COVERAGE = 0.9
+
+
+def margin(distances: Sequence[float], coverage: float = COVERAGE) -> float | None:
+    """Return what `coverage` of new examples are off by at most; None where there are too few examples to say so."""
+    rank = math.ceil(coverage * (len(distances) + 1))
+    return sorted(distances)[rank - 1] if rank <= len(distances) else None
+
+
+def fetch_margin(checkpoint_path: Path, model_dir: Path) -> float | None:
+    """Return the margin of a checkpoint that predicts numbers; None where its test predictions are not there.
+
+    Args:
+        checkpoint_path: the checkpoint
+        model_dir: the run's directory, with evaluate.py's table in it; one that is older than the checkpoint is of
+            another one
+    """
+    path = model_dir / f"predictions_test_{checkpoint_path.name.removesuffix('.pth.tar')}.csv"
+    try:
+        if path.stat().st_mtime < checkpoint_path.stat().st_mtime:
+            return None
+        with path.open(encoding="utf-8", newline="") as file:
+            return margin([abs(float(row["label"]) - float(row["prediction"])) for row in csv.DictReader(file)])
+    except (OSError, ValueError, KeyError, TypeError):  # none, or of classes, or not evaluate.py's
+        return None
