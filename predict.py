@@ -135,6 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     from model.unlabelled import fetch_unlabelled
 
     batches = fetch_unlabelled(paths, params)
+    runtime.tune_cpu()  # as in evaluation
     model = prepare(model, params, runtime.fetch_device(args.device, args.disable_cuda))
     tally = Tally(fetch_margin(checkpoint_path, model_dir))
     rows = tally.pass_on(predict(model, net, batches, params))

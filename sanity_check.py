@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 
     checks = choose(args.only)
     start = time.monotonic()
+    runtime.tune_cpu()  # as in training
     context = Context(params, runtime.fetch_device(args.device, args.disable_cuda))
     findings = {}
     for check in checks:

@@ -309,7 +309,7 @@ def test_a_compiled_net_keeps_its_names():
     assert list(model.state_dict()) == ["0.weight", "0.bias"] == list(copy.deepcopy(model).state_dict())
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_compiled_run_continues_to_the_same_bits(tmp_path, run_script):
     settings = {"num_epochs": 2, "compile": True, "batch_size": 315, "ema_decay": 0.9, "precision": "bf16"}
     folders = [write_run(tmp_path / name, **settings) for name in ("plain", "whole", "parts")]

@@ -313,7 +313,7 @@ def test_spread_blocks_that_are_computed_again_take_the_same_steps(tmp_path):
     assert_same_bits(*(read_state(folder)["state_dict"] for folder in (spread, again)))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "params",
     [
@@ -343,7 +343,7 @@ def assert_close_moments(first, second):
             torch.testing.assert_close(second["state"][number][name], tensor, rtol=1e-4, atol=1e-4 * scale)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_spread_and_whole_weights_continue_each_other(tmp_path, optimizer):
     params = {**TABULAR, "optimizer": optimizer, "num_epochs": 3}

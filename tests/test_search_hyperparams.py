@@ -321,7 +321,7 @@ def test_data_dir_of_the_command_line_is_handed_on(parent_dir, tmp_path):
     assert f"{tmp_path}/no data; here: there is no such data directory" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_study_killed_at_ten_moments_ends_as_one_that_was_not(tmp_path):
     params = {"num_epochs": 60, "num_channels": 4, "batch_size": 40, "dropout_rate": 0.2}
     words = (

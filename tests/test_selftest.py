@@ -70,7 +70,7 @@ def test_selftest_finds_a_net_that_keeps_something_to_itself(project, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["params.json"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_soak_loses_nothing(project):
     command = [sys.executable, "benchmarks/soak.py", "--kills", "6", "--jobs", "2"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=500)
