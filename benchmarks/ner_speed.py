@@ -29,14 +29,10 @@ from torch import Tensor
 from tqdm import trange
 
 import runtime
-import utils
-from model.data_loader import fetch_dataloader
+from benchmarks.our_loop import OurLoop
 from model.ner import net as ner_net
 from model.ner.data_loader import fetch_dataset, fetch_facts
 from model.ner.params import Params
-from train import train
-from training.keeper import Keeper
-from training.state import fetch_training
 
 NUM_WORDS, MEAN_LENGTH = 30_000, 14.5
 TAGS = ["O", *(f"{prefix}-{kind}" for kind in ("PER", "LOC", "ORG", "MISC") for prefix in "BI")]
@@ -117,28 +113,6 @@ class Cs230Loop:
                 summaries.append((hits.sum() / float(mask.sum()), loss.item()))
             total += loss.item()
             progress.set_postfix(loss=f"{total / (step + 1):05.3f}")
-
-
-class OurLoop:
-    """`train.train` with the batches of `fetch_dataloader`.
-
-    Args:
-        data_dir: the dataset
-        params: with facts
-    """
-
-    def __init__(self, data_dir: Path, params: Params) -> None:
-        runtime.tune_cpu()  # as train.py does
-        self.dataloader = fetch_dataloader(["train"], data_dir, params)["train"]
-        self.training = fetch_training(ner_net.Net(params), ner_net, params, len(self.dataloader))
-        self.keeper = Keeper(utils.RunDirectory(data_dir), self.training, runtime.Signals())
-
-    def epoch(self) -> None:
-        """Train for one epoch."""
-        self.dataloader.batch_sampler.set_position(self.training.epoch + 1)  # type: ignore[union-attr]
-        self.training.begin_epoch()
-        train(self.training, self.dataloader, self.keeper)
-        self.training.end_epoch(0.0)
 
 
 LOOPS: dict[str, type[Cs230Loop | OurLoop]] = {"CS230's": Cs230Loop, "ours": OurLoop}

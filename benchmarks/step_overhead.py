@@ -16,7 +16,6 @@ import logging
 import math
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -25,14 +24,11 @@ import torch.nn.functional as F
 from tabulate import tabulate
 
 import runtime
-import utils
-from model.data_loader import fetch_dataloader, fetch_facts
+from benchmarks.our_loop import OurLoop
+from model.data_loader import fetch_facts
 from model.tabular import net as tabular_net
 from model.tabular.data_loader import RowDataset, fetch_dataset
 from model.tabular.params import Params
-from train import train
-from training.keeper import Keeper
-from training.state import fetch_training
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATA_DIR = PROJECT / "data/digits_rows"
@@ -64,28 +60,6 @@ class BareLoop:
             self.optimizer.step()
 
 
-class OurLoop:
-    """`train.train` with the batches of `fetch_dataloader`.
-
-    Args:
-        params: with facts
-        device: where to compute
-    """
-
-    def __init__(self, params: Params, device: torch.device) -> None:
-        self.dataloader = fetch_dataloader(["train"], DATA_DIR, params, device)["train"]
-        self.training = fetch_training(tabular_net.Net(params).to(device), tabular_net, params, len(self.dataloader))
-        with tempfile.TemporaryDirectory() as folder:  # no checkpoint is due before the end
-            self.keeper = Keeper(utils.RunDirectory(Path(folder)), self.training, runtime.Signals())
-
-    def epoch(self) -> None:
-        """Train for one epoch."""
-        self.dataloader.batch_sampler.set_position(self.training.epoch + 1)  # type: ignore[union-attr]
-        self.training.begin_epoch()
-        train(self.training, self.dataloader, self.keeper)
-        self.training.end_epoch(0.0)
-
-
 def time_epoch(loop: BareLoop | OurLoop) -> float:
     """Return the seconds that an epoch takes."""
     start = time.perf_counter()
@@ -111,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     params = Params.from_values({"batch_size": args.batch_size, "net": "two_layer"}, "benchmark")
     params = params.with_facts(fetch_facts(DATA_DIR, params).facts)
     device = runtime.fetch_device(args.device)
-    bare, ours = BareLoop(params, device), OurLoop(params, device)
+    bare, ours = BareLoop(params, device), OurLoop(DATA_DIR, params, device)
     loops: list[BareLoop | OurLoop] = [bare, ours]
     for loop in loops * 10:
         time_epoch(loop)  # warm up

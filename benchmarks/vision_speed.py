@@ -37,14 +37,12 @@ from tabulate import tabulate
 from torch import Tensor
 
 import runtime
-import utils
-from model.data_loader import fetch_dataloader, fetch_facts
+from benchmarks.our_loop import OurLoop
+from model.data_loader import fetch_facts
 from model.vision import net as vision_net
 from model.vision.data_loader import fetch_dataset
 from model.vision.params import Params
-from train import train, train_step
-from training.keeper import Keeper
-from training.state import fetch_training
+from train import train_step
 
 PROJECT = Path(__file__).resolve().parent.parent
 LOOP_TARGETS = {"plain": 0.65, "fastest": 1.03}
@@ -90,29 +88,6 @@ class BareLoop:
             loss = train_step(self.model, self.optimizer, vision_net.loss_fn, *batch)[1]
             if not self.is_fastest:
                 loss.item()
-
-
-class OurLoop:
-    """`train.train` with the batches of `fetch_dataloader`.
-
-    Args:
-        data_dir: the dataset
-        params: with facts
-    """
-
-    def __init__(self, data_dir: Path, params: Params) -> None:
-        runtime.tune_cpu()  # as train.py does
-        self.dataloader = fetch_dataloader(["train"], data_dir, params)["train"]
-        self.training = fetch_training(vision_net.Net(params), vision_net, params, len(self.dataloader))
-        with tempfile.TemporaryDirectory() as folder:  # no checkpoint is due before the end
-            self.keeper = Keeper(utils.RunDirectory(Path(folder)), self.training, runtime.Signals())
-
-    def epoch(self) -> None:
-        """Train for one epoch."""
-        self.dataloader.batch_sampler.set_position(self.training.epoch + 1)  # type: ignore[union-attr]
-        self.training.begin_epoch()
-        train(self.training, self.dataloader, self.keeper)
-        self.training.end_epoch(0.0)
 
 
 _loop: BareLoop | OurLoop  # the one of this process

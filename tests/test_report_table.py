@@ -27,6 +27,7 @@ from report.runs import Run
 from report.seeds import mean_and_std
 from report.table import Mean, Seconds, Table, group_name
 from report.text import duration, to_markdown, width_of
+from tests.test_synthesize_results import synthesize
 
 
 def write_run(folder, params, val=None, test=None, **record):
@@ -36,12 +37,6 @@ def write_run(folder, params, val=None, test=None, **record):
     for name, values in (("metrics_val_best_weights", val), ("metrics_test_best", test)):
         if values is not None:
             (folder / f"{name}.json").write_text(json.dumps(values))
-
-
-def synthesize(folder, *words):
-    synthesize_results.main(["--parent_dir", str(folder), *words])
-    with (folder / "results.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture

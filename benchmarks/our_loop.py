@@ -1,0 +1,40 @@
+"""The loop of train.py, as the benchmarks time it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+import runtime
+import utils
+from model.data_loader import fetch_dataloader
+from model.net import fetch_net
+from train import enter_epoch, train
+from training.keeper import Keeper
+from training.state import fetch_training
+
+
+class OurLoop:
+    """`train.train` with the batches of `fetch_dataloader`.
+
+    Args:
+        data_dir: the dataset
+        params: with facts
+        device: where to compute
+    """
+
+    def __init__(self, data_dir: Path, params: utils.Params, device: torch.device | None = None) -> None:
+        runtime.tune_cpu()  # as train.py does
+        net = fetch_net(params.task)
+        self.dataloader = fetch_dataloader(["train"], data_dir, params, device)["train"]
+        self.training = fetch_training(net.Net(params).to(device or "cpu"), net, params, len(self.dataloader))
+        with tempfile.TemporaryDirectory() as folder:  # no checkpoint is due before the end
+            self.keeper = Keeper(utils.RunDirectory(Path(folder)), self.training, runtime.Signals())
+
+    def epoch(self) -> None:
+        """Train for one epoch."""
+        enter_epoch(self.dataloader, self.training)
+        train(self.training, self.dataloader, self.keeper)
+        self.training.end_epoch(0.0)
