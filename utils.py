@@ -24,7 +24,6 @@ from record.checkpoint import (
     load_weights,
     read_checkpoint,
     save_checkpoint,
-    save_last,
     write_checkpoint,
 )
 from record.errors import DivergedError, InputError, InterruptedRun, InUseError, Stop, explain, is_dead_worker
@@ -80,7 +79,6 @@ __all__ = [
     "run_script",
     "save_checkpoint",
     "save_dict_to_json",
-    "save_last",
     "set_logger",
     "to_json",
     "with_data_dir",

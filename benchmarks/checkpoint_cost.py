@@ -65,7 +65,7 @@ def compare_saves(folder: Path, num_rounds: int) -> float:
         pairs = []
         for _ in range(SAVES_A_ROUND):
             os.sync()  # what the one has left to the system to write, the other would have to wait for
-            first = timed(lambda: utils.save_last(state, folder))
+            first = timed(lambda: utils.save_checkpoint(state, False, folder))
             os.sync()
             pairs.append((first, timed(lambda: torch.save(state, folder / "plain.pth.tar"))))
         ours += [pair[0] for pair in pairs]

@@ -63,6 +63,8 @@ def _verify(data: bytes, path: Path) -> None:
 def save_checkpoint(state: Mapping[str, Any], is_best: bool, checkpoint: Path | str) -> None:
     """Save `state` as `last.pth.tar` in a folder, and as `best.pth.tar` too if `is_best`.
 
+    The last one before it stays as `last.previous.pth.tar`, should the new one rot.
+
     Args:
         state: the seed's keys `epoch`, `state_dict`, `optim_dict`, and whatever else; tensors and builtins only
         is_best: whether these are the best weights so far
@@ -71,14 +73,10 @@ def save_checkpoint(state: Mapping[str, Any], is_best: bool, checkpoint: Path | 
     Raises:
         OSError: the disk is full or read-only; the old files are untouched
     """
+    folder, parts = Path(checkpoint), _to_parts(state)
     if is_best:  # first, so that `last` never says that a best was found which is not there
-        write_checkpoint(state, Path(checkpoint) / "best.pth.tar")
-    save_last(state, Path(checkpoint))
-
-
-def save_last(state: Mapping[str, Any], model_dir: Path) -> None:
-    """Save `state` as `last.pth.tar`; the one before it stays as `last.previous.pth.tar`, should the new one rot."""
-    write_atomically(model_dir / "last.pth.tar", _to_parts(state), model_dir / "last.previous.pth.tar")
+        write_atomically(folder / "best.pth.tar", parts)
+    write_atomically(folder / "last.pth.tar", parts, folder / "last.previous.pth.tar")
 
 
 def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:

@@ -13,10 +13,10 @@ import utils
 from training.events import Events
 from training.state import Training
 
-# Saving may take one part in so many of the time, and need not begin at once: where epochs last less than a second,
-# not each of them is saved. Nothing is lost by that: a run that is killed does them again, to the same bits.
+# Saving may take one part in so many of the time, and need not begin at once: of short epochs, not each is saved.
+# Nothing is lost by that: a run that is killed does them again, to the same bits.
 LONGEST_SHARE = 100
-FIRST_SECONDS = 1.0
+FIRST_SECONDS = 5.0
 
 
 class Keeper:
@@ -94,9 +94,7 @@ class Keeper:
         self._is_saved = False
         is_due = processes.from_first(time.monotonic() >= self._earliest)
         if is_best:
-            state = self.training.state_dict()
-        if is_best and self.run.is_writer:
-            self._best = (state if is_due else copy.deepcopy(state)), row["val"]
+            self._best = {} if is_due else copy.deepcopy(self.training.state_dict()), row["val"]
         if is_due:
             self.save()
 
@@ -131,12 +129,14 @@ class Keeper:
             if self._events is not None:
                 self._events.write(self._rows)
             utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
+        is_best = self._best is not None and training.step == 0 and training.epoch == training.best_epoch
         if self._best is not None:
             utils.save_dict_to_json(self._best[1], run.path / "metrics_val_best_weights.json")
-            utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
+            if not is_best:  # it was an earlier epoch
+                utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
         seconds = sum(row.get("seconds", 0.0) for row in run.history())
         run.update_record(epochs=training.epoch, best_epoch=training.best_epoch, best=training.best, seconds=seconds)
-        utils.save_last(state, run.path)
+        utils.save_checkpoint(state, is_best, run.path)
 
     def close(self) -> None:
         """Save what is not saved yet; the run is done."""

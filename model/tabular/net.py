@@ -121,32 +121,44 @@ def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(outputs, labels)
 
 
+@functools.lru_cache(maxsize=1)  # metrics ask one after the other for the same batch
+def count_classes(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, for each class, the examples rightly called so, those called so, and those that are so.
+
+    Args:
+        outputs: logits, (batch_size, num_classes)
+        labels: class numbers, (batch_size,)
+
+    Returns:
+        three tensors, (num_classes,), float32
+    """
+    called, num_classes = outputs.argmax(dim=1), outputs.shape[1]
+    nobody, everyone = torch.zeros(num_classes, device=labels.device), torch.ones(len(labels), device=labels.device)
+    hits = nobody.index_add(0, labels, (called == labels).float())
+    return hits, nobody.index_add(0, called, everyone), nobody.index_add(0, labels, everyone)
+
+
 def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Count the examples whose largest logit is the label's; of all examples."""
-    return (outputs.argmax(dim=1) == labels).sum(), torch.ones_like(labels).sum()
-
-
-def _count(classes: Tensor, chosen: Tensor, num_classes: int) -> Tensor:
-    """Count, for each class, its examples among the chosen ones: (num_classes,)."""
-    return torch.zeros(num_classes, device=classes.device).index_add_(0, classes, chosen.float())
+    hits, _, are = count_classes(outputs, labels)
+    return hits.sum(), are.sum()
 
 
 def macro_precision(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Count, for each class, the examples rightly called so; of those called so. Both (num_classes,)."""
-    called, num_classes = outputs.argmax(dim=1), outputs.shape[1]
-    return _count(labels, called == labels, num_classes), _count(called, torch.ones_like(labels), num_classes)
+    hits, called, _ = count_classes(outputs, labels)
+    return hits, called
 
 
 def macro_recall(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Count, for each class, the examples rightly called so; of those that are so. Both (num_classes,)."""
-    called, num_classes = outputs.argmax(dim=1), outputs.shape[1]
-    return _count(labels, called == labels, num_classes), _count(labels, torch.ones_like(labels), num_classes)
+    hits, _, are = count_classes(outputs, labels)
+    return hits, are
 
 
 def macro_f1(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Count, for each class, twice the hits; of those called so plus those that are so. Both (num_classes,)."""
-    hits, called = macro_precision(outputs, labels)
-    _, are = macro_recall(outputs, labels)
+    hits, called, are = count_classes(outputs, labels)
     return 2 * hits, called + are
 
 

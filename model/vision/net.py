@@ -134,9 +134,27 @@ def train_loss_fn(params: Params) -> Callable[[Tensor, Tensor], Tensor]:
     return functools.partial(loss_fn, label_smoothing=params.label_smoothing, class_weights=weights)
 
 
+@functools.lru_cache(maxsize=1)  # metrics ask one after the other for the same batch
+def count_classes(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, for each class, the examples rightly called so, those called so, and those that are so.
+
+    Args:
+        outputs: logits, (batch_size, num_classes)
+        labels: class numbers, (batch_size,)
+
+    Returns:
+        three tensors, (num_classes,), float32
+    """
+    called, num_classes = outputs.argmax(dim=1), outputs.shape[1]
+    nobody, everyone = torch.zeros(num_classes, device=labels.device), torch.ones(len(labels), device=labels.device)
+    hits = nobody.index_add(0, labels, (called == labels).float())
+    return hits, nobody.index_add(0, called, everyone), nobody.index_add(0, labels, everyone)
+
+
 def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Count the examples whose largest logit is the label's; of all examples."""
-    return (outputs.argmax(dim=1) == labels).sum(), torch.ones_like(labels).sum()
+    hits, _, are = count_classes(outputs, labels)
+    return hits.sum(), are.sum()
 
 
 def top_5_accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,29 +163,21 @@ def top_5_accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return (top == labels.unsqueeze(1)).sum(), torch.ones_like(labels).sum()
 
 
-def _count(classes: Tensor, chosen: Tensor, num_classes: int) -> Tensor:
-    """Count, for each class, its examples among the chosen ones: (num_classes,)."""
-    return torch.zeros(num_classes, device=classes.device).index_add_(0, classes, chosen.float())
-
-
 def macro_precision(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Count, for each class, the examples rightly called so; of those called so. Both (num_classes,)."""
-    predicted, num_classes = outputs.argmax(dim=1), outputs.shape[1]
-    everyone = torch.ones_like(labels)
-    return _count(labels, predicted == labels, num_classes), _count(predicted, everyone, num_classes)
+    hits, called, _ = count_classes(outputs, labels)
+    return hits, called
 
 
 def macro_recall(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Count, for each class, the examples rightly called so; of those that are so. Both (num_classes,)."""
-    predicted, num_classes = outputs.argmax(dim=1), outputs.shape[1]
-    everyone = torch.ones_like(labels)
-    return _count(labels, predicted == labels, num_classes), _count(labels, everyone, num_classes)
+    hits, _, are = count_classes(outputs, labels)
+    return hits, are
 
 
 def macro_f1(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Count, for each class, twice the hits; of those called so plus those that are so. Both (num_classes,)."""
-    hits, called = macro_precision(outputs, labels)
-    _, are = macro_recall(outputs, labels)
+    hits, called, are = count_classes(outputs, labels)
     return 2 * hits, called + are
 
 
