@@ -117,8 +117,9 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
             train_batch, labels_batch = batch if is_cpu else runtime.to_device(batch, device)
             is_counted = job_batch is None or job_batch.begin(batch)
             objects = (model, training.optimizer, training.loss_fn, train_batch, labels_batch)
-            microbatch_size = params.microbatch_size or len(labels_batch)
-            if microbatch_size >= len(labels_batch) and not training.scaler.is_enabled():
+            num_examples = len(labels_batch)
+            microbatch_size = params.microbatch_size or num_examples
+            if microbatch_size >= num_examples and not training.scaler.is_enabled():
                 output_batch, loss = train_step(*objects)
             else:
                 output_batch, loss = train_step_in_pieces(*objects, microbatch_size, training.scaler)
@@ -128,7 +129,7 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
                 sums.add(runtime.detach(output_batch), labels_batch, loss.detach())
 
             training.watch.look(loss if job_batch is None else job_batch.loss)
-            if progress.step(len(labels_batch)):
+            if progress.step(num_examples):
                 training.watch.check(sums.mean_loss())
                 progress.show(sums.mean_loss())
     metrics = sums.result()

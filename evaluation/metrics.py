@@ -50,21 +50,19 @@ class MetricSums:
         for outputs, labels in _join([batch[:2] for batch in self._waiting]):
             for name, metric in self.metrics.items():
                 numerator, denominator = metric(outputs, labels)
-                before = self.sums.get(name, (0, 0))
-                self.sums[name] = before[0] + as_sum(numerator), before[1] + as_sum(denominator)
+                self.sums[name] = _plus(self.sums.get(name), (as_sum(numerator), as_sum(denominator)))
         self._waiting = []
 
     def _loss_sums(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sum of the losses of all scored labels, and their number, the waiting batches included."""
         import torch
 
-        numerator, denominator = self.sums.get("loss", (0, 0))
-        if self._waiting:
-            num_scored = _count_each([labels for _, labels, _ in self._waiting])
-            losses = torch.stack([loss for *_, loss in self._waiting]).double()
-            losses = losses.where(num_scored > 0, 0.0)  # a mean over nothing: the share of a batch that has no labels
-            numerator, denominator = numerator + losses @ num_scored.double(), denominator + num_scored.sum().double()
-        return numerator, denominator
+        if not self._waiting:
+            return self.sums.get("loss", (0, 0))
+        num_scored = _count_each([labels for _, labels, _ in self._waiting]).double()
+        losses = torch.stack([loss for *_, loss in self._waiting]).double()
+        losses = losses.where(num_scored > 0, 0.0)  # a mean over nothing: the share of a batch that has no labels
+        return _plus(self.sums.get("loss"), (losses @ num_scored, num_scored.sum()))
 
     def result(self) -> dict[str, float]:
         """Divide once: name -> value, the loss last. A vector's ratios are averaged (macro average).
@@ -85,8 +83,7 @@ class MetricSums:
         """Go on adding to the sums of `state_dict`; of several processes, if called with the states of each."""
         state = runtime.to_device(state, device)
         for name, (numerator, denominator) in state["sums"].items():
-            before = self.sums.get(name, (0, 0))
-            self.sums[name] = before[0] + numerator, before[1] + denominator
+            self.sums[name] = _plus(self.sums.get(name), (numerator, denominator))
         self._waiting += [tuple(batch) for batch in state["waiting"]]
 
     def mean_loss(self) -> float:
@@ -103,10 +100,14 @@ def _of_all_processes(sums: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, 
     on_cpu = {name: tuple(torch.as_tensor(part).cpu() for part in pair) for name, pair in sums.items()}
     total: dict[str, tuple[Any, Any]] = {}
     for part in processes.from_all(on_cpu):
-        for name, (numerator, denominator) in part.items():
-            before = total.get(name, (0, 0))
-            total[name] = before[0] + numerator, before[1] + denominator
+        for name, pair in part.items():
+            total[name] = _plus(total.get(name), pair)
     return total
+
+
+def _plus(before: tuple[Any, Any] | None, pair: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Add a numerator and a denominator to those before, if there are any."""
+    return pair if before is None else (before[0] + pair[0], before[1] + pair[1])
 
 
 def _join(batches: list[tuple[Any, torch.Tensor]]) -> list[tuple[Any, torch.Tensor]]:

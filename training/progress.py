@@ -27,14 +27,15 @@ class Progress:
         self.every = save_summary_steps  # in a job, all processes take part in the mean that is shown
         if self.is_terminal and self.num_processes == 1:
             self.every = min(save_summary_steps, max(1, num_steps // 50))
-        self._bar = tqdm(total=num_steps, initial=done, disable=not self.is_terminal, leave=False, dynamic_ncols=True)
+        self._bar = tqdm(total=num_steps, initial=done, leave=False, dynamic_ncols=True) if self.is_terminal else None
         self._start = time.monotonic()
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     @property
     def examples_per_second(self) -> float:
@@ -45,12 +46,13 @@ class Progress:
         """Count one batch; return whether `show` is due."""
         self.num_done += 1
         self.num_examples += num_examples
-        self._bar.update()
+        if self._bar is not None:
+            self._bar.update()
         return self.num_done % self.every == 0
 
     def show(self, loss: float) -> None:
         """Show the mean loss of the epoch so far."""
-        if self.is_terminal:
+        if self._bar is not None:
             self._bar.set_postfix_str(f"loss={loss:05.3f}, {self.examples_per_second:,.0f} examples/s", refresh=False)
         else:
             speed = f"{self.examples_per_second:,.0f} examples/s"
