@@ -17,8 +17,9 @@ import processes
 from record.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
+
+_64_BITS = 2**64 - 1
 
 
 def fetch_device(name: str | None = None, disable_cuda: bool = False) -> torch.device:
@@ -121,7 +122,7 @@ def seed_everything(seed: int, epoch: int = 0, rank: int = 0) -> None:
     import numpy as np
     import torch
 
-    number = int(_mix(_mix(_mix(seed) ^ np.uint64(epoch)) ^ np.uint64(rank)))
+    number = _mix(_mix(_mix(seed) ^ epoch) ^ rank)
     random.seed(number)
     np.random.seed(number % 2**32)
     if torch.accelerator.is_available():
@@ -147,21 +148,18 @@ def example_draws(seed: int, epoch: int, indices: Sequence[int], num_draws: int)
     import numpy as np
     import torch
 
-    key = _mix(_mix(seed) ^ np.uint64(epoch))
-    examples = _mix(np.asarray(indices, dtype=np.uint64)[:, None] ^ key)
+    key = _mix(_mix(seed) ^ epoch)
+    examples = _mix(np.asarray(indices, dtype=np.uint64)[:, None] ^ np.uint64(key))
     bits = _mix(examples ^ np.arange(num_draws, dtype=np.uint64)[None, :])
     return torch.from_numpy((bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
 
 
-def _mix(number: int | np.ndarray) -> np.ndarray:
-    """Scramble 64-bit integers so that neighbours have nothing in common."""
-    import numpy as np
-
-    with np.errstate(over="ignore"):  # the arithmetic is meant to be modulo 2**64
-        x = np.asarray(number, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+def _mix(number: Any) -> Any:
+    """Scramble a 64-bit integer, or an array of them, so that neighbours have nothing in common."""
+    x = (number + 0x9E3779B97F4A7C15) & _64_BITS
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _64_BITS
+    return x ^ (x >> 31)
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class BareLoop:
 
     def __init__(self, params: Params, device: torch.device) -> None:
         rows: RowDataset = fetch_dataset("train", DATA_DIR, params)
-        self.inputs, self.labels = rows.features.to(device), rows.labels.to(device)
+        self.inputs, self.labels = (tensor.to(device) for tensor in rows.tensors)
         self.batch_size, self.device = params.batch_size, device
         self.model = tabular_net.Net(params).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=params.learning_rate, fused=True)

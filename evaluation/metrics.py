@@ -10,6 +10,7 @@ import processes
 import runtime
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 IGNORED_LABEL = -100  # PyTorch's own ignore_index
@@ -59,8 +60,8 @@ class MetricSums:
 
         if not self._waiting:
             return self.sums.get("loss", (0, 0))
-        num_scored = _count_each([labels for _, labels, _ in self._waiting]).double()
-        losses = torch.stack([loss for *_, loss in self._waiting]).double()
+        num_scored = as_sum(_count_each([labels for _, labels, _ in self._waiting]))
+        losses = as_sum(torch.stack([loss for *_, loss in self._waiting]))
         losses = losses.where(num_scored > 0, 0.0)  # a mean over nothing: the share of a batch that has no labels
         return _plus(self.sums.get("loss"), (losses @ num_scored, num_scored.sum()))
 
@@ -71,8 +72,8 @@ class MetricSums:
         """
         self._add_waiting()
         sums = _of_all_processes(self.sums)
-        values = {name: finish(metric, ratio(*sums[name]).mean()) for name, metric in self.metrics.items()}
-        return {name: float(value) for name, value in values.items()} | {"loss": float(ratio(*sums["loss"]))}
+        metrics = {**self.metrics, "loss": None}
+        return {name: finish(metric, ratio(*map(_to_numpy, sums[name])).mean()) for name, metric in metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint within an epoch."""
@@ -88,7 +89,8 @@ class MetricSums:
 
     def mean_loss(self) -> float:
         """Return the mean loss so far, over all processes of the job, as `result` does; waits for the device."""
-        return float(ratio(*_of_all_processes({"loss": self._loss_sums()})["loss"]))
+        numerator, denominator = _of_all_processes({"loss": self._loss_sums()})["loss"]
+        return float(numerator / denominator)
 
 
 def _of_all_processes(sums: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
@@ -151,18 +153,27 @@ def count_scored(labels: torch.Tensor) -> torch.Tensor:
 
 
 def as_sum(number: torch.Tensor | float) -> torch.Tensor:
-    """Return a metric's numerator or denominator as float64, which adds up millions exactly."""
+    """Return a numerator or denominator as float64, which adds up millions exactly; as float32 where there is none."""
     import torch
 
-    return torch.as_tensor(number, dtype=torch.float64)
+    has_float64 = getattr(number, "is_mps", False) is False
+    return torch.as_tensor(number, dtype=torch.float64 if has_float64 else torch.float32)
 
 
-def ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    """Divide sums; an entry of a vector that has nothing to divide counts as 0, as in scikit-learn."""
-    quotient = numerator / denominator
-    return quotient.masked_fill(denominator == 0, 0.0) if quotient.dim() else quotient
+def _to_numpy(number: torch.Tensor) -> np.ndarray:
+    return number.cpu().numpy()
 
 
-def finish(metric: Any, value: Any) -> Any:
-    """Apply what a metric wants done after the division: the root of a root-mean-square error, for one."""
-    return metric.finish(value) if hasattr(metric, "finish") else value
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Divide sums; an entry of a vector that has nothing to divide counts as 0, as in scikit-learn, a scalar as NaN."""
+    import numpy as np
+
+    nothing = np.full_like(numerator, 0.0 if numerator.ndim else np.nan)
+    return np.divide(numerator, denominator, out=nothing, where=denominator != 0)
+
+
+def finish(metric: Any, value: np.ndarray) -> float:
+    """Return a metric's value, given the ratio: its root for a root-mean-square error, for one."""
+    import torch
+
+    return float(metric.finish(torch.as_tensor(value)) if hasattr(metric, "finish") else value)

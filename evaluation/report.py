@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 import runtime
 import utils
-from evaluation.metrics import as_sum, count_scored, finish
+from evaluation.metrics import as_sum, count_scored, finish, ratio
 
 NUM_RESAMPLES = 1000
 MOST_CLASSES_SHOWN = 20  # a confusion matrix that still fits a terminal
@@ -74,8 +74,7 @@ class ExampleScores:
             counts = np.bincount(generator.integers(num_examples, size=num_examples), minlength=num_examples)
             for name, shares in stacked.items():
                 numerator, denominator = np.tensordot(counts, shares, axes=1)  # both (num_classes or 1,)
-                quotient = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
-                values[name].append(float(finish(self.metrics.get(name), torch.tensor(quotient.mean()))))
+                values[name].append(finish(self.metrics.get(name), ratio(numerator, denominator).mean()))
         return {name: tuple(np.percentile(values[name], [2.5, 97.5]).tolist()) for name in names}
 
     def per_class(self) -> dict[str, np.ndarray]:
@@ -83,8 +82,7 @@ class ExampleScores:
         values = {}
         for name, shares in self._shares.items():
             if shares and shares[0].shape[1] > 1:
-                numerator, denominator = np.sum(shares, axis=0)
-                values[name] = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
+                values[name] = ratio(*np.sum(shares, axis=0))
         return values
 
 

@@ -53,6 +53,9 @@ A dataset may have, besides `__len__` and `__getitem__`:
         lengths                             of each example, to train on batches of similar length
         ids                                 a name for each example (a file, a line), for the predictions' table
 
+One that is a torch.utils.data.TensorDataset (inputs, labels), and adds no way of its own to fetch an example, is the
+fastest there is: batches are cut from its tensors.
+
 A metric is a ratio of sums: numerators and denominators are added up over the split and divided once, so it is exact
 for any batch size and any number of processes. They may be vectors, one entry a class; the ratios are then averaged
 (macro average), and 0 / 0 counts as 0. A metric that is a function of the ratio carries it as its attribute `finish`

@@ -1,8 +1,9 @@
-"""Batches for every task: which examples, in which order, from which process. The task says only what an example is."""
+"""Batches for every task, fetched here or in other processes. The task says only what an example is."""
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,73 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate, get_worker_info
 
 import processes
 import runtime
 import utils
+from model.batches import Batch, EpochBatches
 
-BUCKET_BATCHES = 100  # batches whose examples are sorted by length together
-Batch = tuple[int, list[int]]  # the epoch and the examples' positions in the split
-
-
-class EpochBatches(Sampler[Any]):
-    """The batches of one split. Shuffled ones have an order of their own in each epoch, known from (seed, epoch) alone.
-
-    The order can therefore be entered anywhere: `set_position(epoch, step)` reads nothing and throws nothing away.
-    Of a job's processes, each is given its share of every batch; the batches are those of a single process.
-
-    Args:
-        num_examples: in the split
-        batch_size: examples in a batch; the last may be smaller, but a single example left over joins the batch
-            before it, because batch norm cannot train on one
-        seed: params.seed; None for the order of the split
-        lengths: of each example, to put examples of similar length into the same batch; only where there is a seed
-    """
-
-    def __init__(
-        self, num_examples: int, batch_size: int, seed: int | None, lengths: Sequence[int] | None = None
-    ) -> None:
-        self.seed, self.batch_size = seed, batch_size
-        self._lengths = None if lengths is None else np.asarray(lengths)
-        self._num_examples, self._num_batches = num_examples, -(-num_examples // batch_size)
-        if self._num_batches > 1 and batch_size > 1 and num_examples % batch_size == 1:
-            self._num_batches -= 1
-        self.set_position(epoch=1)
-
-    def set_position(self, epoch: int, step: int = 0) -> None:
-        """Say which epoch (from 1) to go through next, and how many of its batches are done already."""
-        self.epoch, self.step = epoch, step
-
-    def __len__(self) -> int:
-        """Return the number of batches in a whole epoch."""
-        return self._num_batches
-
-    def __iter__(self) -> Iterator[Batch]:
-        # arrays: a list of a million numbers takes longer to make, and five times the memory
-        order: np.ndarray = np.arange(self._num_examples)
-        batches: Sequence[int] | np.ndarray = range(self._num_batches)
-        if self.seed is not None:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self._num_examples, generator=generator).numpy()
-            if self._lengths is not None:
-                order = self._bucketed(order)
-                batches = torch.randperm(self._num_batches, generator=generator).numpy()
-        is_shared = processes.world_size() > 1
-        for batch in batches[self.step :]:
-            indices = order[self._slice(batch)].tolist()
-            yield processes.share(self.epoch, indices, self.batch_size) if is_shared else (self.epoch, indices)
-
-    def _slice(self, batch: int) -> slice:
-        is_last = batch == self._num_batches - 1
-        return slice(batch * self.batch_size, self._num_examples if is_last else (batch + 1) * self.batch_size)
-
-    def _bucketed(self, order: np.ndarray) -> np.ndarray:
-        """Sort by length within windows of many batches: batches become alike, yet differ from epoch to epoch."""
-        assert self._lengths is not None
-        window = BUCKET_BATCHES * self._slice(0).stop
-        parts = [order[start : start + window] for start in range(0, len(order), window)]
-        return np.concatenate([part[self._lengths[part].argsort(kind="stable")] for part in parts])
+WINDOW_NUMBERS = 2**18  # so many numbers of a split that is in tensors are gathered at once, for several batches
 
 
 class DataError(utils.InputError):
@@ -101,6 +43,10 @@ class _WholeBatches(Dataset[Any]):
         self.collate_fn = collate_fn
         self.seed = seed
         self.ids = getattr(dataset, "ids", None)
+        is_plain = isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__
+        has_more = hasattr(dataset, "__getitems__") or hasattr(dataset, "set_epoch")
+        is_whole = is_plain and not has_more and collate_fn is default_collate
+        self.tensors = dataset.tensors if is_whole else None  # type: ignore[attr-defined]
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -130,7 +76,31 @@ class _WholeBatches(Dataset[Any]):
             return False
         return True
 
+    def cut(self, batches: EpochBatches) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Yield the batches of a split that is in tensors; the rows of several are gathered at once, and cut up.
+
+        Where a step takes a fraction of a millisecond, gathering the rows of each by itself would be a part of it.
+        """
+        assert self.tensors is not None
+        numbers_a_batch = batches.batch_size * sum(tensor[0].numel() for tensor in self.tensors)
+        num_together = max(1, WINDOW_NUMBERS // numbers_a_batch)
+        # begin where the epoch as a whole does: sums in float32 may depend on where in memory, modulo 64, a batch begins
+        num_done = batches.step % num_together
+        positions = batches.positions(batches.step - num_done)
+        while window := list(itertools.islice(positions, num_together)):
+            sizes = [len(each) for each in window]
+            rows = zip(*(tensor.split(sizes) for tensor in self._rows(np.concatenate(window))), strict=True)
+            yield from itertools.islice(rows, num_done, None)
+            num_done = 0
+
+    def _rows(self, indices: Sequence[int] | np.ndarray) -> tuple[torch.Tensor, ...]:
+        assert self.tensors is not None
+        positions = torch.from_numpy(np.asarray(indices))
+        return tuple(tensor.index_select(0, positions) for tensor in self.tensors)
+
     def _fetch(self, epoch: int, indices: list[int]) -> Any:
+        if self.tensors is not None:
+            return self._rows(indices)
         if get_worker_info() is not None:  # random numbers drawn in a worker depend on the batch, not on the worker
             runtime.seed_everything(self.seed, epoch, indices[0])
         if hasattr(self.dataset, "set_epoch"):
@@ -155,8 +125,12 @@ class _Batches(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         if self.device is not None:
             return map(self._finish, super().__iter__())
+        dataset: Any = self.dataset
         if self.num_workers == 0 and not self.pin_memory:  # as PyTorch's iterator does, without its bookkeeping
-            return map(self.dataset.__getitems__, self.batch_sampler)  # type: ignore[arg-type, attr-defined]
+            batches: Any = self.batch_sampler
+            if dataset.tensors is not None and batches.seed is not None and processes.world_size() == 1:
+                return dataset.cut(batches)
+            return map(dataset.__getitems__, batches)
         return super().__iter__()
 
     def _finish(self, batch: Any) -> Any:
@@ -206,7 +180,7 @@ def fetch_dataloader(
         if not training and hasattr(dataset, "augment"):
             dataset.augment = False
         num_workers = params.num_workers
-        if num_workers and getattr(dataset, "in_memory", False):
+        if num_workers and getattr(dataset, "in_memory", isinstance(dataset, TensorDataset)):
             logging.info(f"- num_workers={num_workers} is not needed for {split}: the data is in memory")
             num_workers = 0
         is_raw = device is not None and device.type != "cpu" and hasattr(dataset, "fetch_raw")

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import runtime
 import utils
 from evaluation.metrics import IGNORED_LABEL
-from model.data_loader import EpochBatches, fetch_dataloader, fetch_facts
+from model.batches import EpochBatches
+from model.data_loader import fetch_dataloader, fetch_facts
 from model.forward import prepare
 from model.net import fetch_metrics, fetch_net
 from sanity.reads import recorded

@@ -11,7 +11,8 @@ from PIL import Image
 import model
 import processes
 import runtime
-from model.data_loader import BUCKET_BATCHES, EpochBatches, fetch_dataloader, fetch_facts
+from model.batches import BUCKET_BATCHES, EpochBatches
+from model.data_loader import fetch_dataloader, fetch_facts
 from model.vision.data_loader import fetch_dataset
 from model.vision.params import Params
 from utils import InputError
@@ -340,6 +341,40 @@ def test_random_numbers_of_a_task_do_not_depend_on_the_number_of_workers(monkeyp
     assert torch.equal(runs[0], runs[1])
     noise = runs[0][:, 1]
     assert len(noise.unique()) == len(noise)  # neither the workers nor the epochs draw the same
+
+
+class Noisy(torch.utils.data.TensorDataset):
+    """A TensorDataset that fetches its examples in a way of its own."""
+
+    def __getitem__(self, index):
+        return self.tensors[0][index] + 0.5, self.tensors[1][index]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 23, 100])
+@pytest.mark.parametrize("width", [1, 3, 2**17])  # of which several batches are cut from one window, or from many
+def test_batches_cut_from_tensors_are_those_of_the_sampler_from_any_step_on(monkeypatch, tmp_path, batch_size, width):
+    rows = torch.arange(23.0)[:, None].expand(23, width)
+    params = add_task(monkeypatch, torch.utils.data.TensorDataset(rows, torch.arange(23)))
+    loader = fetch_dataloader(["train"], tmp_path, params.model_copy(update={"batch_size": batch_size}))["train"]
+    expected = [indices for _, indices in epoch_of(loader.batch_sampler, 3)]
+    starts = []
+    for step in range(len(expected) + 1):
+        loader.batch_sampler.set_position(3, step)
+        batches = list(loader)
+        assert [labels.tolist() for _, labels in batches] == expected[step:]
+        assert all(torch.equal(inputs[:, 0], labels.float()) for inputs, labels in batches)
+        # the same place modulo 64 bytes: where sums of a resumed run begin decides about their last bit
+        starts.append([inputs.data_ptr() % 64 for inputs, _ in batches])
+    assert all(places == starts[0][step:] for step, places in enumerate(starts))
+
+
+def test_a_tensor_dataset_that_fetches_in_its_own_way_is_asked_for_each_example(monkeypatch, tmp_path):
+    tensors = torch.arange(10.0)[:, None], torch.arange(10)
+    params = add_task(monkeypatch, Noisy(*tensors))
+    for inputs, labels in fetch_dataloader(["train"], tmp_path, params)["train"]:
+        assert torch.equal(inputs[:, 0], labels + 0.5)
+    params = add_task(monkeypatch, torch.utils.data.TensorDataset(*tensors), collate_fn=lambda examples: len(examples))
+    assert list(fetch_dataloader(["train"], tmp_path, params)["train"]) == [4, 4, 2]
 
 
 def test_an_empty_split_is_refused(monkeypatch, tmp_path):

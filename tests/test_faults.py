@@ -22,6 +22,7 @@ import evaluate
 import train
 import utils
 from model import data_loader
+from model.batches import EpochBatches
 from tests.test_resume import log_of, start, wait_until
 from tests.test_train import assert_same_bits, read_state, without_times
 
@@ -237,7 +238,7 @@ class Faulty(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_any_error_in_loading_names_the_example(num_workers):
-    batches = data_loader.EpochBatches(10, 5, seed=None)
+    batches = EpochBatches(10, 5, seed=None)
     whole = data_loader._WholeBatches(Faulty(), torch.utils.data.default_collate, seed=1)
     loader = torch.utils.data.DataLoader(
         whole, batch_sampler=batches, collate_fn=data_loader._as_fetched, num_workers=num_workers

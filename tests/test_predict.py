@@ -303,7 +303,7 @@ def test_no_more_than_two_batches_are_in_memory(monkeypatch):
 
 @pytest.mark.parametrize(("number", "size"), list(itertools.product(range(1, 12), (1, 2, 3, 5))))
 def test_inputs_are_divided_as_a_split_is(number, size):
-    from model.data_loader import EpochBatches
+    from model.batches import EpochBatches
 
     chunks = [[i for i, _ in chunk] for chunk in unlabelled._chunks([(i, None) for i in range(number)], size)]
     assert chunks == [indices for _, indices in EpochBatches(number, size, seed=None)]

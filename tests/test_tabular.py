@@ -240,7 +240,7 @@ def test_numbers_are_standardised_by_train_alone(tmp_path):
     scaler = StandardScaler().fit(arrays["train"])
     for split, array in arrays.items():
         dataset, params = load(tmp_path, split)
-        np.testing.assert_allclose(dataset.features, scaler.transform(array), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(dataset.tensors[0], scaler.transform(array), rtol=1e-5, atol=1e-6)
     assert json.loads(json.dumps(params.facts)) == params.facts  # plain values, as the checkpoint needs
 
 
@@ -250,8 +250,8 @@ def test_missing_numbers_become_the_mean_and_an_indicator(tmp_path):
     val_set, _ = load(tmp_path, "val")
     assert params.facts["feature_names"] == ["a", "a: missing", "b"]
     third = math.sqrt(1.5)
-    torch.testing.assert_close(train_set.features, torch.tensor([[-1, 0, -third], [0, 1, 0], [1, 0, third]]).float())
-    torch.testing.assert_close(val_set.features, torch.tensor([[0, 0, 0], [0, 1, 0]]).float())
+    torch.testing.assert_close(train_set.tensors[0], torch.tensor([[-1, 0, -third], [0, 1, 0], [1, 0, third]]).float())
+    torch.testing.assert_close(val_set.tensors[0], torch.tensor([[0, 0, 0], [0, 1, 0]]).float())
 
 
 def test_categories_have_a_slot_each_and_one_for_the_rest(tmp_path):
@@ -259,8 +259,8 @@ def test_categories_have_a_slot_each_and_one_for_the_rest(tmp_path):
     train_set, params = load(tmp_path)
     val_set, _ = load(tmp_path, "val")
     assert params.facts["feature_names"] == ["c=blue", "c=red", "c: other"]
-    assert train_set.features.tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    assert val_set.features.tolist() == [[0, 0, 1], [0, 1, 0], [0, 0, 1]]
+    assert train_set.tensors[0].tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert val_set.tensors[0].tolist() == [[0, 0, 1], [0, 1, 0], [0, 0, 1]]
     _, params = load(tmp_path, min_category_count=2)
     assert params.facts["feature_names"] == ["c=red", "c: other"]
 
@@ -274,7 +274,7 @@ def test_categorical_may_list_columns_of_numbers(tmp_path):
 def test_a_column_without_any_value_does_no_harm(tmp_path):
     write(tmp_path, train="a,b,label\n,1,x\n,2,y\n")
     dataset, _ = load(tmp_path)
-    assert dataset.features[:, :2].tolist() == [[0, 1], [0, 1]]
+    assert dataset.tensors[0][:, :2].tolist() == [[0, 1], [0, 1]]
 
 
 def test_features_can_be_chosen_and_ids_taken_from_a_column(tmp_path):
@@ -291,17 +291,18 @@ def test_classes_are_sorted_numbers_by_size(tmp_path):
     )
     dataset, params = load(tmp_path)
     assert params.classes == ["-1", "9", "10", "x"] and params.facts["class_counts"] == [1, 2, 1, 1]
-    assert dataset.labels.tolist() == [2, 1, 3, 0, 1] and dataset.labels.dtype == torch.int64
+    assert dataset.tensors[1].tolist() == [2, 1, 3, 0, 1] and dataset.tensors[1].dtype == torch.int64
 
 
 def test_a_batch_is_fetched_whole(tmp_path):
     write(tmp_path, train=SMALL)
     dataset, params = load(tmp_path)
-    features, labels = dataset.__getitems__([2, 0])
-    assert features.shape == (2, 5) and features.dtype == torch.float32 and dataset.in_memory
+    loader = fetch_dataloader(["train"], tmp_path, params)["train"]
+    features, labels = loader.dataset.__getitems__((1, [2, 0]))
+    assert features.shape == (2, 5) and features.dtype == torch.float32
     assert torch.equal(features[0], dataset[2][0]) and labels.tolist() == [dataset[2][1], dataset[0][1]]
     batches = list(fetch_dataloader(["val"], tmp_path, params)["val"])
-    assert torch.equal(torch.cat([batch[0] for batch in batches]), dataset.features)
+    assert torch.equal(torch.cat([batch[0] for batch in batches]), dataset.tensors[0])
 
 
 def test_files_may_have_a_byte_order_mark_windows_lines_quotes_and_empty_lines(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 from model.tabular.columns import (
     describe_column,
@@ -91,8 +91,10 @@ def _present_targets(table: Table, params: Params) -> list[str]:
     return cells
 
 
-class RowDataset(Dataset[tuple[Tensor, Tensor]]):
-    """The rows of one split.
+class RowDataset(TensorDataset):
+    """The rows of one split: features, (num_rows, num_features), float32, and labels, (num_rows,).
+
+    Labels are class numbers, int64, or a quantity in standard deviations of train from its mean, float32.
 
     Args:
         table: from `read_split`
@@ -102,27 +104,10 @@ class RowDataset(Dataset[tuple[Tensor, Tensor]]):
         InputError: a column or class that does not fit train
     """
 
-    in_memory = True
-
     def __init__(self, table: Table, params: Params) -> None:
         self.ids = table.column(params.id_column, "id_column") if params.id_column else [str(row) for row in table.rows]
-        self.features = _encode_features(table, params)
-        self.labels = _encode_numbers(table, params) if params.target_type == "number" else _encode(table, params)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return one row, (num_features,), and its label."""
-        return self.features[index], self.labels[index]
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return rows, float32, (batch_size, num_features), and labels, (batch_size,).
-
-        Labels are class numbers, int64, or a quantity in standard deviations of train from its mean, float32.
-        """
-        positions = torch.from_numpy(np.asarray(indices))  # torch takes longer to look through a list
-        return self.features.index_select(0, positions), self.labels.index_select(0, positions)
+        labels = _encode_numbers(table, params) if params.target_type == "number" else _encode(table, params)
+        super().__init__(_encode_features(table, params), labels)
 
 
 def _encode_features(table: Table, params: Params) -> Tensor:
