@@ -19,6 +19,7 @@ from pathlib import Path
 from record.check import check_values, describe, find_mistakes
 from record.checkpoint import (
     checkpoint_path,
+    checksum,
     is_ours,
     load_checkpoint,
     load_weights,
@@ -60,6 +61,7 @@ __all__ = [
     "Stop",
     "check_values",
     "checkpoint_path",
+    "checksum",
     "describe",
     "explain",
     "find_mistakes",

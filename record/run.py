@@ -27,7 +27,7 @@ from record.params import Params
 PRODUCTS = (
     "run.json", "history.jsonl", "train.log", "evaluate.log", "output.txt", "last.pth.tar", "best.pth.tar",
     "last.previous.pth.tar", "last.damaged.pth.tar", "metrics_*.json", "predictions_*.csv", "per_class_*.csv",
-    "events.out.tfevents.*", "profile.json.gz",
+    "scored_*.json", "events.out.tfevents.*", "profile.json.gz",
 )  # fmt: skip
 PACKAGES = ("torch", "torchvision", "numpy", "pydantic")
 

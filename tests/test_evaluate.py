@@ -83,7 +83,9 @@ def test_the_train_split_is_scored_without_augmentation_and_in_order(run):
 
 
 def test_evaluation_twice_gives_the_same_files(run):
-    names = ["metrics_test_best.json", "predictions_test_best.csv", "per_class_test_best.csv"]
+    names = [
+        "metrics_test_best.json", "predictions_test_best.csv", "per_class_test_best.csv", "scored_test_best.json",
+    ]  # fmt: skip
     evaluate.main(["--model_dir", str(run)])
     first = [(run / name).read_bytes() for name in names]
     evaluate.main(["--model_dir", str(run)])

@@ -372,13 +372,30 @@ def test_intervals_are_there_once_the_checkpoint_has_been_evaluated(runs, tmp_pa
     assert "no intervals" not in capsys.readouterr().err
     copy = tmp_path / "copy"
     shutil.copytree(runs / "number", copy)
-    os.utime(copy / "predictions_test_best.csv", (0, 0))  # of an earlier checkpoint
+    os.utime(copy / "predictions_test_best.csv", (0, 0))  # times say nothing: whoever copies may keep them, or not
+    assert run_predict(copy, "--input", runs / TEST_INPUTS["number"]) == rows
+    state = utils.read_checkpoint(copy / "best.pth.tar")
+    utils.write_checkpoint({**state, "epoch": 2}, copy / "best.pth.tar")
+    os.utime(copy / "best.pth.tar", (0, 0))
     rows = run_predict(copy, "--input", runs / TEST_INPUTS["number"])
     assert not rows[0]["lower"] and rows[0]["prediction"]
     advice = f"python evaluate.py --model_dir {copy} --restore_file "
     assert f"no intervals: {advice}best finds out" in capsys.readouterr().err
     run_predict(copy, "--input", runs / TEST_INPUTS["number"], "--restore_file", "last")
     assert f"no intervals: {advice}last finds out" in capsys.readouterr().err
+
+
+def test_intervals_of_another_run_s_checkpoint_of_the_same_name_are_not_taken(runs, tmp_path, capsys):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    shutil.copytree(runs / "number", ours)
+    theirs.mkdir()
+    state = utils.read_checkpoint(ours / "best.pth.tar")
+    utils.write_checkpoint({**state, "epoch": 2}, theirs / "best.pth.tar")
+    evaluate.main(["--model_dir", str(ours), "--restore_file", str(theirs / "best.pth.tar")])
+    rows = run_predict(ours, "--input", runs / TEST_INPUTS["number"])
+    assert not rows[0]["lower"] and "no intervals: python evaluate.py" in capsys.readouterr().err
+    of_theirs = ("--restore_file", theirs / "best.pth.tar")
+    assert run_predict(ours, "--input", runs / TEST_INPUTS["number"], *of_theirs)[0]["lower"]
 
 
 def test_a_name_with_anything_in_it_survives_in_both_formats():

@@ -199,7 +199,7 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
     ours = [
         "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
         "metrics_val_best_weights.json", "metrics_test_best.json", "predictions_test_best.csv",
-        "per_class_test_best.csv", f".last.pth.tar.{number_of_dead_process()}.tmp",
+        "per_class_test_best.csv", "scored_test_best.json", f".last.pth.tar.{number_of_dead_process()}.tmp",
     ]  # fmt: skip
     (tmp_path / "sub").mkdir()
     for name in theirs + ours:
