@@ -242,6 +242,12 @@ def test_mistakes_are_told_and_no_output_is_touched(runs, tmp_path):
         predict.main(["--model_dir", str(runs / "ner"), "--input", ".", "--output", str(tmp_path / "folder.csv")])
 
 
+@pytest.mark.parametrize("name", ["vision", "number"])
+def test_standard_input_is_refused_where_it_makes_no_sense(runs, name):
+    told = run_predict(runs / name, "--input", runs / TEST_INPUTS[name], "-", exit_code=2)
+    assert told.startswith("--input -: ") and "name files or folders" in told
+
+
 def test_an_output_that_is_an_input_is_refused_and_left_as_it_is(runs, tmp_path):
     rows = tmp_path / "rows.csv"
     shutil.copyfile(runs / TEST_INPUTS["number"], rows)
