@@ -155,6 +155,14 @@ def test_labels_of_minus_100_are_not_counted_in_the_loss():
     assert sums.result()["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("metrics", [net.metrics, {}])
+def test_an_empty_loader_is_told(metrics):
+    model, drops_all = torch.nn.Linear(2, 3), torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True)
+    for loader in ([], drops_all, iter([])):
+        with pytest.raises(utils.InputError, match="the dataloader is empty"):
+            evaluate.evaluate(model, net.loss_fn, loader, metrics)
+
+
 def test_a_class_with_nothing_to_divide_counts_as_zero():
     assert ratio(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0])).tolist() == [0.5, 0.0]
 
