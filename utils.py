@@ -47,6 +47,7 @@ from record.params import (
     read_values,
     with_data_dir,
 )
+from record.rows import csv_lines
 from record.run import RunDirectory, fingerprint
 from record.script import run_script
 
@@ -62,6 +63,7 @@ __all__ = [
     "check_values",
     "checkpoint_path",
     "checksum",
+    "csv_lines",
     "describe",
     "explain",
     "find_mistakes",
