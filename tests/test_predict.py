@@ -144,11 +144,13 @@ def test_the_target_is_not_needed_nor_is_any_column_that_the_net_does_not_see(ru
     assert [row["id"] for row in rows[:2]] == [f"{path}:1", f"{path}:2"]
 
 
-def test_json_lines_hold_the_same_and_nothing_that_is_empty(runs):
+def test_json_lines_hold_the_same_and_nothing_that_is_empty(runs, capsys):
     command = ["--model_dir", str(runs / "ner"), "--input", str(TEST_INPUTS["ner"])]
     output = runs / "predictions.jsonl"
     predict.main([*command, "--output", str(output)])
     rows = utils.read_lines(output)
+    said = capsys.readouterr()
+    assert said.out == "" and f"- wrote {output} ({len(rows)} rows)\n" in said.err
     table = run_predict(runs / "ner", "--input", TEST_INPUTS["ner"])
     assert [(row["id"], row["prediction"], str(row["confidence"])) for row in rows] == [
         (row["id"], row["prediction"], row["confidence"]) for row in table
