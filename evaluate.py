@@ -4,7 +4,8 @@
     python evaluate.py --model_dir experiments/base_model --split val --restore_file last
 
 Writes into the run directory: `metrics_<split>_<checkpoint>.json`, `predictions_<split>_<checkpoint>.csv` with a row
-for each example, `per_class_<split>_<checkpoint>.csv` where the task has classes, and `evaluate.log`.
+for each example, `per_class_<split>_<checkpoint>.csv` where the task has classes, `scored_<split>_<checkpoint>.json`,
+which says by its checksum which checkpoint that was, and `evaluate.log`.
 """
 
 from __future__ import annotations
@@ -116,6 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     model_dir = Path(args.model_dir)
     checkpoint_path = utils.checkpoint_path(model_dir, args.restore_file)
     overrides = utils.with_data_dir(args.overrides, args.data_dir)
+    checksum = utils.checksum(checkpoint_path)  # before it is loaded: a run that goes on may replace it after that
     params, net, model = fetch_trained(model_dir, checkpoint_path, overrides)
 
     from evaluation.report import write_report
@@ -132,6 +134,8 @@ def main(argv: list[str] | None = None) -> None:
     logging.info(f"- Eval metrics : {utils.format_metrics(values)}")
     name = f"{args.split}_{checkpoint_path.name.removesuffix('.pth.tar')}"
     write_report(model_dir, name, values, scores, params)
+    scored = {"checkpoint": str(checkpoint_path), "sha256": checksum}
+    utils.save_dict_to_json(scored, model_dir / f"scored_{name}.json")
 
 
 def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) -> tuple[utils.Params, Any, nn.Module]:

@@ -173,12 +173,14 @@ def main(argv: list[str] | None = None) -> None:
     model.eval()
 
     from exporting.facts import axis_names, gather_facts
-    from exporting.interface import find_interfaces
+    from exporting.interface import apart, find_interfaces
     from model.data_loader import fetch_dataloader
 
     dataloader = fetch_dataloader([args.split], Path(params.data_dir or ""), params, training=False)[args.split]
     samples = list(itertools.islice(fetch_pairs(model, dataloader), 2 * NUM_SAMPLES))
     sides = find_interfaces(samples, axis_names(params))
+    if args.format == "onnx":  # whose tensors all have names of their own
+        sides = apart(sides)
     with tempfile.TemporaryDirectory() as folder:  # not beside the output: what is left in a run is in train.py's way
         path = Path(folder) / output.name
         verified: dict[str, Any] = {"split": args.split, "num_examples": len(dataloader.dataset)}  # type: ignore[arg-type]

@@ -140,6 +140,8 @@ def main(argv: list[str] | None = None) -> None:
     tally = Tally(fetch_margin(checkpoint_path, model_dir))
     rows = tally.pass_on(predict(model, net, batches, params))
     write_lines(to_lines(rows, ".csv" if output is None else output.suffix), output)
+    if output is not None:
+        print(f"- wrote {output} ({tally.num_rows:,} rows)", file=sys.stderr)
     if tally.num_without_interval:
         print(
             f"- no intervals: python evaluate.py --model_dir {model_dir} --restore_file {args.restore_file} finds out "

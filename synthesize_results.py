@@ -108,7 +108,9 @@ def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
         if args.html:
             from report.page import write_page
 
-            return write_page(shown, folder / "results.html", folder)
+            problems = write_page(shown, folder / "results.html", folder)
+            print(f"- wrote {folder / 'results.html'}", file=sys.stderr)
+            return problems
     except OSError as error:
         raise Stop(f"{error.filename}: could not be written ({error.strerror})") from error
     return []

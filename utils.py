@@ -19,6 +19,7 @@ from pathlib import Path
 from record.check import check_values, describe, find_mistakes
 from record.checkpoint import (
     checkpoint_path,
+    checksum,
     is_ours,
     load_checkpoint,
     load_weights,
@@ -45,6 +46,7 @@ from record.params import (
     read_values,
     with_data_dir,
 )
+from record.rows import csv_lines
 from record.run import RunDirectory, fingerprint
 from record.script import run_script
 
@@ -59,6 +61,8 @@ __all__ = [
     "Stop",
     "check_values",
     "checkpoint_path",
+    "checksum",
+    "csv_lines",
     "describe",
     "explain",
     "find_mistakes",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import processes
 import runtime
+from utils import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +48,8 @@ class MetricSums:
             self._add_waiting()
 
     def _add_waiting(self) -> None:
+        if not self._waiting:
+            return
         self.sums["loss"] = self._loss_sums()
         for outputs, labels in _join([batch[:2] for batch in self._waiting]):
             for name, metric in self.metrics.items():
@@ -69,9 +72,17 @@ class MetricSums:
         """Divide once: name -> value, the loss last. A vector's ratios are averaged (macro average).
 
         The sums are those of all processes of the job, and all have to ask.
+
+        Raises:
+            InputError: no process has added a batch
         """
         self._add_waiting()
         sums = _of_all_processes(self.sums)
+        if "loss" not in sums:
+            raise InputError(
+                "the dataloader is empty: it gave no batch to train on or to score; expected one at least (with "
+                "drop_last, an epoch needs batch_size examples, and an iterator that was read before has none left)"
+            )
         metrics = {**self.metrics, "loss": None}
         return {name: finish(metric, ratio(*map(_to_numpy, sums[name])).mean()) for name, metric in metrics.items()}
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import logging
-import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,10 +145,5 @@ def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    lines: list[str] = []
-    # lines end in \r\n until they are joined, so that the writer quotes names with \r in them as well
-    writer = csv.DictWriter(types.SimpleNamespace(write=lines.append), columns, lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    text = "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+    text = "".join(utils.csv_lines([columns, *([row.get(name) for name in columns] for row in rows)]))
     utils.write_atomically(path, text.encode("utf-8", "backslashreplace"))  # a file's name may be no text

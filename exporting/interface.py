@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -59,23 +59,39 @@ def find_interfaces(
     Returns:
         of the inputs, and of the outputs
     """
-    batches = [named(inputs, "inputs") | named(outputs, "outputs") for inputs, outputs in samples]
-    known: dict[tuple[int, ...], str] = {tuple(len(next(iter(batch.values()))) for batch in batches): "batch_size"}
-    shapes: dict[str, list[int | str]] = {}
-    for name, tensor in batches[0].items():
-        shapes[name] = []
-        for axis in range(tensor.dim()):
-            sizes = tuple(batch[name].shape[axis] for batch in batches)
-            if len(set(sizes)) == 1 and axis > 0:
-                shapes[name].append(sizes[0])
-                continue
-            given = axis_names.get(name, ())
-            # axes that are equal in all samples are one
-            shapes[name].append(known.setdefault(sizes, given[axis] if axis < len(given) else f"{name}_{axis}"))
-    dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in batches[0].items()}
-    sides = [named(side, name) for side, name in zip(samples[0], ("inputs", "outputs"), strict=True)]
-    first, second = (
-        Interface(kind_of(side), {n: dtypes[n] for n in tensors}, {n: shapes[n] for n in tensors})
-        for side, tensors in zip(samples[0], sides, strict=True)
-    )
-    return first, second
+    inputs = [named(each, "inputs") for each, _ in samples]
+    outputs = [named(each, "outputs") for _, each in samples]
+    known: dict[tuple[int, ...], str] = {tuple(len(next(iter(batch.values()))) for batch in inputs): "batch_size"}
+    sides = []
+    for batches, side in zip((inputs, outputs), samples[0], strict=True):
+        shapes: dict[str, list[int | str]] = {}
+        for name, tensor in batches[0].items():
+            shapes[name] = []
+            for axis in range(tensor.dim()):
+                sizes = tuple(batch[name].shape[axis] for batch in batches)
+                if len(set(sizes)) == 1 and axis > 0:
+                    shapes[name].append(sizes[0])
+                    continue
+                given = axis_names.get(name, ())
+                label = given[axis] if axis < len(given) else f"{name}_{axis}"
+                # axes that are equal in all samples are one, and others are not
+                shapes[name].append(known.setdefault(sizes, _unused(label, known.values())))
+        dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in batches[0].items()}
+        sides.append(Interface(kind_of(side), dtypes, shapes))
+    return sides[0], sides[1]
+
+
+def apart(sides: tuple[Interface, Interface]) -> tuple[Interface, Interface]:
+    """Return the interfaces with other names for outputs that are called as inputs are, `words_out` for one."""
+    inputs, outputs = sides
+    names: dict[str, str] = {}
+    for name in outputs.shapes:
+        names[name] = _unused(name, [*inputs.shapes, *names.values()])
+    dtypes = {names[name]: dtype for name, dtype in outputs.dtypes.items()}
+    return inputs, Interface(outputs.kind, dtypes, {names[name]: shape for name, shape in outputs.shapes.items()})
+
+
+def _unused(name: str, used: Collection[str]) -> str:
+    while name in used:
+        name += "_out"
+    return name

@@ -27,6 +27,8 @@
         fetch_unlabelled(paths, params) (optional)   for predict.py: yields (id, example) of new inputs in the files and
                                             folders that the user named, reading no more than it is asked for; in the
                                             place of one that cannot be read, the InputError that says why
+        READS_STDIN          (optional)     True where fetch_unlabelled takes the path `-` for standard input; else
+                                            predict.py refuses it
         collate_unlabelled(examples, params) (optional)   makes a batch of these examples, as the dataset does of its
                                             own: (inputs, labels), where labels are -100 at padding and anything
                                             elsewhere, or None if there is no padding; may raise InputError, too.

@@ -84,7 +84,7 @@ class _WholeBatches(Dataset[Any]):
         assert self.tensors is not None
         numbers_a_batch = batches.batch_size * sum(tensor[0].numel() for tensor in self.tensors)
         num_together = max(1, WINDOW_NUMBERS // numbers_a_batch)
-        # begin where the epoch as a whole does: sums in float32 may depend on where in memory, modulo 64, a batch begins
+        # windows begin where those of a whole epoch do: sums may depend on where in memory, modulo 64, a batch begins
         num_done = batches.step % num_together
         positions = batches.positions(batches.step - num_done)
         while window := list(itertools.islice(positions, num_together)):

@@ -42,7 +42,7 @@ def fetch_unlabelled(paths: Sequence[Path], params: utils.Params) -> Iterator[Un
         params: with facts
 
     Raises:
-        InputError: the task has no code for inputs without labels
+        InputError: the task has no code for inputs without labels, or none for those that come on standard input
     """
     module = importlib.import_module(f"model.{params.task}.data_loader")
     if not hasattr(module, "fetch_unlabelled"):
@@ -50,6 +50,8 @@ def fetch_unlabelled(paths: Sequence[Path], params: utils.Params) -> Iterator[Un
             f"model/{params.task}/data_loader.py: has no fetch_unlabelled(paths, params), which reads new inputs; "
             "model/__init__.py says what it returns, docs/your_own_task.md has an example"
         )
+    if Path("-") in paths and not getattr(module, "READS_STDIN", False):
+        raise utils.InputError(f"--input -: {params.task} reads no standard input; name files or folders in its place")
 
     def collate(examples: Sequence[Any]) -> tuple[Any, Any]:
         if hasattr(module, "collate_unlabelled"):

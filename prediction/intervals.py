@@ -14,6 +14,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import utils
+
 COVERAGE = 0.9
 
 
@@ -28,14 +30,14 @@ def fetch_margin(checkpoint_path: Path, model_dir: Path) -> float | None:
 
     Args:
         checkpoint_path: the checkpoint
-        model_dir: the run's directory, with evaluate.py's table in it; one that is older than the checkpoint is of
-            another one
+        model_dir: the run's directory, with evaluate.py's table in it, and what says of which checkpoint that is: one
+            of another run may have the same name, and the run may have gone on since
     """
-    path = model_dir / f"predictions_test_{checkpoint_path.name.removesuffix('.pth.tar')}.csv"
+    name = f"test_{checkpoint_path.name.removesuffix('.pth.tar')}"
     try:
-        if path.stat().st_mtime < checkpoint_path.stat().st_mtime:
-            return None
-        with path.open(encoding="utf-8", newline="") as file:
-            return margin([abs(float(row["label"]) - float(row["prediction"])) for row in csv.DictReader(file)])
+        with (model_dir / f"predictions_{name}.csv").open(encoding="utf-8", newline="") as file:
+            distances = [abs(float(row["label"]) - float(row["prediction"])) for row in csv.DictReader(file)]
+        scored = utils.read_json(model_dir / f"scored_{name}.json")
+        return margin(distances) if scored["sha256"] == utils.checksum(checkpoint_path) else None
     except (OSError, ValueError, KeyError, TypeError):  # none, or of classes, or not evaluate.py's
         return None

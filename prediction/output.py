@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,22 +22,14 @@ def to_lines(rows: Iterable[Mapping[str, Any]], suffix: str) -> Iterator[str]:
     if suffix == ".jsonl":
         yield from (utils.to_json(row, indent=None) + "\n" for row in rows)
         return
-    line = io.StringIO(newline="")
-    # lines end in \r\n until they are passed on, so that the writer quotes names with \r in them as well
-    writer = csv.DictWriter(line, COLUMNS, extrasaction="ignore", lineterminator="\r\n")
+    yield from utils.csv_lines(_cells(rows))
+
+
+def _cells(rows: Iterable[Mapping[str, Any]]) -> Iterator[Iterable[Any]]:
     for number, row in enumerate(rows):
         if number == 0:  # not before there is a row: what is wrong with all of them is told without it
-            writer.writeheader()
-            yield _take(line)
-        writer.writerow(row)
-        yield _take(line)
-
-
-def _take(line: io.StringIO) -> str:
-    text = line.getvalue().removesuffix("\r\n") + "\n"
-    line.seek(0)
-    line.truncate()
-    return text
+            yield COLUMNS
+        yield [row.get(name) for name in COLUMNS]
 
 
 def write_lines(lines: Iterable[str], output: Path | None) -> None:

@@ -92,6 +92,26 @@ def _to_parts(state: Mapping[str, Any]) -> list[bytes | memoryview]:
     return _seal(buffer.getbuffer())
 
 
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a checkpoint's file, to tell it from one that takes its place.
+
+    Raises:
+        InputError: no such file, or it cannot be read
+    """
+    return hashlib.sha256(_read_bytes(path)).hexdigest()
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        names = sorted(p.name.removesuffix(".pth.tar") for p in path.parent.glob("*.pth.tar"))
+        there = f"there are: {', '.join(names)}" if names else "there is none at all; train first"
+        raise InputError(f"{path}: there is no such checkpoint ({there})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return the contents of a checkpoint, on the CPU.
 
@@ -101,14 +121,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, damaged, not a checkpoint, or one that would run code when loaded
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        names = sorted(p.name.removesuffix(".pth.tar") for p in path.parent.glob("*.pth.tar"))
-        there = f"there are: {', '.join(names)}" if names else "there is none at all; train first"
-        raise InputError(f"{path}: there is no such checkpoint ({there})") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    data = _read_bytes(path)
     _verify(data, path)
     import torch  # here, because a missing or damaged file is told without it
 

@@ -84,6 +84,32 @@ def keep_as(path: Path, other: Path) -> None:
     temporary.replace(other)
 
 
+def remove_stale(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote.
+
+    What another process of this machine is writing stays: who trains has the directory's lock, but evaluate.py, for
+    one, writes its scores there without.
+    """
+    for path in folder.glob(".*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdecimal() and not _is_another(int(process)):
+            with contextlib.suppress(PermissionError):  # Windows removes no file that is open
+                path.unlink(missing_ok=True)
+
+
+def _is_another(process: int) -> bool:
+    """Return whether another process has this number now; on Windows, where to ask is to interrupt it, never."""
+    if process == os.getpid() or os.name == "nt":
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
+
+
 def _sync_folder(folder: Path) -> None:
     """Make the replacement itself durable: the folder's entry is data of its own."""
     if os.name == "nt":  # Windows cannot open a folder

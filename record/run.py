@@ -20,14 +20,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from record.errors import NO_ROOM, InputError, InUseError, Stop, explain
-from record.files import read_json, read_lines, save_dict_to_json, to_json, write_lines
+from record.files import read_json, read_lines, remove_stale, save_dict_to_json, to_json, write_lines
 from record.params import Params
 
 # What a run writes, and all that `--restart` removes.
 PRODUCTS = (
     "run.json", "history.jsonl", "train.log", "evaluate.log", "output.txt", "last.pth.tar", "best.pth.tar",
     "last.previous.pth.tar", "last.damaged.pth.tar", "metrics_*.json", "predictions_*.csv", "per_class_*.csv",
-    "events.out.tfevents.*", "profile.json.gz", ".*.tmp",
+    "scored_*.json", "events.out.tfevents.*", "profile.json.gz",
 )  # fmt: skip
 PACKAGES = ("torch", "torchvision", "numpy", "pydantic")
 
@@ -56,8 +56,7 @@ class RunDirectory:
             return self
         try:
             self._lock.acquire(timeout=0)
-            for stale in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
-                stale.unlink()
+            remove_stale(self.path)
             save_dict_to_json({"host": socket.gethostname(), "process": os.getpid(), "since": now()}, holder)
         except Timeout:
             raise InUseError(
@@ -157,6 +156,7 @@ class RunDirectory:
         for pattern in PRODUCTS:
             for path in sorted(self.path.glob(pattern)):
                 path.unlink()
+        remove_stale(self.path)
 
 
 def _holder(path: Path) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
-import types
 from collections.abc import Sequence
 from typing import Any
 
+from record.rows import csv_lines
 from report.table import Mean, Table, is_numeric
 from report.text import text_of, texts_of
 
@@ -40,12 +39,7 @@ def to_csv(table: Table) -> str:
         else:
             head.append(name)
             columns.append(cells if kinds <= {float, int, type(None)} else map(_for_csv, cells))
-    lines: list[str] = []
-    # lines end in \r\n until they are joined, so that the writer quotes names with \r in them as well
-    writer = csv.writer(types.SimpleNamespace(write=lines.append), lineterminator="\r\n")
-    writer.writerow(map(_for_csv, head))
-    writer.writerows(zip(*columns, strict=True))
-    return "\n".join([line[:-2] for line in lines]) + "\n"
+    return "".join(csv_lines([map(_for_csv, head), *zip(*columns, strict=True)]))
 
 
 def _parts(cell: Any) -> Sequence[Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import runtime
+from evaluation.metrics import IGNORED_LABEL
 from sanity.context import Batches, Context, Finding
 from sanity.survey import Survey, tensors_of
 
@@ -83,6 +84,9 @@ def _classes(context: Context, surveys: dict[str, Survey]) -> Finding:
         for split, survey in surveys.items()
     }
     train, name = counts["train"], context.class_name
+    if not train:
+        explanation = f"all labels of train are {IGNORED_LABEL}, which neither the loss nor a metric counts"
+        return Finding("FAIL", explanation, f"look at what the dataset returns: {IGNORED_LABEL} is for padding alone")
     for split, survey in surveys.items():
         share = len(survey.positions) / len(surveys["train"].positions)
         missing = [

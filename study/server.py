@@ -63,7 +63,7 @@ class Server:
                 self.connection.close()
                 _become(request, server)
             self._names[process] = request["start"]
-            self._say({"begun": request["start"]})
+            self._say({"begun": request["start"], "process": process})
         else:
             for process, name in self._names.items():
                 if name == request["stop"]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import utils
+from study.server import GRACE_SECONDS
 from study.trials import OUTPUT_FILE, Trial
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -54,7 +55,8 @@ class LocalWorkers:
         self.threads = int(asked) if asked.isdigit() and int(asked) else max(1, num_cores() // num_workers)
         self.gpus = list_gpus()
         self._running: dict[int, Trial] = {}  # slot -> trial
-        self._begun: set[int] = set()  # slots whose trial has a process already
+        self._begun: dict[int, int] = {}  # slot -> the process of its trial, once it has one
+        self._left: dict[int, float] = {}  # process of a trial whose server died -> when patience with it ends
         self._server: subprocess.Popen[bytes] | None = None
 
     def _start_server(self) -> None:
@@ -122,6 +124,7 @@ class LocalWorkers:
         Raises:
             Stop: the server does not start
         """
+        self._end_those_left()
         if self._server is None:
             time.sleep(seconds)
             return []
@@ -139,10 +142,10 @@ class LocalWorkers:
         for message in map(json.loads, lines):
             self._is_ready = True
             if "begun" in message:
-                self._begun.add(int(message["begun"]))
+                self._begun[int(message["begun"])] = message["process"]
             if "ended" in message:
                 slot = int(message["ended"])
-                self._begun.discard(slot)
+                self._begun.pop(slot, None)
                 ended.append(Ended(self._running.pop(slot), message["code"]))
         return ended
 
@@ -153,19 +156,33 @@ class LocalWorkers:
         if not self._is_ready:
             raise utils.Stop(f"the process that starts the trials has ended with exit code {self._server.returncode}")
         ended = [Ended(trial, -signal.SIGTERM) for trial in self._running.values()]
-        self._running, self._begun, self._server = {}, set(), None
+        self._left |= dict.fromkeys(self._begun.values(), time.monotonic() + GRACE_SECONDS)
+        self._running, self._begun, self._server = {}, {}, None
         self._connection.close()
         return ended
 
+    def _end_those_left(self) -> None:
+        """Kill trials whose server died, with their data loading processes, if they hang and do not stop."""
+        for process, latest in list(self._left.items()):
+            is_late = time.monotonic() >= latest
+            try:
+                os.killpg(process, signal.SIGKILL if is_late else 0)  # 0 asks whether it is there
+            except OSError:  # it is gone
+                is_late = True
+            if is_late:
+                del self._left[process]
+
     def close(self) -> None:
         """End the server; trials that still run save and stop."""
-        if self._server is None:
-            return
-        self._connection.close()
-        try:
-            self._server.wait(timeout=90)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
+        if self._server is not None:
+            self._connection.close()
+            try:
+                self._server.wait(timeout=90)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+        while self._left:
+            self._end_those_left()
+            time.sleep(0.1)
 
 
 def num_cores() -> int:

@@ -145,6 +145,15 @@ def test_a_session_with_loaders_of_its_own_leaves_a_whole_run(tmp_path):
     assert utils.read_json(tmp_path / "run" / "run.json")["status"] == "finished"
 
 
+@pytest.mark.parametrize("name", ["train_loader", "val_loader"])
+def test_an_empty_loader_ends_a_session_with_a_plain_reason(tmp_path, name):
+    session = Session(tmp_path / "run")
+    setattr(session, name, DataLoader(TensorDataset(torch.ones(3, 2), torch.ones(3)), batch_size=4, drop_last=True))
+    with pytest.raises(utils.InputError, match="the dataloader is empty"):
+        session.train()
+    assert "the dataloader is empty" in utils.read_json(tmp_path / "run" / "run.json")["reason"]
+
+
 def test_a_session_gives_the_same_bits_again(tmp_path):
     first, second = Session(tmp_path / "first").train(), Session(tmp_path / "second").train()
     assert_same_bits(dict(first), dict(second))

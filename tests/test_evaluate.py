@@ -83,7 +83,9 @@ def test_the_train_split_is_scored_without_augmentation_and_in_order(run):
 
 
 def test_evaluation_twice_gives_the_same_files(run):
-    names = ["metrics_test_best.json", "predictions_test_best.csv", "per_class_test_best.csv"]
+    names = [
+        "metrics_test_best.json", "predictions_test_best.csv", "per_class_test_best.csv", "scored_test_best.json",
+    ]  # fmt: skip
     evaluate.main(["--model_dir", str(run)])
     first = [(run / name).read_bytes() for name in names]
     evaluate.main(["--model_dir", str(run)])
@@ -151,6 +153,14 @@ def test_labels_of_minus_100_are_not_counted_in_the_loss():
         loss = torch.nn.functional.cross_entropy(outputs[part], labels[part])
         sums.add(outputs[part], labels[part], loss)
     assert sums.result()["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("metrics", [net.metrics, {}])
+def test_an_empty_loader_is_told(metrics):
+    model, drops_all = torch.nn.Linear(2, 3), torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True)
+    for loader in ([], drops_all, iter([])):
+        with pytest.raises(utils.InputError, match="the dataloader is empty"):
+            evaluate.evaluate(model, net.loss_fn, loader, metrics)
 
 
 def test_a_class_with_nothing_to_divide_counts_as_zero():

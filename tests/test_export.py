@@ -17,7 +17,7 @@ import export
 import train
 import utils
 from exporting import run_alone
-from exporting.interface import find_interfaces
+from exporting.interface import apart, find_interfaces
 from exporting.lengths import any_length
 from exporting.verify import run_in_fresh_process
 from model.data_loader import fetch_dataloader
@@ -190,6 +190,40 @@ def test_a_gru_takes_any_length_too(tmp_path, format_name):
     sides = find_interfaces(pairs, {})
     export.make_program(format_name, model, pairs, sides, path)
     assert run_in_fresh_process(path, format_name, sides[0], pairs)[1] <= 1e-5
+
+
+class Renaming(nn.Module):
+    """A net whose outputs are called as its inputs are."""
+
+    def forward(self, inputs):
+        return {"words": 2.0 * inputs["words"].sum(1), "words_out": inputs["more"] + 1.0}
+
+
+def renamed(pairs):
+    """The interfaces of a few inputs of that net, of different lengths, as they are in ONNX."""
+    inputs = [{"words": torch.randn(n, 3 * n), "more": torch.randn(n, 2 + n)} for n in (2, 1, 3)]
+    pairs += [(each, Renaming()(each)) for each in inputs]
+    return apart(find_interfaces(pairs, {"words": ["", "length"]}))
+
+
+def test_outputs_that_are_called_as_inputs_are_get_other_names():
+    inputs, outputs = renamed([])
+    assert inputs.shapes == {"words": ["batch_size", "length"], "more": ["batch_size", "more_1"]}
+    assert outputs.shapes == {"words_out": ["batch_size"], "words_out_out": ["batch_size", "more_1"]}
+
+
+def test_axes_of_different_sizes_have_different_names():
+    samples = [({"a": torch.zeros(n, n + 1)}, {"a": torch.zeros(n, 2 * n)}) for n in (2, 3)]
+    inputs, outputs = find_interfaces(samples, {})
+    assert (inputs.shapes, outputs.shapes) == ({"a": ["batch_size", "a_1"]}, {"a": ["batch_size", "a_1_out"]})
+
+
+@pytest.mark.slow
+def test_a_program_whose_outputs_are_called_as_its_inputs_runs_in_onnx(tmp_path):
+    pairs, path = [], tmp_path / "net.onnx"
+    sides = renamed(pairs)
+    export.make_program("onnx", Renaming().eval(), pairs, sides, path)
+    assert run_in_fresh_process(path, "onnx", sides[0], pairs)[1] <= 1e-5
 
 
 # --- the check itself: it must be able to fail

@@ -1,5 +1,8 @@
-"""Files that are never seen half written, and JSON that is always valid JSON."""
+"""Files that are never seen half written, JSON that is always valid JSON, CSV that brings back what is in it."""
 
+import csv
+import io
+import itertools
 import json
 import math
 import os
@@ -146,6 +149,18 @@ def test_a_byte_order_mark_is_dropped(tmp_path):
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}')
     assert utils.read_json(path) == {"a": 1}
     assert read_text(path) == '{"a": 1}'
+
+
+@given(st.lists(st.lists(st.text("a,;\"' \r\n\u2028é"), min_size=1)))
+def test_csv_brings_back_every_text(rows):
+    text = "".join(utils.csv_lines(rows))
+    assert list(csv.reader(io.StringIO(text, newline=""))) == rows
+    assert not text or text.endswith("\n") and not text.endswith("\r\n")
+
+
+def test_csv_comes_row_by_row():
+    lines = utils.csv_lines([number, None] for number in itertools.count())
+    assert list(itertools.islice(lines, 3)) == ["0,\n", "1,\n", "2,\n"]
 
 
 def test_half_a_line_at_the_end_of_a_growing_file_is_passed_over(tmp_path):

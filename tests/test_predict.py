@@ -144,11 +144,13 @@ def test_the_target_is_not_needed_nor_is_any_column_that_the_net_does_not_see(ru
     assert [row["id"] for row in rows[:2]] == [f"{path}:1", f"{path}:2"]
 
 
-def test_json_lines_hold_the_same_and_nothing_that_is_empty(runs):
+def test_json_lines_hold_the_same_and_nothing_that_is_empty(runs, capsys):
     command = ["--model_dir", str(runs / "ner"), "--input", str(TEST_INPUTS["ner"])]
     output = runs / "predictions.jsonl"
     predict.main([*command, "--output", str(output)])
     rows = utils.read_lines(output)
+    said = capsys.readouterr()
+    assert said.out == "" and f"- wrote {output} ({len(rows)} rows)\n" in said.err
     table = run_predict(runs / "ner", "--input", TEST_INPUTS["ner"])
     assert [(row["id"], row["prediction"], str(row["confidence"])) for row in rows] == [
         (row["id"], row["prediction"], row["confidence"]) for row in table
@@ -242,6 +244,12 @@ def test_mistakes_are_told_and_no_output_is_touched(runs, tmp_path):
         predict.main(["--model_dir", str(runs / "ner"), "--input", ".", "--output", str(tmp_path / "folder.csv")])
 
 
+@pytest.mark.parametrize("name", ["vision", "number"])
+def test_standard_input_is_refused_where_it_makes_no_sense(runs, name):
+    told = run_predict(runs / name, "--input", runs / TEST_INPUTS[name], "-", exit_code=2)
+    assert told.startswith("--input -: ") and "name files or folders" in told
+
+
 def test_an_output_that_is_an_input_is_refused_and_left_as_it_is(runs, tmp_path):
     rows = tmp_path / "rows.csv"
     shutil.copyfile(runs / TEST_INPUTS["number"], rows)
@@ -324,6 +332,14 @@ def test_predictions_come_while_standard_input_is_still_open(runs):
     assert [line.split(",")[0] for line in rest] == ["-:5", "-:6", "-:7"] and process.wait() == 0
 
 
+# from a small process: on Linux, the peak of a process is no lower than that of the one that started it
+PRINT_PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_inputs(runs, tmp_path):
     peaks = []
@@ -333,10 +349,9 @@ def test_memory_does_not_grow_with_the_number_of_inputs(runs, tmp_path):
         header = (PROJECT / "data/digits_rows/test.csv").read_text().partition("\n")[0]
         path.write_text("\n".join([header.removesuffix(",digit"), *[row] * number]))
         words = ["predict.py", "--model_dir", runs / "classes", "--input", path, "--output", tmp_path / "out.csv"]
-        process = subprocess.Popen([sys.executable, *map(str, words)], cwd=PROJECT)
-        _, status, usage = os.wait4(process.pid, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-        peaks.append(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))  # kilobytes elsewhere
+        command = [sys.executable, "-c", PRINT_PEAK, sys.executable, *map(str, words)]
+        peak = int(subprocess.check_output(command, cwd=PROJECT))
+        peaks.append(peak * (1 if sys.platform == "darwin" else 1024))  # kilobytes elsewhere
     assert (tmp_path / "out.csv").read_text().count("\n") == 60_001
     assert path.stat().st_size > 15 * 2**20 and peaks[1] - peaks[0] < 15 * 2**20, peaks
 
@@ -372,13 +387,30 @@ def test_intervals_are_there_once_the_checkpoint_has_been_evaluated(runs, tmp_pa
     assert "no intervals" not in capsys.readouterr().err
     copy = tmp_path / "copy"
     shutil.copytree(runs / "number", copy)
-    os.utime(copy / "predictions_test_best.csv", (0, 0))  # of an earlier checkpoint
+    os.utime(copy / "predictions_test_best.csv", (0, 0))  # times say nothing: whoever copies may keep them, or not
+    assert run_predict(copy, "--input", runs / TEST_INPUTS["number"]) == rows
+    state = utils.read_checkpoint(copy / "best.pth.tar")
+    utils.write_checkpoint({**state, "epoch": 2}, copy / "best.pth.tar")
+    os.utime(copy / "best.pth.tar", (0, 0))
     rows = run_predict(copy, "--input", runs / TEST_INPUTS["number"])
     assert not rows[0]["lower"] and rows[0]["prediction"]
     advice = f"python evaluate.py --model_dir {copy} --restore_file "
     assert f"no intervals: {advice}best finds out" in capsys.readouterr().err
     run_predict(copy, "--input", runs / TEST_INPUTS["number"], "--restore_file", "last")
     assert f"no intervals: {advice}last finds out" in capsys.readouterr().err
+
+
+def test_intervals_of_another_run_s_checkpoint_of_the_same_name_are_not_taken(runs, tmp_path, capsys):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    shutil.copytree(runs / "number", ours)
+    theirs.mkdir()
+    state = utils.read_checkpoint(ours / "best.pth.tar")
+    utils.write_checkpoint({**state, "epoch": 2}, theirs / "best.pth.tar")
+    evaluate.main(["--model_dir", str(ours), "--restore_file", str(theirs / "best.pth.tar")])
+    rows = run_predict(ours, "--input", runs / TEST_INPUTS["number"])
+    assert not rows[0]["lower"] and "no intervals: python evaluate.py" in capsys.readouterr().err
+    of_theirs = ("--restore_file", theirs / "best.pth.tar")
+    assert run_predict(ours, "--input", runs / TEST_INPUTS["number"], *of_theirs)[0]["lower"]
 
 
 def test_a_name_with_anything_in_it_survives_in_both_formats():

@@ -27,16 +27,7 @@ from report.runs import Run
 from report.seeds import mean_and_std
 from report.table import Mean, Seconds, Table, group_name
 from report.text import duration, to_markdown, width_of
-from tests.test_synthesize_results import synthesize
-
-
-def write_run(folder, params, val=None, test=None, **record):
-    folder.mkdir(parents=True)
-    record = {"status": "finished", "params": {"monitor": "accuracy", **params}, "epochs": 3, **record}
-    (folder / "run.json").write_text(json.dumps(record))
-    for name, values in (("metrics_val_best_weights", val), ("metrics_test_best", test)):
-        if values is not None:
-            (folder / f"{name}.json").write_text(json.dumps(values))
+from tests.test_synthesize_results import synthesize, write_run
 
 
 @pytest.fixture
@@ -46,7 +37,8 @@ def study(tmp_path):
     for rate in (0.1, 0.01):
         for seed in (1, 2, 3):
             val, test = {"accuracy": rate + generator.random() / 10, "loss": 1.0}, {"accuracy": 0.5 + seed / 100}
-            write_run(tmp_path / f"lr_{rate}__seed_{seed}", {"lr": rate, "seed": seed}, val, test, seconds=60.0 * seed)
+            params, record = {"lr": rate, "seed": seed}, {"epochs": 3, "seconds": 60.0 * seed}
+            write_run(tmp_path / f"lr_{rate}__seed_{seed}", params, val, test, **record)
     write_run(tmp_path / "failed", {"lr": 1.0, "seed": 1}, status="failed")
     return tmp_path
 

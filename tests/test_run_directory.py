@@ -20,6 +20,12 @@ with utils.RunDirectory(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
+WRITE = """
+import pathlib, sys, utils
+with utils.open_atomically(pathlib.Path(sys.argv[1], "metrics_test_best.json")) as file:
+    print("held", flush=True)
+    file.write(sys.stdin.read().encode())
+"""
 OUT_OF_MEMORY = (
     "out of memory (MemoryError); lower microbatch_size or num_workers, or else batch_size or the size of the net"
 )
@@ -27,12 +33,12 @@ OUT_OF_MEMORY = (
 
 @pytest.fixture
 def hold(project):
-    """Return a function that lets another process take a directory."""
+    """Return a function that lets another process take a directory, or do something else there."""
     processes = []
 
-    def start(path):
+    def start(path, code=HOLD):
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(path)],
+            [sys.executable, "-c", code, str(path)],
             cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         processes.append(process)
@@ -47,6 +53,13 @@ def hold(project):
 
 def make_params(**values):
     return Params.from_values(values, source="a test")
+
+
+def number_of_dead_process():
+    """Return a process's number that no process has any more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 def status_after(path, error):
@@ -86,6 +99,15 @@ def test_a_killed_process_leaves_the_directory_free(tmp_path, hold):
         holder = utils.read_json(tmp_path / ".lock.json")
         assert holder["process"] == os.getpid()
     assert not (tmp_path / ".lock.json").exists()
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path, hold):
+    """evaluate.py in the directory of a run that is started, or restarted, just then."""
+    writer = hold(tmp_path, WRITE)
+    with utils.RunDirectory(tmp_path) as run:
+        run.clear()
+    writer.communicate("{}")
+    assert writer.returncode == 0 and utils.read_json(tmp_path / "metrics_test_best.json") == {}
 
 
 def test_a_refused_process_takes_nothing_from_the_holder(tmp_path):
@@ -172,11 +194,12 @@ def test_history_has_each_epoch_once(tmp_path):
 
 
 def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
-    theirs = ["params.json", "notes.md", "metrics.txt", "my_model.pth.tar", "search.yaml", ".gitignore", "sub/run.json"]
+    theirs = ["params.json", "notes.md", "metrics.txt", "my_model.pth.tar", "search.yaml", ".gitignore", "sub/run.json",
+              ".notes.tmp", ".table.of.theirs.tmp"]  # fmt: skip
     ours = [
         "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
         "metrics_val_best_weights.json", "metrics_test_best.json", "predictions_test_best.csv",
-        "per_class_test_best.csv", ".last.pth.tar.123.tmp",
+        "per_class_test_best.csv", "scored_test_best.json", f".last.pth.tar.{number_of_dead_process()}.tmp",
     ]  # fmt: skip
     (tmp_path / "sub").mkdir()
     for name in theirs + ours:

@@ -179,6 +179,14 @@ def test_a_class_that_val_lacks_is_found(find, project, tmp_path):
     assert_found(find("label_counts", words), "1 of 10 classes are not in val: 3", status="WARN")
 
 
+def test_labels_none_of_which_is_scored_are_found(find, monkeypatch):
+    def ignore(split, dataset):
+        dataset.labels = torch.full_like(dataset.labels, -100)
+
+    change_datasets(monkeypatch, ignore)
+    assert_found(find("label_counts"), "all labels of train are -100")
+
+
 def test_classes_that_are_rare_are_told(find, project, tmp_path):
     def mostly_zeros(train, val):
         keep = (train["labels"] == 0) | (np.arange(len(train["labels"])) < 10)

@@ -11,10 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import search_hyperparams
 import utils
+from study import workers
+from study.trials import Trial
 
 PROJECT = Path(__file__).resolve().parent.parent
 QUICK = {
@@ -377,3 +381,38 @@ def test_a_dead_server_costs_its_trials_nothing_but_time(tmp_path):
     assert process.returncode == 0, output
     assert records(parent_dir)["seed_1"]["status"] == "finished"
     assert "Continuing after epoch" in (parent_dir / "seed_1/train.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_trial_that_hangs_when_its_server_dies_is_killed(tmp_path, monkeypatch):
+    """It reads an image from a disk that does not answer: signals wait for the end of a step that does not come."""
+    monkeypatch.setattr(workers, "GRACE_SECONDS", 1.0)
+    for i, split in enumerate(["train"] * 8 + ["val"] * 4):
+        path = tmp_path / "data" / split / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 20 * i, np.uint8)).save(path)
+    values = {**LONG, "data_dir": str(tmp_path / "data"), "cache": "none", "num_workers": 0}
+    folder = make_study(tmp_path / "trial", **values)
+    trial = Trial(0, {}, utils.Params(), folder)
+    local = workers.LocalWorkers(1, "vision", [])
+    local.start(trial)
+    wait_until(lambda: not local.poll(0.1) and (folder / "history.jsonl").exists())
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "pipe").replace(path)  # to open it for reading waits for somebody who writes
+    sizes = [0]
+    while sizes[-1] != (folder / "history.jsonl").stat().st_size:
+        sizes.append((folder / "history.jsonl").stat().st_size)
+        time.sleep(1)
+    hanging = utils.read_json(folder / ".lock.json")["process"]
+    try:
+        local._server.kill()
+        ended = []
+        wait_until(lambda: ended.extend(local.poll(0.1)) or ended)
+        assert [each.trial for each in ended] == [trial]
+        time.sleep(0.5)
+        assert processes_of(folder) == [hanging]  # it was asked to stop, and has its time
+        local.close()
+        wait_until(lambda: not processes_of(folder), seconds=20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(hanging, signal.SIGKILL)

@@ -38,6 +38,14 @@ def test_table_has_what_differs_and_is_sorted_by_the_monitored_metric(tmp_path, 
     assert [row["run"] for row in synthesize(tmp_path, "--sort", "learning_rate")] == ["a", "deep/b", "c"]
 
 
+def test_it_is_said_where_the_page_is_and_not_in_the_table(tmp_path, capsys):
+    write_run(tmp_path / "a", {"seed": 1}, {"accuracy": 0.5})
+    synthesize(tmp_path, "--html")
+    said = capsys.readouterr()
+    assert said.err == f"- wrote {tmp_path / 'results.html'}\n" and (tmp_path / "results.html").exists()
+    assert said.out == (tmp_path / "results.md").read_text()
+
+
 def test_errors_are_sorted_upwards(tmp_path):
     for name, value in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
         write_run(tmp_path / name, {"monitor": "rmse"}, {"rmse": value}, lower_is_better=["rmse"])

@@ -237,7 +237,7 @@ def test_a_run_directory_is_complete(tmp_path):
     assert names == {
         "params.json", "run.json", "train.log", "evaluate.log", "history.jsonl", "last.pth.tar", "best.pth.tar",
         "metrics_val_best_weights.json", "metrics_val_last_weights.json", "metrics_test_best.json",
-        "predictions_test_best.csv", "per_class_test_best.csv",
+        "predictions_test_best.csv", "per_class_test_best.csv", "scored_test_best.json",
     }  # fmt: skip
     assert json.loads((folder / "params.json").read_text()) == {**QUICK, "num_epochs": 1}  # as it was written
     record = utils.read_json(folder / "run.json")

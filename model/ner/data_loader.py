@@ -20,6 +20,7 @@ from model.ner.readers import Sentences, read_split, stream_sentences
 from utils import InputError
 
 PAD_CHARACTER, UNK_CHARACTER = 0, 1
+READS_STDIN = True
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
