@@ -255,7 +255,6 @@ def main(argv: list[str] | None = None) -> None:
         utils.RunDirectory(Path(args.model_dir), is_writer=processes.rank() == 0) as run,
         contextlib.ExitStack() as job,
     ):
-        from training.profile import profiled
         from training.set_up import set_up
         from training.start import Start, find_start
 
@@ -276,8 +275,11 @@ def main(argv: list[str] | None = None) -> None:
         with run.recorded(params, restore_file=args.restore_file), processes.naming_the_lost():
             device = runtime.fetch_device(args.device, args.disable_cuda)
             training, dataloaders = set_up(params, run, start, device)
-            is_profiled = args.profile and run.is_writer
-            profile = profiled(training, args.profile, run) if is_profiled else contextlib.nullcontext()
+            profile: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+            if args.profile and run.is_writer:
+                from training.profile import profiled
+
+                profile = profiled(training, args.profile, run)
             with training.watch.naming_operations(params.detect_anomaly), profile:
                 train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
 
