@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     processes.refuse("sanity_check.py")
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(args.overrides, args.data_dir))
 
+    utils.import_quickly("torch")
     from sanity.context import Context
 
     checks = choose(args.only)

@@ -255,6 +255,7 @@ def main(argv: list[str] | None = None) -> None:
         utils.RunDirectory(Path(args.model_dir), is_writer=processes.rank() == 0) as run,
         contextlib.ExitStack() as job,
     ):
+        utils.import_quickly("torch")
         from training.set_up import set_up
         from training.start import Start, find_start
 

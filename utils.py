@@ -48,7 +48,7 @@ from record.params import (
 )
 from record.rows import csv_lines
 from record.run import RunDirectory, fingerprint
-from record.script import run_script
+from record.script import import_quickly, run_script
 
 __all__ = [
     "MACHINE",
@@ -69,6 +69,7 @@ __all__ = [
     "find_params_file",
     "fingerprint",
     "format_metrics",
+    "import_quickly",
     "is_dead_worker",
     "is_ours",
     "load_checkpoint",

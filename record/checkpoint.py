@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from record.errors import InputError, is_out_of_memory
 from record.files import write_atomically
+from record.script import import_quickly
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +124,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     data = _read_bytes(path)
     _verify(data, path)
-    import torch  # here, because a missing or damaged file is told without it
+    import_quickly("torch")  # here, because a missing or damaged file is told without it
+    import torch
 
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

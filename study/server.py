@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import importlib
 import json
 import os
 import select
@@ -23,6 +22,8 @@ import time
 import traceback
 from collections.abc import Mapping
 from typing import Any
+
+import utils
 
 GRACE_SECONDS = 60.0  # to save in, for trials whose study is gone
 PAUSE = 0.02  # seconds between two looks at who has ended
@@ -116,7 +117,6 @@ def _become(request: Mapping[str, Any], server: int) -> None:
         import torch
 
         import train
-        import utils
 
         torch.set_num_threads(request["threads"])
         try:
@@ -144,11 +144,10 @@ def die_with(parent: int) -> None:
 def main() -> None:
     """Load what a trial needs, then serve."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which says what it means for the trials
-    for name in ("torch", "torch._dynamo", "train", "training.keeper", "training.set_up"):
-        importlib.import_module(name)  # torch._dynamo: the first optimizer would take a second to load it
-    for name in ("net", "data_loader"):
-        importlib.import_module(f"model.{sys.argv[2]}.{name}")
-    gc.collect()
+    task = f"model.{sys.argv[2]}"
+    # torch._dynamo: the first optimizer would load it
+    modules = ("torch", "torch._dynamo", "train", "training.keeper", "training.set_up", f"{task}.net")
+    utils.import_quickly(*modules, f"{task}.data_loader")
     gc.freeze()  # so that the copies go on sharing its memory
     Server(socket.socket(fileno=int(sys.argv[1]))).serve()
     os._exit(0)  # taking torch down in good order takes long, and is of no use to anybody
