@@ -167,8 +167,7 @@ def as_sum(number: torch.Tensor | float) -> torch.Tensor:
     """Return a numerator or denominator as float64, which adds up millions exactly; as float32 where there is none."""
     import torch
 
-    has_float64 = getattr(number, "is_mps", False) is False
-    return torch.as_tensor(number, dtype=torch.float64 if has_float64 else torch.float32)
+    return torch.as_tensor(number, dtype=torch.float32 if getattr(number, "is_mps", False) else torch.float64)
 
 
 def _to_numpy(number: torch.Tensor) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Signals and kills at the worst moments, two processes in one directory, checkpoints that rotted: nothing is lost."""
 
+import gc
 import os
 import shutil
 import signal
@@ -115,6 +116,22 @@ def test_nohup_keeps_a_run_alive_when_the_terminal_closes(tmp_path):
     process.send_signal(signal.SIGHUP)
     assert process.communicate(timeout=60)[0] is not None and process.returncode == 0
     assert utils.read_json(folder / "run.json")["status"] == "finished"
+
+
+@pytest.mark.slow
+def test_a_script_that_is_done_says_nothing_more(tmp_path):
+    folder = write_run(tmp_path / "run", **{**TASKS["vision"], "num_epochs": 1})
+    output = start(folder).communicate(timeout=60)[0]
+    last = output.splitlines()[-1]  # libraries that find something left at exit say so after that
+    assert last.startswith("- Found new best") and log_of(folder).splitlines()[-1].endswith(last)
+
+
+def test_python_looks_for_garbage_again_after_a_quick_import():
+    utils.import_quickly("torch", "json")  # are there
+    assert gc.isenabled()
+    with pytest.raises(ModuleNotFoundError):
+        utils.import_quickly("no_such_module")
+    assert gc.isenabled()
 
 
 # --- two processes
