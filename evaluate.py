@@ -133,9 +133,10 @@ def main(argv: list[str] | None = None) -> None:
     values, scores = score_examples(prepare(model, params, device), net, dataloader, params)
     logging.info(f"- Eval metrics : {utils.format_metrics(values)}")
     name = f"{args.split}_{checkpoint_path.name.removesuffix('.pth.tar')}"
+    scored_path = model_dir / f"scored_{name}.json"
+    scored_path.unlink(missing_ok=True)  # until the report is whole, it is of no checkpoint
     write_report(model_dir, name, values, scores, params)
-    scored = {"checkpoint": str(checkpoint_path), "sha256": checksum}
-    utils.save_dict_to_json(scored, model_dir / f"scored_{name}.json")
+    utils.save_dict_to_json({"checkpoint": str(checkpoint_path), "sha256": checksum}, scored_path)
 
 
 def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) -> tuple[utils.Params, Any, nn.Module]:

@@ -158,8 +158,7 @@ def train_and_evaluate(
     from training.keeper import Keeper
 
     params = training.params
-    with runtime.Signals() as signals:
-        keeper = Keeper(run, training, signals)
+    with runtime.Signals() as signals, Keeper(run, training, signals) as keeper:
         while not training.is_finished():
             epoch = training.epoch + 1
             logging.info(f"Epoch {epoch}/{params.num_epochs}")
@@ -185,7 +184,6 @@ def train_and_evaluate(
             if is_best:
                 logging.info(f"- Found new best {params.monitor}")
             keeper.end_epoch(row, is_best)
-        keeper.close()
     if training.stopped_early():
         logging.info(f"Stopped early: no new best {params.monitor} for {params.early_stopping_epochs} epochs")
 

@@ -83,13 +83,14 @@ class MetricSums:
                 "the dataloader is empty: it gave no batch to train on or to score; expected one at least (with "
                 "drop_last, an epoch needs batch_size examples, and an iterator that was read before has none left)"
             )
-        metrics = {**self.metrics, "loss": None}
+        metrics = {**self.metrics, "loss": None}  # a ratio like the others, and finished with that
         return {name: finish(metric, ratio(*map(_to_numpy, sums[name])).mean()) for name, metric in metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint within an epoch."""
         sums = {name: list(pair) for name, pair in self.sums.items()}
-        return {"sums": sums, "waiting": [list(batch) for batch in self._waiting]}
+        # labels are copied: they may be a part of many, and all of those would be written
+        return {"sums": sums, "waiting": [[outputs, labels.clone(), loss] for outputs, labels, loss in self._waiting]}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on adding to the sums of `state_dict`; of several processes, if called with the states of each."""
@@ -178,8 +179,11 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Divide sums; an entry of a vector that has nothing to divide counts as 0, as in scikit-learn, a scalar as NaN."""
     import numpy as np
 
-    nothing = np.full_like(numerator, 0.0 if numerator.ndim else np.nan)
-    return np.divide(numerator, denominator, out=nothing, where=denominator != 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient = np.asarray(numerator / denominator)
+    if quotient.ndim:
+        quotient[np.broadcast_to(denominator, quotient.shape) == 0] = 0.0
+    return quotient
 
 
 def finish(metric: Any, value: np.ndarray) -> float:

@@ -55,8 +55,9 @@ class ExampleScores:
                 self._add(name, *metric(output, label))
 
     def _add(self, name: str, numerator: torch.Tensor, denominator: torch.Tensor) -> None:
-        if numerator.numel() <= MOST_CLASSES_RESAMPLED:
-            self._shares[name].append(torch.stack([as_sum(numerator), as_sum(denominator)]).reshape(2, -1).numpy())
+        pair = torch.stack([as_sum(numerator), as_sum(denominator)]).reshape(2, -1)
+        if pair.shape[1] <= MOST_CLASSES_RESAMPLED:
+            self._shares[name].append(pair.numpy())
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return a bootstrap 95% confidence interval for each metric: the 2.5 and 97.5 percentiles over resamples.

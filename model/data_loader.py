@@ -19,7 +19,7 @@ import runtime
 import utils
 from model.batches import Batch, EpochBatches
 
-WINDOW_NUMBERS = 2**18  # so many numbers of a split that is in tensors are gathered at once, for several batches
+WINDOW_NUMBERS = 2**18  # of a split that is in tensors, so many are gathered at once, for several batches
 
 
 class DataError(utils.InputError):
@@ -43,10 +43,11 @@ class _WholeBatches(Dataset[Any]):
         self.collate_fn = collate_fn
         self.seed = seed
         self.ids = getattr(dataset, "ids", None)
+        # rows may be taken from the tensors themselves where nothing would be done to them on the way
         is_plain = isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__
-        has_more = hasattr(dataset, "__getitems__") or hasattr(dataset, "set_epoch")
-        is_whole = is_plain and not has_more and collate_fn is default_collate
-        self.tensors = dataset.tensors if is_whole else None  # type: ignore[attr-defined]
+        is_plain = is_plain and not any(hasattr(dataset, name) for name in ("__getitems__", "set_epoch", "fetch_raw"))
+        is_plain = is_plain and collate_fn is default_collate
+        self.tensors = dataset.tensors if is_plain else None  # type: ignore[attr-defined]
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -128,6 +129,7 @@ class _Batches(DataLoader[Any]):
         dataset: Any = self.dataset
         if self.num_workers == 0 and not self.pin_memory:  # as PyTorch's iterator does, without its bookkeeping
             batches: Any = self.batch_sampler
+            # in training only: what is scored is computed as predict.py does, from batches that are gathered each
             if dataset.tensors is not None and batches.seed is not None and processes.world_size() == 1:
                 return dataset.cut(batches)
             return map(dataset.__getitems__, batches)
@@ -179,13 +181,14 @@ def fetch_dataloader(
             raise utils.InputError(f"{data_dir}: the {split} split is empty")
         if not training and hasattr(dataset, "augment"):
             dataset.augment = False
+        is_raw = device is not None and device.type != "cpu" and hasattr(dataset, "fetch_raw")
+        whole = _WholeBatches(dataset, getattr(module, "collate_fn", default_collate), params.seed, is_raw)
         num_workers = params.num_workers
-        if num_workers and getattr(dataset, "in_memory", isinstance(dataset, TensorDataset)):
+        if num_workers and getattr(dataset, "in_memory", whole.tensors is not None):
             logging.info(f"- num_workers={num_workers} is not needed for {split}: the data is in memory")
             num_workers = 0
-        is_raw = device is not None and device.type != "cpu" and hasattr(dataset, "fetch_raw")
         dataloaders[split] = _Batches(
-            _WholeBatches(dataset, getattr(module, "collate_fn", default_collate), params.seed, is_raw),
+            whole,
             batch_sampler=EpochBatches(
                 len(dataset),
                 params.batch_size,

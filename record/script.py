@@ -17,14 +17,16 @@ def import_quickly(*names: str) -> None:
     missing = [name for name in names if name not in sys.modules]
     if not missing:
         return
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         for name in missing:
             importlib.import_module(name)
     finally:
-        gc.enable()
-    if "triton" not in sys.modules:  # which comes with torch's compiler, and would call leaked what it finds frozen
-        gc.freeze()  # nor is what they made looked through later: at exit that would take half a second
+        if was_enabled:
+            gc.enable()
+    if "torch" in missing:  # so there is no model yet; to look through all that torch made takes half a second at exit
+        gc.freeze()
 
 
 def run_script(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import json
 import os
 import select
@@ -147,8 +146,7 @@ def main() -> None:
     task = f"model.{sys.argv[2]}"
     # torch._dynamo: the first optimizer would load it
     modules = ("torch", "torch._dynamo", "train", "training.keeper", "training.set_up", f"{task}.net")
-    utils.import_quickly(*modules, f"{task}.data_loader")
-    gc.freeze()  # so that the copies go on sharing its memory
+    utils.import_quickly(*modules, f"{task}.data_loader")  # frozen, too: the copies go on sharing its memory
     Server(socket.socket(fileno=int(sys.argv[1]))).serve()
     os._exit(0)  # taking torch down in good order takes long, and is of no use to anybody
 

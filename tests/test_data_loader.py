@@ -370,8 +370,10 @@ def test_batches_cut_from_tensors_are_those_of_the_sampler_from_any_step_on(monk
 
 def test_a_tensor_dataset_that_fetches_in_its_own_way_is_asked_for_each_example(monkeypatch, tmp_path):
     tensors = torch.arange(10.0)[:, None], torch.arange(10)
-    params = add_task(monkeypatch, Noisy(*tensors))
-    for inputs, labels in fetch_dataloader(["train"], tmp_path, params)["train"]:
+    params = add_task(monkeypatch, Noisy(*tensors)).model_copy(update={"num_workers": 1})
+    loader = fetch_dataloader(["train"], tmp_path, params)["train"]
+    assert loader.num_workers == 1
+    for inputs, labels in loader:
         assert torch.equal(inputs[:, 0], labels + 0.5)
     params = add_task(monkeypatch, torch.utils.data.TensorDataset(*tensors), collate_fn=lambda examples: len(examples))
     assert list(fetch_dataloader(["train"], tmp_path, params)["train"]) == [4, 4, 2]

@@ -23,6 +23,7 @@ import train
 import utils
 from model import data_loader
 from model.batches import EpochBatches
+from model.net import fetch_net
 from tests.test_resume import log_of, start, wait_until
 from tests.test_train import assert_same_bits, read_state, without_times
 
@@ -317,3 +318,22 @@ def test_detect_anomaly_names_the_operation_and_is_off_again(make_run):
     assert "Backward0' returned nan values" in message and seen == [True]
     assert utils.read_json(folder / "run.json")["status"] == "diverged"
     assert not torch.is_anomaly_enabled()
+
+
+def test_a_run_that_stumbles_before_its_first_save_leaves_its_best_weights(make_run, monkeypatch):
+    folder, vision = make_run(num_epochs=5, learning_rate=0.01), fetch_net("vision")
+    plain, num_calls = vision.loss_fn, 0
+
+    def exploding(outputs, labels):
+        nonlocal num_calls
+        num_calls += outputs.requires_grad
+        return plain(outputs, labels) * (float("nan") if num_calls > 3 * 5 + 1 else 1.0)
+
+    monkeypatch.setattr(vision, "loss_fn", exploding)
+    monkeypatch.setattr(vision, "train_loss_fn", lambda params: exploding)
+    with pytest.raises(utils.DivergedError, match="epoch 4, step 2"):
+        train.main(["--model_dir", str(folder)])
+    best = utils.read_checkpoint(folder / "best.pth.tar")
+    assert 1 <= best["epoch"] <= 3 and not (folder / "last.pth.tar").exists()
+    assert utils.read_json(folder / "metrics_val_best_weights.json")[best["params"]["monitor"]] == best["best"]
+    evaluate.main(["--model_dir", str(folder)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,8 @@ FIRST_SECONDS = 5.0
 class Keeper:
     """Saves the state of a run: after an epoch, every params.checkpoint_minutes, and when a signal asks to stop.
 
-    Of a job's processes, all take part in saving, at the same step, and the first one writes.
+    Of a job's processes, all take part in saving, at the same step, and the first one writes. A context manager: at the
+    end, what is not saved yet is saved; after an error, the best weights are.
 
     Args:
         run: where to write
@@ -94,7 +96,8 @@ class Keeper:
         self._is_saved = False
         is_due = processes.from_first(time.monotonic() >= self._earliest)
         if is_best:
-            self._best = {} if is_due else copy.deepcopy(self.training.state_dict()), row["val"]
+            state = {} if is_due else self.training.state_dict()  # all take part; if it is due, `save` asks for it
+            self._best = copy.deepcopy(state) if self.run.is_writer else {}, row["val"]
         if is_due:
             self.save()
 
@@ -132,15 +135,26 @@ class Keeper:
         is_best = self._best is not None and training.step == 0 and training.epoch == training.best_epoch
         if self._best is not None:
             utils.save_dict_to_json(self._best[1], run.path / "metrics_val_best_weights.json")
-            if not is_best:  # it was an earlier epoch
+            if not is_best:  # the run has gone on since
                 utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
         seconds = sum(row.get("seconds", 0.0) for row in run.history())
         run.update_record(epochs=training.epoch, best_epoch=training.best_epoch, best=training.best, seconds=seconds)
         utils.save_checkpoint(state, is_best, run.path)
 
-    def close(self) -> None:
-        """Save what is not saved yet; the run is done."""
-        if not self._is_saved:
-            self.save()
-        if self._events is not None:
-            self._events.close()
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            if not self._is_saved:
+                self.save()
+            if self._events is not None:
+                self._events.close()
+        elif issubclass(kind, Exception):  # the run may have diverged, and would again: this is all there will be of it
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        if self._best is not None and self._best[0] and self.run.is_writer:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                utils.write_checkpoint(self._best[0], self.run.path / "best.pth.tar")
+                utils.save_dict_to_json(self._best[1], self.run.path / "metrics_val_best_weights.json")

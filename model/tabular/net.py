@@ -130,6 +130,8 @@ def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def count_classes(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Count, for each class, the examples rightly called so, those called so, and those that are so.
 
+    The last answer is kept: outputs and labels are not to be changed in place before the next.
+
     Args:
         outputs: logits, (batch_size, num_classes)
         labels: class numbers, (batch_size,)
