@@ -377,7 +377,7 @@ def test_a_killed_process_ends_the_job_and_the_same_command_continues_to_the_sam
         undisturbed = together(2, write_run(tmp_path / "whole", **params))
     folder = write_run(tmp_path / "run", **params)
     process = start_job(2, folder)
-    wait_until(lambda: "Epoch 3/" in log_of(folder), process)
+    wait_until(lambda: "Epoch 3/" in log_of(folder) and (folder / "last.pth.tar").exists(), process)
     time.sleep(0.05)
     os.kill(children(process)[rank], signal.SIGKILL)
     text = process.communicate(timeout=25)[0]  # before torchrun would kill the others

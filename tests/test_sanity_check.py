@@ -452,8 +452,10 @@ def test_labels_of_other_inputs_are_found_in_every_task(find, monkeypatch, exper
     module = importlib.import_module(f"model.{task}.data_loader")
 
     def mix(_, dataset):
-        name = "_labels" if task == "ner" else "labels"
-        setattr(dataset, name, shuffled(getattr(dataset, name)))
+        if task == "tabular":
+            dataset.tensors = dataset.tensors[0], shuffled(dataset.tensors[1])
+        else:
+            dataset._labels = shuffled(dataset._labels)
 
     change_datasets(monkeypatch, mix, module)
     assert_found(find("labels_fit", experiment=experiment), "nothing holds on others")
