@@ -254,6 +254,7 @@ def main(argv: list[str] | None = None) -> None:
         contextlib.ExitStack() as job,
     ):
         utils.import_quickly("torch")
+        from training.profile import profiled
         from training.set_up import set_up
         from training.start import Start, find_start
 
@@ -274,11 +275,8 @@ def main(argv: list[str] | None = None) -> None:
         with run.recorded(params, restore_file=args.restore_file), processes.naming_the_lost():
             device = runtime.fetch_device(args.device, args.disable_cuda)
             training, dataloaders = set_up(params, run, start, device)
-            profile: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-            if args.profile and run.is_writer:
-                from training.profile import profiled
-
-                profile = profiled(training, args.profile, run)
+            is_profiled = args.profile and run.is_writer
+            profile = profiled(training, args.profile, run) if is_profiled else contextlib.nullcontext()
             with training.watch.naming_operations(params.detect_anomaly), profile:
                 train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
 

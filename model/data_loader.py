@@ -43,11 +43,7 @@ class _WholeBatches(Dataset[Any]):
         self.collate_fn = collate_fn
         self.seed = seed
         self.ids = getattr(dataset, "ids", None)
-        # rows may be taken from the tensors themselves where nothing would be done to them on the way
-        is_plain = isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__
-        is_plain = is_plain and not any(hasattr(dataset, name) for name in ("__getitems__", "set_epoch", "fetch_raw"))
-        is_plain = is_plain and collate_fn is default_collate
-        self.tensors = dataset.tensors if is_plain else None  # type: ignore[attr-defined]
+        self.tensors = _plain_tensors(dataset) if collate_fn is default_collate else None
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -112,6 +108,14 @@ class _WholeBatches(Dataset[Any]):
             return self.collate_fn([self.dataset[index] for index in indices])
         fetched = self.dataset.__getitems__(indices)
         return self.collate_fn(fetched) if isinstance(fetched, list) else fetched
+
+
+def _plain_tensors(dataset: Dataset[Any]) -> tuple[torch.Tensor, ...] | None:
+    """Return the tensors of a dataset that does nothing to their rows on the way to a batch, else None."""
+    if not isinstance(dataset, TensorDataset) or type(dataset).__getitem__ is not TensorDataset.__getitem__:
+        return None
+    has_more = any(hasattr(dataset, name) for name in ("__getitems__", "set_epoch", "fetch_raw"))
+    return None if has_more else dataset.tensors
 
 
 class _Batches(DataLoader[Any]):
