@@ -95,7 +95,7 @@ def to_cpu(batch: Any) -> Any:
 
 def detach(batch: Any) -> Any:
     """Return a batch without the graph that it was computed by."""
-    return map_tensors(lambda tensor: tensor.detach(), batch)
+    return batch.detach() if hasattr(batch, "detach") else map_tensors(detach, batch)
 
 
 def pieces(batch: tuple[Any, torch.Tensor], size: int) -> Iterator[tuple[Any, torch.Tensor]]:

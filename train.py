@@ -117,7 +117,7 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
             train_batch, labels_batch = batch if is_cpu else runtime.to_device(batch, device)
             is_counted = job_batch is None or job_batch.begin(batch)
             objects = (model, training.optimizer, training.loss_fn, train_batch, labels_batch)
-            num_examples = len(labels_batch)
+            num_examples = labels_batch.size(0)
             microbatch_size = params.microbatch_size or num_examples
             if microbatch_size >= num_examples and not training.scaler.is_enabled():
                 output_batch, loss = train_step(*objects)
@@ -126,7 +126,7 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
             training.schedule.step()
             training.step += 1
             if is_counted:
-                sums.add(runtime.detach(output_batch), labels_batch, loss.detach())
+                sums.add(output_batch, labels_batch, loss)
 
             training.watch.look(loss if job_batch is None else job_batch.loss)
             if progress.step(num_examples):

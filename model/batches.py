@@ -49,12 +49,16 @@ class EpochBatches(Sampler[Any]):
 
     def __iter__(self) -> Iterator[Batch]:
         is_shared = processes.world_size() > 1
-        for positions in self.positions(self.step):
-            indices = positions.tolist()
+        order, batches = self.order()
+        for batch in batches[self.step :]:
+            indices = order[self.place(batch)].tolist()
             yield processes.share(self.epoch, indices, self.batch_size) if is_shared else (self.epoch, indices)
 
-    def positions(self, step: int) -> Iterator[np.ndarray]:
-        """Yield the examples' positions in the split, (batch_size,), int64, of each batch from a step on."""
+    def order(self) -> tuple[np.ndarray, Sequence[int] | np.ndarray]:
+        """Return the order of the epoch's examples, (num_examples,), int64, and of its batches, each a `place` in it.
+
+        The batches follow one another, unless they are of similar lengths.
+        """
         # arrays: a list of a million numbers takes longer to make, and five times the memory
         order: np.ndarray = np.arange(self._num_examples)
         batches: Sequence[int] | np.ndarray = range(self._num_batches)
@@ -64,16 +68,16 @@ class EpochBatches(Sampler[Any]):
             if self._lengths is not None:
                 order = self._bucketed(order)
                 batches = torch.randperm(self._num_batches, generator=generator).numpy()
-        for batch in batches[step:]:
-            yield order[self._slice(batch)]
+        return order, batches
 
-    def _slice(self, batch: int) -> slice:
+    def place(self, batch: int) -> slice:
+        """Return where a batch stands in the order of the examples."""
         is_last = batch == self._num_batches - 1
         return slice(batch * self.batch_size, self._num_examples if is_last else (batch + 1) * self.batch_size)
 
     def _bucketed(self, order: np.ndarray) -> np.ndarray:
         """Sort by length within windows of many batches: batches become alike, yet differ from epoch to epoch."""
         assert self._lengths is not None
-        window = BUCKET_BATCHES * self._slice(0).stop
+        window = BUCKET_BATCHES * self.place(0).stop
         parts = [order[start : start + window] for start in range(0, len(order), window)]
         return np.concatenate([part[self._lengths[part].argsort(kind="stable")] for part in parts])

@@ -83,11 +83,13 @@ class _WholeBatches(Dataset[Any]):
         num_together = max(1, WINDOW_NUMBERS // numbers_a_batch)
         # windows begin where those of a whole epoch do: sums may depend on where in memory, modulo 64, a batch begins
         num_done = batches.step % num_together
-        positions = batches.positions(batches.step - num_done)
-        while window := list(itertools.islice(positions, num_together)):
-            sizes = [len(each) for each in window]
-            rows = zip(*(tensor.split(sizes) for tensor in self._rows(np.concatenate(window))), strict=True)
-            yield from itertools.islice(rows, num_done, None)
+        order, _ = batches.order()
+        for start in range(batches.step - num_done, len(batches), num_together):
+            last = min(start + num_together, len(batches)) - 1
+            rows = self._rows(order[batches.place(start).start : batches.place(last).stop])
+            num_before = (last - start) * batches.batch_size  # the last batch may be of another size
+            sizes = [batches.batch_size] * (last - start) + [len(rows[0]) - num_before]
+            yield from itertools.islice(zip(*(tensor.split(sizes) for tensor in rows), strict=True), num_done, None)
             num_done = 0
 
     def _rows(self, indices: Sequence[int] | np.ndarray) -> tuple[torch.Tensor, ...]:
@@ -114,7 +116,7 @@ def _plain_tensors(dataset: Dataset[Any]) -> tuple[torch.Tensor, ...] | None:
     """Return the tensors of a dataset that does nothing to their rows on the way to a batch, else None."""
     if not isinstance(dataset, TensorDataset) or type(dataset).__getitem__ is not TensorDataset.__getitem__:
         return None
-    has_more = any(hasattr(dataset, name) for name in ("__getitems__", "set_epoch", "fetch_raw"))
+    has_more = any(hasattr(dataset, name) for name in ("__getitems__", "set_epoch", "fetch_raw", "lengths"))
     return None if has_more else dataset.tensors
 
 

@@ -12,6 +12,7 @@ import sklearn.metrics
 import torch
 
 import evaluate
+import evaluation.metrics
 import train
 import utils
 from evaluation.metrics import MetricSums, ratio
@@ -134,6 +135,14 @@ def test_intervals_agree_with_scipys_bootstrap():
     assert intervals["macro_f1"] == pytest.approx(tuple(theirs), abs=0.015)
 
 
+@pytest.fixture(params=["read at once", "left on the device"])
+def as_on_each_device(request, monkeypatch):
+    """Let the sums be added up as on the CPU, and then as on a GPU, whose numbers are not read before the end."""
+    if request.param == "left on the device":
+        monkeypatch.setattr(evaluation.metrics, "READ_AT_ONCE", "none")
+
+
+@pytest.mark.usefixtures("as_on_each_device")
 def test_a_metric_may_be_a_function_of_the_ratio():
     def rmse(outputs, labels):
         return ((outputs - labels) ** 2).sum(), torch.tensor(len(labels))
@@ -147,13 +156,17 @@ def test_a_metric_may_be_a_function_of_the_ratio():
     assert sums.result()["loss"] == pytest.approx(sklearn.metrics.mean_squared_error(labels, outputs))
 
 
-def test_labels_of_minus_100_are_not_counted_in_the_loss():
+@pytest.mark.usefixtures("as_on_each_device")
+@pytest.mark.parametrize("num_together", [1, 2, 16])
+def test_labels_of_minus_100_are_not_counted_in_the_loss(num_together):
     outputs, labels = torch.randn(6, 3), torch.tensor([0, 1, -100, 2, -100, -100])
-    sums = MetricSums({})
-    for part in (slice(0, 1), slice(1, 5), slice(5, 6)):  # the last has nothing to take the mean over
+    sums = MetricSums({}, num_together)
+    for part in (slice(5, 6), slice(0, 1), slice(1, 5)):  # the first has nothing to take the mean over
         loss = torch.nn.functional.cross_entropy(outputs[part], labels[part])
         sums.add(outputs[part], labels[part], loss)
-    assert sums.result()["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-6)
+        assert math.isnan(sums.mean_loss()) == (part.start == 5)
+    expected = pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-6)
+    assert sums.mean_loss() == expected and sums.result()["loss"] == expected
 
 
 @pytest.mark.parametrize("metrics", [net.metrics, {}])
@@ -170,6 +183,7 @@ def test_a_class_with_nothing_to_divide_counts_as_zero():
     assert math.isnan(ratio(np.array(0.0), np.array(0.0))) and ratio(np.array(-1.0), np.array(0.0)) == -math.inf
 
 
+@pytest.mark.usefixtures("as_on_each_device")
 @pytest.mark.parametrize("num_together", [1, 2, 16])
 def test_asking_for_several_batches_at_once_changes_nothing(num_together):
     generator = torch.Generator().manual_seed(3)
@@ -181,10 +195,11 @@ def test_asking_for_several_batches_at_once_changes_nothing(num_together):
     def right(outputs, labels):
         return (outputs.argmax(2) == labels).sum(), (labels != -100).sum()
 
-    sums = MetricSums({"accuracy": right}, num_together)
+    sums, whole = MetricSums({"accuracy": right}, num_together), MetricSums({"accuracy": right}, num_together)
     for i, (outputs, labels) in enumerate(batches):
         loss = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten())
         sums.add(outputs, labels, loss)
+        whole.add(outputs, labels, loss)
         if i == 2:  # a checkpoint within the epoch: the batches that wait are in it
             state, sums = sums.state_dict(), MetricSums({"accuracy": right}, num_together)
             sums.load_state_dict(state, torch.device("cpu"))
@@ -194,3 +209,4 @@ def test_asking_for_several_batches_at_once_changes_nothing(num_together):
     expected = (outputs.argmax(1)[scored] == labels[scored]).double().mean().item()
     assert sums.result()["accuracy"] == pytest.approx(expected, abs=1e-12)
     assert sums.result()["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-6)
+    assert sums.result() == whole.result()  # to the bit
