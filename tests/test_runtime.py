@@ -80,6 +80,26 @@ def test_to_device_moves_nested_batches():
     assert same["words"] is batch["words"]
 
 
+@pytest.mark.parametrize(
+    ("number", "size", "sizes"),
+    [
+        (33, 16, [16, 17]),
+        (17, 16, [17]),
+        (5, 2, [2, 3]),
+        (10, 4, [4, 4, 2]),
+        (8, 4, [4, 4]),
+        (3, 1, [1, 1, 1]),
+        (1, 4, [1]),
+    ],
+)
+def test_pieces_leave_no_single_example_over_and_lose_none(number, size, sizes):
+    labels = torch.arange(number)
+    pieces = list(runtime.pieces(({"x": labels * 2}, labels), size))
+    assert [len(piece) for _, piece in pieces] == sizes
+    assert torch.equal(torch.cat([piece for _, piece in pieces]), labels)
+    assert all(torch.equal(inputs["x"], piece * 2) for inputs, piece in pieces)
+
+
 def test_device_is_the_named_one():
     assert runtime.fetch_device("cpu") == torch.device("cpu")
     assert runtime.fetch_device(disable_cuda=True) == torch.device("cpu")

@@ -215,9 +215,10 @@ def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_e
     if smallest < 2 and any(
         isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for module in model.modules()
     ):
+        name = "microbatch_size" if params.microbatch_size == 1 else "batch_size"
         each = " for each process" if processes.world_size() > 1 else ""
         raise utils.InputError(
-            f"batch_size 1{each}: the net has batch norm, which cannot train on one example; take 2 or more"
+            f"{name} 1{each}: the net has batch norm, which cannot train on one example; take 2 or more"
         )
     optimizer = fetch_optimizer(model, params)
     global_batch = GlobalBatch(model, optimizer) if processes.world_size() > 1 else None
