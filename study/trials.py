@@ -60,6 +60,8 @@ class Trial:
         record = self.record()
         status = str(record.get("status", "waiting"))
         wants_more = self.params.num_epochs > record.get("params", {}).get("num_epochs", 0)
+        if status == "finished" and self.params.has_stopped_early(record.get("epochs", 0), record.get("best_epoch", 0)):
+            return status  # more epochs are not for it
         return "waiting" if status in ("finished", "pruned") and wants_more else status
 
     def mark(self, status: str, reason: str, **entries: Any) -> None:

@@ -133,7 +133,7 @@ class Training:
 
     def stopped_early(self) -> bool:
         """Return whether there was no new best for params.early_stopping_epochs epochs."""
-        return has_stopped_early(self.epoch, self.best_epoch, self.params)
+        return self.params.has_stopped_early(self.epoch, self.best_epoch)
 
     def is_finished(self) -> bool:
         """Return whether nothing is left to do."""
@@ -192,11 +192,6 @@ class Training:
             parts = []
         for part in parts:
             self.sums.load_state_dict(part["sums"], self.device)
-
-
-def has_stopped_early(epoch: int, best_epoch: int, params: utils.Params) -> bool:
-    """Return whether a run that is `epoch` epochs old has waited long enough for a new best."""
-    return params.early_stopping_epochs is not None and epoch - best_epoch >= params.early_stopping_epochs
 
 
 def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_epoch: int) -> Training:
