@@ -112,7 +112,7 @@ def duration(context: Context) -> Finding:
     epoch = seconds["num_steps"] * sum(seconds[phase] for phase in PHASES)
     loader = fetch_dataloader(["val"], context.data_dir, params, context.device)["val"]
     few = context.batches("val", context.choose("val", 4 * params.batch_size), params.batch_size)
-    model = context.fetch_model()
+    model = context.fetch_model(params)
     start = time.perf_counter()
     evaluate.evaluate(model, context.net.loss_fn, few, context.metrics)
     evaluating = (time.perf_counter() - start) * len(loader) / len(few)
