@@ -204,7 +204,7 @@ def read_lines(path: Path, is_growing: bool = False) -> list[dict[str, Any]]:
     *lines, last = read_text(path, MAX_LINES_BYTES).split("\n")
     found = [_parse_object(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]
     if last.strip():
-        # half a line: it is still being written, or a machine died while it was
+        # it may be half a line: still being written, or a machine died while it was
         with contextlib.suppress(*([InputError] if is_growing else [])):
             found.append(_parse_object(last, f"{path}, line {len(lines) + 1}"))
     return found
