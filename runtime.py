@@ -187,6 +187,7 @@ def generator_states() -> dict[str, Any]:
         "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
     }
 
 
@@ -202,6 +203,8 @@ def restore_generators(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
+    if states.get("mps") is not None and torch.backends.mps.is_available():  # older checkpoints do not have it
+        torch.mps.set_rng_state(states["mps"])
 
 
 class Signals:

@@ -69,6 +69,21 @@ def test_seed_everything_seeds_all_three_generators():
     assert draw(230) == draw(230, 0, 0)
 
 
+def test_the_generator_of_a_mac_s_gpu_is_among_those_that_are_kept(monkeypatch):
+    own, before = [torch.tensor([1, 2, 3], dtype=torch.uint8)], runtime.generator_states()
+    assert before["mps"] is None or torch.backends.mps.is_available()
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: own[-1])
+    monkeypatch.setattr(torch.mps, "set_rng_state", own.append)
+    states = runtime.generator_states()
+    own[-1] = torch.zeros(3, dtype=torch.uint8)
+    runtime.restore_generators(states)
+    assert own[-1].tolist() == [1, 2, 3]
+    older = {name: state for name, state in states.items() if name != "mps"}
+    runtime.restore_generators(older)
+    assert len(own) == 2
+
+
 def test_to_device_moves_nested_batches():
     batch = {"words": torch.ones(2), "more": [torch.zeros(1), (torch.arange(3), {"deep": torch.ones(1, 1)})]}
     moved = runtime.to_device(batch, torch.device("meta"))
