@@ -102,7 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="machine settings, batch_size=256 for one")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="beat the checkpoint's, batch_size=256 say")
     return parser
 
 

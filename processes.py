@@ -111,13 +111,13 @@ class StandIn(NamedTuple):
 
 
 def share(epoch: int, indices: list[int], batch_size: int) -> tuple[int, list[int]]:
-    """Return which of a batch's examples this process computes: all have about as many, and none has one of another.
+    """Return which of a batch's examples this process computes: shares are about equal, and do not overlap.
 
     Args:
         epoch: returned as it is
         indices: of the whole batch, the same in all processes
-        batch_size: of the other batches. Where there are two examples for each process, no share is a single one:
-            batch norm cannot train on it
+        batch_size: params.batch_size; the last batch may be smaller. Where it is two for each process or more, no share
+            is a single example: batch norm cannot train on one
 
     Returns:
         epoch and indices; a StandIn where there are fewer examples than processes

@@ -99,9 +99,15 @@ def detach(batch: Any) -> Any:
 
 
 def pieces(batch: tuple[Any, torch.Tensor], size: int) -> Iterator[tuple[Any, torch.Tensor]]:
-    """Yield (inputs, labels) in pieces of `size` examples, the last one perhaps smaller."""
-    for start in range(0, len(batch[1]), size):
-        yield map_tensors(lambda tensor, start=start: tensor[start : start + size], batch)  # type: ignore[misc]
+    """Yield (inputs, labels) in pieces of `size` examples, the last one perhaps smaller.
+
+    A single example left over joins the piece before it, because batch norm cannot train on one.
+    """
+    num_examples = len(batch[1])
+    end = num_examples - (1 if num_examples > 1 and num_examples % size == 1 else 0)
+    for start in range(0, end, size):
+        piece = slice(start, start + size if start + size < end else num_examples)
+        yield map_tensors(lambda tensor, piece=piece: tensor[piece], batch)  # type: ignore[misc]
 
 
 def concatenate(batches: Sequence[Any]) -> Any:
@@ -181,6 +187,7 @@ def generator_states() -> dict[str, Any]:
         "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
     }
 
 
@@ -196,6 +203,8 @@ def restore_generators(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
+    if states.get("mps") is not None and torch.backends.mps.is_available():  # older checkpoints do not have it
+        torch.mps.set_rng_state(states["mps"])
 
 
 class Signals:

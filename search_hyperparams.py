@@ -13,7 +13,9 @@ what was stopped, and tries again what failed. Settings of search.yaml, such as 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -104,7 +106,8 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         finally:
             workers.close()
     if any(trial.record() for trial in plan.all_trials()):
-        synthesize_results.main(["--parent_dir", str(parent_dir), "--html"])
+        with contextlib.suppress(SystemExit):  # it has named files that it cannot read: they say nothing of the trials
+            synthesize_results.main(["--parent_dir", str(parent_dir), "--html"])
     if driver.signal:
         raise utils.InterruptedRun("the study was interrupted; the same command continues", driver.signal)
     if driver.is_out_of_time:
@@ -173,8 +176,9 @@ def main(argv: list[str] | None = None) -> None:
         trials = listed(plan)
         for index, trial in enumerate(trials):
             print(index, trial.name)
-        command = f"python {Path(__file__).name} --parent_dir {args.parent_dir} --index $SLURM_ARRAY_TASK_ID"
-        print(f"for SLURM: sbatch --array=0-{len(trials) - 1} --wrap '{command}'", file=sys.stderr)
+        given = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--array"]
+        command = f"{shlex.join(['python', Path(__file__).name, *given])} --index $SLURM_ARRAY_TASK_ID"
+        print(f"for SLURM: sbatch --array=0-{len(trials) - 1} --wrap {shlex.quote(command)}", file=sys.stderr)
     elif args.index is not None:
         run_one(plan, args.index, words)
     else:

@@ -76,7 +76,7 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
 
 
 def _importance(column: Column, sort_by: Column) -> int:
-    """Return the lower, the sooner a column has room on a terminal."""
+    """Return how late a column gets room on a terminal: the lower, the sooner."""
     if column == sort_by:
         return 1
     if column.kind == "test" and column.key == sort_by.key:

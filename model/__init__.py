@@ -22,6 +22,8 @@
         fetch_facts(data_dir, params)       dict of what the data decides: class names, vocabulary, sizes. Plain values
                                             only. Read once, at the start of training, from the train split; stored in
                                             the checkpoint; found in `params.facts` by everything below and by Net.
+                                            `classes`, a list of names, if it is there, is what evaluate.py reports by:
+                                            labels and predictions in the rows of `predictions` are then among them
         fetch_dataset(split, data_dir, params)   a map-style Dataset of (inputs, labels) for 'train', 'val' or 'test'
         collate_fn           (optional)     as in torch.utils.data.DataLoader
         fetch_unlabelled(paths, params) (optional)   for predict.py: yields (id, example) of new inputs in the files and
@@ -35,7 +37,7 @@
                                             Without it, they are stacked: examples are inputs of the net already
         describe_inputs(params) (optional)  for export.py: a dict of plain values, all that code without ours has to
                                             know: `steps` from a file to the inputs, in words, and what they need (mean,
-                                            vocabulary); what `outputs` mean; `classes`; `axes`, names for the inputs'
+                                            vocabulary); what `outputs` mean; `classes`; `axes`: input -> their names
 
     model/<task>/show.py     (optional)
         fetch_inputs(ids, split, data_dir, params)   what the examples of these ids look like, for a page of results:

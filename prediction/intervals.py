@@ -39,5 +39,5 @@ def fetch_margin(checkpoint_path: Path, model_dir: Path) -> float | None:
             distances = [abs(float(row["label"]) - float(row["prediction"])) for row in csv.DictReader(file)]
         scored = utils.read_json(model_dir / f"scored_{name}.json")
         return margin(distances) if scored["sha256"] == utils.checksum(checkpoint_path) else None
-    except (OSError, ValueError, KeyError, TypeError):  # none, or of classes, or not evaluate.py's
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):  # none, or of classes, or not evaluate.py's
         return None

@@ -41,9 +41,9 @@ def _seal(data: memoryview) -> list[bytes | memoryview]:
 def _verify(data: bytes, path: Path) -> None:
     """Raise InputError unless the bytes are what was written; files of other programs have their zip checksums only."""
     damaged = InputError(f"{path}: damaged (its checksum does not fit its {len(data):,} bytes); it was not loaded")
-    body, mark, digest = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:-64], data[-64:]
+    mark, digest = data[-_SEAL_BYTES:-64], data[-64:]
     if mark == _MARK:
-        if hashlib.sha256(body).hexdigest().encode() != digest:
+        if hashlib.sha256(memoryview(data)[:-_SEAL_BYTES]).hexdigest().encode() != digest:  # not copied for it
             raise damaged
     elif data.startswith(b"PK"):
         if data[-_END_BYTES : -_END_BYTES + 4] != _END:

@@ -201,7 +201,10 @@ def read_lines(path: Path, is_growing: bool = False) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     # not splitlines(): JSON strings may hold other line ends, U+2028 for one
-    lines = read_text(path, MAX_LINES_BYTES).split("\n")
-    if is_growing and not lines[-1].endswith("}"):  # still being written, or a machine died while it was
-        lines.pop()
-    return [_parse_object(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]
+    *lines, last = read_text(path, MAX_LINES_BYTES).split("\n")
+    found = [_parse_object(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]
+    if last.strip():
+        # it may be half a line: still being written, or a machine died while it was
+        with contextlib.suppress(*([InputError] if is_growing else [])):
+            found.append(_parse_object(last, f"{path}, line {len(lines) + 1}"))
+    return found

@@ -151,6 +151,10 @@ class Params(BaseModel):
         values: dict[str, Any] = self.model_dump(mode="json", include=self.model_fields_set)
         return values
 
+    def has_stopped_early(self, epoch: int, best_epoch: int) -> bool:
+        """Return whether a run that is `epoch` epochs old has waited long enough for a new best."""
+        return self.early_stopping_epochs is not None and epoch - best_epoch >= self.early_stopping_epochs
+
     def hash(self) -> str:
         """Return 16 hexadecimal digits that name these hyperparameters, wherever and on whatever machine they run."""
         values = {k: v for k, v in self.model_dump(mode="json").items() if k not in machine_settings(type(self))}

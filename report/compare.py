@@ -101,7 +101,8 @@ def _tested_rows(
         return list(plain.values()), []
     is_all = len(common) == len(by_id[0]) == len(by_id[1])
     rows = [list(predictions.values()) for predictions in by_id]
-    positions = [[{key: i for i, key in enumerate(predictions)}[key] for key in common] for predictions in by_id]
+    places = [{key: i for i, key in enumerate(predictions)} for predictions in by_id]
+    positions = [[place[key] for key in common] for place in places]
     classes = _classes((first, second), rows, problems)
     tested = []
     for name in names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Iterable, Iterator
@@ -113,7 +112,7 @@ def duration(context: Context) -> Finding:
     epoch = seconds["num_steps"] * sum(seconds[phase] for phase in PHASES)
     loader = fetch_dataloader(["val"], context.data_dir, params, context.device)["val"]
     few = context.batches("val", context.choose("val", 4 * params.batch_size), params.batch_size)
-    model = context.fetch_model()
+    model = context.fetch_model(params)
     start = time.perf_counter()
     evaluate.evaluate(model, context.net.loss_fn, few, context.metrics)
     evaluating = (time.perf_counter() - start) * len(loader) / len(few)
@@ -194,7 +193,7 @@ def free_bytes(device: torch.device) -> int | None:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+        return None  # not Linux
     try:  # a container may have less
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8"))

@@ -58,7 +58,7 @@ class Survey:
 
     @property
     def told(self) -> str:
-        """How much was looked at: `269 examples`, or `4,000 of 50,000 examples`."""
+        """How much was looked at: `269 examples`, or `a sample of 4,000 of 50,000`."""
         number = len(self.positions)
         return f"{number:,} examples" if number == self.num_all else f"a sample of {number:,} of {self.num_all:,}"
 

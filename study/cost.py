@@ -58,9 +58,7 @@ def time_an_epoch(params: utils.Params, words: Sequence[str]) -> tuple[float, fl
     """Return the seconds that a run takes besides its epochs, those of one epoch, and the bytes of its checkpoints."""
     with tempfile.TemporaryDirectory() as folder:
         trial = Trial(0, {}, params.model_copy(update={"num_epochs": 1}), Path(folder) / "epoch")
-        trial.path.mkdir()
-        values = {**params.explicit_values(), "num_epochs": 1}
-        utils.save_dict_to_json(values, trial.path / "params.json")
+        trial.make()
         command = [sys.executable, str(PROJECT / "train.py"), "--model_dir", str(trial.path), *words]
         start = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, check=False)

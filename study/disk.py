@@ -32,9 +32,8 @@ def give_up_checkpoints(trials: Sequence[Trial], max_gigabytes: float, maximize:
             ended.append((worth, trial.name, trial))
     ended.sort(key=lambda entry: entry[:2])
     given_up = []
-    for worth, name, trial in ended:
-        is_best = worth == ended[-1][0] and name == ended[-1][1]
-        if total <= max_gigabytes * GIGABYTE or is_best:
+    for _, name, trial in ended[:-1]:  # the last is the best
+        if total <= max_gigabytes * GIGABYTE:
             break
         for path in trial.path.glob(CHECKPOINTS):
             path.unlink()

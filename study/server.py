@@ -46,6 +46,7 @@ class Server:
         while True:
             readable, _, _ = select.select([self.connection], [], [], PAUSE)
             if readable:
+                received = b""  # as at its end, if the study was killed with answers unread
                 with contextlib.suppress(ConnectionError):
                     received = self.connection.recv(65536)
                 if not received:

@@ -104,10 +104,7 @@ def _completed(settings: Settings, space: Space, source: str, base: utils.Params
     ]
     if sampler == "grid" and not mistakes:
         mistakes += space.grid_mistakes(base)
-    if mistakes:
-        title = f"{source}: " if len(mistakes) == 1 else f"{source}: {len(mistakes)} mistakes\n  "
-        raise utils.InputError(title + "\n  ".join(dict.fromkeys(mistakes)))
-    return settings.model_copy(update={"sampler": sampler})
+    return utils.check_values(Settings, {**settings.model_dump(), "sampler": sampler}, source, mistakes)
 
 
 def _read_space_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

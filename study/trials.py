@@ -60,6 +60,8 @@ class Trial:
         record = self.record()
         status = str(record.get("status", "waiting"))
         wants_more = self.params.num_epochs > record.get("params", {}).get("num_epochs", 0)
+        if status == "finished" and self.params.has_stopped_early(record.get("epochs", 0), record.get("best_epoch", 0)):
+            return status  # more epochs are not for it
         return "waiting" if status in ("finished", "pruned") and wants_more else status
 
     def mark(self, status: str, reason: str, **entries: Any) -> None:
@@ -163,9 +165,6 @@ class Directories:
         """Return a hash of the hyperparameters; a run that is to train for longer is still the same."""
         return (params if "num_epochs" in self.space.names else params.model_copy(update={"num_epochs": 1})).hash()
 
-    def _identity_of(self, values: Mapping[str, Any]) -> str:
-        return self._identity(self._fetch(values))
-
     def _run_with(self, chosen: Mapping[str, Any], seed: int) -> dict[str, Any]:
         return {**chosen, "seed": seed} if seed in self.seeds else dict(chosen)
 
@@ -208,7 +207,7 @@ class Directories:
     def has(self, chosen: Mapping[str, Any]) -> bool:
         """Return whether there is a run of a configuration already."""
         values = self._run_with(chosen, self.seeds[0]) if self.seeds else chosen
-        return self._identity_of(values) in self._folders
+        return self._identity(self._fetch(values)) in self._folders
 
     def _check_free(self, folder: Path, params: utils.Params) -> None:
         if not folder.exists() or (not (folder / "run.json").exists() and (folder / NUMBER_FILE).exists()):

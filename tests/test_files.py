@@ -169,6 +169,7 @@ def test_half_a_line_at_the_end_of_a_growing_file_is_passed_over(tmp_path):
         ('{"a": 1}\n{"a": 2', [{"a": 1}]),
         ('{"a": 1}\n{"a": 2}', [{"a": 1}, {"a": 2}]),
         ('{"a"', []),
+        ('{"a": 1}\n{"b": {"c": 2}', [{"a": 1}]),
     ):
         path.write_text(text)
         assert utils.read_lines(path, is_growing=True) == expected

@@ -69,6 +69,21 @@ def test_seed_everything_seeds_all_three_generators():
     assert draw(230) == draw(230, 0, 0)
 
 
+def test_the_generator_of_a_mac_s_gpu_is_among_those_that_are_kept(monkeypatch):
+    own, before = [torch.tensor([1, 2, 3], dtype=torch.uint8)], runtime.generator_states()
+    assert before["mps"] is None or torch.backends.mps.is_available()
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: own[-1])
+    monkeypatch.setattr(torch.mps, "set_rng_state", own.append)
+    states = runtime.generator_states()
+    own[-1] = torch.zeros(3, dtype=torch.uint8)
+    runtime.restore_generators(states)
+    assert own[-1].tolist() == [1, 2, 3]
+    older = {name: state for name, state in states.items() if name != "mps"}
+    runtime.restore_generators(older)
+    assert len(own) == 2
+
+
 def test_to_device_moves_nested_batches():
     batch = {"words": torch.ones(2), "more": [torch.zeros(1), (torch.arange(3), {"deep": torch.ones(1, 1)})]}
     moved = runtime.to_device(batch, torch.device("meta"))
@@ -78,6 +93,26 @@ def test_to_device_moves_nested_batches():
     assert not batch["words"].is_meta
     same = runtime.to_device(batch, torch.device("cpu"))
     assert same["words"] is batch["words"]
+
+
+@pytest.mark.parametrize(
+    ("number", "size", "sizes"),
+    [
+        (33, 16, [16, 17]),
+        (17, 16, [17]),
+        (5, 2, [2, 3]),
+        (10, 4, [4, 4, 2]),
+        (8, 4, [4, 4]),
+        (3, 1, [1, 1, 1]),
+        (1, 4, [1]),
+    ],
+)
+def test_pieces_leave_no_single_example_over_and_lose_none(number, size, sizes):
+    labels = torch.arange(number)
+    pieces = list(runtime.pieces(({"x": labels * 2}, labels), size))
+    assert [len(piece) for _, piece in pieces] == sizes
+    assert torch.equal(torch.cat([piece for _, piece in pieces]), labels)
+    assert all(torch.equal(inputs["x"], piece * 2) for inputs, piece in pieces)
 
 
 def test_device_is_the_named_one():

@@ -5,10 +5,14 @@ import csv
 import json
 import os
 import random
+import select
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +22,7 @@ from PIL import Image
 import search_hyperparams
 import utils
 from study import workers
+from study.server import Server
 from study.trials import Trial
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -256,17 +261,32 @@ def test_dry_run_tells_what_it_will_cost_and_runs_nothing(parent_dir):
     assert [path.name for path in parent_dir.iterdir()] == ["params.json"]
 
 
+def test_a_server_ends_with_a_study_that_was_killed_before_it_read_all_answers():
+    ours, theirs = socket.socketpair()
+    with ThreadPoolExecutor(1) as pool, theirs:
+        serving = pool.submit(Server(theirs).serve)
+        select.select([ours], [], [], 10)  # "ready" is there, and nobody reads it
+        ours.close()
+        assert serving.result(timeout=10) is None  # it has ended by itself
+
+
 @pytest.mark.slow
 def test_a_job_array_runs_the_trials_one_by_one(parent_dir):
     words = ("--space", "learning_rate={low: 1e-3, high: 1e-1, log: true}", "sampler=random", "num_trials=2")
     listed = search(parent_dir, *words, "--array")
-    assert "sbatch --array=0-1" in listed.stderr
+    command = shlex.split(listed.stderr.partition("sbatch ")[2])
+    assert command[:2] == ["--array=0-1", "--wrap"]
+    given = shlex.split(command[2])  # with what varies, and where: else each job would run another study
+    assert all(word in given for word in words) and given[-2:] == ["--index", "$SLURM_ARRAY_TASK_ID"]
     names = [line.split(" ", 1)[1] for line in listed.stdout.splitlines()]
     for index in (1, 0):  # in any order, each knowing nothing of the other
         search(parent_dir, *words, "--index", str(index))
     assert sorted(records(parent_dir)) == sorted(names)
     assert "trials 0 to 1; --array lists them" in search(parent_dir, *words, "--index", "2", exit_code=2).stderr
-    assert "started" not in search(parent_dir, *words).stdout
+    (parent_dir / "other").mkdir()
+    (parent_dir / "other/run.json").write_text("{")
+    again = search(parent_dir, *words)
+    assert "started" not in again.stdout and "skipped" in again.stderr  # what else lies there says nothing of the study
     assert "known in advance" in search(parent_dir, *words, "sampler=tpe", "--array", exit_code=2).stderr
 
 

@@ -28,12 +28,12 @@ def make_plan(parent_dir, *space_words, base=None, lag=1, **settings):
     return plan
 
 
-def finish(trial, value=0.5, status="finished", epochs=None):
+def finish(trial, value=0.5, status="finished", epochs=None, best_epoch=None):
     """Write what a run would."""
     epochs = trial.params.num_epochs if epochs is None else epochs
     record = {
         "status": status, "params": trial.params.model_dump(mode="json"), "best": value, "epochs": epochs,
-        "lower_is_better": [],
+        "best_epoch": epochs if best_epoch is None else best_epoch, "lower_is_better": [],
     }  # fmt: skip
     (trial.path / "run.json").write_text(json.dumps(record))
     rows = [{"epoch": epoch + 1, "val": {"accuracy": value}, "seconds": 1.0} for epoch in range(epochs)]
@@ -96,6 +96,15 @@ def test_more_epochs_continue_the_trials_and_fewer_leave_them(tmp_path):
     ]
     assert json.loads((tmp_path / "learning_rate_0.001/params.json").read_text())["num_epochs"] == 8
     assert run_all(make_plan(tmp_path, RATES, base={"num_epochs": 3})) == []
+
+
+def test_more_epochs_are_not_for_trials_that_have_stopped_early(tmp_path):
+    plan = make_plan(tmp_path, RATES, base={"num_epochs": 9, "early_stopping_epochs": 2})
+    finish(plan.next(), epochs=3, best_epoch=1)
+    finish(plan.next(), epochs=9, best_epoch=8)
+    plan = make_plan(tmp_path, RATES, base={"num_epochs": 12, "early_stopping_epochs": 2})
+    assert [result.state for result in plan.results()] == ["finished", "running"]
+    assert run_all(plan) == ["learning_rate_0.001"]
 
 
 def test_another_base_is_refused_rather_than_mixed(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-SLOW_START = 9  # a step more in the denominator than in TensorFlow's (1 + n) / (10 + n), with n counted from 0
+SLOW_START = 9  # n / (9 + n) after n steps: TensorFlow's (1 + n) / (10 + n), whose n is counted from 0
 
 
 class Average:

@@ -23,7 +23,7 @@ class GlobalBatch:
     running statistics of batch norm are averaged alike: every process has the same weights and buffers at any time.
 
     Where the weights are spread (`fsdp: true`), the gradients come here averaged over the processes already, so each
-    process's loss is made to pull as much as its labels before.
+    process's share of them is multiplied by its number of labels before that.
 
     Not DistributedDataParallel, which averages processes instead of labels, needs one backward pass a step and a
     gradient for each weight, and renames the weights. What it does better: it sends during the backward pass.

@@ -42,8 +42,7 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
     Raises:
         Stop: the two differ, or one of them failed
     """
-    values = params.model_dump(mode="json", include=params.model_fields_set)
-    values |= {"num_epochs": min(params.num_epochs, NUM_EPOCHS), **SHORT}
+    values = {**params.explicit_values(), "num_epochs": min(params.num_epochs, NUM_EPOCHS), **SHORT}
     with tempfile.TemporaryDirectory() as folder:
         whole, parts = Path(folder, "whole"), Path(folder, "parts")
         for path in (whole, parts):

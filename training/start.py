@@ -8,7 +8,6 @@ from typing import Any
 
 import utils
 from training.events import check_installed
-from training.state import has_stopped_early
 
 LAST, PREVIOUS, DAMAGED = "last.pth.tar", "last.previous.pth.tar", "last.damaged.pth.tar"
 
@@ -77,7 +76,7 @@ def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str 
         )
     if last_path.name == PREVIOUS:
         _put_aside(run.path / LAST)
-    finished = last["epoch"] >= params.num_epochs or has_stopped_early(last["epoch"], last["best_epoch"], params)
+    finished = last["epoch"] >= params.num_epochs or params.has_stopped_early(last["epoch"], last["best_epoch"])
     best = last["best"] if last["best"] is not None else float("nan")
     return Start(last, last_path, True, last["epoch"], best, last["facts"], finished, warnings)
 

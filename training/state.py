@@ -133,7 +133,7 @@ class Training:
 
     def stopped_early(self) -> bool:
         """Return whether there was no new best for params.early_stopping_epochs epochs."""
-        return has_stopped_early(self.epoch, self.best_epoch, self.params)
+        return self.params.has_stopped_early(self.epoch, self.best_epoch)
 
     def is_finished(self) -> bool:
         """Return whether nothing is left to do."""
@@ -194,11 +194,6 @@ class Training:
             self.sums.load_state_dict(part["sums"], self.device)
 
 
-def has_stopped_early(epoch: int, best_epoch: int, params: utils.Params) -> bool:
-    """Return whether a run that is `epoch` epochs old has waited long enough for a new best."""
-    return params.early_stopping_epochs is not None and epoch - best_epoch >= params.early_stopping_epochs
-
-
 def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_epoch: int) -> Training:
     """Return the state of a run that has not begun.
 
@@ -215,9 +210,10 @@ def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_e
     if smallest < 2 and any(
         isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for module in model.modules()
     ):
+        name = "microbatch_size" if params.microbatch_size == 1 else "batch_size"
         each = " for each process" if processes.world_size() > 1 else ""
         raise utils.InputError(
-            f"batch_size 1{each}: the net has batch norm, which cannot train on one example; take 2 or more"
+            f"{name} 1{each}: the net has batch norm, which cannot train on one example; take 2 or more"
         )
     optimizer = fetch_optimizer(model, params)
     global_batch = GlobalBatch(model, optimizer) if processes.world_size() > 1 else None

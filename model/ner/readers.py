@@ -125,7 +125,7 @@ def read_text_lines(path: Path) -> list[str]:
 
 
 def split_tokens(line: str) -> list[str]:
-    """Return the tokens of a sentence: what stands between spaces."""
+    """Return the tokens of a sentence, or its tags: what stands between spaces."""
     return [token for token in line.split(" ") if token]
 
 
@@ -164,7 +164,7 @@ def _read_pair(folder: Path) -> Sentences:
             "expected a line of tags for each sentence"
         )
     tokens = [split_tokens(line) for line in lines]
-    tags = [[tag for tag in line.split(" ") if tag] for line in tag_lines]
+    tags = [split_tokens(line) for line in tag_lines]
     for number, (words, their_tags) in enumerate(zip(tokens, tags, strict=True), start=1):
         if not words:
             raise InputError(f"{sentences_path}:{number}: an empty line; take it out, and its line of labels.txt")

@@ -78,7 +78,7 @@ class Decoded:
 
 
 def open_decoded(images: Files, data_dir: Path, params: Params) -> Decoded | None:
-    """Return images decoded, from a file that is there already or is made now; None, with a word, if it cannot be made.
+    """Return decoded images, from a file that is there or is made now; None, and a line in the log, if it cannot be.
 
     Raises:
         InputError: one of the images cannot be read
