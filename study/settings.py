@@ -104,9 +104,10 @@ def _completed(settings: Settings, space: Space, source: str, base: utils.Params
     ]
     if sampler == "grid" and not mistakes:
         mistakes += space.grid_mistakes(base)
+    mistakes = list(dict.fromkeys(mistakes))
     if mistakes:
         title = f"{source}: " if len(mistakes) == 1 else f"{source}: {len(mistakes)} mistakes\n  "
-        raise utils.InputError(title + "\n  ".join(dict.fromkeys(mistakes)))
+        raise utils.InputError(title + "\n  ".join(mistakes))
     return settings.model_copy(update={"sampler": sampler})
 
 
