@@ -103,8 +103,12 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
             driver.run()
         finally:
             workers.close()
+    unread: SystemExit | None = None
     if any(trial.record() for trial in plan.all_trials()):
-        synthesize_results.main(["--parent_dir", str(parent_dir), "--html"])
+        try:
+            synthesize_results.main(["--parent_dir", str(parent_dir), "--html"])
+        except SystemExit as end:  # it has named files that it could not read; how the study ended is still to be said
+            unread = end
     if driver.signal:
         raise utils.InterruptedRun("the study was interrupted; the same command continues", driver.signal)
     if driver.is_out_of_time:
@@ -116,6 +120,8 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         raise utils.Stop(
             f"{len(driver.failed)} of {plan.num_trials} trials failed; the same command tries them again\n  {told}"
         )
+    if unread is not None:
+        raise unread
 
 
 def run_one(plan: Plan, index: int, words: list[str]) -> None:

@@ -82,8 +82,16 @@ class RunDirectory:
         self._lock.release()
 
     def record(self) -> dict[str, Any]:
-        """Return run.json, or an empty dict before the first run."""
-        return read_json(self.path / "run.json") if (self.path / "run.json").exists() else {}
+        """Return run.json, or an empty dict before the first run.
+
+        Raises:
+            InputError: it is spoilt
+        """
+        path = self.path / "run.json"
+        try:
+            return read_json(path) if path.exists() else {}
+        except InputError as error:
+            raise InputError(f"{error}; remove it, and the same command goes on from the last checkpoint") from None
 
     def update_record(self, **entries: Any) -> None:
         """Set entries of run.json."""
