@@ -368,7 +368,9 @@ def test_npz_labels_are_numbers_or_names(tmp_path):
         ({"labels": np.full(6, -1)}, "labels from -1 to -1; expected 0 or more"),
         ({"labels": np.arange(6), "classes": np.array(["a", "b"])}, "labels from 0 to 5; expected 0 to 1, a number"),
         ({"classes": np.array("ab")}, r"classes are <U2 \(\); expected a name for each class"),
-        ({"labels": np.array([None] * 6)}, "expected arrays `images` and `labels` .*allow_pickle"),
+        ({"labels": np.array([None] * 6)}, r"labels are Python objects \(6,\); expected numbers"),
+        ({"labels": np.array(["a"] * 99, object)}, r"labels are Python objects \(99,\); expected numbers"),
+        ({"classes": np.array(["a", "b"], object)}, r"classes are Python objects \(2,\); expected text, dtype=str"),
     ],
 )
 def test_npz_of_another_kind_is_refused(tmp_path, arrays, message):
@@ -380,6 +382,8 @@ def test_npz_of_another_kind_is_refused(tmp_path, arrays, message):
 def test_npz_that_is_none_is_refused(tmp_path):
     path = tmp_path / "train.npz"
     np.savez(path, pictures=np.zeros(3))
+    with pytest.raises(InputError, match="found pictures"):
+        read_split("train", tmp_path, SMALL)
     damaged = [b"", b"no zip file", path.read_bytes(), pickle.dumps(os.getcwd)]
     save_npz(path)
     damaged.append(path.read_bytes()[:-30])
