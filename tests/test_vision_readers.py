@@ -1,5 +1,6 @@
 """The layouts of image data, each written here as its own tools write it, and every message of the readers."""
 
+import errno
 import gzip
 import hashlib
 import importlib.util
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from model.vision.data_loader import fetch_dataset, fetch_facts
+from model.vision.data_loader import fetch_dataset, fetch_facts, fetch_unlabelled
 from model.vision.decode import decode
 from model.vision.formats import read_folders
 from model.vision.params import Params
@@ -142,6 +143,23 @@ def test_folders_leave_out_what_is_hidden_or_no_image_and_say_so(tmp_path, caplo
         f"- {tmp_path / 'train'}: 3 file(s) that are no images are left out, labels.csv first",
         f"- {tmp_path / 'train'}: no images in empty",
     ]
+
+
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    make_folders(tmp_path)
+    (tmp_path / "train/dog/more").mkdir()
+    forbidden, scandir = str(tmp_path / "train/dog/more"), os.scandir
+
+    def scan(path):  # chmod does not keep out root
+        if str(path) == forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied", forbidden)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(InputError, match=r"more: this folder cannot be read \(Permission denied\); chmod it"):
+        fetch_facts(tmp_path, SMALL)
+    *images, (name, error) = fetch_unlabelled([tmp_path / "train"], SMALL)
+    assert len(images) == 5 and name == str(tmp_path / "train") and "more: this folder cannot be read" in str(error)
 
 
 def test_folders_are_read_through_links_and_below_the_class(tmp_path):
