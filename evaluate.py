@@ -173,7 +173,10 @@ def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, over
     if not utils.is_ours(state):
         return fetch_params(model_dir, overrides)
     values, mistakes = utils.read_overrides(overrides)
-    params_class = fetch_params_class(state["params"]["task"])
+    task = state["params"]["task"]
+    if values.setdefault("task", task) != task:
+        mistakes = [*mistakes, f"task: it is a checkpoint of {task!r}, found {values.pop('task')!r}"]
+    params_class = fetch_params_class(task)
     source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
     return params_class.from_values({**state["params"], **values}, source, mistakes)
 

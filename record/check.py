@@ -32,9 +32,10 @@ def check_values(cls: type[M], values: Mapping[str, Any], source: str, mistakes:
         checked = cls.model_validate(dict(values))
     except ValidationError as error:
         found += [_explain(entry, cls) for entry in error.errors(include_url=False)]
+    found = list(dict.fromkeys(found))  # a space may have a mistake once for each of its values
     if found:
         title = f"{source}: " if len(found) == 1 else f"{source}: {len(found)} mistakes\n  "
-        raise InputError(title + "\n  ".join(dict.fromkeys(found)))
+        raise InputError(title + "\n  ".join(found))
     return checked
 
 

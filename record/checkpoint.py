@@ -108,6 +108,8 @@ def _read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         names = sorted(p.name.removesuffix(".pth.tar") for p in path.parent.glob("*.pth.tar"))
         there = f"there are: {', '.join(names)}" if names else "there is none at all; train first"
+        if not path.parent.is_dir():
+            there = "nor a folder for it; expected best, last, or a path that ends in .pth.tar"
         raise InputError(f"{path}: there is no such checkpoint ({there})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
@@ -146,9 +148,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_path(model_dir: Path, restore_file: str) -> Path:
-    """Return the file that --restore_file means: `best` is one of the run's directory, `a/b.pth.tar` is a path."""
+    """Return the file that --restore_file means: `best` is one of the run's directory, `a/b.pth.tar` is a path.
+
+    `best.pth.tar`, where there is no such file here, is `best`.
+    """
     path = Path(restore_file)
-    return path if path.name.endswith(".pth.tar") else model_dir / f"{restore_file}.pth.tar"
+    if not path.name.endswith(".pth.tar"):
+        return model_dir / f"{restore_file}.pth.tar"
+    return path if path.exists() or path.name != restore_file else model_dir / restore_file
 
 
 def is_ours(state: Mapping[str, Any]) -> bool:

@@ -29,6 +29,12 @@ PRODUCTS = (
     "last.previous.pth.tar", "last.damaged.pth.tar", "metrics_*.json", "predictions_*.csv", "per_class_*.csv",
     "scored_*.json", "events.out.tfevents.*", "profile.json.gz",
 )  # fmt: skip
+# What evaluate.py says of the best weights, which is no longer so once others take their place.
+SCORES_OF_BEST = tuple(
+    f"{kind}_{split}_best.{suffix}"
+    for split in ("train", "val", "test")
+    for kind, suffix in (("scored", "json"), ("metrics", "json"), ("predictions", "csv"), ("per_class", "csv"))
+)
 PACKAGES = ("torch", "torchvision", "numpy", "pydantic")
 
 
@@ -76,8 +82,16 @@ class RunDirectory:
         self._lock.release()
 
     def record(self) -> dict[str, Any]:
-        """Return run.json, or an empty dict before the first run."""
-        return read_json(self.path / "run.json") if (self.path / "run.json").exists() else {}
+        """Return run.json, or an empty dict before the first run.
+
+        Raises:
+            InputError: it is spoilt
+        """
+        path = self.path / "run.json"
+        try:
+            return read_json(path) if path.exists() else {}
+        except InputError as error:
+            raise InputError(f"{error}; remove it, and the same command goes on from the last checkpoint") from None
 
     def update_record(self, **entries: Any) -> None:
         """Set entries of run.json."""
@@ -150,6 +164,14 @@ class RunDirectory:
         """Keep the epochs up to and including `epoch`, the one that the checkpoint was taken after."""
         if self.is_writer:
             write_lines(self.path / "history.jsonl", [row for row in self.history() if row["epoch"] <= epoch])
+
+    def forget_scores_of_best(self) -> None:
+        """Remove what evaluate.py wrote of the best weights; called before others take their place."""
+        removed = [name for name in SCORES_OF_BEST if (self.path / name).exists()]
+        for name in removed:
+            (self.path / name).unlink(missing_ok=True)
+        if removed:
+            logging.info(f"- Removed {', '.join(removed)}, of the best weights before these; evaluate.py scores them")
 
     def clear(self) -> None:
         """Remove all that a run wrote; the params file and anything else in the folder stay."""

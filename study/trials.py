@@ -69,7 +69,7 @@ class Trial:
         try:
             with utils.RunDirectory(self.path) as run:
                 run.update_record(status=status, reason=reason, **entries)
-        except utils.InUseError as error:  # somebody has begun to work on it: it is theirs
+        except (utils.Stop, OSError) as error:  # somebody works on it, or its record is spoilt: the study goes on
             logging.warning(f"{error}")
 
     def last_words(self, code: int) -> str:
@@ -89,8 +89,9 @@ class Trial:
         """Make the directory with its params.json, all at once, or bring the params.json up to date."""
         values = self.params.explicit_values()
         if self.path.exists():
-            if not (self.path / "params.json").exists() or utils.read_json(self.path / "params.json") != values:
-                utils.save_dict_to_json(values, self.path / "params.json")
+            path = self.path / "params.json"
+            if not path.exists() or _read_or_empty(path) != values:
+                utils.save_dict_to_json(values, path)
             return
         temporary = self.path.with_name(f".{self.name}{UNFINISHED}")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -102,8 +103,12 @@ class Trial:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Return a run.json; empty where there is none, or none that can be read."""
+    return _read_or_empty(folder / "run.json")
+
+
+def _read_or_empty(path: Path) -> dict[str, Any]:
     try:
-        return utils.read_json(folder / "run.json")
+        return utils.read_json(path)
     except utils.InputError:
         return {}
 

@@ -70,7 +70,7 @@ class View:
 def summary(statuses: Sequence[str], num_trials: int) -> str:
     """Return how far a study is, in one line."""
     told = [f"{count} {status}" for status, count in sorted(Counter(statuses).items()) if status != "waiting"]
-    return f"{num_trials} trials: {', '.join(told) or 'none begun'}"
+    return f"{num_trials} trials: {', '.join(told) or 'all waiting'}"
 
 
 def best_of(history: Mapping[int, float], maximize: bool) -> float | None:

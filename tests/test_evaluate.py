@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,20 @@ def test_evaluation_twice_gives_the_same_files(run):
     first = [(run / name).read_bytes() for name in names]
     evaluate.main(["--model_dir", str(run)])
     assert [(run / name).read_bytes() for name in names] == first
+
+
+def test_scores_do_not_outlive_the_best_weights_that_they_are_of(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    evaluate.main(["--model_dir", str(folder)])
+    evaluate.main(["--model_dir", str(folder), "--split", "val", "--restore_file", "last"])
+    before, scores = (folder / "best.pth.tar").read_bytes(), sorted(path.name for path in folder.glob("*_test_best.*"))
+    train.main(["--model_dir", str(folder), "num_epochs=1"])  # finished: nothing is done, and nothing goes
+    assert sorted(path.name for path in folder.glob("*_test_best.*")) == scores and len(scores) == 4
+    train.main(["--model_dir", str(folder), "num_epochs=3"])
+    assert (folder / "best.pth.tar").read_bytes() != before
+    assert not list(folder.glob("*_test_best.*"))  # else the table would show them beside the new weights' val metrics
+    assert (folder / "metrics_val_last.json").exists() and (folder / "metrics_val_best_weights.json").exists()
 
 
 def test_evaluation_leaves_the_weights_and_the_generators_alone(run):

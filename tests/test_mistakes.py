@@ -223,6 +223,16 @@ def test_a_missing_checkpoint_is_told(make_run):
     assert not (model_dir / "run.json").exists()
 
 
+def test_a_checkpoint_is_found_by_the_name_of_its_file(make_run, monkeypatch, tmp_path):
+    model_dir = make_run(num_epochs=1)
+    train.main(["--model_dir", str(model_dir)])
+    monkeypatch.chdir(tmp_path)  # where there is no best.pth.tar
+    evaluate.main(["--model_dir", str(model_dir), "--restore_file", "best.pth.tar"])
+    assert "there are: best, last" in refusal(evaluate.main, "--model_dir", model_dir, "--restore_file", "bset.pth.tar")
+    message = refusal(evaluate.main, "--model_dir", model_dir, "--restore_file", "elsewhere/run/best")
+    assert "train first" not in message and "a path that ends in .pth.tar" in message
+
+
 def test_a_checkpoint_of_another_net_is_told(make_run):
     narrow = make_run("narrow", num_epochs=1)
     train.main(["--model_dir", str(narrow)])
@@ -267,3 +277,6 @@ def test_overrides_of_what_a_checkpoint_was_trained_with_are_checked(make_run):
     train.main(["--model_dir", str(model_dir)])
     with pytest.raises(utils.InputError, match="unknown key 'batch_sise'; did you mean 'batch_size'"):
         evaluate.main(["--model_dir", str(model_dir), "batch_sise=3"])
+    with pytest.raises(utils.InputError, match="task: it is a checkpoint of 'vision', found 'ner'"):
+        evaluate.main(["--model_dir", str(model_dir), "task=ner"])
+    evaluate.main(["--model_dir", str(model_dir), "task=vision"])

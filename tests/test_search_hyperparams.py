@@ -238,6 +238,25 @@ def test_pruned_trials_stop_early_and_stay_pruned(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_trial_with_spoilt_files_does_not_stop_the_others(parent_dir):
+    search(parent_dir, "--space", "seed=1,2", "--num_workers", "1")
+    (parent_dir / "params.json").write_text(json.dumps({**QUICK, "num_epochs": QUICK["num_epochs"] + 1}))
+    (parent_dir / "seed_1/run.json").write_text("{torn")
+    (parent_dir / "seed_2/params.json").write_text("{torn")
+    assert "all waiting" in search(parent_dir, "--space", "seed=1,2", "--status").stdout  # they have begun
+    done = search(parent_dir, "--space", "seed=1,2", "--num_workers", "1", exit_code=1)
+    assert "1 of 2 trials failed" in done.stderr and "seed_1/run.json: not valid JSON" in done.stderr
+    assert "remove it, and the same command goes on from the last checkpoint" in done.stderr
+    assert utils.read_json(parent_dir / "seed_2/run.json")["epochs"] == QUICK["num_epochs"] + 1
+    (parent_dir / "notes").mkdir()
+    (parent_dir / "notes/run.json").write_text("[]")  # not a trial: all that the study has to do is done, and said
+    (parent_dir / "seed_1/run.json").unlink()
+    done = search(parent_dir, "--space", "seed=1,2", "--num_workers", "1", exit_code=1)
+    assert "seed_1: finished" in done.stdout and "trials failed" not in done.stderr
+    assert utils.read_json(parent_dir / "seed_1/run.json")["epochs"] == QUICK["num_epochs"] + 1
+
+
+@pytest.mark.slow
 def test_two_commands_do_not_run_one_study_at_once(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
     process = start(parent_dir, "--space", "seed=1")

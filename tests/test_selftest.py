@@ -8,9 +8,10 @@ import sys
 import pytest
 
 import utils
+from model.params import fetch_params
 from tests.test_faults import finish
 from tests.test_resume import TASKS, write_run
-from training.selftest import differences, unreadable
+from training.selftest import differences, selftest, unreadable
 
 
 def test_two_runs_of_one_seed_differ_in_nothing(make_run):
@@ -51,6 +52,16 @@ def test_selftest_passes_on_a_shipped_run(run_script):
     done = run_script("train.py", "--selftest_resume", "num_channels=8")
     assert done.returncode == 0, done.stderr
     assert "- kill 1 after " in done.stdout and "The same bits after " in done.stdout
+
+
+def test_selftest_claims_nothing_where_all_kills_came_too_late(make_run, monkeypatch, capsys):
+    """Each is said to have come after a run that was whole, so that nothing was ever continued."""
+    monkeypatch.setattr("training.selftest.finish", lambda folder, flags: bool(finish(folder)) * 0.5)
+    monkeypatch.setattr("training.selftest.kill_after", lambda delay, folder, flags: bool(finish(folder)))
+    with pytest.raises(utils.Stop, match="no kill of 5 came amid"):
+        selftest(fetch_params(make_run()))
+    told = capsys.readouterr().out
+    assert told.count(": all of it was saved") == 5 and "The same bits" not in told
 
 
 @pytest.mark.slow

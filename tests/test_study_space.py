@@ -107,6 +107,12 @@ def test_a_mistake_in_the_space_is_refused(parent_dir, word, message):
         read(parent_dir, word, overrides=["num_trials=5"])
 
 
+def test_a_mistake_of_each_value_is_told_and_counted_once(parent_dir):
+    with pytest.raises(utils.InputError) as refusal:
+        read(parent_dir, "learning_rat=1e-3,1e-2")
+    assert str(refusal.value) == "--space: space: unknown key 'learning_rat'; did you mean 'learning_rate'?"
+
+
 def test_all_mistakes_are_told_at_once(parent_dir):
     search = "space:\n  batch_size: [0, 100]\n  optimizer: [adamm]\nnum_trial: 3\nsampler: annealing\n"
     with pytest.raises(utils.InputError) as refusal:

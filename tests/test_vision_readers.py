@@ -1,5 +1,6 @@
 """The layouts of image data, each written here as its own tools write it, and every message of the readers."""
 
+import errno
 import gzip
 import hashlib
 import importlib.util
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from model.vision.data_loader import fetch_dataset, fetch_facts
+from model.vision.data_loader import fetch_dataset, fetch_facts, fetch_unlabelled
 from model.vision.decode import decode
 from model.vision.formats import read_folders
 from model.vision.params import Params
@@ -142,6 +143,23 @@ def test_folders_leave_out_what_is_hidden_or_no_image_and_say_so(tmp_path, caplo
         f"- {tmp_path / 'train'}: 3 file(s) that are no images are left out, labels.csv first",
         f"- {tmp_path / 'train'}: no images in empty",
     ]
+
+
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    make_folders(tmp_path)
+    (tmp_path / "train/dog/more").mkdir()
+    forbidden, scandir = str(tmp_path / "train/dog/more"), os.scandir
+
+    def scan(path):  # chmod does not keep out root
+        if str(path) == forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied", forbidden)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(InputError, match=r"more: this folder cannot be read \(Permission denied\); chmod it"):
+        fetch_facts(tmp_path, SMALL)
+    *images, (name, error) = fetch_unlabelled([tmp_path / "train"], SMALL)
+    assert len(images) == 5 and name == str(tmp_path / "train") and "more: this folder cannot be read" in str(error)
 
 
 def test_folders_are_read_through_links_and_below_the_class(tmp_path):
@@ -368,7 +386,9 @@ def test_npz_labels_are_numbers_or_names(tmp_path):
         ({"labels": np.full(6, -1)}, "labels from -1 to -1; expected 0 or more"),
         ({"labels": np.arange(6), "classes": np.array(["a", "b"])}, "labels from 0 to 5; expected 0 to 1, a number"),
         ({"classes": np.array("ab")}, r"classes are <U2 \(\); expected a name for each class"),
-        ({"labels": np.array([None] * 6)}, "expected arrays `images` and `labels` .*allow_pickle"),
+        ({"labels": np.array([None] * 6)}, r"labels are Python objects \(6,\); expected numbers"),
+        ({"labels": np.array(["a"] * 99, object)}, r"labels are Python objects \(99,\); expected numbers"),
+        ({"classes": np.array(["a", "b"], object)}, r"classes are Python objects \(2,\); expected text, dtype=str"),
     ],
 )
 def test_npz_of_another_kind_is_refused(tmp_path, arrays, message):
@@ -380,6 +400,8 @@ def test_npz_of_another_kind_is_refused(tmp_path, arrays, message):
 def test_npz_that_is_none_is_refused(tmp_path):
     path = tmp_path / "train.npz"
     np.savez(path, pictures=np.zeros(3))
+    with pytest.raises(InputError, match="found pictures"):
+        read_split("train", tmp_path, SMALL)
     damaged = [b"", b"no zip file", path.read_bytes(), pickle.dumps(os.getcwd)]
     save_npz(path)
     damaged.append(path.read_bytes()[:-30])

@@ -134,6 +134,7 @@ class Keeper:
             utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
         is_best = self._best is not None and training.step == 0 and training.epoch == training.best_epoch
         if self._best is not None:
+            run.forget_scores_of_best()
             utils.save_dict_to_json(self._best[1], run.path / "metrics_val_best_weights.json")
             if not is_best:  # the run has gone on since
                 utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
@@ -156,5 +157,6 @@ class Keeper:
     def _keep_best(self) -> None:
         if self._best is not None and self._best[0] and self.run.is_writer:
             with contextlib.suppress(OSError):  # the first error is the one to tell
+                self.run.forget_scores_of_best()
                 utils.write_checkpoint(self._best[0], self.run.path / "best.pth.tar")
                 utils.save_dict_to_json(self._best[1], self.run.path / "metrics_val_best_weights.json")

@@ -27,9 +27,10 @@ from model.params import fetch_params_class
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 NUM_EPOCHS, NUM_KILLS = 3, 5
-SHORT = {"checkpoint_minutes": 0.002}  # also within an epoch
+CHECKPOINT_MINUTES = 0.002  # also within an epoch
 TIMES = ("seconds", "examples_per_second")
 MOST_SHOWN = 12
+WHOLE = "all of it was saved"
 
 
 def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
@@ -42,7 +43,8 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
     Raises:
         Stop: the two differ, or one of them failed
     """
-    values = {**params.explicit_values(), "num_epochs": min(params.num_epochs, NUM_EPOCHS), **SHORT}
+    num_epochs = min(params.num_epochs, NUM_EPOCHS)
+    values = {**params.explicit_values(), "num_epochs": num_epochs, "checkpoint_minutes": CHECKPOINT_MINUTES}
     with tempfile.TemporaryDirectory() as folder:
         whole, parts = Path(folder, "whole"), Path(folder, "parts")
         for path in (whole, parts):
@@ -51,16 +53,29 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
         print(f"Training {values['num_epochs']} epochs without a break ...", flush=True)
         seconds = finish(whole, flags)
         print(f"- {seconds:.1f} seconds of training. The same again, with kills ...", flush=True)
-        num_kills = 0
-        while num_kills < NUM_KILLS:
+        # of a run of a second, too, there is to be something to continue from
+        values["checkpoint_minutes"] = min(CHECKPOINT_MINUTES, seconds / 60 / 100)
+        utils.save_dict_to_json(values, parts / "params.json")
+        num_kills = num_amid = 0
+        for _ in range(NUM_KILLS):
             delay = random.uniform(0, 2 * seconds / NUM_KILLS)
-            if not kill_after(delay, parts, flags):
-                break  # it was done before
-            num_kills += 1
-            print(f"- kill {num_kills} after {delay:.2f} s: {_position(parts)}", flush=True)
-            _stop_if(unreadable(parts), "files that cannot be read after a kill")
+            is_killed = kill_after(delay, parts, flags)
+            saved, is_amid = _position(parts, values["num_epochs"])
+            if is_killed:
+                num_kills, num_amid = num_kills + 1, num_amid + is_amid
+                print(f"- kill {num_kills} after {delay:.2f} s: {saved}", flush=True)
+                _stop_if(unreadable(parts), "files that cannot be read after a kill")
+            if saved == WHOLE:
+                if num_amid:
+                    break
+                utils.RunDirectory(parts).clear()  # too late to tell anything: begin anew
         finish(parts, flags)
         _stop_if(differences(whole, parts), f"the run that was killed {num_kills} times is another one")
+    if num_amid == 0:
+        raise utils.Stop(
+            f"no kill of {num_kills} came amid what was saved and what was left to do, so this says nothing of "
+            "continuing: try again, or with more data or a smaller batch_size, so that training takes longer"
+        )
     print(f"The same bits after {num_kills} kills: weights, optimizer, history and metrics")
 
 
@@ -70,11 +85,14 @@ def _stop_if(found: Sequence[str], title: str) -> None:
         raise utils.Stop(f"{title}:\n  " + "\n  ".join(found[:MOST_SHOWN]) + more)
 
 
-def _position(model_dir: Path) -> str:
+def _position(model_dir: Path, num_epochs: int) -> tuple[str, bool]:
+    """Return how far a run was saved, and whether that is amid it: something to continue from, and to do."""
     if not (model_dir / "last.pth.tar").exists():
-        return "nothing was saved yet"
+        return "nothing was saved yet", False
     state = utils.read_checkpoint(model_dir / "last.pth.tar")
-    return f"epoch {state['epoch'] + 1}, step {state['step']} was saved"
+    if state["epoch"] >= num_epochs:
+        return WHOLE, False
+    return f"epoch {state['epoch'] + 1}, step {state['step']} was saved", True
 
 
 @contextlib.contextmanager

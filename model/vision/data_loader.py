@@ -191,19 +191,21 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> ImageDataset:
     return dataset
 
 
-def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, Path]]:
+def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, Path | InputError]]:
     """Yield new images: files, and those of folders, at any depth, in order."""
     for path in paths:
         if not path.is_dir():
             yield str(path), path
             continue
         num_others = 0
-        for name, is_image in walk_files(path):
+        unreadable: list[InputError] = []
+        for name, is_image in walk_files(path, unreadable.append):
             if is_image:
                 yield str(path / name), path / name
             num_others += not is_image
         if num_others:
             logging.info(f"- {path}: {num_others} file(s) that are no images are left out")
+        yield from ((str(path), error) for error in unreadable)
 
 
 def collate_unlabelled(examples: Sequence[Path], params: Params) -> tuple[Tensor, None]:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -136,12 +136,17 @@ def listing(folder: Path) -> str:
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
 
 
-def walk_files(folder: Path) -> Iterator[tuple[str, bool]]:
+def walk_files(folder: Path, tell: Callable[[InputError], None]) -> Iterator[tuple[str, bool]]:
     """Yield the files below a folder, relative to it, and whether they are images, in every system's order.
 
-    Hidden files and folders do not count. Folders that are links are followed.
+    Hidden files and folders do not count. Folders that are links are followed. `tell` is called with what there is to
+    say of each folder that cannot be read.
     """
-    for parent, folders, names in os.walk(folder, followlinks=True):  # does not ask the disk about every single file
+
+    def tell_of(error: OSError) -> None:
+        tell(InputError(f"{error.filename}: this folder cannot be read ({error.strerror}); chmod it, or take it out"))
+
+    for parent, folders, names in os.walk(folder, onerror=tell_of, followlinks=True):  # does not ask about every file
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         within = Path(parent).relative_to(folder).as_posix() + "/"
         within = "" if within == "./" else within
@@ -150,11 +155,14 @@ def walk_files(folder: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _image_files(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the image files below a folder, relative to it, and the names of the others."""
+    """Return the image files below a folder, relative to it, and the names of the others; InputError if it cannot."""
     images: list[str] = []
     others: list[str] = []
-    for name, is_image in walk_files(folder):
+    unreadable: list[InputError] = []
+    for name, is_image in walk_files(folder, unreadable.append):
         (images if is_image else others).append(name if is_image else name.rpartition("/")[2])
+    if unreadable:
+        raise unreadable[0]
     return images, others
 
 

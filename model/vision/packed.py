@@ -30,6 +30,8 @@ def read_npz(path: Path) -> Examples:
     """
     try:
         headers = _read_headers(path)
+        if not {"images", "labels"} <= headers.keys():
+            raise InputError(f"{path}: expected arrays `images` and `labels`, found {', '.join(headers) or 'none'}")
         _check_images(path, headers["images"])
         with np.load(path, allow_pickle=False) as arrays:
             labels = arrays["labels"]
@@ -74,15 +76,19 @@ def _read_headers(path: Path) -> dict[str, _Header]:
                 read = np.lib.format.read_array_header_1_0 if is_old else np.lib.format.read_array_header_2_0
                 shape, is_fortran, dtype = read(file)
                 num_header_bytes = file.tell()
+            name = entry.filename.removesuffix(".npy")
+            if dtype.hasobject and name in ("images", "labels", "classes"):
+                kind = "text, dtype=str" if name == "classes" else "numbers"
+                raise InputError(f"{path}: {name} are Python objects {shape}; expected {kind}")
             is_plain = entry.compress_type == zipfile.ZIP_STORED and not is_fortran
             num_bytes = math.prod(shape) * dtype.itemsize
-            if num_bytes > (entry.file_size if is_plain else min(entry.file_size, MOST_BYTES)):
+            if not dtype.hasobject and num_bytes > (entry.file_size if is_plain else min(entry.file_size, MOST_BYTES)):
                 raise InputError(
                     f"{path}: {entry.filename} says that it is {num_bytes:,} bytes; it holds {entry.file_size:,}, "
                     f"and {MOST_BYTES:,} are the most that is unpacked; larger sets go into folders of images"
                 )
             offset = _start(path, entry) + num_header_bytes if is_plain else None
-            headers[entry.filename.removesuffix(".npy")] = _Header(shape, dtype, offset)
+            headers[name] = _Header(shape, dtype, offset)
     return headers
 
 
