@@ -56,6 +56,7 @@ def test_selftest_passes_on_a_shipped_run(run_script):
 
 def test_selftest_claims_nothing_where_all_kills_came_too_late(make_run, monkeypatch, capsys):
     """Each is said to have come after a run that was whole, so that nothing was ever continued."""
+    monkeypatch.setattr("training.selftest.MOST_TRIES", 5)
     monkeypatch.setattr("training.selftest.finish", lambda folder, flags: bool(finish(folder)) * 0.5)
     monkeypatch.setattr("training.selftest.kill_after", lambda delay, folder, flags: bool(finish(folder)))
     with pytest.raises(utils.Stop, match="no kill of 5 came amid"):

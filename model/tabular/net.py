@@ -123,8 +123,7 @@ def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
 
 def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Count the examples whose largest logit is the label's; of all examples."""
-    hits, _, are = count_classes(outputs, labels)
-    return hits.sum(), are.sum()
+    return (outputs.argmax(dim=1) == labels).sum(), torch.ones_like(labels).sum()
 
 
 @functools.lru_cache(maxsize=1)  # metrics ask one after the other for the same batch
