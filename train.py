@@ -60,7 +60,7 @@ def train_step_in_pieces(
     microbatch_size: int,
     scaler: torch.amp.GradScaler,
 ) -> tuple[Any, torch.Tensor]:
-    """Take the step of `train_step` with no more than `microbatch_size` examples in memory at once, in fp16 too.
+    """Take the step of `train_step` with about `microbatch_size` examples in memory at once, in fp16 too.
 
     Each piece's loss counts as much as it has scored labels, so the gradient is that of the whole batch. (Batch norm
     sees the pieces alone: with it, the step is a slightly different one.) In fp16, where small gradients would be
@@ -264,10 +264,7 @@ def main(argv: list[str] | None = None) -> None:
         if start.is_finished:
             run.finish()
             if run.is_writer:
-                print(
-                    f"{run.path} is finished: {start.epoch} epochs, best {params.monitor} {start.best:.4f}. "
-                    "To train on, num_epochs=...; to begin anew, --restart; to score it, evaluate.py"
-                )
+                print(start.told(run.path, params))
             return
         utils.set_logger(run.path / "train.log", logging.INFO if run.is_writer else logging.ERROR)
         for line in start.warnings:

@@ -56,9 +56,14 @@ class MetricSums:
         self.sums["loss"] = self._loss_sums(joined)
         for outputs, labels in joined:
             for name, metric in self.metrics.items():
-                numerator, denominator = metric(outputs, labels)
-                pair = as_sum(numerator, labels.device), as_sum(denominator, labels.device)
-                self.sums[name] = _plus(self.sums.get(name), pair)
+                pair = metric(outputs, labels)
+                if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                    raise InputError(
+                        f"metric {name!r} returned {pair!r}; expected a numerator and a denominator, which are added "
+                        "up over the batches: return right.sum(), torch.ones_like(labels).sum(), for one"
+                    )
+                numerator, denominator = (as_sum(part, labels.device) for part in pair)
+                self.sums[name] = _plus(self.sums.get(name), (numerator, denominator))
         self._waiting = []
 
     def _loss_sums(self, joined: list[tuple[Any, torch.Tensor]] | None = None) -> tuple[Any, Any]:

@@ -128,7 +128,14 @@ def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -
     positions = {name: i for i, name in enumerate(classes)}
     confusion = np.zeros((len(classes), len(classes)), dtype=int)  # (labels, predictions)
     for row in scores.rows:
-        confusion[positions[row["label"]], positions[row["prediction"]]] += 1
+        label, prediction = row.get("label"), row.get("prediction")
+        if label not in positions or prediction not in positions:
+            raise utils.InputError(
+                f"predictions: a row has the label {label!r} and the prediction {prediction!r}; expected two of the "
+                f"names in facts['classes'], {', '.join(map(str, list(classes)[:6]))} ... (the contract is in "
+                "model/__init__.py)"
+            )
+        confusion[positions[label], positions[prediction]] += 1
     per_class = scores.per_class()
     rows = [
         {

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import evaluation.metrics
 import train
 import utils
 from evaluation.metrics import MetricSums, ratio
-from evaluation.report import ExampleScores
+from evaluation.report import ExampleScores, write_report
 from model.vision import net
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -182,6 +183,21 @@ def test_labels_of_minus_100_are_not_counted_in_the_loss(num_together):
         assert math.isnan(sums.mean_loss()) == (part.start == 5)
     expected = pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-6)
     assert sums.mean_loss() == expected and sums.result()["loss"] == expected
+
+
+@pytest.mark.parametrize("returned", ["a mean", "three", "a tensor of two"])
+def test_a_metric_that_is_no_numerator_and_denominator_is_named(returned):
+    answers = {"a mean": torch.tensor(0.5), "three": (1, 2, 3), "a tensor of two": torch.tensor([1.0, 2.0])}
+    sums = MetricSums({"my_accuracy": lambda outputs, labels: answers[returned]})
+    with pytest.raises(utils.InputError, match="metric 'my_accuracy' returned .* expected a numerator and a denomin"):
+        sums.add(torch.ones(2, 3), torch.tensor([0, 1]), torch.tensor(1.0))
+
+
+def test_predictions_that_are_none_of_the_classes_are_told(tmp_path):
+    scores = ExampleScores(net.loss_fn, {})
+    scores.add(torch.randn(3, 2), torch.tensor([0, 1, 1]), [{"label": 0, "prediction": 1}] * 3)
+    with pytest.raises(utils.InputError, match="label 0 and the prediction 1; expected two of the names .* cat, dog"):
+        write_report(tmp_path, "test_best", {}, scores, SimpleNamespace(facts={"classes": ["cat", "dog"]}))
 
 
 @pytest.mark.parametrize("metrics", [net.metrics, {}])

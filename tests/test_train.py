@@ -192,11 +192,14 @@ def test_best_is_the_first_of_equals_and_follows_the_monitor(tmp_path):
     assert read_state(tied, "best")["epoch"] == 1 + values.index(max(values))
 
 
-def test_early_stopping_waits_as_long_as_it_is_told(tmp_path, caplog):
+def test_early_stopping_waits_as_long_as_it_is_told(tmp_path, capsys):
     folder = run_train(tmp_path / "run", num_epochs=50, early_stopping_epochs=2, learning_rate=1e-9, optimizer="sgd")
     state = read_state(folder)
     assert state["epoch"] == state["best_epoch"] + 2 < 50
-    train.main(["--model_dir", str(folder)])
+    for words in ([], ["num_epochs=60"]):  # more epochs are not for it
+        train.main(["--model_dir", str(folder), *words])
+        told = capsys.readouterr().out
+        assert "It stopped early (early_stopping_epochs 2)" in told and "num_epochs=" not in told
     assert read_state(folder)["epoch"] == state["epoch"]
 
 

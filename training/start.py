@@ -36,6 +36,15 @@ class Start:
     is_finished: bool = False
     warnings: tuple[str, ...] = ()
 
+    def told(self, path: Path, params: utils.Params) -> str:
+        """Return what there is to say of a run that is finished, and what can be done with it."""
+        result = f"{self.epoch} epochs, best {params.monitor} {self.best:.4f}"
+        if self.epoch < params.num_epochs:
+            more = f"It stopped early (early_stopping_epochs {params.early_stopping_epochs}): it does not train on"
+        else:
+            more = "To train on, num_epochs=..."
+        return f"{path} is finished: {result}. {more}; to begin anew, --restart; to score it, evaluate.py"
+
 
 def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str | None, restart: bool) -> Start:
     """Look at a run directory and decide.
