@@ -91,5 +91,6 @@ class DivergenceWatch:
         raise utils.DivergedError(
             f"diverged: {reason} in epoch {self.epoch}, step {step}, at learning rate "
             f"{self.optimizer.param_groups[0]['lr']:g}; checkpoints from before, if there are any, stand. Try a "
-            "smaller learning_rate, warmup_epochs or clip_grad_norm, with --restart; detect_anomaly=true names the operation"
+            "smaller learning_rate, warmup_epochs or clip_grad_norm, with --restart; detect_anomaly=true names the "
+            "operation"
         )
