@@ -215,7 +215,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--restore_file", default=None, help="start from the weights of this checkpoint: best, or a path"
     )
-    parser.add_argument("--restart", action="store_true", help="begin anew, and remove what the last run wrote")
+    parser.add_argument("--restart", action="store_true", help="begin anew; the run before goes with the first save")
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
     parser.add_argument("--tensorboard", action="store_true", help="as tensorboard=true: events for TensorBoard, too")

@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from record.errors import NO_ROOM, InputError, InUseError, Stop, explain
 from record.files import read_json, read_lines, remove_stale, save_dict_to_json, to_json, write_lines
 from record.params import Params
 
-# What a run writes, and all that `--restart` removes.
+# What a run writes, and all that `--restart` replaces.
 PRODUCTS = (
     "run.json", "history.jsonl", "train.log", "evaluate.log", "output.txt", "last.pth.tar", "best.pth.tar",
     "last.previous.pth.tar", "last.damaged.pth.tar", "metrics_*.json", "predictions_*.csv", "per_class_*.csv",
@@ -35,6 +36,8 @@ SCORES_OF_BEST = tuple(
     for split in ("train", "val", "test")
     for kind, suffix in (("scored", "json"), ("metrics", "json"), ("predictions", "csv"), ("per_class", "csv"))
 )
+# Where that waits for the first checkpoint of the new run; and on its way there, or back.
+REPLACED, MOVING = ".replaced", ".moving"
 PACKAGES = ("torch", "torchvision", "numpy", "pydantic")
 
 
@@ -63,6 +66,7 @@ class RunDirectory:
         try:
             self._lock.acquire(timeout=0)
             remove_stale(self.path)
+            self.settle()
             save_dict_to_json({"host": socket.gethostname(), "process": os.getpid(), "since": now()}, holder)
         except Timeout:
             raise InUseError(
@@ -79,6 +83,7 @@ class RunDirectory:
             return
         with contextlib.suppress(OSError):  # a disk that has become read-only; what is left there means nothing
             (self.path / ".lock.json").unlink(missing_ok=True)
+            self.settle()
         self._lock.release()
 
     def record(self) -> dict[str, Any]:
@@ -174,11 +179,39 @@ class RunDirectory:
             logging.info(f"- Removed {', '.join(removed)}, of the best weights before these; evaluate.py scores them")
 
     def clear(self) -> None:
-        """Remove all that a run wrote; the params file and anything else in the folder stay."""
-        for pattern in PRODUCTS:
-            for path in sorted(self.path.glob(pattern)):
-                path.unlink()
+        """Put all that a run wrote aside, for `settle`; the params file and anything else in the folder stay."""
+        products = self._products()
+        if any(path.suffix == ".tar" for path in products):
+            (self.path / MOVING).mkdir(exist_ok=True)
+            for path in products:
+                path.replace(self.path / MOVING / path.name)
+            (self.path / MOVING).rename(self.path / REPLACED)
+        for path in self._products():
+            path.unlink()
         remove_stale(self.path)
+
+    def settle(self) -> None:
+        """Remove what was put aside, if there is a new checkpoint; if not, and the new run is over, put it back.
+
+        So a mistake in what a run is begun anew with costs nothing. Whenever it is killed, nothing is lost: what is
+        in MOVING has no other place yet.
+        """
+        replaced, moving = self.path / REPLACED, self.path / MOVING
+        if replaced.is_dir():
+            products = self._products()
+            if any(path.suffix == ".tar" for path in products):
+                shutil.rmtree(replaced)
+                return
+            for path in products:
+                path.unlink()
+            replaced.rename(moving)
+        if moving.is_dir():
+            for path in sorted(moving.iterdir()):
+                path.replace(self.path / path.name)
+            moving.rmdir()
+
+    def _products(self) -> list[Path]:
+        return [path for pattern in PRODUCTS for path in sorted(self.path.glob(pattern))]
 
 
 def _holder(path: Path) -> str:

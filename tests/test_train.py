@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import shutil
 import signal
 from pathlib import Path
@@ -135,6 +136,54 @@ def test_restart_begins_anew_and_keeps_foreign_files(tmp_path):
     assert read_state(folder)["epoch"] == 1
     assert len(utils.read_lines(folder / "history.jsonl")) == 1
     assert (folder / "notes.txt").read_text() == "mine"
+    assert not [path for path in folder.iterdir() if path.is_dir()]  # what was put aside
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("mistake", ["no data", "diverged at once"])
+def test_a_restart_that_comes_to_nothing_leaves_the_run_as_it_was(tmp_path, mistake):
+    folder = run_train(tmp_path / "run", num_epochs=1)
+    evaluate.main(["--model_dir", str(folder)])
+    before = contents(folder)
+    words = {"no data": ["--data_dir", str(tmp_path / "none")], "diverged at once": ["learning_rate=1e30"]}
+    with pytest.raises(utils.Stop):
+        train.main(["--model_dir", str(folder), "--restart", *words[mistake]])
+    logging.getLogger().handlers.clear()
+    assert contents(folder) == before and not [path for path in folder.iterdir() if path.is_dir()]
+
+
+def test_a_restart_that_is_killed_loses_nothing_at_any_moment(tmp_path, monkeypatch):
+    folder = run_train(tmp_path / "run", num_epochs=1)
+    before, moves, stop_at = contents(folder), [], 0
+
+    def until_killed(original):
+        def counted(path, target):
+            moves.append(path.name)
+            if len(moves) == stop_at:
+                raise SystemError("killed")
+            return original(path, target)
+
+        return counted
+
+    monkeypatch.setattr(Path, "replace", until_killed(Path.replace))
+    monkeypatch.setattr(Path, "rename", until_killed(Path.rename))
+    while True:
+        moves, stop_at = [], stop_at + 1
+        run = utils.RunDirectory(folder)
+        try:
+            run.clear()
+            run.settle()  # as the next command does, which may be killed, too
+        except SystemError:
+            with utils.RunDirectory(folder):
+                pass
+            moves = []
+            assert contents(folder) == before, stop_at
+        else:
+            break
+    assert contents(folder) == before and stop_at > 2 * 6
 
 
 def test_restore_file_starts_from_the_weights_alone(tmp_path):

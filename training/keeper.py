@@ -141,6 +141,7 @@ class Keeper:
         seconds = sum(row.get("seconds", 0.0) for row in run.history())
         run.update_record(epochs=training.epoch, best_epoch=training.best_epoch, best=training.best, seconds=seconds)
         utils.save_checkpoint(state, is_best, run.path)
+        run.settle()
 
     def __enter__(self) -> Keeper:
         return self

@@ -12,6 +12,7 @@ import contextlib
 import math
 import random
 import reprlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -71,7 +72,9 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
             if saved == WHOLE:
                 if num_amid:
                     break
-                utils.RunDirectory(parts).clear()  # too late to tell anything: begin anew
+                shutil.rmtree(parts)  # too late to tell anything: begin anew
+                parts.mkdir()
+                utils.save_dict_to_json(values, parts / "params.json")
         finish(parts, flags)
         _stop_if(differences(whole, parts), f"the run that was killed {num_kills} times is another one")
     if num_amid == 0:
