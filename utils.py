@@ -49,6 +49,7 @@ from record.params import (
 from record.rows import csv_lines
 from record.run import RunDirectory, fingerprint
 from record.script import import_quickly, run_script
+from record.walk import files_below
 
 __all__ = [
     "MACHINE",
@@ -65,6 +66,7 @@ __all__ = [
     "csv_lines",
     "describe",
     "explain",
+    "files_below",
     "find_mistakes",
     "find_params_file",
     "fingerprint",

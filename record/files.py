@@ -6,7 +6,10 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
+import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +18,7 @@ from record.errors import NO_ROOM, InputError
 
 MAX_TEXT_BYTES = 16 * 2**20  # far above any params or metrics file; a larger one is not one
 MAX_LINES_BYTES = 2**30  # the same for a history, which grows with each epoch
+STALE_SECONDS = 24 * 60 * 60  # nobody has been writing a file for that long
 
 
 def write_atomically(path: Path, data: bytes | Sequence[bytes | memoryview], previous: Path | None = None) -> None:
@@ -47,7 +51,7 @@ def open_atomically(path: Path, previous: Path | None = None, num_bytes: int | N
     Raises:
         OSError: as `write_atomically` says
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             yield file
@@ -76,7 +80,7 @@ def _named(error: OSError, path: Path, num_bytes: int | None) -> OSError:
 
 def keep_as(path: Path, other: Path) -> None:
     """Give a file a second name, in place of what had that name; does nothing where there are no hard links."""
-    temporary = other.with_name(f".{other.name}.{os.getpid()}.tmp")
+    temporary = _temporary(other)
     try:
         os.link(path, temporary)
     except OSError:  # FAT, some network file systems
@@ -84,17 +88,29 @@ def keep_as(path: Path, other: Path) -> None:
     temporary.replace(other)
 
 
+def _temporary(path: Path) -> Path:
+    """Return what a file is called while this process writes it; its number means something on its machine only."""
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}.tmp")
+
+
+def _host() -> str:
+    return re.sub(r"[^\w-]", "_", socket.gethostname())
+
+
 def remove_stale(folder: Path) -> None:
     """Remove the temporary files of processes that were killed while they wrote.
 
-    What another process of this machine is writing stays: who trains has the directory's lock, but evaluate.py, for
-    one, writes its scores there without.
+    What another process is writing stays: who trains has the directory's lock, but evaluate.py, for one, writes its
+    scores there without. Whether a process of another machine is alive cannot be asked; its file is left for a day.
     """
     for path in folder.glob(".*.tmp"):
-        process = path.name.split(".")[-2]
-        if process.isdecimal() and not _is_another(int(process)):
-            with contextlib.suppress(PermissionError):  # Windows removes no file that is open
-                path.unlink(missing_ok=True)
+        host, _, process = path.name.split(".")[-2].rpartition("-")
+        if not process.isdecimal():
+            continue
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # it is whole by now; Windows removes no open one
+            is_old = time.time() - path.stat().st_mtime > STALE_SECONDS
+            if is_old if host != _host() else not _is_another(int(process)):
+                path.unlink()
 
 
 def _is_another(process: int) -> bool:

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from record.errors import NO_ROOM, InputError, InUseError, Stop, explain
 from record.files import read_json, read_lines, remove_stale, save_dict_to_json, to_json, write_lines
 from record.params import Params
+from record.walk import files_below
 
 # What a run writes, and all that `--restart` replaces.
 PRODUCTS = (
@@ -225,12 +226,10 @@ def _holder(path: Path) -> str:
 def fingerprint(data_dir: Path) -> dict[str, Any]:
     """Return a hash of the names and sizes of all files of a dataset, and their number; hidden ones do not count."""
     lines = []
-    for folder, subfolders, names in os.walk(data_dir, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
-            path = Path(folder, name)
-            if path.is_file():
-                lines.append(f"{path.relative_to(data_dir).as_posix()}\0{path.stat().st_size}\n")
+    for name in files_below(data_dir):
+        path = data_dir / name
+        if path.is_file():
+            lines.append(f"{name}\0{path.stat().st_size}\n")
     digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass"))  # a name may be no UTF-8
     return {"fingerprint": digest.hexdigest()[:16], "num_files": len(lines)}
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -25,6 +26,10 @@ import pathlib, sys, utils
 with utils.open_atomically(pathlib.Path(sys.argv[1], "metrics_test_best.json")) as file:
     print("held", flush=True)
     file.write(sys.stdin.read().encode())
+"""
+ELSEWHERE = """
+import os, socket
+os.getpid, socket.gethostname = lambda: {process}, lambda: "n7.lab"
 """
 OUT_OF_MEMORY = (
     "out of memory (MemoryError); lower microbatch_size or num_workers, or else batch_size or the size of the net"
@@ -60,6 +65,11 @@ def number_of_dead_process():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
+
+
+def temporary_name(process, host=None):
+    """Return what `last.pth.tar` is called while a process of a machine writes it."""
+    return f".last.pth.tar.{host or socket.gethostname().replace('.', '_')}-{process}.tmp"
 
 
 def status_after(path, error):
@@ -106,6 +116,19 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path, hold):
     writer = hold(tmp_path, WRITE)
     with utils.RunDirectory(tmp_path) as run:
         run.clear()
+    writer.communicate("{}")
+    assert writer.returncode == 0 and utils.read_json(tmp_path / "metrics_test_best.json") == {}
+
+
+def test_what_a_process_of_another_machine_is_writing_is_left_for_a_day(tmp_path, hold):
+    """On a disk that machines share; no process of this one has the number of the other's."""
+    process = number_of_dead_process()
+    writer = hold(tmp_path, ELSEWHERE.format(process=process) + WRITE)
+    (tmp_path / temporary_name(7, "n8_lab")).touch()
+    os.utime(tmp_path / temporary_name(7, "n8_lab"), (time.time() - 25 * 60 * 60,) * 2)
+    with utils.RunDirectory(tmp_path):
+        left = [path.name for path in tmp_path.glob(".*.tmp")]
+    assert left == [f".metrics_test_best.json.n7_lab-{process}.tmp"]
     writer.communicate("{}")
     assert writer.returncode == 0 and utils.read_json(tmp_path / "metrics_test_best.json") == {}
 
@@ -199,7 +222,7 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
     ours = [
         "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
         "metrics_val_best_weights.json", "metrics_test_best.json", "predictions_test_best.csv",
-        "per_class_test_best.csv", "scored_test_best.json", f".last.pth.tar.{number_of_dead_process()}.tmp",
+        "per_class_test_best.csv", "scored_test_best.json", temporary_name(number_of_dead_process()),
     ]  # fmt: skip
     (tmp_path / "sub").mkdir()
     for name in theirs + ours:

@@ -17,7 +17,7 @@ import train
 import utils
 from tests.test_faults import EACH_STEP, assert_same_end, at_log_line, finish, photos, stopped  # noqa: F401
 from tests.test_resume import TASKS, log_of, start, wait_until, write_run
-from tests.test_run_directory import number_of_dead_process
+from tests.test_run_directory import number_of_dead_process, temporary_name
 from tests.test_train import read_state
 
 
@@ -185,7 +185,7 @@ def damage(path):
 def test_stale_temporary_files_are_cleaned(make_run):
     folder = make_run()
     for number in (number_of_dead_process(), os.getpid(), 10**30):  # our own: one before us had it, in a container say
-        (folder / f".last.pth.tar.{number}.tmp").write_bytes(b"half")
+        (folder / temporary_name(number)).write_bytes(b"half")
     finish(folder)
     assert not list(folder.glob(".*.tmp"))
 

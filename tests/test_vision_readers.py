@@ -22,6 +22,7 @@ from model.vision.formats import read_folders
 from model.vision.params import Params
 from model.vision.readers import read_split
 from model.vision.show import fetch_inputs
+from record.run import fingerprint
 from utils import InputError
 
 SMALL = Params(image_size=8, horizontal_flip=False)
@@ -170,6 +171,26 @@ def test_folders_are_read_through_links_and_below_the_class(tmp_path):
     save_image(tmp_path / "data/train/cat/first/day/9.png")
     ids = read_split("train", tmp_path / "data", SMALL).ids
     assert {"cat/link.png", "fish/photo.png", "cat/first/day/9.png"} < set(ids)
+
+
+@pytest.mark.parametrize("place", ["data/train/loop", "data/train/cat/loop", "data/train/cat/old/loop", "owls/loop"])
+@pytest.mark.parametrize("target", ["data/train", "data"])
+def test_a_link_back_to_a_folder_above_is_not_followed(tmp_path, place, target):
+    """Else each image would be read 40 times, and cats as owls."""
+    make_folders(tmp_path / "data")
+    save_image(tmp_path / "data/train/cat/old/9.png")
+    save_image(tmp_path / "owls/8.png")
+    (tmp_path / "data/train/owl").symlink_to(tmp_path / "owls")
+    expected, before = read_split("train", tmp_path / "data", SMALL), fingerprint(tmp_path / "data")
+    assert len(expected.ids) == 7
+
+    (tmp_path / place).symlink_to(tmp_path / target)
+    (tmp_path / "linked").symlink_to(tmp_path / "data")
+    for data_dir in (tmp_path / "data", tmp_path / "linked"):
+        found = read_split("train", data_dir, SMALL)
+        assert (found.ids, found.labels) == (expected.ids, expected.labels)
+        assert fingerprint(data_dir) == before
+        assert len(list(fetch_unlabelled([data_dir / "train"], SMALL))) == 7
 
 
 def test_numbers_sort_as_numbers(tmp_path):

@@ -6,13 +6,14 @@ import dataclasses
 import math
 import mmap
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from utils import InputError
+from utils import InputError, files_below
 
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
@@ -137,21 +138,16 @@ def listing(folder: Path) -> str:
 
 
 def walk_files(folder: Path, tell: Callable[[InputError], None]) -> Iterator[tuple[str, bool]]:
-    """Yield the files below a folder, relative to it, and whether they are images, in every system's order.
+    """Yield the files below a folder, as `utils.files_below` does, and whether they are images.
 
-    Hidden files and folders do not count. Folders that are links are followed. `tell` is called with what there is to
-    say of each folder that cannot be read.
+    `tell` is called with what there is to say of each folder that cannot be read.
     """
 
     def tell_of(error: OSError) -> None:
         tell(InputError(f"{error.filename}: this folder cannot be read ({error.strerror}); chmod it, or take it out"))
 
-    for parent, folders, names in os.walk(folder, onerror=tell_of, followlinks=True):  # does not ask about every file
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        within = Path(parent).relative_to(folder).as_posix() + "/"
-        within = "" if within == "./" else within
-        for name in sorted(name for name in names if not name.startswith(".")):
-            yield within + name, Path(name).suffix.lower() in IMAGE_SUFFIXES
+    for name in files_below(folder, tell_of):
+        yield name, Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _image_files(folder: Path) -> tuple[list[str], list[str]]:
@@ -180,16 +176,11 @@ def read_folders(folder: Path) -> Examples:
     classes = [path for path in entries if path.is_dir()]
     if not classes:
         raise InputError(f"{folder}: expected a folder for each class in it, found {listing(folder)}")
-    ids: list[str] = []
-    labels: list[str] = []
-    others = [path.name for path in entries if not path.is_dir()]
-    empty = []
-    for entry in classes:
-        files, no_images = _image_files(entry)
-        ids += [f"{entry.name}/{name}" for name in files]
-        labels += [entry.name] * len(files)
-        others += no_images
-        empty += [entry.name] if not files else []
+    files, others = _image_files(folder)
+    ids = [name for name in files if "/" in name]
+    labels = [sys.intern(name.partition("/")[0]) for name in ids]
+    others += [name for name in files if "/" not in name]
+    empty = sorted({path.name for path in classes} - set(labels))
     notes = _left_out(folder, others) + ((f"{folder}: no images in {', '.join(empty)}",) if empty else ())
     if not ids:
         raise InputError("; ".join(notes))
