@@ -37,6 +37,7 @@ from record.files import (
     write_atomically,
     write_lines,
 )
+from record.origin import fingerprint
 from record.params import (
     MACHINE,
     Params,
@@ -47,7 +48,7 @@ from record.params import (
     with_data_dir,
 )
 from record.rows import csv_lines
-from record.run import RunDirectory, fingerprint
+from record.run import RunDirectory
 from record.script import import_quickly, run_script
 from record.walk import files_below
 

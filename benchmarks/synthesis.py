@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from model.params import DEFAULT_TASK, fetch_params_class
-from record.run import now, provenance, versions
+from record.origin import now, provenance, versions
 
 PROJECT = Path(__file__).resolve().parent.parent
 METRICS = ("accuracy", "top_5_accuracy", "macro_precision", "macro_recall", "macro_f1", "loss")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from record.files import to_json, write_atomically
-from record.run import now
+from record.origin import now
 from report.columns import (
     Column,
     all_columns,

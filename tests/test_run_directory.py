@@ -13,7 +13,7 @@ import pytest
 
 import utils
 from model.vision.params import Params
-from record.run import fingerprint
+from record.origin import fingerprint
 
 HOLD = """
 import pathlib, sys, utils
@@ -187,7 +187,7 @@ def test_the_record_says_which_code_it_was_and_whether_it_was_changed(project, t
         sys.executable,
         "-B",
         "-c",
-        "import json; from record.run import provenance; print(json.dumps(provenance()))",
+        "import json; from record.origin import provenance; print(json.dumps(provenance()))",
     ]
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
 
@@ -227,9 +227,15 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in theirs + ours:
         (tmp_path / name).write_text("{}", encoding="utf-8")
-    utils.RunDirectory(tmp_path).clear()
+    run = utils.RunDirectory(tmp_path)
+    run.clear()
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == set(theirs)
+    aside = {f".replaced/{name}" for name in ours[:-1]}
+    assert left == aside | set(theirs)
+    (tmp_path / "last.pth.tar").write_text("the first of the next run", encoding="utf-8")
+    run.settle()
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"last.pth.tar", *theirs}
 
 
 def test_fingerprint_changes_with_names_and_sizes_alone(tmp_path):

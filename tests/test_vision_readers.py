@@ -22,7 +22,7 @@ from model.vision.formats import read_folders
 from model.vision.params import Params
 from model.vision.readers import read_split
 from model.vision.show import fetch_inputs
-from record.run import fingerprint
+from record.origin import fingerprint
 from utils import InputError
 
 SMALL = Params(image_size=8, horizontal_flip=False)
