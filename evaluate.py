@@ -5,7 +5,8 @@
 
 Writes into the run directory: `metrics_<split>_<checkpoint>.json`, `predictions_<split>_<checkpoint>.csv` with a row
 for each example, `per_class_<split>_<checkpoint>.csv` where the task has classes, `scored_<split>_<checkpoint>.json`,
-which says by its checksum which checkpoint that was, and `evaluate.log`.
+which says by its checksum which checkpoint that was, and `evaluate.log`. Where the checkpoint is not the run's own, the
+name says whose: `metrics_test_of_other_run_best.json`.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     dataloader = fetch_dataloader([args.split], data_dir, params, device, training=False)[args.split]
     values, scores = score_examples(prepare(model, params, device), net, dataloader, params)
     logging.info(f"- Eval metrics : {utils.format_metrics(values)}")
-    name = f"{args.split}_{checkpoint_path.name.removesuffix('.pth.tar')}"
+    name = utils.scores_name(args.split, checkpoint_path, model_dir)
     scored_path = model_dir / f"scored_{name}.json"
     scored_path.unlink(missing_ok=True)  # until the report is whole, it is of no checkpoint
     write_report(model_dir, name, values, scores, params)

@@ -25,6 +25,7 @@ from record.checkpoint import (
     load_weights,
     read_checkpoint,
     save_checkpoint,
+    scores_name,
     write_checkpoint,
 )
 from record.errors import DivergedError, InputError, InterruptedRun, InUseError, Stop, explain, is_dead_worker
@@ -87,6 +88,7 @@ __all__ = [
     "run_script",
     "save_checkpoint",
     "save_dict_to_json",
+    "scores_name",
     "set_logger",
     "to_json",
     "with_data_dir",

@@ -31,9 +31,9 @@ def fetch_margin(checkpoint_path: Path, model_dir: Path) -> float | None:
     Args:
         checkpoint_path: the checkpoint
         model_dir: the run's directory, with evaluate.py's table in it, and what says of which checkpoint that is: one
-            of another run may have the same name, and the run may have gone on since
+            of another folder may have the same name, and the run may have gone on since
     """
-    name = f"test_{checkpoint_path.name.removesuffix('.pth.tar')}"
+    name = utils.scores_name("test", checkpoint_path, model_dir)
     try:
         with (model_dir / f"predictions_{name}.csv").open(encoding="utf-8", newline="") as file:
             distances = [abs(float(row["label"]) - float(row["prediction"])) for row in csv.DictReader(file)]

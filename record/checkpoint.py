@@ -27,6 +27,7 @@ _MARK = b"sha256:"
 _SEAL_BYTES = len(_MARK) + 64
 _END = b"PK\x05\x06"  # the record that ends a zip file; its last two bytes give the comment's length
 _END_BYTES = 22
+LONGEST_FOLDER = 120  # bytes of a file's name, which must hold more than that
 
 
 def _seal(data: memoryview) -> list[bytes | memoryview]:
@@ -156,6 +157,18 @@ def checkpoint_path(model_dir: Path, restore_file: str) -> Path:
     if not path.name.endswith(".pth.tar"):
         return model_dir / f"{restore_file}.pth.tar"
     return path if path.exists() or path.name != restore_file else model_dir / restore_file
+
+
+def scores_name(split: str, path: Path, model_dir: Path) -> str:
+    """Return what the scores of a checkpoint are called in a run's directory: `test_best`.
+
+    Those of a checkpoint that is kept elsewhere name its folder, `test_of_other_run_best`: they are not the run's own.
+    """
+    stem, folder = path.name.removesuffix(".pth.tar"), path.parent.resolve()
+    if folder == model_dir.resolve():
+        return f"{split}_{stem}"
+    safe = re.sub(r"[^\w.+=-]", "_", folder.name).encode()[:LONGEST_FOLDER].decode(errors="ignore")
+    return f"{split}_of_{safe}_{stem}"
 
 
 def is_ours(state: Mapping[str, Any]) -> bool:

@@ -86,11 +86,13 @@ class Trial:
         return f"exit code {code}" + (f" ({errors[-1] if errors else last})" if errors or last else "")
 
     def make(self) -> None:
-        """Make the directory with its params.json, all at once, or bring the params.json up to date."""
+        """Make the directory with its params.json, all at once, or bring that up to date; a YAML is left alone."""
         values = self.params.explicit_values()
         if self.path.exists():
             path = self.path / "params.json"
-            if not path.exists() or _read_or_empty(path) != values:
+            if not path.exists() and (found := sorted(self.path.glob("params.y*ml"))):
+                self._compare(found[0])  # with both, train.py would not know which one counts
+            elif not path.exists() or _read_or_empty(path) != values:
                 utils.save_dict_to_json(values, path)
             return
         temporary = self.path.with_name(f".{self.name}{UNFINISHED}")
@@ -99,6 +101,17 @@ class Trial:
         utils.save_dict_to_json(values, temporary / "params.json")
         utils.save_dict_to_json({"number": self.number}, temporary / NUMBER_FILE)
         temporary.rename(self.path)
+
+    def _compare(self, path: Path) -> None:
+        """Raise InputError if a params file of the user's own does not say what the trial is to be run with."""
+        values, mistakes = utils.read_values(path)
+        theirs = type(self.params).from_values(values, str(path), mistakes).model_dump(mode="json")
+        ours = self.params.model_dump(mode="json")
+        changed = [f"{name}: {theirs[name]!r} -> {ours[name]!r}" for name in ours if theirs[name] != ours[name]]
+        if changed:
+            raise utils.InputError(
+                f"{path}: the study runs this trial with another {'; '.join(changed)}; write that into it, or remove it"
+            )
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ class View:
         self._num_drawn = 0
         self._num_started = 0
         self._shown_epochs: dict[str, int] = {}
+        self._settled: dict[str, str] = {}  # trial -> status, once that cannot change: grids have thousands
 
     def told(self, text: str) -> None:
         """Say something that stays."""
@@ -56,9 +57,15 @@ class View:
             return
         self.clear()
         width = shutil.get_terminal_size().columns - 1
-        drawn = [*lines, summary([trial.status() for trial in plan.all_trials()], plan.num_trials)]
+        drawn = [*lines, summary([self._status(trial) for trial in plan.all_trials()], plan.num_trials)]
         print("\n".join(line[:width] for line in drawn), flush=True)
         self._num_drawn = len(drawn)
+
+    def _status(self, trial: Trial) -> str:
+        status = self._settled.get(trial.name) or trial.status()
+        if status in ("finished", "diverged"):
+            self._settled[trial.name] = status
+        return status
 
     def clear(self) -> None:
         """Take the drawn lines away."""

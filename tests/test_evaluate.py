@@ -78,6 +78,24 @@ def test_any_split_and_checkpoint_can_be_scored(run, capsys):
     assert "Confusion matrix" in capsys.readouterr().out
 
 
+def test_scores_of_another_run_s_checkpoint_are_not_taken_for_the_run_s_own(run, tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "best"  # its `weights` on val: metrics_val_best_weights?
+    for folder in (ours, theirs):
+        shutil.copytree(run, folder)
+    (theirs / "last.pth.tar").rename(theirs / "weights.pth.tar")
+    before = {path: path.read_bytes() for path in ours.iterdir() if path.suffix in (".json", ".csv")}
+    evaluate.main(["--model_dir", str(ours), "--restore_file", str(theirs / "best.pth.tar")])
+    evaluate.main(["--model_dir", str(ours), "--split", "val", "--restore_file", "../best/weights"])
+    new = {path.name for path in ours.iterdir() if path.suffix in (".json", ".csv")} - {path.name for path in before}
+    kinds = ("metrics_{}.json", "predictions_{}.csv", "per_class_{}.csv", "scored_{}.json")
+    assert new == {kind.format(name) for kind in kinds for name in ("test_of_best_best", "val_of_best_weights")}
+    assert {path: path.read_bytes() for path in before} == before
+
+    (tmp_path / "link").symlink_to(ours)  # of a run by another path, they are its own
+    evaluate.main(["--model_dir", str(tmp_path / "link"), "--restore_file", str(ours / "last.pth.tar")])
+    assert (ours / "metrics_test_last.json").exists()
+
+
 def test_the_train_split_is_scored_without_augmentation_and_in_order(run):
     evaluate.main(["--model_dir", str(run), "--split", "train", "shift=0"])
     plain = read_predictions(run, "train_best")

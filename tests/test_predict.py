@@ -401,16 +401,20 @@ def test_intervals_are_there_once_the_checkpoint_has_been_evaluated(runs, tmp_pa
 
 
 def test_intervals_of_another_run_s_checkpoint_of_the_same_name_are_not_taken(runs, tmp_path, capsys):
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours, theirs, others = tmp_path / "ours", tmp_path / "theirs", tmp_path / "elsewhere/theirs"
     shutil.copytree(runs / "number", ours)
-    theirs.mkdir()
     state = utils.read_checkpoint(ours / "best.pth.tar")
-    utils.write_checkpoint({**state, "epoch": 2}, theirs / "best.pth.tar")
+    state["state_dict"] = {name: 2 * weight for name, weight in state["state_dict"].items()}
+    for epoch, folder in enumerate((theirs, others), start=2):
+        folder.mkdir(parents=True)
+        utils.write_checkpoint({**state, "epoch": epoch}, folder / "best.pth.tar")
+    before = run_predict(ours, "--input", runs / TEST_INPUTS["number"])
     evaluate.main(["--model_dir", str(ours), "--restore_file", str(theirs / "best.pth.tar")])
-    rows = run_predict(ours, "--input", runs / TEST_INPUTS["number"])
-    assert not rows[0]["lower"] and "no intervals: python evaluate.py" in capsys.readouterr().err
-    of_theirs = ("--restore_file", theirs / "best.pth.tar")
-    assert run_predict(ours, "--input", runs / TEST_INPUTS["number"], *of_theirs)[0]["lower"]
+    assert before[0]["lower"] and run_predict(ours, "--input", runs / TEST_INPUTS["number"]) == before
+    of_theirs = run_predict(ours, "--input", runs / TEST_INPUTS["number"], "--restore_file", theirs / "best.pth.tar")
+    assert of_theirs[0]["lower"] not in ("", before[0]["lower"]) and "no intervals" not in capsys.readouterr().err
+    of_others = run_predict(ours, "--input", runs / TEST_INPUTS["number"], "--restore_file", others / "best.pth.tar")
+    assert not of_others[0]["lower"] and "no intervals: python evaluate.py" in capsys.readouterr().err
 
 
 def test_a_name_with_anything_in_it_survives_in_both_formats():

@@ -109,7 +109,7 @@ def test_a_checkpoint_whose_path_has_spaces_and_quotes_restores(make_run, tmp_pa
     folder = make_run("run")
     train.main(["--model_dir", str(folder), "--restore_file", str(source / "best.pth.tar")])
     evaluate.main(["--model_dir", str(folder), "--restore_file", str(source / "best.pth.tar")])
-    assert (folder / "metrics_test_best.json").exists() and not (source / "metrics_test_best.json").exists()
+    assert [path.name for path in tmp_path.rglob("metrics_test_*")] == ["metrics_test_of_a_run___quoted__best.json"]
 
 
 @pytest.mark.parametrize(

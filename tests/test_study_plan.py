@@ -13,7 +13,8 @@ from study.pruner import Pruner
 from study.sampler import Result, propose
 from study.settings import Settings, read_settings
 from study.space import Dimension, Space
-from study.trials import Directories
+from study.trials import Directories, read_record
+from study.view import View
 
 
 def make_plan(parent_dir, *space_words, base=None, lag=1, **settings):
@@ -60,6 +61,28 @@ def test_what_has_ended_is_skipped_and_the_rest_is_run(tmp_path):
     assert run_all(make_plan(tmp_path, "learning_rate=1e-5,1e-4,1e-3,1e-2,1e-1")) == [
         "learning_rate_0.001", "learning_rate_0.01", "learning_rate_0.1",
     ]  # fmt: skip
+
+
+def test_a_terminal_shows_what_changes_and_reads_what_has_ended_once(tmp_path, monkeypatch, capsys):
+    plan = make_plan(tmp_path, "learning_rate=1e-5,1e-4,1e-3,1e-2,1e-1")
+    trials = [plan.next() for _ in range(4)]  # the fifth waits
+    for trial, status in zip(trials, ("finished", "diverged", "running", "interrupted"), strict=True):
+        finish(trial, status=status)
+    view, read = View(), []
+    view.is_terminal = True
+    monkeypatch.setattr("study.trials.read_record", lambda path: read.append(path.name) or read_record(path))
+    view.show([], plan)
+    assert "5 trials: 1 diverged, 1 finished, 1 interrupted, 1 running\n" in capsys.readouterr().out
+    finish(trials[2])
+    finish(trials[3], status="running")
+    read.clear()
+    view.show([], plan)
+    assert "5 trials: 1 diverged, 2 finished, 1 running\n" in capsys.readouterr().out
+    assert read == ["learning_rate_0.001", "learning_rate_0.01", "learning_rate_0.1"]
+    read.clear()
+    view.show([], plan)
+    assert "5 trials: 1 diverged, 2 finished, 1 running\n" in capsys.readouterr().out
+    assert read == ["learning_rate_0.01", "learning_rate_0.1"]
 
 
 def test_a_wider_space_runs_only_what_is_new_and_a_removed_directory_runs_again(tmp_path):
@@ -119,6 +142,30 @@ def test_a_directory_of_the_users_own_is_not_overwritten(tmp_path):
     with pytest.raises(utils.InputError, match="another learning_rate"):
         make_plan(tmp_path, RATES)
     assert "0.5" in (tmp_path / "learning_rate_0.001/params.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "params.yml"])
+def test_a_run_with_a_yaml_file_is_adopted_with_it_or_refused(tmp_path, name):
+    """With a params.json beside it, train.py would take neither."""
+    trial = make_plan(tmp_path, "learning_rate=1e-3", base={"num_epochs": 2}).next()
+    finish(trial)
+    (trial.path / "params.json").unlink()
+    path = trial.path / name
+    path.write_text("{num_epochs: 5, learning_rate: 1.0e-3, batch_size: 32, num_workers: 0}")  # some as by default
+
+    assert make_plan(tmp_path, "learning_rate=1e-3", base={"num_epochs": 5}).next().path == trial.path
+    assert fetch_params(trial.path).num_epochs == 5  # as train.py does
+
+    with pytest.raises(utils.InputError) as caught:
+        make_plan(tmp_path, "learning_rate=1e-3", base={"num_epochs": 7, "num_workers": 1}).next()
+    assert str(caught.value) == (
+        f"{path}: the study runs this trial with another num_epochs: 5 -> 7; num_workers: 0 -> 1; write that into it, "
+        "or remove it"
+    )
+    assert not (trial.path / "params.json").exists()
+    path.unlink()
+    make_plan(tmp_path, "learning_rate=1e-3", base={"num_epochs": 7, "num_workers": 1}).next()
+    assert fetch_params(trial.path).num_epochs == 7
 
 
 def test_spoilt_and_foreign_directories_do_not_stop_a_study(tmp_path):

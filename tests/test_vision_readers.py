@@ -575,6 +575,21 @@ def test_a_missing_val_split_is_cut_from_train(tmp_path, caplog):
     ]
 
 
+@pytest.mark.parametrize("name", ["validation", "valid", "dev"])
+def test_a_val_split_of_another_name_is_named_with_what_to_do(tmp_path, caplog, name):
+    make_folders(tmp_path, splits=("train", "test", name))
+    caplog.set_level(logging.INFO)
+    params = SMALL.with_facts(fetch_facts(tmp_path, SMALL))
+    for split in ("train", "val"):
+        fetch_dataset(split, tmp_path, params)
+    assert [r.message for r in caplog.records if "val split" in r.message] == [
+        f"- {tmp_path} has no val split: 2 of 5 train examples serve as val; "
+        f"{tmp_path / name} is not read: rename it to val"
+    ]
+    (tmp_path / name).rename(tmp_path / "val")  # as it says
+    assert len(fetch_dataset("val", tmp_path, params)) == 5
+
+
 def test_the_pictures_of_a_cut_split_are_its_own(tmp_path):
     for i in range(20):
         save_image(tmp_path / "train" / "ab"[i % 2] / f"{i}.png", (10 * i, 0, 0))

@@ -22,6 +22,7 @@ from model.vision.packed import read_npz
 from model.vision.params import Params
 from utils import InputError
 
+MEANT_AS_VAL = ("validation", "valid", "dev")  # what others call it
 TORCHVISION = ("MNIST/raw", "FashionMNIST/raw", "cifar-10-batches-py")
 
 
@@ -44,7 +45,8 @@ def read_split(split: str, data_dir: Path, params: Params) -> Examples:
     if split == "train":
         return whole.take(train, *whole.notes)
     note = f"{data_dir} has no val split: {len(val)} of {len(whole.labels)} train examples serve as val"
-    return whole.take(val, note)
+    meant = next((name for name in MEANT_AS_VAL if (data_dir / name).is_dir() and train_path.name == "train"), None)
+    return whole.take(val, note + (f"; {data_dir / meant} is not read: rename it to val" if meant else ""))
 
 
 def _find(split: str, data_dir: Path) -> Path | None:
