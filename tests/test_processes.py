@@ -56,14 +56,14 @@ def alone(folder, *words):
     return folder
 
 
-def together(num_processes, folder, *words):
-    """Run a job that is expected to end well; started as torchrun would, whose own start takes seconds."""
+def run_ranks(num_processes, *words):
+    """Run Python in several processes that are expected to end well; started as torchrun would, whose start is slow."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "train.py", "--model_dir", str(folder), *words],
+            [sys.executable, *words],
             cwd=PROJECT,
             env={**os.environ, "OMP_NUM_THREADS": "1", **where, "RANK": str(i), "LOCAL_RANK": str(i)},
             text=True,
@@ -78,6 +78,11 @@ def together(num_processes, folder, *words):
         for process in ranks:
             process.kill()
     assert [process.returncode for process in ranks] == [0] * num_processes, "".join(texts)
+    return texts
+
+
+def together(num_processes, folder, *words):
+    run_ranks(num_processes, "train.py", "--model_dir", str(folder), *words)
     return folder
 
 
@@ -208,6 +213,22 @@ def test_batch_norm_is_the_same_in_all_processes(make_run):
     state = read_state(together(3, folder))
     assert all(bool(tensor.isfinite().all()) for tensor in state["state_dict"].values())
     assert_scored_alike_in_one_process(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the names of threads are told by Linux")
+def test_no_thread_of_the_job_is_left_when_it_is_done():
+    """One that needs Python when that has gone aborts the process: a job failed now and then when its work was done."""
+    code = """
+import pathlib, processes
+with processes.joined():
+    import torch
+    torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])  # what training imports, while there is a group
+    print([each for each in range(2) if each in processes.from_all(processes.rank())])
+print([path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")])
+"""
+    for text in run_ranks(2, "-c", code):
+        assert "[0, 1]" in text and "gloo" not in text
 
 
 @pytest.mark.thorough
