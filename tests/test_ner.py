@@ -18,7 +18,7 @@ import utils
 from evaluation.metrics import MetricSums
 from model.data_loader import fetch_dataloader
 from model.ner import net
-from model.ner.data_loader import collate_unlabelled, fetch_dataset, fetch_facts
+from model.ner.data_loader import fetch_dataset, fetch_facts
 from model.ner.embeddings import read_vectors
 from model.ner.params import Params
 
@@ -56,16 +56,6 @@ def logits_of(predicted, num_tags):
     return F.one_hot(predicted, num_tags).float()
 
 
-class CountedList(list):
-    """A list that counts how often somebody goes through it."""
-
-    count = 0
-
-    def __iter__(self):
-        self.count += 1
-        return super().__iter__()
-
-
 # ---- batches
 
 
@@ -95,23 +85,6 @@ def test_batch_is_every_sentence_padded_to_the_longest(corpus, char_channels):
     assert ("chars" in inputs) == bool(char_channels)
     alone, label = dataset[7]
     assert torch.equal(alone["words"], inputs["words"][0, : len(label)])
-
-
-def test_new_sentences_become_batches_of_a_vocabulary_that_is_numbered_once(corpus):
-    """A vocabulary may have a million words, and predict.py a million batches."""
-    params = with_facts(corpus)
-    dataset = fetch_dataset("val", corpus, params)
-    words = CountedList(params.words)
-    params, other = params.with_facts({**params.facts, "words": words}), params
-    backwards = other.with_facts({**other.facts, "words": other.words[::-1]})
-    sentences = [line.split() for line in (corpus / "val/sentences.txt").read_text(encoding="utf-8").splitlines()]
-    for i in range(0, 40, 8):
-        inputs, _ = collate_unlabelled(sentences[i : i + 8], params)
-        assert torch.equal(inputs["words"], dataset.__getitems__(range(i, i + 8))[0]["words"])
-    assert words.count == 1
-    inputs, _ = collate_unlabelled(sentences[32:], backwards)  # another checkpoint
-    expected = dataset.__getitems__(range(32, 40))[0]["words"]
-    assert torch.equal(len(words) - 1 - inputs["words"], expected)
 
 
 def test_every_sentence_is_trained_on_once_in_batches_of_similar_length(corpus):

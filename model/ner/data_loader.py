@@ -41,7 +41,6 @@ class TaggedSentences(Dataset[Any]):
         sentences: from `read_split`
         params: word_dropout_rate, char_channels, max_word_len, and the facts
         augment: whether some words are to be unknown; for the train split
-        number_of: what `_number_words` returned, if that is known already
 
     Raises:
         InputError: a tag that the vocabulary lacks
@@ -49,16 +48,14 @@ class TaggedSentences(Dataset[Any]):
 
     in_memory = True
 
-    def __init__(
-        self, sentences: Sentences, params: Params, augment: bool, number_of: tuple[dict[str, int], int] | None = None
-    ) -> None:
+    def __init__(self, sentences: Sentences, params: Params, augment: bool) -> None:
         self.ids, self.params = sentences.ids, params
         self.augment, self.epoch = augment and params.word_dropout_rate > 0, 1
         self.lengths = [len(tokens) for tokens in sentences.tokens]
         self._lengths = torch.tensor(self.lengths)
         self._starts = self._lengths.cumsum(0) - self._lengths
-        numbers, self._pad = number_of or _number_words(params)
-        self._unk = numbers[params.facts["unk_word"]]
+        numbers = {word: number for number, word in enumerate(params.words)}
+        self._pad, self._unk = numbers.pop(params.facts["pad_word"]), numbers[params.facts["unk_word"]]
         # one row of all the tokens, and as many beyond its end as the longest sentence has
         beyond = [0] * max(self.lengths, default=0)
         words = [numbers.get(token, self._unk) for tokens in sentences.tokens for token in tokens]
@@ -108,13 +105,6 @@ class TaggedSentences(Dataset[Any]):
         return inputs, self._labels[positions].masked_fill_(is_padding, IGNORED_LABEL)
 
 
-def _number_words(params: Params) -> tuple[dict[str, int], int]:
-    """Return the number of each word but that of padding, which no token is, and that one's."""
-    numbers = {word: number for number, word in enumerate(params.words)}
-    pad = numbers.pop(params.facts["pad_word"])
-    return numbers, pad
-
-
 def _number_tags(sentences: Sentences, facts: Mapping[str, Any]) -> list[int]:
     """Return the numbers of all the tags, one sentence after the other."""
     numbers = {tag: number for number, tag in enumerate(facts["tags"])}
@@ -151,17 +141,11 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[st
     return stream_sentences(paths)
 
 
-# The facts of the last unlabelled batch, and its words' numbers, which those after it have too.
-_last: list[tuple[Mapping[str, Any], tuple[dict[str, int], int]]] = []
-
-
 def collate_unlabelled(examples: Sequence[list[str]], params: Params) -> tuple[dict[str, Tensor], Tensor]:
     """Return sentences as `TaggedSentences` does: it does it. Of the labels only the padding's -100 mean something."""
     tags = [[vocabulary.OUTSIDE] * len(tokens) for tokens in examples]
     sentences = Sentences([""] * len(examples), list(examples), tags)
-    if not _last or _last[0][0] is not params.facts:
-        _last[:] = [(params.facts, _number_words(params))]
-    return TaggedSentences(sentences, params, False, _last[0][1]).__getitems__(range(len(examples)))
+    return TaggedSentences(sentences, params, augment=False).__getitems__(range(len(examples)))
 
 
 def describe_inputs(params: Params) -> dict[str, Any]:
