@@ -19,7 +19,6 @@ class View:
         self.is_terminal = sys.stdout.isatty()
         self._num_drawn = 0
         self._num_started = 0
-        self._shown_epochs: dict[str, int] = {}
         self._settled: dict[str, str] = {}  # trial -> status, once that cannot change: grids have thousands
 
     def told(self, text: str) -> None:
