@@ -101,14 +101,15 @@ def remove_stale(folder: Path) -> None:
     """Remove the temporary files of processes that were killed while they wrote.
 
     What another process is writing stays: who trains has the directory's lock, but evaluate.py, for one, writes its
-    scores there without. Whether a process of another machine is alive cannot be asked; its file is left for a day.
+    scores there without. Whether a process of another machine is alive cannot be asked; its file is left for a day,
+    but for a checkpoint, which may be large: only who has the lock writes one, and here that is the caller.
     """
     for path in folder.glob(".*.tmp"):
         host, _, process = path.name.split(".")[-2].rpartition("-")
         if not process.isdecimal():
             continue
         with contextlib.suppress(FileNotFoundError, PermissionError):  # it is whole by now; Windows removes no open one
-            is_old = time.time() - path.stat().st_mtime > STALE_SECONDS
+            is_old = ".pth.tar." in path.name or time.time() - path.stat().st_mtime > STALE_SECONDS
             if is_old if host != _host() else not _is_another(int(process)):
                 path.unlink()
 

@@ -124,8 +124,10 @@ def test_what_a_process_of_another_machine_is_writing_is_left_for_a_day(tmp_path
     """On a disk that machines share; no process of this one has the number of the other's."""
     process = number_of_dead_process()
     writer = hold(tmp_path, ELSEWHERE.format(process=process) + WRITE)
-    (tmp_path / temporary_name(7, "n8_lab")).touch()
-    os.utime(tmp_path / temporary_name(7, "n8_lab"), (time.time() - 25 * 60 * 60,) * 2)
+    (tmp_path / temporary_name(7, "n8_lab")).touch()  # a checkpoint: its writer had the lock, which we have now
+    old = tmp_path / ".predictions_test_best.csv.n8_lab-7.tmp"
+    old.touch()
+    os.utime(old, (time.time() - 25 * 60 * 60,) * 2)
     with utils.RunDirectory(tmp_path):
         left = [path.name for path in tmp_path.glob(".*.tmp")]
     assert left == [f".metrics_test_best.json.n7_lab-{process}.tmp"]
