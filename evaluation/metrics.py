@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +11,10 @@ import runtime
 from utils import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 IGNORED_LABEL = -100  # PyTorch's own ignore_index
-READ_AT_ONCE = "cpu"  # the kind of device whose numbers can be read without waiting for it
 NUM_LENGTHS = 4  # to which batches of sequences are padded, when metrics are asked for many of them together
 
 Loss = Callable[[Any, "torch.Tensor"], "torch.Tensor"]
@@ -34,7 +33,7 @@ class MetricSums:
     def __init__(self, metrics: Metrics, num_together: int = 1) -> None:
         self.metrics, self.num_together = metrics, num_together
         self.sums: dict[str, tuple[Any, Any]] = {}
-        self._waiting: list[tuple[Any, torch.Tensor, Any]] = []  # the loss is a plain number where it can be read
+        self._waiting: list[tuple[Any, torch.Tensor, torch.Tensor]] = []
 
     def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Add a batch, without its graph. Nothing waits for the device.
@@ -44,17 +43,15 @@ class MetricSums:
             labels: batch first
             loss: scalar, the mean over the batch's scored labels
         """
-        number = loss.item() if loss.device.type == READ_AT_ONCE else loss.detach()
-        self._waiting.append((runtime.detach(outputs), labels, number))
+        self._waiting.append((runtime.detach(outputs), labels, loss.detach()))
         if len(self._waiting) >= self.num_together:
             self._add_waiting()
 
     def _add_waiting(self) -> None:
         if not self._waiting:
             return
-        joined = _join([batch[:2] for batch in self._waiting])
-        self.sums["loss"] = self._loss_sums(joined)
-        for outputs, labels in joined:
+        self.sums["loss"] = self._loss_sums()
+        for outputs, labels in _join([batch[:2] for batch in self._waiting]):
             for name, metric in self.metrics.items():
                 pair = metric(outputs, labels)
                 if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -62,31 +59,19 @@ class MetricSums:
                         f"metric {name!r} returned {pair!r}; expected a numerator and a denominator, which are added "
                         "up over the batches: return right.sum(), torch.ones_like(labels).sum(), for one"
                     )
-                numerator, denominator = (as_sum(part, labels.device) for part in pair)
-                self.sums[name] = _plus(self.sums.get(name), (numerator, denominator))
+                self.sums[name] = _plus(self.sums.get(name), (as_sum(pair[0]), as_sum(pair[1])))
         self._waiting = []
 
-    def _loss_sums(self, joined: list[tuple[Any, torch.Tensor]] | None = None) -> tuple[Any, Any]:
-        """Return the sum of the losses of all scored labels, and their number, the waiting batches included.
+    def _loss_sums(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum of the losses of all scored labels, and their number, the waiting batches included."""
+        import torch
 
-        Args:
-            joined: the waiting batches in few, or in one, if that was asked for already
-        """
         if not self._waiting:
             return self.sums.get("loss", (0, 0))
-        losses = [loss for *_, loss in self._waiting]
-        batches = [labels for _, labels, _ in self._waiting]
-        counts = _count_each(batches, batches if joined is None else [labels for _, labels in joined])
-        total: tuple[Any, Any]
-        # a loss without labels, the mean over nothing, is left out: a process may have such a share of a batch
-        if isinstance(losses[0], float):
-            total = sum(loss * count for loss, count in zip(losses, counts, strict=True) if count), sum(counts)
-        else:
-            import torch
-
-            counts = as_sum(counts, losses[0].device)
-            total = as_sum(torch.stack(losses), counts.device).where(counts > 0, 0.0) @ counts, counts.sum()
-        return _plus(self.sums.get("loss"), total)
+        num_scored = as_sum(_count_each([labels for _, labels, _ in self._waiting]))
+        losses = as_sum(torch.stack([loss for *_, loss in self._waiting]))
+        losses = losses.where(num_scored > 0, 0.0)  # a mean over nothing: the share of a batch that has no labels
+        return _plus(self.sums.get("loss"), (losses @ num_scored, num_scored.sum()))
 
     def result(self) -> dict[str, float]:
         """Divide once: name -> value, the loss last. A vector's ratios are averaged (macro average).
@@ -104,40 +89,36 @@ class MetricSums:
                 "drop_last, an epoch needs batch_size examples, and an iterator that was read before has none left)"
             )
         metrics = {**self.metrics, "loss": None}  # a ratio like the others, and finished with that
-        return {name: finish(metric, ratio(*map(_to_numpy, sums[name]))) for name, metric in metrics.items()}
+        return {name: finish(metric, ratio(*map(_to_numpy, sums[name])).mean()) for name, metric in metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint within an epoch."""
-        import torch
-
-        sums = {
-            name: [part if torch.is_tensor(part) else torch.as_tensor(part, dtype=torch.float64) for part in pair]
-            for name, pair in self.sums.items()
-        }
+        sums = {name: list(pair) for name, pair in self.sums.items()}
         # labels are copied: they may be a part of many, and all of those would be written
         return {"sums": sums, "waiting": [[outputs, labels.clone(), loss] for outputs, labels, loss in self._waiting]}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on adding to the sums of `state_dict`; of several processes, if called with the states of each."""
-        import torch
-
+        state = runtime.to_device(state, device)
         for name, (numerator, denominator) in state["sums"].items():
-            self.sums[name] = _plus(self.sums.get(name), (as_sum(numerator, device), as_sum(denominator, device)))
-        for outputs, labels, loss in state["waiting"]:
-            loss = torch.as_tensor(loss, dtype=_dtype_of_sums(device), device=device)
-            self.add(runtime.to_device(outputs, device), runtime.to_device(labels, device), loss)
+            self.sums[name] = _plus(self.sums.get(name), (numerator, denominator))
+        self._waiting += [tuple(batch) for batch in state["waiting"]]
 
     def mean_loss(self) -> float:
         """Return the mean loss so far, over all processes of the job, as `result` does; waits for the device."""
-        return float(ratio(*map(_to_numpy, _of_all_processes({"loss": self._loss_sums()})["loss"])))
+        numerator, denominator = _of_all_processes({"loss": self._loss_sums()})["loss"]
+        return float(numerator / denominator)
 
 
 def _of_all_processes(sums: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
     """Add up the sums of all processes; one that had no example yet has none, or plain zeros."""
     if processes.world_size() == 1:
         return sums
+    import torch
+
+    on_cpu = {name: tuple(torch.as_tensor(part).cpu() for part in pair) for name, pair in sums.items()}
     total: dict[str, tuple[Any, Any]] = {}
-    for part in processes.from_all({name: tuple(map(_to_numpy, pair)) for name, pair in sums.items()}):
+    for part in processes.from_all(on_cpu):
         for name, pair in part.items():
             total[name] = _plus(total.get(name), pair)
     return total
@@ -171,19 +152,10 @@ def _pad(outputs: torch.Tensor, labels: torch.Tensor, length: int) -> tuple[torc
     return padded, padded_labels
 
 
-def _count_each(batches: list[torch.Tensor], joined: list[torch.Tensor]) -> Any:
-    """Count the scored labels of each batch: (len(batches),), a list where they can be read.
-
-    Args:
-        batches: the labels of each
-        joined: the same labels, in few tensors
-    """
+def _count_each(batches: list[torch.Tensor]) -> torch.Tensor:
+    """Count the scored labels of each batch, of neighbours of one shape at once: (len(batches),)."""
     import torch
 
-    if batches[0].device.type == READ_AT_ONCE:
-        if not batches[0].is_floating_point() and all(labels.numpy().min(initial=0) >= 0 for labels in joined):
-            return [labels.numel() for labels in batches]  # the most frequent case, which is asked for in one
-        return [int(count_scored(labels)) for labels in batches]
     if batches[0].is_floating_point():
         return torch.stack([count_scored(labels) for labels in batches])
     stacks = [torch.stack(list(neighbours)) for _, neighbours in itertools.groupby(batches, lambda b: b.shape)]
@@ -197,45 +169,30 @@ def count_scored(labels: torch.Tensor) -> torch.Tensor:
     return (labels != IGNORED_LABEL).sum()
 
 
-def as_sum(number: Any, device: torch.device) -> Any:
-    """Return a numerator or denominator in float64, which adds up millions exactly; float32 where a device has none.
-
-    On the CPU it is a NumPy array, on others a tensor, so that nothing waits for it.
-    """
-    if device.type == READ_AT_ONCE:
-        import numpy as np
-
-        return np.array(number.tolist() if hasattr(number, "tolist") else number, dtype=np.float64)
+def as_sum(number: torch.Tensor | float) -> torch.Tensor:
+    """Return a numerator or denominator as float64, which adds up millions exactly; as float32 where there is none."""
     import torch
 
-    return torch.as_tensor(number, dtype=_dtype_of_sums(device), device=device)
+    return torch.as_tensor(number, dtype=torch.float32 if getattr(number, "is_mps", False) else torch.float64)
 
 
-def _dtype_of_sums(device: torch.device) -> torch.dtype:
-    import torch
-
-    return torch.float32 if device.type == "mps" else torch.float64
+def _to_numpy(number: torch.Tensor) -> np.ndarray:
+    return number.cpu().numpy()
 
 
-def _to_numpy(number: Any) -> Any:
-    return number.cpu().numpy() if hasattr(number, "cpu") else number
-
-
-def ratio(numerator: Any, denominator: Any) -> Any:
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Divide sums; an entry of a vector that has nothing to divide counts as 0, as in scikit-learn, a scalar as NaN."""
     import numpy as np
 
-    shape = np.broadcast(numerator, denominator).shape
-    if not shape:
-        return float(numerator) / float(denominator) if denominator else float(numerator) * math.inf
-    return np.divide(numerator, denominator, out=np.zeros(shape), where=denominator != 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient = np.asarray(numerator / denominator)
+    if quotient.ndim:
+        quotient[np.broadcast_to(denominator, quotient.shape) == 0] = 0.0
+    return quotient
 
 
-def finish(metric: Any, value: Any) -> float:
-    """Return a metric's value, given the ratio, or those of all classes: its root for a root-mean-square error."""
-    mean = value if isinstance(value, float) else float(value.mean())
-    if not hasattr(metric, "finish"):
-        return mean
+def finish(metric: Any, value: np.ndarray) -> float:
+    """Return a metric's value, given the ratio: its root for a root-mean-square error, for one."""
     import torch
 
-    return float(metric.finish(torch.tensor(mean, dtype=torch.float64)))
+    return float(metric.finish(torch.as_tensor(value)) if hasattr(metric, "finish") else value)

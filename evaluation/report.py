@@ -15,7 +15,6 @@ import runtime
 import utils
 from evaluation.metrics import as_sum, count_scored, finish, ratio
 
-CPU = torch.device("cpu")
 NUM_RESAMPLES = 1000
 MOST_CLASSES_SHOWN = 20  # a confusion matrix that still fits a terminal
 MOST_CLASSES_RESAMPLED = 100  # beyond, a row of so many numbers for each example fills the memory
@@ -56,9 +55,9 @@ class ExampleScores:
                 self._add(name, *metric(output, label))
 
     def _add(self, name: str, numerator: torch.Tensor, denominator: torch.Tensor) -> None:
-        pair = np.stack([as_sum(numerator, CPU), as_sum(denominator, CPU)]).reshape(2, -1)
+        pair = torch.stack([as_sum(numerator), as_sum(denominator)]).reshape(2, -1)
         if pair.shape[1] <= MOST_CLASSES_RESAMPLED:
-            self._shares[name].append(pair)
+            self._shares[name].append(pair.numpy())
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return a bootstrap 95% confidence interval for each metric: the 2.5 and 97.5 percentiles over resamples.
@@ -74,7 +73,7 @@ class ExampleScores:
             counts = np.bincount(generator.integers(num_examples, size=num_examples), minlength=num_examples)
             for name, shares in stacked.items():
                 numerator, denominator = np.tensordot(counts, shares, axes=1)  # both (num_classes or 1,)
-                values[name].append(finish(self.metrics.get(name), ratio(numerator, denominator)))
+                values[name].append(finish(self.metrics.get(name), ratio(numerator, denominator).mean()))
         return {name: tuple(np.percentile(values[name], [2.5, 97.5]).tolist()) for name in names}
 
     def per_class(self) -> dict[str, np.ndarray]:

@@ -14,7 +14,6 @@ import sklearn.metrics
 import torch
 
 import evaluate
-import evaluation.metrics
 import train
 import utils
 from evaluation.metrics import MetricSums, ratio
@@ -169,14 +168,6 @@ def test_intervals_agree_with_scipys_bootstrap():
     assert intervals["macro_f1"] == pytest.approx(tuple(theirs), abs=0.015)
 
 
-@pytest.fixture(params=["read at once", "left on the device"])
-def as_on_each_device(request, monkeypatch):
-    """Let the sums be added up as on the CPU, and then as on a GPU, whose numbers are not read before the end."""
-    if request.param == "left on the device":
-        monkeypatch.setattr(evaluation.metrics, "READ_AT_ONCE", "none")
-
-
-@pytest.mark.usefixtures("as_on_each_device")
 def test_a_metric_may_be_a_function_of_the_ratio():
     def rmse(outputs, labels):
         return ((outputs - labels) ** 2).sum(), torch.tensor(len(labels))
@@ -190,7 +181,6 @@ def test_a_metric_may_be_a_function_of_the_ratio():
     assert sums.result()["loss"] == pytest.approx(sklearn.metrics.mean_squared_error(labels, outputs))
 
 
-@pytest.mark.usefixtures("as_on_each_device")
 @pytest.mark.parametrize("num_together", [1, 2, 16])
 def test_labels_of_minus_100_are_not_counted_in_the_loss(num_together):
     outputs, labels = torch.randn(6, 3), torch.tensor([0, 1, -100, 2, -100, -100])
@@ -232,7 +222,6 @@ def test_a_class_with_nothing_to_divide_counts_as_zero():
     assert math.isnan(ratio(np.array(0.0), np.array(0.0))) and ratio(np.array(-1.0), np.array(0.0)) == -math.inf
 
 
-@pytest.mark.usefixtures("as_on_each_device")
 @pytest.mark.parametrize("num_together", [1, 2, 16])
 def test_asking_for_several_batches_at_once_changes_nothing(num_together):
     generator = torch.Generator().manual_seed(3)
