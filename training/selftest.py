@@ -52,7 +52,7 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
         for path in (whole, parts):
             path.mkdir()
             utils.save_dict_to_json(values, path / "params.json")
-        print(f"Training {values['num_epochs']} epochs without a break ...", flush=True)
+        print(f"Training {num_epochs} epochs without a break ...", flush=True)
         seconds = finish(whole, flags)
         print(f"- {seconds:.1f} seconds of training. The same again, with kills ...", flush=True)
         # of a run of a second, too, there is to be something to continue from
@@ -64,7 +64,7 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
                 break
             delay = random.uniform(0, 2 * seconds / NUM_KILLS)
             is_killed = kill_after(delay, parts, flags)
-            saved, is_amid = _position(parts, values["num_epochs"])
+            saved, is_amid = _position(parts, num_epochs)
             if is_killed:
                 num_kills, num_amid = num_kills + 1, num_amid + is_amid
                 print(f"- kill {num_kills} after {delay:.2f} s: {saved}", flush=True)

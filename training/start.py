@@ -53,7 +53,7 @@ def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str 
         run: the directory
         params: the hyperparameters asked for
         restore_file: a checkpoint's name in the directory (`best`), or its path; its weights are the beginning
-        restart: whether to remove what an earlier run left
+        restart: whether to begin anew, in place of what an earlier run left
 
     Raises:
         InputError: the directory holds a run with other hyperparameters, one of other code, or damaged checkpoints; or
@@ -61,7 +61,7 @@ def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str 
     """
     if params.tensorboard:
         check_installed()
-    begin = _restored(run.path, restore_file) if restore_file else Start()  # read before --restart removes it
+    begin = _restored(run.path, restore_file) if restore_file else Start()  # read before --restart puts it aside
     if restart:
         run.clear()
     last_path, last, warnings = _read_last(run.path)
