@@ -50,7 +50,7 @@ from record.params import (
 )
 from record.rows import csv_lines
 from record.run import RunDirectory
-from record.script import import_quickly, run_script
+from record.script import import_dynamo, import_quickly, run_script
 from record.walk import files_below
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "find_params_file",
     "fingerprint",
     "format_metrics",
+    "import_dynamo",
     "import_quickly",
     "is_dead_worker",
     "is_ours",

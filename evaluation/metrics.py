@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 IGNORED_LABEL = -100  # PyTorch's own ignore_index
+MOST_WAITING = 2**22  # bytes of outputs that wait for their metrics
 NUM_LENGTHS = 4  # to which batches of sequences are padded, when metrics are asked for many of them together
 
 Loss = Callable[[Any, "torch.Tensor"], "torch.Tensor"]
@@ -26,14 +27,15 @@ class MetricSums:
 
     Args:
         metrics: name -> fn(outputs, labels) -> (numerator, denominator)
-        num_together: how many batches the metrics are asked for at once; where batches are small, calling a metric
-            costs more than computing it
+        num_together: how many batches the metrics are asked for at once, fewer where their outputs are large; where
+            batches are small, calling a metric costs more than computing it
     """
 
     def __init__(self, metrics: Metrics, num_together: int = 1) -> None:
         self.metrics, self.num_together = metrics, num_together
         self.sums: dict[str, tuple[Any, Any]] = {}
         self._waiting: list[tuple[Any, torch.Tensor, torch.Tensor]] = []
+        self._room = num_together  # for batches like the first of those that wait
 
     def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Add a batch, without its graph. Nothing waits for the device.
@@ -44,8 +46,22 @@ class MetricSums:
             loss: scalar, the mean over the batch's scored labels
         """
         self._waiting.append((runtime.detach(outputs), labels, loss.detach()))
-        if len(self._waiting) >= self.num_together:
+        if len(self._waiting) == 1:
+            self._room = self._num_like(outputs)
+        if len(self._waiting) >= self._room:
             self._add_waiting()
+
+    def _num_like(self, outputs: Any) -> int:
+        """Return how many batches with such outputs may wait."""
+        num_bytes = 1
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal num_bytes
+            num_bytes += tensor.untyped_storage().nbytes()  # of a part of a tensor, the whole is kept
+            return tensor
+
+        runtime.map_tensors(count, outputs)
+        return max(1, min(self.num_together, MOST_WAITING // num_bytes))
 
     def _add_waiting(self) -> None:
         if not self._waiting:
@@ -103,6 +119,8 @@ class MetricSums:
         for name, (numerator, denominator) in state["sums"].items():
             self.sums[name] = _plus(self.sums.get(name), (numerator, denominator))
         self._waiting += [tuple(batch) for batch in state["waiting"]]
+        if self._waiting:
+            self._room = self._num_like(self._waiting[0][0])
 
     def mean_loss(self) -> float:
         """Return the mean loss so far, over all processes of the job, as `result` does; waits for the device."""

@@ -29,6 +29,26 @@ def import_quickly(*names: str) -> None:
         gc.freeze()
 
 
+def import_dynamo() -> None:
+    """Import torch._dynamo, which the first optimizer would import, more slowly; call before there is a model.
+
+    It loads triton, to know whether that is there. Where there is no GPU, nothing will use it, and it is left out:
+    without it, what was imported can be spared the search for garbage at exit. (triton would call itself leaked.)
+    """
+    import torch
+
+    is_idle = "torch._dynamo" not in sys.modules and "triton" not in sys.modules
+    if not is_idle or torch.accelerator.is_available():
+        import_quickly("torch._dynamo")
+        return
+    sys.modules["triton"] = None  # type: ignore[assignment]  # how Python writes that there is no such module
+    try:
+        import_quickly("torch._dynamo")
+    finally:
+        del sys.modules["triton"]
+    gc.freeze()
+
+
 def run_script(
     main: Callable[[], None], may_say: Callable[[BaseException, BaseException | None], bool] | None = None
 ) -> None:

@@ -248,3 +248,16 @@ def test_asking_for_several_batches_at_once_changes_nothing(num_together):
     assert sums.result()["accuracy"] == pytest.approx(expected, abs=1e-12)
     assert sums.result()["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-6)
     assert sums.result() == whole.result()  # to the bit
+
+
+@pytest.mark.parametrize("outputs", [torch.zeros(2, 3, 256, 256), {"mask": torch.zeros(2, 99, 2**12)[:, -1]}])
+def test_large_outputs_do_not_wait_in_numbers(outputs):
+    """A net that says something of each pixel, or the last word of each text: 64 batches of those fill a memory."""
+    sums = MetricSums({"mean": lambda outputs, labels: (labels.sum(), len(labels))}, num_together=64)
+    for _ in range(8):
+        sums.add(outputs, torch.tensor([1, 0]), torch.tensor(0.5))
+        state = sums.state_dict()
+        assert len(state["waiting"]) <= 2
+        sums = MetricSums(sums.metrics, num_together=64)
+        sums.load_state_dict(state, torch.device("cpu"))
+    assert sums.result() == {"mean": 0.5, "loss": 0.5}

@@ -1,6 +1,7 @@
 """Signals and kills at the worst moments, two processes in one directory, checkpoints that rotted: nothing is lost."""
 
 import gc
+import importlib.util
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import utils
 from tests.test_faults import EACH_STEP, assert_same_end, at_log_line, finish, photos, stopped  # noqa: F401
 from tests.test_resume import TASKS, log_of, start, wait_until, write_run
 from tests.test_run_directory import number_of_dead_process, temporary_name
-from tests.test_train import read_state
+from tests.test_train import PROJECT, read_state
 
 
 def terminate():
@@ -132,6 +133,26 @@ def test_python_looks_for_garbage_again_after_a_quick_import():
     with pytest.raises(ModuleNotFoundError):
         utils.import_quickly("no_such_module")
     assert gc.isenabled()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="this torch comes without triton")
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU, for which torch may use triton")
+def test_triton_is_left_out_and_can_still_be_imported():
+    code = """
+import sys, utils
+utils.import_dynamo()
+import torch
+weight = torch.nn.Parameter(torch.ones(2))
+torch.optim.Adam([weight], fused=True).step()
+assert "torch._dynamo" in sys.modules and "triton" not in sys.modules
+import triton.language
+assert torch.compile(torch.sin)(torch.zeros(3)).tolist() == [0, 0, 0]
+print("done")
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PROJECT)
+    assert process.stdout == "done\n", process.stderr
+    assert process.returncode == 0 and "leaked" not in process.stderr
 
 
 # --- two processes

@@ -24,9 +24,6 @@ def fetch_optimizer(model: nn.Module, params: utils.Params) -> torch.optim.Optim
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     if not weights:
         raise utils.InputError("the net has no weights to train")
-    # else the first optimizer does it, slowly. (Not where torch is imported: what is frozen there, triton, which comes
-    # with it, would report as leaked at exit.)
-    utils.import_quickly("torch._dynamo")
     settings: dict[str, Any] = {"lr": params.learning_rate, "weight_decay": params.weight_decay}
     fused = weights[0].device.type in FUSED_DEVICES
     optimizer: torch.optim.Optimizer

@@ -46,6 +46,7 @@ def set_up(
     run.note("data", utils.fingerprint(data_dir) if run.is_writer else {})
     logging.info("- done.")
 
+    utils.import_dynamo()  # now that mistakes in the data are told, and before there is a model
     runtime.seed_everything(params.seed)
     model = net.Net(params)
     if start.weights is not None:
