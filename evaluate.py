@@ -134,6 +134,11 @@ def main(argv: list[str] | None = None) -> None:
     values, scores = score_examples(prepare(model, params, device), net, dataloader, params)
     logging.info(f"- Eval metrics : {utils.format_metrics(values)}")
     name = utils.scores_name(args.split, checkpoint_path, model_dir)
+    if utils.checksum(checkpoint_path) != checksum:
+        raise utils.Stop(
+            f"{checkpoint_path} was replaced while it was scored, by a run that goes on: these are metrics of weights "
+            "that are gone, and were not written; the same command scores those that are there now"
+        )
     scored_path = model_dir / f"scored_{name}.json"
     scored_path.unlink(missing_ok=True)  # until the report is whole, it is of no checkpoint
     write_report(model_dir, name, values, scores, params)

@@ -1,7 +1,7 @@
 """Train a shipped experiment with several seeds and print what it reaches.
 
-    python benchmarks/accuracy.py --model_dir experiments/base_model
-    python benchmarks/accuracy.py --model_dir experiments/signs --data_dir data/64x64_SIGNS
+    python -m benchmarks.accuracy --model_dir experiments/base_model
+    python -m benchmarks.accuracy --model_dir experiments/signs --data_dir data/64x64_SIGNS
 
 Trains in a temporary folder through the scripts, as a user would; nothing is written into the project.
 """

@@ -1,6 +1,6 @@
 """What checkpoints cost: a save next to plain `torch.save`, and the share of training that goes into saving.
 
-    python benchmarks/checkpoint_cost.py
+    python -m benchmarks.checkpoint_cost
 
 Saves a checkpoint of 13 MB in turn with our way (checksum, flush to the disk, atomic) and with `torch.save(path)`,
 then trains two of the shipped runs at the default interval, three times each. Exit code 1 if a save takes more than
@@ -24,13 +24,11 @@ from typing import Any, cast
 import torch
 from tabulate import tabulate
 
+import train
+import utils
+from training.keeper import Keeper
+
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
-
-import train  # noqa: E402
-import utils  # noqa: E402
-from training.keeper import Keeper  # noqa: E402
-
 MOST_RATIO, MOST_SHARE = 2.5, 0.02
 CHECKPOINT_BYTES = 13_000_000
 SAVES_A_ROUND = 15

@@ -1,7 +1,7 @@
 """What pruning saves, and what it costs: the shipped study of four hyperparameters, with its pruner and without.
 
-    python benchmarks/pruning.py
-    python benchmarks/pruning.py --sampler_seeds 1,2,3,4,5
+    python -m benchmarks.pruning
+    python -m benchmarks.pruning --sampler_seeds 1,2,3,4,5
 
 Runs `search_hyperparams.py` with each seed of the sampler twice, in temporary folders, and prints the best value that a
 finished trial came to and the epochs trained. An epoch that a pruned trial had begun counts as a whole one. The best
@@ -24,12 +24,10 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+import utils
+from study.settings import find_search_file
+
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
-
-import utils  # noqa: E402
-from study.settings import find_search_file  # noqa: E402
-
 EXPERIMENT = PROJECT / "experiments" / "tuned_digits"
 MOST_RATIO = 0.6
 

@@ -1,8 +1,8 @@
 """How long a study takes, next to the same trials with CS230's search, Ray Tune and Optuna.
 
     pip install -r benchmarks/requirements.txt
-    python benchmarks/search_speed.py --data_dir data/64x64_SIGNS
-    python benchmarks/search_speed.py --data_dir data/64x64_SIGNS --cs230_dir cs230-code-examples/pytorch/vision
+    python -m benchmarks.search_speed --data_dir data/64x64_SIGNS
+    python -m benchmarks.search_speed --data_dir data/64x64_SIGNS --cs230_dir cs230-code-examples/pytorch/vision
 
 16 learning rates, 2 epochs of CS230's net on SIGNS, two at once (CS230's: one after the other). Each search is a
 command, timed from outside, the interpreter's start included; the searches take turns. CS230's is its own code, with
@@ -32,11 +32,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+import utils
+
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
-
-import utils  # noqa: E402
-
 MOST_OF_CS230, MOST_OF_TRAINING = 0.35, 1.15
 NUM_EPOCHS, BATCH_SIZE, NUM_WORKERS = 2, 32, 2
 CLASSES = ["0", "1", "2", "3", "4", "5"]
@@ -190,7 +188,7 @@ TITLES = {"ours": "ours", "cs230": "CS230's search", "ray": "Ray Tune, 2 workers
 
 def _this(search: str, data_dir: Path, folder: Path) -> list[str]:
     return [
-        sys.executable, str(Path(__file__).resolve()), "--data_dir", str(data_dir), "--run", search, str(folder)
+        sys.executable, "-m", "benchmarks.search_speed", "--data_dir", str(data_dir), "--run", search, str(folder)
     ]  # fmt: skip
 
 

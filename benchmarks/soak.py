@@ -1,7 +1,7 @@
 """Kill real training processes at random moments, continue them, and see whether anything is ever lost.
 
-    python benchmarks/soak.py --kills 200
-    python benchmarks/soak.py --kills 20 --seed 1 --jobs 2
+    python -m benchmarks.soak --kills 200
+    python -m benchmarks.soak --kills 20 --seed 1 --jobs 2
 
 One row for each task: how many kills, how many of them during a save or a validation (by what they left behind), how
 many files could not be read at any time, and whether every run ended with the same weights, optimizer, history and
@@ -24,11 +24,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from training.selftest import differences, finish, kill_after, unreadable
+
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
-
-from training.selftest import differences, finish, kill_after, unreadable  # noqa: E402
-
 # Runs of some seconds, over the data that ships with the tasks: so that kills come at any stage of them.
 SHORT: dict[str, Any] = {"num_epochs": 3, "checkpoint_minutes": 0.0005, "save_summary_steps": 10}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {

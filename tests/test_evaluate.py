@@ -261,3 +261,24 @@ def test_large_outputs_do_not_wait_in_numbers(outputs):
         sums = MetricSums(sums.metrics, num_together=64)
         sums.load_state_dict(state, torch.device("cpu"))
     assert sums.result() == {"mean": 0.5, "loss": 0.5}
+
+
+def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(run, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    score = evaluate.score_examples
+
+    def score_while_the_run_goes_on(*args):
+        state = utils.read_checkpoint(folder / "best.pth.tar")
+        utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, folder / "best.pth.tar")
+        return score(*args)
+
+    for path in folder.glob("*_test_best.*"):
+        path.unlink()
+    monkeypatch.setattr(evaluate, "score_examples", score_while_the_run_goes_on)
+    with pytest.raises(utils.Stop, match="best.pth.tar was replaced while it was scored.*the same command scores"):
+        evaluate.main(["--model_dir", str(folder)])
+    assert not list(folder.glob("*_test_best.*"))
+    monkeypatch.undo()
+    evaluate.main(["--model_dir", str(folder)])
+    assert len(list(folder.glob("*_test_best.*"))) == 4

@@ -84,7 +84,7 @@ def test_selftest_finds_a_net_that_keeps_something_to_itself(project, tmp_path):
 
 @pytest.mark.thorough
 def test_soak_loses_nothing(project):
-    command = [sys.executable, "benchmarks/soak.py", "--kills", "6", "--jobs", "2"]
+    command = [sys.executable, "-m", "benchmarks.soak", "--kills", "6", "--jobs", "2"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 kills in " in done.stdout and "nothing lost" in done.stdout

@@ -23,7 +23,7 @@ from training.parallel import GlobalBatch, GlobalScaler
 from training.sharded import local_part, spread, whole
 
 SMALLEST_SCALE = 1e-6  # of the loss, in fp16; it is halved each time that a gradient is not finite
-BATCHES_TOGETHER = 256  # train metrics are asked for so many steps at once
+BATCHES_TOGETHER = 64  # train metrics are asked for so many steps at once
 
 
 @dataclasses.dataclass
