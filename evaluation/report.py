@@ -50,7 +50,8 @@ class ExampleScores:
         self.rows += [dict(row) for row in rows]
         for output, label in runtime.pieces((outputs, labels), 1):
             num_scored = count_scored(label)
-            self._add("loss", self.loss_fn(output, label) * num_scored, num_scored)
+            loss = self.loss_fn(output, label) * num_scored
+            self._add("loss", loss.where(num_scored > 0, 0.0), num_scored)  # a mean over nothing is NaN
             for name, metric in self.metrics.items():
                 self._add(name, *metric(output, label))
 
@@ -124,32 +125,49 @@ def _column_order(name: str) -> tuple[int, str]:
 
 def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -> None:
     """Print and write what a reader wants to know of each class: how often it was right, and taken for which other."""
-    positions = {name: i for i, name in enumerate(classes)}
-    confusion = np.zeros((len(classes), len(classes)), dtype=int)  # (labels, predictions)
-    for row in scores.rows:
-        label, prediction = row.get("label"), row.get("prediction")
-        if label not in positions or prediction not in positions:
-            raise utils.InputError(
-                f"predictions: a row has the label {label!r} and the prediction {prediction!r}; expected two of the "
-                f"names in facts['classes'], {', '.join(map(str, list(classes)[:6]))} ... (the contract is in "
-                "model/__init__.py)"
-            )
-        confusion[positions[label], positions[prediction]] += 1
-    per_class = scores.per_class()
+    confusion = None if any(map(_is_of_many, scores.rows)) else _count_pairs(classes, scores.rows)
+    per_class = {name: values for name, values in scores.per_class().items() if len(values) == len(classes)}
     rows = [
         {
             "class": name,
-            "examples": int(confusion[i].sum()),
+            **({} if confusion is None else {"examples": int(confusion[i].sum())}),
             **{metric.removeprefix("macro_"): float(v[i]) for metric, v in per_class.items()},
         }
         for i, name in enumerate(classes)
     ]
     _write_csv(path, list(rows[0]), rows)
-    if len(classes) <= MOST_CLASSES_SHOWN:
-        print("\n" + tabulate(rows, headers="keys", floatfmt=".4f", disable_numparse=[0]))
+    if len(classes) > MOST_CLASSES_SHOWN:
+        return
+    print("\n" + tabulate(rows, headers="keys", floatfmt=".4f", disable_numparse=[0]))
+    if confusion is not None:
         print("\nConfusion matrix: a row for each label, a column for each prediction")
         cells = [[name, *(str(n) if n else "." for n in confusion[i].tolist())] for i, name in enumerate(classes)]
         print(tabulate(cells, headers=["", *classes], stralign="right", disable_numparse=True))
+
+
+def _is_of_many(row: Mapping[str, Any]) -> bool:
+    """Return whether an example has many labels, a mask or several tags: given as a list, or left out."""
+    return "label" not in row or any(isinstance(row.get(name), list | tuple) for name in ("label", "prediction"))
+
+
+def _count_pairs(classes: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Return the confusion matrix, (labels, predictions).
+
+    Raises:
+        InputError: a label or a prediction is none of the classes
+    """
+    positions = {name: i for i, name in enumerate(classes)}
+    confusion = np.zeros((len(classes), len(classes)), dtype=int)
+    for row in rows:
+        label, prediction = row["label"], row.get("prediction")
+        if label not in positions or prediction not in positions:
+            raise utils.InputError(
+                f"predictions: a row has the label {label!r} and the prediction {prediction!r}; expected two of the "
+                f"names in facts['classes'], {', '.join(map(str, list(classes)[:6]))} ..., or lists (the contract is "
+                "in model/__init__.py)"
+            )
+        confusion[positions[label], positions[prediction]] += 1
+    return confusion
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

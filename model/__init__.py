@@ -10,7 +10,9 @@
         loss_fn(outputs, labels)            a scalar: the mean over the scored labels of the batch
         metrics                             dict of name -> fn(outputs, labels) -> (numerator, denominator)
         predictions(outputs, labels, params)   a list with one dict an example: `prediction`, `confidence` where there
-                                            is one, and, unless labels is None, `label` and `loss`
+                                            is one, and, unless labels is None, `label` and `loss`. Of a mask or a
+                                            set of tags, lists; of large ones (all rows are kept until they are
+                                            written), what there is to say in a few numbers, and no `label`
         fetch_metrics(params) (optional)    in the place of `metrics`, where they need hyperparameters or facts
         lower_is_better      (optional)     set of the names of metrics that are errors; the others are scores
         initialize(model, params) (optional)   give a new run its first weights, where they are not random: pretrained
@@ -23,7 +25,8 @@
                                             only. Read once, at the start of training, from the train split; stored in
                                             the checkpoint; found in `params.facts` by everything below and by Net.
                                             `classes`, a list of names, if it is there, is what evaluate.py reports by:
-                                            labels and predictions in the rows of `predictions` are then among them
+                                            labels and predictions in the rows of `predictions` are then among them,
+                                            or lists, or left out: then there is no confusion matrix
         fetch_dataset(split, data_dir, params)   a map-style Dataset of (inputs, labels) for 'train', 'val' or 'test'
         collate_fn           (optional)     as in torch.utils.data.DataLoader
         fetch_unlabelled(paths, params) (optional)   for predict.py: yields (id, example) of new inputs in the files and
@@ -63,8 +66,8 @@ fastest there is: batches are cut from its tensors.
 A metric is a ratio of sums: numerators and denominators are added up over the split and divided once, so it is exact
 for any batch size and any number of processes. They may be vectors, one entry a class; the ratios are then averaged
 (macro average), and 0 / 0 counts as 0. A metric that is a function of the ratio carries it as its attribute `finish`
-(`rmse.finish = torch.sqrt`). Labels of -100 are not scored. Inputs are a tensor or a tuple or dict of
-tensors, batch first; labels are a tensor, batch first.
+(`rmse.finish = torch.sqrt`). Labels of -100 are not scored. Inputs are a tensor or a tuple or dict of tensors, batch first; so are outputs; labels are a
+tensor, batch first.
 
 A task imports `utils` and `runtime`, never a script, another task, or the files beside this one.
 """

@@ -208,6 +208,39 @@ def test_predictions_that_are_none_of_the_classes_are_told(tmp_path):
         write_report(tmp_path, "test_best", {}, scores, SimpleNamespace(facts={"classes": ["cat", "dog"]}))
 
 
+@pytest.mark.parametrize("are_listed", [True, False])
+def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path, capsys, are_listed):
+    generator = torch.Generator().manual_seed(4)
+    outputs = torch.randn(6, 3, 4, 4, generator=generator)
+    labels = torch.randint(0, 3, (6, 4, 4), generator=generator)
+    labels[0], labels[1, :2] = -100, -100  # nothing of one mask is known, and half of another
+    scored = labels != -100
+
+    def iou(outputs, labels):
+        pairs = torch.stack([outputs.argmax(1), labels])[:, labels != -100]
+        is_class = torch.nn.functional.one_hot(pairs, 3).bool()
+        return is_class.all(0).sum(0), is_class.any(0).sum(0)
+
+    def of_two(outputs, labels):  # a vector that is not of the classes
+        return torch.ones(2), torch.ones(2)
+
+    loss_fn = torch.nn.functional.cross_entropy
+    sums, scores = MetricSums({"iou": iou}), ExampleScores(loss_fn, {"macro_iou": iou, "of_two": of_two})
+    masks = [{"label": mask.tolist(), "prediction": mask.tolist()} if are_listed else {"loss": 1.0} for mask in labels]
+    sums.add(outputs, labels, loss_fn(outputs, labels))
+    scores.add(outputs, labels, masks)
+    assert all(math.isfinite(end) for ends in scores.intervals().values() for end in ends)
+    write_report(
+        tmp_path, "test_best", sums.result(), scores, SimpleNamespace(facts={"classes": ["road", "car", "sky"]})
+    )
+    with (tmp_path / "per_class_test_best.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    expected = sklearn.metrics.jaccard_score(labels[scored], outputs.argmax(1)[scored], average=None)
+    assert [row.pop("class") for row in rows] == ["road", "car", "sky"] and rows[0].keys() == {"iou"}
+    assert [float(row["iou"]) for row in rows] == pytest.approx(expected.tolist())
+    assert "Confusion" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("metrics", [net.metrics, {}])
 def test_an_empty_loader_is_told(metrics):
     model, drops_all = torch.nn.Linear(2, 3), torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True)
