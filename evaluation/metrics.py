@@ -174,17 +174,22 @@ def _count_each(batches: list[torch.Tensor]) -> torch.Tensor:
     """Count the scored labels of each batch, of neighbours of one shape at once: (len(batches),)."""
     import torch
 
-    if batches[0].is_floating_point():
+    if _is_regression(batches[0]):
         return torch.stack([count_scored(labels) for labels in batches])
     stacks = [torch.stack(list(neighbours)) for _, neighbours in itertools.groupby(batches, lambda b: b.shape)]
     return torch.cat([(labels != IGNORED_LABEL).flatten(1).sum(dim=1) for labels in stacks])
 
 
 def count_scored(labels: torch.Tensor) -> torch.Tensor:
-    """Count the labels that a loss is the mean over: class numbers but for -100, all rows of a regression."""
-    if labels.is_floating_point():
+    """Count the labels that a loss is the mean over: all but -100, which is a number as any other in a regression."""
+    if _is_regression(labels):
         return labels.new_full((), len(labels))  # new_tensor would wait for the device
     return (labels != IGNORED_LABEL).sum()
+
+
+def _is_regression(labels: torch.Tensor) -> bool:
+    """Return whether labels are one number an example: several may have some that are not known, as classes may."""
+    return labels.is_floating_point() and labels.dim() < 2
 
 
 def as_sum(number: torch.Tensor | float) -> torch.Tensor:

@@ -241,6 +241,33 @@ def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path
     assert "Confusion" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_numbers_that_are_not_known_have_no_share_in_the_loss(batch_size):
+    """Depth maps with holes, sequences of numbers that are padded, tags of which some were not asked for."""
+    generator = torch.Generator().manual_seed(5)
+    outputs, labels = torch.randn(2, 6, 4, 4, generator=generator)
+    labels[:2], labels[3, 1:] = -100.0, -100.0
+
+    def loss_fn(outputs, labels):
+        return (outputs - labels)[labels != -100].square().mean()
+
+    sums, scores = MetricSums({}), ExampleScores(loss_fn, {})
+    for start in range(0, 6, batch_size):
+        batch = outputs[start : start + batch_size], labels[start : start + batch_size]
+        sums.add(*batch, loss_fn(*batch))
+        scores.add(*batch, [{}] * len(batch[1]))
+    expected = sklearn.metrics.mean_squared_error(labels[labels != -100], outputs[labels != -100])
+    low, high = scores.intervals()["loss"]
+    assert sums.result()["loss"] == pytest.approx(expected, rel=1e-6) and low < expected < high
+
+
+def test_a_label_of_minus_100_degrees_is_a_number_as_any_other():
+    sums, labels = MetricSums({}), torch.tensor([-100.0, 3.0])
+    sums.add(torch.zeros(2), labels, labels.square().mean())
+    sums.add(torch.zeros(1), labels[:1], labels[:1].square().mean())
+    assert sums.result()["loss"] == pytest.approx((2 * 100**2 + 3**2) / 3)
+
+
 @pytest.mark.parametrize("metrics", [net.metrics, {}])
 def test_an_empty_loader_is_told(metrics):
     model, drops_all = torch.nn.Linear(2, 3), torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True)

@@ -324,6 +324,24 @@ def test_a_step_in_pieces_is_the_step_of_the_whole_batch(microbatch_size, struct
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.parametrize("microbatch_size", [1, 2, 3])
+def test_a_step_in_pieces_counts_the_numbers_that_are_known(microbatch_size):
+    def loss_fn(outputs, labels):
+        return (outputs - labels)[labels != -100].square().mean()
+
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(2, 6, 4)
+    labels[0], labels[4, 1:] = -100.0, -100.0
+    scaler, weights = torch.amp.GradScaler("cpu", enabled=False), []
+    model = torch.nn.Linear(4, 4)
+    for size in (None, microbatch_size):
+        trained = copy.deepcopy(model)
+        objects = (trained, torch.optim.SGD(trained.parameters(), lr=1.0), loss_fn, inputs, labels)
+        step = train.train_step(*objects) if size is None else train.train_step_in_pieces(*objects, size, scaler)
+        weights.append((step[1], list(trained.parameters())))
+    torch.testing.assert_close(weights[0], weights[1])
+
+
 def test_pieces_without_scored_labels_change_nothing():
     model = torch.nn.Linear(3, 2)
     before = copy.deepcopy(model.state_dict())
