@@ -6,6 +6,7 @@ import logging
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ import torch
 import evaluate
 import train
 import utils
+from model.params import fetch_params_class
+from training.state import fetch_training
 
 PROJECT = Path(__file__).resolve().parent.parent
 QUICK = {
@@ -322,6 +325,19 @@ def test_a_step_in_pieces_is_the_step_of_the_whole_batch(microbatch_size, struct
         step = train.train_step(*objects) if size is None else train.train_step_in_pieces(*objects, size, scaler)
         results.append((*step, list(model.parameters())))
     torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("name", ["batch_size", "microbatch_size"])
+def test_batch_norm_can_train_on_a_single_image_but_not_on_a_single_row(name):
+    task = SimpleNamespace(loss_fn=torch.nn.functional.cross_entropy, metrics={"accuracy": None})
+    params = fetch_params_class("vision")(**{"batch_size": 8, name: 1})
+    dense = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    training = fetch_training(dense, task, params, steps_per_epoch=1)
+    train.train_step(dense, training.optimizer, task.loss_fn, torch.randn(1, 3, 8, 8), torch.ones(1, 8, 8).long())
+    assert all(weight.isfinite().all() for weight in dense.parameters())
+    rows = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    with pytest.raises(utils.InputError, match=f"^{name} 1: the net has batch norm, .* take 2 or more"):
+        fetch_training(rows, task, params, steps_per_epoch=1)
 
 
 @pytest.mark.parametrize("microbatch_size", [1, 2, 3])

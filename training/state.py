@@ -207,9 +207,8 @@ def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_e
         InputError: there is no metric of the name params.monitor, or batch norm would see single examples
     """
     smallest = min(params.batch_size // processes.world_size(), params.microbatch_size or params.batch_size)
-    if smallest < 2 and any(
-        isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for module in model.modules()
-    ):
+    # in 2-d and 3-d, it has the places of one image to take the mean over
+    if smallest < 2 and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
         name = "microbatch_size" if params.microbatch_size == 1 else "batch_size"
         each = " for each process" if processes.world_size() > 1 else ""
         raise utils.InputError(
