@@ -79,9 +79,11 @@ def _confusion(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[s
     seen = {name for pair in counts for name in pair}
     classes = [*names, *sorted(seen.difference(names))]
     if len(classes) <= MOST_CLASSES:
-        return {"classes": classes, "counts": [[counts[a, b] for b in classes] for a in classes]}
-    wrong = [(a, b, number) for (a, b), number in counts.most_common() if a != b]
-    return {"num_classes": len(classes), "pairs": wrong[:MOST_CONFUSIONS]}
+        counted = [[counts[a, b] for b in classes] for a in classes]
+        return {"classes": [name[:LONGEST_TEXT] for name in classes], "counts": counted}
+    wrong = [(a, b, number) for (a, b), number in counts.most_common() if a != b][:MOST_CONFUSIONS]
+    shown = [(a[:LONGEST_TEXT], b[:LONGEST_TEXT], number) for a, b, number in wrong]  # of masks, they are long
+    return {"num_classes": len(classes), "pairs": shown}
 
 
 def _attach_inputs(runs: Sequence[Run], details: Mapping[int, dict[str, Any]]) -> tuple[list[Any], list[str]]:

@@ -15,6 +15,7 @@ import train
 import utils
 from report.columns import hyperparameters_that_differ
 from report.details import read_history, read_per_class, read_predictions
+from report.page_details import _describe as describe
 from report.runs import Run, read_runs
 from report.seeds import group_by_seed
 
@@ -244,3 +245,14 @@ def test_the_folder_itself_may_be_the_run(tmp_path, monkeypatch):
     folder = write_run(tmp_path / "run", {"seed": 1})
     monkeypatch.chdir(folder)
     assert read_one(Path())[0].name == read_one(folder)[0].name == "run"
+
+
+@pytest.mark.parametrize("num_masks", [2, 30])
+def test_masks_in_the_predictions_do_not_swell_the_page(num_masks):
+    masks = [str([[number] * 256] * 256) for number in range(num_masks + 1)]
+    rows = [
+        {"id": str(i), "label": label, "prediction": prediction, "loss": "1.0"}
+        for i, (label, prediction) in enumerate(zip(masks, masks[1:], strict=False))
+    ]
+    detail = describe(rows, [{"class": "road", "iou": "0.5"}])
+    assert detail["mistakes"] == num_masks and len(json.dumps(detail)) < 300_000
