@@ -178,3 +178,9 @@ def test_a_loss_that_is_not_finite_stops_at_its_step():
     watch.look(torch.tensor(1.0))
     with pytest.raises(utils.DivergedError, match="a loss of inf in epoch 2, step 6"):
         watch.look(torch.tensor(math.inf))
+    for labels, told in (
+        (torch.tensor([-100, -100]), r"loss of nan \(the mean .* all -100\) in"),
+        (torch.tensor([1, -100]), "nan in"),
+    ):
+        with pytest.raises(utils.DivergedError, match=told):
+            watch.look(torch.tensor(math.nan), labels)

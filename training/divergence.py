@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 import utils
+from evaluation.metrics import count_scored
 
 
 class DivergenceWatch:
@@ -46,18 +47,21 @@ class DivergenceWatch:
         if self.is_cpu and not is_scaled and not math.isfinite(norm.item()):  # here the weights have not seen it yet
             self.stop(f"a gradient of norm {norm.item()}", self.step + 1)
 
-    def look(self, loss: torch.Tensor) -> None:
+    def look(self, loss: torch.Tensor, labels: torch.Tensor | None = None) -> None:
         """Take note of a step.
 
         Args:
             loss: its loss, scalar
+            labels: of its batch, to tell a mean over nothing from a net that has diverged
 
         Raises:
             DivergedError: the loss is not finite; on the CPU only
         """
         self.step += 1
         if self.is_cpu and not math.isfinite(loss.item()):
-            self.stop(f"a loss of {loss.item()}", self.step)
+            is_of_nothing = labels is not None and not count_scored(labels)
+            cause = " (the mean over a batch whose labels are all -100)" if is_of_nothing else ""
+            self.stop(f"a loss of {loss.item()}{cause}", self.step)
 
     def check(self, loss: float) -> None:
         """Stop if any step so far was bad.
