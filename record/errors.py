@@ -53,7 +53,7 @@ class InterruptedRun(KeyboardInterrupt):
 
 
 def explain(error: BaseException) -> Stop | None:
-    """Return what to tell of an error that the machine made, not the code; None for any other error."""
+    """Return what to tell of an error that the machine or a setting made, not the code; None for any other error."""
     if isinstance(error, Stop):
         return error
     text = str(error).strip().partition("\n")[0]
@@ -68,6 +68,8 @@ def explain(error: BaseException) -> Stop | None:
         return Stop(
             f"out of memory ({told}); lower microbatch_size or num_workers, or else batch_size or the size of the net"
         )
+    if isinstance(error, ValueError) and "more than 1 value per channel when training" in text:
+        return InputError(f"batch norm cannot train on a single number ({text}); raise batch_size or microbatch_size")
     if is_dead_worker(error):
         return Stop(f"a data loading process died ({text}); if memory ran out, lower num_workers or batch_size")
     return None

@@ -389,8 +389,14 @@ def undisturbed(tmp_path_factory):
     return together(2, write_run(tmp_path_factory.mktemp("whole") / "run", **LONG))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("rank", "params"), [(0, LONG), (1, LONG), (1, AVERAGED)], ids=["0", "1", "averaged"])
+@pytest.mark.parametrize(
+    ("rank", "params"),
+    [
+        pytest.param(0, LONG, id="0", marks=pytest.mark.slow),
+        pytest.param(1, LONG, id="1", marks=pytest.mark.slow),
+        pytest.param(1, AVERAGED, id="averaged", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_killed_process_ends_the_job_and_the_same_command_continues_to_the_same_bits(
     tmp_path, undisturbed, rank, params
 ):

@@ -338,6 +338,9 @@ def test_batch_norm_can_train_on_a_single_image_but_not_on_a_single_row(name):
     rows = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
     with pytest.raises(utils.InputError, match=f"^{name} 1: the net has batch norm, .* take 2 or more"):
         fetch_training(rows, task, params, steps_per_epoch=1)
+    with pytest.raises(ValueError, match="more than 1 value per channel") as caught:
+        dense(torch.randn(1, 3, 1, 1))  # an image that was made smaller until there is one place
+    assert "raise batch_size or microbatch_size" in str(utils.explain(caught.value))
 
 
 @pytest.mark.parametrize("microbatch_size", [1, 2, 3])
