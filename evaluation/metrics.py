@@ -151,14 +151,33 @@ def _join(batches: list[tuple[Any, torch.Tensor]]) -> list[tuple[Any, torch.Tens
     """Return batches as one, where they are of one shape, or as a few that are padded with labels that do not count."""
     if len(batches) < 2:
         return batches
-    if batches[0][1].dim() == 1 or len({labels.shape[1:] for _, labels in batches}) == 1:
+    first = _shapes(batches[0])
+    if all(_shapes(batch) == first for batch in batches[1:]):
         return [runtime.concatenate(batches)]
-    if not all(hasattr(outputs, "shape") and labels.dim() == 2 for outputs, labels in batches):
+    if not all(_is_of_tokens(*batch) for batch in batches) or len({outputs.shape[2:] for outputs, _ in batches}) > 1:
         return batches
     batches = sorted(batches, key=lambda batch: batch[1].shape[1])  # similar lengths together: little padding
     size = -(-len(batches) // NUM_LENGTHS)
     neighbours = [batches[start : start + size] for start in range(0, len(batches), size)]
     return [runtime.concatenate([_pad(*batch, group[-1][1].shape[1]) for batch in group]) for group in neighbours]
+
+
+def _shapes(batch: Any) -> list[tuple[int, ...]]:
+    """Return the shapes of the tensors of a batch, but for how many examples they are of."""
+    shapes: list[tuple[int, ...]] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        shapes.append(tensor.shape[1:])
+        return tensor
+
+    runtime.map_tensors(note, batch)
+    return shapes
+
+
+def _is_of_tokens(outputs: Any, labels: torch.Tensor) -> bool:
+    """Return whether there is a class number, and something said, for each token: only such can be padded from here."""
+    is_one = hasattr(outputs, "shape") and labels.dim() == 2 and not labels.is_floating_point()
+    return bool(is_one and outputs.shape[:2] == labels.shape)
 
 
 def _pad(outputs: torch.Tensor, labels: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -310,6 +310,61 @@ def test_asking_for_several_batches_at_once_changes_nothing(num_together):
     assert sums.result() == whole.result()  # to the bit
 
 
+def right_words(outputs, labels):
+    return (outputs.argmax(1) == labels).sum(), (labels != -100).sum()
+
+
+def right_texts(outputs, labels):
+    return (outputs["logits"].argmax(1) == labels).sum(), len(labels)
+
+
+def squared_errors(outputs, labels):
+    return (outputs - labels)[~labels.isnan()].square().sum(), (~labels.isnan()).sum()
+
+
+def batch_of(kind, length, generator):
+    """Return outputs and labels of four texts whose longest has so many words."""
+    if kind == "classes second":  # as torch's cross_entropy takes them; fewer classes than words, or more
+        return torch.randn(4, 6, length, generator=generator), torch.randint(6, (4, length), generator=generator)
+    if kind == "weights of words":
+        logits, attention = torch.randn(4, 3, generator=generator), torch.rand(4, length, generator=generator)
+        return {"logits": logits, "attention": attention}, torch.randint(3, (4,), generator=generator)
+    numbers = torch.randn(4, length, generator=generator)
+    numbers[0, -1] = math.nan  # a number for each word: -100 would be one of them
+    return torch.randn(4, length, generator=generator), numbers
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [("classes second", right_words), ("weights of words", right_texts), ("numbers", squared_errors)],
+)
+def test_batches_that_cannot_be_put_together_are_asked_for_one_by_one(kind, metric):
+    """Texts of any length, and outputs that padding from outside would break, or would count."""
+    generator = torch.Generator().manual_seed(3)
+    batches = [batch_of(kind, length, generator) for length in (4, 9, 7, 7, 2, 5)]
+    together, each = MetricSums({"metric": metric}, num_together=16), MetricSums({"metric": metric})
+    for outputs, labels in batches:
+        together.add(outputs, labels, torch.tensor(0.5))
+        each.add(outputs, labels, torch.tensor(0.5))
+    assert together.result() == each.result() and math.isfinite(each.result()["metric"])
+
+
+def test_an_example_without_a_scored_label_does_not_spoil_the_interval_of_the_loss():
+    outputs, labels = torch.randn(40, 5, 3), torch.randint(5, (40, 3))
+    labels[::4] = -100  # texts of one word, which no other follows
+    loss_fn = torch.nn.functional.cross_entropy
+    scores = ExampleScores(loss_fn, {})
+    scores.add(outputs, labels, [{}] * 40)
+    low, high = scores.intervals()["loss"]
+    assert low < loss_fn(outputs, labels).item() < high
+
+
+def test_predictions_that_are_not_one_an_example_are_told():
+    scores = ExampleScores(net.loss_fn, {})
+    with pytest.raises(utils.InputError, match="predictions: returned 6 rows for a batch of 3; expected one for each"):
+        scores.add(torch.randn(3, 2), torch.tensor([0, 1, 1]), [{}] * 6)
+
+
 @pytest.mark.parametrize("outputs", [torch.zeros(2, 3, 256, 256), {"mask": torch.zeros(2, 99, 2**12)[:, -1]}])
 def test_large_outputs_do_not_wait_in_numbers(outputs):
     """A net that says something of each pixel, or the last word of each text: 64 batches of those fill a memory."""
