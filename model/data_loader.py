@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate, get_worker_info
 
 import processes
 import runtime
@@ -177,12 +177,18 @@ def fetch_dataloader(
         training: False to see the train split as it is, in order and without augmentation
 
     Raises:
-        InputError: the data of a split is missing, empty or broken
+        InputError: the data of a split is missing, empty or broken, or it is no map-style dataset
     """
     module = _task_module(params)
     dataloaders: dict[str, DataLoader[Any]] = {}
     for split in splits:
         dataset = module.fetch_dataset(split, data_dir, params)
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+            raise utils.InputError(
+                f"model/{params.task}/data_loader.py: {split}'s dataset, {type(dataset).__name__}, is a stream or has "
+                "no length; expected a map-style Dataset, with __len__ and __getitem__: shuffling and resuming ask for "
+                "examples by their number (those of a stream can be written to files first)"
+            )
         if len(dataset) == 0:
             raise utils.InputError(f"{data_dir}: the {split} split is empty")
         if not training and hasattr(dataset, "augment"):

@@ -383,3 +383,25 @@ def test_an_empty_split_is_refused(monkeypatch, tmp_path):
     params = add_task(monkeypatch, Numbers(0))
     with pytest.raises(InputError, match=f"{tmp_path.name}: the val split is empty"):
         fetch_dataloader(["val"], tmp_path, params)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(range(5))
+
+
+class StreamOfKnownLength(Stream):
+    def __len__(self):
+        return 5
+
+
+class WithoutLength(torch.utils.data.Dataset):
+    def __getitem__(self, index):
+        return torch.tensor([0.0]), torch.tensor(0)
+
+
+@pytest.mark.parametrize("kind", [Stream, StreamOfKnownLength, WithoutLength])
+def test_a_dataset_that_is_not_map_style_is_refused(monkeypatch, tmp_path, kind):
+    params = add_task(monkeypatch, kind())
+    with pytest.raises(InputError, match=f"numbers/data_loader.py: train's dataset, {kind.__name__}, .* map-style"):
+        fetch_dataloader(["train"], tmp_path, params)
