@@ -95,6 +95,9 @@ def labels_fit(context: Context) -> Finding:
         if fit_shortly(context, shift).held_out < min(CLEARLY_LEARNT, fit.held_out - 0.1):
             explanation = f"labels fit the inputs of the example {'after' if shift < 0 else 'before'} theirs"
             return Finding("FAIL", f"shifted by one: {explanation}; {told}", mix, values)
+    if fit.train > LEARNT and fit.steps < ROUND_STEPS * NUM_ROUNDS:
+        advice = "there was no time for more steps here; look at the loss of the first epochs, or try it on a GPU"
+        return Finding("WARN", f"too early to tell: {told}", advice, values)
     explanation = f"a few examples can be learnt by heart, but nothing holds on others: {told}"
     status = "WARN" if min(fit.held_out, fit.val) < LEARNT else "FAIL"
     return Finding(status, explanation, f"labels of other inputs, or inputs that do not tell them; {mix}", values)

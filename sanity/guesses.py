@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -40,8 +40,8 @@ class Constant:
     """
 
     def __init__(self, loss_fn: Loss, batches: list[tuple[Any, Tensor]]) -> None:
-        outputs, labels = batches[0]
-        self._constants = [_constant(output, labels) for output in tensors_of(outputs)]
+        every = zip(*(tensors_of(outputs) for outputs, _ in batches), strict=True)
+        self._constants = [_constant(alike, batches[0][1]) for alike in every]
         weights = [float(count_scored(labels)) for _, labels in batches]
 
         def loss() -> Tensor:
@@ -69,8 +69,14 @@ class Constant:
             return sums.result()
 
 
-def _constant(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return zeros in the shape of outputs, with 1 in the place of each size that a constant does not depend on."""
+def _constant(alike: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Return zeros in the shape of outputs, with 1 in the place of each size that a constant does not depend on.
+
+    Args:
+        alike: the outputs of several batches, whose sizes may differ: the weights that each word of a text was given
+        labels: of the first of them
+    """
+    outputs = alike[0]
     size = list(outputs.shape)
     if outputs.dim() > labels.dim() and outputs.shape[: labels.dim()] == labels.shape:  # the classes come last
         size[: labels.dim()] = [1] * labels.dim()
@@ -78,6 +84,8 @@ def _constant(outputs: Tensor, labels: Tensor) -> Tensor:
         size[:1], size[2:] = [1], [1] * (outputs.dim() - 2)
     else:
         size[0] = 1
+    is_of_one_size = [len(set(sizes)) == 1 for sizes in zip(*(output.shape for output in alike), strict=True)]
+    size = [number if is_one else 1 for number, is_one in zip(size, is_of_one_size, strict=True)]
     return torch.zeros(size, requires_grad=True)
 
 

@@ -16,12 +16,14 @@ import model.vision.data_loader
 import model.vision.net
 import model.vision.params
 import runtime
+import sanity.fit
 import sanity.rate
 import sanity.speed
 import sanity_check
 import train
 import utils
 from model.params import fetch_params
+from sanity import guesses
 from sanity.context import Context
 from sanity.fit import NUM_TRAIN
 from sanity.survey import normalised
@@ -461,6 +463,13 @@ def test_labels_of_other_inputs_are_found_in_every_task(find, monkeypatch, exper
     assert_found(find("labels_fit", experiment=experiment), "nothing holds on others")
 
 
+def test_a_net_without_time_to_learn_is_not_taken_for_wrong_labels(find, monkeypatch):
+    """A large net on a small machine: a failure would send its user looking for a bug that is not there."""
+    monkeypatch.setattr(sanity.fit, "MOST_SECONDS", 0.0)
+    finding = find("labels_fit")
+    assert finding.status == "WARN" and "too early to tell: after" in finding.explanation
+
+
 def test_two_classes_swapped_in_val_are_found(find, monkeypatch):
     def swap(split, dataset):
         if split == "val":
@@ -485,6 +494,21 @@ def test_the_baseline_is_that_of_the_most_frequent_class_and_of_the_mean(make_co
 
 
 # --- the evaluation
+
+
+def test_the_baseline_goes_with_outputs_of_any_length():
+    """The weights that each word of a text was given, for one: texts of other batches are longer, or shorter."""
+    batches = []
+    for length, labels in ((4, [0, 0, 1]), (7, [0, 2, 0])):
+        batches.append(({"logits": torch.randn(3, 3), "weights": torch.rand(3, length)}, torch.tensor(labels)))
+
+    def loss_fn(outputs, labels):
+        return F.cross_entropy(outputs["logits"], labels)
+
+    constant = guesses.Constant(loss_fn, batches)
+    entropy = -sum(share * np.log(share) for share in (4 / 6, 1 / 6, 1 / 6))
+    assert constant.score(loss_fn, {}, batches)["loss"] == pytest.approx(entropy, abs=1e-3)
+    assert constant.like({"logits": torch.ones(2, 3), "weights": torch.ones(2, 9)})["weights"].shape == (2, 9)
 
 
 def test_batch_norm_in_train_mode_during_evaluation_is_found(find, monkeypatch):
