@@ -37,8 +37,13 @@ def named(batch: Any, name: str) -> Named:
     """Return the tensors of a batch by their names: `name`, or `name_0` and so on, or those that they have in a dict.
 
     Raises:
-        InputError: the batch is more than a tuple or dict of tensors
+        InputError: the batch is more than a tuple or dict of tensors, or the inputs are a namedtuple
     """
+    if name == "inputs" and hasattr(batch, "_fields"):
+        raise utils.InputError(
+            f"{name}: found the namedtuple {type(batch).__name__}, a type of your code, which a program does without; "
+            "to export the net, let it take a dict of tensors (it can train on either)"
+        )
     if isinstance(batch, Tensor):
         return {name: batch}
     entries = batch if isinstance(batch, dict) else {f"{name}_{i}": entry for i, entry in enumerate(batch)}

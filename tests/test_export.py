@@ -1,5 +1,6 @@
 """Programs that run without this project, and agree with the nets that they are of: every net, every format."""
 
+import collections
 import json
 import os
 import subprocess
@@ -210,6 +211,13 @@ def test_outputs_that_are_called_as_inputs_are_get_other_names():
     inputs, outputs = renamed([])
     assert inputs.shapes == {"words": ["batch_size", "length"], "more": ["batch_size", "more_1"]}
     assert outputs.shapes == {"words_out": ["batch_size"], "words_out_out": ["batch_size", "more_1"]}
+
+
+def test_inputs_in_a_type_of_the_tasks_own_are_told():
+    words = collections.namedtuple("Words", ["ids", "mask"])
+    samples = [(words(torch.ones(n, 3), torch.ones(n, 3)), torch.ones(n)) for n in (2, 1, 3)]
+    with pytest.raises(utils.InputError, match="inputs: found the namedtuple Words, .* let it take a dict"):
+        find_interfaces(samples, {})
 
 
 def test_axes_of_different_sizes_have_different_names():
