@@ -67,8 +67,8 @@ A metric is a ratio of sums: numerators and denominators are added up over the s
 for any batch size and any number of processes. They may be vectors, one entry a class; the ratios are then averaged
 (macro average), and 0 / 0 counts as 0. A metric that is a function of the ratio carries it as its attribute `finish`
 (`rmse.finish = torch.sqrt`). Labels of -100 are not scored, but for a regression's (floats, one an example), where it
-is a number as any other. Inputs are a tensor or a tuple or dict of tensors, batch first; so are outputs; labels are a
-tensor, batch first.
+is a number as any other. Inputs and outputs are a tensor, or a tuple or dict of tensors, each of them batch first (an
+auxiliary loss too: one number an example); labels are a tensor, batch first.
 
 A task imports `utils` and `runtime`, never a script, another task, or the files beside this one.
 """
