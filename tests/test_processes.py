@@ -289,6 +289,36 @@ with processes.joined():
 """
 
 
+UNUSED = """
+import torch
+import processes
+from training.parallel import GlobalBatch
+
+torch.manual_seed(0)
+with processes.joined():
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("both", "second", "none")})
+    before = model["none"].weight.detach().clone(), model["second"].weight.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=0.5)
+    step = GlobalBatch(model, optimizer)
+    loss_fn = step.counted(torch.nn.functional.cross_entropy)
+    step.begin(None)
+    outputs = model["both"](torch.ones(3, 2))
+    if processes.rank() == 1:
+        outputs = model["second"](outputs)
+    loss_fn(outputs, torch.tensor([0, 1, 1])).backward()
+    optimizer.step()
+    assert torch.equal(model["none"].weight, before[0])
+    assert not torch.equal(model["second"].weight, 0.75 * before[1])  # that would be its decay alone
+    assert all(torch.isfinite(weight).all() for weight in model.parameters())
+"""
+
+
+@pytest.mark.slow
+def test_a_weight_that_no_process_uses_does_not_decay():
+    """As in one process, where the optimizer skips a weight without a gradient: a head that waits for its turn."""
+    run_ranks(2, "-c", UNUSED)
+
+
 @pytest.mark.slow
 def test_a_share_without_scored_labels_counts_for_nothing(tmp_path):
     script = tmp_path / "script.py"

@@ -70,13 +70,16 @@ class GlobalBatch:
         if self.is_reduced:
             return
         self.is_reduced = True
-        for weight in [] if self.is_sharded else self.weights:
-            if weight.grad is None:  # another process may have one
-                weight.grad = torch.zeros_like(weight)
+        unused = [i for i, weight in enumerate(self.weights) if weight.grad is None and not self.is_sharded]
+        is_used = torch.ones(len(self.weights), device=self.device)
+        if unused:
+            is_used[unused] = 0.0
+        for i in unused:  # another process may have a gradient
+            self.weights[i].grad = torch.zeros_like(self.weights[i])
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
         # sent as any gradient: times the number of scored labels, this is their number and the sum of their losses
         report = torch.stack([torch.ones_like(self.loss_sum), self.loss_sum / self.num_scored])
-        buckets = _in_buckets([report, *([] if self.is_sharded else gradients), *self.buffers])
+        buckets = _in_buckets([report, is_used, *([] if self.is_sharded else gradients), *self.buffers])
         flats, works = [], []
         for bucket in buckets:
             flat = torch.cat([tensor.detach().reshape(-1) for tensor in bucket])
@@ -94,6 +97,9 @@ class GlobalBatch:
                 tensor.detach().copy_(part.view(tensor.shape))
         for gradient in gradients if self.is_sharded else []:
             local_part(gradient).mul_(processes.world_size() / num_scored)
+        for i, share in zip(unused, is_used[unused].tolist() if unused else [], strict=True):
+            if not share > 0:  # no process has one: the optimizer leaves the weight alone, as it does in one process
+                self.weights[i].grad = None
         self.loss = report[1]
 
 
