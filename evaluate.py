@@ -80,7 +80,7 @@ def score_examples(
     import torch
 
     from evaluation.report import ExampleScores
-    from model.net import fetch_metrics
+    from model.net import fetch_metrics, fetch_predictions
 
     metrics = fetch_metrics(net, params)
     sums, scores = MetricSums(metrics), ExampleScores(net.loss_fn, metrics, getattr(dataloader.dataset, "ids", None))
@@ -88,7 +88,7 @@ def score_examples(
         with torch.inference_mode():
             sums.add(output_batch, labels_batch, net.loss_fn(output_batch, labels_batch))
             outputs, labels = runtime.to_device((output_batch, labels_batch), torch.device("cpu"))
-            scores.add(outputs, labels, net.predictions(outputs, labels, params))
+            scores.add(outputs, labels, fetch_predictions(net, outputs, labels, params, len(labels)))
     return sums.result(), scores
 
 

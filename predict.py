@@ -47,6 +47,8 @@ def predict(
     """
     import torch
 
+    from model.net import fetch_predictions
+
     device = next(model.parameters()).device
     model.eval()
     for batch in batches:
@@ -55,7 +57,8 @@ def predict(
             with torch.inference_mode():
                 outputs = model(runtime.to_device(batch.inputs, device))
                 outputs = runtime.to_device(outputs, torch.device("cpu"))
-                predicted = iter(net.predictions(outputs, batch.labels, params))
+                num_read = len(batch.ids) - len(batch.errors)
+                predicted = iter(fetch_predictions(net, outputs, batch.labels, params, num_read))
         for position, name in enumerate(batch.ids):
             if position in batch.errors:
                 yield {"id": name, "error": batch.errors[position]}

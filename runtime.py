@@ -83,6 +83,14 @@ def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], batch: Any) ->
     return function(batch)
 
 
+def tensors_of(batch: Any) -> list[torch.Tensor]:
+    """Return the tensors of a batch, in order."""
+    entries = list(batch.values()) if isinstance(batch, dict) else batch
+    if isinstance(entries, (tuple, list)):
+        return [tensor for entry in entries for tensor in tensors_of(entry)]
+    return [batch]
+
+
 def to_device(batch: Any, device: torch.device) -> Any:
     """Move a batch to a device; a pinned one without waiting for it."""
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 IGNORED_LABEL = -100  # PyTorch's own ignore_index
-MOST_WAITING = 2**22  # bytes of outputs that wait for their metrics
+MOST_WAITING = 2**22  # bytes of outputs and labels that wait for their metrics
 NUM_LENGTHS = 4  # to which batches of sequences are padded, when metrics are asked for many of them together
 
 Loss = Callable[[Any, "torch.Tensor"], "torch.Tensor"]
@@ -27,7 +27,7 @@ class MetricSums:
 
     Args:
         metrics: name -> fn(outputs, labels) -> (numerator, denominator)
-        num_together: how many batches the metrics are asked for at once, fewer where their outputs are large; where
+        num_together: how many batches the metrics are asked for at once, fewer where they are large; where
             batches are small, calling a metric costs more than computing it
     """
 
@@ -47,21 +47,15 @@ class MetricSums:
         """
         self._waiting.append((runtime.detach(outputs), labels, loss.detach()))
         if len(self._waiting) == 1:
-            self._room = self._num_like(outputs)
+            self._room = self._num_like(outputs, labels)
         if len(self._waiting) >= self._room:
             self._add_waiting()
 
-    def _num_like(self, outputs: Any) -> int:
-        """Return how many batches with such outputs may wait."""
-        num_bytes = 1
-
-        def count(tensor: torch.Tensor) -> torch.Tensor:
-            nonlocal num_bytes
-            num_bytes += tensor.untyped_storage().nbytes()  # of a part of a tensor, the whole is kept
-            return tensor
-
-        runtime.map_tensors(count, outputs)
-        return max(1, min(self.num_together, MOST_WAITING // num_bytes))
+    def _num_like(self, outputs: Any, labels: torch.Tensor) -> int:
+        """Return how many batches like this one may wait."""
+        storages = (tensor.untyped_storage() for tensor in runtime.tensors_of(outputs))  # a part keeps the whole
+        num_bytes = labels.nbytes + sum(storage.nbytes() for storage in storages)
+        return max(1, min(self.num_together, MOST_WAITING // max(1, num_bytes)))
 
     def _add_waiting(self) -> None:
         if not self._waiting:
@@ -120,7 +114,7 @@ class MetricSums:
             self.sums[name] = _plus(self.sums.get(name), (numerator, denominator))
         self._waiting += [tuple(batch) for batch in state["waiting"]]
         if self._waiting:
-            self._room = self._num_like(self._waiting[0][0])
+            self._room = self._num_like(*self._waiting[0][:2])
 
     def mean_loss(self) -> float:
         """Return the mean loss so far, over all processes of the job, as `result` does; waits for the device."""
@@ -164,14 +158,7 @@ def _join(batches: list[tuple[Any, torch.Tensor]]) -> list[tuple[Any, torch.Tens
 
 def _shapes(batch: Any) -> list[tuple[int, ...]]:
     """Return the shapes of the tensors of a batch, but for how many examples they are of."""
-    shapes: list[tuple[int, ...]] = []
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        shapes.append(tensor.shape[1:])
-        return tensor
-
-    runtime.map_tensors(note, batch)
-    return shapes
+    return [tensor.shape[1:] for tensor in runtime.tensors_of(batch)]
 
 
 def _is_of_tokens(outputs: Any, labels: torch.Tensor) -> bool:

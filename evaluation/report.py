@@ -46,15 +46,7 @@ class ExampleScores:
             outputs: batch first; a tensor, or a tuple or dict of tensors
             labels: batch first
             rows: of the task's `predictions`, one an example
-
-        Raises:
-            InputError: there are more rows, or fewer, than examples
         """
-        if len(rows) != len(labels):
-            raise utils.InputError(
-                f"predictions: returned {len(rows)} rows for a batch of {len(labels)}; expected one for each example, "
-                "whatever the number of its labels (the contract is in model/__init__.py)"
-            )
         self.rows += [dict(row) for row in rows]
         for output, label in runtime.pieces((outputs, labels), 1):
             num_scored = count_scored(label)

@@ -48,3 +48,27 @@ def fetch_sign(net: Any, params: utils.Params) -> int:
     if params.monitor not in names:
         raise utils.InputError(f"monitor {params.monitor!r}: there is no such metric; choose one of {', '.join(names)}")
     return -1 if params.monitor == "loss" or params.monitor in getattr(net, "lower_is_better", ()) else 1
+
+
+def fetch_predictions(
+    net: Any, outputs: Any, labels: Any, params: utils.Params, num_examples: int
+) -> list[dict[str, Any]]:
+    """Return what a task says of a batch: a row for each example.
+
+    Args:
+        net: the task's module
+        outputs: of the net, on the CPU, batch first
+        labels: batch first, or None for inputs without
+        params: with facts
+        num_examples: in the batch
+
+    Raises:
+        InputError: there are more rows, or fewer
+    """
+    rows: list[dict[str, Any]] = net.predictions(outputs, labels, params)
+    if len(rows) != num_examples:
+        raise utils.InputError(
+            f"predictions: returned {len(rows)} rows for a batch of {num_examples}; expected one for each example, "
+            "whatever the number of its labels (the contract is in model/__init__.py)"
+        )
+    return rows

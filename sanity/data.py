@@ -11,7 +11,7 @@ from torch import Tensor
 import runtime
 from evaluation.metrics import IGNORED_LABEL
 from sanity.context import Batches, Context, Finding
-from sanity.survey import Survey, tensors_of
+from sanity.survey import Survey
 
 SMALL_STD, LARGE_STD, HUGE_STD = 0.03, 5.0, 20.0  # of inputs
 FAR_MEAN = 3.0  # in standard deviations, or in ones where they are smaller
@@ -168,5 +168,5 @@ def _twice(context: Context, dataset: Any, split: str, *epochs: int) -> list[lis
 
 def _same(first: list[tuple[Any, Tensor]], second: list[tuple[Any, Tensor]]) -> bool:
     """Return whether two lists of batches are the same to the bit."""
-    pairs = zip(tensors_of(first), tensors_of(second), strict=True)
+    pairs = zip(runtime.tensors_of(first), runtime.tensors_of(second), strict=True)
     return all(a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)

@@ -12,7 +12,6 @@ import evaluate
 import runtime
 import train
 from sanity.context import Context, Finding
-from sanity.survey import tensors_of
 
 NUM_EXAMPLES = 150  # of val
 NUM_ALONE = 8
@@ -54,9 +53,11 @@ def own_example(context: Context) -> Finding:
     """In eval mode, do outputs depend on the example alone, not on the others of its batch?"""
     model = _warm(context).eval()
     indices = context.choose("val", NUM_ALONE + 1)
-    distances, tensors_together = [], tensors_of(_outputs(model, context, indices))
+    distances, tensors_together = [], runtime.tensors_of(_outputs(model, context, indices))
     for place, index in enumerate(indices):
-        for alone, together in zip(tensors_of(_outputs(model, context, [index])), tensors_together, strict=True):
+        for alone, together in zip(
+            runtime.tensors_of(_outputs(model, context, [index])), tensors_together, strict=True
+        ):
             region = tuple(slice(0, size) for size in alone[0].shape)  # in a batch it may be padded
             spread = float(together.float().std()) + 1e-12
             distances.append(float((alone[0] - together[place][region]).abs().max()) / spread)

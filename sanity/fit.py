@@ -83,8 +83,8 @@ def labels_fit(context: Context) -> Finding:
             return Finding("FAIL", f"in val, labels of {swapped} look swapped: {told}", mix, values)
         if 1 - fit.val < 0.4 * (1 - fit.held_out) - 0.1:
             return Finding("WARN", f"much less holds on val: {told}", f"another kind of data? Or {mix}", values)
-        metrics = utils.format_metrics({name: fit.metrics[name] for name in {context.params.monitor, "loss"}})
-        return Finding("PASS", f"{told} ({metrics})", "the labels are those of the inputs", values)
+        shown = {name: fit.metrics[name] for name in fit.metrics if name in (context.params.monitor, "loss")}
+        return Finding("PASS", f"{told} ({utils.format_metrics(shown)})", "the labels are those of the inputs", values)
     if fit.held_out < CLEARLY_LEARNT:
         shifted = _shift_of_val(context, fit)
         explanation = f"nothing holds on val, whose labels are not those of its inputs{shifted}: {told}"

@@ -10,7 +10,6 @@ from torch import Tensor
 
 import runtime
 from evaluation.metrics import Loss, Metrics, MetricSums, count_scored
-from sanity.survey import tensors_of
 
 MOST_ITERATIONS = 100
 
@@ -40,7 +39,7 @@ class Constant:
     """
 
     def __init__(self, loss_fn: Loss, batches: list[tuple[Any, Tensor]]) -> None:
-        every = zip(*(tensors_of(outputs) for outputs, _ in batches), strict=True)
+        every = zip(*(runtime.tensors_of(outputs) for outputs, _ in batches), strict=True)
         self._constants = [_constant(alike, batches[0][1]) for alike in every]
         weights = [float(count_scored(labels)) for _, labels in batches]
 
@@ -98,7 +97,7 @@ def best_loss(loss_fn: Loss, outputs: Any, labels: Tensor) -> float:
         labels: of the batch
     """
     free = runtime.map_tensors(lambda output: torch.zeros_like(output).requires_grad_(), outputs)
-    return minimise(lambda: loss_fn(free, labels), tensors_of(free))
+    return minimise(lambda: loss_fn(free, labels), runtime.tensors_of(free))
 
 
 def minimise(loss: Any, tensors: list[Tensor]) -> float:

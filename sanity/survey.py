@@ -82,7 +82,7 @@ def look_through(dataset: Any, indices: Sequence[int], texts: list[list[str]] | 
     is_image = is_float = False
     num_numbers, total, squares, num_bad, least, most = 0, 0.0, 0.0, 0, float("inf"), float("-inf")
     for inputs, label in _one_by_one(dataset, indices):
-        tensors = tensors_of(inputs)
+        tensors = runtime.tensors_of(inputs)
         # by their words where they are known: of sentences with unknown ones, many are the same to the net
         hashes.append(_hash(tensors) if texts is None else " ".join(texts[len(hashes)]).encode())
         some = label.flatten()[:: 1 + label.numel() // MOST_LABELS].tolist()  # a mask has one for each pixel
@@ -116,18 +116,6 @@ def look_through(dataset: Any, indices: Sequence[int], texts: list[list[str]] | 
         most=most,
         num_bad=num_bad,
     )
-
-
-def tensors_of(batch: Any) -> list[Tensor]:
-    """Return the tensors in a batch, in order."""
-    found: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    runtime.map_tensors(keep, batch)
-    return found
 
 
 def _one_by_one(dataset: Any, indices: Sequence[int]) -> Iterator[tuple[Any, Tensor]]:

@@ -1,6 +1,7 @@
 """Scores: exact for any batch size, equal to independent implementations, with intervals and a row for each example."""
 
 import csv
+import importlib
 import json
 import math
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 import torch
+from PIL import Image
 
 import evaluate
 import train
@@ -359,10 +361,21 @@ def test_an_example_without_a_scored_label_does_not_spoil_the_interval_of_the_lo
     assert low < loss_fn(outputs, labels).item() < high
 
 
-def test_predictions_that_are_not_one_an_example_are_told():
-    scores = ExampleScores(net.loss_fn, {})
-    with pytest.raises(utils.InputError, match="predictions: returned 6 rows for a batch of 3; expected one for each"):
-        scores.add(torch.randn(3, 2), torch.tensor([0, 1, 1]), [{}] * 6)
+@pytest.mark.parametrize("script", ["evaluate", "predict"])
+@pytest.mark.parametrize("factor", [0.5, 2])
+def test_predictions_that_are_not_one_an_example_are_told(run, tmp_path, monkeypatch, script, factor):
+    predictions = net.predictions
+
+    def rows_for_each_token(*args):
+        rows = predictions(*args)
+        return (2 * rows)[: int(factor * len(rows))]
+
+    monkeypatch.setattr(net, "predictions", rows_for_each_token)
+    for number in range(4):
+        Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
+    words = ["--input", str(tmp_path)] if script == "predict" else []
+    with pytest.raises(utils.InputError, match="predictions: returned [0-9]+ rows for a batch of (4|32); expect"):
+        importlib.import_module(script).main(["--model_dir", str(run), *words])
 
 
 @pytest.mark.parametrize("outputs", [torch.zeros(2, 3, 256, 256), {"mask": torch.zeros(2, 99, 2**12)[:, -1]}])

@@ -77,9 +77,7 @@ def test_facts_are_plain_values_that_a_checkpoint_can_hold(params):
 def test_outputs_and_labels_have_an_entry_for_each_example(model, dataset):
     inputs, labels = batch_of(dataset, range(5))
     outputs = outputs_of(model, inputs)
-    shapes = []
-    runtime.map_tensors(lambda tensor: shapes.append(tensor.shape) or tensor, [inputs, outputs, labels])
-    assert all(shape[0] == 5 for shape in shapes)
+    assert all(len(tensor) == 5 for tensor in runtime.tensors_of([inputs, outputs, labels]))
 
 
 def test_the_initial_loss_is_near_its_theoretical_value(model, net, dataset):
@@ -87,9 +85,11 @@ def test_the_initial_loss_is_near_its_theoretical_value(model, net, dataset):
     outputs = outputs_of(model, inputs)
     loss = net.loss_fn(outputs, labels)
     assert loss.shape == () and loss.isfinite()
-    # knowing nothing: for numbers a guess of 0, the mean of standardised labels; for classes, each equally likely
-    expected = labels.square().mean().item() if labels.is_floating_point() else math.log(outputs.shape[-1])
+    # outputs of 0 know nothing: each class is equally likely, a standardised number is at its mean
+    expected = net.loss_fn(runtime.map_tensors(torch.zeros_like, outputs), labels).item()
     assert loss.item() == pytest.approx(expected, rel=0.35)
+    if torch.is_tensor(outputs) and outputs.shape[:-1] == labels.shape:  # the classes come last
+        assert expected == pytest.approx(math.log(outputs.shape[-1]), rel=1e-5)
 
 
 def test_the_training_loss_can_be_driven_down_on_one_batch(model, net, params):
