@@ -189,18 +189,23 @@ def test_two_processes_end_where_one_does(tmp_path):
     assert log_of(second) == log
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_processes", "params"),
     [
-        (2, NER),
-        (3, TABULAR),  # 32 is no multiple of 3
-        (3, {**TABULAR, "batch_size": 7, "optimizer": "adam"}),
-        (2, {**TABULAR, "batch_size": 1, "num_epochs": 1, "learning_rate": 1e-3}),  # one process has nothing to do
-        (3, {**TABULAR, "microbatch_size": 4}),  # shares of 10 and 11: not as many pieces
-        (2, {**NER, "microbatch_size": 3}),
+        pytest.param(2, NER, id="ner", marks=pytest.mark.slow),
+        pytest.param(3, TABULAR, id="three", marks=pytest.mark.slow),  # 32 is no multiple of 3
+        # one process has nothing to do
+        pytest.param(
+            2,
+            {**TABULAR, "batch_size": 1, "num_epochs": 1, "learning_rate": 1e-3},
+            id="single",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(3, {**TABULAR, "batch_size": 7, "optimizer": "adam"}, id="seven", marks=pytest.mark.thorough),
+        # shares of 10 and 11: not as many pieces
+        pytest.param(3, {**TABULAR, "microbatch_size": 4}, id="pieces", marks=pytest.mark.thorough),
+        pytest.param(2, {**NER, "microbatch_size": 3}, id="ner pieces", marks=pytest.mark.thorough),
     ],
-    ids=["ner", "three", "seven", "single", "pieces", "ner pieces"],
 )
 def test_any_number_of_processes_ends_where_one_does(tmp_path, num_processes, params):
     first = alone(write_run(tmp_path / "one", **params))
@@ -450,8 +455,13 @@ def test_a_killed_process_ends_the_job_and_the_same_command_continues_to_the_sam
     assert differences(undisturbed, folder) == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.thorough),
+    ],
+)
 def test_a_signal_to_the_job_saves_once_and_it_continues_to_the_same_bits(tmp_path, undisturbed, number):
     folder = write_run(tmp_path / "run", **{**LONG, "checkpoint_minutes": 10})
     process = start_job(2, folder)

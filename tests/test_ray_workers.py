@@ -128,7 +128,7 @@ def test_a_node_that_dies_costs_what_was_not_saved_and_the_study_ends_in_the_sam
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_interrupting_saves_all_trials_those_that_wait_for_a_place_end_and_the_same_command_continues(study):
     process = study("--num_workers", "3")  # there is a place for two
     wait_until(lambda: sum(map(is_saved, study.folders)) == 2, process, 120)

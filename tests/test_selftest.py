@@ -47,7 +47,7 @@ def test_files_that_cannot_be_read_are_named(make_run):
     assert unreadable(folder) == [f"{name} cannot be read" for name in ("best.pth.tar", "history.jsonl", "run.json")]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_selftest_passes_on_a_shipped_run(run_script):
     done = run_script("train.py", "--selftest_resume", "num_channels=8")
     assert done.returncode == 0, done.stderr
