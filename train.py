@@ -128,7 +128,10 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
             if is_counted:
                 sums.add(output_batch, labels_batch, loss)
 
-            training.watch.look(loss if job_batch is None else job_batch.loss, labels_batch)
+            if job_batch is None:
+                training.watch.look(loss, labels_batch)
+            else:
+                training.watch.look(job_batch.loss)
             if progress.step(num_examples):
                 training.watch.check(sums.mean_loss())
                 progress.show(sums.mean_loss())

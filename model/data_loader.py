@@ -160,6 +160,20 @@ def fetch_facts(data_dir: Path, params: utils.Params) -> utils.Params:
     return params.with_facts(_task_module(params).fetch_facts(data_dir, params))
 
 
+def _fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
+    """Return a split as the task makes it, if it is one that can be shuffled and continued."""
+    dataset = _task_module(params).fetch_dataset(split, data_dir, params)
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise utils.InputError(
+            f"model/{params.task}/data_loader.py: {split}'s dataset, {type(dataset).__name__}, is a stream or has "
+            "no length; expected a map-style Dataset, with __len__ and __getitem__: shuffling and resuming ask for "
+            "examples by their number (those of a stream can be written to files first)"
+        )
+    if len(dataset) == 0:
+        raise utils.InputError(f"{data_dir}: the {split} split is empty")
+    return dataset
+
+
 def fetch_dataloader(
     splits: Sequence[str],
     data_dir: Path,
@@ -182,15 +196,7 @@ def fetch_dataloader(
     module = _task_module(params)
     dataloaders: dict[str, DataLoader[Any]] = {}
     for split in splits:
-        dataset = module.fetch_dataset(split, data_dir, params)
-        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-            raise utils.InputError(
-                f"model/{params.task}/data_loader.py: {split}'s dataset, {type(dataset).__name__}, is a stream or has "
-                "no length; expected a map-style Dataset, with __len__ and __getitem__: shuffling and resuming ask for "
-                "examples by their number (those of a stream can be written to files first)"
-            )
-        if len(dataset) == 0:
-            raise utils.InputError(f"{data_dir}: the {split} split is empty")
+        dataset = _fetch_dataset(split, data_dir, params)
         if not training and hasattr(dataset, "augment"):
             dataset.augment = False
         is_raw = device is not None and device.type != "cpu" and hasattr(dataset, "fetch_raw")

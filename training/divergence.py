@@ -52,7 +52,8 @@ class DivergenceWatch:
 
         Args:
             loss: its loss, scalar
-            labels: of its batch, to tell a mean over nothing from a net that has diverged
+            labels: of its batch, to tell a mean over nothing from a net that has diverged; None in a job of several
+                processes, where the loss is that of all their shares
 
         Raises:
             DivergedError: the loss is not finite; on the CPU only
