@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,9 +28,12 @@ def prepare(model: nn.Module, params: utils.Params, device: torch.device) -> nn.
 
     Args:
         model: in fp32; its weights stay so
-        params: precision, activation_checkpointing
+        params: precision, activation_checkpointing, deterministic
         device: where to compute
     """
+    if params.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+        torch.use_deterministic_algorithms(True)
     if params.activation_checkpointing:
         blocks = find_blocks(model)
         for block in blocks:
@@ -58,6 +62,7 @@ def describe_forward(model: nn.Module, params: utils.Params) -> dict[str, Any]:
         "precision": "fp32" if params.precision == "tf32" and not has_tf32 else params.precision,
         "channels_last": any(w.dim() == 4 and not w.is_contiguous() for w in weights),
         "compiled": model._compiled_call_impl is not None,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 
 

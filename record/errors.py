@@ -70,6 +70,8 @@ def explain(error: BaseException) -> Stop | None:
         )
     if isinstance(error, ValueError) and "more than 1 value per channel when training" in text:
         return InputError(f"batch norm cannot train on a single number ({text}); raise batch_size or microbatch_size")
+    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in text:
+        return InputError(f"deterministic: {text.partition(',')[0]}; take another operation, or deterministic=false")
     if is_dead_worker(error):
         return Stop(f"a data loading process died ({text}); if memory ran out, lower num_workers or batch_size")
     return None

@@ -72,6 +72,11 @@ class Params(BaseModel):
         json_schema_extra=MACHINE,
     )
     compile: bool = Field(False, description="let torch.compile make the net faster", json_schema_extra=MACHINE)
+    deterministic: bool = Field(
+        False,
+        description="on a GPU: take the algorithms that give the same bits each time, and stop where there are none",
+        json_schema_extra=MACHINE,
+    )
     activation_checkpointing: bool = Field(
         False,
         description="less memory, more time: compute the inside of the net's blocks again",

@@ -271,6 +271,7 @@ def test_hash_and_differences_know_what_changes_the_result(name):
         "tensorboard",
         "precision",
         "compile",
+        "deterministic",
         "activation_checkpointing",
         "channels_last",
         "fsdp",

@@ -76,7 +76,10 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
                 parts.mkdir()
                 utils.save_dict_to_json(values, parts / "params.json")
         finish(parts, flags)
-        _stop_if(differences(whole, parts), f"the run that was killed {num_kills} times is another one")
+        hint = ""
+        if any("cuda" in flag for flag in flags) and not params.deterministic:
+            hint = " (on a GPU, two runs may differ that nobody killed: try deterministic=true)"
+        _stop_if(differences(whole, parts), f"the run that was killed {num_kills} times is another one{hint}")
     if num_amid == 0:
         raise utils.Stop(
             f"no kill of {num_kills} came amid what was saved and what was left to do, so this says nothing of "
