@@ -96,6 +96,18 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor that is not pinned to a device, without waiting for what that has to do before."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def room_for_data(device: torch.device) -> int:
+    """Return how many bytes of a split a device may keep: an eighth of a GPU's memory, so that a net has the rest."""
+    import torch
+
+    return torch.cuda.get_device_properties(device).total_memory // 8 if device.type == "cuda" else 0
+
+
 def to_cpu(batch: Any) -> Any:
     """Copy to the CPU what of a batch, or of any nested object, is a tensor elsewhere."""
     return map_tensors(lambda leaf: leaf.cpu() if hasattr(leaf, "cpu") else leaf, batch)

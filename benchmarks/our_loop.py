@@ -10,6 +10,7 @@ import torch
 import runtime
 import utils
 from model.data_loader import fetch_dataloader
+from model.forward import prepare
 from model.net import fetch_net
 from train import enter_epoch, train
 from training.keeper import Keeper
@@ -27,9 +28,9 @@ class OurLoop:
 
     def __init__(self, data_dir: Path, params: utils.Params, device: torch.device | None = None) -> None:
         runtime.tune_cpu()  # as train.py does
-        net = fetch_net(params.task)
+        net, device = fetch_net(params.task), device or torch.device("cpu")
         self.dataloader = fetch_dataloader(["train"], data_dir, params, device)["train"]
-        self.training = fetch_training(net.Net(params).to(device or "cpu"), net, params, len(self.dataloader))
+        self.training = fetch_training(prepare(net.Net(params), params, device), net, params, len(self.dataloader))
         with tempfile.TemporaryDirectory() as folder:  # no checkpoint is due before the end
             self.keeper = Keeper(utils.RunDirectory(Path(folder)), self.training, runtime.Signals())
 

@@ -54,6 +54,9 @@ A dataset may have, besides `__len__` and `__getitem__`:
                                             finished batch, a list for examples that are still to be collated
         fetch_raw(indices), finish(raw)     the same in two halves, for GPUs: (raw, labels), which is small and quick to
                                             fetch, and the inputs, which the GPU makes of `raw`, a tuple of tensors
+        move_to(device), nbytes             besides those two: a GPU keeps the split where that takes little of its
+                                            memory, and `fetch_raw` then returns what is there. For `in_memory` ones
+                                            without `lengths`, whose inputs are one tensor
         set_epoch(epoch)                    called before each fetch, for augmentation keyed by `runtime.example_draws`
         augment                             whether it augments; set to False where the train split is only evaluated
         in_memory                           True if loading costs nothing, so that worker processes would not help

@@ -21,7 +21,7 @@ from PIL import Image
 import evaluate
 import train
 import utils
-from model import data_loader
+from model import data_loader, whole_batches
 from model.batches import EpochBatches
 from model.net import fetch_net
 from tests.test_resume import log_of, start, wait_until
@@ -240,7 +240,7 @@ class Faulty(torch.utils.data.Dataset):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_any_error_in_loading_names_the_example(num_workers):
     batches = EpochBatches(10, 5, seed=None)
-    whole = data_loader._WholeBatches(Faulty(), torch.utils.data.default_collate, seed=1)
+    whole = whole_batches.WholeBatches(Faulty(), torch.utils.data.default_collate, seed=1)
     loader = torch.utils.data.DataLoader(
         whole, batch_sampler=batches, collate_fn=data_loader._as_fetched, num_workers=num_workers
     )
@@ -258,7 +258,7 @@ def test_an_error_that_only_the_whole_batch_has_names_the_batch():
         def __getitem__(self, index):
             return index
 
-    whole = data_loader._WholeBatches(Whole(), lambda examples: collate(examples) if len(examples) > 1 else 0, seed=1)
+    whole = whole_batches.WholeBatches(Whole(), lambda examples: collate(examples) if len(examples) > 1 else 0, seed=1)
     with pytest.raises(RuntimeError, match=r"a batch of 3, from example 2 \(row 2\) to example 4 \(row 4\), could not"):
         whole.__getitems__((1, [2, 3, 4]))
 

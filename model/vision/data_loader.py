@@ -18,7 +18,7 @@ from model.vision.decode import chunks, decode_all
 from model.vision.formats import Examples, Files, walk_files
 from model.vision.params import Params
 from model.vision.readers import read_split
-from model.vision.storage import describe, is_ready, keep_in_memory, keep_on_disk
+from model.vision.storage import describe, is_ready, keep_in_memory, keep_on_disk, num_bytes
 from utils import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -88,6 +88,8 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         self.params, self.augment, self.epoch = params, augment, 1
         self.examples = keep_in_memory(keep_on_disk(examples, data_dir, params), params)
         self.in_memory = is_ready(self.examples, params)
+        self.nbytes = num_bytes(len(self.ids), params)
+        self._pixels: Tensor | None = None  # of all images, where they are kept on a GPU
         shape = (1, params.image_channels, 1, 1)
         self._mean = torch.tensor(params.facts["mean"]).reshape(shape)
         self._std = torch.tensor(params.facts["std"]).reshape(shape)
@@ -98,6 +100,14 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch's augmentation to draw, from 1."""
         self.epoch = epoch
+
+    def move_to(self, device: torch.device) -> None:
+        """Keep all images and labels on a device; what `fetch_raw` and `finish` return is there from now on."""
+        self._pixels = self._decode(range(len(self))).to(device)
+        self.labels = self.labels.to(device)
+
+    def _decode(self, indices: Sequence[int]) -> Tensor:
+        return torch.from_numpy(decode_all(self.examples.images, self.examples.rows_of(indices), self.params))
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return one image, (image_channels, image_size, image_size), and its class number."""
@@ -117,12 +127,13 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
             pixels, uint8, (batch_size, image_size, image_size, image_channels), and draws, uniform, (batch_size, 5);
             and the labels
         """
-        rows = self.examples.rows_of(indices)
-        pixels = torch.from_numpy(decode_all(self.examples.images, rows, self.params))
-        labels = self.labels[torch.as_tensor(indices)]
+        device = self.labels.device
+        positions = runtime.send(torch.as_tensor(indices), device)
+        pixels = self._decode(indices) if self._pixels is None else self._pixels.index_select(0, positions)
+        labels = self.labels.index_select(0, positions)
         if not self.augment:
             return (pixels,), labels
-        return (pixels, runtime.example_draws(self.params.seed, self.epoch, indices, 5)), labels
+        return (pixels, runtime.send(runtime.example_draws(self.params.seed, self.epoch, indices, 5), device)), labels
 
     def finish(self, raw: tuple[Tensor, ...]) -> Tensor:
         """Return images as `__getitems__` does, from what `fetch_raw` returned: augmented and scaled."""

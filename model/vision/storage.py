@@ -26,7 +26,7 @@ def keep_on_disk(examples: Examples, data_dir: Path, params: Params) -> Examples
     """
     if not isinstance(examples.images, Files) or params.cache in ("memory", "none"):
         return examples
-    if params.cache == "auto" and _num_bytes(len(examples.images), params) > SMALL_BYTES:
+    if params.cache == "auto" and num_bytes(len(examples.images), params) > SMALL_BYTES:
         return examples
     decoded = open_decoded(examples.images, data_dir, params)
     return examples if decoded is None else dataclasses.replace(examples, images=decoded)
@@ -38,7 +38,7 @@ def keep_in_memory(examples: Examples, params: Params) -> Examples:
     Raises:
         InputError: an image cannot be read
     """
-    images, is_small = examples.images, _num_bytes(len(examples.ids), params) <= SMALL_BYTES
+    images, is_small = examples.images, num_bytes(len(examples.ids), params) <= SMALL_BYTES
     if params.cache == "none" or not (is_small or params.cache == "memory"):
         return examples
     is_mapped = isinstance(images, Decoded | Mapped) and params.cache != "memory"
@@ -53,18 +53,19 @@ def is_ready(examples: Examples, params: Params) -> bool:
     """Return whether loading costs so little that data loading processes would not help."""
     if params.cache == "none" or not is_decoded(examples.images, params):
         return False
-    return isinstance(examples.images, np.ndarray) or _num_bytes(len(examples.ids), params) <= SMALL_BYTES
+    return isinstance(examples.images, np.ndarray) or num_bytes(len(examples.ids), params) <= SMALL_BYTES
 
 
 def describe(examples: Examples, params: Params) -> str:
     """Return where the images are, for the log."""
-    images, num_bytes = examples.images, _num_bytes(len(examples.ids), params)
-    told = f"{len(examples.ids)} images, {num_bytes / 2**20:,.1f} MB"
+    images = examples.images
+    told = f"{len(examples.ids)} images, {num_bytes(len(examples.ids), params) / 2**20:,.1f} MB"
     if params.cache != "none" and is_decoded(images, params):
         return f"{told}, " + (f"mapped from {images.path}" if isinstance(images, Decoded | Mapped) else "in memory")
     hint = "" if params.num_workers else "; num_workers=... does so in advance, in processes of their own"
     return f"{told}, each decoded when it is needed{hint}"
 
 
-def _num_bytes(num_images: int, params: Params) -> int:
+def num_bytes(num_images: int, params: Params) -> int:
+    """Return how many bytes so many decoded images take."""
     return num_images * math.prod(image_shape(params))
