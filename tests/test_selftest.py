@@ -11,7 +11,7 @@ import utils
 from model.params import fetch_params
 from tests.test_faults import finish
 from tests.test_resume import TASKS, write_run
-from training.selftest import differences, selftest, unreadable
+from training.selftest import NOT_REPEATED, NOT_SAVED, differences, selftest, unreadable
 
 
 def test_two_runs_of_one_seed_differ_in_nothing(make_run):
@@ -65,20 +65,42 @@ def test_selftest_claims_nothing_where_all_kills_came_too_late(make_run, monkeyp
     assert told.count(": all of it was saved") == 5 and "The same bits" not in told
 
 
+FORWARD = "model/vision/net.py", "    def forward(self, s: Tensor) -> Tensor:\n"
+LABELS = "model/vision/data_loader.py", "        labels = self.labels.index_select(0, positions)\n"
+COUNTER = """
+        self.calls = getattr(self, 'calls', 0) + self.training
+        s = s * (1 + 1e-4 * self.calls)
+"""
+GENERATOR = """
+        self.own = getattr(self, 'own', None) or torch.Generator().manual_seed(1)
+        labels = labels.where(torch.rand(len(labels), generator=self.own) < 0.9, 0)
+"""
+NOISE = """
+        s = s + __import__('random').SystemRandom().random() / 1000
+"""
+
+
 @pytest.mark.slow
-def test_selftest_finds_a_net_that_keeps_something_to_itself(project, tmp_path):
-    copy = tmp_path / "copy"
+@pytest.mark.parametrize(
+    ("place", "fault", "cause"),
+    [
+        pytest.param(FORWARD, COUNTER, NOT_SAVED, id="counter"),
+        pytest.param(LABELS, GENERATOR, NOT_SAVED, id="generator", marks=pytest.mark.thorough),
+        pytest.param(FORWARD, NOISE, NOT_REPEATED, id="noise", marks=pytest.mark.thorough),
+    ],
+)
+def test_selftest_finds_what_does_not_continue_and_tells_why(project, tmp_path, place, fault, cause):
+    (name, line), copy = place, tmp_path / "copy"
     shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".*", "tests", "__pycache__"))
-    path, line = copy / "model/vision/net.py", "        s = F.relu(F.max_pool2d(self.bn1(self.conv1(s)), 2))"
-    source = path.read_text()
-    assert source.count(line) == 1
-    fault = "        self.calls = getattr(self, 'calls', 0) + self.training\n        s = s * (1 + 1e-4 * self.calls)\n"
-    path.write_text(source.replace(line, fault + line))
+    source = (copy / name).read_text()
+    assert line in source
+    (copy / name).write_text(source.replace(line, line + fault, 1))
     folder = write_run(tmp_path / "run", **TASKS["vision"])
     command = [sys.executable, "train.py", "--model_dir", str(folder), "--selftest_resume"]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "is another one:\n  last.pth.tar state_dict conv1.weight: " in done.stderr
+    assert done.stderr.rstrip().endswith(cause)
     assert sorted(path.name for path in folder.iterdir()) == ["params.json"]
 
 

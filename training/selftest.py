@@ -33,6 +33,14 @@ CHECKPOINT_MINUTES = 0.002  # also within an epoch
 TIMES = ("seconds", "examples_per_second")
 MOST_SHOWN = 12
 WHOLE = "all of it was saved"
+NOT_REPEATED = (
+    "Two runs that nobody killed differ as well: there are random numbers that `seed` does not decide, or, on a GPU, "
+    "operations that add up in any order (deterministic=true)"
+)
+NOT_SAVED = (
+    "Two runs that nobody killed are alike: net, loss or dataset remembers something that no checkpoint holds, such as "
+    "a counter (make it a buffer of the net) or a random generator of its own (draw with runtime.example_draws)"
+)
 
 
 def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
@@ -76,10 +84,9 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
                 parts.mkdir()
                 utils.save_dict_to_json(values, parts / "params.json")
         finish(parts, flags)
-        hint = ""
-        if any("cuda" in flag for flag in flags) and not params.deterministic:
-            hint = " (on a GPU, two runs may differ that nobody killed: try deterministic=true)"
-        _stop_if(differences(whole, parts), f"the run that was killed {num_kills} times is another one{hint}")
+        found = differences(whole, parts)
+        cause = _cause(whole, Path(folder, "again"), flags) if found else ""
+        _stop_if(found, f"the run that was killed {num_kills} times is another one", cause)
     if num_amid == 0:
         raise utils.Stop(
             f"no kill of {num_kills} came amid what was saved and what was left to do, so this says nothing of "
@@ -88,10 +95,20 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
     print(f"The same bits after {num_kills} kills: weights, optimizer, history and metrics")
 
 
-def _stop_if(found: Sequence[str], title: str) -> None:
+def _stop_if(found: Sequence[str], title: str, cause: str = "") -> None:
     if found:
-        more = f"\n  and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
-        raise utils.Stop(f"{title}:\n  " + "\n  ".join(found[:MOST_SHOWN]) + more)
+        more = [f"  and {len(found) - MOST_SHOWN} more"] if len(found) > MOST_SHOWN else []
+        lines = [f"{title}:", *(f"  {line}" for line in found[:MOST_SHOWN]), *more, *([cause] if cause else [])]
+        raise utils.Stop("\n".join(lines))
+
+
+def _cause(whole: Path, again: Path, flags: Sequence[str]) -> str:
+    """Train once more, undisturbed, and return why a run that was killed is another one than `whole`."""
+    print("- They differ. Once more without a break, to find out why ...", flush=True)
+    again.mkdir()
+    shutil.copy(whole / "params.json", again)
+    finish(again, flags)
+    return NOT_REPEATED if differences(whole, again) else NOT_SAVED
 
 
 def _position(model_dir: Path, num_epochs: int) -> tuple[str, bool]:
