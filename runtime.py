@@ -92,8 +92,9 @@ def tensors_of(batch: Any) -> list[torch.Tensor]:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Move a batch to a device; a pinned one without waiting for it."""
-    return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
+    """Move a batch to a device; a pinned one without waiting for it. (The CPU has to wait, else it reads too early.)"""
+    is_awaited = device.type == "cpu"
+    return map_tensors(lambda tensor: tensor.to(device, non_blocking=not is_awaited), batch)
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

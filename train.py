@@ -78,7 +78,8 @@ def train_step_in_pieces(
         output_piece = model(train_piece)
         output_pieces.append(runtime.detach(output_piece))
         num_scored_piece = count_scored(labels_piece)
-        if num_scored_piece > 0:  # else there is no mean to take
+        # else there is no mean to take; not asked of the whole batch, because to ask is to wait for the device
+        if microbatch_size >= len(labels_batch) or num_scored_piece > 0:
             loss_piece = loss_fn(output_piece, labels_piece) * num_scored_piece / num_scored
             scaler.scale(loss_piece).backward()
             loss = loss + loss_piece.detach()

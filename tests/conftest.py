@@ -9,6 +9,8 @@ from pathlib import Path
 
 # the nets of tests are tiny, and two processes of two threads on two cores would mostly wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# `deterministic` asks for it, and cuBLAS reads it only once in a process
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -55,21 +57,22 @@ def make_run(tmp_path):
 def run_script(project):
     """Return a function that runs a script in a process of its own, from the project's folder, as a user does."""
 
-    def run(name, *args, **env):
+    def run(name, *args, timeout=120, **env):
         command = [sys.executable, name, *map(str, args)]
         return subprocess.run(
-            command, cwd=project, capture_output=True, text=True, timeout=120, env={**os.environ, **env}
+            command, cwd=project, capture_output=True, text=True, timeout=timeout, env={**os.environ, **env}
         )
 
     return run
 
 
 @pytest.fixture(autouse=True)
-def keep_denormal_numbers():
-    """Take back what `runtime.tune_cpu` set: hypothesis, for one, needs the smallest numbers."""
+def keep_torchs_defaults():
+    """Take back what `runtime.tune_cpu` set (hypothesis, for one, needs the smallest numbers), and `deterministic`."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+        sys.modules["torch"].use_deterministic_algorithms(False)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd import DeviceType
 from torch.utils.data import DataLoader, TensorDataset
 
 import train
@@ -78,11 +79,14 @@ def test_profile_that_has_only_just_begun_is_ended(tmp_path):
 
 
 def test_profile_of_a_gpu_that_may_not_be_looked_into_is_that_of_the_cpu():
-    def operation(name, on_cpu, on_gpu=0.0):
-        return types.SimpleNamespace(key=name, count=2, self_cpu_time_total=on_cpu, self_device_time_total=on_gpu)
+    def operation(name, on_cpu, on_gpu=0.0, where=DeviceType.CPU):
+        times = {"self_cpu_time_total": on_cpu, "self_device_time_total": on_gpu}
+        return types.SimpleNamespace(key=name, count=2, device_type=where, **times)
 
     assert "share of CPU" in table([operation("add", 10.0), operation("mul", 30.0)], 2)
-    assert table([operation("add", 10.0, 1.0), operation("mul", 30.0)], 2).splitlines()[2].startswith("add")
+    kernel = operation("add_kernel", 0.0, 1.0, DeviceType.CUDA)  # of `add`, whose time it is already
+    rows = table([operation("add", 10.0, 1.0), kernel, operation("mul", 30.0, 3.0)], 2).splitlines()[2:]
+    assert [row.split()[:2] for row in rows] == [["mul", "75.0%"], ["add", "25.0%"]]
 
 
 def test_profile_of_no_steps_is_refused(tmp_path):

@@ -100,26 +100,33 @@ def test_another_precision_may_continue_a_run_and_is_said(tmp_path, caplog):
     assert read_state(folder)["epoch"] == 3
 
 
-@pytest.fixture
-def allowing_any_algorithm():
-    """Leave the process as it was: the switch is torch's own, for all of it."""
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-def test_deterministic_algorithms_are_noted_and_change_nothing_on_a_cpu(tmp_path, allowing_any_algorithm):
-    plain, other = (run_train(tmp_path / str(is_on), num_epochs=1, deterministic=is_on) for is_on in (False, True))
+def test_deterministic_algorithms_are_noted_and_change_nothing_on_a_cpu(tmp_path):
+    plain, other = (
+        run_train(tmp_path / str(is_on), "--disable-cuda", num_epochs=1, deterministic=is_on) for is_on in (False, True)
+    )
     assert [utils.read_json(run / "run.json")["machine"]["deterministic"] for run in (plain, other)] == [False, True]
     assert_same_bits(read_state(plain)["state_dict"], read_state(other)["state_dict"])
 
 
-def test_an_operation_without_a_deterministic_algorithm_is_named(allowing_any_algorithm):
+def test_an_operation_without_a_deterministic_algorithm_is_named():
     prepare(nn.Linear(4, 2), Params.from_values({"deterministic": True}, "test"), CPU)
     with pytest.raises(RuntimeError) as error:
         torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
     stop = utils.explain(error.value)
     assert stop.exit_code == 2
     assert str(stop).startswith("deterministic: put_ does not have a deterministic implementation; take another")
+    message = "Deterministic behavior was enabled with either ..., set CUBLAS_WORKSPACE_CONFIG=:4096:8 or :16:8"
+    assert "export CUBLAS_WORKSPACE_CONFIG=:4096:8, or unset it" in str(utils.explain(RuntimeError(message)))
+
+
+def test_an_operation_that_a_precision_does_not_have_is_named():
+    with pytest.raises(RuntimeError) as error:
+        torch.linalg.qr(torch.ones(2, 2).half())
+    stop = utils.explain(error.value)
+    assert stop.exit_code == 2
+    assert str(stop).startswith("precision: not one that this machine can compute the net in (") and "'Half'" in str(
+        stop
+    )
 
 
 def step_in_fp16(factor, scale, max_norm=None):

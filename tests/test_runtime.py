@@ -95,6 +95,16 @@ def test_to_device_moves_nested_batches():
     assert same["words"] is batch["words"]
 
 
+def test_what_comes_from_a_gpu_is_awaited():
+    class OnGpu:
+        def to(self, device, non_blocking):
+            return device.type, non_blocking
+
+    batch = {"words": OnGpu()}
+    assert runtime.to_device(batch, torch.device("cpu")) == {"words": ("cpu", False)}
+    assert runtime.to_device(batch, torch.device("cuda")) == {"words": ("cuda", True)}
+
+
 @pytest.mark.parametrize(
     ("number", "size", "sizes"),
     [

@@ -30,6 +30,9 @@ class Average:
         self.model, self.decay = model, decay
         self.averaged = copy.deepcopy(model).requires_grad_(False)
         self.num_steps = 0
+        for module in self.averaged.modules():
+            if isinstance(module, nn.RNNBase):
+                module.flatten_parameters()  # a copy's are not in one piece, as cuDNN wants them
         pairs = [(a.detach(), b.detach()) for a, b in zip(_tensors(self.averaged), _tensors(model), strict=True)]
         self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
         self._others = [pair for pair in pairs if not pair[0].is_floating_point()]  # how many batches batch norm saw

@@ -97,7 +97,8 @@ class Keeper:
         is_due = processes.from_first(time.monotonic() >= self._earliest)
         if is_best:
             state = {} if is_due else self.training.state_dict()  # all take part; if it is due, `save` asks for it
-            self._best = copy.deepcopy(state) if self.run.is_writer else {}, row["val"]
+            # a copy, and none on a GPU: its memory is the net's
+            self._best = copy.deepcopy(runtime.to_cpu(state)) if self.run.is_writer else {}, row["val"]
         if is_due:
             self.save()
 

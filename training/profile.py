@@ -76,6 +76,8 @@ def table(operations: Any, num_steps: int) -> str:
 
     That is time on the GPU, where there is any: a machine may not let the profiler look into its GPU.
     """
+    # a GPU's kernels are entries, too, whose time the operations that began them have already
+    operations = [operation for operation in operations if operation.device_type.name == "CPU"]
     is_cuda = any(operation.self_device_time_total for operation in operations)
 
     def own_time(operation: Any) -> float:
