@@ -92,14 +92,17 @@ def tensors_of(batch: Any) -> list[torch.Tensor]:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Move a batch to a device; a pinned one without waiting for it. (The CPU has to wait, else it reads too early.)"""
-    is_awaited = device.type == "cpu"
+    """Move a batch to a device; a pinned one without waiting for it.
+
+    Not so to the CPU, which would read too early, nor to Apple's GPU, which may read what Python has freed.
+    """
+    is_awaited = device.type in ("cpu", "mps")
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=not is_awaited), batch)
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a tensor that is not pinned to a device, without waiting for what that has to do before."""
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    """Copy a tensor that is not pinned to a device; as `to_device`, without waiting for what that has to do before."""
+    return to_device(tensor.pin_memory() if device.type == "cuda" else tensor, device)
 
 
 def room_for_data(device: torch.device) -> int:

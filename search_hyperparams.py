@@ -17,6 +17,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from study.plan import Plan
 from study.settings import read_settings
 from study.trials import UNFINISHED, Directories, Trial
 
+IS_WINDOWS = os.name == "nt"
 PROJECT = Path(__file__).resolve().parent
 
 
@@ -77,6 +79,11 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         Stop: trials failed; names them
         InterruptedRun: a signal came; all trials have saved
     """
+    if args.ray_address is None and not hasattr(os, "fork"):
+        raise utils.InputError(
+            "a study forks its trials, which Windows cannot do; run it in WSL, or the trials one by one (sampler grid "
+            "or random): --array lists them, --index 0 runs the first"
+        )
     from study.driver import Driver, Workers
     from study.view import View
     from study.workers import LocalWorkers, useful_workers
@@ -133,6 +140,8 @@ def run_one(plan: Plan, index: int, words: list[str]) -> None:
     trial = trials[index]
     trial.make()
     command = [sys.executable, str(PROJECT / "train.py"), "--model_dir", str(trial.path), *words]
+    if IS_WINDOWS:  # there, execv would end this process while the trial goes on
+        sys.exit(subprocess.run(command, check=False).returncode)
     os.execv(sys.executable, command)
 
 

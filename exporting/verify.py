@@ -46,7 +46,7 @@ def run_in_fresh_process(
                 packed = _pack(inputs, outputs)
                 process.stdin.write(b"%d\n" % len(packed))
                 process.stdin.write(packed)
-        except BrokenPipeError:  # it has died, and says why
+        except OSError:  # the pipe broke: it has died, and says why
             pass
         except BaseException:
             process.kill()

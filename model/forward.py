@@ -51,6 +51,9 @@ def prepare(model: nn.Module, params: utils.Params, device: torch.device) -> nn.
         is_tf32 = params.precision == "tf32"
         torch.set_float32_matmul_precision("high" if is_tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = is_tf32
+    if device.type == "mps":  # up to torch 2.10 at least, it computes wrong gradients of batch norm from channels-last
+        model = model.to(memory_format=torch.contiguous_format)
+        model.register_forward_pre_hook(lambda _, inputs: runtime.map_tensors(torch.Tensor.contiguous, inputs))
     return model.to(device)
 
 

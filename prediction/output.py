@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def write_lines(lines: Iterable[str], output: Path | None) -> None:
         OSError: the file cannot be written
     """
     if output is None:
+        if not sys.stdout.isatty() and hasattr(sys.stdout, "reconfigure"):  # as in a file, on Windows too
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
         for line in lines:
             print(line, end="", flush=True)
         return

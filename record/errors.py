@@ -64,6 +64,8 @@ def explain(error: BaseException) -> Stop | None:
         return Stop(f"{error.filename}: could not be written ({error.strerror})")
     if isinstance(error, PermissionError) and error.filename is not None:
         return Stop(f"{error.filename}: not yours to read or write ({error.strerror}); chmod it, or name another place")
+    if isinstance(error, NotImplementedError) and "for the MPS device" in text:
+        return InputError(f"--device mps: {text.partition('. ')[0]}; --device cpu has it")
     if is_out_of_memory(error):
         told = text or type(error).__name__
         return Stop(

@@ -18,6 +18,7 @@ from record.errors import NO_ROOM, InputError
 
 MAX_TEXT_BYTES = 16 * 2**20  # far above any params or metrics file; a larger one is not one
 MAX_LINES_BYTES = 2**30  # the same for a history, which grows with each epoch
+PATIENCE = (0.01, 0.05, 0.2, 0.5, 1.0) if os.name == "nt" else ()  # seconds; elsewhere, readers are in nobody's way
 STALE_SECONDS = 24 * 60 * 60  # nobody has been writing a file for that long
 
 
@@ -59,7 +60,7 @@ def open_atomically(path: Path, previous: Path | None = None, num_bytes: int | N
             os.fsync(file.fileno())
         if previous is not None and path.exists():
             keep_as(path, previous)
-        temporary.replace(path)
+        _replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):  # on a disk that cannot be written, the first error is the one to tell
             temporary.unlink(missing_ok=True)
@@ -85,7 +86,17 @@ def keep_as(path: Path, other: Path) -> None:
         os.link(path, temporary)
     except OSError:  # FAT, some network file systems
         return
-    temporary.replace(other)
+    _replace(temporary, other)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Put a file in the place of another; on Windows, wait a little for whoever reads that, a virus scanner for one."""
+    for seconds in PATIENCE:
+        with contextlib.suppress(PermissionError):
+            temporary.replace(path)
+            return
+        time.sleep(seconds)
+    temporary.replace(path)
 
 
 def _temporary(path: Path) -> Path:
@@ -178,7 +189,8 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from None
+        hint = "; save it as UTF-8 (PowerShell's > writes UTF-16)" if error.start == 0 else ""
+        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start}){hint}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -165,9 +165,14 @@ class RunDirectory:
 
     def forget_scores_of_best(self) -> None:
         """Remove what evaluate.py wrote of the best weights; called before others take their place."""
-        removed = [name for name in SCORES_OF_BEST if (self.path / name).exists()]
-        for name in removed:
-            (self.path / name).unlink(missing_ok=True)
+        there = [name for name in SCORES_OF_BEST if (self.path / name).exists()]
+        for name in there:
+            with contextlib.suppress(PermissionError):  # Windows; of training and a table, the training counts
+                (self.path / name).unlink(missing_ok=True)
+        left = [name for name in there if (self.path / name).exists()]
+        removed = [name for name in there if name not in left]
+        if left:
+            logging.warning(f"- WARNING: open elsewhere, and of the best weights before these: {', '.join(left)}")
         if removed:
             logging.info(f"- Removed {', '.join(removed)}, of the best weights before these; evaluate.py scores them")
 

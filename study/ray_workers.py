@@ -26,7 +26,7 @@ from study.workers import Ended, LocalWorkers
 
 LOOK_SECONDS = 2.0  # between two looks at which nodes there are
 SAVE_SECONDS = 90.0  # that trials may take to save when the study closes
-LOST = -int(signal.SIGKILL)
+LOST = -9  # as after SIGKILL
 
 
 @dataclasses.dataclass

@@ -96,7 +96,7 @@ class Server:
 
 def _signal_group(process: int, number: int) -> None:
     """Send a signal to a trial; one that cannot be caught goes to its data loading processes as well."""
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter: on macOS, it has ended already
         if number == signal.SIGKILL:
             os.killpg(process, number)
         else:

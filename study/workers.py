@@ -65,6 +65,7 @@ class LocalWorkers:
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
             "OPENBLAS_NUM_THREADS": "1",  # a process of one thread can be forked safely
+            "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",  # macOS would end a copy that asks for its GPU
         }
         self._server = subprocess.Popen(
             [sys.executable, "-m", "study.server", str(theirs.fileno()), self.task],

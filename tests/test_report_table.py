@@ -5,7 +5,6 @@ import io
 import json
 import math
 import os
-import pty
 import re
 import shutil
 import statistics
@@ -28,6 +27,8 @@ from report.seeds import mean_and_std
 from report.table import Mean, Seconds, Table, group_name
 from report.text import duration, to_markdown, width_of
 from tests.test_synthesize_results import synthesize, write_run
+
+pty = pytest.importorskip("pty", reason="Windows has no terminals that a program can make")
 
 
 @pytest.fixture

@@ -95,14 +95,14 @@ def test_to_device_moves_nested_batches():
     assert same["words"] is batch["words"]
 
 
-def test_what_comes_from_a_gpu_is_awaited():
-    class OnGpu:
+@pytest.mark.parametrize(("device", "is_awaited"), [("cpu", True), ("mps", True), ("cuda", False)])
+def test_what_a_copy_would_spoil_is_awaited(device, is_awaited):
+    class Anywhere:
         def to(self, device, non_blocking):
             return device.type, non_blocking
 
-    batch = {"words": OnGpu()}
-    assert runtime.to_device(batch, torch.device("cpu")) == {"words": ("cpu", False)}
-    assert runtime.to_device(batch, torch.device("cuda")) == {"words": ("cuda", True)}
+    moved = runtime.to_device({"words": Anywhere()}, torch.device(device))
+    assert moved == {"words": (device, not is_awaited)}
 
 
 @pytest.mark.parametrize(

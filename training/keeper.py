@@ -71,6 +71,8 @@ class Keeper:
                 yield next(iterator)
             except StopIteration:
                 return
+            except InterruptedError:  # on Windows, Ctrl-C ends the wait for a worker's batch, which is asked for again
+                continue
             except Exception as error:
                 # a pipe that broke was that of a data loading process, too: it died while it handed over a batch
                 if not utils.is_dead_worker(error) and not isinstance(error, ConnectionError | EOFError):

@@ -28,7 +28,7 @@ class Progress:
         if self.is_terminal and self.num_processes == 1:
             self.every = min(save_summary_steps, max(1, num_steps // 50))
         self._bar = tqdm(total=num_steps, initial=done, leave=False, dynamic_ncols=True) if self.is_terminal else None
-        self._start = time.monotonic()
+        self._start = time.perf_counter()
 
     def __enter__(self) -> Progress:
         return self
@@ -40,7 +40,7 @@ class Progress:
     @property
     def examples_per_second(self) -> float:
         """Return the speed of the job in this epoch; its processes have about as many examples each."""
-        return self.num_processes * self.num_examples / max(time.monotonic() - self._start, 1e-9)
+        return self.num_processes * self.num_examples / max(time.perf_counter() - self._start, 1e-9)
 
     def step(self, num_examples: int) -> bool:
         """Count one batch; return whether `show` is due."""

@@ -138,8 +138,9 @@ def training_process(model_dir: Path, flags: Sequence[str]) -> Iterator[subproce
                 time.sleep(0.01)
             yield process
         finally:
+            is_killed = process.poll() is None
             process.kill()
-        if process.wait() > 0:
+        if process.wait() > 0 and not is_killed:  # on Windows, what is killed ends with 1
             output.seek(0)
             text = output.read().decode("utf-8", "replace").strip()
             raise utils.Stop(f"train.py ended with exit code {process.returncode}:\n{text[-2000:]}")
@@ -160,11 +161,8 @@ def finish(model_dir: Path, flags: Sequence[str] = ()) -> float:
 
 def kill_after(delay: float, model_dir: Path, flags: Sequence[str] = ()) -> bool:
     """Train for so many seconds, then kill; return whether the process was still there."""
-    with training_process(model_dir, flags) as process:
-        try:
-            process.wait(delay)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    with training_process(model_dir, flags) as process, contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(delay)
     return process.returncode != 0
 
 

@@ -73,7 +73,7 @@ class Decoded:
         if not self._is_told:
             self._is_told = True
             logging.warning(f"- WARNING: {self.path} is damaged; what is, is decoded again. The next run makes it anew")
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # Windows keeps what is mapped
                 self.path.unlink()  # processes that have it mapped keep it
 
 
