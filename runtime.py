@@ -106,15 +106,18 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def room_for_data(device: torch.device) -> int:
-    """Return how many bytes of a split a device may keep: an eighth of a GPU's memory, so that a net has the rest."""
+    """Return how large a split may be, in bytes, that a device keeps: a small part of a GPU, which others may share."""
     import torch
 
-    return torch.cuda.get_device_properties(device).total_memory // 8 if device.type == "cuda" else 0
+    if device.type != "cuda":
+        return 0
+    free, total = torch.cuda.mem_get_info(device)
+    return min(total // 8, free // 4)
 
 
-def to_cpu(batch: Any) -> Any:
-    """Copy to the CPU what of a batch, or of any nested object, is a tensor elsewhere."""
-    return map_tensors(lambda leaf: leaf.cpu() if hasattr(leaf, "cpu") else leaf, batch)
+def to_cpu(batch: Any, copy: bool = False) -> Any:
+    """Copy to the CPU what of a batch, or of any nested object, is a tensor elsewhere, or any tensor."""
+    return map_tensors(lambda leaf: leaf.to("cpu", copy=copy) if hasattr(leaf, "cpu") else leaf, batch)
 
 
 def detach(batch: Any) -> Any:

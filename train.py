@@ -78,15 +78,16 @@ def train_step_in_pieces(
         output_piece = model(train_piece)
         output_pieces.append(runtime.detach(output_piece))
         num_scored_piece = count_scored(labels_piece)
-        # else there is no mean to take; not asked of the whole batch, because to ask is to wait for the device
+        # else there is no mean to take; not asked of a whole batch, because to ask is to wait for the device
         if microbatch_size >= len(labels_batch) or num_scored_piece > 0:
             loss_piece = loss_fn(output_piece, labels_piece) * num_scored_piece / num_scored
             scaler.scale(loss_piece).backward()
             loss = loss + loss_piece.detach()
 
     scaler.unscale_(optimizer)  # before the step, in which gradients are clipped
-    scaler.step(optimizer)
-    scaler.update()
+    if any(weight.grad is not None for group in optimizer.param_groups for weight in group["params"]):
+        scaler.step(optimizer)  # else no piece had anything to learn from
+        scaler.update()
     return runtime.concatenate(output_pieces), loss
 
 

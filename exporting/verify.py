@@ -44,10 +44,11 @@ def run_in_fresh_process(
         try:
             for inputs, outputs in batches:
                 packed = _pack(inputs, outputs)
-                process.stdin.write(b"%d\n" % len(packed))
-                process.stdin.write(packed)
-        except OSError:  # the pipe broke: it has died, and says why
-            pass
+                try:
+                    process.stdin.write(b"%d\n" % len(packed))
+                    process.stdin.write(packed)
+                except OSError:  # the pipe broke: it has died, and says why
+                    break
         except BaseException:
             process.kill()
             raise

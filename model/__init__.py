@@ -56,7 +56,9 @@ A dataset may have, besides `__len__` and `__getitem__`:
                                             fetch, and the inputs, which the GPU makes of `raw`, a tuple of tensors
         move_to(device), nbytes             besides those two: a GPU keeps the split where that takes little of its
                                             memory, and `fetch_raw` then returns what is there. For `in_memory` ones
-                                            without `lengths`, whose inputs are one tensor
+                                            without `lengths`, whose inputs are one tensor. `finish` may then be given
+                                            several batches at once: what it makes of an example, random numbers too,
+                                            is to depend on its `raw` alone
         set_epoch(epoch)                    called before each fetch, for augmentation keyed by `runtime.example_draws`
         augment                             whether it augments; set to False where the train split is only evaluated
         in_memory                           True if loading costs nothing, so that worker processes would not help

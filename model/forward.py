@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 import runtime
 import utils
 
+NO_SUCH_PRECISION = ("not implemented for 'Half'", "not implemented for 'BFloat16'", "could not create a primitive")
 AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -31,7 +32,7 @@ def prepare(model: nn.Module, params: utils.Params, device: torch.device) -> nn.
         params: precision, activation_checkpointing, deterministic
         device: where to compute
     """
-    if params.deterministic:
+    if params.deterministic and device.type != "cpu":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
         torch.use_deterministic_algorithms(True)
     if params.activation_checkpointing:
@@ -74,8 +75,15 @@ def _forward_in(model: nn.Module, dtype: torch.dtype, *inputs: Any) -> Any:
 
     So are loss and metrics, therefore: in 8 bits, a mean over a batch is not worth much.
     """
-    with torch.autocast(next(model.parameters()).device.type, dtype):
-        outputs = type(model).forward(model, *inputs)
+    try:
+        with torch.autocast(next(model.parameters()).device.type, dtype):
+            outputs = type(model).forward(model, *inputs)
+    except RuntimeError as error:
+        if any(words in str(error) for words in NO_SUCH_PRECISION):
+            reason = str(error).partition(". ")[0]
+            told = f"this machine cannot compute the net in {dtype} ({reason}); precision=fp32 it can"
+            raise utils.InputError(f"precision: {told}") from error
+        raise
     return runtime.map_tensors(lambda tensor: tensor.float() if tensor.dtype == dtype else tensor, outputs)
 
 

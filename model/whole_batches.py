@@ -83,13 +83,18 @@ class WholeBatches(Dataset[Any]):
         room = runtime.room_for_data(device)
         if self.tensors is not None and sum(tensor.nbytes for tensor in self.tensors) <= room:
             self.tensors = tuple(tensor.to(device) for tensor in self.tensors)
-        elif self.is_raw and hasattr(dataset, "move_to") and dataset.in_memory and dataset.nbytes <= room:
+        elif self._is_movable() and dataset.nbytes <= room:
             dataset.move_to(device)
             self.numbers_an_example = dataset[0][0].numel()
         else:
             return False
         self.window_numbers = GPU_WINDOW_NUMBERS
         return True
+
+    def _is_movable(self) -> bool:
+        dataset = self.dataset
+        is_ready = self.is_raw and hasattr(dataset, "move_to") and getattr(dataset, "in_memory", False)
+        return is_ready and not hasattr(dataset, "lengths")  # whose batches do not follow one another
 
     def cut(self, batches: EpochBatches) -> Iterator[tuple[torch.Tensor, ...]]:
         """Yield the batches of a split that is in tensors, or on a GPU; several are gathered at once, and cut up.

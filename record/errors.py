@@ -6,7 +6,6 @@ import errno
 import sys
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or what this user may write
-NO_SUCH_PRECISION = ("not implemented for 'Half'", "not implemented for 'BFloat16'", "could not create a primitive")
 NO_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
 
 
@@ -73,9 +72,6 @@ def explain(error: BaseException) -> Stop | None:
         )
     if isinstance(error, ValueError) and "more than 1 value per channel when training" in text:
         return InputError(f"batch norm cannot train on a single number ({text}); raise batch_size or microbatch_size")
-    if isinstance(error, RuntimeError) and any(words in text for words in NO_SUCH_PRECISION):
-        reason = text.partition(". ")[0]
-        return InputError(f"precision: not one that this machine can compute the net in ({reason}); try bf16, or fp32")
     if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in text:
         return InputError(f"deterministic: {text.partition(',')[0]}; take another operation, or deterministic=false")
     if isinstance(error, RuntimeError) and "CUBLAS_WORKSPACE_CONFIG=" in text:

@@ -165,12 +165,13 @@ class RunDirectory:
 
     def forget_scores_of_best(self) -> None:
         """Remove what evaluate.py wrote of the best weights; called before others take their place."""
-        there = [name for name in SCORES_OF_BEST if (self.path / name).exists()]
-        for name in there:
-            with contextlib.suppress(PermissionError):  # Windows; of training and a table, the training counts
-                (self.path / name).unlink(missing_ok=True)
-        left = [name for name in there if (self.path / name).exists()]
-        removed = [name for name in there if name not in left]
+        removed: list[str] = []
+        left: list[str] = []
+        for name in SCORES_OF_BEST:
+            if (self.path / name).exists():
+                with contextlib.suppress(PermissionError):  # Windows; of training and a table, the training counts
+                    (self.path / name).unlink()
+                (left if (self.path / name).exists() else removed).append(name)
         if left:
             logging.warning(f"- WARNING: open elsewhere, and of the best weights before these: {', '.join(left)}")
         if removed:

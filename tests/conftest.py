@@ -59,8 +59,9 @@ def run_script(project):
 
     def run(name, *args, timeout=120, **env):
         command = [sys.executable, name, *map(str, args)]
+        inherited = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
         return subprocess.run(
-            command, cwd=project, capture_output=True, text=True, timeout=timeout, env={**os.environ, **env}
+            command, cwd=project, capture_output=True, text=True, timeout=timeout, env={**inherited, **env}
         )
 
     return run

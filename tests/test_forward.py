@@ -3,6 +3,7 @@
 import copy
 import functools
 import itertools
+import os
 import signal
 
 import pytest
@@ -100,16 +101,19 @@ def test_another_precision_may_continue_a_run_and_is_said(tmp_path, caplog):
     assert read_state(folder)["epoch"] == 3
 
 
-def test_deterministic_algorithms_are_noted_and_change_nothing_on_a_cpu(tmp_path):
-    plain, other = (
-        run_train(tmp_path / str(is_on), "--disable-cuda", num_epochs=1, deterministic=is_on) for is_on in (False, True)
-    )
-    assert [utils.read_json(run / "run.json")["machine"]["deterministic"] for run in (plain, other)] == [False, True]
-    assert_same_bits(read_state(plain)["state_dict"], read_state(other)["state_dict"])
+def test_deterministic_algorithms_are_for_other_devices_than_the_cpu(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    for device, is_on in (("cpu", True), ("meta", False), ("meta", True)):
+        params = Params.from_values({"deterministic": is_on}, "test")
+        model = prepare(nn.Linear(4, 2), params, torch.device(device))
+        is_in_force = is_on and device == "meta"
+        assert torch.are_deterministic_algorithms_enabled() == is_in_force
+        assert describe_forward(model, params)["deterministic"] == is_in_force
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == is_in_force
 
 
 def test_an_operation_without_a_deterministic_algorithm_is_named():
-    prepare(nn.Linear(4, 2), Params.from_values({"deterministic": True}, "test"), CPU)
+    torch.use_deterministic_algorithms(True)
     with pytest.raises(RuntimeError) as error:
         torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
     stop = utils.explain(error.value)
@@ -119,14 +123,35 @@ def test_an_operation_without_a_deterministic_algorithm_is_named():
     assert "export CUBLAS_WORKSPACE_CONFIG=:4096:8, or unset it" in str(utils.explain(RuntimeError(message)))
 
 
-def test_an_operation_that_a_precision_does_not_have_is_named():
-    with pytest.raises(RuntimeError) as error:
-        torch.linalg.qr(torch.ones(2, 2).half())
-    stop = utils.explain(error.value)
-    assert stop.exit_code == 2
-    assert str(stop).startswith("precision: not one that this machine can compute the net in (") and "'Half'" in str(
-        stop
-    )
+class Decomposing(nn.Linear):
+    """A net with an operation that there is in fp32 only."""
+
+    def forward(self, x):
+        outputs = super().forward(x)
+        return outputs @ torch.linalg.lu(outputs.T @ outputs).U
+
+
+def test_a_precision_that_an_operation_does_not_have_is_named():
+    for precision in ("fp32", "fp16"):
+        model = prepare(Decomposing(4, 2), Params.from_values({"precision": precision}, "test"), CPU)
+        if precision == "fp32":
+            assert model(torch.ones(3, 4)).shape == (3, 2)
+            with pytest.raises(RuntimeError) as error:  # the user's own mistake keeps its traceback
+                torch.linalg.lu(torch.ones(2, 2).half())
+            assert utils.explain(error.value) is None
+        else:
+            with pytest.raises(utils.InputError, match=r"compute the net in torch.float16 \(.*'Half'.*precision=fp32"):
+                model(torch.ones(3, 4))
+
+
+def test_a_whole_batch_in_one_piece_waits_for_no_number():
+    model = nn.Linear(4, 2, device="meta")
+    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu", enabled=False)
+    inputs, labels = torch.ones(3, 4, device="meta"), torch.ones(3, device="meta", dtype=torch.int64)
+    step = functools.partial(train.train_step_in_pieces, model, optimizer, nn.functional.cross_entropy, inputs, labels)
+    assert step(3, scaler)[1].is_meta
+    with pytest.raises(RuntimeError, match="meta"):  # two pieces have to be counted
+        step(2, scaler)
 
 
 def step_in_fp16(factor, scale, max_norm=None):

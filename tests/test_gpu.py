@@ -33,8 +33,10 @@ SETTINGS = {
     "images that are decoded": {**JITTERED, "cache": "none"},
     "classes of other weights": {"class_weights": "balanced", "label_smoothing": 0.1},
     "another optimizer": {"optimizer": "sgd", "nesterov": True, "clip_grad_norm": 1.0, "schedule": "one_cycle"},
+    "tokens and averaged weights": {"task": "ner", "data_dir": "data/ner_small", "ema_decay": 0.9},
     "averaged weights": {"ema_decay": 0.9, "num_epochs": 3, "activation_checkpointing": True},
 }
+NEVER_KEPT = ("tokens", "tokens and averaged weights", "images that are decoded")
 
 
 class BlockingCopies(TorchDispatchMode):
@@ -97,6 +99,8 @@ def test_no_step_waits_for_the_device(make_training, monkeypatch, setting, room)
     monkeypatch.setattr(runtime, "room_for_data", lambda device: room)
     monkeypatch.setattr(MetricSums, "result", lambda self: self._add_waiting() or {"loss": 0.0})  # which waits, then
     run, training, dataloader = make_training("meta", **SETTINGS[setting])
+    is_cut = SETTINGS[setting].get("task") == "tabular" or (room > 0 and setting not in NEVER_KEPT)
+    assert bool(dataloader.dataset.numbers_an_example) == is_cut
     copies = BlockingCopies()
     training.optimizer.register_step_post_hook(lambda *_: setattr(copies, "step", copies.step + 1))
     with copies:

@@ -361,11 +361,12 @@ def test_a_step_in_pieces_counts_the_numbers_that_are_known(microbatch_size):
     torch.testing.assert_close(weights[0], weights[1])
 
 
-def test_pieces_without_scored_labels_change_nothing():
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_pieces_without_scored_labels_change_nothing(is_scaled):
     model = torch.nn.Linear(3, 2)
     before = copy.deepcopy(model.state_dict())
     batch = (torch.randn(4, 3), torch.full((4,), -100))
-    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=1.0), torch.amp.GradScaler("cpu", enabled=False)
+    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=1.0), torch.amp.GradScaler("cpu", enabled=is_scaled)
     _, loss = train.train_step_in_pieces(model, optimizer, torch.nn.functional.cross_entropy, *batch, 2, scaler)
     assert loss.detach().item() == 0.0
     assert_same_bits(model.state_dict(), before)

@@ -48,7 +48,7 @@ class Average:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs besides the averaged weights, which are its `state_dict`."""
-        return {"num_steps": self.num_steps, "trained_weights": self.model.state_dict()}
+        return {"num_steps": self.num_steps, "trained_weights": dict(self.model.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any], averaged_weights: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -99,8 +98,8 @@ class Keeper:
         is_due = processes.from_first(time.monotonic() >= self._earliest)
         if is_best:
             state = {} if is_due else self.training.state_dict()  # all take part; if it is due, `save` asks for it
-            # a copy, and none on a GPU: its memory is the net's
-            self._best = copy.deepcopy(runtime.to_cpu(state)) if self.run.is_writer else {}, row["val"]
+            # not copied on a GPU, whose memory is the net's
+            self._best = runtime.to_cpu(state, copy=True) if self.run.is_writer else {}, row["val"]
         if is_due:
             self.save()
 
