@@ -72,7 +72,7 @@ def train_step_in_pieces(
     """
     num_scored = count_scored(labels_batch)
     output_pieces: list[Any] = []
-    loss = num_scored * 0.0
+    loss, is_counted = num_scored * 0.0, False
     optimizer.zero_grad()
     for train_piece, labels_piece in runtime.pieces((train_batch, labels_batch), microbatch_size):
         output_piece = model(train_piece)
@@ -82,11 +82,11 @@ def train_step_in_pieces(
         if microbatch_size >= len(labels_batch) or num_scored_piece > 0:
             loss_piece = loss_fn(output_piece, labels_piece) * num_scored_piece / num_scored
             scaler.scale(loss_piece).backward()
-            loss = loss + loss_piece.detach()
+            loss, is_counted = loss + loss_piece.detach(), True
 
-    scaler.unscale_(optimizer)  # before the step, in which gradients are clipped
-    if any(weight.grad is not None for group in optimizer.param_groups for weight in group["params"]):
-        scaler.step(optimizer)  # else no piece had anything to learn from
+    if is_counted or processes.world_size() > 1:  # the others of a job may have something to learn from
+        scaler.unscale_(optimizer)  # before the step, in which gradients are clipped
+        scaler.step(optimizer)
         scaler.update()
     return runtime.concatenate(output_pieces), loss
 
