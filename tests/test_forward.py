@@ -239,6 +239,14 @@ def test_averaged_weights_are_what_is_evaluated_and_saved(tmp_path, monkeypatch)
         assert there == pytest.approx(here, rel=1e-5)
 
 
+def test_an_average_of_an_lstm_is_put_in_one_piece(monkeypatch):
+    flattened = []
+    monkeypatch.setattr(nn.RNNBase, "flatten_parameters", lambda self: flattened.append(self))  # nothing, on a CPU
+    model = nn.Sequential(nn.LSTM(2, 3))
+    average = Average(model, torch.optim.SGD(model.parameters(), lr=0.1), 0.9)
+    assert flattened[-1] is average.averaged[0] is not model[0]
+
+
 def test_an_average_leaves_training_as_it_is(tmp_path):
     plain, averaged = run_train(tmp_path / "plain"), run_train(tmp_path / "averaged", ema_decay=0.999)
     assert_same_bits(read_state(plain)["state_dict"], read_state(averaged)["average"]["trained_weights"])

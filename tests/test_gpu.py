@@ -20,6 +20,7 @@ from model.data_loader import fetch_dataloader, fetch_facts
 from model.params import fetch_params
 from model.vision.data_loader import ImageDataset
 from training.keeper import Keeper
+from training.selftest import _compare
 from training.set_up import set_up
 from training.start import Start
 
@@ -122,6 +123,19 @@ def test_what_waits_is_noticed(make_training, monkeypatch):
     with BlockingCopies() as copies:
         epoch_on(run, training, dataloader)
     assert copies.found == [(0, (2,))] * len(dataloader)
+
+
+@pytest.mark.parametrize("setting", ["rows", "another optimizer", "averaged weights"])
+def test_a_state_that_waits_on_the_cpu_is_the_same_to_the_type(make_training, setting):
+    run, training, dataloader = make_training("cpu", **SETTINGS[setting])
+    epoch_on(run, training, dataloader)
+    state = training.state_dict()
+    copy = runtime.to_cpu(state, copy=True)
+    assert _compare("state", state, copy) == []
+    with torch.no_grad():
+        for weight in training.evaluated_model.parameters():
+            weight.add_(1.0)
+    assert len(_compare("state", training.state_dict(), copy)) >= len(list(training.evaluated_model.parameters()))
 
 
 # ---- splits that a GPU keeps ---------------------------------------------------------------------------------------
