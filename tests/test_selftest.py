@@ -80,11 +80,10 @@ NOISE = """
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "fault", "cause"),
     [
-        pytest.param(FORWARD, COUNTER, NOT_SAVED, id="counter"),
+        pytest.param(FORWARD, COUNTER, NOT_SAVED, id="counter", marks=pytest.mark.slow),
         pytest.param(LABELS, GENERATOR, NOT_SAVED, id="generator", marks=pytest.mark.thorough),
         pytest.param(FORWARD, NOISE, NOT_REPEATED, id="noise", marks=pytest.mark.thorough),
     ],

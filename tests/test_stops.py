@@ -182,7 +182,7 @@ def test_an_error_in_a_loading_process_ends_the_script(project, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".*", "tests", "__pycache__"))
     source = (copy / "model/vision/data_loader.py").read_text()
-    reads = "        rows = self.examples.rows_of(indices)\n"
+    reads = "        positions = runtime.send(torch.as_tensor(indices), device)\n"
     assert source.count(reads) == 1
     faulty = source.replace(reads, "        assert 7 not in indices\n" + reads)
     (copy / "model/vision/data_loader.py").write_text(faulty)
