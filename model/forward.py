@@ -81,8 +81,9 @@ def _forward_in(model: nn.Module, dtype: torch.dtype, *inputs: Any) -> Any:
     except RuntimeError as error:
         if any(words in str(error) for words in NO_SUCH_PRECISION):
             reason = str(error).partition(". ")[0]
-            told = f"this machine cannot compute the net in {dtype} ({reason}); precision=fp32 it can"
-            raise utils.InputError(f"precision: {told}") from error
+            raise utils.InputError(
+                f"precision: this machine cannot compute the net in {dtype} ({reason}); precision=fp32 it can"
+            ) from error
         raise
     return runtime.map_tensors(lambda tensor: tensor.float() if tensor.dtype == dtype else tensor, outputs)
 

@@ -60,33 +60,11 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
         whole, parts = Path(folder, "whole"), Path(folder, "parts")
         for path in (whole, parts):
             path.mkdir()
-            utils.save_dict_to_json(values, path / "params.json")
+        utils.save_dict_to_json(values, whole / "params.json")
         print(f"Training {num_epochs} epochs without a break ...", flush=True)
         seconds = finish(whole, flags)
         print(f"- {seconds:.1f} seconds of training. The same again, with kills ...", flush=True)
-        # of a run of a second, too, there is to be something to continue from
-        values["checkpoint_minutes"] = min(CHECKPOINT_MINUTES, seconds / 60 / 100)
-        utils.save_dict_to_json(values, parts / "params.json")
-        num_kills, num_amid, least = 0, 0, 0.0
-        for _ in range(MOST_TRIES):
-            if num_kills >= NUM_KILLS and num_amid:
-                break
-            delay = least + random.uniform(0, 2 * seconds / NUM_KILLS)
-            is_killed = kill_after(delay, parts, flags)
-            saved, is_amid = _position(parts, num_epochs)
-            if saved == NOTHING:  # a GPU's first step may take longer than all others
-                least = max(least, delay)
-            if is_killed:
-                num_kills, num_amid = num_kills + 1, num_amid + is_amid
-                print(f"- kill {num_kills} after {delay:.2f} s: {saved}", flush=True)
-                _stop_if(unreadable(parts), "files that cannot be read after a kill")
-            if saved == WHOLE:
-                if num_amid:
-                    break
-                shutil.rmtree(parts)  # too late to tell anything: begin anew
-                parts.mkdir()
-                utils.save_dict_to_json(values, parts / "params.json")
-        finish(parts, flags)
+        num_kills, num_amid = _train_with_kills(parts, values, seconds, flags)
         found = differences(whole, parts)
         cause = _cause(whole, Path(folder, "again"), flags) if found else ""
         _stop_if(found, f"the run that was killed {num_kills} times is another one", cause)
@@ -96,6 +74,39 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
             "continuing: try again, or with more data or a smaller batch_size, so that training takes longer"
         )
     print(f"The same bits after {num_kills} kills: weights, optimizer, history and metrics")
+
+
+def _train_with_kills(
+    model_dir: Path, values: Mapping[str, Any], seconds: float, flags: Sequence[str]
+) -> tuple[int, int]:
+    """Train to the end, killed now and then; return how many kills there were, and how many of them came amid the run.
+
+    `seconds` is what the same takes undisturbed.
+    """
+    # of a run of a second, too, there is to be something to continue from
+    values = {**values, "checkpoint_minutes": min(CHECKPOINT_MINUTES, seconds / 60 / 100)}
+    utils.save_dict_to_json(values, model_dir / "params.json")
+    num_kills, num_amid, least = 0, 0, 0.0
+    for _ in range(MOST_TRIES):
+        if num_kills >= NUM_KILLS and num_amid:
+            break
+        delay = least + random.uniform(0, 2 * seconds / NUM_KILLS)
+        is_killed = kill_after(delay, model_dir, flags)
+        saved, is_amid = _position(model_dir, values["num_epochs"])
+        if saved == NOTHING:  # a GPU's first step may take longer than all others
+            least = max(least, delay)
+        if is_killed:
+            num_kills, num_amid = num_kills + 1, num_amid + is_amid
+            print(f"- kill {num_kills} after {delay:.2f} s: {saved}", flush=True)
+            _stop_if(unreadable(model_dir), "files that cannot be read after a kill")
+        if saved == WHOLE:
+            if num_amid:
+                break
+            shutil.rmtree(model_dir)  # too late to tell anything: begin anew
+            model_dir.mkdir()
+            utils.save_dict_to_json(values, model_dir / "params.json")
+    finish(model_dir, flags)
+    return num_kills, num_amid
 
 
 def _stop_if(found: Sequence[str], title: str, cause: str = "") -> None:
