@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from record.errors import InputError, Stop
-from record.script import import_dynamo
+from record.script import import_quickly
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ def joined() -> Iterator[None]:
 
     # Some of what the first optimizer imports would keep a group that is there already, and gloo's threads with it: now
     # and then one of them needed Python when that had gone, and aborted a process that had done its work.
-    import_dynamo()
+    import_quickly("torch._dynamo")
     handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     with naming_the_lost():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(args.overrides, args.data_dir))
 
     utils.import_quickly("torch")
-    utils.import_dynamo()
+    utils.put_off_dynamo()
     from sanity.context import Context
 
     checks = choose(args.only)

@@ -50,7 +50,7 @@ from record.params import (
 )
 from record.rows import csv_lines
 from record.run import RunDirectory
-from record.script import import_dynamo, import_quickly, run_script
+from record.script import import_quickly, put_off_dynamo, run_script
 from record.walk import files_below
 
 __all__ = [
@@ -73,7 +73,6 @@ __all__ = [
     "find_params_file",
     "fingerprint",
     "format_metrics",
-    "import_dynamo",
     "import_quickly",
     "is_dead_worker",
     "is_ours",
@@ -81,6 +80,7 @@ __all__ = [
     "load_weights",
     "machine_settings",
     "open_atomically",
+    "put_off_dynamo",
     "read_checkpoint",
     "read_json",
     "read_lines",

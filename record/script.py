@@ -7,7 +7,9 @@ import importlib
 import logging
 import signal
 import sys
+import types
 from collections.abc import Callable
+from typing import Any
 
 from record.errors import InterruptedRun, explain
 
@@ -29,24 +31,34 @@ def import_quickly(*names: str) -> None:
         gc.freeze()
 
 
-def import_dynamo() -> None:
-    """Import torch._dynamo, which the first optimizer would import, more slowly; call before there is a model.
+class _DynamoWhenNeeded(types.ModuleType):
+    """Stands for torch._dynamo until somebody asks for more of it than torch's optimizers do, and then imports it.
 
-    It loads triton, to know whether that is there. Where there is no GPU, nothing will use it, and it is left out:
-    without it, what was imported can be spared the search for garbage at exit. (triton would call itself leaked.)
+    They ask in each step, to tell a compiler that may be at work where its graph ends. There is none before the import.
     """
+
+    def graph_break(self, *_: object, **__: object) -> None:
+        """Do nothing: no graph is being made."""
+
+    def disable(self, function: Any = None, *arguments: Any, **settings: Any) -> Any:
+        """Return a function of torch.optim as it is; have any other kept from a compiler that may come."""
+        if getattr(function, "__module__", "").startswith("torch.optim."):
+            return function
+        return self.__getattr__("disable")(function, *arguments, **settings)
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+            vars(sys.modules["torch"]).pop("_dynamo", None)
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def put_off_dynamo() -> None:
+    """Have torch._dynamo imported when something is compiled, not by the first optimizer: it takes about a second."""
     import torch
 
-    is_idle = "torch._dynamo" not in sys.modules and "triton" not in sys.modules
-    if not is_idle or torch.accelerator.is_available():
-        import_quickly("torch._dynamo")
-        return
-    sys.modules["triton"] = None  # type: ignore[assignment]  # how Python writes that there is no such module
-    try:
-        import_quickly("torch._dynamo")
-    finally:
-        del sys.modules["triton"]
-    gc.freeze()
+    if "torch._dynamo" not in sys.modules:
+        sys.modules["torch._dynamo"] = torch._dynamo = _DynamoWhenNeeded("torch._dynamo")
 
 
 def run_script(
@@ -89,15 +101,3 @@ def run_script(
         else:
             print(f"error: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)
-    finally:
-        _end_workers()
-
-
-def _end_workers() -> None:
-    """End the data loading processes that an error has left behind; Python would wait for them at exit."""
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report their end as an error
-    multiprocessing = sys.modules.get("multiprocessing")  # without it, there are none
-    for process in multiprocessing.active_children() if multiprocessing is not None else ():
-        if process.daemon:
-            process.kill()

@@ -145,9 +145,8 @@ def main() -> None:
     """Load what a trial needs, then serve."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which says what it means for the trials
     task = f"model.{sys.argv[2]}"
-    # torch._dynamo: the first optimizer would load it
-    modules = ("torch", "torch._dynamo", "train", "training.keeper", "training.set_up", f"{task}.net")
-    utils.import_quickly(*modules, f"{task}.data_loader")  # frozen, too: the copies go on sharing its memory
+    modules = ("torch", "train", "training.keeper", "training.set_up", f"{task}.net", f"{task}.data_loader")
+    utils.import_quickly(*modules)  # frozen, too: the copies go on sharing its memory
     Server(socket.socket(fileno=int(sys.argv[1]))).serve()
     os._exit(0)  # taking torch down in good order takes long, and is of no use to anybody
 

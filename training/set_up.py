@@ -46,7 +46,8 @@ def set_up(
     run.note("data", utils.fingerprint(data_dir) if run.is_writer else {})
     logging.info("- done.")
 
-    utils.import_dynamo()  # now that mistakes in the data are told, and before there is a model
+    if not params.compile:
+        utils.put_off_dynamo()  # before there is an optimizer
     runtime.seed_everything(params.seed)
     model = net.Net(params)
     if start.weights is not None:
