@@ -5,8 +5,10 @@ torch is imported inside the functions, so that a script that imports this can s
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
+import multiprocessing
 import random
 import signal
 import threading
@@ -272,14 +274,24 @@ def notice_dead_workers_at_the_fetch() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def ignore_signals_in_worker(_: int) -> None:
-    """Let a data loading process outlive Ctrl-C and SIGTERM: its parent ends it, after the checkpoint.
+def end_workers_at_exit() -> None:
+    """End the data loading processes that are left when Python exits, which would wait for them for ever.
 
-    A second SIGTERM does end it, else Python would wait for it for ever when the parent exits after an error.
+    They ignore the signal by which it ends them; torch does it by closing the loader, which may live as long.
     """
+    atexit.unregister(_end_workers)
+    atexit.register(_end_workers)
 
-    def obey_from_now_on(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, obey_from_now_on)
+def _end_workers() -> None:
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report their end as an error
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
+def ignore_signals_in_worker(_: int) -> None:
+    """Let a data loading process outlive Ctrl-C and SIGTERM: its parent ends it, after the checkpoint."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

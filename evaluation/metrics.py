@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ import runtime
 from utils import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 IGNORED_LABEL = -100  # PyTorch's own ignore_index
@@ -20,6 +18,7 @@ NUM_LENGTHS = 4  # to which batches of sequences are padded, when metrics are as
 
 Loss = Callable[[Any, "torch.Tensor"], "torch.Tensor"]
 Metrics = Mapping[str, Callable[[Any, "torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]]
+_Batch = tuple[Any, "torch.Tensor", "torch.Tensor"]  # outputs, labels, loss
 
 
 class MetricSums:
@@ -34,7 +33,7 @@ class MetricSums:
     def __init__(self, metrics: Metrics, num_together: int = 1) -> None:
         self.metrics, self.num_together = metrics, num_together
         self.sums: dict[str, tuple[Any, Any]] = {}
-        self._waiting: list[tuple[Any, torch.Tensor, torch.Tensor]] = []
+        self._waiting: list[_Batch] = []
         self._room = num_together  # for batches like the first of those that wait
 
     def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
@@ -60,8 +59,8 @@ class MetricSums:
     def _add_waiting(self) -> None:
         if not self._waiting:
             return
-        self.sums["loss"] = self._loss_sums()
-        for outputs, labels in _join([batch[:2] for batch in self._waiting]):
+        for outputs, labels, losses in _join(self._waiting):
+            self.sums["loss"] = _plus(self.sums.get("loss"), _loss_sums(labels, losses))
             for name, metric in self.metrics.items():
                 pair = metric(outputs, labels)
                 if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -71,17 +70,6 @@ class MetricSums:
                     )
                 self.sums[name] = _plus(self.sums.get(name), (as_sum(pair[0]), as_sum(pair[1])))
         self._waiting = []
-
-    def _loss_sums(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the sum of the losses of all scored labels, and their number, the waiting batches included."""
-        import torch
-
-        if not self._waiting:
-            return self.sums.get("loss", (0, 0))
-        num_scored = as_sum(_count_each([labels for _, labels, _ in self._waiting]))
-        losses = as_sum(torch.stack([loss for *_, loss in self._waiting]))
-        losses = losses.where(num_scored > 0, 0.0)  # a mean over nothing: the share of a batch that has no labels
-        return _plus(self.sums.get("loss"), (losses @ num_scored, num_scored.sum()))
 
     def result(self) -> dict[str, float]:
         """Divide once: name -> value, the loss last. A vector's ratios are averaged (macro average).
@@ -99,7 +87,7 @@ class MetricSums:
                 "drop_last, an epoch needs batch_size examples, and an iterator that was read before has none left)"
             )
         metrics = {**self.metrics, "loss": None}  # a ratio like the others, and finished with that
-        return {name: finish(metric, ratio(*map(_to_numpy, sums[name])).mean()) for name, metric in metrics.items()}
+        return {name: finish(metric, *sums[name]) for name, metric in metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint within an epoch."""
@@ -118,7 +106,10 @@ class MetricSums:
 
     def mean_loss(self) -> float:
         """Return the mean loss so far, over all processes of the job, as `result` does; waits for the device."""
-        numerator, denominator = _of_all_processes({"loss": self._loss_sums()})["loss"]
+        pair = self.sums.get("loss", (0, 0))
+        for _, labels, losses in _join(self._waiting):
+            pair = _plus(pair, _loss_sums(labels, losses))
+        numerator, denominator = _of_all_processes({"loss": pair})["loss"]
         return float(numerator / denominator)
 
 
@@ -141,14 +132,22 @@ def _plus(before: tuple[Any, Any] | None, pair: tuple[Any, Any]) -> tuple[Any, A
     return pair if before is None else (before[0] + pair[0], before[1] + pair[1])
 
 
-def _join(batches: list[tuple[Any, torch.Tensor]]) -> list[tuple[Any, torch.Tensor]]:
-    """Return batches as one, where they are of one shape, or as a few that are padded with labels that do not count."""
+def _join(batches: list[_Batch]) -> list[_Batch]:
+    """Return batches as one, where they are of one shape, or as a few that are padded with labels that do not count.
+
+    Args:
+        batches: outputs, labels and loss, scalar
+
+    Returns:
+        outputs, labels, and for each example the loss of the batch that it was in, (num_examples,)
+    """
+    batches = [(outputs, labels, loss.expand(len(labels))) for outputs, labels, loss in batches]
     if len(batches) < 2:
         return batches
-    first = _shapes(batches[0])
-    if all(_shapes(batch) == first for batch in batches[1:]):
+    if len({_shapes(batch) for batch in batches}) == 1:
         return [runtime.concatenate(batches)]
-    if not all(_is_of_tokens(*batch) for batch in batches) or len({outputs.shape[2:] for outputs, _ in batches}) > 1:
+    is_padding_right = all(_is_of_tokens(outputs, labels) for outputs, labels, _ in batches)
+    if not is_padding_right or len({outputs.shape[2:] for outputs, *_ in batches}) > 1:
         return batches
     batches = sorted(batches, key=lambda batch: batch[1].shape[1])  # similar lengths together: little padding
     size = -(-len(batches) // NUM_LENGTHS)
@@ -156,9 +155,11 @@ def _join(batches: list[tuple[Any, torch.Tensor]]) -> list[tuple[Any, torch.Tens
     return [runtime.concatenate([_pad(*batch, group[-1][1].shape[1]) for batch in group]) for group in neighbours]
 
 
-def _shapes(batch: Any) -> list[tuple[int, ...]]:
+def _shapes(batch: _Batch) -> tuple[tuple[int, ...], ...]:
     """Return the shapes of the tensors of a batch, but for how many examples they are of."""
-    return [tensor.shape[1:] for tensor in runtime.tensors_of(batch)]
+    outputs, labels, _ = batch
+    tensors = (outputs,) if hasattr(outputs, "shape") else runtime.tensors_of(outputs)
+    return labels.shape[1:], *[tensor.shape[1:] for tensor in tensors]
 
 
 def _is_of_tokens(outputs: Any, labels: torch.Tensor) -> bool:
@@ -167,30 +168,38 @@ def _is_of_tokens(outputs: Any, labels: torch.Tensor) -> bool:
     return bool(is_one and outputs.shape[:2] == labels.shape)
 
 
-def _pad(outputs: torch.Tensor, labels: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _pad(outputs: torch.Tensor, labels: torch.Tensor, losses: torch.Tensor, length: int) -> _Batch:
     """Pad sequences: outputs (batch_size, max_len, ...) with zeros, labels (batch_size, max_len) with -100."""
     padded = outputs.new_zeros((len(outputs), length, *outputs.shape[2:]))
     padded[:, : outputs.shape[1]] = outputs
     padded_labels = labels.new_full((len(labels), length), IGNORED_LABEL)
     padded_labels[:, : labels.shape[1]] = labels
-    return padded, padded_labels
+    return padded, padded_labels, losses
 
 
-def _count_each(batches: list[torch.Tensor]) -> torch.Tensor:
-    """Count the scored labels of each batch, of neighbours of one shape at once: (len(batches),)."""
-    import torch
+def _loss_sums(labels: torch.Tensor, losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of the losses of all scored labels, and their number.
 
-    if _is_regression(batches[0]):
-        return torch.stack([count_scored(labels) for labels in batches])
-    stacks = [torch.stack(list(neighbours)) for _, neighbours in itertools.groupby(batches, lambda b: b.shape)]
-    return torch.cat([(labels != IGNORED_LABEL).flatten(1).sum(dim=1) for labels in stacks])
+    Args:
+        labels: batch first
+        losses: for each example, the mean over the scored labels of the batch that it was in, (num_examples,)
+    """
+    num_scored = as_sum(_count_each(labels))
+    losses = as_sum(losses).where(num_scored > 0, 0.0)  # a mean over nothing: the share of a batch without any
+    return (losses * num_scored).sum(), num_scored.sum()
+
+
+def _count_each(labels: torch.Tensor) -> torch.Tensor:
+    """Count the scored labels of each example, (num_examples,)."""
+    if _is_regression(labels):
+        return labels.new_ones(len(labels))
+    is_scored = labels != IGNORED_LABEL
+    return is_scored.flatten(1).sum(dim=1) if labels.dim() > 1 else is_scored
 
 
 def count_scored(labels: torch.Tensor) -> torch.Tensor:
     """Count the labels that a loss is the mean over: all but -100, which is a number as any other in a regression."""
-    if _is_regression(labels):
-        return labels.new_full((), len(labels))  # new_tensor would wait for the device
-    return (labels != IGNORED_LABEL).sum()
+    return _count_each(labels).sum()
 
 
 def _is_regression(labels: torch.Tensor) -> bool:
@@ -205,23 +214,13 @@ def as_sum(number: torch.Tensor | float) -> torch.Tensor:
     return torch.as_tensor(number, dtype=torch.float32 if getattr(number, "is_mps", False) else torch.float64)
 
 
-def _to_numpy(number: torch.Tensor) -> np.ndarray:
-    return number.cpu().numpy()
-
-
-def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
     """Divide sums; an entry of a vector that has nothing to divide counts as 0, as in scikit-learn, a scalar as NaN."""
-    import numpy as np
-
-    with np.errstate(divide="ignore", invalid="ignore"):
-        quotient = np.asarray(numerator / denominator)
-    if quotient.ndim:
-        quotient[np.broadcast_to(denominator, quotient.shape) == 0] = 0.0
-    return quotient
+    quotient = numerator / denominator
+    return quotient.where(denominator != 0, 0.0) if quotient.dim() else quotient
 
 
-def finish(metric: Any, value: np.ndarray) -> float:
-    """Return a metric's value, given the ratio: its root for a root-mean-square error, for one."""
-    import torch
-
-    return float(metric.finish(torch.as_tensor(value)) if hasattr(metric, "finish") else value)
+def finish(metric: Any, numerator: torch.Tensor, denominator: torch.Tensor) -> float:
+    """Return a metric's value, given its sums: the mean ratio, or its root for a root-mean-square error, for one."""
+    quotient = ratio(numerator, denominator).mean()
+    return float(metric.finish(quotient) if hasattr(metric, "finish") else quotient)

@@ -73,8 +73,8 @@ class ExampleScores:
         for _ in range(NUM_RESAMPLES):
             counts = np.bincount(generator.integers(num_examples, size=num_examples), minlength=num_examples)
             for name, shares in stacked.items():
-                numerator, denominator = np.tensordot(counts, shares, axes=1)  # both (num_classes or 1,)
-                values[name].append(finish(self.metrics.get(name), ratio(numerator, denominator).mean()))
+                sums = torch.from_numpy(np.tensordot(counts, shares, axes=1))  # (2, num_classes or 1)
+                values[name].append(finish(self.metrics.get(name), *sums))
         return {name: tuple(np.percentile(values[name], [2.5, 97.5]).tolist()) for name in names}
 
     def per_class(self) -> dict[str, np.ndarray]:
@@ -82,7 +82,7 @@ class ExampleScores:
         values = {}
         for name, shares in self._shares.items():
             if shares and shares[0].shape[1] > 1:
-                values[name] = ratio(*np.sum(shares, axis=0))
+                values[name] = ratio(*torch.from_numpy(np.sum(shares, axis=0))).numpy()
         return values
 
 

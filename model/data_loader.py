@@ -105,6 +105,8 @@ def fetch_dataloader(
         if num_workers and getattr(dataset, "in_memory", whole.tensors is not None):
             logging.info(f"- num_workers={num_workers} is not needed for {split}: the data is in memory")
             num_workers = 0
+        if num_workers:
+            runtime.end_workers_at_exit()
         is_moved = device is not None and whole.move_to(device)
         if is_moved:
             logging.info(f"- {split}: kept on {device}")

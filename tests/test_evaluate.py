@@ -279,9 +279,10 @@ def test_an_empty_loader_is_told(metrics):
 
 
 def test_a_class_with_nothing_to_divide_counts_as_zero():
-    assert ratio(np.array([1.0, 0.0]), np.array([2.0, 0.0])).tolist() == [0.5, 0.0]
-    assert ratio(np.array(3.0), np.array([2.0, 0.0])).tolist() == [1.5, 0.0]
-    assert math.isnan(ratio(np.array(0.0), np.array(0.0))) and ratio(np.array(-1.0), np.array(0.0)) == -math.inf
+    assert ratio(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0])).tolist() == [0.5, 0.0]
+    assert ratio(torch.tensor(3.0), torch.tensor([2.0, 0.0])).tolist() == [1.5, 0.0]
+    nothing = torch.tensor(0.0)
+    assert math.isnan(ratio(nothing, nothing)) and ratio(torch.tensor(-1.0), nothing) == -math.inf
 
 
 @pytest.mark.parametrize("num_together", [1, 2, 16])

@@ -1,7 +1,6 @@
 """Signals and kills at the worst moments, two processes in one directory, checkpoints that rotted: nothing is lost."""
 
 import gc
-import importlib.util
 import os
 import shutil
 import signal
@@ -136,22 +135,38 @@ def test_python_looks_for_garbage_again_after_a_quick_import():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="this torch comes without triton")
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU, for which torch may use triton")
-def test_triton_is_left_out_and_can_still_be_imported():
+def test_dynamo_waits_until_something_is_compiled():
     code = """
 import sys, utils
-utils.import_dynamo()
+utils.import_quickly("torch")
+utils.put_off_dynamo()
 import torch
-weight = torch.nn.Parameter(torch.ones(2))
-torch.optim.Adam([weight], fused=True).step()
-assert "torch._dynamo" in sys.modules and "triton" not in sys.modules
-import triton.language
-assert torch.compile(torch.sin)(torch.zeros(3)).tolist() == [0, 0, 0]
-print("done")
+
+def step():
+    optimizer.zero_grad()
+    net(torch.ones(3)).sum().backward()
+    optimizer.step()
+
+calls, net = [], torch.nn.Linear(3, 2)
+optimizer = torch.optim.Adam(net.parameters(), fused=True)
+step()
+optimizer.load_state_dict(optimizer.state_dict())
+print("torch._dynamo.eval_frame" in sys.modules)
+
+@torch.compiler.disable
+def told(x):
+    calls.append(torch.compiler.is_compiling())
+    return x
+
+print(torch.compile(lambda x: told(x.cos()) + 1)(torch.zeros(3)).tolist(), calls)
+import torch._dynamo.config
+print(sys.modules["torch._dynamo"] is torch._dynamo, type(torch._dynamo) is type(sys))
+step()
+torch.compile(step, backend="eager")()
+print(int(optimizer.state_dict()["state"][0]["step"]))
 """
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PROJECT)
-    assert process.stdout == "done\n", process.stderr
+    assert process.stdout.splitlines() == ["False", "[2.0, 2.0, 2.0] [False]", "True True", "3"], process.stderr
     assert process.returncode == 0 and "leaked" not in process.stderr
 
 
@@ -192,6 +207,15 @@ def test_an_error_in_a_loading_process_ends_the_script(project, tmp_path):
     assert done.returncode == 1 and "example 7 (train[7]) could not be loaded: AssertionError()" in done.stderr
     record = utils.read_json(folder / "run.json")
     assert record["status"] == "failed" and "example 7 (train[7])" in record["reason"]
+
+
+@pytest.mark.slow
+def test_a_script_of_ones_own_that_trains_ends(tmp_path):
+    folder = write_run(tmp_path / "run", **{**TASKS["vision"], "num_epochs": 1}, cache="none", num_workers=2)
+    code = f"import train; train.main(['--model_dir', {str(folder)!r}])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "Error" not in done.stderr, done.stderr
+    assert utils.read_json(folder / "run.json")["status"] == "finished"
 
 
 # --- what a directory may look like afterwards
