@@ -178,6 +178,7 @@ def is_first_to_say(error: BaseException, stop: BaseException | None) -> bool:
     """
     if world_size() == 1:
         return True
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of torchrun, when another has failed: to ask it takes a moment
     told = stop if stop is not None else error
     words = {
         "message": str(told) if stop is not None else f"{type(error).__name__}: {error}",

@@ -502,6 +502,20 @@ def test_a_mistake_is_said_once(tmp_path):
     assert text.count("Traceback") <= 1  # torchrun's own
 
 
+def test_torchruns_signal_does_not_disturb_who_asks_whether_to_say_it(monkeypatch):
+    def asked():
+        os.kill(os.getpid(), signal.SIGTERM)  # another process has failed, and torchrun ends the rest
+        return torch.distributed.HashStore()
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(processes, "_store", asked)
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("disturbed"))
+    try:
+        assert processes.is_first_to_say(utils.InputError("a mistake"), utils.InputError("a mistake"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.slow
 def test_mistakes_in_the_data_or_the_directory_are_said_once(tmp_path):
     folder = write_run(tmp_path / "run", **TABULAR)
