@@ -508,6 +508,7 @@ def test_torchruns_signal_does_not_disturb_who_asks_whether_to_say_it(monkeypatc
         return torch.distributed.HashStore()
 
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(processes, "_store", asked)
     before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("disturbed"))
     try:
