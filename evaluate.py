@@ -23,6 +23,8 @@ import utils
 from evaluation.metrics import Loss, Metrics, MetricSums
 from model.params import fetch_params, fetch_params_class
 
+SIZES = ("batch_size", "microbatch_size")  # hyperparameters that change no score
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -103,7 +105,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="beat the checkpoint's, batch_size=256 say")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="batch_size=256, say: beats the checkpoint's")
     return parser
 
 
@@ -141,8 +143,10 @@ def main(argv: list[str] | None = None) -> None:
         )
     scored_path = model_dir / f"scored_{name}.json"
     scored_path.unlink(missing_ok=True)  # until the report is whole, it is of no checkpoint
-    write_report(model_dir, name, values, scores, params)
-    utils.save_dict_to_json({"checkpoint": str(checkpoint_path), "sha256": checksum}, scored_path)
+    report = write_report(model_dir, name, values, scores, params)
+    source = {"checkpoint": str(checkpoint_path), "sha256": checksum, "data_dir": str(data_dir)}
+    utils.save_dict_to_json(source, scored_path)
+    print(report)  # when all is written: whoever reads it, `head` for one, may have seen enough
 
 
 def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) -> tuple[utils.Params, Any, nn.Module]:
@@ -174,7 +178,7 @@ def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, over
     """Return what a checkpoint was trained with; a checkpoint of CS230 does not say, the params file beside it does.
 
     Raises:
-        InputError: mistakes in the overrides or the params file
+        InputError: mistakes in the overrides or the params file, or overrides that would score something else
     """
     if not utils.is_ours(state):
         return fetch_params(model_dir, overrides)
@@ -184,7 +188,14 @@ def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, over
         mistakes = [*mistakes, f"task: it is a checkpoint of {task!r}, found {values.pop('task')!r}"]
     params_class = fetch_params_class(task)
     source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
-    return params_class.from_values({**state["params"], **values}, source, mistakes)
+    params = params_class.from_values({**state["params"], **values}, source, mistakes)
+    changed = params.differences({**state["params"], **{name: getattr(params, name) for name in SIZES}})
+    if changed:
+        raise utils.InputError(
+            f"{source}: what it was trained with is scored with it ({'; '.join(changed)}); of the hyperparameters, "
+            f"{', '.join(SIZES)} and those of the machine may be others"
+        )
+    return params
 
 
 if __name__ == "__main__":

@@ -240,8 +240,9 @@ class Signals:
     """SIGINT and SIGTERM, kept until the work is between two steps.
 
     A context manager: inside, the first signal is only noted; a second one ends the process at once, whatever it does.
-    (Not in a job of several processes: torchrun passes a signal on that each may have received already.)
-    SIGHUP is left as it is: `nohup` ignores it.
+    (Not in a job of several processes: torchrun passes a signal on that each may have received already. And in a
+    notebook, a second Ctrl-C interrupts the cell, not the kernel.) SIGHUP is left as it is: `nohup` ignores it. Signals
+    are for the main thread: in another one, none is noted.
     """
 
     def __init__(self) -> None:
@@ -249,6 +250,8 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._note)
         return self
@@ -261,8 +264,8 @@ class Signals:
         self.received = number
         if processes.world_size() > 1:
             return
-        for each in self._before:
-            signal.signal(each, signal.SIG_DFL)
+        for each, before in self._before.items():
+            signal.signal(each, before if before is signal.default_int_handler else signal.SIG_DFL)
 
 
 def notice_dead_workers_at_the_fetch() -> None:

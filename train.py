@@ -267,7 +267,7 @@ def main(argv: list[str] | None = None) -> None:
         job.enter_context(processes.joined())
         start = processes.from_first(start)
         if start.is_finished:
-            run.finish()
+            run.finish(params)
             if run.is_writer:
                 print(start.told(run.path, params))
             return

@@ -92,8 +92,8 @@ def write_report(
     values: Mapping[str, float],
     scores: ExampleScores,
     params: utils.Params,
-) -> None:
-    """Print the metrics with their intervals and write the three files of an evaluation.
+) -> str:
+    """Write the three files of an evaluation, and return the tables to print: metrics with their intervals, classes.
 
     Args:
         model_dir: the run's directory
@@ -107,15 +107,16 @@ def write_report(
         [metric, value, f"{intervals[metric][0]:.4f} to {intervals[metric][1]:.4f}" if metric in intervals else ""]
         for metric, value in values.items()
     ]
-    print(tabulate(table, headers=["metric", "value", "95% interval"], floatfmt=".4f"))
+    report = [tabulate(table, headers=["metric", "value", "95% interval"], floatfmt=".4f")]
     utils.save_dict_to_json(values, model_dir / f"metrics_{name}.json")
     columns = ["id", *sorted({key for row in scores.rows for key in row}, key=_column_order)]
     rows = [{"id": scores.ids[i] if scores.ids is not None else i, **row} for i, row in enumerate(scores.rows)]
     _write_csv(model_dir / f"predictions_{name}.csv", columns, rows)
     classes = params.facts.get("classes")
     if classes:
-        _report_classes(model_dir / f"per_class_{name}.csv", classes, scores)
+        report += _report_classes(model_dir / f"per_class_{name}.csv", classes, scores)
     logging.info(f"- Saved metrics_{name}.json and predictions_{name}.csv in {model_dir}")
+    return "\n\n".join(report)
 
 
 def _column_order(name: str) -> tuple[int, str]:
@@ -123,8 +124,8 @@ def _column_order(name: str) -> tuple[int, str]:
     return (known.index(name) if name in known else len(known), name)
 
 
-def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -> None:
-    """Print and write what a reader wants to know of each class: how often it was right, and taken for which other."""
+def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -> list[str]:
+    """Write and return what a reader wants to know of each class: how often it was right, and taken for which other."""
     confusion = None if any(map(_is_of_many, scores.rows)) else _count_pairs(classes, scores.rows)
     per_class = {name: values for name, values in scores.per_class().items() if len(values) == len(classes)}
     rows = [
@@ -137,12 +138,13 @@ def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -
     ]
     _write_csv(path, list(rows[0]), rows)
     if len(classes) > MOST_CLASSES_SHOWN:
-        return
-    print("\n" + tabulate(rows, headers="keys", floatfmt=".4f", disable_numparse=[0]))
+        return []
+    tables = [tabulate(rows, headers="keys", floatfmt=".4f", disable_numparse=[0])]
     if confusion is not None:
-        print("\nConfusion matrix: a row for each label, a column for each prediction")
         cells = [[name, *(str(n) if n else "." for n in confusion[i].tolist())] for i, name in enumerate(classes)]
-        print(tabulate(cells, headers=["", *classes], stralign="right", disable_numparse=True))
+        matrix = tabulate(cells, headers=["", *classes], stralign="right", disable_numparse=True)
+        tables.append(f"Confusion matrix: a row for each label, a column for each prediction\n{matrix}")
+    return tables
 
 
 def _is_of_many(row: Mapping[str, Any]) -> bool:

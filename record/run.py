@@ -102,8 +102,7 @@ class RunDirectory:
         if not self.is_writer:
             yield
             return
-        resolved = {"params": params.model_dump(mode="json"), "hash": params.hash()}
-        self.update_record(status="running", reason=None, end=None, **resolved, **entries, **provenance())
+        self.update_record(status="running", reason=None, end=None, **_resolved(params), **entries, **provenance())
         self.note("versions", versions())
         try:
             yield
@@ -116,12 +115,16 @@ class RunDirectory:
             except OSError as second:  # the disk is full, say: the first error is the one to tell
                 logging.error(f"- {second.filename} could not be written either ({second.strerror})")
             raise
-        self.finish()
+        self.finish(params)
 
-    def finish(self) -> None:
-        """Say that nothing is left to do, unless that is said already; a process may have died right before it."""
+    def finish(self, params: Params) -> None:
+        """Say that nothing is left to do, unless that is said already; a process may have died right before it.
+
+        Args:
+            params: what it was run with; the record may name those of a command that failed since
+        """
         if self.record().get("status") not in ("finished", "pruned"):
-            self.update_record(status="finished", reason=None, end=now())
+            self.update_record(status="finished", reason=None, end=now(), **_resolved(params))
 
     def note(self, name: str, entry: Mapping[str, Any]) -> None:
         """Record what may change the bits of a result, and say so where a continued run finds something else.
@@ -211,6 +214,10 @@ class RunDirectory:
 
     def _products(self) -> list[Path]:
         return [path for pattern in PRODUCTS for path in sorted(self.path.glob(pattern))]
+
+
+def _resolved(params: Params) -> dict[str, Any]:
+    return {"params": params.model_dump(mode="json"), "hash": params.hash()}
 
 
 def _holder(path: Path) -> str:

@@ -113,11 +113,14 @@ def _walk(parent_dir: str, problems: list[str]) -> Iterator[tuple[str, set[str]]
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        if entry.name[0] != ".":
+                        is_known = (
+                            len(followed) > 1 and os.path.realpath(entry.path) in followed
+                        )  # slow: only if need be
+                        if entry.name[0] != "." and not is_known:
                             folders.append(entry.path)
                     elif entry.is_symlink() and entry.is_dir():
                         place = os.path.realpath(entry.path)
-                        if not any(_is_within(place, root) or _is_within(root, place) for root in followed):
+                        if not any(_is_within(place, root) for root in followed) and not _is_within(followed[0], place):
                             followed.append(place)
                             folders.append(entry.path)
                     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import tempfile
@@ -41,9 +42,10 @@ def print_cost(plan: Plan, num_workers: int, words: Sequence[str]) -> None:
     start_seconds, epoch_seconds, num_bytes = time_an_epoch(params, words)
     mean_epochs = sum(trial.params.num_epochs - len(trial.history()) for trial in todo) / max(1, len(todo))
     epochs = mean_epochs if todo else params.num_epochs
-    seconds = num_left * (start_seconds + epochs * epoch_seconds) / num_workers
+    num_together = min(num_workers, num_left)
+    seconds = math.ceil(num_left / num_together) * (start_seconds + epochs * epoch_seconds)
     print(
-        f"\n{num_left} of {plan.num_trials} trials to run, {epochs:.0f} epochs each, {num_workers} at once; one epoch "
+        f"\n{num_left} of {plan.num_trials} trials to run, {epochs:.0f} epochs each, {num_together} at once; one epoch "
         f"took {epoch_seconds:.1f} s, the start before it {start_seconds:.1f} s\n"
         f"at most {duration(seconds)} in all ({seconds / 3600:.2f} hours), and "
         f"{num_left * num_bytes / 1e9:.2f} GB of checkpoints" + ("; pruning saves of both" if _prunes(plan) else "")
@@ -64,7 +66,8 @@ def time_an_epoch(params: utils.Params, words: Sequence[str]) -> tuple[float, fl
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         whole = time.monotonic() - start
         if done.returncode:
-            raise utils.Stop(f"the timed epoch failed: {done.stderr.strip().rpartition(chr(10))[2]}")
+            last = done.stderr.strip().rpartition("\n")[2]
+            raise utils.Stop(f"the timed epoch failed: {last.removeprefix('error: ')}")
         seconds = trial.history()[0]["seconds"]
         num_bytes = sum({p.stat().st_ino: p.stat().st_size for p in trial.path.glob("*.pth.tar")}.values())
         return whole - seconds, seconds, num_bytes

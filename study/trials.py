@@ -59,7 +59,8 @@ class Trial:
         """Return `waiting` before it has begun or when it is to go on, else the status of its run.json."""
         record = self.record()
         status = str(record.get("status", "waiting"))
-        wants_more = self.params.num_epochs > record.get("params", {}).get("num_epochs", 0)
+        asked = record.get("params", {}).get("num_epochs", 0)  # by a command that failed since it was finished, perhaps
+        wants_more = self.params.num_epochs > (record.get("epochs", 0) if status == "finished" else asked)
         if status == "finished" and self.params.has_stopped_early(record.get("epochs", 0), record.get("best_epoch", 0)):
             return status  # more epochs are not for it
         return "waiting" if status in ("finished", "pruned") and wants_more else status

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -147,6 +148,12 @@ def test_a_session_with_loaders_of_its_own_leaves_a_whole_run(tmp_path):
     (inputs, labels) = next(iter(session.val_loader))
     assert (model(inputs).argmax(dim=1) == labels).float().mean().item() == pytest.approx(session.training.best)
     assert utils.read_json(tmp_path / "run" / "run.json")["status"] == "finished"
+
+
+def test_a_session_in_a_thread_trains_as_any_other(tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        weights = pool.submit(Session(tmp_path / "thread").train).result()
+    assert_same_bits(dict(weights), dict(Session(tmp_path / "main").train()))
 
 
 @pytest.mark.parametrize("name", ["train_loader", "val_loader"])

@@ -5,6 +5,8 @@ import importlib
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,12 +99,36 @@ def test_scores_of_another_run_s_checkpoint_are_not_taken_for_the_run_s_own(run,
     assert (ours / "metrics_test_last.json").exists()
 
 
-def test_the_train_split_is_scored_without_augmentation_and_in_order(run):
-    evaluate.main(["--model_dir", str(run), "--split", "train", "shift=0"])
+def test_the_train_split_is_scored_without_augmentation_and_in_order(run, tmp_path):
+    evaluate.main(["--model_dir", str(run), "--split", "train"])
     plain = read_predictions(run, "train_best")
-    evaluate.main(["--model_dir", str(run), "--split", "train", "shift=2", "horizontal_flip=true"])
-    assert read_predictions(run, "train_best") == plain
+    augmented = shutil.copytree(run, tmp_path / "augmented")
+    state = utils.read_checkpoint(run / "best.pth.tar")
+    state["params"].update(shift=2, horizontal_flip=True)
+    utils.write_checkpoint(state, augmented / "best.pth.tar")
+    evaluate.main(["--model_dir", str(augmented), "--split", "train"])
+    assert read_predictions(augmented, "train_best") == plain
     assert [row["id"] for row in plain[:2]] == ["train[0]", "train[1]"]
+
+
+@pytest.mark.parametrize("word", ["normalize=train", "image_size=12", "learning_rate=0.5", "monitor=loss"])
+def test_hyperparameters_that_it_was_not_trained_with_are_refused(run, word):
+    evaluate.main(["--model_dir", str(run), "batch_size=50", "microbatch_size=5", "precision=fp32"])
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".csv")}
+    with pytest.raises(utils.InputError, match=rf"with {word}: what it was trained with is scored .*{word[:5]}.* -> "):
+        evaluate.main(["--model_dir", str(run), word])
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".csv")} == before
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_seen_enough_costs_no_scores(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("*_test_*"))
+    command = [sys.executable, "evaluate.py", "--model_dir", str(folder)]
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process.stdout.close()  # as `head` does when it has its lines
+    assert process.wait(timeout=60) == 0
+    kinds = ("metrics", "predictions", "per_class", "scored")
+    assert {path.name.partition("_test_best")[0] for path in folder.glob("*_test_best.*")} == set(kinds)
 
 
 def test_evaluation_twice_gives_the_same_files(run):
@@ -211,7 +237,7 @@ def test_predictions_that_are_none_of_the_classes_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("are_listed", [True, False])
-def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path, capsys, are_listed):
+def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path, are_listed):
     generator = torch.Generator().manual_seed(4)
     outputs = torch.randn(6, 3, 4, 4, generator=generator)
     labels = torch.randint(0, 3, (6, 4, 4), generator=generator)
@@ -232,7 +258,7 @@ def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path
     sums.add(outputs, labels, loss_fn(outputs, labels))
     scores.add(outputs, labels, masks)
     assert all(math.isfinite(end) for ends in scores.intervals().values() for end in ends)
-    write_report(
+    report = write_report(
         tmp_path, "test_best", sums.result(), scores, SimpleNamespace(facts={"classes": ["road", "car", "sky"]})
     )
     with (tmp_path / "per_class_test_best.csv").open(newline="", encoding="utf-8") as file:
@@ -240,7 +266,7 @@ def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path
     expected = sklearn.metrics.jaccard_score(labels[scored], outputs.argmax(1)[scored], average=None)
     assert [row.pop("class") for row in rows] == ["road", "car", "sky"] and rows[0].keys() == {"iou"}
     assert [float(row["iou"]) for row in rows] == pytest.approx(expected.tolist())
-    assert "Confusion" not in capsys.readouterr().out
+    assert "iou" in report and "Confusion" not in report
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])

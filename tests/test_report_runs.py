@@ -172,6 +172,16 @@ def test_links_to_runs_elsewhere_are_followed_once(tmp_path):
     assert len(read_runs(tmp_path / "runs")[0]) == 1
 
 
+@pytest.mark.parametrize("names", [("a", "z"), ("z", "a")])
+def test_a_link_to_a_run_does_not_hide_those_beside_it(tmp_path, names):
+    for number in range(3):
+        write_run(tmp_path / f"disk/run_{number}", {"seed": number})
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / names[0]).symlink_to(tmp_path / "disk")
+    (tmp_path / "runs" / names[1]).symlink_to(tmp_path / "disk/run_1")
+    assert sorted(run.params["seed"] for run in read_runs(tmp_path / "runs")[0]) == [0, 1, 2]
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
 def test_what_may_not_be_read_is_named(tmp_path):
     write_run(tmp_path / "good", {"seed": 1})

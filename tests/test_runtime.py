@@ -1,6 +1,8 @@
 """Device, seeds, and random numbers that belong to an example."""
 
+import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -142,6 +144,19 @@ def test_device_that_is_not_there_is_refused_in_one_line(name):
 def test_device_that_contradicts_itself_is_refused():
     with pytest.raises(InputError, match="--disable-cuda and --device cuda:0 contradict each other"):
         runtime.fetch_device("cuda:0", disable_cuda=True)
+
+
+def test_a_second_ctrl_c_in_a_notebook_interrupts_the_cell_and_not_the_kernel():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # where no script of ours has set its own
+    try:
+        with runtime.Signals() as signals:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signals.received == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_describe_says_what_may_change_the_bits():

@@ -422,6 +422,13 @@ def test_a_dead_server_costs_its_trials_nothing_but_time(tmp_path):
     assert "Continuing after epoch" in (parent_dir / "seed_1/train.log").read_text()
 
 
+def test_a_finished_trial_is_as_old_as_its_epochs_say(parent_dir):
+    """Its record may have the params of a command that asked for more and failed."""
+    utils.save_dict_to_json({"status": "finished", "epochs": 2, "params": {"num_epochs": 4}}, parent_dir / "run.json")
+    statuses = [Trial(0, {}, utils.Params(num_epochs=number), parent_dir).status() for number in (2, 4)]
+    assert statuses == ["finished", "waiting"]
+
+
 @pytest.mark.slow
 def test_a_trial_that_hangs_when_its_server_dies_is_killed(tmp_path, monkeypatch):
     """It reads an image from a disk that does not answer: signals wait for the end of a step that does not come."""

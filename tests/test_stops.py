@@ -282,3 +282,16 @@ def test_a_process_killed_right_before_it_could_say_so_is_finished(make_run, cap
     record = utils.read_json(folder / "run.json")
     assert "is finished: 2 epochs" in capsys.readouterr().out
     assert record["status"] == "finished" and record["end"] >= record["start"]
+
+
+def test_a_continuation_that_failed_is_forgotten_by_the_record_of_a_finished_run(make_run):
+    folder = finish(make_run())
+    before = utils.read_json(folder / "run.json")
+    with pytest.raises(utils.InputError, match="nowhere"):
+        train.main(["--model_dir", str(folder), "--data_dir", str(folder / "nowhere"), "num_epochs=9"])
+    assert utils.read_json(folder / "run.json")["params"]["num_epochs"] == 9
+    finish(folder)
+    after = utils.read_json(folder / "run.json")
+    assert [after[name] for name in ("status", "params", "hash")] == [
+        before[name] for name in ("status", "params", "hash")
+    ]

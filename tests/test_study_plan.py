@@ -8,6 +8,7 @@ import pytest
 
 import utils
 from model.params import fetch_params
+from study import cost
 from study.plan import Plan
 from study.pruner import Pruner
 from study.sampler import Result, propose
@@ -362,3 +363,14 @@ def test_pruning_decides_as_optuna_does_and_the_same_after_a_restart(name):
         restarted.report(trial_name, {e: v for e, v in curves[trial_name].items() if e <= (decided[trial_name] or 9)})
         restarted.end(trial_name, None if decided[trial_name] else curves[trial_name][9])
     assert [decide(restarted, trial_name) for trial_name in list(curves)[10:]] == list(decided.values())[10:]
+
+
+@pytest.mark.parametrize(
+    ("num_trials", "num_workers", "minutes"), [(1, 8, 100), (3, 2, 200), (8, 8, 100), (9, 8, 200), (4, 1, 400)]
+)
+def test_the_cost_is_that_of_whole_rounds_of_trials(tmp_path, capsys, monkeypatch, num_trials, num_workers, minutes):
+    monkeypatch.setattr(cost, "time_an_epoch", lambda *_: (0.0, 3000.0, 0))  # of two epochs, 100 minutes
+    values = ",".join(map(str, range(num_trials)))
+    plan = make_plan(tmp_path / "study", f"seed={values}", base={"num_epochs": 2})
+    cost.print_cost(plan, num_workers, [])
+    assert f"({minutes / 60:.2f} hours)" in capsys.readouterr().out
