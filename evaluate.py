@@ -192,8 +192,8 @@ def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, over
     changed = params.differences({**state["params"], **{name: getattr(params, name) for name in SIZES}})
     if changed:
         raise utils.InputError(
-            f"{source}: what it was trained with is scored with it ({'; '.join(changed)}); of the hyperparameters, "
-            f"{', '.join(SIZES)} and those of the machine may be others"
+            f"{source}: a checkpoint is scored with the hyperparameters that it was trained with "
+            f"({'; '.join(changed)}); leave that out: only {', '.join(SIZES)} and settings of the machine may differ"
         )
     return params
 

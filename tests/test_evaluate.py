@@ -115,7 +115,7 @@ def test_the_train_split_is_scored_without_augmentation_and_in_order(run, tmp_pa
 def test_hyperparameters_that_it_was_not_trained_with_are_refused(run, word):
     evaluate.main(["--model_dir", str(run), "batch_size=50", "microbatch_size=5", "precision=fp32"])
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".csv")}
-    with pytest.raises(utils.InputError, match=rf"with {word}: what it was trained with is scored .*{word[:5]}.* -> "):
+    with pytest.raises(utils.InputError, match=rf"with {word}: a checkpoint is scored with .*{word[:5]}.* -> "):
         evaluate.main(["--model_dir", str(run), word])
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".csv")} == before
 
