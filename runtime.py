@@ -240,9 +240,8 @@ class Signals:
     """SIGINT and SIGTERM, kept until the work is between two steps.
 
     A context manager: inside, the first signal is only noted; a second one ends the process at once, whatever it does.
-    (Not in a job of several processes: torchrun passes a signal on that each may have received already. And in a
-    notebook, a second Ctrl-C interrupts the cell, not the kernel.) SIGHUP is left as it is: `nohup` ignores it. Signals
-    are for the main thread: in another one, none is noted.
+    (In a notebook it interrupts the cell. In a job of several processes it is nothing new: torchrun passes a signal on
+    that each may have received already.) SIGHUP is left as it is: `nohup` ignores it. In a thread, none is noted.
     """
 
     def __init__(self) -> None:
@@ -278,10 +277,7 @@ def notice_dead_workers_at_the_fetch() -> None:
 
 
 def end_workers_at_exit() -> None:
-    """End the data loading processes that are left when Python exits, which would wait for them for ever.
-
-    They ignore the signal by which it ends them; torch does it by closing the loader, which may live as long.
-    """
+    """End the data loading processes that are left at exit: Python would send a signal that they ignore, and wait."""
     atexit.unregister(_end_workers)
     atexit.register(_end_workers)
 
@@ -295,6 +291,10 @@ def _end_workers() -> None:
 
 
 def ignore_signals_in_worker(_: int) -> None:
-    """Let a data loading process outlive Ctrl-C and SIGTERM: its parent ends it, after the checkpoint."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Let a data loading process outlive Ctrl-C and a first SIGTERM: its parent ends it, after the checkpoint."""
+
+    def obey_from_now_on(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, obey_from_now_on)

@@ -7,9 +7,7 @@ import importlib
 import logging
 import signal
 import sys
-import types
 from collections.abc import Callable
-from typing import Any
 
 from record.errors import InterruptedRun, explain
 
@@ -31,34 +29,25 @@ def import_quickly(*names: str) -> None:
         gc.freeze()
 
 
-class _DynamoWhenNeeded(types.ModuleType):
-    """Stands for torch._dynamo until somebody asks for more of it than torch's optimizers do, and then imports it.
-
-    They ask in each step, to tell a compiler that may be at work where its graph ends. There is none before the import.
-    """
-
-    def graph_break(self, *_: object, **__: object) -> None:
-        """Do nothing: no graph is being made."""
-
-    def disable(self, function: Any = None, *arguments: Any, **settings: Any) -> Any:
-        """Return a function of torch.optim as it is; have any other kept from a compiler that may come."""
-        if getattr(function, "__module__", "").startswith("torch.optim."):
-            return function
-        return self.__getattr__("disable")(function, *arguments, **settings)
-
-    def __getattr__(self, name: str) -> Any:
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-            vars(sys.modules["torch"]).pop("_dynamo", None)
-        return getattr(importlib.import_module(self.__name__), name)
-
-
 def put_off_dynamo() -> None:
-    """Have torch._dynamo imported when something is compiled, not by the first optimizer: it takes about a second."""
-    import torch
+    """Let torch._dynamo be imported when something is compiled, not by the first optimizer: it takes about a second.
 
-    if "torch._dynamo" not in sys.modules:
-        sys.modules["torch._dynamo"] = torch._dynamo = _DynamoWhenNeeded("torch._dynamo")
+    Optimizers import it to tell a compiler that may be at work to leave them out. Here their functions are put in place
+    of the ones that say so; where torch has them under other names, the optimizer imports it as ever.
+    """
+    import torch
+    from torch.optim import Optimizer
+
+    if "torch._dynamo" in sys.modules:
+        return
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        function = getattr(getattr(Optimizer, name), "__wrapped__", None)
+        if function is not None:
+            setattr(function, "__dynamo_disable", function)  # noqa: B010  where torch keeps the one to call
+    for optimizer in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop):
+        step = getattr(vars(optimizer).get("step"), "__wrapped__", None)  # AdamW's is that of Adam
+        if step is not None:
+            optimizer.step = torch.no_grad()(step)  # type: ignore[method-assign]
 
 
 def run_script(

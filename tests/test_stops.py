@@ -151,6 +151,8 @@ calls, net = [], torch.nn.Linear(3, 2)
 optimizer = torch.optim.Adam(net.parameters(), fused=True)
 step()
 optimizer.load_state_dict(optimizer.state_dict())
+import inspect, torch.distributed.tensor  # look into all modules that there are
+inspect.stack()
 print("torch._dynamo.eval_frame" in sys.modules)
 
 @torch.compiler.disable
