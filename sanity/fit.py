@@ -23,7 +23,7 @@ ROUND_STEPS, NUM_ROUNDS, MOST_SECONDS = 30, 10, 12.0
 LEARNT = 0.95  # of the loss of the best constant: what is below has learnt something
 CLEARLY_LEARNT = 0.8  # the same; less may be chance
 WELL_LEARNT = 0.4  # the same; then it need not be trained any more
-SWAPPED = 0.6  # share of a class that is taken for one other, and the other for it
+SWAPPED = 0.5  # share of a class that is taken for one other, and the other for it: most of both
 MIN_OF_CLASS = 4
 
 
