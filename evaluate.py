@@ -23,14 +23,14 @@ import utils
 from evaluation.metrics import Loss, Metrics, MetricSums
 from model.params import fetch_params, fetch_params_class
 
-SIZES = ("batch_size", "microbatch_size")  # hyperparameters that change no score
-
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from torch.utils.data import DataLoader
 
     from evaluation.report import ExampleScores
+
+SIZES = ("batch_size", "microbatch_size")  # hyperparameters that change no score
 
 
 def fetch_outputs(model: nn.Module, dataloader: Iterable[Any]) -> Iterator[tuple[Any, torch.Tensor]]:

@@ -113,9 +113,8 @@ def _walk(parent_dir: str, problems: list[str]) -> Iterator[tuple[str, set[str]]
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        is_known = (
-                            len(followed) > 1 and os.path.realpath(entry.path) in followed
-                        )  # slow: only if need be
+                        # a link has led there; slow to find out, so asked only where one was followed
+                        is_known = len(followed) > 1 and os.path.realpath(entry.path) in followed
                         if entry.name[0] != "." and not is_known:
                             folders.append(entry.path)
                     elif entry.is_symlink() and entry.is_dir():
