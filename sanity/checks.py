@@ -8,7 +8,7 @@ from sanity.context import Context, Finding
 from sanity.data import augmentation, input_scale, label_counts
 from sanity.evaluation import batch_size, eval_mode, own_example, repeatable
 from sanity.fit import baseline, labels_fit
-from sanity.leaks import leaks
+from sanity.leaks import leaks, visible_answers
 from sanity.learning import gradients, initial_loss, logits, overfit_batch, zero_grad
 from sanity.rate import learning_rate
 from sanity.settings import hyperparameters
@@ -18,6 +18,7 @@ CHECKS: list[Callable[[Context], Finding]] = [
     input_scale,
     label_counts,
     leaks,
+    visible_answers,
     augmentation,
     hyperparameters,
     initial_loss,

@@ -128,7 +128,7 @@ class Context:
         self.params = params.with_facts(self.watched_params.facts)
         self.metrics = fetch_metrics(self.net, self.params)
         # val as train.py sees it; train as it is trained on, and as evaluate.py sees it, without augmentation
-        found = fetch_dataloader(["train", "val"], self.data_dir, self.watched_params)
+        found = self._fetch_all("train", "val")
         unaugmented = fetch_dataloader(["train"], self.data_dir, self.watched_params, training=False)["train"]
         self.augmented: Any = found["train"].dataset
         self.plain: dict[str, Any] = {"train": unaugmented.dataset, "val": found["val"].dataset}
@@ -140,6 +140,19 @@ class Context:
             self.without_test = str(error)
         self._surveys: dict[str, Survey] = {}
         self._results: dict[Any, Any] = {}
+
+    def _fetch_all(self, *splits: str) -> dict[str, Any]:
+        """Return the loader of each split; the mistakes of all splits are raised together."""
+        found: dict[str, Any] = {}
+        mistakes: dict[str, None] = {}
+        for split in splits:
+            try:
+                found |= fetch_dataloader([split], self.data_dir, self.watched_params)
+            except utils.InputError as error:  # noqa: PERF203  two splits
+                mistakes[str(error)] = None
+        if mistakes:
+            raise utils.InputError("\n".join(mistakes))
+        return found
 
     @property
     def splits(self) -> list[str]:

@@ -21,7 +21,7 @@ SMALL_BATCH = 7
 
 def eval_mode(context: Context) -> Finding:
     """Is the net in eval mode while it is evaluated, and does it stay as it is?"""
-    model = _warm(context)
+    model = warm(context)
     model.train()
     before = {name: entry.clone() for name, entry in model.state_dict().items()}
     wrong: set[str] = set()
@@ -51,7 +51,7 @@ def eval_mode(context: Context) -> Finding:
 
 def own_example(context: Context) -> Finding:
     """In eval mode, do outputs depend on the example alone, not on the others of its batch?"""
-    model = _warm(context).eval()
+    model = warm(context).eval()
     indices = context.choose("val", NUM_ALONE + 1)
     distances, tensors_together = [], runtime.tensors_of(_outputs(model, context, indices))
     for place, index in enumerate(indices):
@@ -71,7 +71,7 @@ def own_example(context: Context) -> Finding:
 
 def repeatable(context: Context) -> Finding:
     """Does evaluating twice give the same numbers?"""
-    model = _warm(context)
+    model = warm(context)
     found = []
     for seed in (1, 2):
         runtime.seed_everything(seed)
@@ -86,7 +86,7 @@ def repeatable(context: Context) -> Finding:
 
 def batch_size(context: Context) -> Finding:
     """Are metrics the same whatever the batch size?"""
-    model = _warm(context)
+    model = warm(context)
     sizes = (SMALL_BATCH, NUM_EXAMPLES)
     found = [evaluate.evaluate(model, context.net.loss_fn, _val(context, size), context.metrics) for size in sizes]
     differing = _differences(found, TOLERANCE)
@@ -98,7 +98,7 @@ def batch_size(context: Context) -> Finding:
     return Finding("PASS", told, "evaluate in batches as large as fit", {"metrics": found})
 
 
-def _warm(context: Context) -> nn.Module:
+def warm(context: Context) -> nn.Module:
     """Return a net after a few steps, so that no running mean is what it began as."""
     training = context.fetch_training(learning_rate=min(context.params.learning_rate, 1e-3))
     training.model.train()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ import runtime
 import train
 import utils
 from sanity import guesses, rate
-from sanity.context import Context, FewSteps, Finding
+from sanity.context import Batches, Context, FewSteps, Finding
 from sanity.learning import NOT_BY_HEART, learn_by_heart
 
 NUM_TRAIN, NUM_HELD_OUT, NUM_VAL = 3000, 200, 400
@@ -23,8 +24,16 @@ ROUND_STEPS, NUM_ROUNDS, MOST_SECONDS = 30, 10, 12.0
 LEARNT = 0.95  # of the loss of the best constant: what is below has learnt something
 CLEARLY_LEARNT = 0.8  # the same; less may be chance
 WELL_LEARNT = 0.4  # the same; then it need not be trained any more
-SWAPPED = 0.5  # share of a class that is taken for one other, and the other for it: most of both
+SWAPPED = 0.3  # share of a class that is taken for one other, and the other for it; more often than it is recognised
 MIN_OF_CLASS = 4
+CLEARLY_BETTER = 0.8  # of the loss as it is: a split whose images were all turned by mistake
+TURNS: dict[str, Callable[[Tensor], Tensor]] = {  # of images, (batch_size, channels, height, width)
+    "mirrored": lambda images: images.flip(3),
+    "upside down": lambda images: images.flip(2),
+    "turned by 180 degrees": lambda images: images.flip(2, 3),
+    "transposed": lambda images: images.mT,
+    "with red and blue swapped": lambda images: images.flip(1),
+}
 
 
 @dataclasses.dataclass
@@ -77,6 +86,10 @@ def labels_fit(context: Context) -> Finding:
     told = f"after {fit.steps} steps, {fit.held_out:.0%} of the baseline's loss on examples of train kept apart, "
     told += f"{fit.val:.0%} on val, {fit.train:.0%} on those trained on"
     mix = "look at inputs with their labels: are they sorted alike, is one list longer, was only one shuffled?"
+    turned = _turned(context, fit.model) if fit.held_out < LEARNT else ""
+    if turned:
+        advice = "look at images of both splits, as the data loader gives them; read all splits in the same way"
+        return Finding("FAIL", f"{turned} than as they are: {told}", advice, values)
     if max(fit.held_out, fit.val) < LEARNT:
         swapped = _swapped(context, fit.model)
         if swapped:
@@ -172,6 +185,29 @@ def _shift_of_val(context: Context, fit: Fit) -> str:
     return ""
 
 
+def _turned(context: Context, model: Any) -> str:
+    """Return the split whose images fit clearly better when all are turned in one way, and that way; or ''."""
+    if not context.survey("train").is_image:
+        return ""
+    for split in [split for split in context.splits if split != "train"]:
+        batches = context.batches(split, context.choose(split, NUM_VAL), context.few)
+
+        def loss(turn: Callable[[Tensor], Tensor], batches: Batches = batches) -> float:
+            def turned() -> Iterator[tuple[Any, Tensor]]:
+                for inputs, labels in batches:
+                    images = turn(inputs)
+                    yield (images if images.shape == inputs.shape else inputs), labels
+
+            return evaluate.evaluate(model, context.net.loss_fn, turned(), {})["loss"]
+
+        losses = {name: loss(turn) for name, turn in TURNS.items()}
+        best = min(losses, key=lambda name: losses[name])
+        learnt = LEARNT * _constant_losses(context, {split: batches})[split]  # else a worse guess may only be less sure
+        if losses[best] < min(learnt, CLEARLY_BETTER * loss(lambda images: images)):
+            return f"images of {split} fit better {best}"
+    return ""
+
+
 def _swapped(context: Context, model: Any) -> str:
     """Return two classes of val of which each is taken for the other, or ''."""
     counts: dict[tuple[int, int], int] = {}
@@ -189,6 +225,7 @@ def _swapped(context: Context, model: Any) -> str:
     for (label, other), number in sorted(counts.items()):
         if 0 <= label < other and min(totals[label], totals.get(other, 0)) >= MIN_OF_CLASS:
             back = counts.get((other, label), 0)
-            if number > SWAPPED * totals[label] and back > SWAPPED * totals[other]:
+            is_more = number > counts.get((label, label), 0) and back > counts.get((other, other), 0)
+            if is_more and number > SWAPPED * totals[label] and back > SWAPPED * totals[other]:
                 return f"{context.class_name(label)} and {context.class_name(other)}"
     return ""

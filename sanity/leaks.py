@@ -1,4 +1,4 @@
-"""The check for examples that are in two splits: as they are, by a hash of their content, or nearly so."""
+"""Checks for answers that leak: examples of one split in another one, and inputs that hold their own labels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import runtime
+from evaluation.metrics import IGNORED_LABEL
 from sanity.context import Context, Finding
+from sanity.evaluation import TOLERANCE, warm
 from sanity.survey import Survey
 
 NEAR_IMAGES, NEAR_ROWS = 0.004, 0.0004  # squared distance of thumbnails of length 1; of rows, in stds, by feature
+MOST_EQUAL = 0.8  # share of the scored tokens; the last label of a sequence need not be among its tokens
 MOST_LEAKED = 0.01  # share of a split that may be in train before that is a failure
 
 
@@ -59,3 +63,63 @@ def _near(survey: Survey, train: Survey) -> Tensor:
     mean, scale = theirs.mean(dim=0), theirs.std(dim=0).clamp(min=1e-6) * theirs.shape[1] ** 0.5
     distances = torch.cdist((ours - mean) / scale, (theirs - mean) / scale)
     return distances.amin(dim=1).square() < NEAR_ROWS
+
+
+def visible_answers(context: Context) -> Finding:
+    """Do tokens, or what a net sees of them, hold the labels that it must predict?"""
+    size = context.few
+    inputs, labels = next(iter(context.batches("train", context.choose("train", size), size)))
+    tokens = _tokens_like(inputs, labels)
+    if tokens is None:
+        return Finding("PASS", "the inputs are not tokens with a label each", "nothing to do")
+    scored = labels != IGNORED_LABEL
+    is_varied = len(labels[scored].unique()) > 1
+    if is_varied and _share_equal(tokens, labels, scored) > MOST_EQUAL:
+        explanation = "the labels are the input tokens themselves: the net only has to copy them"
+        return Finding("FAIL", explanation, "a language model predicts the next token: labels = tokens[1:]")
+    if not is_varied or _share_equal(tokens[:, 1:], labels[:, :-1], scored[:, :-1]) <= MOST_EQUAL:
+        return Finding("PASS", "the labels are not among the input tokens", "nothing to do")
+    difference = _effect_of_later_tokens(context, inputs, tokens)
+    values = {"difference": difference}
+    told = f"the labels are the next tokens; changing later tokens changes outputs by {difference:.1g} of their spread"
+    if not difference <= TOLERANCE:
+        advice = (
+            "mask the attention (is_causal=True), and use no bidirectional layer, so that no position sees later ones"
+        )
+        return Finding("FAIL", f"the net sees the tokens that it must predict: {told}", advice, values)
+    return Finding("PASS", told, "nothing to do", values)
+
+
+def _tokens_like(inputs: Any, labels: Tensor) -> Tensor | None:
+    """Return the whole numbers among the inputs that are as many as the labels, (batch_size, length), or None."""
+    if labels.dim() != 2 or labels.is_floating_point():
+        return None
+    found = [t for t in runtime.tensors_of(inputs) if t.dtype == torch.int64 and t.shape == labels.shape]
+    return found[0] if found else None
+
+
+def _share_equal(tokens: Tensor, labels: Tensor, scored: Tensor) -> float:
+    return float((tokens == labels)[scored].float().mean()) if scored.any() else 0.0
+
+
+def _effect_of_later_tokens(context: Context, inputs: Any, tokens: Tensor) -> float:
+    """Return how much outputs change, over their spread, when the second half of each sequence is another one's."""
+    model, half = warm(context).eval(), tokens.shape[1] // 2
+
+    def with_other_ending(tensor: Tensor) -> Tensor:
+        if tensor.dtype != torch.int64 or tensor.shape != tokens.shape:
+            return tensor
+        return torch.cat([tensor[:, :half], tensor.roll(1, dims=0)[:, half:]], dim=1)
+
+    with torch.inference_mode():
+        before, after = (
+            _by_position(model(each), tokens) for each in (inputs, runtime.map_tensors(with_other_ending, inputs))
+        )
+    return float((after - before)[:, :half].abs().max()) / (float(before.std()) + 1e-12)
+
+
+def _by_position(outputs: Tensor, tokens: Tensor) -> Tensor:
+    """Return outputs as (batch_size, length, num_classes), whichever of three usual layouts they have."""
+    if outputs.shape[:2] == tokens.shape:
+        return outputs
+    return outputs.movedim(-1, 1) if outputs.shape[-1] == tokens.shape[1] else outputs.reshape(*tokens.shape, -1)

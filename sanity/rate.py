@@ -1,4 +1,4 @@
-"""The learning-rate range test: train with a rate that grows in each step, and see where the loss falls and bursts."""
+"""The learning-rate range test: train with a rate that grows at each step; see where the loss falls and diverges."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ SMOOTHING = 0.9  # of the curve: what the mean so far weighs
 FIRST = 10  # steps that are too small to change anything: what the loss is at the start
 FALLEN = 0.95  # of the first loss
 SHORT_STEPS = 40
+SAFE, DECADE = 10, 10  # the advised range ends a tenth below the rate of the least loss, and covers a factor of ten
+TOO_HIGH, TOO_LOW = 1 / 2, 1 / 1000  # of the rate of the least loss
 MOST_SECONDS = 30.0
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 24  # bars of the curve
@@ -27,24 +29,41 @@ def learning_rate(context: Context) -> Finding:
     """Is the learning rate one at which the loss falls?"""
     curve = context.once(range_test)
     rates, losses, mine = curve["rates"], curve["losses"], context.params.learning_rate
+    least, (low, high) = curve["least"], advised_range(curve)
     told = f"{curve['optimizer']} from {rates[0]:.0e} to {rates[-1]:.0e}: {bars(losses)}"
-    told += f"; falls fastest at {curve['steepest']:.1e}, least at {curve['least']:.1e}"
-    told += f", bursts at {curve['burst']:.1e}" if curve["burst"] else ""
-    high = max(curve["least"] / 3, curve["steepest"])
-    advice = f"learning_rate between {min(curve['steepest'], high / 3):.0e} and {high:.0e} is a good start"
+    told += f"; steepest descent at {curve['steepest']:.1e}, minimum at {least:.1e}"
+    told += f", diverges at {curve['burst']:.1e}" if curve["burst"] else ""
+    advised = f"{low:.1e} to {high:.1e}"
+    advice = f"start with a learning_rate in {advised}"
     if curve["burst"] is None and rates[-1] < min(mine, HIGHEST / 2):
         return Finding("WARN", f"out of time: {told}", "the steps are long here: try it on a smaller batch", curve)
     if min(losses) > FALLEN * losses[0]:
         return Finding(
             "FAIL", f"the loss falls at no rate: {told}", "see initial_loss, gradients, overfit_batch", curve
         )
-    if mine > curve["least"] and not _falls_at(context, mine):
+    if mine > least and not _falls_at(context, mine):
         return Finding("FAIL", f"{mine:.1e} is too high, the loss does not fall: {told}", advice, curve)
-    if mine > 2 * curve["least"]:
+    if mine > TOO_HIGH * least:
         return Finding("WARN", f"{mine:.1e} is high: {told}", advice, curve)
-    if mine < curve["steepest"] / 100:
-        return Finding("WARN", f"{mine:.1e} is low, and training long: {told}", advice, curve)
-    return Finding("PASS", f"{mine:.1e} is in the range: {told}", advice, curve)
+    if mine < TOO_LOW * least:
+        return Finding("WARN", f"{mine:.1e} is low, and training will be slow: {told}", advice, curve)
+    if low <= mine <= high:
+        return Finding("PASS", f"{mine:.1e} is in the advised range, {advised}: {told}", "keep it", curve)
+    side = "above" if mine > high else "below"
+    return Finding("PASS", f"{mine:.1e} is usable, but {side} the advised range: {told}", advice, curve)
+
+
+def advised_range(curve: dict[str, Any]) -> tuple[float, float]:
+    """Return the lowest and the highest learning rate that a whole run should start from.
+
+    The minimum itself is too high: a rate that is good for the few steps of the test can ruin a longer run.
+
+    Args:
+        curve: from `range_test`
+
+    Source: the rate at the minimum, divided by ten, is the suggestion of Howard and Gugger, fastai (2020).
+    """
+    return curve["least"] / (SAFE * DECADE), curve["least"] / SAFE
 
 
 def range_test(context: Context) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import model.vision.net
 import model.vision.params
 import runtime
 import sanity.fit
+import sanity.leaks
 import sanity.rate
 import sanity.speed
 import sanity_check
@@ -417,6 +418,50 @@ def test_the_curve_has_its_lowest_bar_where_the_loss_is_least():
     assert curve[0] == curve[10] and "▁" in curve[15:22] and curve[-1] == "█"
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["learning_rate=3e-3"], "PASS", "is in the advised range"),
+        (["learning_rate=4e-2"], "PASS", "is usable, but above the advised range"),
+        (["learning_rate=5e-4"], "PASS", "is usable, but below the advised range"),
+        (["learning_rate=0.1"], "WARN", "is high"),
+    ],
+)
+def test_the_advice_on_the_learning_rate_never_contradicts_the_verdict(find, words, status, said):
+    finding = find("learning_rate", *words)
+    assert (finding.status, said in finding.explanation) == (status, True), finding
+    low, high = sanity.rate.advised_range(finding.values)
+    mine = float(words[0].partition("=")[2])
+    assert (low <= mine <= high) == ("in the advised range" in finding.explanation)
+    start = f"start with a learning_rate in {low:.1e} to {high:.1e}"
+    assert finding.advice == ("keep it" if low <= mine <= high else start)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [0, 1])
+@pytest.mark.parametrize(
+    ("experiment", "metric", "worst"),
+    [
+        ("base_model", "accuracy", 0.97),  # with other rates: 0.985 to 0.993
+        ("ner", "f1", 0.75),  # 0.82 to 0.84; 0.70 at 0.05, 0.18 at 0.3
+        ("tabular_digits", "accuracy", 0.96),
+        ("tabular_digits_linear", "accuracy", 0.94),  # 0.97; 0.92 at 0.3
+        ("tabular_diabetes", "r2", 0.40),  # 0.42 to 0.49; 0.01 at 0.3
+    ],
+)
+def test_both_ends_of_the_advised_range_train_well(project, tmp_path, experiment, metric, worst, end):
+    """The range is read off 120 steps; a whole run at either end of it must come near the best."""
+    folder = project / "experiments" / experiment
+    data_dir = f"data_dir={project / fetch_params(folder).data_dir}"
+    curve = sanity.rate.range_test(Context(fetch_params(folder, [data_dir]), CPU))
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(folder / "params.json", run)
+    words = [data_dir, f"learning_rate={sanity.rate.advised_range(curve)[end]}"]
+    train.main(["--model_dir", str(run), "--device", "cpu", *words])
+    assert json.loads((run / "metrics_val_best_weights.json").read_text())[metric] > worst
+
+
 # --- labels
 
 
@@ -478,6 +523,25 @@ def test_two_classes_swapped_in_val_are_found(find, monkeypatch):
 
     change_datasets(monkeypatch, swap)
     assert_found(find("labels_fit"), "in val, labels of 3 and 8 look swapped")
+
+
+@pytest.mark.parametrize("split", ["val", pytest.param("test", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        (lambda images: images.flip(3), "mirrored"),
+        (lambda images: images.flip(2), "upside down"),
+        (lambda images: images.mT, "transposed"),
+    ],
+)
+def test_a_split_that_is_always_turned_is_found(find, monkeypatch, turn, words, split):
+    def change(name, dataset):
+        if name == split:
+            finish = dataset.finish
+            dataset.finish = lambda raw: turn(finish(raw))
+
+    change_datasets(monkeypatch, change)
+    assert_found(find("labels_fit"), f"images of {split} fit better {words} than as they are")
 
 
 def test_the_baseline_is_that_of_the_most_frequent_class_and_of_the_mean(make_context, find):
@@ -606,6 +670,76 @@ def test_a_batch_that_does_not_fit_is_told(find, monkeypatch):
     finding = find("memory", "batch_size=1024", experiment="tabular_digits")
     assert finding.status == "FAIL" and "microbatch_size=" in finding.advice, finding
     assert 0 < finding.values["largest_batch"] < 1024
+
+
+# --- tokens
+
+
+class Tokens:
+    """Stands in for a context of a task whose inputs are (tokens, lengths) and whose labels are one for each token."""
+
+    few = 4
+
+    def __init__(self, labels):
+        generator = torch.Generator().manual_seed(0)
+        self.tokens = torch.randint(1, 20, (4, 12), generator=generator)
+        self.labels = labels(self.tokens)
+
+    def choose(self, split, number):
+        return list(range(number))
+
+    def batches(self, split, indices, batch_size):
+        return [((self.tokens, torch.tensor([12] * 4)), self.labels)]
+
+
+def next_tokens(tokens):
+    return torch.cat([tokens[:, 1:], torch.full((len(tokens), 1), -100)], dim=1)
+
+
+class Attention(torch.nn.Module):
+    """A language model of one layer."""
+
+    def __init__(self, is_causal, order):
+        super().__init__()
+        self.embedding, self.last, self.is_causal = torch.nn.Embedding(20, 8), torch.nn.Linear(8, 20), is_causal
+        self.order = order
+
+    def forward(self, inputs):
+        values = self.embedding(inputs[0])  # (batch_size, length, 8)
+        seen = F.scaled_dot_product_attention(values, values, values, is_causal=self.is_causal)
+        outputs = self.last(seen)  # (batch_size, length, 20)
+        return {"BTC": outputs, "BCT": outputs.mT, "NC": outputs.flatten(0, 1)}[self.order]
+
+
+@pytest.mark.parametrize("order", ["BTC", "BCT", "NC"])
+def test_attention_to_later_tokens_is_found(monkeypatch, order):
+    for is_causal, status in ((False, "FAIL"), (True, "PASS")):
+        torch.manual_seed(0)
+        net = Attention(is_causal, order)
+        monkeypatch.setattr(sanity.leaks, "warm", lambda _, net=net: net)
+        finding = sanity.leaks.visible_answers(Tokens(next_tokens))
+        assert finding.status == status, finding
+        assert "the labels are the next tokens" in finding.explanation
+    assert finding.values["difference"] == 0
+
+
+def test_labels_that_are_the_input_tokens_are_found():
+    assert_found(sanity.leaks.visible_answers(Tokens(torch.clone)), "the labels are the input tokens themselves")
+    tags = sanity.leaks.visible_answers(Tokens(lambda tokens: tokens % 3))
+    assert tags.status == "PASS" and "not among the input tokens" in tags.explanation
+
+
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [(0, "the labels are the input tokens themselves"), (-1, "the net sees the tokens")],
+)
+def test_answers_that_a_shipped_net_can_see_are_found(find, monkeypatch, shift, words):
+    def change(split, dataset):
+        dataset._words %= len(dataset.params.tags)
+        dataset._labels = dataset._words.roll(shift)
+
+    change_datasets(monkeypatch, change, importlib.import_module("model.ner.data_loader"))
+    assert_found(find("visible_answers", "bidirectional=true", experiment="ner"), words)
 
 
 # --- the script
