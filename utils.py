@@ -51,7 +51,7 @@ from record.params import (
 from record.rows import csv_lines
 from record.run import RunDirectory
 from record.script import import_quickly, put_off_dynamo, run_script
-from record.walk import files_below
+from record.walk import files_below, is_hidden
 
 __all__ = [
     "MACHINE",
@@ -75,6 +75,7 @@ __all__ = [
     "format_metrics",
     "import_quickly",
     "is_dead_worker",
+    "is_hidden",
     "is_ours",
     "load_checkpoint",
     "load_weights",

@@ -18,6 +18,7 @@ import logging
 import math
 import os
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,8 @@ import PIL
 from filelock import FileLock, Timeout
 
 from model.vision import decode as decode_module
-from model.vision.decode import chunks, decode_all, image_shape
+from model.vision import opening
+from model.vision.decode import chunks, decode_all, grey_bits, image_shape
 from model.vision.formats import Files, Mapped
 from model.vision.params import Params
 
@@ -105,20 +107,25 @@ def _folders(data_dir: Path) -> Iterator[Path]:
 
 def _header(images: Files, params: Params) -> bytes:
     """Return what a file of these images begins with: it differs where a file, or the code that reads it, changed."""
-    digest = hashlib.sha256(Path(decode_module.__file__).read_bytes())
+    digest = hashlib.sha256(Path(decode_module.__file__).read_bytes() + Path(opening.__file__).read_bytes())
     for i, path in enumerate(images):
-        digest.update(os.fsencode(images.name(i)) + f"\0{_size_and_time(path)}\n".encode())
-    about_all = {"format": 1, "pillow": PIL.__version__, "shape": [len(images), *image_shape(params)]}
+        digest.update(os.fsencode(images.name(i)) + f"\0{_size_and_times(path)}\n".encode())
+    shape = [len(images), *image_shape(params)]
+    about_all = {"format": 1, "pillow": PIL.__version__, "shape": shape, "grey_bits": grey_bits(params)}
     line = json.dumps({**about_all, "images": digest.hexdigest()}).encode()
     return line.ljust(HEADER_BYTES - 1) + b"\n"
 
 
-def _size_and_time(path: Path) -> str:
+def _size_and_times(path: Path) -> str:
+    """Return a text that differs where a file changed, even if its size and its time were put back.
+
+    Any program can set st_mtime; st_ctime is the system's, which sets it at each change (not on Windows).
+    """
     try:
         status = path.stat()
     except OSError as error:  # the decoder will say more about it
         return str(error.errno)
-    return f"{status.st_size} {status.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def _open(path: Path, header: bytes, images: Files, params: Params) -> Decoded | None:
@@ -175,10 +182,11 @@ def _write(path: Path, header: bytes, images: Files, params: Params) -> None:
     if shutil.disk_usage(path.parent).free < num_bytes + ROOM_LEFT:
         raise OSError(errno.ENOSPC, f"they take {num_bytes:,} bytes, and the disk is almost full", str(path))
     logging.info(f"- decoding {len(images)} images once, into {path}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)  # nobody else may read it
+    temporary = Path(name)
     checksums: list[int] = []
     try:
-        with temporary.open("wb") as file:  # not mapped: on a full disk, writing to a map kills the process
+        with os.fdopen(descriptor, "wb") as file:  # not mapped: on a full disk, writing to a map kills the process
             file.write(header)
             for positions in chunks(len(images), params):
                 pixels = decode_all(images, positions, params)
@@ -186,7 +194,25 @@ def _write(path: Path, header: bytes, images: Files, params: Params) -> None:
                 file.write(pixels.data)
             file.write(np.array(checksums, "<u4").tobytes())
             file.flush()
+            if os.name != "nt":
+                _permit(file.fileno(), images)
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _permit(descriptor: int, images: Files) -> None:
+    """Let others read a file if they may read all the images that it was made of, and enter all their folders."""
+    mode, groups = 0o644, set()
+    for path in {images.folder.parent, images.folder, *(path.parent for path in images)}:
+        mode &= path.stat().st_mode << 2 | 0o600  # x of the folder lets others enter, r of the file lets them read
+    for path in images:
+        status = path.stat()
+        mode &= status.st_mode | 0o600
+        groups.add(status.st_gid)
+    with contextlib.suppress(OSError):  # the user is not in that group
+        if len(groups) == 1:
+            os.fchown(descriptor, -1, groups.pop())
+            return os.fchmod(descriptor, mode)
+    return os.fchmod(descriptor, mode if mode & 0o004 else 0o600)

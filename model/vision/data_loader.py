@@ -2,67 +2,24 @@
 
 from __future__ import annotations
 
-import collections
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 import runtime
-from model.vision.decode import chunks, decode_all
-from model.vision.formats import Examples, Files, walk_files
+from model.vision.decode import decode_all, draft_side, grey_bits
+from model.vision.facts import fetch_facts as fetch_facts
+from model.vision.facts import unknown_class
+from model.vision.formats import Examples, Files, left_out, normal, walk_files
 from model.vision.params import Params
 from model.vision.readers import read_split
 from model.vision.storage import describe, is_ready, keep_in_memory, keep_on_disk, num_bytes
 from utils import InputError
-
-IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-
-
-def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
-    """Return what the train split decides: the classes, how many examples each has, and the mean and std of pixels.
-
-    Raises:
-        InputError: there is no train split, or it is broken
-    """
-    examples = read_split("train", data_dir, params)
-    counts = collections.Counter(examples.labels)
-    if len(counts) < 2:
-        raise InputError(
-            f"{data_dir}: train has {len(counts)} class(es) in {len(examples.labels)} images; expected two or more"
-        )
-    classes = sorted(counts, key=_class_order)
-    facts: dict[str, Any] = {"classes": classes, "class_counts": [counts[name] for name in classes]}
-    facts["mean"], facts["std"] = [0.0] * params.image_channels, [1.0] * params.image_channels
-    if params.normalize == "imagenet":
-        facts["mean"], facts["std"] = IMAGENET_MEAN, IMAGENET_STD
-    elif params.normalize == "train":
-        facts["mean"], facts["std"] = _pixel_statistics(keep_on_disk(examples, data_dir, params), params)
-    return facts
-
-
-def _class_order(name: str) -> tuple[int, int, str]:
-    """Sort names as text, but numbers as numbers."""
-    return (0, int(name), name) if name.isdecimal() else (1, 0, name)
-
-
-def _pixel_statistics(examples: Examples, params: Params) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel over all pixels, on the scale from 0 to 1."""
-    levels = np.arange(256) / 255
-    counts = np.zeros((params.image_channels, 256), dtype=np.int64)  # pixels of each channel at each level: exact
-    for positions in chunks(len(examples.ids), params):
-        pixels = decode_all(examples.images, examples.rows_of(positions), params)
-        for channel in range(params.image_channels):
-            counts[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    means = shares @ levels  # (image_channels,)
-    variances = (shares * (levels - means[:, None]) ** 2).sum(axis=1)
-    return means.tolist(), np.sqrt(np.maximum(variances, 1e-12)).tolist()
 
 
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -79,10 +36,10 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, examples: Examples, data_dir: Path, params: Params, augment: bool) -> None:
-        numbers = {name: number for number, name in enumerate(params.classes)}
+        numbers = {normal(name): number for number, name in enumerate(params.classes)}
         for name, label in zip(examples.ids, examples.labels, strict=True):
             if label not in numbers:
-                raise InputError(f"{name}: class {label!r} is not in train, which has {', '.join(params.classes[:10])}")
+                raise InputError(unknown_class(name, label, data_dir, params))
         self.ids = examples.ids
         self.labels = torch.tensor([numbers[label] for label in examples.labels], dtype=torch.int64)
         self.params, self.augment, self.epoch = params, augment, 1
@@ -197,6 +154,8 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> ImageDataset:
     for note in examples.notes:
         logging.info(f"- {note}")
     dataset = ImageDataset(examples, data_dir, params, augment=split == "train")
+    if split == "train" and (gone := {normal(name) for name in params.classes} - set(examples.labels)):
+        logging.warning(f"- WARNING: {data_dir}: train lacks {', '.join(sorted(gone))}, a class that the net knows")
     if isinstance(examples.images, Files) or not dataset.in_memory:  # else nothing was to be chosen
         logging.info(f"- {split}: {describe(dataset.examples, params)}")
     return dataset
@@ -208,14 +167,15 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[st
         if not path.is_dir():
             yield str(path), path
             continue
-        num_others = 0
+        others: list[str] = []
         unreadable: list[InputError] = []
         for name, is_image in walk_files(path, unreadable.append):
             if is_image:
                 yield str(path / name), path / name
-            num_others += not is_image
-        if num_others:
-            logging.info(f"- {path}: {num_others} file(s) that are no images are left out")
+            else:
+                others.append(name)
+        for note in left_out(path, others):
+            logging.info(f"- {note}")
         yield from ((str(path), error) for error in unreadable)
 
 
@@ -233,10 +193,16 @@ def collate_unlabelled(examples: Sequence[Path], params: Params) -> tuple[Tensor
 
 def describe_inputs(params: Params) -> dict[str, Any]:
     """Return how images become inputs and outputs become answers, for code without ours."""
-    side = params.image_size
+    side, mode = params.image_size, "RGB" if params.image_channels == 3 else "L"
+    bits, draft = grey_bits(params), draft_side(params)
     steps = [
-        "open the file with Pillow, turn it upright as its EXIF entry says, put transparent parts on white",
-        f"convert to {'RGB' if params.image_channels == 3 else 'grey (mode L)'}",
+        "open the file with Pillow; of several pictures take the first",
+        f"let Pillow decode a large JPEG at half, quarter or an eighth of its size: draft(None, ({draft}, {draft}))",
+        "turn it upright as its EXIF orientation says (ImageOps.exif_transpose)",
+        f"where it has 16 bits of grey (Pillow's modes I and I;16): divide by {2 ** (bits - 8)} and round down, which "
+        f"gives 8 bits (mode L); {2**bits} and more are refused",
+        "where parts are transparent, put it on white: convert to RGBA, then alpha_composite on a white picture",
+        f"convert to mode {mode} with Pillow's convert, from any mode: grey, RGB, palette (P), CMYK",
         f"resize to {side} x {side} pixels, stretching its sides: Pillow's BILINEAR (which antialiases)",
         "divide by 255, as float32",
         "subtract mean and divide by std, each channel its own",

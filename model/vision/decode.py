@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from model.vision.formats import Files, Pixels
+from model.vision.opening import open_picture
 from model.vision.params import Params
 from utils import InputError
 
@@ -27,7 +28,7 @@ def decode(image: Path | np.ndarray, params: Params) -> np.ndarray:
 
     Args:
         image: a file, or an array (height, width) or (height, width, 3), uint8
-        params: image_size, image_channels
+        params: image_size, image_channels, max_image_pixels, and the fact grey_bits
 
     Returns:
         (image_size, image_size, image_channels), uint8
@@ -38,30 +39,20 @@ def decode(image: Path | np.ndarray, params: Params) -> np.ndarray:
     if isinstance(image, np.ndarray):
         return _to_square(Image.fromarray(image), params)
     try:
-        return _to_square(_read(image, params.image_size), params)
+        picture = open_picture(image, draft_side(params), params.max_image_pixels, grey_bits(params))
+        return _to_square(picture, params)
     except Exception as error:  # the readers of Pillow's formats raise whatever they stumble over
         raise InputError(f"{image}: not a readable image ({error}); repair it or take it out") from None
 
 
-def _read(path: Path, image_size: int) -> Image.Image:
-    with Image.open(path) as picture:
-        picture.draft(None, (8 * image_size, 8 * image_size))  # far larger JPEGs come out smaller, and much sooner
-        ImageOps.exif_transpose(picture, in_place=True)
-        picture.load()
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        picture = _from_16_bits(picture)
-    if picture.has_transparency_data:  # what lies below is arbitrary, often as black as the drawing on it
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture
+def draft_side(params: Params) -> int:
+    """Return the side down to which a JPEG may be made smaller while it is decoded, which is much faster."""
+    return 8 * params.image_size
 
 
-def _from_16_bits(picture: Image.Image) -> Image.Image:
-    """Return a picture of 16-bit grey values as one of 8 bits; Pillow would cut them off at 255."""
-    values = np.asarray(picture)
-    if picture.mode == "F" or values.min() < 0 or values.max() >= 2**16:
-        raise ValueError("its pixels have 32 bits; save them as 8 or 16 bits, which say what white is")
-    return Image.fromarray((values >> 8).astype(np.uint8))
+def grey_bits(params: Params) -> int:
+    """Return how many bits the values of 16-bit grey images use, in every split."""
+    return int(params.facts.get("grey_bits", 16))  # runs from before this fact used all 16
 
 
 def _to_square(picture: Image.Image, params: Params) -> np.ndarray:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import mmap
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from utils import InputError, files_below
-
-IMAGE_SUFFIXES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
-}  # fmt: skip
+from model.vision.opening import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from utils import InputError, files_below, is_hidden
 
 READ_AHEAD_BYTES = 2**30  # mapped files up to here are small enough for the system to read ahead as it likes
 
@@ -151,19 +150,39 @@ def walk_files(folder: Path, tell: Callable[[InputError], None]) -> Iterator[tup
 
 
 def _image_files(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the image files below a folder, relative to it, and the names of the others; InputError if it cannot."""
+    """Return the image files below a folder, and the others, relative to it; InputError if it cannot be read."""
     images: list[str] = []
     others: list[str] = []
     unreadable: list[InputError] = []
     for name, is_image in walk_files(folder, unreadable.append):
-        (images if is_image else others).append(name if is_image else name.rpartition("/")[2])
+        (images if is_image else others).append(name)
     if unreadable:
         raise unreadable[0]
     return images, others
 
 
-def _left_out(folder: Path, others: Sequence[str]) -> tuple[str, ...]:
-    return (f"{folder}: {len(others)} file(s) that are no images are left out, {others[0]} first",) if others else ()
+def is_unread(name: str) -> bool:
+    """Return whether a file is an image of a format that is not read."""
+    return Path(name).suffix.lower() in UNREAD_SUFFIXES
+
+
+def left_out(folder: Path, others: Sequence[str]) -> tuple[str, ...]:
+    """Return notes of the files in a folder that are not read."""
+    kinds = collections.Counter(Path(name).suffix.lower() for name in others if is_unread(name))
+    rest = [name for name in others if not is_unread(name)]
+    notes: tuple[str, ...] = ()
+    if rest:
+        first = rest[0].rpartition("/")[2]
+        notes += (f"{folder}: {len(rest)} file(s) that are no images are left out, {first} first",)
+    if kinds:
+        counts = ", ".join(f"{number} {suffix}" for suffix, number in sorted(kinds.items()))
+        notes += (f"WARNING: {folder}: images of formats that are not read are left out ({counts}); save them as PNG",)
+    return notes
+
+
+def normal(name: str) -> str:
+    """Return a class name with composed letters: macOS writes an accent as a character of its own in file names."""
+    return unicodedata.normalize("NFC", name)
 
 
 def read_folders(folder: Path) -> Examples:
@@ -172,18 +191,19 @@ def read_folders(folder: Path) -> Examples:
     Raises:
         InputError: there are no folders, or no images in them
     """
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    entries = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
     classes = [path for path in entries if path.is_dir()]
     if not classes:
         raise InputError(f"{folder}: expected a folder for each class in it, found {listing(folder)}")
     files, others = _image_files(folder)
     ids = [name for name in files if "/" in name]
-    labels = [sys.intern(name.partition("/")[0]) for name in ids]
+    labels = [sys.intern(normal(name.partition("/")[0])) for name in ids]
     others += [name for name in files if "/" not in name]
-    empty = sorted({path.name for path in classes} - set(labels))
-    notes = _left_out(folder, others) + ((f"{folder}: no images in {', '.join(empty)}",) if empty else ())
-    if not ids:
-        raise InputError("; ".join(notes))
+    empty = sorted({normal(path.name) for path in classes} - set(labels))
+    notes = left_out(folder, others) + ((f"{folder}: no images in {', '.join(empty)}",) if empty else ())
+    unread = {normal(name.partition("/")[0]) for name in others if "/" in name and is_unread(name)}
+    if not ids or unread & set(empty):  # else the net would not know the class
+        raise InputError("; ".join(notes).replace("WARNING: ", ""))
     return Examples(ids, labels, Files(folder, ids), notes)
 
 
@@ -202,37 +222,6 @@ def read_signs(folder: Path) -> Examples:
                 f"{folder / file}: expected a name that begins with the label's number and an underscore, 3_photo.jpg"
             )
     if not files:
-        raise InputError(f"{folder}: no images in it; it holds {listing(folder)}")
-    return Examples(names, [str(int(n)) for n in numbers], Files(folder, files), _left_out(folder, others))
-
-
-def check_range(labels: np.ndarray, num_classes: int | None, path: Path) -> None:
-    """Raise InputError if there are labels without a class."""
-    if len(labels) and (labels.min() < 0 or (num_classes is not None and labels.max() >= num_classes)):
-        expected = "0 or more" if num_classes is None else f"0 to {num_classes - 1}, a number for each of its classes"
-        raise InputError(f"{path}: labels from {labels.min()} to {labels.max()}; expected {expected}")
-
-
-def read_torchvision(path: Path, split: str) -> Examples:
-    """Read `MNIST/raw`, `FashionMNIST/raw` or `cifar-10-batches-py`, through torchvision.
-
-    CIFAR-10 comes as pickles: torchvision compares them with the checksums that it knows before it opens them.
-
-    Raises:
-        InputError: files are missing or are not the original ones
-    """
-    from torchvision import datasets  # here, because it takes more than a second
-
-    name = "CIFAR10" if path.name == "cifar-10-batches-py" else path.parent.name
-    root = path.parent if name == "CIFAR10" else path.parent.parent
-    try:
-        dataset: Any = getattr(datasets, name)(root, train=split == "train", download=False)
-    except Exception as error:  # torchvision's readers raise whatever they stumble over
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: {name} is not complete ({reason}); data/build_dataset.py downloads it") from None
-    images, numbers = np.asarray(dataset.data), np.asarray(dataset.targets)
-    if len(images) != len(numbers):
-        raise InputError(f"{path}: {len(images)} images and {len(numbers)} labels in the {split} split of {name}")
-    check_range(numbers, len(dataset.classes), path)
-    labels = [dataset.classes[number].partition(" - ")[0] for number in numbers.tolist()]  # MNIST: '3 - three'
-    return Examples([f"{split}[{i}]" for i in range(len(labels))], labels, images)
+        notes = (f"{folder}: no images in it; it holds {listing(folder)}", *left_out(folder, others))
+        raise InputError("; ".join(notes).replace("WARNING: ", ""))
+    return Examples(names, [str(int(n)) for n in numbers], Files(folder, files), left_out(folder, others))

@@ -1,20 +1,25 @@
-"""Images that come packed into one file, `<split>.npz`."""
+"""Images that come packed into files of many: `<split>.npz`, and those that torchvision downloads."""
 
 from __future__ import annotations
 
+import collections
+import io
 import math
 import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from model.vision.formats import Examples, Mapped, check_range
+from model.vision.formats import Examples, Mapped, normal
 from utils import InputError
 
 MOST_BYTES = 32 * 2**30  # of an array, once unpacked
+UNSUSPICIOUS_BYTES = 2**31  # of an array, once unpacked, however densely it is packed
+MOST_DENSE = 100  # times that a larger array is smaller in the file: photos are 2 times, drawings perhaps 50
+HEADER_BYTES = 2**14  # NumPy refuses an array's header of more than 10,000
 LARGE_BYTES = 2**28  # an array up to here is read, and its checksum looked at
 _NO_ARCHIVE = (ValueError, TypeError, AttributeError, RuntimeError)  # NumPy's, when a file is not what its name says
 
@@ -32,7 +37,7 @@ def read_npz(path: Path) -> Examples:
         headers = _read_headers(path)
         if not {"images", "labels"} <= headers.keys():
             raise InputError(f"{path}: expected arrays `images` and `labels`, found {', '.join(headers) or 'none'}")
-        _check_images(path, headers["images"])
+        _check(path, headers)
         with np.load(path, allow_pickle=False) as arrays:
             labels = arrays["labels"]
             classes = arrays["classes"].astype(str) if "classes" in arrays else None
@@ -40,18 +45,16 @@ def read_npz(path: Path) -> Examples:
     except InputError:
         raise
     except (OSError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, *_NO_ARCHIVE) as error:
-        raise InputError(f"{path}: expected arrays `images` and `labels` ({error})") from None
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-        raise InputError(
-            f"{path}: labels are {labels.dtype} {labels.shape}; expected one integer for each of {len(images)} images"
-        )
-    if classes is not None and classes.ndim != 1:
-        raise InputError(f"{path}: classes are {classes.dtype} {classes.shape}; expected a name for each class")
+        raise InputError(f"{path}: expected arrays `images` and `labels` ({str(error) or 'cut off'})") from None
     check_range(labels, None if classes is None else len(classes), path)
-    names = [str(number) for number in range(labels.max(initial=0) + 1)] if classes is None else classes.tolist()
+    if classes is not None and len(set(classes.tolist())) < len(classes):
+        twice = collections.Counter(classes.tolist()).most_common(1)[0][0]
+        raise InputError(f"{path}: classes has {twice!r} twice; expected a name of its own for each class")
     if isinstance(images, np.ndarray) and images.shape[3:] == (1,):
         images = images.reshape(images.shape[:3])
-    return Examples([f"{path.stem}[{i}]" for i in range(len(labels))], [names[i] for i in labels.tolist()], images)
+    numbers = labels.tolist()
+    names = [str(number) for number in numbers] if classes is None else [normal(classes[number]) for number in numbers]
+    return Examples([f"{path.stem}[{i}]" for i in range(len(labels))], names, images)
 
 
 class _Header(NamedTuple):
@@ -71,7 +74,8 @@ def _read_headers(path: Path) -> dict[str, _Header]:
     headers = {}
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
-            with archive.open(entry) as file:
+            with archive.open(entry) as unpacking:
+                file = io.BytesIO(unpacking.read(HEADER_BYTES))  # a header may claim to be gigabytes long
                 is_old = np.lib.format.read_magic(file) == (1, 0)
                 read = np.lib.format.read_array_header_1_0 if is_old else np.lib.format.read_array_header_2_0
                 shape, is_fortran, dtype = read(file)
@@ -82,14 +86,22 @@ def _read_headers(path: Path) -> dict[str, _Header]:
                 raise InputError(f"{path}: {name} are Python objects {shape}; expected {kind}")
             is_plain = entry.compress_type == zipfile.ZIP_STORED and not is_fortran
             num_bytes = math.prod(shape) * dtype.itemsize
-            if not dtype.hasobject and num_bytes > (entry.file_size if is_plain else min(entry.file_size, MOST_BYTES)):
+            if not dtype.hasobject and num_bytes > min(entry.file_size, _most_bytes(path, entry)):
                 raise InputError(
-                    f"{path}: {entry.filename} says that it is {num_bytes:,} bytes; it holds {entry.file_size:,}, "
-                    f"and {MOST_BYTES:,} are the most that is unpacked; larger sets go into folders of images"
+                    f"{path}: {entry.filename} claims {num_bytes:,} bytes, of which the file holds "
+                    f"{entry.compress_size:,}, compressed at most {MOST_DENSE}-fold; expected that much in the file, "
+                    "as np.savez saves it, or folders of images"
                 )
             offset = _start(path, entry) + num_header_bytes if is_plain else None
             headers[name] = _Header(shape, dtype, offset)
     return headers
+
+
+def _most_bytes(path: Path, entry: zipfile.ZipInfo) -> int:
+    """Return how large an array may be, so that a small file does not fill the memory."""
+    if entry.compress_type == zipfile.ZIP_STORED:
+        return path.stat().st_size
+    return min(max(UNSUSPICIOUS_BYTES, MOST_DENSE * entry.compress_size), MOST_BYTES)
 
 
 def _start(path: Path, entry: zipfile.ZipInfo) -> int:
@@ -100,11 +112,19 @@ def _start(path: Path, entry: zipfile.ZipInfo) -> int:
     return int(entry.header_offset + 30 + len_name + len_extra)
 
 
-def _check_images(path: Path, header: _Header) -> None:
-    shape = header.shape
+def _check(path: Path, headers: dict[str, _Header]) -> None:
+    """Check types and shapes, before anything is unpacked."""
+    images, labels, classes = headers["images"], headers["labels"], headers.get("classes")
+    shape = images.shape
     is_image = len(shape) == 3 or shape[3:] in ((1,), (3,))
-    if header.dtype != np.uint8 or not is_image or 0 in shape[1:]:
-        raise InputError(f"{path}: images are {header.dtype} {shape}; expected uint8 (n, height, width[, 3])")
+    if images.dtype != np.uint8 or not is_image or 0 in shape[1:]:
+        raise InputError(f"{path}: images are {images.dtype} {shape}; expected uint8 (n, height, width[, 3])")
+    if labels.shape != shape[:1] or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"{path}: labels are {labels.dtype} {labels.shape}; expected one integer for each of {shape[0]} images"
+        )
+    if classes is not None and len(classes.shape) != 1:
+        raise InputError(f"{path}: classes are {classes.dtype} {classes.shape}; expected a name for each class")
 
 
 def _map(path: Path, header: _Header) -> Mapped | None:
@@ -113,3 +133,37 @@ def _map(path: Path, header: _Header) -> Mapped | None:
         return None
     shape = header.shape[:3] if header.shape[3:] == (1,) else header.shape
     return Mapped(path, header.offset, shape)
+
+
+def check_range(labels: np.ndarray, num_classes: int | None, path: Path) -> None:
+    """Raise InputError if there are labels without a class."""
+    is_wrong = (labels < 0) if num_classes is None else (labels < 0) | (labels >= num_classes)
+    if is_wrong.any():
+        expected = "0 or more" if num_classes is None else f"0 to {num_classes - 1}, a number for each of its classes"
+        found = f"labels from {labels.min()} to {labels.max()}; expected {expected}"
+        raise InputError(f"{path}: {found}; labels[{is_wrong.argmax()}] is the first of {is_wrong.sum()} others")
+
+
+def read_torchvision(path: Path, split: str) -> Examples:
+    """Read `MNIST/raw`, `FashionMNIST/raw` or `cifar-10-batches-py`, through torchvision.
+
+    CIFAR-10 comes as pickles: torchvision compares them with the checksums that it knows before it opens them.
+
+    Raises:
+        InputError: files are missing or are not the original ones
+    """
+    from torchvision import datasets  # here, because it takes more than a second
+
+    name = "CIFAR10" if path.name == "cifar-10-batches-py" else path.parent.name
+    root = path.parent if name == "CIFAR10" else path.parent.parent
+    try:
+        dataset: Any = getattr(datasets, name)(root, train=split == "train", download=False)
+    except Exception as error:  # torchvision's readers raise whatever they stumble over
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: {name} is not complete ({reason}); data/build_dataset.py downloads it") from None
+    images, numbers = np.asarray(dataset.data), np.asarray(dataset.targets)
+    if len(images) != len(numbers):
+        raise InputError(f"{path}: {len(images)} images and {len(numbers)} labels in the {split} split of {name}")
+    check_range(numbers, len(dataset.classes), path)
+    labels = [dataset.classes[number].partition(" - ")[0] for number in numbers.tolist()]  # MNIST: '3 - three'
+    return Examples([f"{split}[{i}]" for i in range(len(labels))], labels, images)

@@ -22,6 +22,15 @@ class Params(utils.Params):
     normalize: Literal["none", "train", "imagenet"] = Field(
         "none", description="after scaling to [0, 1]: nothing, or (x - mean) / std of the train split or of ImageNet"
     )
+    grey_bits: Literal[0, 8, 10, 12, 14, 16] = Field(
+        0, description="bits that the values of 16-bit grey images use; 0: as many as in a sample of train"
+    )
+    max_image_pixels: int = Field(
+        178_956_970,
+        ge=2,
+        description="image files whose header claims more pixels are refused, before they fill the memory",
+        json_schema_extra=utils.MACHINE,
+    )
     horizontal_flip: bool = Field(True, description="train on mirror images half of the time; not for text or digits")
     shift: int = Field(0, ge=0, le=64, description="train on images moved by up to so many pixels each way")
     jitter: float = Field(0.0, ge=0, lt=1, description="train with brightness and contrast changed by up to this share")

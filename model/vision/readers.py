@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model.vision.formats import Examples, listing, read_folders, read_signs, read_torchvision
-from model.vision.packed import read_npz
+from model.vision.formats import Examples, listing, read_folders, read_signs
+from model.vision.packed import read_npz, read_torchvision
 from model.vision.params import Params
 from utils import InputError
 

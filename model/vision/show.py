@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from model.vision.opening import open_picture
 from model.vision.params import Params
 from model.vision.readers import TORCHVISION, read_split
 from utils import InputError
 
-READS = ("split_seed", "val_fraction")  # the hyperparameters that decide which examples a split has
+READS = ("split_seed", "val_fraction", "grey_bits", "max_image_pixels")  # the hyperparameters that it looks at
 LARGEST_SIDE = 128  # pixels of a picture in a page
 
 
@@ -33,12 +34,13 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
     packed = next((data_dir / name for name in TORCHVISION if (data_dir / name).is_dir()), None)
     if packed is not None:  # torchvision's reader would load torch
         arrays = _read_mnist(packed, split)
-        thumbnails = {f"{split}[{i}]": _thumbnail(image) for i, image in enumerate(arrays) if f"{split}[{i}]" in wanted}
+        named = ((f"{split}[{i}]", image) for i, image in enumerate(arrays))
+        thumbnails = {name: _thumbnail(image, params) for name, image in named if name in wanted}
     else:
         examples = read_split(split, data_dir, params)
         found = [i for i, name in enumerate(examples.ids) if name in wanted]
-        rows = examples.rows_of(found)
-        thumbnails = {examples.ids[i]: _thumbnail(examples.images[row]) for i, row in zip(found, rows, strict=True)}
+        pairs = zip(found, examples.rows_of(found), strict=True)
+        thumbnails = {examples.ids[i]: _thumbnail(examples.images[row], params) for i, row in pairs}
     return {name: {"image": picture} for name, picture in thumbnails.items() if picture is not None}
 
 
@@ -62,12 +64,13 @@ def _read_mnist(folder: Path, split: str) -> np.ndarray:
     return images
 
 
-def _thumbnail(image: Path | np.ndarray) -> Image.Image | None:
+def _thumbnail(image: Path | np.ndarray, params: Params) -> Image.Image | None:
     """Return a small picture, upright, or None where a file is none that can be read."""
     try:
-        picture = Image.fromarray(image) if isinstance(image, np.ndarray) else Image.open(image)
-        picture.draft(None, (2 * LARGEST_SIDE, 2 * LARGEST_SIDE))
-        picture = ImageOps.exif_transpose(picture)
+        if isinstance(image, np.ndarray):
+            picture = Image.fromarray(image)
+        else:
+            picture = open_picture(image, 2 * LARGEST_SIDE, params.max_image_pixels, params.grey_bits or None)
         picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     except Exception:  # the readers of Pillow's formats raise whatever they stumble over
         return None
