@@ -239,7 +239,7 @@ def other_value(name, value):
         "task": "other", "optimizer": "sgd", "schedule": "cosine", "monitor": "loss", "net": "resnet18",
         "image_channels": 1, "normalize": "train", "class_weights": "balanced", "cache": "none", "data_dir": "else",
         "schedule_factor": 0.5, "dropout_rate": 0.3, "val_fraction": 0.3,
-        "precision": "bf16", "ema_decay": 0.9,
+        "precision": "bf16", "ema_decay": 0.9, "grey_bits": 12,
     }  # fmt: skip
     if name in choices:
         return choices[name]
@@ -274,6 +274,7 @@ def test_hash_and_differences_know_what_changes_the_result(name):
         "deterministic",
         "activation_checkpointing",
         "channels_last",
+        "max_image_pixels",
         "fsdp",
     }
     assert (before.hash() == after.hash()) == is_machine

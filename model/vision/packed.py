@@ -47,14 +47,15 @@ def read_npz(path: Path) -> Examples:
     except (OSError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, *_NO_ARCHIVE) as error:
         raise InputError(f"{path}: expected arrays `images` and `labels` ({str(error) or 'cut off'})") from None
     check_range(labels, None if classes is None else len(classes), path)
-    if classes is not None and len(set(classes.tolist())) < len(classes):
-        twice = collections.Counter(classes.tolist()).most_common(1)[0][0]
+    names = [] if classes is None else classes.tolist()
+    if len(set(names)) < len(names):
+        twice = collections.Counter(names).most_common(1)[0][0]
         raise InputError(f"{path}: classes has {twice!r} twice; expected a name of its own for each class")
     if isinstance(images, np.ndarray) and images.shape[3:] == (1,):
         images = images.reshape(images.shape[:3])
-    numbers = labels.tolist()
-    names = [str(number) for number in numbers] if classes is None else [normal(classes[number]) for number in numbers]
-    return Examples([f"{path.stem}[{i}]" for i in range(len(labels))], names, images)
+    names = [normal(name) for name in names]
+    found = [str(number) if classes is None else names[number] for number in labels.tolist()]
+    return Examples([f"{path.stem}[{i}]" for i in range(len(labels))], found, images)
 
 
 class _Header(NamedTuple):
