@@ -273,6 +273,12 @@ def test_images_of_other_formats_are_counted_and_warned_of(tmp_path, caplog):
     assert [record.message for record in caplog.records] == [plain, f"{warning}; save them as PNG"]
 
 
+def test_a_file_of_another_format_is_named_with_the_formats_that_are_read(tmp_path):
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    with pytest.raises(InputError, match=r"x\.heic: not a readable image \(it begins as no file of JPEG, PNG, GIF, "):
+        decode(tmp_path / "x.heic", SMALL)
+
+
 def test_a_class_that_holds_only_other_formats_is_not_dropped_silently(tmp_path):
     make(tmp_path, classes="abc")
     for path in (tmp_path / "train/c").iterdir():
@@ -369,7 +375,7 @@ def test_labels_of_any_size_take_no_memory(tmp_path):
 def test_labels_beyond_the_last_class_are_named_with_their_place(tmp_path):
     labels = np.array([0, 9, 16, 3, 12, 16])
     np.savez(tmp_path / "train.npz", images=np.zeros((6, 8, 8), np.uint8), labels=labels, classes=list("abcdefghij"))
-    expected = r"train\.npz: labels from 0 to 16; expected 0 to 9, .*; labels\[2\] is the first of 3 others"
+    expected = r"train\.npz: labels from 0 to 16; expected 0 to 9, .*; labels\[2\] is 16, the first of 3 such"
     with pytest.raises(InputError, match=expected):
         fetch_facts(tmp_path, SMALL)
 

@@ -200,6 +200,7 @@ def test_npz_is_what_numpy_reads(data):
     if examples is not None:
         names = labels.tolist() if classes is None else [classes[i] for i in labels]
         assert examples.labels == [unicodedata.normalize("NFC", str(name)) for name in names]
+        assert all(type(label) is str for label in examples.labels)  # not NumPy's, which a checkpoint cannot hold
         assert np.array_equal(np.asarray(examples.images).reshape(images.shape), images)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 # Pillow opens many more, whatever the file's name: EPS would start Ghostscript, and others have no clear beginning
 FORMATS = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000"]
@@ -76,6 +76,8 @@ def _open(path: Path, max_pixels: int) -> Image.Image:
         return Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{error} If the file is right, set max_image_pixels higher") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"it begins as no file of {', '.join(FORMATS)} does") from None
 
 
 def _orientation(picture: Image.Image) -> Any:
