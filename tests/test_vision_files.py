@@ -375,7 +375,7 @@ def test_labels_of_any_size_take_no_memory(tmp_path):
 def test_labels_beyond_the_last_class_are_named_with_their_place(tmp_path):
     labels = np.array([0, 9, 16, 3, 12, 16])
     np.savez(tmp_path / "train.npz", images=np.zeros((6, 8, 8), np.uint8), labels=labels, classes=list("abcdefghij"))
-    expected = r"train\.npz: labels from 0 to 16; expected 0 to 9, .*; labels\[2\] is 16, the first of 3 such"
+    expected = r"train\.npz: labels from 0 to 16; expected 0 to 9, .*; labels\[2\] is 16, the first of 3 wrong"
     with pytest.raises(InputError, match=expected):
         fetch_facts(tmp_path, SMALL)
 

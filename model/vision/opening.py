@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import logging
 import stat
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ UNREAD_SUFFIXES = {
     ".eps", ".pdf", ".psd", ".tga", ".ico", ".pcx", ".dib", ".dds", ".qoi", ".sgi", ".exr", ".hdr", ".pfm", ".fits",
     ".xbm", ".xpm", ".im", ".ras", ".icns", ".cur", ".avifs", ".wmf", ".emf",
 }  # fmt: skip
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # max_image_pixels decides, and refuses
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits of the sensors whose values come in 16-bit files
 TURNS = {
@@ -71,7 +74,7 @@ def open_picture(path: Path, side: int, max_pixels: int, grey_bits: int | None) 
 def _open(path: Path, max_pixels: int) -> Image.Image:
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its other end
         raise ValueError("not a regular file")
-    Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow warns above it, and refuses above twice that
+    Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow refuses above twice that
     try:
         return Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as error:

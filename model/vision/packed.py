@@ -143,7 +143,9 @@ def check_range(labels: np.ndarray, num_classes: int | None, path: Path) -> None
         expected = "0 or more" if num_classes is None else f"0 to {num_classes - 1}, a number for each of its classes"
         first = int(is_wrong.argmax())
         found = f"labels from {labels.min()} to {labels.max()}; expected {expected}"
-        raise InputError(f"{path}: {found}; labels[{first}] is {labels[first]}, the first of {is_wrong.sum()} such label(s)")
+        raise InputError(
+            f"{path}: {found}; labels[{first}] is {labels[first]}, the first of {is_wrong.sum()} wrong ones"
+        )
 
 
 def read_torchvision(path: Path, split: str) -> Examples:
