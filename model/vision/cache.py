@@ -194,7 +194,7 @@ def _write(path: Path, header: bytes, images: Files, params: Params) -> None:
                 file.write(pixels.data)
             file.write(np.array(checksums, "<u4").tobytes())
             file.flush()
-            if os.name != "nt":
+            if path.parent.name == FOLDER and os.name != "nt":  # in the user's cache folder it stays private
                 _permit(file.fileno(), images)
             os.fsync(file.fileno())
         temporary.replace(path)
