@@ -167,7 +167,9 @@ def follow(steps, facts, path):
         elif step.startswith("where it has 16 bits of grey"):
             divisor = int(re.search(r"divide by (\d+)", step)[1])
             if picture.mode.startswith("I"):
-                picture = Image.fromarray((np.asarray(picture) // divisor).astype(np.uint8))
+                values, clear = np.asarray(picture), picture.info.get("transparency")
+                assert "the value info['transparency'], if any, becomes 255" in step
+                picture = Image.fromarray(np.where(values == clear, 255, values // divisor).astype(np.uint8))
         elif step.startswith("where parts are transparent"):
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")
@@ -207,7 +209,8 @@ def test_the_steps_in_words_lead_to_what_predict_feeds_the_net(tmp_path, channel
         "small.webp": photo.crop((0, 0, 9, 7)),
     }
     for name, picture in files.items():
-        picture.save(tmp_path / name, exif=exif)
+        options = {"transparency": picture.getpixel((3, 3))} if name == "grey.png" else {}
+        picture.save(tmp_path / name, exif=exif, **options)
         expected = collate_unlabelled([tmp_path / name], params)[0].numpy()
         assert np.allclose(follow(described["steps"], described, tmp_path / name), expected, atol=1e-6), name
 

@@ -200,7 +200,7 @@ def describe_inputs(params: Params) -> dict[str, Any]:
         f"let Pillow decode a large JPEG at half, quarter or an eighth of its size: draft(None, ({draft}, {draft}))",
         "turn it upright as its EXIF orientation says (ImageOps.exif_transpose)",
         f"where it has 16 bits of grey (Pillow's modes I and I;16): divide by {2 ** (bits - 8)} and round down, which "
-        f"gives 8 bits (mode L); {2**bits} and more are refused",
+        f"gives 8 bits (mode L); {2**bits} and more are refused; the value info['transparency'], if any, becomes 255",
         "where parts are transparent, put it on white: convert to RGBA, then alpha_composite on a white picture",
         f"convert to mode {mode} with Pillow's convert, from any mode: grey, RGB, palette (P), CMYK",
         f"resize to {side} x {side} pixels, stretching its sides: Pillow's BILINEAR (which antialiases)",
