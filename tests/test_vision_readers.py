@@ -4,6 +4,7 @@ import errno
 import gzip
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 import pickle
@@ -677,3 +678,24 @@ def test_two_layouts_in_one_folder_are_refused(tmp_path):
     make_folders(tmp_path, splits=("test",))
     with pytest.raises(InputError, match="it holds test and MNIST/raw; put each dataset in a folder of its own"):
         read_split("test", tmp_path, SMALL)
+
+
+@pytest.mark.parametrize("cache", ["auto", "memory"])
+def test_all_unreadable_images_of_the_splits_are_named_together(tmp_path, run_script, cache):
+    for split, number in (("train", 6), ("val", 4)):
+        for label in ("ant", "bee"):
+            folder = tmp_path / "data" / split / label
+            folder.mkdir(parents=True)
+            for i in range(number):
+                Image.new("RGB", (8, 8)).save(folder / f"{i}.png")
+    broken = [tmp_path / "data" / name for name in ("train/ant/1.png", "train/bee/5.png", "val/bee/0.png")]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:40])
+    folder = tmp_path / "run"
+    folder.mkdir()
+    values = {"data_dir": str(tmp_path / "data"), "image_size": 8, "cache": cache}
+    (folder / "params.json").write_text(json.dumps(values))
+    done = run_script("sanity_check.py", "--model_dir", folder)
+    assert done.returncode == 2, done.stderr
+    assert all(f"{path}: not a readable image" in done.stderr for path in broken), done.stderr
+    assert "2 images cannot be read:" in done.stderr and done.stderr.count("not a readable image") == 3

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from model.vision.cache import Decoded, open_decoded
-from model.vision.decode import decode_all, image_shape, is_decoded
+from model.vision.decode import decode, decode_all, image_shape, is_decoded
 from model.vision.formats import Examples, Files, Mapped
 from model.vision.params import Params
+from utils import InputError
 
+MOST_NAMED = 20  # unreadable images that one message names
 SMALL_BYTES = 2 * 2**30  # of decoded images; larger sets are decoded when they are needed, unless somebody says more
 
 
@@ -28,7 +33,8 @@ def keep_on_disk(examples: Examples, data_dir: Path, params: Params) -> Examples
         return examples
     if params.cache == "auto" and num_bytes(len(examples.images), params) > SMALL_BYTES:
         return examples
-    decoded = open_decoded(examples.images, data_dir, params)
+    with _naming_all_unreadable(examples.images, range(len(examples.images)), params):
+        decoded = open_decoded(examples.images, data_dir, params)
     return examples if decoded is None else dataclasses.replace(examples, images=decoded)
 
 
@@ -46,7 +52,30 @@ def keep_in_memory(examples: Examples, params: Params) -> Examples:
     if is_decoded(images, params) and (is_mapped or is_there):
         return examples
     rows = examples.rows_of(range(len(examples.ids)))
-    return dataclasses.replace(examples, images=decode_all(images, rows, params), rows=None)
+    with _naming_all_unreadable(images, rows, params):
+        return dataclasses.replace(examples, images=decode_all(images, rows, params), rows=None)
+
+
+@contextlib.contextmanager
+def _naming_all_unreadable(images: Any, rows: Iterable[int], params: Params) -> Iterator[None]:
+    """Raise one InputError for all images that cannot be read, where the work within stops at the first one."""
+    try:
+        yield
+    except InputError:
+        found = [message for row in rows if (message := _why_unreadable(images[row], params))]
+        if len(found) < 2:
+            raise
+        more = f"\n  and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+        listed = "\n  ".join(found[:MOST_NAMED])
+        raise InputError(f"{len(found)} images cannot be read:\n  {listed}{more}") from None
+
+
+def _why_unreadable(image: Any, params: Params) -> str:
+    try:
+        decode(image, params)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def is_ready(examples: Examples, params: Params) -> bool:
