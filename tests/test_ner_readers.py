@@ -11,7 +11,8 @@ import utils
 from model.ner import vocabulary
 from model.ner.data_loader import fetch_dataset, fetch_facts
 from model.ner.params import Params
-from model.ner.readers import from_iob1, read_split
+from model.ner.readers import read_split
+from model.ner.schemes import from_iob1
 
 PROJECT = Path(__file__).resolve().parent.parent
 SENTENCES = "Ada met Grace in Paris\nRome fell\nAda saw Rome\n"

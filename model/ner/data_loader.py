@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import runtime
-from model.ner import vocabulary
+from model.ner import schemes, vocabulary
 from model.ner.embeddings import check_file
 from model.ner.entities import IGNORED_LABEL
 from model.ner.params import Params
-from model.ner.readers import Sentences, read_split, stream_sentences
+from model.ner.readers import Sentences, read_split
+from model.ner.stream import stream_sentences
 from utils import InputError
 
 PAD_CHARACTER, UNK_CHARACTER = 0, 1
@@ -31,6 +33,11 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     """
     if params.embedding_file is not None:
         check_file(Path(params.embedding_file), params.embedding_dim)
+    # with the tags as they are in the files
+    raw = read_split("train", data_dir, params.model_copy(update={"tag_scheme": "bio"}))
+    if raw.skipped:
+        logging.info(f"- train has {len(raw.skipped)} lines that are no tokens, the first is line {raw.skipped[0]}")
+    schemes.report(raw.tags, params, data_dir)
     return vocabulary.fetch_facts(read_split("train", data_dir, params), data_dir, params)
 
 
@@ -138,7 +145,7 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> TaggedSentences
 
 def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, list[str] | InputError]]:
     """Yield new sentences as `stream_sentences` says."""
-    return stream_sentences(paths)
+    return stream_sentences(paths, params)
 
 
 def collate_unlabelled(examples: Sequence[list[str]], params: Params) -> tuple[dict[str, Tensor], Tensor]:

@@ -1,29 +1,29 @@
 """The shapes that tagged text comes in, told apart by looking at `data_dir`:
 
     <split>/sentences.txt, <split>/labels.txt    CS230's: one sentence a line, tokens (and tags) separated by spaces
-    <split>.txt, <split>.conll or <split>.bio    CoNLL's: one token a line, in columns; a blank line ends a sentence
+    <split>.txt, .conll, .bio, .tsv, ...         CoNLL's: one token a line, in columns; a blank line ends a sentence
 
-Which column holds what: params.token_column, params.tag_column. Lines that begin with -DOCSTART- are skipped. Tags are
-read as BIO, or, with params.tag_scheme 'iob1', turned into it. An I- without a B- before it begins an entity, as for
-CoNLL's own scorer and for seqeval. Where there is no val split, one is cut from train, the same for every run.
+Which column holds what: params.token_column, params.tag_column; `columns.py` says which lines are comments. Tags are
+read as they are, or, with params.tag_scheme 'iob1', turned into BIO. Where there is no val split, one is cut from
+train, the same for every run.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from model.ner import columns
 from model.ner.params import Params
+from model.ner.schemes import OUTSIDE, from_iob1
 from utils import InputError
 
-COLUMN_SUFFIXES = (".txt", ".conll", ".bio")
+COLUMN_SUFFIXES = (".txt", ".conll", ".bio", ".iob", ".iob2", ".tsv", ".conllu")
+LONGEST = 200  # tokens of a sentence that may be the only one of its file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +34,21 @@ class Sentences:
         ids: a name for each: its file below data_dir, and the line it begins in
         tokens: of each
         tags: of each, as many as tokens
+        skipped: the numbers of the lines of a column file that were skipped as comments or no words
     """
 
     ids: list[str]
     tokens: list[list[str]]
     tags: list[list[str]]
+    skipped: list[int] = dataclasses.field(default_factory=list)
 
     def take(self, positions: Sequence[int]) -> Sentences:
         """Return some of the sentences."""
         return Sentences(
-            [self.ids[i] for i in positions], [self.tokens[i] for i in positions], [self.tags[i] for i in positions]
+            [self.ids[i] for i in positions],
+            [self.tokens[i] for i in positions],
+            [self.tags[i] for i in positions],
+            self.skipped,
         )
 
 
@@ -62,10 +67,15 @@ def read_split(split: str, data_dir: Path, params: Params) -> Sentences:
     if whole is None:
         raise InputError(
             f"{data_dir}: no tagged text in a known shape; it holds {_listing(data_dir)}, expected "
-            "train/sentences.txt with train/labels.txt, or train.txt, train.conll or train.bio"
+            f"train/sentences.txt with train/labels.txt, or train with one of the endings {', '.join(COLUMN_SUFFIXES)}"
         )
     if split == "test":
         raise InputError(f"{data_dir}: there is no test split in it; it holds {_listing(data_dir)}")
+    if len(whole.ids) == 1:
+        raise InputError(
+            f"{data_dir}: train is one sentence, of {len(whole.tokens[0]):,} tokens, so no val split can be cut from "
+            "it; in a column file a blank line ends each sentence"
+        )
     train, val = _cut(len(whole.ids), params.val_fraction, params.split_seed)
     if split == "val":
         logging.info(f"- {data_dir} has no val split: {len(val)} of {len(whole.ids)} train sentences serve as val")
@@ -92,7 +102,12 @@ def _read(split: str, data_dir: Path, params: Params) -> Sentences | None:
     path = _find(data_dir, split)
     if path is None:
         return None
-    sentences = _read_pair(path) if path.is_dir() else _read_columns(path, params)
+    sentences = _read_pair(path) if path.is_dir() else read_columns(path, params)
+    if len(sentences.ids) == 1 and len(sentences.tokens[0]) > LONGEST:
+        raise InputError(
+            f"{path}: one very long sentence, of {len(sentences.tokens[0]):,} tokens; expected "
+            + ("a line for each sentence" if path.is_dir() else "a blank line after each sentence")
+        )
     if params.tag_scheme == "iob1":
         return dataclasses.replace(sentences, tags=[from_iob1(tags) for tags in sentences.tags])
     return sentences
@@ -104,10 +119,10 @@ def _listing(folder: Path) -> str:
 
 
 def read_text_lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 file, however they end; a byte-order mark is dropped.
+    """Return the lines of a UTF-8 file, ended by LF or CRLF; a byte-order mark is dropped.
 
     Raises:
-        InputError: it is missing, unreadable, or not UTF-8
+        InputError: it is missing, unreadable, or not such text
     """
     try:
         data = path.read_bytes()
@@ -115,43 +130,27 @@ def read_text_lines(path: Path) -> list[str]:
         raise InputError(f"{path}: there is no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    return decode_lines(data, str(path))
+
+
+def decode_lines(data: bytes, path: str, first: int = 1) -> list[str]:
+    """Return the lines of UTF-8 text, as `read_text_lines` does; `first` is the number of the first one."""
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig" if first == 1 else "utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line}: not UTF-8; convert the file, from Windows-1252 perhaps") from None
-    lines = text.replace("\r\n", "\n").split("\n")  # not splitlines(): it cuts at characters that words may hold
+        number = error.object[: error.start].count(b"\n") + first
+        raise InputError(f"{path}:{number}: not UTF-8; convert the file, from Windows-1252 or UTF-16 perhaps") from None
+    lines = text.split("\n")  # not splitlines(): it cuts at characters that words may hold
+    for number, line in enumerate(lines if "\r" in text or "\0" in text else (), start=first):
+        if "\r" in line or "\0" in line:
+            what = "a carriage return inside a line" if "\r" in line else "a NUL character"
+            raise InputError(f"{path}:{number}: {what}; expected UTF-8 text whose lines end in LF or CRLF")
     return lines[:-1] if lines[-1] == "" else lines
 
 
 def split_tokens(line: str) -> list[str]:
     """Return the tokens of a sentence, or its tags: what stands between spaces."""
     return [token for token in line.split(" ") if token]
-
-
-def stream_sentences(paths: Sequence[Path]) -> Iterator[tuple[str, list[str] | InputError]]:
-    """Yield the sentences of files, one a line, as (file:line, tokens); an InputError in the place of a broken one.
-
-    Args:
-        paths: UTF-8 files; `-` is standard input
-    """
-    for path in paths:
-        is_standard = str(path) == "-"
-        try:
-            with contextlib.nullcontext(sys.stdin.buffer) if is_standard else path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    encoding = "utf-8-sig" if number == 1 else "utf-8"  # a byte-order mark may begin the file
-                    yield f"{path}:{number}", _decode_sentence(line, f"{path}:{number}", encoding)
-        except OSError as error:
-            yield str(path), InputError(f"{path}: cannot be read ({error.strerror})")
-
-
-def _decode_sentence(line: bytes, where: str, encoding: str) -> list[str] | InputError:
-    try:
-        tokens = split_tokens(line.decode(encoding).removesuffix("\n").removesuffix("\r"))
-    except UnicodeDecodeError:
-        return InputError(f"{where}: not UTF-8; convert the file, from Windows-1252 perhaps")
-    return tokens or InputError(f"{where}: an empty line; expected a sentence, its tokens separated by spaces")
 
 
 def _read_pair(folder: Path) -> Sentences:
@@ -165,6 +164,10 @@ def _read_pair(folder: Path) -> Sentences:
         )
     tokens = [split_tokens(line) for line in lines]
     tags = [split_tokens(line) for line in tag_lines]
+    for number, pair in enumerate(zip(lines, tag_lines, strict=True), start=1):
+        for path, text in zip((sentences_path, labels_path), pair, strict=True):
+            if "\t" in text:
+                raise InputError(f"{path}:{number}: a tab; expected tokens and tags separated by spaces")
     for number, (words, their_tags) in enumerate(zip(tokens, tags, strict=True), start=1):
         if not words:
             raise InputError(f"{sentences_path}:{number}: an empty line; take it out, and its line of labels.txt")
@@ -176,37 +179,28 @@ def _read_pair(folder: Path) -> Sentences:
     return Sentences([f"{folder.name}/sentences.txt:{i + 1}" for i in range(len(lines))], tokens, tags)
 
 
-def _read_columns(path: Path, params: Params) -> Sentences:
-    """Read one token a line."""
+def read_columns(path: Path, params: Params) -> Sentences:
+    """Read one token a line.
+
+    Raises:
+        InputError: the file is broken; says in which line
+    """
+    found = columns.read(read_text_lines(path), str(path), params)
+    sentences = take_columns(found, str(path), params, is_tagged=True)
+    names = [f"{path.name}:{lines[0][0]}" for lines in found.sentences]
+    return dataclasses.replace(sentences, ids=names, skipped=found.skipped)
+
+
+def take_columns(found: columns.Columns, path: str, params: Params, is_tagged: bool) -> Sentences:
+    """Return the tokens, and the tags if there are any, of the lines of a column file."""
     sentences = Sentences([], [], [])
-    num_columns, is_inside = 0, False
-    for number, line in enumerate(read_text_lines(path), start=1):
-        columns = re.split(r"[ \t]+", line.strip(" \t"))
-        if columns == [""] or columns[0].startswith("-DOCSTART-"):
-            is_inside = False
-            continue
-        num_columns = num_columns or len(columns)
-        if len(columns) != num_columns:
-            raise InputError(f"{path}:{number}: {len(columns)} columns, but {num_columns} in the lines before")
-        for name in ("token_column", "tag_column"):
-            if not -num_columns <= getattr(params, name) < num_columns:
-                raise InputError(
-                    f"{path}:{number}: {num_columns} column(s), so there is no {name} {getattr(params, name)}; "
-                    "columns are counted from 0, and separated by spaces or tabs"
-                )
-        if not is_inside:
-            is_inside = True
-            sentences.ids.append(f"{path.name}:{number}")
-            sentences.tokens.append([])
-            sentences.tags.append([])
-        sentences.tokens[-1].append(columns[params.token_column])
-        sentences.tags[-1].append(columns[params.tag_column])
+    for lines in found.sentences:
+        sentences.ids.append(f"{path}:{lines[0][0]}")
+        sentences.tokens.append([cells[params.token_column] for _, cells in lines])
+        sentences.tags.append([cells[params.tag_column] if is_tagged else OUTSIDE for _, cells in lines])
+        for (line, _), token, tag in zip(lines, sentences.tokens[-1], sentences.tags[-1], strict=True):
+            if not token:
+                raise InputError(f"{path}:{line}: the token, in column {params.token_column}, is empty")
+            if not tag or " " in tag:
+                raise InputError(f"{path}:{line}: expected a tag in column {params.tag_column}, found {tag!r}")
     return sentences
-
-
-def from_iob1(tags: Sequence[str]) -> list[str]:
-    """Return IOB1 tags as BIO: the first token of an entity gets its B-."""
-    return [
-        f"B-{tag[2:]}" if tag.startswith("I-") and (before == "O" or before[2:] != tag[2:]) else tag
-        for before, tag in zip(["O", *tags], tags, strict=False)
-    ]

@@ -1,0 +1,156 @@
+"""Tag schemes: what a tag says of its token, and which scheme the tags of a corpus follow. Imports no torch.
+
+    bio     B- begins each entity, I- continues it (also called IOB2)
+    iob1    I- begins an entity; B- stands only directly after another entity of the same type (files of CoNLL-2003)
+    io      I- alone: two entities of one type that touch are one
+    bioes   as bio; E- ends an entity of several tokens, S- is an entity of one token
+    bilou   as bioes, with L- in the place of E- and U- in the place of S-
+    plain   tags without such letters (NOUN, VERB): each run of one tag counts as an entity
+
+Entities of bilou are counted as seqeval does with mode="strict" and scheme=BILOU: only well-formed ones count. Of all
+other schemes they are counted as seqeval does by default, by the rule of conlleval.pl. (It has no rule for plain tags.)
+The type may be missing (B, I, O): then all entities have one type without a name, and the scheme is called bare.
+
+Some tags fit several schemes. Any L- or U- means bilou, any E- or S- bioes. I- alone is io, or iob1 if tag_scheme says
+iob1. B- and I- are bio or iob1, whichever fewer tags contradict; bio if it is a tie. This choice changes no score: bio,
+iob1 and io are counted by the same rule.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from model.ner.params import Params
+from utils import InputError
+
+OUTSIDE, LETTERS = "O", frozenset("BIESLU")
+EXPECTED = "expected O and B-<type>, I-<type>, with E- and S-, or L- and U-, if the scheme has them"
+FOREIGN = re.compile(r"[BIESLUM][_:./|].+|[bieslumo]-.+|M-.*|.+[-_:][BIESLUM]")  # B_PER, b-per, M-PER, PER-B
+RULES = {
+    "plain": "each run of one tag counts as an entity",
+    "bilou": "entities are counted as by seqeval with mode='strict', scheme=BILOU",
+}
+DEFAULT_RULE = "entities are counted as by seqeval's default mode"
+
+Parts = tuple[str, str]  # letter and type of a tag
+
+
+def parse(tags: Iterable[str]) -> dict[str, Parts]:
+    """Return letter and type of each tag: ('B', 'PER') for B-PER, ('B', '_') for B, ('O', '') for O.
+
+    Args:
+        tags: all tags of a corpus, because B is a letter beside I and O, and a whole tag beside N and V. A tag
+            without a letter becomes ('I', tag).
+    """
+    tags = list(dict.fromkeys(tags))
+    has_letters = any(map(_has_letter, tags)) or all(tag == OUTSIDE or tag in LETTERS for tag in tags)
+    parts = {tag: (tag[0], tag[2:] or "_") for tag in tags if has_letters and (_has_letter(tag) or tag in LETTERS)}
+    return {tag: (OUTSIDE, "") if tag == OUTSIDE else parts.get(tag, ("I", tag)) for tag in tags}
+
+
+def _has_letter(tag: str) -> bool:
+    return tag[:1] in LETTERS and tag[1:2] == "-"
+
+
+def continues(before: Parts, now: Parts) -> bool:
+    """Return whether a token can belong to the entity of the token before it."""
+    return before[0] in ("B", "I") and now[0] in ("I", "E", "L") and before[1] == now[1]
+
+
+def from_iob1(tags: Sequence[str]) -> list[str]:
+    """Return the IOB1 tags of a sentence as BIO: the first token of an entity gets its B-."""
+    parts = {**parse(tags), OUTSIDE: (OUTSIDE, "")}
+    begin = {tag: f"B{tag[1:]}" for tag, its in parts.items() if its[0] == "I" and its != ("I", tag)}
+    return [
+        tag if continues(parts[before], parts[tag]) else begin.get(tag, tag)
+        for before, tag in zip([OUTSIDE, *tags], tags, strict=False)
+    ]
+
+
+def detect(sentences: Iterable[Sequence[str]], named: str) -> tuple[str, dict[tuple[str, str], int]]:
+    """Return the scheme of tags, and the pairs of neighbouring tags that contradict it, with their numbers.
+
+    Args:
+        sentences: the tags of each
+        named: params.tag_scheme, which decides between iob1 and io
+
+    Raises:
+        InputError: the tags follow none of the schemes, or two of them
+    """
+    pairs = collections.Counter(pair for tags in sentences for pair in zip(["O", *tags], [*tags, "O"], strict=True))
+    parts = parse(tag for pair in pairs for tag in pair)
+    letters = _check(parts)
+
+    def count(is_wrong: Callable[[Parts, Parts], bool]) -> dict[tuple[str, str], int]:
+        return {pair: number for pair, number in pairs.items() if is_wrong(parts[pair[0]], parts[pair[1]])}
+
+    if not letters:
+        return "plain", {}
+    if letters & {"E", "S", "L", "U"}:
+        wrong = count(lambda a, b: (a[0] in ("B", "I") or b[0] in ("I", "E", "L")) and not continues(a, b))
+        return "bilou" if letters & {"L", "U"} else "bioes", wrong
+    if "B" not in letters:
+        return "iob1" if named == "iob1" else "io", {}
+    not_bio = count(lambda a, b: b[0] == "I" and not continues(a, b))
+    not_iob1 = count(lambda a, b: b[0] == "B" and a[1] != b[1])
+    return ("bio", not_bio) if sum(not_bio.values()) <= sum(not_iob1.values()) else ("iob1", not_iob1)
+
+
+def _check(parts: dict[str, Parts]) -> set[str]:
+    """Return the letters in use; none where the tags are plain.
+
+    Raises:
+        InputError: the tags follow none of the schemes, or two of them
+    """
+    plain = [tag for tag, its in parts.items() if its == ("I", tag)]
+    lettered = [tag for tag in parts if tag != OUTSIDE and tag not in plain]
+    letters = {parts[tag][0] for tag in lettered}
+    if plain and lettered:
+        raise InputError(
+            f"has the tag {plain[0]!r} beside {lettered[0]!r}; {EXPECTED} (min_count_tag makes rare tags O)"
+        )
+    if plain and all(map(FOREIGN.fullmatch, plain)):
+        raise InputError(f"has tags such as {plain[0]!r}, of a scheme that is not supported; {EXPECTED}")
+    if letters & {"E", "S"} and letters & {"L", "U"}:
+        raise InputError(f"has tags of two schemes, {', '.join(lettered[:8])}; {EXPECTED}")
+    return letters
+
+
+def report(sentences: Sequence[Sequence[str]], params: Params, data_dir: Path) -> None:
+    """Log the scheme of the train tags, and warn where they contradict it, or where it contradicts params.tag_scheme.
+
+    Args:
+        sentences: the tags of each, as they are in the files
+        params: tag_scheme and min_count_tag
+        data_dir: for messages
+
+    Raises:
+        InputError: the tags follow none of the schemes, or two of them
+    """
+    counts = collections.Counter(tag for tags in sentences for tag in tags)
+    rare = {tag for tag, number in counts.items() if number < params.min_count_tag}
+    sentences = [[OUTSIDE if tag in rare else tag for tag in tags] for tags in sentences] if rare else sentences
+    try:
+        found, wrong = detect(sentences, params.tag_scheme)
+    except InputError as error:
+        raise InputError(f"{data_dir}: train {error}") from None
+    bare = ", bare (tags without a type)" if found != "plain" and not rare.issuperset(LETTERS & counts.keys()) else ""
+    logging.info(f"- tag scheme of train: {found}{bare}; {RULES.get(found, DEFAULT_RULE)}")
+    if wrong:
+        before, tag = max(wrong, key=lambda pair: wrong[pair])
+        logging.warning(f"- WARNING: {sum(wrong.values())} tags of train contradict {found}: {tag} after {before}, ...")
+    if found == params.tag_scheme:
+        return
+    if found in ("iob1", "io"):
+        logging.warning(
+            f"- WARNING: tag_scheme is {params.tag_scheme}, but the tags of train are {found}; "
+            "tag_scheme=iob1 turns them into bio"
+        )
+    elif "tag_scheme" in params.model_fields_set:
+        logging.warning(
+            f"- WARNING: tag_scheme is {params.tag_scheme}, but the tags of train are {found}; leave it out"
+        )

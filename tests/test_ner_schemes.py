@@ -1,0 +1,208 @@
+"""Tag schemes: what is detected, reported and refused, and that entities are counted as seqeval counts them."""
+
+import csv
+import json
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from seqeval.metrics import f1_score, precision_score, recall_score
+from seqeval.scheme import BILOU, IOBES
+
+import evaluate
+import train
+import utils
+from model.ner import schemes
+from model.ner.data_loader import fetch_facts
+from model.ner.entities import EntityCounter
+from model.ner.params import Params
+from model.ner.readers import read_split
+
+LETTERS = ["I", "BI", "B", "BIES", "ES", "BILU", "LU"]
+TYPES = [[""], ["-PER"], ["-PER", "-LOC"], ["-a-b", "-a_b", "-a"], ["", "-X", "-"]]  # dashes, underscores, no type
+
+
+@st.composite
+def tagged(draw):
+    """Tags of one scheme, labels with any of them, well-formed or not, and predictions that are often right."""
+    letters, types = draw(st.sampled_from(LETTERS)), draw(st.sampled_from(TYPES))
+    tags = ["O"] + [letter + kind for letter in letters for kind in types]
+    labels = draw(st.lists(st.lists(st.sampled_from(tags), min_size=1, max_size=9), min_size=1, max_size=4))
+    other = st.sampled_from([*[None] * len(tags), *tags])
+    predicted = [[draw(other) or tag for tag in sentence] for sentence in labels]
+    return tags, labels, predicted
+
+
+def count(tags, labels, predicted):
+    """Return how many entities EntityCounter finds: in the labels, in the predictions, in both."""
+    shape = (len(labels), max(map(len, labels)))
+    label_batch, predicted_batch = torch.full(shape, -100), torch.full(shape, len(tags) - 1)
+    for row, pair in enumerate(zip(labels, predicted, strict=True)):
+        for batch, names in zip((label_batch, predicted_batch), pair, strict=True):
+            batch[row, : len(names)] = torch.tensor([tags.index(name) for name in names])
+    return [int(n) for n in EntityCounter(tags).count(torch.eye(len(tags))[predicted_batch], label_batch)]
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(tagged())
+def test_entities_of_every_scheme_are_those_of_seqeval(example):
+    tags, labels, predicted = example
+    num_true, num_predicted, hits = count(*example)
+    mode = {"mode": "strict", "scheme": BILOU} if any(tag[0] in "LU" for tag in tags) else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = [
+            score(labels, predicted, zero_division=0, **mode) for score in (precision_score, recall_score, f1_score)
+        ]
+    ours = [hits / max(num_predicted, 1), hits / max(num_true, 1), 2 * hits / max(num_true + num_predicted, 1)]
+    assert ours == pytest.approx(expected)
+
+
+ENTITY = st.tuples(st.integers(1, 4), st.sampled_from(["PER", "LOC", "a-b"]), st.integers(0, 2))  # length, type, gap
+
+
+def spell(entities, scheme):
+    """Return well-formed tags: each entity, and then as many O as its gap."""
+    begin, inside, end, single = {"bio": "BIIB", "bioes": "BIES", "bilou": "BILU"}[scheme]
+    tags = ["O"]
+    for length, kind, gap in entities:
+        letters = single if length == 1 else begin + inside * (length - 2) + end
+        tags += [f"{letter}-{kind}" for letter in letters] + ["O"] * gap
+    return tags
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(ENTITY, st.booleans()), min_size=1, max_size=4))
+def test_one_corpus_in_three_schemes_has_one_score_where_it_is_well_formed(drawn):
+    wrong = [(length, kind if is_right else "LOC", gap) for (length, kind, gap), is_right in drawn]
+    found = []
+    for scheme in ("bio", "bioes", "bilou"):
+        labels, predicted = spell([entity for entity, _ in drawn], scheme), spell(wrong, scheme)
+        whole = spell([(4, kind, 0) for kind in ("PER", "LOC", "a-b")] + [(1, "PER", 0)], scheme)
+        found.append(count(sorted({*whole, *labels, *predicted}), [labels], [predicted]))
+        if scheme == "bioes":  # so it makes no difference here that seqeval has a strict mode for bioes, too
+            strict = f1_score([labels], [predicted], mode="strict", scheme=IOBES, zero_division=0)
+            num_true, num_predicted, hits = found[-1]
+            assert 2 * hits / (num_true + num_predicted) == pytest.approx(strict)
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(
+    "sentences, named, expected",
+    [
+        (["B-A I-A O B-A B-B"], "bio", ("bio", {})),
+        (["B-A O B-B"], "bio", ("bio", {})),  # no entity of two tokens: fits bio alone
+        (["B I O", "B"], "bio", ("bio", {})),
+        (["I-A I-A O I-B", "I-A B-A I-A"], "bio", ("iob1", {})),
+        (["I-A I-A O I-B"], "bio", ("io", {})),
+        (["I-A I-A O I-B"], "iob1", ("iob1", {})),  # fits both: the hyperparameter decides
+        (["B-A I-A O I-B", "B-A B-A"], "bio", ("bio", {("O", "I-B"): 1})),
+        (["I-A O I-B I-A", "B-A"], "bio", ("iob1", {("O", "B-A"): 1})),
+        (["B-A I-A E-A O S-B"], "bio", ("bioes", {})),
+        (["S-A O"], "bio", ("bioes", {})),
+        (["B I E S O"], "bio", ("bioes", {})),
+        (["B-A I-A L-A O U-B"], "iob1", ("bilou", {})),
+        (
+            ["B-A O U-B L-B"],
+            "bio",
+            (
+                "bilou",
+                {
+                    ("B-A", "O"): 1,
+                    ("U-B", "L-B"): 1,
+                },
+            ),
+        ),
+        (["NOUN VERB . -LRB-"], "bio", ("plain", {})),
+        (["N V B"], "bio", ("plain", {})),  # B is a whole tag here
+    ],
+)
+def test_schemes_are_detected(sentences, named, expected):
+    assert schemes.detect([line.split() for line in sentences], named) == expected
+
+
+@pytest.mark.parametrize(
+    "tags, message",
+    [
+        ("B-A I-A O X", "has the tag 'X' beside 'B-A'; expected O and B-<type>"),
+        ("B-A I-A o", "has the tag 'o' beside 'B-A'"),
+        ("B_A I_A O", "has tags such as 'B_A', of a scheme that is not supported"),
+        ("A-B A-I O", "has tags such as 'A-B'"),
+        ("b-A i-A O", "has tags such as 'b-A'"),
+        ("B-A M-A E-A O", "has the tag 'M-A' beside 'B-A'"),
+        ("B-A L-A E-A O", "has tags of two schemes, B-A, L-A, E-A"),
+    ],
+)
+def test_tags_of_no_scheme_or_of_two_are_refused(tmp_path, tags, message):
+    write(tmp_path, tags)
+    with pytest.raises(utils.InputError) as error:
+        fetch_facts(tmp_path, Params())
+    assert str(error.value).startswith(f"{tmp_path}: train {message}")
+
+
+def test_rare_tags_do_not_count_where_they_become_o(tmp_path):
+    write(tmp_path, "B-A B-A O O X")
+    assert fetch_facts(tmp_path, Params(min_count_tag=2))["tags"] == ["B-A", "O"]
+
+
+def write(folder, tags, tokens=None):
+    for split in ("train", "val"):
+        (folder / split).mkdir()
+        (folder / split / "labels.txt").write_text(f"{tags}\n")
+        (folder / split / "sentences.txt").write_text(f"{tokens or ' '.join('w' for _ in tags.split())}\n")
+
+
+@pytest.mark.parametrize(
+    "tags, values, messages",
+    [
+        ("B-A I-A O", {}, ["INFO - tag scheme of train: bio; entities are counted as by seqeval's default mode"]),
+        ("I-A I-A B-A O", {}, ["INFO - tag scheme of train: iob1;", "WARNING - WARNING: tag_scheme is bio, but "
+         "the tags of train are iob1; tag_scheme=iob1 turns them into bio"]),
+        ("I-A I-A B-A O", {"tag_scheme": "iob1"}, ["INFO - tag scheme of train: iob1;"]),
+        ("I-A I-A O", {}, ["INFO - tag scheme of train: io;", "WARNING - WARNING: tag_scheme is bio, but"]),
+        ("B I O", {}, ["INFO - tag scheme of train: bio, bare (tags without a type);"]),
+        ("B-A E-A O", {}, ["INFO - tag scheme of train: bioes;"]),
+        ("B-A E-A O", {"tag_scheme": "bio"}, ["INFO - tag scheme of train: bioes;", "WARNING - WARNING: tag_scheme "
+         "is bio, but the tags of train are bioes; leave it out"]),
+        ("B-A I-A O", {"tag_scheme": "iob1"}, ["INFO - tag scheme of train: bio;", "WARNING - WARNING: tag_scheme "
+         "is iob1"]),
+        ("B-A L-A O U-A L-A", {}, ["INFO - tag scheme of train: bilou; entities are counted as by seqeval with "
+         "mode='strict'", "WARNING - WARNING: 1 tags of train contradict bilou: L-A after U-A"]),
+        ("NOUN VERB O", {}, ["INFO - tag scheme of train: plain; each run of one tag counts as an entity"]),
+    ],
+)  # fmt: skip
+def test_the_scheme_is_logged_and_contradictions_are_warned_of(tmp_path, caplog, tags, values, messages):
+    write(tmp_path, tags)
+    with caplog.at_level("INFO"):
+        fetch_facts(tmp_path, Params(**values))
+    found = [f"{record.levelname} {record.message}" for record in caplog.records]
+    assert len(found) == len(messages)
+    assert all(ours.startswith(expected) for ours, expected in zip(found, messages, strict=True)), found
+
+
+def test_bare_iob1_becomes_bare_bio(tmp_path):
+    write(tmp_path, "I I B O I")
+    assert read_split("train", tmp_path, Params(tag_scheme="iob1")).tags == [["B", "I", "B", "O", "B"]]
+    assert schemes.from_iob1(["I-A", "I-B", "B-B", "O", "NOUN"]) == ["B-A", "B-B", "B-B", "O", "NOUN"]
+
+
+def test_a_run_on_bioes_tags_is_scored_as_seqeval_scores_its_predictions(tmp_path):
+    for split in ("train", "val", "test"):
+        lines = [("in Rome .", "O S-LOC O"), ("in New York .", "O B-LOC E-LOC O"), ("Rome fell", "S-LOC O")]
+        (tmp_path / split).mkdir()
+        for i, name in enumerate(("sentences.txt", "labels.txt")):
+            (tmp_path / split / name).write_text("".join(f"{line[i]}\n" for line in lines * 5))
+    model_dir = tmp_path / "run"
+    model_dir.mkdir()
+    values = {"task": "ner", "data_dir": str(tmp_path), "num_epochs": 4, "learning_rate": 0.02, "batch_size": 5}
+    (model_dir / "params.json").write_text(json.dumps(values))
+    train.main(["--model_dir", str(model_dir)])
+    evaluate.main(["--model_dir", str(model_dir)])
+    with (model_dir / "predictions_test_best.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    labels, predicted = ([row[name].split() for row in rows] for name in ("label", "prediction"))
+    scores = json.loads((model_dir / "metrics_test_best.json").read_text())
+    assert scores["f1"] == pytest.approx(f1_score(labels, predicted)) and scores["f1"] > 0.5
+    assert "tag scheme of train: bioes" in (model_dir / "train.log").read_text()
