@@ -56,6 +56,8 @@ def read(
     """
     texts = {number: line.strip(" \t") for number, line in enumerate(lines, start=1)}
     plain = [number for number, text in texts.items() if is_token(text)]
+    if not plain:  # perhaps each token is a `#`
+        plain = [n for n, text in texts.items() if text[:1] == "#" and looks_like_a_tag(text.split()[-1])]
     has_tabs = any("\t" in texts[number] for number in plain)
     rows = {number: _split(text, has_tabs) for number, text in texts.items()}
     first = plain[0] if plain else 1
@@ -105,6 +107,11 @@ def _check_columns(where: str, width: int, params: Params, is_tagged: bool) -> N
                 f"{where}: {width} column(s), so there is no {name} {getattr(params, name)}; "
                 "columns are counted from 0, and separated by spaces or tabs"
             )
+    if width and is_tagged and params.token_column % width == params.tag_column % width:
+        raise InputError(
+            f"{where}: {width} column(s), so token_column {params.token_column} and tag_column {params.tag_column} "
+            "are the same; expected a token and a tag in each line, in columns separated by spaces or tabs"
+        )
 
 
 def _tags_inside(

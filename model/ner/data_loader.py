@@ -148,6 +148,11 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[st
     return stream_sentences(paths, params)
 
 
+def show_unlabelled(example: list[str]) -> dict[str, str]:
+    """Return the tokens as a text that is split at spaces like the tags; spaces inside a token become no-break ones."""
+    return {"tokens": " ".join(token.replace(" ", "\u00a0") for token in example)}
+
+
 def collate_unlabelled(examples: Sequence[list[str]], params: Params) -> tuple[dict[str, Tensor], Tensor]:
     """Return sentences as `TaggedSentences` does: it does it. Of the labels only the padding's -100 mean something."""
     tags = [[vocabulary.OUTSIDE] * len(tokens) for tokens in examples]

@@ -179,5 +179,18 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
     return rows
 
 
+def probabilities(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, list[float]]]:
+    """Return one dict a sentence: for each tag, its probability for each token.
+
+    Args:
+        outputs: logits, (batch_size, max_len, num_tags), on the CPU
+        labels: (batch_size, max_len), -100 at padding; None for sentences without padding
+        params: for the tags' names
+    """
+    masks = torch.ones(outputs.shape[:2], dtype=torch.bool) if labels is None else labels != IGNORED_LABEL
+    every = zip(outputs.softmax(dim=2), masks, strict=True)
+    return [dict(zip(params.tags, each[mask].T.tolist(), strict=True)) for each, mask in every]
+
+
 def _names(numbers: Tensor, params: Params) -> str:
     return " ".join(params.tags[number] for number in numbers.tolist())

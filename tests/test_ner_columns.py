@@ -1,0 +1,323 @@
+"""Column files and CS230's pairs of files against independent readers; comments, ids, separators, and every mistake."""
+
+import re
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import train
+import utils
+from model.ner import columns
+from model.ner.data_loader import fetch_facts
+from model.ner.params import Params
+from model.ner.readers import COLUMN_SUFFIXES, read_split
+from model.ner.stream import stream_sentences
+
+TAGS = ["O", "B-PER", "I-PER", "B-LOC"]
+
+
+def read(folder, text, suffix=".conll", **values):
+    """Return the tokens and the tags of train, written as a column file."""
+    data = text if isinstance(text, bytes) else text.encode("utf-8")
+    (folder / f"train{suffix}").write_bytes(data)
+    (folder / f"val{suffix}").write_bytes(b"a O\n")
+    sentences = read_split("train", folder, Params(**values))
+    return sentences.tokens, sentences.tags
+
+
+def mistake(folder, text, **values):
+    with pytest.raises(utils.InputError) as error:
+        read(folder, text, **values)
+    return str(error.value).removeprefix(f"{folder}/")
+
+
+# ---- comments
+
+
+@pytest.mark.parametrize(
+    "text, tokens",
+    [
+        (
+            "# id a1\tdomain=en\nin _ _ O\nRome _ _ B-LOC\n",
+            [["in", "Rome"]],
+        ),  # MultiCoNER: as many columns as tokens have
+        ("# sent_id = 1\n# text = in Rome\nin O\nRome O\n\n# newdoc\nin O\n", [["in", "Rome"], ["in"]]),
+        ("# sent_id = 1\nin _ _ O\n", [["in"]]),  # four columns, too
+        ("# text = O\nin _ _ O\n", [["in"]]),  # even with a tag at its end
+        ("# text = in\tO\nin\tO\n", [["in"]]),
+        ("in O\n# O\n1 O\n", [["in", "#", "1"]]),
+        ("# O\n1 O\n\n# B-X\n2 O\n", [["#", "1"], ["#", "2"]]),
+        ("#hash O\nin O\n", [["#hash", "in"]]),
+        ("# #\n5 CD\n\na DT\n# #\n5 CD\n", [["#", "5"], ["a", "#", "5"]]),  # Penn Treebank's tag of a pound sign
+        ("# not a tag\nin O\n\n\n# neither\nat O\n", [["in"], ["at"]]),
+        ("-DOCSTART- -X-\n\n# a comment here\nin O\n-DOCSTART- O\nat O\n", [["in"], ["at"]]),
+        ("# only\n\n\n# comments\n\nin O\n", [["in"]]),
+    ],
+)
+def test_comments_before_a_sentence_are_no_tokens_and_other_lines_with_a_hash_are(tmp_path, text, tokens):
+    assert read(tmp_path, text)[0] == tokens
+
+
+def test_a_comment_inside_a_sentence_is_refused(tmp_path):
+    told = "train.conll:2: a comment inside a sentence; expected a blank line before it"
+    assert mistake(tmp_path, "in O\n# id 2\nat O\n") == mistake(tmp_path, "in _ _ O\n# text = at\nat _ _ O\n") == told
+
+
+def test_skipped_lines_are_logged_with_the_first(tmp_path, caplog):
+    read(tmp_path, "# id 1\nin O\nRome B-A\n\n# id 2\nin O\n")
+    with caplog.at_level("INFO"):
+        fetch_facts(tmp_path, Params())
+    assert "- train has 2 lines that are no tokens, the first is line 1" in caplog.text
+
+
+# ---- columns
+
+
+def test_tokens_of_files_with_tabs_may_hold_spaces(tmp_path):
+    text = "New York\tNNP\tB-LOC\n\u00a0\tX\tO\nis  big \tVB\tO\n \t\t\nok\tJJ\tO\n"
+    assert read(tmp_path, text) == ([["New York", "\u00a0", "is  big"], ["ok"]], [["B-LOC", "O", "O"], ["O"]])
+    assert "train.conll:1: 3 columns" not in mistake(tmp_path, "a O\nNew York O\n")
+    told = (
+        "train.conll:2: 3 columns, but 2 in the lines before; the columns are separated by spaces (a token with spaces"
+    )
+    assert mistake(tmp_path, "a O\nNew York O\n").startswith(told)
+    told = "train.conll:2: 1 columns, but 2 in the lines before; the columns are separated by tabs"
+    assert mistake(tmp_path, "a\tO\nb O\n").startswith(told)
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("a\tb\tO\nc\t\tO\n", None),
+        ("a\tb\tO\na\t\t\n", "train.conll:2: 1 columns, but 3 in the lines before"),
+        ("a\t\tO\n \tb\tO\n", "train.conll:2: 2 columns, but 3"),
+        ("a\tx\tb O\n", "train.conll:1: expected a tag in column -1, found 'b O'"),
+        ("x\ta\tO\ny\t\tO\n", None),
+        ("a O\rb O\r", "train.conll:1: a carriage return inside a line; expected UTF-8 text whose lines end in LF"),
+        ("a O\r\nb\r O\r\n", "train.conll:2: a carriage return inside a line"),
+        ("a O\nb\0 O\n", "train.conll:2: a NUL character"),
+        ("a O\nb\u00e9 O\n".encode("latin-1"), "train.conll:2: not UTF-8"),
+        ("a O\n".encode("utf-16"), "train.conll:1: not UTF-8; convert the file, from Windows-1252 or UTF-16 perhaps"),
+    ],
+)  # fmt: skip
+def test_odd_cells_are_read_or_refused_with_file_and_line(tmp_path, text, told):
+    if told is None:
+        read(tmp_path, text)
+    else:
+        assert mistake(tmp_path, text).startswith(told)
+
+
+def test_an_empty_token_is_refused(tmp_path):
+    told = "train.conll:2: the token, in column 1, is empty"
+    assert mistake(tmp_path, "x\ta\tO\ny\t\tO\n", token_column=1) == told
+
+
+def test_conllu_has_its_ranges_and_empty_nodes_left_out(tmp_path):
+    rows = [
+        "# sent_id = 1",
+        "1-2\tdel\t_\tO",
+        "1\tde\tADP\tO",
+        "2\tel\tDET\tO",
+        "2.1\tx\t_\tO",
+        "3\tsur\tNOUN\tB-LOC",
+        "",
+    ]
+    for suffix in (".conllu", ".tsv"):
+        tokens, tags = read(tmp_path, "\n".join(rows * 2), suffix, token_column=1)
+        assert tokens == [["de", "el", "sur"]] * 2 and tags == [["O", "O", "B-LOC"]] * 2
+        told = mistake(tmp_path, "\n".join(rows * 2), suffix=suffix)
+        assert told.startswith(
+            f"train{suffix}:2: token_column is 0, but column 0 numbers the tokens of each sentence 1, 2"
+        )
+        for split in ("train", "val"):
+            (tmp_path / f"{split}{suffix}").unlink()
+    text = "0.1\ta\tO\n1-2\tb\tO\n\n0.2\tc\tO\n"  # times and scores: nothing is numbered here
+    assert read(tmp_path, text, token_column=1)[0] == [["a", "b"], ["c"]]
+    assert read(tmp_path, "1 X O\n2 X O\n3 X O\n\n7 X O\n")[0] == [["1", "2", "3"], ["7"]]
+
+
+# ---- very long sentences
+
+
+def test_a_corpus_without_blank_lines_is_reported_as_one_long_sentence(tmp_path, run_script):
+    told = "train.conll: one very long sentence, of 1,500 tokens; expected a blank line after each sentence"
+    assert mistake(tmp_path, "in O\nRome B-LOC\nx O\n" * 500) == told
+    (tmp_path / "val.conll").unlink()
+    (tmp_path / "train.conll").write_text("in O\nRome B-LOC\n" * 30)
+    (tmp_path / "params.json").write_text(f'{{"task": "ner", "data_dir": "{tmp_path}"}}')
+    with pytest.raises(utils.InputError) as error:
+        train.main(["--model_dir", str(tmp_path)])
+    assert str(error.value) == (
+        f"{tmp_path}: train is one sentence, of 60 tokens, so no val split can be cut from it; in a column file a "
+        "blank line ends each sentence"
+    )
+    for name, word in (("sentences", "a"), ("labels", "O")):
+        (tmp_path / "test").mkdir(exist_ok=True)
+        (tmp_path / f"test/{name}.txt").write_text(" ".join([word] * 201) + "\n")
+    with pytest.raises(
+        utils.InputError, match="one very long sentence, of 201 tokens; expected a line for each sentence"
+    ):
+        read_split("test", tmp_path, Params())
+
+
+# ---- properties: what an independent reader finds, or a refusal that names file and line
+
+TOKENS = st.sampled_from(
+    ["in", "Rome", "#", "##", "#tag", "-", '"', "''", "1", "1-2", "3.1", "\u00a0", "\u2028", "\u0085", "caf\u00e9",
+     "\U0001f600", "=", ",", "-DOCSTART", "O", "B-PER"]
+)  # fmt: skip
+SPACED = st.sampled_from(["New York", "1 000", "a  b"])
+COMMENTS = st.sampled_from(["# sent_id = 1", "# id 5 x", "# newdoc", "# text = in Rome O", "#", "# a b c d e f g"])
+END = st.sampled_from(["\n", "\r\n"])
+
+
+@st.composite
+def column_files(draw):
+    """A column file: its text, its encoding, the column of the tokens, and the sentences that it was made of."""
+    has_tabs, num_columns, end = draw(st.booleans()), draw(st.integers(2, 4)), draw(END)
+    position = draw(st.integers(0, num_columns - 2))
+    token = st.one_of(TOKENS, SPACED) if has_tabs else TOKENS
+    sentences = draw(st.lists(st.lists(st.tuples(token, st.sampled_from(TAGS)), min_size=1, max_size=5), max_size=4))
+    lines = []
+    for sentence in sentences:
+        lines += draw(st.lists(COMMENTS, max_size=2)) if draw(st.booleans()) else []
+        for token_, tag in sentence:
+            cells = ["_"] * (num_columns - 1) + [tag]
+            cells[position] = token_
+            separator = "\t" if has_tabs else draw(st.sampled_from([" ", "  "]))
+            lines.append(separator.join(cells) + draw(st.sampled_from(["", "", " "])))
+        lines += draw(st.sampled_from([[""], ["", ""], [" "], ["-DOCSTART- -X- O"], [""] * 3]))
+    text = draw(st.sampled_from(["", "\ufeff"])) + end.join(lines) + draw(st.sampled_from(["", end]))
+    return text, draw(st.sampled_from(["utf-8"] * 6 + ["latin-1", "utf-16"])), position, num_columns, sentences
+
+
+def parse_columns(text, num_columns):
+    """Return sentences as lists of cells; written without a look at the project's reader."""
+    blocks, block = [], []
+    for line in [*re.split("\r?\n", text.removeprefix("\ufeff")), ""]:
+        line = line.strip(" \t")
+        if line and not line.startswith("-DOCSTART- "):
+            block.append(line)
+        elif block:
+            blocks.append(block)
+            block = []
+    sentences = []
+    for block in blocks:
+        rows = [[cell.strip(" ") for cell in line.split("\t")] if "\t" in text else line.split() for line in block]
+        rows = [re.split(" +|\t", line) if "\t" not in text else row for line, row in zip(block, rows, strict=True)]
+        while rows and block[0].startswith("#") and (len(rows[0]) != num_columns or rows[0][-1] not in TAGS or
+                                                     re.match(r"# \w+ =", block[0])):  # fmt: skip
+            rows, block = rows[1:], block[1:]
+        if rows:
+            sentences.append(rows)
+    return sentences
+
+
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(file=column_files())
+def test_column_files_are_read_as_by_an_independent_reader_or_refused(tmp_path, file):
+    text, encoding, position, num_columns, written = file
+    data = text.encode(encoding, "replace")
+    try:
+        tokens, tags = read(tmp_path, data, token_column=position)
+    except utils.InputError as error:
+        assert re.search(r"train\.conll:\d+: ", str(error)), error
+        assert encoding != "utf-8" or re.search(
+            "columns, but|column 0 numbers|a comment inside|are the same", str(error)
+        ), error
+        return
+    decoded = data.decode("utf-8")
+    expected = parse_columns(decoded, num_columns)
+    assert tokens == [[cells[position] for cells in sentence] for sentence in expected]
+    assert tags == [[cells[-1] for cells in sentence] for sentence in expected]
+    assert sum(map(len, tokens)) <= sum(map(len, written))
+
+
+LINES = st.lists(st.one_of(TOKENS, st.sampled_from(["", " ", "a\tb", "x\r"])), max_size=5).map(" ".join)
+
+
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    sentences=st.lists(LINES, min_size=1, max_size=4), num_missing=st.sampled_from([0, 0, 0, 1]),
+    ends=st.tuples(END, END), has_mark=st.booleans(), encoding=st.sampled_from(["utf-8"] * 5 + ["latin-1", "utf-16"]),
+)  # fmt: skip
+def test_pairs_are_read_as_by_an_independent_reader_or_refused(
+    tmp_path, sentences, num_missing, ends, has_mark, encoding
+):
+    labels = [" ".join("O" for token in line.split(" ") if token) for line in sentences]
+    labels[-1] = labels[-1][: -2 * num_missing or None]
+    for (name, lines), end in zip({"sentences": sentences, "labels": labels}.items(), ends, strict=True):
+        data = ("\ufeff" * has_mark + "".join(line + end for line in lines)).encode(encoding, "replace")
+        for split in ("train", "val"):
+            (tmp_path / split).mkdir(exist_ok=True)
+            (tmp_path / split / f"{name}.txt").write_bytes(data)
+    try:
+        found = read_split("train", tmp_path, Params())
+    except utils.InputError as error:
+        assert re.search(r"train/(sentences|labels)\.txt(:\d+)?: ", str(error)), error
+        counts = [len(line.split()) for line in labels]
+        odd = [not n or "\t" in line or "\r" in line or n != len([t for t in line.split(" ") if t])
+               for n, line in zip(counts, sentences, strict=True)]  # fmt: skip
+        assert encoding != "utf-8" or any(odd), error
+        return
+    text = (tmp_path / "train/sentences.txt").read_bytes().decode("utf-8").removeprefix("\ufeff")
+    expected = [[token for token in line.split(" ") if token] for line in text.replace("\r\n", "\n").split("\n")[:-1]]
+    assert found.tokens == expected and found.tags == [["O"] * len(tokens) for tokens in expected]
+
+
+ANYTHING = st.text(st.sampled_from(list('# \t\n\r-.=19aOB\u00a0\ufeff\0"é')), max_size=60)
+
+
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(text=ANYTHING, token_column=st.integers(-2, 2))
+def test_any_text_is_read_or_refused_and_no_token_appears_from_nowhere(tmp_path, text, token_column):
+    values = {"token_column": token_column, "tag_column": -1 if token_column != -1 else 0}
+    try:
+        tokens, tags = read(tmp_path, text, **values)
+    except utils.InputError as error:
+        assert re.search(r"train\.conll:\d+: ", str(error)), error
+    else:
+        assert all(token in text and "\n" not in token for sentence in tokens for token in sentence)
+        assert [len(sentence) for sentence in tokens] == [len(sentence) for sentence in tags]
+        for number, line in enumerate(text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n"), start=1):
+            is_token = line.strip(" \t") and line.strip(" \t")[0] not in "#-"
+            assert not is_token or re.split("[ \t]+", line.strip(" \t"))[0] in text, number
+        num_lines = sum(bool(line.strip(" \t")) for line in text.removeprefix("\ufeff").split("\n"))
+        num_sure = sum(columns.is_token(line.strip(" \t\r")) for line in text.removeprefix("\ufeff").split("\n"))
+        assert sum(map(len, tokens)) <= num_lines and (sum(map(len, tokens)) >= num_sure or "-" in text or "." in text)
+
+
+# ---- predict.py's reader
+
+
+def streamed(path):
+    params = Params().with_facts({"tags": ["O", "B-LOC", "NN", "."]})
+    return [(name.removeprefix(str(path)), tokens) for name, tokens in stream_sentences([path], params)]
+
+
+@pytest.mark.parametrize("suffix", [".txt", *COLUMN_SUFFIXES])
+def test_new_column_files_are_read_as_such_by_their_name_or_their_tags(tmp_path, suffix):
+    path = tmp_path / f"new{suffix}"
+    path.write_text("# id 1\tx\nin O\nRome B-LOC\n\n# id 2\n# O\nat O\n")
+    assert streamed(path) == [(":2", ["in", "Rome"]), (":6", ["#", "at"])]
+    path.write_text("a O\n\nb\tNN O\n" if suffix == ".txt" else "a O\nb\tNN O\n")
+    if suffix != ".txt":
+        assert isinstance(streamed(path)[0][1], utils.InputError) and f"{path}:2: " in str(streamed(path)[0][1])
+
+
+def test_new_sentences_are_not_taken_for_columns(tmp_path):
+    path = tmp_path / "new.txt"
+    for text in ("It stops .\nIt rains .\n", "in O\n", "one\ntwo\n", "a b\nc d\n", "in Rome\n\nor not\n"):
+        path.write_text(text)
+        expected = [line.split() for line in text.splitlines()]
+        assert [[] if isinstance(found, Exception) else found for _, found in streamed(path)] == expected
+    path = tmp_path / "new.conll"  # tokens alone
+    path.write_text("in\nRome\n\n#\nat\n")
+    assert streamed(path) == [(":1", ["in", "Rome"]), (":4", ["#", "at"])]
