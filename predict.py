@@ -5,12 +5,16 @@
     python predict.py --model_dir experiments/tabular_digits --input rows.csv > predictions.csv
 
 What stands in --input is a folder of images (at any depth) or image files, text files of one sentence a line, its
-tokens separated by spaces (`-`: standard input), or CSV files with the columns of the train split, the target not
-needed. Inputs are made ready by the code that does so for evaluate.py.
+tokens separated by spaces (`-`: standard input), column files of one token a line as for training (their tags are
+ignored), or CSV files with the columns of the train split, the target not needed. Inputs are made ready by the code
+that does so for evaluate.py.
 
-Writes one row an input, in order: `id`, `prediction`, `confidence` where there are classes, `lower` and `upper` where
-numbers are predicted and evaluate.py has been run on the test split (90% of new examples lie between them, if they are
-like those), and `error` where an input is broken: the others are predicted all the same, and the exit code is 1.
+Writes one row an input, in order, with the same columns as CSV and as JSON lines: `id`; for sentences `tokens`, one for
+each tag of the prediction; `prediction`; `confidence` where there are classes; `lower` and `upper` where numbers are
+predicted and evaluate.py has been run on the test split (90% of new examples lie between them, if they are like the
+test split); with --probabilities, `probability_<class>` for each class; and `error` where an input is broken: the
+others are predicted all the same, and the exit code is 1. Probabilities have 6 significant digits, and only a
+probability of exactly 1 is written as 1: 0.9999997 becomes 0.999999.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ import runtime
 import utils
 from evaluate import fetch_trained
 from prediction.intervals import fetch_margin
-from prediction.output import SUFFIXES, to_lines, write_lines
+from prediction.output import SUFFIXES, rounded, to_lines, write_lines
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: nn.Module, net: Any, batches: Iterable[UnlabelledBatch], params: utils.Params
+    model: nn.Module, net: Any, batches: Iterable[UnlabelledBatch], params: utils.Params, with_all: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each input: its `id`, and what the task says of it, or the `error` that it could not be read for.
 
@@ -44,10 +48,11 @@ def predict(
         net: the task's module
         batches: from `fetch_unlabelled`
         params: with facts
+        with_all: whether to add the probability of each class
     """
     import torch
 
-    from model.net import fetch_predictions
+    from model.net import fetch_predictions, fetch_probabilities
 
     device = next(model.parameters()).device
     model.eval()
@@ -58,13 +63,17 @@ def predict(
                 outputs = model(runtime.to_device(batch.inputs, device))
                 outputs = runtime.to_device(outputs, torch.device("cpu"))
                 num_read = len(batch.ids) - len(batch.errors)
-                predicted = iter(fetch_predictions(net, outputs, batch.labels, params, num_read))
+                rows = fetch_predictions(net, outputs, batch.labels, params, num_read)
+                if with_all:
+                    every = fetch_probabilities(net, outputs, batch.labels, params)
+                    rows = [{**row, **more} for row, more in zip(rows, every, strict=True)]
+                predicted = iter(rows)
         for position, name in enumerate(batch.ids):
             if position in batch.errors:
                 yield {"id": name, "error": batch.errors[position]}
             else:
-                row = next(predicted)
-                yield {"id": name, **{key: row[key] for key in row if key not in ("label", "loss")}}
+                row = {key: value for key, value in next(predicted).items() if key not in ("label", "loss")}
+                yield {"id": name, **batch.shown.get(position, {}), **rounded(row)}
 
 
 class Tally:
@@ -89,6 +98,7 @@ class Tally:
             self.num_broken += "error" in row
             if isinstance(row.get("prediction"), float):
                 self.num_without_interval += self.margin is None
+                row.update(lower=None, upper=None)
                 if self.margin is not None:  # 10 digits: more than float32 has, and 0.1 + 0.2 is 0.3
                     low, high = row["prediction"] - self.margin, row["prediction"] + self.margin
                     row.update(lower=float(f"{low:.10g}"), upper=float(f"{high:.10g}"))
@@ -105,6 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory of the run")
     parser.add_argument("--input", nargs="+", required=True, metavar="PATH", help="files or folders to predict for")
     parser.add_argument("--output", default=None, metavar="FILE", help=".csv or .jsonl; default: CSV on the terminal")
+    parser.add_argument("--probabilities", action="store_true", help="write the probability of each class as well")
     parser.add_argument("--restore_file", default="best", help="checkpoint in --model_dir: best, last, or a path")
     parser.add_argument("--batch_size", type=int, default=None, help="inputs at a time; default: the run's")
     parser.add_argument(
@@ -141,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
     runtime.tune_cpu()  # as in evaluation
     model = prepare(model, params, runtime.fetch_device(args.device, args.disable_cuda))
     tally = Tally(fetch_margin(checkpoint_path, model_dir))
-    rows = tally.pass_on(predict(model, net, batches, params))
+    rows = tally.pass_on(predict(model, net, batches, params, args.probabilities))
     write_lines(to_lines(rows, ".csv" if output is None else output.suffix), output)
     if output is not None:
         print(f"- wrote {output} ({tally.num_rows:,} rows)", file=sys.stderr)

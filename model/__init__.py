@@ -13,6 +13,8 @@
                                             is one, and, unless labels is None, `label` and `loss`. Of a mask or a
                                             set of tags, lists; of large ones (all rows are kept until they are
                                             written), what there is to say in a few numbers, and no `label`
+        probabilities(outputs, labels, params) (optional)   for predict.py --probabilities: a list with one dict an
+                                            example: class -> probability, or a list of them, one for each tag
         fetch_metrics(params) (optional)    in the place of `metrics`, where they need hyperparameters or facts
         lower_is_better      (optional)     set of the names of metrics that are errors; the others are scores
         initialize(model, params) (optional)   give a new run its first weights, where they are not random: pretrained
@@ -38,6 +40,7 @@
                                             own: (inputs, labels), where labels are -100 at padding and anything
                                             elsewhere, or None if there is no padding; may raise InputError, too.
                                             Without it, they are stacked: examples are inputs of the net already
+        show_unlabelled(example) (optional)   for predict.py: columns that show a new input beside its prediction
         describe_inputs(params) (optional)  for export.py: a dict of plain values, all that code without ours has to
                                             know: `steps` from a file to the inputs, in words, and what they need (mean,
                                             vocabulary); what `outputs` mean; `classes`; `axes`: input -> their names

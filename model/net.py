@@ -50,6 +50,21 @@ def fetch_sign(net: Any, params: utils.Params) -> int:
     return -1 if params.monitor == "loss" or params.monitor in getattr(net, "lower_is_better", ()) else 1
 
 
+def fetch_probabilities(net: Any, outputs: Any, labels: Any, params: utils.Params) -> list[dict[str, Any]]:
+    """Return the probability of each class, a row for each example, as the task's `probabilities` says.
+
+    Raises:
+        InputError: the task has no such function, or this run predicts no classes
+    """
+    if not hasattr(net, "probabilities"):
+        raise utils.InputError(
+            f"--probabilities: model/{params.task}/net.py has no probabilities(outputs, labels, params); leave the "
+            "flag out, or write the function (the contract is in model/__init__.py)"
+        )
+    every: list[dict[str, Any]] = net.probabilities(outputs, labels, params)
+    return [{f"probability_{name}": value for name, value in row.items()} for row in every]
+
+
 def fetch_predictions(
     net: Any, outputs: Any, labels: Any, params: utils.Params, num_examples: int
 ) -> list[dict[str, Any]]:

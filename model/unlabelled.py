@@ -24,12 +24,14 @@ class UnlabelledBatch:
         errors: position in `ids` -> why there is no input for it
         inputs: of the others, as the net takes them; None where there are none
         labels: of the others, to tell padding by: -100 there, anything elsewhere; None where the task has no padding
+        shown: position in `ids` -> columns that show the input beside its prediction
     """
 
     ids: list[str]
     errors: dict[int, str]
     inputs: Any = None
     labels: Any = None
+    shown: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def fetch_unlabelled(paths: Sequence[Path], params: utils.Params) -> Iterator[UnlabelledBatch]:
@@ -58,7 +60,9 @@ def fetch_unlabelled(paths: Sequence[Path], params: utils.Params) -> Iterator[Un
             return module.collate_unlabelled(examples, params)
         return default_collate(list(examples)), None
 
-    return (_make_batch(chunk, collate) for chunk in _chunks(module.fetch_unlabelled(paths, params), params.batch_size))
+    show: Callable[[Any], dict[str, Any]] = getattr(module, "show_unlabelled", lambda example: {})
+    examples = module.fetch_unlabelled(paths, params)
+    return (_make_batch(chunk, collate, show) for chunk in _chunks(examples, params.batch_size))
 
 
 def _chunks(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
@@ -75,7 +79,11 @@ def _chunks(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
         del waiting[:number]
 
 
-def _make_batch(chunk: Sequence[Example], collate: Callable[[Sequence[Any]], tuple[Any, Any]]) -> UnlabelledBatch:
+def _make_batch(
+    chunk: Sequence[Example],
+    collate: Callable[[Sequence[Any]], tuple[Any, Any]],
+    show: Callable[[Any], dict[str, Any]],
+) -> UnlabelledBatch:
     """Put examples together, but for those that cannot be."""
     errors = {i: str(example) for i, (_, example) in enumerate(chunk) if isinstance(example, utils.InputError)}
     ids = [name for name, _ in chunk]
@@ -85,7 +93,8 @@ def _make_batch(chunk: Sequence[Example], collate: Callable[[Sequence[Any]], tup
         told = {i: _mistake_in(example, collate) for i, (_, example) in enumerate(chunk) if i not in errors}
         errors |= {i: message for i, message in told.items() if message is not None}
         batch = _collate_others(chunk, errors, collate)
-    return UnlabelledBatch(ids, errors, *batch)
+    shown = {i: show(example) for i, (_, example) in enumerate(chunk) if i not in errors}
+    return UnlabelledBatch(ids, errors, *batch, shown)
 
 
 def _collate_others(

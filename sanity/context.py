@@ -240,5 +240,6 @@ class Context:
 
     def class_name(self, number: int) -> str:
         """Return what to call a class."""
-        names = self.params.facts.get("classes")
+        describe = getattr(importlib.import_module(f"model.{self.params.task}.data_loader"), "describe_inputs", None)
+        names = self.params.facts.get("classes") or (describe(self.params).get("classes") if describe else None)
         return str(names[number]) if names and number < len(names) else f"class {number}"

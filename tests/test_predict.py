@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import evaluate
@@ -21,8 +22,9 @@ import predict
 import train
 import utils
 from model import unlabelled
+from model.data_loader import fetch_dataloader
 from prediction.intervals import margin
-from prediction.output import COLUMNS, to_lines
+from prediction.output import rounded, to_lines
 
 PROJECT = Path(__file__).resolve().parent.parent
 NUM_IMAGES = {"train": 60, "val": 20, "test": 33}
@@ -117,7 +119,10 @@ def test_predictions_on_the_test_split_are_evaluations_to_the_bit(runs, name):
     assert len(rows) == len(expected) > 2 * RUNS[name]["batch_size"]
     columns = ("prediction", "confidence") if name != "number" else ("prediction",)
     for column in columns:
-        assert [row[column] for row in rows] == [row[column] for row in expected]
+        found = [row[column] for row in expected]
+        if column == "confidence":  # of which predict.py writes 6 digits
+            found = [str(min(float(f"{float(text):.6g}"), 0.999999)) for text in found]
+        assert [row[column] for row in rows] == found
     for row, other in zip(rows, expected, strict=True):
         assert row["id"].endswith(other["id"]) and not row["error"]
 
@@ -155,8 +160,113 @@ def test_json_lines_hold_the_same_and_nothing_that_is_empty(runs, capsys):
     assert [(row["id"], row["prediction"], str(row["confidence"])) for row in rows] == [
         (row["id"], row["prediction"], row["confidence"]) for row in table
     ]
-    assert all(row.keys() == {"id", "prediction", "confidence"} for row in rows)
-    assert list(table[0]) == list(COLUMNS)
+    assert all(list(row) == ["id", "tokens", "prediction", "confidence"] for row in rows)
+    assert list(table[0]) == ["id", "tokens", "prediction", "confidence", "error"]
+    assert (
+        [row["tokens"] for row in rows]
+        == [row["tokens"] for row in table]
+        == (TEST_INPUTS["ner"].read_text(encoding="utf-8").splitlines())
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("vision", ["id", "prediction", "confidence", "error"]),
+        ("classes", ["id", "prediction", "confidence", "error"]),
+        ("number", ["id", "prediction", "lower", "upper", "error"]),
+    ],
+)
+def test_no_column_is_empty_by_design(runs, name, columns):
+    assert list(run_predict(runs / name, "--input", runs / TEST_INPUTS[name])[0]) == columns
+
+
+@pytest.mark.parametrize("name", ["vision", "ner", "classes"])
+def test_probabilities_of_each_class_are_those_of_the_net(runs, name):
+    model_dir = runs / name
+    rows = run_predict(model_dir, "--input", runs / TEST_INPUTS[name], "--probabilities")
+    params, _, model = evaluate.fetch_trained(model_dir, model_dir / "best.pth.tar", [])
+    loader = fetch_dataloader(["test"], Path(params.data_dir), params, training=False)["test"]
+    names = [column.removeprefix("probability_") for column in rows[0] if column.startswith("probability_")]
+    assert names == (params.tags if name == "ner" else params.classes)
+    expected = []
+    with torch.no_grad():
+        for inputs, labels in loader:
+            probabilities = model.eval()(inputs).softmax(dim=-1)
+            expected += [
+                each[label != -100].reshape(-1, len(names)) for each, label in zip(probabilities, labels, strict=True)
+            ]
+    assert len(rows) == len(expected)
+    for row, probabilities in zip(rows, expected, strict=True):
+        ours = np.array([[float(text) for text in row[f"probability_{each}"].split(" ")] for each in names]).T
+        assert ours == pytest.approx(probabilities.numpy(), rel=1e-4, abs=1e-6)
+        assert [names[i] for i in ours.argmax(axis=1)] == row["prediction"].split(" ")
+        assert float(row["confidence"]) == pytest.approx(ours.max(axis=1).mean(), abs=1e-5)
+
+
+def test_probabilities_are_refused_where_a_number_is_predicted_or_the_task_has_none(runs, monkeypatch):
+    words = ["--input", runs / TEST_INPUTS["number"], "--probabilities"]
+    assert "this run predicts a number, not classes" in run_predict(runs / "number", *words, exit_code=2)
+    monkeypatch.delattr("model.vision.net.probabilities")
+    words = ["--input", runs / TEST_INPUTS["vision"], "--probabilities"]
+    assert "model/vision/net.py has no probabilities(" in run_predict(runs / "vision", *words, exit_code=2)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.5, "0.5"), (1.0, "1.0"), (0.0, "0.0"), (0.9999997, "0.999999"), (0.123456789, "0.123457"),
+     (1.23456789e-9, "1.23457e-09"), ([0.9999999, 0.25], "0.999999 0.25")],
+)  # fmt: skip
+def test_probabilities_have_six_digits_and_never_become_certain(value, text):
+    row = {"id": 0.123456789, "prediction": 0.123456789, "confidence": value, "probability_a": value}
+    found = rounded(row)
+    assert str(found["confidence"]) == str(found["probability_a"]) == text
+    assert found["id"] == found["prediction"] == 0.123456789
+
+
+def test_broken_rows_before_the_first_whole_one_have_the_same_columns():
+    rows = [{"id": "a", "error": "x"}, {"id": "b", "prediction": "cat", "confidence": 0.5}, {"id": "c", "error": "y"}]
+    assert "".join(to_lines(rows, ".csv")) == "id,prediction,confidence,error\na,,,x\nb,cat,0.5,\nc,,,y\n"
+    assert "".join(to_lines(rows[:1], ".csv")) == "id,prediction,error\na,,x\n"
+
+
+# --- column files
+
+
+@pytest.fixture(scope="module")
+def column_run(tmp_path_factory):
+    """A run on column files with comments, and with tokens that hold spaces, evaluated on its test split."""
+    folder = tmp_path_factory.mktemp("columns")
+    text = "# sent_id = {}\nin\tIN\tO\nNew York\tNNP\tB-LOC\n\n# id {}\tx=y\n#\tSYM\tO\n5\tCD\tO\n\n"
+    for split in ("train", "val", "test"):
+        (folder / f"{split}.conll").write_text("".join(text.format(i, i) for i in range(20)))
+    values = {"task": "ner", "data_dir": str(folder), "num_epochs": 1, "batch_size": 7}
+    (folder / "run").mkdir()
+    (folder / "run/params.json").write_text(json.dumps(values))
+    train.main(["--model_dir", str(folder / "run")])
+    evaluate.main(["--model_dir", str(folder / "run")])
+    return folder / "run"
+
+
+def test_a_column_file_is_read_as_evaluation_reads_it_with_its_tokens_beside_the_tags(column_run):
+    rows = run_predict(column_run, "--input", column_run.parent / "test.conll")
+    expected = read_csv(column_run / "predictions_test_best.csv")
+    assert [row["prediction"] for row in rows] == [row["prediction"] for row in expected] and len(rows) == 40
+    assert [row["id"].rpartition("/")[2] for row in rows] == [row["id"] for row in expected]
+    assert [row["tokens"] for row in rows] == ["in New\u00a0York", "# 5"] * 20
+    assert all(len(row["tokens"].split(" ")) == len(row["prediction"].split(" ")) for row in rows)
+
+
+def test_a_column_file_of_any_name_is_seen_by_its_tags_and_one_without_tags_by_its_name(column_run, tmp_path):
+    copy = tmp_path / "new.txt"
+    shutil.copyfile(column_run.parent / "test.conll", copy)
+    assert [row["tokens"] for row in run_predict(column_run, "--input", copy)][:2] == ["in New\u00a0York", "# 5"]
+    path = tmp_path / "new.conll"
+    path.write_text("in\nRome\n\nat\n")
+    assert [row["tokens"] for row in run_predict(column_run, "--input", path)] == ["in Rome", "at"]
+    path.write_text("in\tO\nRome O\n")
+    rows = run_predict(column_run, "--input", path, copy, exit_code=1)
+    assert rows[0]["error"].startswith(f"{path}:2: 1 columns, but 2") and rows[1]["tokens"] == "in New\u00a0York"
 
 
 # --- broken inputs
@@ -277,7 +387,7 @@ def test_an_output_of_before_stays_until_the_new_one_is_whole(runs, tmp_path, mo
             predict.main(command)
     assert output.read_text() == "of before" and [path.name for path in tmp_path.iterdir()] == ["out.csv"]
     predict.main(command)
-    assert output.read_text().startswith("id,prediction")
+    assert output.read_text().startswith("id,tokens,prediction")
 
 
 # --- any number of inputs
@@ -324,7 +434,7 @@ def test_predictions_come_while_standard_input_is_still_open(runs):
     process.stdin.write("She moved to Lima .\n" * 6)
     process.stdin.flush()
     lines = [process.stdout.readline() for _ in range(5)]
-    assert lines[0].startswith("id,prediction") and lines[4].startswith("-:4,")
+    assert lines[0].startswith("id,tokens,prediction") and lines[4].startswith("-:4,")
     process.stdin.write("And stayed .\n")
     process.stdin.close()
     rest = process.stdout.read().splitlines()
@@ -362,7 +472,8 @@ def test_the_shell_is_told_how_many_are_broken(runs, run_script, tmp_path):
     path.write_text("Good day .\n\n")
     done = run_script("predict.py", "--model_dir", runs / "ner", "--input", path)
     assert done.returncode == 1 and "error: 1 of 2 inputs are broken" in done.stderr and "Traceback" not in done.stderr
-    assert done.stdout.splitlines()[0] == ",".join(COLUMNS) and len(done.stdout.splitlines()) == 3
+    header = "id,tokens,prediction,confidence,error"
+    assert done.stdout.splitlines()[0] == header and len(done.stdout.splitlines()) == 3
 
 
 # --- numbers and their intervals

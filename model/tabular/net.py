@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import utils
 from model.tabular.linear import Linear
 from model.tabular.params import Params
 
@@ -223,6 +224,17 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
         for row, number, loss in zip(rows, labels.tolist(), losses, strict=True):
             row.update(label=params.classes[number], loss=loss)
     return rows
+
+
+def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dict[str, float]]:
+    """Return the probability of each class, one dict an example.
+
+    Raises:
+        InputError: a number is predicted
+    """
+    if params.target_type == "number":
+        raise utils.InputError("--probabilities: this run predicts a number, not classes; leave the flag out")
+    return [dict(zip(params.classes, row, strict=True)) for row in outputs.softmax(dim=1).tolist()]
 
 
 def _in_units(values: Tensor, params: Params) -> list[float]:

@@ -209,3 +209,8 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
         for row, label, loss in zip(rows, labels.tolist(), losses, strict=True):
             row.update(label=params.classes[label], loss=loss)
     return rows
+
+
+def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dict[str, float]]:
+    """Return the probability of each class, one dict an example."""
+    return [dict(zip(params.classes, row, strict=True)) for row in outputs.softmax(dim=1).tolist()]
