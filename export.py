@@ -9,8 +9,9 @@
     safetensors   the weights alone, for code that has the net; needs requirements-export.txt too
 
 Batches may be of any size, and sentences of any length. The program is run in a process of its own, which cannot see
-this project, on a split of the data, and its outputs are compared with the net's: where they differ by more than 1e-5
-(of an output above 1: more than that share of it), the exit code is 1 and nothing is kept.
+this project, on a split of the data, and its outputs are compared with the net's. If a prediction changes, or an output
+differs by more than 1e-4 of the outputs' standard deviation over the split, the exit code is 1 and nothing is kept;
+--tolerance accepts more.
 
 Writes `best.<format>` into the run's directory, or --output, and `best.<format>.json` beside it: the inputs by name,
 type and shape, how they are made, the classes, and how well the program agrees.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
+import math
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -111,22 +113,44 @@ def make_program(
 
 
 def check_program(
-    format_name: str, path: Path, sides: tuple[Interface, Interface], pairs: Iterator[tuple[Any, Any]]
+    format_name: str,
+    path: Path,
+    sides: tuple[Interface, Interface],
+    pairs: Iterator[tuple[Any, Any]],
+    class_axis: int | None,
+    tolerance: float | None,
 ) -> dict[str, float]:
     """Return how far a program's outputs are from the net's, in a process of its own.
+
+    Args:
+        format_name: as in --format
+        path: the program
+        sides: its inputs and outputs
+        pairs: inputs and the net's outputs
+        class_axis: of the outputs
+        tolerance: the user's, with which predictions may change; None for the default, with which none may
 
     Raises:
         Stop: too far, or the program does not run
     """
     from exporting.verify import TOLERANCE, run_in_fresh_process
 
-    absolute, scaled = run_in_fresh_process(path, format_name, sides[0], pairs)
-    if not scaled <= TOLERANCE:
-        raise utils.Stop(
-            f"--format {format_name}: the program's outputs differ from the net's by up to {absolute:.3g}, more than "
-            f"{TOLERANCE:g} (of outputs above 1, more than that share); it is not kept"
-        )
-    return {"largest_difference": absolute, "largest_difference_as_share": scaled, "tolerance": TOLERANCE}
+    found = run_in_fresh_process(path, format_name, sides[0], pairs, class_axis)
+    share, limit = found["largest_difference_as_share"], TOLERANCE if tolerance is None else tolerance
+    if share <= limit and (tolerance is not None or not found.get("num_changed")):
+        return {**found, "tolerance": limit}
+    advice = f"; to accept this, type --tolerance {max(1.5 * share, 1e-9):.2g}" if math.isfinite(share) else ""
+    raise utils.Stop(
+        f"--format {format_name}: the program's outputs differ from the net's by up to "
+        f"{found['largest_difference']:.3g}, {share:.2g} of their standard deviation ({limit:g} is accepted)"
+        f"{_changes(found)}; it is not kept{advice}"
+    )
+
+
+def _changes(found: dict[str, Any]) -> str:
+    if "num_changed" not in found:
+        return ""
+    return f", and {found['num_changed']:,} of {found['num_predictions']:,} predictions change"
 
 
 def save_weights(model: nn.Module, path: Path) -> dict[str, str]:
@@ -154,6 +178,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--restore_file", default="best", help="checkpoint in --model_dir: best, last, or a path")
     parser.add_argument("--split", default="val", choices=["train", "val", "test"], help="what to compare outputs on")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: the one that the run was trained on")
+    parser.add_argument(
+        "--tolerance", type=float, default=None, metavar="SHARE",
+        help="largest difference from the net's outputs to accept, as a share of their standard deviation; "
+        "default: 1e-4, and no prediction may change",
+    )  # fmt: skip
     return parser
 
 
@@ -166,6 +195,8 @@ def main(argv: list[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     processes.refuse("export.py")
     check_installed(args.format)
+    if args.tolerance is not None and not 0 <= args.tolerance < math.inf:
+        raise utils.InputError(f"--tolerance {args.tolerance}: expected a number from 0, for example 0.001")
     model_dir = Path(args.model_dir)
     output = find_output(model_dir, args.format, args.restore_file, args.output)
     checkpoint_path = utils.checkpoint_path(model_dir, args.restore_file)
@@ -173,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
     model.eval()
 
     from exporting.facts import axis_names, gather_facts
-    from exporting.interface import apart, find_interfaces
+    from exporting.interface import apart, find_class_axis, find_interfaces
     from model.data_loader import fetch_dataloader
 
     dataloader = fetch_dataloader([args.split], Path(params.data_dir or ""), params, training=False)[args.split]
@@ -188,7 +219,9 @@ def main(argv: list[str] | None = None) -> None:
             verified = save_weights(model, path)
         else:
             make_program(args.format, model, samples, sides, path)
-            verified |= check_program(args.format, path, sides, fetch_pairs(model, dataloader))
+            class_axis = find_class_axis(samples[0][1], dataloader.dataset.__getitems__((1, [0]))[1])  # type: ignore
+            pairs = fetch_pairs(model, dataloader)
+            verified |= check_program(args.format, path, sides, pairs, class_axis, args.tolerance)
         content = path.read_bytes()
     utils.write_atomically(output, content)
     facts = gather_facts(args.format, output.name, sides, params)
@@ -204,7 +237,8 @@ def agreement(verified: dict[str, Any]) -> str:
         return "read back the same, to the bit"
     return (
         f"as the net on the {verified['num_examples']} examples of {verified['split']} "
-        f"(largest difference {verified['largest_difference']:.2g})"
+        f"(largest difference {verified['largest_difference']:.2g}, "
+        f"{verified['largest_difference_as_share']:.2g} of the outputs' standard deviation{_changes(verified)})"
     )
 
 

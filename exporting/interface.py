@@ -52,6 +52,16 @@ def named(batch: Any, name: str) -> Named:
     return dict(entries)
 
 
+def find_class_axis(outputs: Any, labels: Any) -> int | None:
+    """Return the axis of the first output whose largest entry is the predicted class; None if there are no classes."""
+    first = next(iter(named(outputs, "outputs").values()))
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or first.dim() != labels.dim() + 1:
+        return None
+    if first.shape[:-1] == labels.shape:
+        return -1
+    return 1 if first.shape[:1] + first.shape[2:] == labels.shape else None  # as in segmentation
+
+
 def find_interfaces(
     samples: Sequence[tuple[Any, Any]], axis_names: Mapping[str, Sequence[str]]
 ) -> tuple[Interface, Interface]:

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,8 +18,8 @@ import evaluate
 import export
 import train
 import utils
-from exporting import run_alone
-from exporting.interface import apart, find_interfaces
+from exporting import run_alone, verify
+from exporting.interface import apart, find_class_axis, find_interfaces
 from exporting.lengths import any_length
 from exporting.verify import run_in_fresh_process
 from model.data_loader import fetch_dataloader
@@ -190,7 +191,7 @@ def test_a_gru_takes_any_length_too(tmp_path, format_name):
         pairs = [(each, model(each)) for each in inputs]
     sides = find_interfaces(pairs, {})
     export.make_program(format_name, model, pairs, sides, path)
-    assert run_in_fresh_process(path, format_name, sides[0], pairs)[1] <= 1e-5
+    assert run_in_fresh_process(path, format_name, sides[0], pairs)["largest_difference_as_share"] <= 1e-5
 
 
 class Renaming(nn.Module):
@@ -231,7 +232,7 @@ def test_a_program_whose_outputs_are_called_as_its_inputs_runs_in_onnx(tmp_path)
     pairs, path = [], tmp_path / "net.onnx"
     sides = renamed(pairs)
     export.make_program("onnx", Renaming().eval(), pairs, sides, path)
-    assert run_in_fresh_process(path, "onnx", sides[0], pairs)[1] <= 1e-5
+    assert run_in_fresh_process(path, "onnx", sides[0], pairs)["largest_difference_as_share"] <= 1e-5
 
 
 # --- the check itself: it must be able to fail
@@ -274,7 +275,8 @@ def test_a_program_that_takes_one_length_only_is_noticed(tmp_path):
     sides = find_interfaces([(long, model(long)), (short, model(short))], {})
     assert sides[0].shapes == {"inputs": ["batch_size", "inputs_1"]}
     pairs = [(long, model(long)), (short, model(short))]
-    assert run_in_fresh_process(tmp_path / "a.ts", "torchscript", sides[0], pairs[:1]) == (0, 0)
+    found = run_in_fresh_process(tmp_path / "a.ts", "torchscript", sides[0], pairs[:1])
+    assert (found["largest_difference"], found["largest_difference_as_share"]) == (0, 0)
     with pytest.raises(utils.Stop, match="does not run on examples of the data .*must match"):
         run_in_fresh_process(tmp_path / "a.ts", "torchscript", sides[0], pairs)
 
@@ -294,15 +296,74 @@ def test_the_process_that_runs_a_program_cannot_import_this_project(tmp_path):
     assert done.returncode == 1 and "ModuleNotFoundError: No module named 'utils'" in done.stderr
 
 
+def compare(ours, theirs, class_axis=None):
+    """Return the largest difference, absolute and as a share of the spread."""
+    found = run_alone.compare([([ours], [theirs])], class_axis)
+    return found["largest_difference"], found["largest_difference_as_share"]
+
+
 def test_differences_count_nan_infinity_and_shapes():
     largest = np.array([1.0, 200.0, np.nan, np.inf])
-    assert run_alone.differences([largest], [largest]) == (0, 0)
-    assert run_alone.differences([largest + np.array([0, 0.1, 0, 0])], [largest])[1] == pytest.approx(0.1 / 200)
+    assert compare(largest, largest) == (0, 0)
+    assert compare(largest + np.array([0, 0.1, 0, 0]), largest)[1] == pytest.approx(0.1 / np.std([1, 200]))
     for spoilt in (np.nan, np.inf):
-        assert run_alone.differences([np.array([spoilt, 1.0])], [np.array([1.0, 1.0])]) == (np.inf, np.inf)
-    assert run_alone.differences([np.array([1.0])], [np.array([np.nan])]) == (np.inf, np.inf)
+        assert compare(np.array([spoilt, 1.0]), np.array([1.0, 1.0])) == (np.inf, np.inf)
+    assert compare(np.array([1.0]), np.array([np.nan])) == (np.inf, np.inf)
+    assert compare(np.array([2.002, 2.0]), np.array([2.0, 2.0])) == pytest.approx((0.002, 0.001))  # no spread
     with pytest.raises(ValueError, match="expected"):
-        run_alone.differences([np.zeros((2, 3))], [np.zeros((2, 4))])
+        compare(np.zeros((2, 3)), np.zeros((2, 4)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_spread_is_that_of_all_batches_and_predictions_are_counted(seed):
+    generator = np.random.default_rng(seed)
+    theirs = [generator.normal(50, 3, (size, 4)).astype(np.float32) for size in (1, 5, 3)]
+    ours = [each + generator.normal(0, 0.5, each.shape).astype(np.float32) for each in theirs]
+    found = run_alone.compare([([a], [b]) for a, b in zip(ours, theirs, strict=True)], -1)
+    a, b = np.concatenate(ours).astype(float), np.concatenate(theirs).astype(float)
+    assert found["largest_difference"] == pytest.approx(np.abs(a - b).max(), rel=1e-5)
+    assert found["largest_difference_as_share"] == pytest.approx(np.abs(a - b).max() / b.std(), rel=1e-5)
+    assert found["num_predictions"] == 9
+    assert found["num_changed"] == (a.argmax(axis=1) != b.argmax(axis=1)).sum()
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "axis"),
+    [((2, 5), torch.tensor([0, 1]), -1), ((2, 7, 5), torch.zeros(2, 7, dtype=torch.int64), -1),
+     ((2,), torch.ones(2), None), ((2, 5, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64), 1),
+     ((2, 5), torch.ones(2, 5), None)],
+)  # fmt: skip
+def test_the_axis_of_the_classes_is_that_which_labels_lack(shape, labels, axis):
+    assert find_class_axis(torch.zeros(shape), labels) == axis
+
+
+@pytest.mark.parametrize(
+    ("share", "num_changed", "tolerance", "told"),
+    [
+        (2.5e-5, 0, None, None),  # 1.25e-5 of outputs of 0.5: as a transformer in ONNX
+        (2.5e-4, 0, None, "by up to 1.25e-05, 0.00025 of their standard deviation (0.0001 is accepted), and 0 of 1,000 "
+         "predictions change; it is not kept; to accept this, type --tolerance 0.00038"),
+        (2.5e-4, 0, 0.00038, None),
+        (2.5e-5, 2, None, "2 of 1,000 predictions change; it is not kept; to accept this, type --tolerance 3.8e-05"),
+        (2.5e-5, 2, 3.8e-5, None),
+        (0.01, 2, 0.001, "(0.001 is accepted), and 2 of 1,000 predictions change; it is not kept; to accept this, "),
+        (math.inf, 1000, 1.0, "inf of their standard deviation (1 is accepted), and 1,000 of 1,000 predictions change; "
+         "it is not kept"),
+    ],
+)  # fmt: skip
+def test_a_program_is_judged_by_its_predictions_and_the_spread_of_its_outputs(
+    monkeypatch, share, num_changed, tolerance, told
+):
+    found = {"largest_difference": 1.25e-5, "largest_difference_as_share": share, "num_predictions": 1000}
+    monkeypatch.setattr(verify, "run_in_fresh_process", lambda *_: {**found, "num_changed": num_changed})
+    arguments = ["pt2", Path("a.pt2"), (None, None), iter(()), -1, tolerance]
+    if told is None:
+        assert export.check_program(*arguments)["tolerance"] == (tolerance or 1e-4)
+        return
+    with pytest.raises(utils.Stop) as caught:
+        export.check_program(*arguments)
+    assert told in str(caught.value) and caught.value.exit_code == 1
+    assert ("--tolerance" in str(caught.value)) == math.isfinite(share)
 
 
 # --- mistakes
@@ -316,6 +377,9 @@ def test_mistakes_are_told_before_anything_heavy(run_script, make_run, tmp_path,
     assert "there is no folder" in told
     told = refusal("--model_dir", tmp_path / "nope", "--format", "pt2", exit_code=2)
     assert told == f"--model_dir {tmp_path / 'nope'}: there is no folder {tmp_path / 'nope'}"
+    for value in ("-1", "nan", "inf"):
+        told = refusal("--model_dir", folder, "--format", "pt2", f"--tolerance={value}", exit_code=2)
+        assert told.endswith("expected a number from 0, for example 0.001")
     assert "no such checkpoint" in refusal("--model_dir", folder, "--format", "pt2", exit_code=2)
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else 1)
     told = refusal("--model_dir", folder, "--format", "onnx", exit_code=2)

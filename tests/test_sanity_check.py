@@ -190,6 +190,15 @@ def test_labels_none_of_which_is_scored_are_found(find, monkeypatch):
     assert_found(find("label_counts"), "all labels of train are -100")
 
 
+def test_tags_are_called_by_their_names(find, project, tmp_path):
+    shutil.copytree(project / "data/ner_small", tmp_path / "ner")
+    path = tmp_path / "ner/val/labels.txt"
+    path.write_text(path.read_text().replace("B-PER", "O").replace("I-PER", "O"))
+    found = find("label_counts", f"data_dir={tmp_path / 'ner'}", experiment="ner")
+    assert_found(found, "are not in val: B-PER, I-PER", status="WARN")
+    assert set(found.values["train"]) == set((project / "data/ner_small/train/labels.txt").read_text().split())
+
+
 def test_classes_that_are_rare_are_told(find, project, tmp_path):
     def mostly_zeros(train, val):
         keep = (train["labels"] == 0) | (np.arange(len(train["labels"])) < 10)

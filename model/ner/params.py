@@ -36,7 +36,7 @@ class Params(utils.Params):
     min_count_word: int = Field(1, ge=1, description="words rarer than this in train are unknown")
     min_count_tag: int = Field(1, ge=1, description="tags rarer than this in train become O")
     tag_scheme: Literal["bio", "iob1"] = Field(
-        "bio", description="iob1: B- stands only between two entities of one type, as in the files of CoNLL-2003"
+        "bio", description="iob1: turn I- tags that begin entities into B- (CoNLL-2003); bio: read tags as they are"
     )
     token_column: int = Field(0, description="of column files: where the token is; -1 is the last column")
     tag_column: int = Field(-1, description="of column files: where the tag is; -1 is the last column")
