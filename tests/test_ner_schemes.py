@@ -126,20 +126,20 @@ def test_schemes_are_detected(sentences, named, expected):
 @pytest.mark.parametrize(
     "tags, message",
     [
-        ("B-A I-A O X", "has the tag 'X' beside 'B-A'; expected O and B-<type>"),
-        ("B-A I-A o", "has the tag 'o' beside 'B-A'"),
-        ("B_A I_A O", "has tags such as 'B_A', of a scheme that is not supported"),
-        ("A-B A-I O", "has tags such as 'A-B'"),
-        ("b-A i-A O", "has tags such as 'b-A'"),
-        ("B-A M-A E-A O", "has the tag 'M-A' beside 'B-A'"),
-        ("B-A L-A E-A O", "has tags of two schemes, B-A, L-A, E-A"),
+        ("B-A I-A O X", "the tag 'X' in this sentence: other tags are like 'B-A'; expected O and B-<type>"),
+        ("B-A I-A o", "the tag 'o' in this sentence: other tags are like"),
+        ("B_A I_A O", "the tag 'B_A' in this sentence: this scheme is not supported; expected O and"),
+        ("A-B A-I O", "the tag 'A-B' in this sentence: this scheme"),
+        ("b-A i-A O", "the tag 'b-A' in this sentence: this scheme"),
+        ("B-A M-A E-A O", "the tag 'M-A' in this sentence: other tags are"),
+        ("B-A L-A E-A O", "the tag 'L-A' in this sentence: there are tags of two schemes, B-A, L-A, E-A"),
     ],
 )
 def test_tags_of_no_scheme_or_of_two_are_refused(tmp_path, tags, message):
     write(tmp_path, tags)
     with pytest.raises(utils.InputError) as error:
         fetch_facts(tmp_path, Params())
-    assert str(error.value).startswith(f"{tmp_path}: train {message}")
+    assert str(error.value).startswith(f"{tmp_path}/train/sentences.txt:1: {message}")
 
 
 def test_rare_tags_do_not_count_where_they_become_o(tmp_path):

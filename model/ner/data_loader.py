@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,12 +34,15 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     """
     if params.embedding_file is not None:
         check_file(Path(params.embedding_file), params.embedding_dim)
-    # with the tags as they are in the files
-    raw = read_split("train", data_dir, params.model_copy(update={"tag_scheme": "bio"}))
-    if raw.skipped:
-        logging.info(f"- train has {len(raw.skipped)} lines that are no tokens, the first is line {raw.skipped[0]}")
-    schemes.report(raw.tags, params, data_dir)
-    return vocabulary.fetch_facts(read_split("train", data_dir, params), data_dir, params)
+    # the tags as they are in the files
+    sentences = read_split("train", data_dir, params.model_copy(update={"tag_scheme": "bio"}))
+    if sentences.skipped:
+        number, first = len(sentences.skipped), sentences.skipped[0]
+        logging.info(f"- train: skipped {number} lines that are no tokens, such as comments; the first is line {first}")
+    schemes.report(sentences.ids, sentences.tags, params, data_dir)
+    if params.tag_scheme == "iob1":
+        sentences = dataclasses.replace(sentences, tags=[schemes.from_iob1(tags) for tags in sentences.tags])
+    return vocabulary.fetch_facts(sentences, data_dir, params)
 
 
 class TaggedSentences(Dataset[Any]):

@@ -103,6 +103,8 @@ def _read(split: str, data_dir: Path, params: Params) -> Sentences | None:
     if path is None:
         return None
     sentences = _read_pair(path) if path.is_dir() else read_columns(path, params)
+    if not sentences.ids and path.is_file():
+        raise InputError(f"{path}:1: no token in the whole file; expected one token a line, and its tag")
     if len(sentences.ids) == 1 and len(sentences.tokens[0]) > LONGEST:
         raise InputError(
             f"{path}: one very long sentence, of {len(sentences.tokens[0]):,} tokens; expected "

@@ -39,6 +39,19 @@ DEFAULT_RULE = "entities are counted as by seqeval's default mode"
 Parts = tuple[str, str]  # letter and type of a tag
 
 
+class OddTag(Exception):
+    """A tag that fits no scheme, or not that of the others.
+
+    Args:
+        tag: the tag
+        reason: why, and what was expected
+    """
+
+    def __init__(self, tag: str, reason: str) -> None:
+        super().__init__(reason)
+        self.tag = tag
+
+
 def parse(tags: Iterable[str]) -> dict[str, Parts]:
     """Return letter and type of each tag: ('B', 'PER') for B-PER, ('B', '_') for B, ('O', '') for O.
 
@@ -79,7 +92,7 @@ def detect(sentences: Iterable[Sequence[str]], named: str) -> tuple[str, dict[tu
         named: params.tag_scheme, which decides between iob1 and io
 
     Raises:
-        InputError: the tags follow none of the schemes, or two of them
+        OddTag: the tags follow none of the schemes, or two of them
     """
     pairs = collections.Counter(pair for tags in sentences for pair in zip(["O", *tags], [*tags, "O"], strict=True))
     parts = parse(tag for pair in pairs for tag in pair)
@@ -104,26 +117,26 @@ def _check(parts: dict[str, Parts]) -> set[str]:
     """Return the letters in use; none where the tags are plain.
 
     Raises:
-        InputError: the tags follow none of the schemes, or two of them
+        OddTag: the tags follow none of the schemes, or two of them
     """
     plain = [tag for tag, its in parts.items() if its == ("I", tag)]
     lettered = [tag for tag in parts if tag != OUTSIDE and tag not in plain]
     letters = {parts[tag][0] for tag in lettered}
     if plain and lettered:
-        raise InputError(
-            f"has the tag {plain[0]!r} beside {lettered[0]!r}; {EXPECTED} (min_count_tag makes rare tags O)"
-        )
+        raise OddTag(plain[0], f"other tags are like {lettered[0]!r}; {EXPECTED} (min_count_tag makes rare tags O)")
     if plain and all(map(FOREIGN.fullmatch, plain)):
-        raise InputError(f"has tags such as {plain[0]!r}, of a scheme that is not supported; {EXPECTED}")
+        raise OddTag(plain[0], f"this scheme is not supported; {EXPECTED}")
     if letters & {"E", "S"} and letters & {"L", "U"}:
-        raise InputError(f"has tags of two schemes, {', '.join(lettered[:8])}; {EXPECTED}")
+        odd = next(tag for tag in lettered if parts[tag][0] in ("L", "U"))
+        raise OddTag(odd, f"there are tags of two schemes, {', '.join(lettered[:8])}; {EXPECTED}")
     return letters
 
 
-def report(sentences: Sequence[Sequence[str]], params: Params, data_dir: Path) -> None:
+def report(ids: Sequence[str], sentences: Sequence[Sequence[str]], params: Params, data_dir: Path) -> None:
     """Log the scheme of the train tags, and warn where they contradict it, or where it contradicts params.tag_scheme.
 
     Args:
+        ids: of the sentences
         sentences: the tags of each, as they are in the files
         params: tag_scheme and min_count_tag
         data_dir: for messages
@@ -136,8 +149,9 @@ def report(sentences: Sequence[Sequence[str]], params: Params, data_dir: Path) -
     sentences = [[OUTSIDE if tag in rare else tag for tag in tags] for tags in sentences] if rare else sentences
     try:
         found, wrong = detect(sentences, params.tag_scheme)
-    except InputError as error:
-        raise InputError(f"{data_dir}: train {error}") from None
+    except OddTag as error:
+        where = next(name for name, tags in zip(ids, sentences, strict=True) if error.tag in tags)
+        raise InputError(f"{data_dir}/{where}: the tag {error.tag!r} in this sentence: {error}") from None
     bare = ", bare (tags without a type)" if found != "plain" and not rare.issuperset(LETTERS & counts.keys()) else ""
     logging.info(f"- tag scheme of train: {found}{bare}; {RULES.get(found, DEFAULT_RULE)}")
     if wrong:
@@ -146,8 +160,9 @@ def report(sentences: Sequence[Sequence[str]], params: Params, data_dir: Path) -
     if found == params.tag_scheme:
         return
     if found in ("iob1", "io"):
+        name = "io, or iob1 without entities that touch" if found == "io" else found
         logging.warning(
-            f"- WARNING: tag_scheme is {params.tag_scheme}, but the tags of train are {found}; "
+            f"- WARNING: tag_scheme is {params.tag_scheme}, but the tags of train are {name}; "
             "tag_scheme=iob1 turns them into bio"
         )
     elif "tag_scheme" in params.model_fields_set:
