@@ -10,6 +10,7 @@ import train
 import utils
 from model.ner import columns
 from model.ner.data_loader import fetch_facts
+from model.ner.embeddings import read_vectors
 from model.ner.params import Params
 from model.ner.readers import COLUMN_SUFFIXES, read_split
 from model.ner.stream import stream_sentences
@@ -215,7 +216,7 @@ def parse_columns(text, num_columns):
 
 
 @settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(file=column_files())
 def test_column_files_are_read_as_by_an_independent_reader_or_refused(tmp_path, file):
@@ -240,7 +241,7 @@ LINES = st.lists(st.one_of(TOKENS, st.sampled_from(["", " ", "a\tb", "x\r"])), m
 
 
 @settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     sentences=st.lists(LINES, min_size=1, max_size=4), num_missing=st.sampled_from([0, 0, 0, 1]),
@@ -274,7 +275,7 @@ ANYTHING = st.text(st.sampled_from(list('# \t\n\r-.=19aOB\u00a0\ufeff\0"é')), m
 
 
 @settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(text=ANYTHING, token_column=st.integers(-2, 2))
 def test_any_text_is_read_or_refused_and_no_token_appears_from_nowhere(tmp_path, text, token_column):
@@ -321,3 +322,29 @@ def test_new_sentences_are_not_taken_for_columns(tmp_path):
     path = tmp_path / "new.conll"  # tokens alone
     path.write_text("in\nRome\n\n#\nat\n")
     assert streamed(path) == [(":1", ["in", "Rome"]), (":4", ["#", "at"])]
+
+
+# ---- word vectors
+
+
+@settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    rows=st.lists(st.tuples(st.sampled_from(["the", ". .", "\u00e9", "1", "of"]), st.lists(
+        st.sampled_from(["1", "-2.5", "1e-3", "nan", "inf", "x", "1_0"]), min_size=1, max_size=2)), max_size=4),
+    end=END, has_mark=st.booleans(), has_header=st.booleans(),
+)  # fmt: skip
+def test_vectors_are_those_of_an_independent_reader_or_refused(tmp_path, rows, end, has_mark, has_header):
+    path = tmp_path / "vectors.txt"
+    lines = [f"{len(rows)} 2"] * has_header + [" ".join([word, *numbers]) for word, numbers in rows]
+    path.write_bytes(("\ufeff" * has_mark + "".join(line + end for line in lines)).encode())
+    wanted = ["the", ". .", "\u00e9", "1"]
+    try:
+        found = read_vectors(path, wanted, 2)
+    except utils.InputError as error:
+        number = int(re.search(r"vectors\.txt:(\d+): ", str(error))[1]) - 1 - has_header
+        assert len(rows[number][1]) != 2 or not {"nan", "inf", "x"}.isdisjoint(rows[number][1])
+        return
+    whole = {word: [float(text) for text in numbers] for word, numbers in rows if word in wanted and len(numbers) == 2}
+    assert found == whole

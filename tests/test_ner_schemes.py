@@ -45,7 +45,7 @@ def count(tags, labels, predicted):
     return [int(n) for n in EntityCounter(tags).count(torch.eye(len(tags))[predicted_batch], label_batch)]
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(tagged())
 def test_entities_of_every_scheme_are_those_of_seqeval(example):
     tags, labels, predicted = example

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from utils import InputError
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines; not the first of word2vec's text format, which says how many vectors there are, and how long."""
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+    """Yield the lines; the first of word2vec's text format (number and length of the vectors) becomes empty."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
         first = file.readline()
-        if len(first.split()) != 2:
-            yield first
+        is_header = len(first.split()) == 2 and all(part.isdecimal() for part in first.split())
+        yield "" if is_header else first
         yield from file
 
 
@@ -28,7 +29,7 @@ def check_file(path: Path, embedding_dim: int) -> None:
         InputError: the file is missing, or its vectors are not of embedding_dim numbers
     """
     try:
-        num_numbers = max(0, len(next(_lines(path), "").split()) - 1)
+        num_numbers = max(0, len(next(filter(str.strip, _lines(path)), "").split()) - 1)
     except OSError as error:
         raise InputError(f"embedding_file {path}: cannot be read ({error.strerror})") from None
     if num_numbers != embedding_dim:
@@ -46,7 +47,7 @@ def read_vectors(path: Path, words: Sequence[str], embedding_dim: int) -> dict[s
     """
     wanted = {*words, *(word.lower() for word in words)}
     found: dict[str, list[float]] = {}
-    for line in _lines(path):
+    for number, line in enumerate(_lines(path), start=1):
         word, *numbers = line.rstrip().rsplit(" ", embedding_dim)  # from the right: a few of GloVe's words have spaces
         if word not in wanted:
             continue
@@ -54,8 +55,9 @@ def read_vectors(path: Path, words: Sequence[str], embedding_dim: int) -> dict[s
             found[word] = [float(text) for text in numbers]
         except ValueError:
             numbers = []
-        if len(numbers) != embedding_dim:
-            raise InputError(f"embedding_file {path}: expected {embedding_dim} numbers after {word!r}: {line[:60]!r}")
+        if len(numbers) != embedding_dim or not all(map(math.isfinite, found[word])):
+            told = f"expected {embedding_dim} numbers after {word!r}"
+            raise InputError(f"embedding_file {path}:{number}: {told}, none NaN or infinite: {line[:60]!r}")
     spellings = {word: word if word in found else word.lower() for word in words}
     return {word: found[spelling] for word, spelling in spellings.items() if spelling in found}
 
