@@ -162,6 +162,19 @@ def test_a_corpus_without_blank_lines_is_reported_as_one_long_sentence(tmp_path,
         read_split("test", tmp_path, Params())
 
 
+def test_long_sentences_between_documents_are_warned_of(tmp_path, caplog):
+    read(tmp_path, ("-DOCSTART- O\n" + "in O\nRome B-LOC\n" * 501) * 2)
+    fetch_facts(tmp_path, Params())
+    assert "- WARNING: train.conll:2 is a sentence of 1,002 tokens; a blank line ends each sentence" in caplog.text
+
+
+def test_a_val_split_of_another_name_is_warned_of(tmp_path, caplog):
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.txt").write_text("in O\n\nRome B-LOC\n")
+    read_split("val", tmp_path, Params())
+    assert f"- WARNING: {tmp_path / 'dev.txt'} is not read; rename it to val if it is the val split" in caplog.text
+
+
 # ---- properties: what an independent reader finds, or a refusal that names file and line
 
 TOKENS = st.sampled_from(
@@ -215,9 +228,7 @@ def parse_columns(text, num_columns):
     return sentences
 
 
-@settings(
-    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(file=column_files())
 def test_column_files_are_read_as_by_an_independent_reader_or_refused(tmp_path, file):
     text, encoding, position, num_columns, written = file
@@ -240,9 +251,7 @@ def test_column_files_are_read_as_by_an_independent_reader_or_refused(tmp_path, 
 LINES = st.lists(st.one_of(TOKENS, st.sampled_from(["", " ", "a\tb", "x\r"])), max_size=5).map(" ".join)
 
 
-@settings(
-    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sentences=st.lists(LINES, min_size=1, max_size=4), num_missing=st.sampled_from([0, 0, 0, 1]),
     ends=st.tuples(END, END), has_mark=st.booleans(), encoding=st.sampled_from(["utf-8"] * 5 + ["latin-1", "utf-16"]),
@@ -274,9 +283,7 @@ def test_pairs_are_read_as_by_an_independent_reader_or_refused(
 ANYTHING = st.text(st.sampled_from(list('# \t\n\r-.=19aOB\u00a0\ufeff\0"é')), max_size=60)
 
 
-@settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=ANYTHING, token_column=st.integers(-2, 2))
 def test_any_text_is_read_or_refused_and_no_token_appears_from_nowhere(tmp_path, text, token_column):
     values = {"token_column": token_column, "tag_column": -1 if token_column != -1 else 0}
@@ -327,9 +334,7 @@ def test_new_sentences_are_not_taken_for_columns(tmp_path):
 # ---- word vectors
 
 
-@settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(st.sampled_from(["the", ". .", "\u00e9", "1", "of"]), st.lists(
         st.sampled_from(["1", "-2.5", "1e-3", "nan", "inf", "x", "1_0"]), min_size=1, max_size=2)), max_size=4),

@@ -24,6 +24,7 @@ from utils import InputError
 
 PAD_CHARACTER, UNK_CHARACTER = 0, 1
 READS_STDIN = True
+LONG_SENTENCE = 1000  # tokens; longer ones are more likely several sentences
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
@@ -39,6 +40,10 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     if sentences.skipped:
         number, first = len(sentences.skipped), sentences.skipped[0]
         logging.info(f"- train: skipped {number} lines that are no tokens, such as comments; the first is line {first}")
+    longest = max(sentences.tokens, key=len, default=[])
+    if len(longest) > LONG_SENTENCE:
+        where = sentences.ids[sentences.tokens.index(longest)]
+        logging.warning(f"- WARNING: {where} is a sentence of {len(longest):,} tokens; a blank line ends each sentence")
     schemes.report(sentences.ids, sentences.tags, params, data_dir)
     if params.tag_scheme == "iob1":
         sentences = dataclasses.replace(sentences, tags=[schemes.from_iob1(tags) for tags in sentences.tags])

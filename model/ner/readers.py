@@ -79,6 +79,9 @@ def read_split(split: str, data_dir: Path, params: Params) -> Sentences:
     train, val = _cut(len(whole.ids), params.val_fraction, params.split_seed)
     if split == "val":
         logging.info(f"- {data_dir} has no val split: {len(val)} of {len(whole.ids)} train sentences serve as val")
+        others = sorted(path.name for path in data_dir.iterdir() if path.stem in ("dev", "valid", "validation"))
+        if others:
+            logging.warning(f"- WARNING: {data_dir / others[0]} is not read; rename it to val if it is the val split")
     return whole.take(train if split == "train" else val)
 
 
