@@ -86,7 +86,7 @@ def _distance(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def _merge(moments: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the moments with those of more values, by Chan, Golub and LeVeque's formula."""
+    """Return the moments after adding values, by Chan, Golub and LeVeque's formula."""
     number, mean, squares = moments
     if not values.size:
         return moments

@@ -44,7 +44,7 @@ def _cells(rows: Iterable[Mapping[str, Any]]) -> Iterator[Iterable[Any]]:
 
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row whose probabilities have 6 significant digits; those of several tokens become one text."""
+    """Return a row whose probabilities have 6 significant digits; a list of them becomes one text."""
     return {
         key: _round(value) if key == "confidence" or key.startswith(PROBABILITY) else value
         for key, value in row.items()

@@ -61,8 +61,10 @@ def test_comments_before_a_sentence_are_no_tokens_and_other_lines_with_a_hash_ar
 
 
 def test_a_comment_inside_a_sentence_is_refused(tmp_path):
-    told = "train.conll:2: a comment inside a sentence; expected a blank line before it"
-    assert mistake(tmp_path, "in O\n# id 2\nat O\n") == mistake(tmp_path, "in _ _ O\n# text = at\nat _ _ O\n") == told
+    message = "train.conll:2: a comment inside a sentence; expected a blank line before it"
+    assert (
+        mistake(tmp_path, "in O\n# id 2\nat O\n") == mistake(tmp_path, "in _ _ O\n# text = at\nat _ _ O\n") == message
+    )
 
 
 def test_skipped_lines_are_logged_with_the_first(tmp_path, caplog):
@@ -79,16 +81,16 @@ def test_tokens_of_files_with_tabs_may_hold_spaces(tmp_path):
     text = "New York\tNNP\tB-LOC\n\u00a0\tX\tO\nis  big \tVB\tO\n \t\t\nok\tJJ\tO\n"
     assert read(tmp_path, text) == ([["New York", "\u00a0", "is  big"], ["ok"]], [["B-LOC", "O", "O"], ["O"]])
     assert "train.conll:1: 3 columns" not in mistake(tmp_path, "a O\nNew York O\n")
-    told = (
+    message = (
         "train.conll:2: 3 columns, but 2 in the lines before; the columns are separated by spaces (a token with spaces"
     )
-    assert mistake(tmp_path, "a O\nNew York O\n").startswith(told)
-    told = "train.conll:2: 1 columns, but 2 in the lines before; the columns are separated by tabs"
-    assert mistake(tmp_path, "a\tO\nb O\n").startswith(told)
+    assert mistake(tmp_path, "a O\nNew York O\n").startswith(message)
+    message = "train.conll:2: 1 columns, but 2 in the lines before; the columns are separated by tabs"
+    assert mistake(tmp_path, "a\tO\nb O\n").startswith(message)
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         ("a\tb\tO\nc\t\tO\n", None),
         ("a\tb\tO\na\t\t\n", "train.conll:2: 1 columns, but 3 in the lines before"),
@@ -102,16 +104,16 @@ def test_tokens_of_files_with_tabs_may_hold_spaces(tmp_path):
         ("a O\n".encode("utf-16"), "train.conll:1: not UTF-8; convert the file, from Windows-1252 or UTF-16 perhaps"),
     ],
 )  # fmt: skip
-def test_odd_cells_are_read_or_refused_with_file_and_line(tmp_path, text, told):
-    if told is None:
+def test_odd_cells_are_read_or_refused_with_file_and_line(tmp_path, text, message):
+    if message is None:
         read(tmp_path, text)
     else:
-        assert mistake(tmp_path, text).startswith(told)
+        assert mistake(tmp_path, text).startswith(message)
 
 
 def test_an_empty_token_is_refused(tmp_path):
-    told = "train.conll:2: the token, in column 1, is empty"
-    assert mistake(tmp_path, "x\ta\tO\ny\t\tO\n", token_column=1) == told
+    message = "train.conll:2: the token, in column 1, is empty"
+    assert mistake(tmp_path, "x\ta\tO\ny\t\tO\n", token_column=1) == message
 
 
 def test_conllu_has_its_ranges_and_empty_nodes_left_out(tmp_path):
@@ -127,8 +129,8 @@ def test_conllu_has_its_ranges_and_empty_nodes_left_out(tmp_path):
     for suffix in (".conllu", ".tsv"):
         tokens, tags = read(tmp_path, "\n".join(rows * 2), suffix, token_column=1)
         assert tokens == [["de", "el", "sur"]] * 2 and tags == [["O", "O", "B-LOC"]] * 2
-        told = mistake(tmp_path, "\n".join(rows * 2), suffix=suffix)
-        assert told.startswith(
+        message = mistake(tmp_path, "\n".join(rows * 2), suffix=suffix)
+        assert message.startswith(
             f"train{suffix}:2: token_column is 0, but column 0 numbers the tokens of each sentence 1, 2"
         )
         for split in ("train", "val"):
@@ -142,8 +144,8 @@ def test_conllu_has_its_ranges_and_empty_nodes_left_out(tmp_path):
 
 
 def test_a_corpus_without_blank_lines_is_reported_as_one_long_sentence(tmp_path, run_script):
-    told = "train.conll: one very long sentence, of 1,500 tokens; expected a blank line after each sentence"
-    assert mistake(tmp_path, "in O\nRome B-LOC\nx O\n" * 500) == told
+    message = "train.conll: one very long sentence, of 1,500 tokens; expected a blank line after each sentence"
+    assert mistake(tmp_path, "in O\nRome B-LOC\nx O\n" * 500) == message
     (tmp_path / "val.conll").unlink()
     (tmp_path / "train.conll").write_text("in O\nRome B-LOC\n" * 30)
     (tmp_path / "params.json").write_text(f'{{"task": "ner", "data_dir": "{tmp_path}"}}')

@@ -49,7 +49,7 @@ def read(
         path: for messages
         params: token_column, tag_column
         is_tagged: whether the tag_column must be there
-        tags: known ones, beside those of the file
+        tags: known tags; the file may have others
 
     Raises:
         InputError: a line has another number of columns, or there is no such column; or the tokens are numbers 1, 2, 3

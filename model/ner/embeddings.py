@@ -56,8 +56,8 @@ def read_vectors(path: Path, words: Sequence[str], embedding_dim: int) -> dict[s
         except ValueError:
             numbers = []
         if len(numbers) != embedding_dim or not all(map(math.isfinite, found[word])):
-            told = f"expected {embedding_dim} numbers after {word!r}"
-            raise InputError(f"embedding_file {path}:{number}: {told}, none NaN or infinite: {line[:60]!r}")
+            problem = f"expected {embedding_dim} numbers after {word!r}"
+            raise InputError(f"embedding_file {path}:{number}: {problem}, none NaN or infinite: {line[:60]!r}")
     spellings = {word: word if word in found else word.lower() for word in words}
     return {word: found[spelling] for word, spelling in spellings.items() if spelling in found}
 

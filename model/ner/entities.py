@@ -24,7 +24,7 @@ class EntityCounter:
     Args:
         tags: by number
 
-    Source: the rules are those of conlleval.pl (Tjong Kim Sang and De Meulder, 2003), seqeval's default mode, and of
+    Source: the rules of conlleval.pl (Tjong Kim Sang and De Meulder, 2003), seqeval's default mode, and of
     seqeval's strict mode with BILOU.
     """
 
