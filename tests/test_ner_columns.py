@@ -328,6 +328,8 @@ def test_new_sentences_are_not_taken_for_columns(tmp_path):
         path.write_text(text)
         expected = [line.split() for line in text.splitlines()]
         assert [[] if isinstance(found, Exception) else found for _, found in streamed(path)] == expected
+    path.write_text("in\tIN\nor not\n")
+    assert f"{path}:1: a tab; expected tokens separated by spaces" in str(streamed(path)[0][1])
     path = tmp_path / "new.conll"  # tokens alone
     path.write_text("in\nRome\n\n#\nat\n")
     assert streamed(path) == [(":1", ["in", "Rome"]), (":4", ["#", "at"])]

@@ -66,7 +66,10 @@ def _stream_columns(data: bytes, path: str, params: Params) -> Iterator[tuple[st
 
 def _decode_sentence(line: bytes, path: str, number: int) -> list[str] | InputError:
     try:
-        tokens = split_tokens("".join(decode_lines(line, path, number)))
+        text = "".join(decode_lines(line, path, number))
     except InputError as error:
         return error
+    if "\t" in text:
+        return InputError(f"{path}:{number}: a tab; expected tokens separated by spaces, or a name that ends in .conll")
+    tokens = split_tokens(text)
     return tokens or InputError(f"{path}:{number}: an empty line; expected a sentence, its tokens separated by spaces")
