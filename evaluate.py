@@ -4,8 +4,9 @@
     python evaluate.py --model_dir experiments/base_model --split val --restore_file last
 
 Writes into the run directory: `metrics_<split>_<checkpoint>.json`, `predictions_<split>_<checkpoint>.csv` with a row
-for each example, `per_class_<split>_<checkpoint>.csv` where the task has classes, `scored_<split>_<checkpoint>.json`,
-which says by its checksum which checkpoint that was, and `evaluate.log`. Where the checkpoint is not the run's own, the
+for each example, `shares_<split>_<checkpoint>.npz` with each metric's numerator and denominator for each example,
+`per_class_<split>_<checkpoint>.csv` where the task has classes, `scored_<split>_<checkpoint>.json`, which says by its
+checksum which checkpoint that was, and `evaluate.log`. Where the checkpoint is not the run's own, the
 name says whose: `metrics_test_of_other_run_best.json`.
 """
 
@@ -136,16 +137,18 @@ def main(argv: list[str] | None = None) -> None:
     values, scores = score_examples(prepare(model, params, device), net, dataloader, params)
     logging.info(f"- Eval metrics : {utils.format_metrics(values)}")
     name = utils.scores_name(args.split, checkpoint_path, model_dir)
-    if utils.checksum(checkpoint_path) != checksum:
-        raise utils.Stop(
-            f"{checkpoint_path} was replaced while it was scored, by a run that goes on: these are metrics of weights "
-            "that are gone, and were not written; the same command scores those that are there now"
-        )
-    scored_path = model_dir / f"scored_{name}.json"
-    scored_path.unlink(missing_ok=True)  # until the report is whole, it is of no checkpoint
-    report = write_report(model_dir, name, values, scores, params)
-    source = {"checkpoint": str(checkpoint_path), "sha256": checksum, "data_dir": str(data_dir)}
-    utils.save_dict_to_json(source, scored_path)
+    scores.intervals()  # takes seconds for many examples: before the lock, which a training may wait for
+    with utils.scores_lock(model_dir):
+        if utils.checksum(checkpoint_path) != checksum:
+            raise utils.Stop(
+                f"{checkpoint_path} was replaced while it was scored, by a run that goes on: these are metrics of "
+                "weights that are gone, and were not written; the same command scores those that are there now"
+            )
+        for path in (model_dir / f"scored_{name}.json", model_dir / f"shares_{name}.npz"):
+            path.unlink(missing_ok=True)  # until the report is whole, it is of no checkpoint
+        report = write_report(model_dir, name, values, scores, params)
+        source = {"checkpoint": str(checkpoint_path), "sha256": checksum, "data_dir": str(data_dir)}
+        utils.save_dict_to_json(source, model_dir / f"scored_{name}.json")
     print(report)  # when all is written: whoever reads it, `head` for one, may have seen enough
 
 

@@ -49,7 +49,7 @@ from record.params import (
     with_data_dir,
 )
 from record.rows import csv_lines
-from record.run import RunDirectory
+from record.run import RunDirectory, scores_lock
 from record.script import import_quickly, put_off_dynamo, run_script
 from record.walk import files_below, is_hidden
 
@@ -90,6 +90,7 @@ __all__ = [
     "run_script",
     "save_checkpoint",
     "save_dict_to_json",
+    "scores_lock",
     "scores_name",
     "set_logger",
     "to_json",

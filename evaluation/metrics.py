@@ -72,7 +72,7 @@ class MetricSums:
         self._waiting = []
 
     def result(self) -> dict[str, float]:
-        """Divide once: name -> value, the loss last. A vector's ratios are averaged (macro average).
+        """Divide once: name -> value, the loss last. A vector's ratios are averaged over the classes that occur.
 
         The sums are those of all processes of the job, and all have to ask.
 
@@ -87,7 +87,8 @@ class MetricSums:
                 "drop_last, an epoch needs batch_size examples, and an iterator that was read before has none left)"
             )
         metrics = {**self.metrics, "loss": None}  # a ratio like the others, and finished with that
-        return {name: finish(metric, *sums[name]) for name, metric in metrics.items()}
+        occurs = occurring(sums)
+        return {name: finish(metric, *sums[name], occurs) for name, metric in metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint within an epoch."""
@@ -215,12 +216,31 @@ def as_sum(number: torch.Tensor | float) -> torch.Tensor:
 
 
 def ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    """Divide sums; an entry of a vector that has nothing to divide counts as 0, as in scikit-learn, a scalar as NaN."""
+    """Divide sums. 0 / 0 is 0 in a vector, as in scikit-learn, and NaN as a scalar."""
     quotient = numerator / denominator
     return quotient.where(denominator != 0, 0.0) if quotient.dim() else quotient
 
 
-def finish(metric: Any, numerator: torch.Tensor, denominator: torch.Tensor) -> float:
-    """Return a metric's value, given its sums: the mean ratio, or its root for a root-mean-square error, for one."""
-    quotient = ratio(numerator, denominator).mean()
-    return float(metric.finish(quotient) if hasattr(metric, "finish") else quotient)
+def occurring(sums: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[torch.Size, torch.Tensor]:
+    """Return the classes that occur, as a mask for each shape of vectors: any metric of that shape has counted them.
+
+    One metric cannot decide: the denominator of precision is 0 for a class that is in the labels and never predicted.
+    Recall, beside it, has counted that class.
+    """
+    import torch
+
+    masks: dict[torch.Size, torch.Tensor] = {}
+    for pair in sums.values():
+        numerator, denominator = torch.broadcast_tensors(*pair)
+        is_counted = (numerator != 0) | (denominator != 0)
+        masks[is_counted.shape] = masks.get(is_counted.shape, is_counted) | is_counted
+    return masks
+
+
+def finish(metric: Any, numerator: torch.Tensor, denominator: torch.Tensor, occurs: Mapping[Any, Any]) -> float:
+    """Return a metric's value, given its sums and what `occurring` returns of all metrics."""
+    quotient = ratio(numerator, denominator)
+    if quotient.numel() > 1:
+        quotient = quotient[occurs[quotient.shape]]
+    value = quotient.mean()
+    return float(metric.finish(value) if hasattr(metric, "finish") else value)

@@ -13,11 +13,12 @@ from tabulate import tabulate
 
 import runtime
 import utils
-from evaluation.metrics import as_sum, count_scored, finish, ratio
+from evaluation.intervals import interval
+from evaluation.metrics import as_sum, count_scored, ratio
+from evaluation.shares import Shares, finish_name, to_npz, with_occurrence
 
-NUM_RESAMPLES = 1000
 MOST_CLASSES_SHOWN = 20  # a confusion matrix that still fits a terminal
-MOST_CLASSES_RESAMPLED = 100  # beyond, a row of so many numbers for each example fills the memory
+MOST_CLASSES_KEPT = 100  # beyond, a row with this many numbers for each example fills the memory
 
 
 class ExampleScores:
@@ -37,7 +38,8 @@ class ExampleScores:
     ) -> None:
         self.loss_fn, self.metrics, self.ids = loss_fn, metrics, ids
         self.rows: list[dict[str, Any]] = []
-        self._shares: dict[str, list[np.ndarray]] = {name: [] for name in [*metrics, "loss"]}
+        self._pairs: dict[str, list[np.ndarray]] = {name: [] for name in [*metrics, "loss"]}
+        self._intervals: dict[str, tuple[float, float]] | None = None
 
     def add(self, outputs: Any, labels: torch.Tensor, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a batch that is on the CPU.
@@ -47,6 +49,7 @@ class ExampleScores:
             labels: batch first
             rows: of the task's `predictions`, one an example
         """
+        self._intervals = None
         self.rows += [dict(row) for row in rows]
         for output, label in runtime.pieces((outputs, labels), 1):
             num_scored = count_scored(label)
@@ -57,33 +60,42 @@ class ExampleScores:
 
     def _add(self, name: str, numerator: torch.Tensor, denominator: torch.Tensor) -> None:
         pair = torch.stack([as_sum(numerator), as_sum(denominator)]).reshape(2, -1)
-        if pair.shape[1] <= MOST_CLASSES_RESAMPLED:
-            self._shares[name].append(pair.numpy())
+        if pair.shape[1] <= MOST_CLASSES_KEPT:
+            self._pairs[name].append(pair.numpy())
+
+    def shares(self) -> dict[str, Shares]:
+        """Return what each example contributed to the metrics that have at most MOST_CLASSES_KEPT classes."""
+        stacked = {name: np.stack(pairs, axis=1) for name, pairs in self._pairs.items() if pairs}
+        parts = {name: (pair[0], pair[1]) for name, pair in stacked.items()}
+        return with_occurrence(parts, {name: _finish_of(self.metrics.get(name)) for name in parts})
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Return a bootstrap 95% confidence interval for each metric: the 2.5 and 97.5 percentiles over resamples.
-
-        Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), the percentile interval.
-        """
-        names = [name for name, shares in self._shares.items() if shares]
-        stacked = {name: np.stack(self._shares[name]) for name in names}  # each (num_examples, 2, num_classes or 1)
-        generator = np.random.default_rng(230)
-        values: dict[str, list[float]] = {name: [] for name in names}
-        num_examples = len(self.rows)
-        for _ in range(NUM_RESAMPLES):
-            counts = np.bincount(generator.integers(num_examples, size=num_examples), minlength=num_examples)
-            for name, shares in stacked.items():
-                sums = torch.from_numpy(np.tensordot(counts, shares, axes=1))  # (2, num_classes or 1)
-                values[name].append(finish(self.metrics.get(name), *sums))
-        return {name: tuple(np.percentile(values[name], [2.5, 97.5]).tolist()) for name in names}
+        """Return a 95% confidence interval for each metric of which the examples say enough; computed once."""
+        if self._intervals is None:
+            found = {name: interval(shares) for name, shares in self.shares().items()}
+            self._intervals = {name: ends for name, ends in found.items() if ends is not None}
+        return self._intervals
 
     def per_class(self) -> dict[str, np.ndarray]:
-        """Return the metrics that have a value for each class, before averaging: name -> (num_classes,)."""
+        """Return metrics before averaging: name -> (num_classes,), with NaN for a class that does not occur."""
         values = {}
-        for name, shares in self._shares.items():
-            if shares and shares[0].shape[1] > 1:
-                values[name] = ratio(*torch.from_numpy(np.sum(shares, axis=0))).numpy()
+        for name, shares in self.shares().items():
+            if shares.numerators.shape[1] > 1:
+                sums = torch.from_numpy(np.stack([shares.numerators, shares.denominators]).sum(axis=1))
+                values[name] = np.where(shares.occurs.any(axis=0), ratio(*sums).numpy(), np.nan)
         return values
+
+    def to_npz(self) -> bytes:
+        """Return the shares as a file."""
+        shares = self.shares()
+        return to_npz(shares, {name: finish_name(each.finish) for name, each in shares.items()})
+
+
+def _finish_of(metric: Any) -> Callable[[float], float]:
+    """Return what is done with a metric's mean ratio, as a function of numbers."""
+    if not hasattr(metric, "finish"):
+        return float
+    return lambda value: float(metric.finish(torch.tensor(value, dtype=torch.float64)))
 
 
 def write_report(
@@ -93,7 +105,7 @@ def write_report(
     scores: ExampleScores,
     params: utils.Params,
 ) -> str:
-    """Write the three files of an evaluation, and return the tables to print: metrics with their intervals, classes.
+    """Write the files of an evaluation, and return the tables to print: metrics with their intervals, classes.
 
     Args:
         model_dir: the run's directory
@@ -115,6 +127,7 @@ def write_report(
     classes = params.facts.get("classes")
     if classes:
         report += _report_classes(model_dir / f"per_class_{name}.csv", classes, scores)
+    utils.write_atomically(model_dir / f"shares_{name}.npz", scores.to_npz())  # last: then the others are beside it
     logging.info(f"- Saved metrics_{name}.json and predictions_{name}.csv in {model_dir}")
     return "\n\n".join(report)
 
@@ -132,19 +145,41 @@ def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -
         {
             "class": name,
             **({} if confusion is None else {"examples": int(confusion[i].sum())}),
-            **{metric.removeprefix("macro_"): float(v[i]) for metric, v in per_class.items()},
+            **{metric.removeprefix("macro_"): _number(v[i]) for metric, v in per_class.items()},
         }
         for i, name in enumerate(classes)
     ]
     _write_csv(path, list(rows[0]), rows)
+    warnings = _warn_of_classes(classes, per_class)
     if len(classes) > MOST_CLASSES_SHOWN:
-        return []
-    tables = [tabulate(rows, headers="keys", floatfmt=".4f", disable_numparse=[0])]
+        return warnings
+    tables = [*warnings, tabulate(rows, headers="keys", floatfmt=".4f", disable_numparse=[0])]
     if confusion is not None:
         cells = [[name, *(str(n) if n else "." for n in confusion[i].tolist())] for i, name in enumerate(classes)]
         matrix = tabulate(cells, headers=["", *classes], stralign="right", disable_numparse=True)
         tables.append(f"Confusion matrix: a row for each label, a column for each prediction\n{matrix}")
     return tables
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _warn_of_classes(classes: Sequence[str], per_class: Mapping[str, np.ndarray]) -> list[str]:
+    """Return what a reader of macro scores must know: which classes are not in them, or are wrong throughout."""
+    if not per_class:
+        return []
+    values = np.stack(list(per_class.values()))
+    groups = {
+        "in neither labels nor predictions, so left out of macro scores": np.isnan(values).all(axis=0),
+        "without a single hit, so that the intervals of macro scores may miss the truth": (values == 0).all(axis=0),
+    }
+    found = {why: [str(classes[i]) for i in np.flatnonzero(mask).tolist()] for why, mask in groups.items()}
+    return [
+        f"WARNING: classes {why}: {', '.join(names[:10])}{f', ... ({len(names)} in all)' if len(names) > 10 else ''}"
+        for why, names in found.items()
+        if names
+    ]
 
 
 def _is_of_many(row: Mapping[str, Any]) -> bool:

@@ -72,8 +72,11 @@ One that is a torch.utils.data.TensorDataset (inputs, labels), and adds no way o
 fastest there is: batches are cut from its tensors.
 
 A metric is a ratio of sums: numerators and denominators are added up over the split and divided once, so it is exact
-for any batch size and any number of processes. They may be vectors, one entry a class; the ratios are then averaged
-(macro average), and 0 / 0 counts as 0. A metric that is a function of the ratio carries it as its attribute `finish`
+for any batch size and any number of processes. They may be vectors, one entry a class. The ratios are then averaged
+over the classes that occur in labels or predictions (macro average, as in scikit-learn): over the entries where any
+metric of the same length has a numerator or denominator other than 0. So define macro recall or macro F1 beside a macro
+precision, which alone cannot tell a class that is never predicted from one that is not there. Of a class that occurs,
+0 / 0 counts as 0. A metric that is a function of the ratio carries it as its attribute `finish`
 (`rmse.finish = torch.sqrt`). Labels of -100 are not scored, but for a regression's (floats, one an example), where it
 is a number as any other. Inputs and outputs are a tensor, or a tuple or dict of tensors, each of them batch first (an
 auxiliary loss too: one number an example); labels are a tensor, batch first.

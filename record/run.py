@@ -22,16 +22,22 @@ from record.params import Params
 PRODUCTS = (
     "run.json", "history.jsonl", "train.log", "evaluate.log", "output.txt", "last.pth.tar", "best.pth.tar",
     "last.previous.pth.tar", "last.damaged.pth.tar", "metrics_*.json", "predictions_*.csv", "per_class_*.csv",
-    "scored_*.json", "events.out.tfevents.*", "profile.json.gz",
+    "shares_*.npz", "scored_*.json", "events.out.tfevents.*", "profile.json.gz",
 )  # fmt: skip
 # What evaluate.py says of the best weights, which is no longer so once others take their place.
 SCORES_OF_BEST = tuple(
-    f"{kind}_{split}_best.{suffix}"
+    name.format(f"{split}_best")
     for split in ("train", "val", "test")
-    for kind, suffix in (("scored", "json"), ("metrics", "json"), ("predictions", "csv"), ("per_class", "csv"))
+    for name in ("scored_{}.json", "shares_{}.npz", "metrics_{}.json", "predictions_{}.csv", "per_class_{}.csv")
 )
 # Where that waits for the first checkpoint of the new run; and on its way there, or back.
 REPLACED, MOVING = ".replaced", ".moving"
+LONGEST_WAIT = 60.0  # seconds that a training waits for an evaluation that writes; someone may have suspended it
+
+
+def scores_lock(path: Path) -> FileLock:
+    """Return the lock of a run's best weights together with their scores: one script at a time changes either."""
+    return FileLock(path / ".scores.lock")
 
 
 class RunDirectory:
@@ -166,8 +172,19 @@ class RunDirectory:
         if self.is_writer:
             write_lines(self.path / "history.jsonl", [row for row in self.history() if row["epoch"] <= epoch])
 
+    @contextlib.contextmanager
+    def replacing_best(self) -> Iterator[None]:
+        """Remove what evaluate.py wrote of the best weights; it writes no more until others have taken their place."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(scores_lock(self.path).acquire(timeout=LONGEST_WAIT))
+            except Timeout:
+                logging.warning("- WARNING: evaluate.py hangs while it writes; its scores may be of older weights")
+            self.forget_scores_of_best()
+            yield
+
     def forget_scores_of_best(self) -> None:
-        """Remove what evaluate.py wrote of the best weights; called before others take their place."""
+        """Remove what evaluate.py wrote of the best weights."""
         removed: list[str] = []
         left: list[str] = []
         for name in SCORES_OF_BEST:

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.intervals import Interval, interval
+from evaluation.shares import Shares, read_npz
 from record.errors import InputError
-from report.details import read_per_class, read_predictions
+from report.details import read_predictions
 from report.disagreements import Prediction, disagreements
-from report.examples import Rows, fetch_shares
-from report.resampling import Shares, compare_by_bootstrap, mcnemar
+from report.resampling import compare_paired
 from report.runs import Run
 from report.table import Table
 from report.text import text_of, to_markdown
@@ -52,8 +53,11 @@ def compare(runs: Sequence[Run], first_name: str, second_name: str) -> list[str]
 
 HEAD = ["metric", "A", "A's 95% interval", "B", "B's 95% interval", "B - A", "its 95% interval", "p", "test"]
 LEGEND = """\
-Intervals: bootstrap over the examples. p: how often so large a difference comes about by chance; McNemar's exact test
-for the accuracy of whole examples, else the paired bootstrap. Both know of these examples only, not of other seeds."""
+p: how often a difference at least as large comes about by chance. McNemar: the exact test with mid-p, where examples
+are right or wrong; the interval of B - A is Bonett and Price's. swaps: A and B are swapped per example, at random; the
+interval of B - A reaches as far as 95% of the swaps. Tests and intervals know these examples only, not other seeds."""
+SHARES = "shares_test_best.npz"
+TOLERANCE = 1e-4  # between a value that is added up over batches and over examples, in float32
 
 
 def find_run(runs: Sequence[Run], name: str) -> Run:
@@ -86,7 +90,7 @@ def find_run(runs: Sequence[Run], name: str) -> Run:
 def _tested_rows(
     first: Run, second: Run, problems: list[str]
 ) -> tuple[list[list[Any]], list[tuple[Prediction, Prediction]]]:
-    """Return a row for each metric of test, with intervals and a test where the predictions tell, and these in pairs.
+    """Return a row for each metric of test, with a test where there are shares, and the predictions in pairs.
 
     Args:
         first: a run
@@ -100,38 +104,55 @@ def _tested_rows(
     if not common:
         return list(plain.values()), []
     is_all = len(common) == len(by_id[0]) == len(by_id[1])
-    rows = [list(predictions.values()) for predictions in by_id]
     places = [{key: i for i, key in enumerate(predictions)} for predictions in by_id]
     positions = [[place[key] for key in common] for place in places]
-    classes = _classes((first, second), rows, problems)
+    shares = [_read_shares(run, len(place), problems) for run, place in zip((first, second), places, strict=True)]
     tested = []
     for name in names:
-        known = [
-            fetch_shares(name, run.test.get(name, math.nan), each, classes)
-            for run, each in zip((first, second), rows, strict=True)
-        ]
-        if known[0] is not None and known[1] is not None:
-            tested.append(_tested_row(name, known[0].of(positions[0]), known[1].of(positions[1])))
+        if all(name in each for each in shares):
+            tested.append(_tested_row(name, shares[0][name], shares[1][name], positions))
         elif is_all:
             tested.append(plain[name])  # else it would be about other examples than the rest
     return tested, [(by_id[0][key], by_id[1][key]) for key in common]
+
+
+def _read_shares(run: Run, num_examples: int, problems: list[str]) -> dict[str, Shares]:
+    """Return the shares of the metrics that evaluate.py has written, and print or note why there are none."""
+    path = run.path / SHARES
+    try:
+        shares = read_npz(path)
+    except FileNotFoundError:
+        print(f"No tests: no {SHARES} in {text_of(str(run.path))}; evaluate.py --model_dir ... writes it\n")
+        return {}
+    except (OSError, ValueError) as error:
+        problems.append(f"{path}: not a file of evaluate.py ({getattr(error, 'strerror', None) or error}); not used")
+        return {}
+    number = max((len(each.numerators) for each in shares.values()), default=num_examples)
+    if number != num_examples:
+        problems.append(f"{path}: of {number:,} examples, and the predictions of {num_examples:,}; not used")
+        return {}
+    return {name: each for name, each in shares.items() if _is_value(each.value(), run.test.get(name))}
+
+
+def _is_value(value: float, written: float | None) -> bool:
+    return written is not None and math.isclose(value, written, rel_tol=TOLERANCE, abs_tol=TOLERANCE / 100)
 
 
 def _plain_row(name: str, a: float | None, b: float | None) -> list[Any]:
     return [name, a, None, b, None, b - a if a is not None and b is not None else None, None, None, None]
 
 
-def _tested_row(name: str, a: Shares, b: Shares) -> list[Any]:
-    found = compare_by_bootstrap(a, b)
-    p, test = found.p, "bootstrap"
-    if name == "accuracy" and (a.denominators == 1).all():  # of whole examples, not of a sentence's tokens
-        p, test = mcnemar(a.numerators[:, 0].tolist(), b.numerators[:, 0].tolist()), "McNemar"
-    first, second, difference = map(_interval, (found.first_interval, found.second_interval, found.interval))
-    return [f"test {name}", found.first, first, found.second, second, found.second - found.first, difference, p, test]
+def _tested_row(name: str, first: Shares, second: Shares, positions: Sequence[Sequence[int]]) -> list[Any]:
+    a, b = first.of(positions[0]), second.of(positions[1])
+    found = compare_paired(a, b)
+    # in the order of evaluate.py, which the resamples depend on: so the intervals are the ones that it prints
+    ends = [interval(each.of(sorted(chosen))) for each, chosen in zip((first, second), positions, strict=True)]
+    cells = [a.value(), _text(ends[0]), b.value(), _text(ends[1]), b.value() - a.value(), _text(found.interval)]
+    return [f"test {name}", *cells, found.p, found.test]
 
 
-def _interval(ends: tuple[float, float]) -> str:
-    return f"{ends[0]:.4g} to {ends[1]:.4g}"
+def _text(ends: Interval | None) -> str | None:
+    return f"{ends[0]:.4g} to {ends[1]:.4g}" if ends else None
 
 
 def _read_by_id(run: Run, problems: list[str]) -> Predictions:
@@ -166,10 +187,3 @@ def _common(by_id: Sequence[Predictions], runs: Sequence[Run]) -> list[str]:
         )
         print(f"What is said of test below is about the {len(common):,} that are the same.\n")
     return common
-
-
-def _classes(runs: Sequence[Run], rows: Sequence[Rows], problems: list[str]) -> list[str]:
-    """Return the classes: all that evaluate.py has listed, and those in the predictions."""
-    listed = [row["class"] for run in runs for row in read_per_class(run, problems)]
-    seen = {row[key] for each in rows for row in each for key in ("label", "prediction")}
-    return list(dict.fromkeys([*listed, *sorted(seen)]))

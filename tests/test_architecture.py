@@ -46,7 +46,7 @@ ALLOWED = {
     "predict": {"utils", "runtime", "processes", "model", "evaluate", "prediction"},
     "exporting": {"utils", "exporting"},
     "export": {"utils", "runtime", "processes", "model", "evaluate", "exporting"},
-    "report": {"record", "report", "model"},
+    "report": {"record", "report", "model", "evaluation"},
     "synthesize_results": {"record", "report"},
     "study": {"utils", "model", "report", "train", "study"},
     "search_hyperparams": {"utils", "processes", "model", "synthesize_results", "study"},

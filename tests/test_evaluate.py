@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,9 +16,12 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import evaluate
+import evaluation.report as evaluation_report
 import train
 import utils
 from evaluation.metrics import MetricSums, ratio
@@ -127,7 +131,7 @@ def test_a_reader_that_has_seen_enough_costs_no_scores(run, tmp_path):
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     process.stdout.close()  # as `head` does when it has its lines
     assert process.wait(timeout=60) == 0
-    kinds = ("metrics", "predictions", "per_class", "scored")
+    kinds = ("metrics", "predictions", "per_class", "shares", "scored")
     assert {path.name.partition("_test_best")[0] for path in folder.glob("*_test_best.*")} == set(kinds)
 
 
@@ -148,7 +152,7 @@ def test_scores_do_not_outlive_the_best_weights_that_they_are_of(run, tmp_path):
     evaluate.main(["--model_dir", str(folder), "--split", "val", "--restore_file", "last"])
     before, scores = (folder / "best.pth.tar").read_bytes(), sorted(path.name for path in folder.glob("*_test_best.*"))
     train.main(["--model_dir", str(folder), "num_epochs=1"])  # finished: nothing is done, and nothing goes
-    assert sorted(path.name for path in folder.glob("*_test_best.*")) == scores and len(scores) == 4
+    assert sorted(path.name for path in folder.glob("*_test_best.*")) == scores and len(scores) == 5
     train.main(["--model_dir", str(folder), "num_epochs=3"])
     assert (folder / "best.pth.tar").read_bytes() != before
     assert not list(folder.glob("*_test_best.*"))  # else the table would show them beside the new weights' val metrics
@@ -311,6 +315,33 @@ def test_a_class_with_nothing_to_divide_counts_as_zero():
     assert math.isnan(ratio(nothing, nothing)) and ratio(torch.tensor(-1.0), nothing) == -math.inf
 
 
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data(), num_classes=st.integers(2, 6), size=st.integers(1, 12), batch_size=st.integers(1, 12))
+def test_classes_that_occur_nowhere_are_left_out_of_macro_scores(data, num_classes, size, batch_size):
+    """As in scikit-learn."""
+    classes = st.lists(st.integers(0, num_classes - 1), min_size=size, max_size=size)
+    labels, predicted = torch.tensor(data.draw(classes)), torch.tensor(data.draw(classes))
+    outputs = torch.nn.functional.one_hot(predicted, num_classes).float()
+    sums, scores = MetricSums(net.metrics), ExampleScores(net.loss_fn, net.metrics)
+    for batch in zip(outputs.split(batch_size), labels.split(batch_size), strict=True):
+        sums.add(*batch, net.loss_fn(*batch))
+        scores.add(*batch, [{} for _ in batch[1]])
+    values, shares = sums.result(), scores.shares()
+    expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
+    for name, value in zip(("macro_precision", "macro_recall", "macro_f1"), expected, strict=False):
+        assert values[name] == pytest.approx(value, abs=1e-12)
+        assert shares[name].value() == pytest.approx(value, abs=1e-12)
+    chosen = torch.tensor(data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=size)))  # a resample
+    expected = sklearn.metrics.f1_score(labels[chosen], predicted[chosen], average="macro", zero_division=0)
+    assert shares["macro_f1"].of(chosen.numpy()).value() == pytest.approx(expected, abs=1e-12)
+
+
+def test_without_any_class_there_is_no_macro_score():
+    sums = MetricSums({"iou": lambda outputs, labels: (torch.zeros(3), torch.zeros(3))})
+    sums.add(torch.zeros(2, 3), torch.tensor([-100, -100]), torch.tensor(math.nan))
+    assert math.isnan(sums.result()["iou"])
+
+
 @pytest.mark.parametrize("num_together", [1, 2, 16])
 def test_asking_for_several_batches_at_once_changes_nothing(num_together):
     generator = torch.Generator().manual_seed(3)
@@ -436,4 +467,50 @@ def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(run, tmp
     assert not list(folder.glob("*_test_best.*"))
     monkeypatch.undo()
     evaluate.main(["--model_dir", str(folder)])
-    assert len(list(folder.glob("*_test_best.*"))) == 4
+    assert len(list(folder.glob("*_test_best.*"))) == 5
+
+
+def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(run, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("*_test_best.*"))
+    state = utils.read_checkpoint(folder / "best.pth.tar")
+    write = evaluation_report.write_report
+
+    def save_new_best():  # as training does
+        with utils.RunDirectory(folder).replacing_best():
+            utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, folder / "best.pth.tar")
+
+    training = threading.Thread(target=save_new_best)
+
+    def write_while_the_run_goes_on(*args):
+        training.start()
+        training.join(timeout=0.5)  # without a lock, the new best is there now, and these scores would stay beside it
+        return write(*args)
+
+    monkeypatch.setattr(evaluation_report, "write_report", write_while_the_run_goes_on)
+    evaluate.main(["--model_dir", str(folder)])
+    training.join()
+    assert utils.read_checkpoint(folder / "best.pth.tar")["epoch"] == state["epoch"] + 1
+    assert not list(folder.glob("*_test_best.*"))
+
+
+def test_a_training_does_not_wait_forever_for_an_evaluation_that_hangs(run, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    monkeypatch.setattr("record.run.LONGEST_WAIT", 0.01)
+    with utils.scores_lock(folder):
+        train.main(["--model_dir", str(folder), "num_epochs=3"])
+    assert "evaluate.py hangs while it writes" in caplog.text
+
+
+def test_classes_that_a_reader_of_macro_scores_must_know_of_are_named(tmp_path):
+    outputs, labels = torch.eye(5)[[0, 0, 1, 3]], torch.tensor([0, 0, 1, 2])  # 2 and 3 are mistaken, 4 is nowhere
+    scores = ExampleScores(net.loss_fn, net.metrics)
+    names = ["cat", "dog", "cow", "hen", "pig"]
+    rows = [{"label": names[i], "prediction": names[j]} for i, j in zip(labels, outputs.argmax(1), strict=True)]
+    scores.add(outputs, labels, rows)
+    report = write_report(tmp_path, "test_best", {}, scores, SimpleNamespace(facts={"classes": names}))
+    assert "in neither labels nor predictions, so left out of macro scores: pig\n" in report
+    assert "without a single hit, so that the intervals of macro scores may miss the truth: cow, hen\n" in report
+    with (tmp_path / "per_class_test_best.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["f1"] for row in csv.DictReader(file)] == ["1.0", "1.0", "0.0", "0.0", ""]

@@ -224,7 +224,8 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
     ours = [
         "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
         "metrics_val_best_weights.json", "metrics_test_best.json", "predictions_test_best.csv",
-        "per_class_test_best.csv", "scored_test_best.json", temporary_name(number_of_dead_process()),
+        "per_class_test_best.csv", "scored_test_best.json", "shares_test_best.npz",
+        temporary_name(number_of_dead_process()),
     ]  # fmt: skip
     (tmp_path / "sub").mkdir()
     for name in theirs + ours:

@@ -288,11 +288,11 @@ def test_the_log_has_the_lines_of_the_seed(tmp_path):
 def test_a_run_directory_is_complete(tmp_path):
     folder = run_train(tmp_path / "run", num_epochs=1)
     evaluate.main(["--model_dir", str(folder)])
-    names = {path.name for path in folder.iterdir() if path.name != ".lock"}
+    names = {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
     assert names == {
         "params.json", "run.json", "train.log", "evaluate.log", "history.jsonl", "last.pth.tar", "best.pth.tar",
         "metrics_val_best_weights.json", "metrics_val_last_weights.json", "metrics_test_best.json",
-        "predictions_test_best.csv", "per_class_test_best.csv", "scored_test_best.json",
+        "predictions_test_best.csv", "per_class_test_best.csv", "scored_test_best.json", "shares_test_best.npz",
     }  # fmt: skip
     assert json.loads((folder / "params.json").read_text()) == {**QUICK, "num_epochs": 1}  # as it was written
     record = utils.read_json(folder / "run.json")

@@ -380,7 +380,7 @@ def test_balanced_loss_over_train_is_the_mean_of_the_classes_losses():
 def scikit_learns(outputs, labels):
     num_classes = outputs.shape[1]
     predicted, labels, every = outputs.argmax(dim=1).numpy(), labels.numpy(), np.arange(num_classes)
-    macro = precision_recall_fscore_support(labels, predicted, labels=every, average="macro", zero_division=0)
+    macro = precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
     top_5 = top_k_accuracy_score(labels, outputs.numpy(), k=5, labels=every) if num_classes > 5 else 1.0
     return {
         "accuracy": accuracy_score(labels, predicted), "top_5_accuracy": top_5,

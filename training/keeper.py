@@ -135,14 +135,15 @@ class Keeper:
                 self._events.write(self._rows)
             utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
         is_best = self._best is not None and training.step == 0 and training.epoch == training.best_epoch
-        if self._best is not None:
-            run.forget_scores_of_best()
-            utils.save_dict_to_json(self._best[1], run.path / "metrics_val_best_weights.json")
-            if not is_best:  # the run has gone on since
-                utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
         seconds = sum(row.get("seconds", 0.0) for row in run.history())
-        run.update_record(epochs=training.epoch, best_epoch=training.best_epoch, best=training.best, seconds=seconds)
-        utils.save_checkpoint(state, is_best, run.path)
+        with run.replacing_best() if self._best is not None else contextlib.nullcontext():
+            if self._best is not None:
+                utils.save_dict_to_json(self._best[1], run.path / "metrics_val_best_weights.json")
+                if not is_best:  # the run has gone on since
+                    utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
+            record = {"epochs": training.epoch, "best_epoch": training.best_epoch, "best": training.best}
+            run.update_record(**record, seconds=seconds)
+            utils.save_checkpoint(state, is_best, run.path)
         run.settle()
 
     def __enter__(self) -> Keeper:
@@ -159,7 +160,6 @@ class Keeper:
 
     def _keep_best(self) -> None:
         if self._best is not None and self._best[0] and self.run.is_writer:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                self.run.forget_scores_of_best()
+            with contextlib.suppress(OSError), self.run.replacing_best():  # the first error is the one to tell
                 utils.write_checkpoint(self._best[0], self.run.path / "best.pth.tar")
                 utils.save_dict_to_json(self._best[1], self.run.path / "metrics_val_best_weights.json")
