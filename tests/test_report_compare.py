@@ -68,6 +68,18 @@ def test_p_of_swaps_is_small_where_a_t_test_is_sure_and_large_where_there_is_not
     assert compare_paired(shares_of(first), shares_of(first)).p == 1.0
 
 
+def test_many_examples_are_swapped_together(monkeypatch):
+    generator = np.random.default_rng(3)
+    first = generator.normal(size=500)
+    second = first + generator.normal(0.09, 1, size=500)
+    expected = scipy.stats.ttest_rel(second, first)
+    monkeypatch.setattr("report.resampling.MOST_SWAPPED", 100)
+    found = compare_paired(shares_of(first), shares_of(second))
+    assert found.p == pytest.approx(expected.pvalue, abs=0.03) and found.p < 0.2
+    ends = expected.confidence_interval()
+    assert found.interval == pytest.approx((ends.low, ends.high), abs=0.03)
+
+
 def test_two_runs_that_agree_on_all_examples_may_still_differ_on_others():
     right, half = shares_of([1.0] * 30), shares_of([0.5] * 30)
     for pair in ((right, right), (half, half)):
