@@ -82,7 +82,7 @@ function perClassTable(rows) {
             {},
             ...names.map((name, i) => {
               const number = Number(row[name]);
-              const text = i > 1 && Number.isFinite(number) ? number.toFixed(4) : row[name];
+              const text = i > 1 && row[name] && Number.isFinite(number) ? number.toFixed(4) : row[name];
               return i ? make("td", {}, text) : make("th", { scope: "row" }, text);
             }),
           ),
