@@ -11,10 +11,10 @@ that does so for evaluate.py.
 
 Writes one row an input, in order, with the same columns as CSV and as JSON lines: `id`; for sentences `tokens`, one for
 each tag of the prediction; `prediction`; `confidence` where there are classes; `lower` and `upper` where numbers are
-predicted and evaluate.py has been run on the test split (90% of new examples lie between them, on average over
-test splits, if they are like the test split); with --probabilities, `probability_<class>` for each class; and `error` where an input is broken: the
-others are predicted all the same, and the exit code is 1. Probabilities have 6 significant digits, and only a
-probability of exactly 1 is written as 1: 0.9999997 becomes 0.999999.
+predicted and evaluate.py has been run on the test split (90% of new examples lie between them, on average over test
+splits, if they are like the test split); with --probabilities, `probability_<class>` for each class; and `error` where
+an input is broken: the others are predicted all the same, and the exit code is 1. Probabilities have 6 significant
+digits, and only a probability of exactly 1 is written as 1: 0.9999997 becomes 0.999999.
 """
 
 from __future__ import annotations
