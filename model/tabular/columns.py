@@ -2,8 +2,13 @@
 
 What train decides of a column is one dict of plain values, made by `describe_column` and followed by `encode_column`:
 
-    {"name": "age", "mean": 48.2, "std": 13.1, "has_missing": True}     two features: age, and whether it is missing
-    {"name": "port", "categories": ["Cork", "Lima"]}                    three: Cork, Lima, any other or none
+    {"name": "age", "mean": 48.2, "std": 13.1, "low": -23.0, "high": 139.0, "has_missing": True}
+    {"name": "port", "categories": ["Cork", "Lima"], "unseen": [0.25, 0.75, 0.0]}
+
+The first becomes two features: age, and whether it is missing. Later numbers are limited to low and high, which are
+train's range and its width on either side; a column that does not vary in train is 0 for ever. The second becomes
+three features: Cork, Lima, any other. `unseen` stands for a cell that is neither: the last slot if train has such
+rows, or else the shares of the categories in train, as a missing number gets the mean.
 """
 
 from __future__ import annotations
@@ -16,25 +21,26 @@ from typing import Any
 
 import numpy as np
 
+from model.tabular.cells import category_of, is_disguised, nfc, parse_number, value_order
 from model.tabular.params import Params
 from model.tabular.readers import Table
 from utils import InputError
 
 MOST_CATEGORIES = 1000  # one slot each: beyond, the column is more likely a name or a text
-LARGEST = 1e30  # of a number; its square still fits into float64, and its distance from the mean into float32
-
-
-def parse_number(text: str) -> float:
-    """Return the number in a cell; infinity if it holds none, or one that is not finite or absurdly large."""
-    try:
-        value = float(text)
-    except ValueError:
-        return math.inf
-    return value if abs(value) < LARGEST and "_" not in text else math.inf  # float() takes 2024_01 for a number
+FEW_CATEGORIES = 20  # so many are never too many
+WORTH_A_WARNING = 0.05  # of the rows are unlike train; fewer get a line in the log
+RESOLUTION = 1e-7  # numbers that differ by less, relative to their size, are equal in float32
+PLAIN_NUMBERS = "write numbers as 1234.5, without decimal commas, thousands separators, percent and currency signs"
 
 
 def read_numbers(table: Table, name: str, missing: Collection[str], role: str = "feature") -> np.ndarray:
     """Return the numbers of a column, float64, (num_rows,), NaN where one is missing.
+
+    Args:
+        table: any split
+        name: of the column
+        missing: from `missing_values`
+        role: what the column is wanted for, in the message
 
     Raises:
         InputError: there is no such column, or a cell holds something else; names the first
@@ -43,17 +49,30 @@ def read_numbers(table: Table, name: str, missing: Collection[str], role: str = 
     values = np.array([math.nan if cell in missing else parse_number(cell) for cell in cells], dtype=np.float64)
     wrong = np.flatnonzero(np.isinf(values))
     if len(wrong):
-        cure = "`target_type` can be 'classes'" if role == "target" else "list the column in `categorical`"
+        names = "`target_type` can be 'classes'" if role == "target" else "list the column in `categorical`"
+        cure = PLAIN_NUMBERS if is_disguised(cells[wrong[0]]) else "correct it, or add it to `missing`"
         raise InputError(
             f"{table.where(wrong[0], name)}: found {cells[wrong[0]]!r}, expected a number ({len(wrong)} of "
-            f"{len(cells)} rows hold none); mend it, or add it to `missing`, or, if these are names of things, {cure}"
+            f"{len(cells)} rows hold none that is finite and below 1e30); {cure}; if these are names of things, {names}"
         )
+    values[np.isin(values, [parse_number(text) for text in missing])] = math.nan  # -999.0 is -999
     return values
 
 
-def value_order(text: str) -> tuple[float, str]:
-    """Sort numbers by size, then everything else as text."""
-    return parse_number(text), text
+def missing_values(params: Params) -> set[str]:
+    """Return what counts as missing, as `category_of` spells it, and as the user does."""
+    return {text.strip() for text in params.missing} | {category_of(text.strip()) for text in params.missing}
+
+
+def mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation; the first value and 0 where float32 cannot tell the values apart."""
+    if len(values) == 0:
+        return 0.0, 0.0
+    size = np.abs(values).max()
+    if np.ptp(values) <= RESOLUTION * size:
+        return float(values[0]), 0.0
+    scale = 2.0 ** math.frexp(size)[1]  # a power of two changes no digit; the square of 1e-200 would be 0
+    return float(values.mean()), float((values / scale).std() * scale)
 
 
 def describe_column(table: Table, name: str, params: Params) -> dict[str, Any]:
@@ -67,35 +86,79 @@ def describe_column(table: Table, name: str, params: Params) -> dict[str, Any]:
     Raises:
         InputError: there is no such column, text stands among numbers, or it has too many categories
     """
-    missing = set(params.missing)
-    cells = table.column(name, "feature")
-    different = set(cells) - missing
-    if not different:
-        logging.info(f"- column {name!r} has no value in train: nothing can be learnt from it")
-    if not _is_categorical(name, different, params):
-        values = read_numbers(table, name, missing)
-        present = values[~np.isnan(values)]
-        varies = len(present) > 0 and present.min() < present.max()  # the std of equal numbers may be 1e-17, not 0
-        return {
-            "name": name,
-            "mean": float(present.mean()) if len(present) else 0.0,
-            "std": float(present.std()) if varies else 1.0,
-            "has_missing": len(present) < len(values),
-        }
-    counts = collections.Counter(cells)
-    categories = sorted((cell for cell in different if counts[cell] >= params.min_category_count), key=value_order)
+    missing = missing_values(params)
+    different = {cell for cell in table.column(name, "feature") if category_of(cell) not in missing}
+    if not _is_categorical(table, name, different, params):
+        return _describe_numbers(name, read_numbers(table, name, missing))
+    return _describe_categories(table, name, params)
+
+
+def _is_categorical(table: Table, name: str, different: Collection[str], params: Params) -> bool:
+    if params.categorical is not None:
+        return name in params.categorical
+    disguised = [cell for cell in different if is_disguised(cell)]
+    if not different or any(math.isfinite(parse_number(cell)) for cell in different):
+        return False
+    if len(disguised) > len(different) / 2:
+        first = next(i for i, cell in enumerate(table.columns[name]) if cell in disguised)
+        raise InputError(
+            f"{table.where(first, name)}: found {table.columns[name][first]!r}, which is not read as a number "
+            f"({len(disguised)} of the column's {len(different)} different values are like it); {PLAIN_NUMBERS}; "
+            "if these are names of things, list the column in `categorical`"
+        )
+    return True
+
+
+def _describe_numbers(name: str, values: np.ndarray) -> dict[str, Any]:
+    present = values[~np.isnan(values)]
+    mean, std = mean_and_std(present)
+    if _counts_rows(present):
+        logging.warning(
+            f"- WARNING: column {name!r} holds {len(present)} different whole numbers, as a row number or an id does: "
+            "if the rows are sorted, it gives the target away. Leave it out of `features`, or make it the id_column"
+        )
+    low, high = (present.min(), present.max()) if std else (mean, mean)
+    width = high - low
+    return {
+        "name": name,
+        "mean": mean,
+        "std": std or 1.0,
+        "low": float(low - width),
+        "high": float(high + width),
+        "has_missing": 0 < len(present) < len(values),
+    }
+
+
+def _counts_rows(values: np.ndarray) -> bool:
+    """Say whether numbers are whole and all different, and nearly consecutive or in the order of the file."""
+    if len(values) < 30 or (values != np.round(values)).any() or len(np.unique(values)) < len(values):
+        return False
+    steps = np.diff(values)
+    return bool(np.ptp(values) < 3 * len(values) or (steps > 0).all() or (steps < 0).all())
+
+
+def _describe_categories(table: Table, name: str, params: Params) -> dict[str, Any]:
+    missing, cells = missing_values(params), table.columns[name]
+    counts = collections.Counter(category_of(cell) for cell in cells)
+    categories = sorted(
+        (category for category in counts.keys() - missing if counts[category] >= params.min_category_count),
+        key=value_order,
+    )
+    num_rows = sum(counts[category] for category in categories)
+    cure = "raise min_category_count, make it the id_column, or leave it out of `features`"
     if len(categories) > MOST_CATEGORIES:
         raise InputError(
             f"{table.path}, column {name!r}: {len(categories)} categories in {len(table)} rows, expected at most "
-            f"{MOST_CATEGORIES}; raise min_category_count, make it the id_column, or leave it out of `features`"
+            f"{MOST_CATEGORIES}; {cure}"
         )
-    return {"name": name, "categories": categories}
-
-
-def _is_categorical(name: str, different: Collection[str], params: Params) -> bool:
-    if params.categorical is not None:
-        return name in params.categorical
-    return len(different) > 0 and all(math.isinf(parse_number(cell)) for cell in different)
+    if len(categories) > FEW_CATEGORIES and num_rows < 4 * len(categories):
+        logging.warning(
+            f"- WARNING: column {name!r} is nearly unique: {len(categories)} categories in {num_rows} train rows. They "
+            f"become {len(categories) + 1} features that can hardly be learnt from; {cure}"
+        )
+    shares = [counts[category] / len(cells) for category in categories]
+    unseen = [*shares, 0.0] if num_rows == len(cells) else [*(0.0 for _ in categories), 1.0]
+    return {"name": name, "categories": categories, "unseen": unseen}
 
 
 def feature_names(column: dict[str, Any]) -> list[str]:
@@ -106,24 +169,72 @@ def feature_names(column: dict[str, Any]) -> list[str]:
     return [name, f"{name}: missing"] if column["has_missing"] else [name]
 
 
-def encode_column(table: Table, column: dict[str, Any], missing: Collection[str]) -> np.ndarray:
+def varies(column: dict[str, Any]) -> bool:
+    """Say whether the features of a column differ between rows of train."""
+    if "categories" in column:
+        return len(column["categories"]) + (column["unseen"][-1] > 0) > 1
+    return bool(column["has_missing"] or column["low"] < column["high"])
+
+
+def encode_column(table: Table, column: dict[str, Any], missing: Collection[str], split: str = "") -> np.ndarray:
     """Return the features that a column becomes, float64, (num_rows, len(feature_names(column))).
 
     Args:
         table: any split
         column: from `describe_column` on train
-        missing: params.missing
+        missing: from `missing_values`
+        split: its name, if the log is to say how many rows are unlike train
 
     Raises:
         InputError: there is no such column, or text stands where train has numbers
     """
-    if "categories" in column:
-        positions = {category: i for i, category in enumerate(column["categories"])}
+    encode = _encode_categories if "categories" in column else _encode_numbers
+    features, unlike = encode(table, column, missing)
+    for what, rows in unlike.items() if split else ():
+        share = float(np.mean(rows))
+        if share > 0:
+            level, sign = (logging.WARNING, "WARNING: ") if share >= WORTH_A_WARNING else (logging.INFO, "")
+            example = table.columns[nfc(column["name"])][int(np.argmax(rows))]
+            logging.log(
+                level,
+                f"- {sign}column {column['name']!r}: {np.sum(rows)} of {len(rows)} rows of {split} ({share:.1%}) "
+                f"{what}; the first is {example!r}",
+            )
+    return features
+
+
+def _encode_numbers(
+    table: Table, column: dict[str, Any], missing: Collection[str]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the features of a column of numbers, and which rows are unlike train, by what is unlike."""
+    low, high = column.get("low", -math.inf), column.get("high", math.inf)  # older checkpoints have no limits
+    if low == high:
         cells = table.column(column["name"], "feature")
-        slots = np.zeros((len(cells), len(positions) + 1))
-        slots[np.arange(len(cells)), [positions.get(cell, len(positions)) for cell in cells]] = 1
-        return slots
-    values = read_numbers(table, column["name"], missing)
+        values = np.array([math.nan if category_of(cell) in missing else low for cell in cells])
+    else:
+        values = read_numbers(table, column["name"], missing)
     is_missing = np.isnan(values)
-    features = np.where(is_missing, 0.0, (values - column["mean"]) / column["std"])  # 0 is the mean of train
-    return np.stack([features, is_missing], axis=1) if column["has_missing"] else features[:, None]
+    scaled = (np.clip(values, low, high) - column["mean"]) / column["std"]
+    features = np.where(is_missing, 0.0, scaled)  # 0 is the mean of train
+    unlike = {"are limited to train's range and its width on either side": (values < low) | (values > high)}
+    if column["has_missing"]:
+        return np.stack([features, is_missing], axis=1), unlike
+    if low < high:
+        unlike["hold no value, which no train row lacks, and get train's mean"] = is_missing
+    return features[:, None], unlike
+
+
+def _encode_categories(
+    table: Table, column: dict[str, Any], missing: Collection[str]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the features of a column of categories, and which rows are unlike train, by what is unlike."""
+    number = len(column["categories"])
+    positions = {category: i for i, category in enumerate(column["categories"])}
+    # older checkpoints compare texts, and put every other text into the last slot
+    spell, unseen = (category_of, column["unseen"]) if "unseen" in column else (str, [0.0] * number + [1.0])
+    cells = [spell(cell) for cell in table.column(column["name"], "feature")]
+    found = np.array([positions.get(cell, number) for cell in cells])
+    is_missing = np.array([cell in missing for cell in cells])
+    slots = np.concatenate([np.eye(number, number + 1), [unseen]])
+    features = slots[np.where(is_missing, number, found)]
+    return features, {"hold a category that train does not have, or too rarely": (found == number) & ~is_missing}

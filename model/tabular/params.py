@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 import utils
+from model.tabular.cells import nfc
 
 # Hyperparameters that only one of the nets looks at: elsewhere, changing one would change nothing.
 ONLY_FOR = {"hidden_size": "two_layer", "hidden_sizes": "mlp", "dropout_rate": "mlp", "batch_norm": "mlp"}
@@ -58,6 +59,16 @@ class Params(utils.Params):
     monitor: str = Field(
         "accuracy", description="val metric, or loss, that decides which checkpoint is best; of a number, rmse"
     )
+
+    @field_validator("target", "id_column")
+    @classmethod
+    def _in_one_spelling(cls, name: str | None) -> str | None:
+        return name and nfc(name)
+
+    @field_validator("features", "categorical")
+    @classmethod
+    def _all_in_one_spelling(cls, names: list[str] | None) -> list[str] | None:
+        return names and [nfc(name) for name in names]
 
     @model_validator(mode="before")
     @classmethod
