@@ -2,13 +2,14 @@
 
 What train decides of a column is one dict of plain values, made by `describe_column` and followed by `encode_column`:
 
-    {"name": "age", "mean": 48.2, "std": 13.1, "low": -23.0, "high": 139.0, "has_missing": True}
+    {"name": "age", "mean": 48.2, "std": 13.1, "low": -17.3, "high": 113.7, "has_missing": True}
     {"name": "port", "categories": ["Cork", "Lima"], "unseen": [0.25, 0.75, 0.0]}
 
-The first becomes two features: age, and whether it is missing. Later numbers are limited to low and high, which are
-train's range and its width on either side; a column that does not vary in train is 0 for ever. The second becomes
-three features: Cork, Lima, any other. `unseen` stands for a cell that is neither: the last slot if train has such
-rows, or else the shares of the categories in train, as a missing number gets the mean.
+The first becomes two features: age, and whether it is missing. Numbers are limited to low and high: train's range, or
+five standard deviations from the mean where that is wider. The second becomes three features: Cork, Lima, any other.
+`unseen` stands for a cell that is neither: the last slot if train has such rows, or else the shares of the categories
+in train, as a missing number gets the mean. What does not vary in train, or in one or two rows only, has no say: its
+features are always the same.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from utils import InputError
 MOST_CATEGORIES = 1000  # one slot each: beyond, the column is more likely a name or a text
 FEW_CATEGORIES = 20  # so many are never too many
 WORTH_A_WARNING = 0.05  # of the rows are unlike train; fewer get a line in the log
+FEW_ROWS, MANY_ROWS = 3, 50  # nothing is learnt from fewer than 3 rows, where there are 50 or more
 RESOLUTION = 1e-7  # numbers that differ by less, relative to their size, are equal in float32
 PLAIN_NUMBERS = "write numbers as 1234.5, without decimal commas, thousands separators, percent and currency signs"
 
@@ -111,22 +113,29 @@ def _is_categorical(table: Table, name: str, different: Collection[str], params:
 
 def _describe_numbers(name: str, values: np.ndarray) -> dict[str, Any]:
     present = values[~np.isnan(values)]
+    num_missing = len(values) - len(present)
     mean, std = mean_and_std(present)
+    if std and _are_few(len(present) - np.unique(present, return_counts=True)[1].max(), len(values)):
+        std = 0.0
     if _counts_rows(present):
         logging.warning(
             f"- WARNING: column {name!r} holds {len(present)} different whole numbers, as a row number or an id does: "
             "if the rows are sorted, it gives the target away. Leave it out of `features`, or make it the id_column"
         )
-    low, high = (present.min(), present.max()) if std else (mean, mean)
-    width = high - low
+    low, high = (min(present.min(), mean - 5 * std), max(present.max(), mean + 5 * std)) if std else (mean, mean)
     return {
         "name": name,
         "mean": mean,
         "std": std or 1.0,
-        "low": float(low - width),
-        "high": float(high + width),
-        "has_missing": 0 < len(present) < len(values),
+        "low": float(low),
+        "high": float(high),
+        "has_missing": not _are_few(min(num_missing, len(present)), len(values)),
     }
+
+
+def _are_few(number: int, num_rows: int) -> bool:
+    """Say whether so few rows differ from all others that nothing can be learnt from them."""
+    return number == 0 or (number < FEW_ROWS and num_rows >= MANY_ROWS)
 
 
 def _counts_rows(values: np.ndarray) -> bool:
@@ -156,8 +165,10 @@ def _describe_categories(table: Table, name: str, params: Params) -> dict[str, A
             f"- WARNING: column {name!r} is nearly unique: {len(categories)} categories in {num_rows} train rows. They "
             f"become {len(categories) + 1} features that can hardly be learnt from; {cure}"
         )
-    shares = [counts[category] / len(cells) for category in categories]
-    unseen = [*shares, 0.0] if num_rows == len(cells) else [*(0.0 for _ in categories), 1.0]
+    if _are_few(len(cells) - num_rows, len(cells)):
+        unseen = [*(counts[category] / num_rows for category in categories), 0.0]
+    else:
+        unseen = [*(0.0 for _ in categories), 1.0]
     return {"name": name, "categories": categories, "unseen": unseen}
 
 
@@ -216,11 +227,11 @@ def _encode_numbers(
     is_missing = np.isnan(values)
     scaled = (np.clip(values, low, high) - column["mean"]) / column["std"]
     features = np.where(is_missing, 0.0, scaled)  # 0 is the mean of train
-    unlike = {"are limited to train's range and its width on either side": (values < low) | (values > high)}
+    unlike = {"are far outside train's range and are limited": (values < low) | (values > high)}
     if column["has_missing"]:
         return np.stack([features, is_missing], axis=1), unlike
     if low < high:
-        unlike["hold no value, which no train row lacks, and get train's mean"] = is_missing
+        unlike["hold no value, unlike train, and get its mean"] = is_missing
     return features[:, None], unlike
 
 

@@ -220,7 +220,7 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> RowDataset:
     Raises:
         InputError: the data is missing or broken
     """
-    return RowDataset(read_split(split, data_dir, params), params, split)
+    return RowDataset(read_split(split, data_dir, params), params, "" if split == "train" else split)
 
 
 def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, Table | InputError]]:
