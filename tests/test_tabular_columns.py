@@ -61,7 +61,6 @@ def rows_of(cell, number=60, later=None):
         ("", "1500"), ("", "text"), ("5", "1500"), ("5", ""), ("5", "text"), ("red", "blue"), ("red", ""),
         (lambda i: ["0.3", repr(0.1 + 0.2)][i % 2], "900"),
         (lambda i: ["0.1", "0.10000000149"][i % 2], "900"),
-        (lambda i: "1" if i == 7 else "0", "1500"),
         (lambda i: "1" if i == 7 else "", "1500"),
         (lambda i: "" if i in (7, 9) else "5", "1500"),
     ],
@@ -89,11 +88,19 @@ def test_later_values_neither_explode_nor_reach_weights_that_nothing_trained(tmp
     expected = [[limited, *shares, 0, 0], [0, *shares, 0, 1]]
     np.testing.assert_allclose(inputs(tmp_path, "test", params), expected, rtol=1e-6)
     for told in (
-        "WARNING: column 'n': 1 of 2 rows of test (50.0%) are far outside train's range and are limited; the first is",
+        "WARNING: column 'n': 1 of 2 rows of test (50.0%) are far outside train's range and are limited to it;",
         "WARNING: column 'n': 1 of 2 rows of test (50.0%) hold no value, unlike train",
         "WARNING: column 'c': 2 of 2 rows of test (100.0%) hold a category that train does not have, or too rarely",
     ):
         assert told in caplog.text
+
+
+def test_a_number_that_differs_in_one_row_of_train_has_a_say_only_within_its_range(tmp_path):
+    rows = rows_of(lambda i: "1" if i == 7 else "0")
+    write(tmp_path, "x,b,y", train=rows, test=[["1", "1500", "y"], ["1", "1", "y"], ["1", "-0.1", "y"]])
+    std = np.std([float(row[1]) for row in rows])
+    expected = [0, (1 - 1 / 60) / std, 0]
+    np.testing.assert_allclose(inputs(tmp_path, "test", fetch(tmp_path))[:, 1], expected, rtol=1e-6)
 
 
 def test_data_without_a_column_that_varies_is_refused(tmp_path):
@@ -280,7 +287,8 @@ def follow(described, row):
             known = any(matches) and not is_missing
             features += [*map(float, matches), 0.0] if known else column["unseen"]
             continue
-        if is_missing or column["low"] == column["high"]:
+        far = not is_missing and column["rare"] and not column["low"] <= float(cell) <= column["high"]
+        if is_missing or column["low"] == column["high"] or far:
             features.append(0.0)
         else:
             features.append((min(max(float(cell), column["low"]), column["high"]) - column["mean"]) / column["std"])
@@ -290,19 +298,19 @@ def follow(described, row):
 
 STEP_VALUES = {"missing": ["", "NA", "?", "-999"], "categorical": ["c"]}
 LATER = [
-    ["1e9", "blue", "-999.0", "6", "y"], [" NA", unicodedata.normalize("NFD", "Zoë"), "1.50", "", "y"],
-    ["3.", "1.0", "-1e9", "x", "n"], ["+3", "01", "", "5", "n"], [".5", "", "2", "?", "n"],
+    ["1e9", "blue", "-999.0", "6", "9", "y"], [" NA", unicodedata.normalize("NFD", "Zoë"), "1.50", "", "1.0", "y"],
+    ["3.", "1.0", "-1e9", "x", "", "n"], ["+3", "01", "", "5", "0", "n"], [".5", "", "2", "?", "-1", "n"],
 ]  # fmt: skip
 
 
 def write_for_steps(folder):
     cells = [["red", "1.5"], ["Zoë", "-999"], ["1", "2"]]
-    rows = [[str(i % 7), *cells[i % 3], "5", "yn"[i % 7 > 3]] for i in range(9)]
-    return write(folder, "a,c,m,k,y", train=rows, test=LATER)
+    rows = [[str(i % 7), *cells[i % 3], "5", str(int(i == 7)), "yn"[i % 7 > 3]] for i in range(60)]
+    return write(folder, "a,c,m,k,r,y", train=rows, test=LATER)
 
 
 def follow_for_all(described):
-    return np.stack([follow(described, dict(zip("acmk", row, strict=False))) for row in LATER])
+    return np.stack([follow(described, dict(zip("acmkr", row, strict=False))) for row in LATER])
 
 
 def test_following_the_stated_steps_gives_the_inputs_of_the_net(tmp_path):
@@ -320,7 +328,7 @@ def test_an_exported_program_on_the_stated_steps_predicts_what_predict_does(tmp_
     probabilities = (
         torch.export.load(tmp_path / "net.pt2").module()(torch.from_numpy(follow_for_all(described))).softmax(1)
     )
-    (tmp_path / "new.csv").write_text("k,m,c,a\n" + "".join(",".join(row[3::-1]) + "\n" for row in LATER), "utf-8")
+    (tmp_path / "new.csv").write_text("r,k,m,c,a\n" + "".join(",".join(row[4::-1]) + "\n" for row in LATER), "utf-8")
     predict.main(["--model_dir", str(run), "--input", str(tmp_path / "new.csv"), "--output", str(tmp_path / "p.csv")])
     rows = read_csv(tmp_path / "p.csv")
     assert [row["prediction"] for row in rows] == [described["classes"][i] for i in probabilities.argmax(1).tolist()]

@@ -2,14 +2,16 @@
 
 What train decides of a column is one dict of plain values, made by `describe_column` and followed by `encode_column`:
 
-    {"name": "age", "mean": 48.2, "std": 13.1, "low": -17.3, "high": 113.7, "has_missing": True}
+    {"name": "age", "mean": 48.2, "std": 13.1, "low": -17.3, "high": 113.7, "rare": False,
+     "has_missing": True}
     {"name": "port", "categories": ["Cork", "Lima"], "unseen": [0.25, 0.75, 0.0]}
 
 The first becomes two features: age, and whether it is missing. Numbers are limited to low and high: train's range, or
-five standard deviations from the mean where that is wider. The second becomes three features: Cork, Lima, any other.
-`unseen` stands for a cell that is neither: the last slot if train has such rows, or else the shares of the categories
-in train, as a missing number gets the mean. What does not vary in train, or in one or two rows only, has no say: its
-features are always the same.
+five standard deviations from the mean where that is wider. In a `rare` column only one or two rows of train differ
+from all others: a number outside train's range counts as the mean. The second becomes three features: Cork, Lima, any
+other. `unseen` stands for a cell that is neither: the last slot if train has such rows, or else the shares of the
+categories in train, as a missing number gets the mean. What does not vary in train has no say: its features are the
+same for every row of any split.
 """
 
 from __future__ import annotations
@@ -115,20 +117,21 @@ def _describe_numbers(name: str, values: np.ndarray) -> dict[str, Any]:
     present = values[~np.isnan(values)]
     num_missing = len(values) - len(present)
     mean, std = mean_and_std(present)
-    if std and _are_few(len(present) - np.unique(present, return_counts=True)[1].max(), len(values)):
-        std = 0.0
+    rare = std > 0 and _are_few(len(present) - np.unique(present, return_counts=True)[1].max(), len(values))
     if _counts_rows(present):
         logging.warning(
             f"- WARNING: column {name!r} holds {len(present)} different whole numbers, as a row number or an id does: "
             "if the rows are sorted, it gives the target away. Leave it out of `features`, or make it the id_column"
         )
-    low, high = (min(present.min(), mean - 5 * std), max(present.max(), mean + 5 * std)) if std else (mean, mean)
+    low, high = (present.min(), present.max()) if std else (mean, mean)
+    reach = 0.0 if rare else 5 * std
     return {
         "name": name,
         "mean": mean,
         "std": std or 1.0,
-        "low": float(low),
-        "high": float(high),
+        "low": float(min(low, mean - reach)),
+        "high": float(max(high, mean + reach)),
+        "rare": bool(rare),
         "has_missing": not _are_few(min(num_missing, len(present)), len(values)),
     }
 
@@ -225,9 +228,10 @@ def _encode_numbers(
     else:
         values = read_numbers(table, column["name"], missing)
     is_missing = np.isnan(values)
+    is_far = (values < low) | (values > high)
     scaled = (np.clip(values, low, high) - column["mean"]) / column["std"]
-    features = np.where(is_missing, 0.0, scaled)  # 0 is the mean of train
-    unlike = {"are far outside train's range and are limited": (values < low) | (values > high)}
+    features = np.where(is_missing | (is_far & column.get("rare", False)), 0.0, scaled)  # 0 is the mean of train
+    unlike = {"are far outside train's range and are limited to it": is_far}
     if column["has_missing"]:
         return np.stack([features, is_missing], axis=1), unlike
     if low < high:

@@ -249,8 +249,9 @@ def describe_inputs(params: Params) -> dict[str, Any]:
             "two cells are equal if their texts are, in Unicode's form NFC, or if both are numbers of the same value, "
             "in ASCII and without leading zeros: 1 and 1.0 are equal, 1 and 01 are not",
             "one with `mean`: (number - mean) / std, where a number below `low` counts as `low` and one above `high` "
-            "as `high`; 0 if the cell equals one of `missing`, or if `low` is `high`, whatever the cell holds; where "
-            "has_missing is true, then 1 if the cell equals one of `missing`, else 0",
+            "as `high`, or both as the mean if `rare` is true; 0 if the cell equals one of `missing`, or if `low` is "
+            "`high`, whatever the cell holds; where has_missing is true, then 1 if the cell equals one of `missing`, "
+            "else 0",
             "one with `categories`: as many numbers, and one more: 1 at the position of the category that the cell "
             "equals, 0 at the others; if it equals none, or one of `missing`, the numbers in `unseen`",
             "float32, in the order of `feature_names`",
