@@ -15,9 +15,9 @@ import predict
 import train
 import utils
 from model.tabular.cells import category_of, is_disguised
-from model.tabular.columns import mean_and_std
 from model.tabular.data_loader import RowDataset, describe_inputs, fetch_dataset, fetch_facts
 from model.tabular.params import Params
+from model.tabular.quantities import mean_and_std
 from model.tabular.readers import read_table
 
 

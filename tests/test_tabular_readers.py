@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import utils
 from model.tabular.cells import parse_number
-from model.tabular.columns import missing_values, read_numbers
 from model.tabular.params import Params
+from model.tabular.quantities import missing_values, read_numbers
 from model.tabular.readers import read_table
 from model.tabular.stream import stream_rows
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import collections
-import json
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,24 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from model.tabular.cells import category_of, is_disguised, parse_number, value_order
 from model.tabular.columns import (
-    FEW_CATEGORIES,
-    PLAIN_NUMBERS,
     describe_column,
     encode_column,
     feature_names,
-    mean_and_std,
-    missing_values,
-    read_numbers,
     varies,
 )
 from model.tabular.params import Params
+from model.tabular.quantities import missing_values
 from model.tabular.readers import Table, read_split
 from model.tabular.stream import stream_rows
+from model.tabular.targets import class_facts, encode_classes, encode_quantities, target_facts
 from utils import InputError
-
-FAR_AWAY = 1e9  # standard deviations of train; the squares of a split's errors still fit into float32
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
@@ -52,7 +43,7 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     for name in params.categorical or []:
         train.column(name, "one listed in `categorical`")
     columns = [describe_column(train, name, params) for name in names]
-    facts = _target_facts(train, params) if params.target_type == "number" else _class_facts(train, params)
+    facts = target_facts(train, params) if params.target_type == "number" else class_facts(train, params)
     constant = [column["name"] for column in columns if not varies(column)]
     shown = ", ".join(map(repr, constant[:10])) + (", ..." if len(constant) > 10 else "")
     if len(constant) == len(columns):
@@ -64,81 +55,6 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
         "feature_names": [name for column in columns for name in feature_names(column)],
         **facts,
     }
-
-
-def _class_facts(train: Table, params: Params) -> dict[str, Any]:
-    spellings: dict[str, list[str]] = collections.defaultdict(list)
-    for cell in _present_targets(train, params):
-        spellings[category_of(cell)].append(cell)
-    if len(spellings) < 2:
-        raise InputError(
-            f"{train.path}, column {params.target!r}: one class, {next(iter(spellings))!r}, in all of its "
-            f"{len(train)} train rows; expected two or more"
-        )
-    # a class is named as in the file, where all of its rows agree
-    counts = {cells[0] if len(set(cells)) == 1 else name: len(cells) for name, cells in spellings.items()}
-    classes = sorted(counts, key=value_order)
-    if len(classes) > FEW_CATEGORIES:
-        _check_many_classes(train, classes, params)
-    return {"classes": classes, "class_counts": [counts[name] for name in classes]}
-
-
-def _check_many_classes(train: Table, classes: Sequence[str], params: Params) -> None:
-    """Warn of many classes; raise InputError if they are a quantity."""
-    where = f"{train.path}, column {params.target!r}"
-    if all(math.isfinite(parse_number(name)) or is_disguised(name) for name in classes):
-        if any(is_disguised(name) for name in classes):
-            raise InputError(
-                f"{where}: {len(classes)} numbers like {classes[-1]!r} are hardly classes; {PLAIN_NUMBERS}"
-            )
-        if len(classes) > len(train) / 2:
-            raise InputError(
-                f"{where}: {len(classes)} different numbers in {len(train)} train rows are "
-                "hardly classes; for a quantity set target_type to 'number'"
-            )
-        logging.warning(
-            f"- WARNING: {where}: {len(classes)} different numbers are taken for classes; if they are a quantity, set "
-            "target_type to 'number'"
-        )
-    elif len(train) < 4 * len(classes):
-        logging.warning(f"- WARNING: {where} is nearly unique: {len(classes)} classes in {len(train)} train rows")
-
-
-def _target_facts(train: Table, params: Params) -> dict[str, Any]:
-    values = _target_numbers(train, params)
-    mean, std = mean_and_std(values)
-    if std == 0:
-        raise InputError(
-            f"{train.path}, column {params.target!r}: {values[0]:g} in all of its {len(train)} train rows; "
-            "expected a target that varies by more than a ten-millionth of its size"
-        )
-    different = np.unique(values)
-    if len(different) <= 10 < len(values) / 4 and (different == np.round(different)).all():
-        logging.warning(
-            f"- WARNING: {train.path}, column {params.target!r}: {len(different)} different whole numbers are taken "
-            "for a quantity; if they are classes, set target_type to 'classes'"
-        )
-    return {"target_mean": mean, "target_std": std}
-
-
-def _target_numbers(table: Table, params: Params) -> np.ndarray:
-    """Return the targets, (num_rows,), float64; raise InputError if one is missing or not a number."""
-    _present_targets(table, params)
-    return read_numbers(table, params.target, (), "target")
-
-
-def _present_targets(table: Table, params: Params) -> list[str]:
-    """Return the target's cells; raise InputError if one has no value."""
-    cells, missing = table.column(params.target, "target"), missing_values(params)
-    for i, cell in enumerate(cells):
-        if category_of(cell) in missing:
-            others = json.dumps([text for text in params.missing if text.strip() not in (cell, category_of(cell))])
-            or_class = f"; if {cell!r} is a class, set missing to {others} in params.json" if cell else ""
-            raise InputError(
-                f"{table.where(i, params.target)}: found {cell!r}, expected a target: `missing` counts this as no "
-                f"value; take the row out of the file{or_class}"
-            )
-    return cells
 
 
 class RowDataset(TensorDataset):
@@ -157,7 +73,7 @@ class RowDataset(TensorDataset):
 
     def __init__(self, table: Table, params: Params, split: str = "") -> None:
         self.ids = _fetch_ids(table, params.id_column)
-        labels = _encode_numbers(table, params) if params.target_type == "number" else _encode(table, params)
+        labels = encode_quantities(table, params) if params.target_type == "number" else encode_classes(table, params)
         super().__init__(_encode_features(table, params, split), labels)
 
 
@@ -181,37 +97,6 @@ def _encode_features(table: Table, params: Params, split: str = "") -> Tensor:
     missing = missing_values(params)
     encoded = [encode_column(table, column, missing, split) for column in params.facts["columns"]]
     return torch.from_numpy(np.concatenate(encoded, axis=1)).float()
-
-
-def _encode(table: Table, params: Params) -> Tensor:
-    """Return class numbers, (num_rows,), int64."""
-    # the exact name first: older checkpoints may have both 1 and 1.0
-    exact = {name: number for number, name in enumerate(params.classes)}
-    numbers = {category_of(name): number for name, number in exact.items()} | exact
-    labels = []
-    for i, cell in enumerate(_present_targets(table, params)):
-        label = numbers.get(cell, numbers.get(category_of(cell)))
-        if label is None:
-            known = ", ".join(params.classes[:10])
-            raise InputError(
-                f"{table.where(i, params.target)}: class {cell!r} is not among the classes that train had when the run "
-                f"began: {known}; correct it, or let train have examples of it and begin a new run"
-            )
-        labels.append(label)
-    return torch.tensor(labels, dtype=torch.int64)
-
-
-def _encode_numbers(table: Table, params: Params) -> Tensor:
-    """Return standardised targets, (num_rows,), float32."""
-    values = _target_numbers(table, params)
-    scaled = (values - params.facts["target_mean"]) / params.facts["target_std"]
-    far = np.flatnonzero(np.abs(scaled) > FAR_AWAY)
-    if len(far):
-        raise InputError(
-            f"{table.where(far[0], params.target)}: found {values[far[0]]:g}, which is {abs(scaled[far[0]]):.1g} "
-            "standard deviations of train away from its mean; correct it"
-        )
-    return torch.from_numpy(scaled).float()
 
 
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> RowDataset:

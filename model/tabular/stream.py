@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from model.tabular.cells import category_of
-from model.tabular.columns import missing_values
 from model.tabular.params import Params
-from model.tabular.readers import Table, check_length, read_header, read_rows
+from model.tabular.quantities import missing_values
+from model.tabular.readers import Table
+from model.tabular.rows import check_length, read_header, read_rows
 from utils import InputError
 
 
