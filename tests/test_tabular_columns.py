@@ -87,12 +87,12 @@ def test_later_values_neither_explode_nor_reach_weights_that_nothing_trained(tmp
     shares = [0.5, 0.5, 0]
     expected = [[limited, *shares, 0, 0], [0, *shares, 0, 1]]
     np.testing.assert_allclose(inputs(tmp_path, "test", params), expected, rtol=1e-6)
-    for told in (
+    for line in (
         "WARNING: column 'n': 1 of 2 rows of test (50.0%) are far outside train's range and are limited to it;",
         "WARNING: column 'n': 1 of 2 rows of test (50.0%) hold no value, unlike train",
         "WARNING: column 'c': 2 of 2 rows of test (100.0%) hold a category that train does not have, or too rarely",
     ):
-        assert told in caplog.text
+        assert line in caplog.text
 
 
 def test_a_number_that_differs_in_one_row_of_train_has_a_say_only_within_its_range(tmp_path):
@@ -247,7 +247,13 @@ def test_a_target_that_no_float32_can_hold_is_refused(tmp_path):
     assert "test.csv, row 2 (line 3), column 'y': found 1e+29, which is" in message
 
 
-def test_a_class_called_na_is_refused_by_the_settings_name_and_can_be_had(tmp_path):
+@pytest.mark.parametrize("unit", [1e-30, 1e-19, 1e20])
+def test_a_target_whose_squared_errors_no_float32_can_hold_is_refused(tmp_path, unit):
+    write(tmp_path, "a,y", train=[["1", repr(unit)], ["2", repr(2 * unit)]])
+    assert "take another unit for it" in refusal(fetch, tmp_path, target_type="number")
+
+
+def test_a_class_called_na_is_refused_by_the_settings_name_and_can_be_used(tmp_path):
     write(tmp_path, "a,y", train=[["1", "EU"], ["2", "NA"], ["", "EU"], ["2", "NA"]])
     message = refusal(fetch, tmp_path)
     assert "row 2 (line 3), column 'y': found 'NA', expected a target: `missing` counts this as no value" in message

@@ -145,7 +145,15 @@ def test_any_text_is_read_as_by_the_csv_module_or_refused_by_file_and_line(text,
     found = read(content, delimiter)
     if expected is None:
         assert isinstance(found, str) and found.startswith("rows.csv")
-        about_the_file = ("empty", "one column", "column ", "the header", "name(s) twice", "holds a header")
+        about_the_file = (
+            "empty",
+            "one column",
+            "column ",
+            "the header",
+            "the first line",
+            "name(s) twice",
+            "holds a header",
+        )
         assert re.search(r"\bline \d+", found) or any(words in found for words in about_the_file)
     else:
         header, rows = expected
@@ -231,6 +239,7 @@ def test_a_stream_goes_on_behind_what_it_cannot_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
+        (b"sep=;\na;b\n1;2\n", "rows.csv: the first line, sep=;, is for spreadsheets only; take it out"),
         (b"a,b,\n1,2,\n", "rows.csv: the header ends with ','; take it away there and in the rows"),
         (b",a,b\n0,1,2\n", "rows.csv: column 1 has no name (pandas writes its index so); take the column out"),
         (b"a,b\n1,2,\n", "row 1 (line 2): found 3 cells, expected 2"),

@@ -48,7 +48,7 @@ def describe_column(table: Table, name: str, params: Params) -> dict[str, Any]:
         InputError: there is no such column, text stands among numbers, or it has too many categories
     """
     missing = missing_values(params)
-    different = {cell for cell in table.column(name, "feature") if category_of(cell) not in missing}
+    different = {cell for cell in set(table.column(name, "feature")) if category_of(cell) not in missing}
     if not _is_categorical(table, name, different, params):
         return _describe_numbers(name, read_numbers(table, name, missing))
     return _describe_categories(table, name, params)
@@ -57,9 +57,9 @@ def describe_column(table: Table, name: str, params: Params) -> dict[str, Any]:
 def _is_categorical(table: Table, name: str, different: Collection[str], params: Params) -> bool:
     if params.categorical is not None:
         return name in params.categorical
-    disguised = [cell for cell in different if is_disguised(cell)]
     if not different or any(math.isfinite(parse_number(cell)) for cell in different):
         return False
+    disguised = {cell for cell in different if is_disguised(cell)}
     if len(disguised) > len(different) / 2:
         first = next(i for i, cell in enumerate(table.columns[name]) if cell in disguised)
         raise InputError(

@@ -107,6 +107,8 @@ def read_header(rows: Iterator[tuple[int, list[str] | InputError]], path: Path, 
     header = [nfc(name) for name in header]
     if not any(header):
         raise InputError(f"{path}: empty; expected the columns' names in the first line and a row in each below")
+    if header[0].startswith("sep="):
+        raise InputError(f"{path}: the first line, {header[0]}, is for spreadsheets only; take it out")
     others = [sign for sign in ",;\t" if sign != delimiter and len(header) == 1 and sign in header[0]]
     if others:
         raise InputError(f"{path}: one column, {header[0][:60]!r}; with delimiter={others[0]!r} there are more")

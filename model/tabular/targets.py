@@ -20,6 +20,7 @@ from model.tabular.readers import Table
 from utils import InputError
 
 FEW_CLASSES = 20  # this many are never taken for a quantity
+SMALLEST_UNIT, LARGEST_UNIT = 1e-15, 1e15
 FAR_AWAY = 1e9  # standard deviations of train; the squares of a split's errors still fit into float32
 
 
@@ -78,6 +79,11 @@ def target_facts(train: Table, params: Params) -> dict[str, Any]:
         raise InputError(
             f"{train.path}, column {params.target!r}: {values[0]:g} in all of its {len(train)} train rows; "
             "expected a target that varies by more than a ten-millionth of its size"
+        )
+    if not SMALLEST_UNIT < std < LARGEST_UNIT:
+        raise InputError(
+            f"{train.path}, column {params.target!r}: its standard deviation is {std:.1g}, expected one between "
+            f"{SMALLEST_UNIT:g} and {LARGEST_UNIT:g}, so that squared errors fit into float32; take another unit for it"
         )
     different = np.unique(values)
     if len(different) <= 10 < len(values) / 4 and (different == np.round(different)).all():
