@@ -37,7 +37,7 @@ FEW_ROWS, MANY_ROWS = 3, 50  # nothing is learnt from fewer than 3 rows, where t
 
 
 def describe_column(table: Table, name: str, params: Params) -> dict[str, Any]:
-    """Return what the train split decides of a feature.
+    """Return the facts that the train split decides of a feature.
 
     Args:
         table: train

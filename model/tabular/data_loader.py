@@ -27,7 +27,7 @@ from utils import InputError
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
-    """Return what the train split decides.
+    """Return the facts that the train split decides.
 
     Returns:
         `columns`, one dict each as in columns.py; `feature_names`, one for each number that the net sees; then

@@ -43,7 +43,7 @@ def read_numbers(table: Table, name: str, missing: Collection[str], role: str = 
 
 
 def missing_values(params: Params) -> set[str]:
-    """Return what counts as missing, as `category_of` spells it, and as the user does."""
+    """Return the texts that count as missing, as `category_of` spells them and as the user does."""
     return {text.strip() for text in params.missing} | {category_of(text.strip()) for text in params.missing}
 
 
