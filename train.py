@@ -185,7 +185,7 @@ def train_and_evaluate(
                 "examples_per_second": speed,
                 "seconds": training.elapsed(),
             }
-            is_best = training.end_epoch(val_metrics[params.monitor])
+            is_best = training.end_epoch(val_metrics[params.monitor], val_metrics["loss"])
             if is_best:
                 logging.info(f"- Found new best {params.monitor}")
             keeper.end_epoch(row, is_best)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from record.best import standing
 from record.check import check_values, describe, find_mistakes
 from record.checkpoint import (
     checkpoint_path,
@@ -93,6 +94,7 @@ __all__ = [
     "scores_lock",
     "scores_name",
     "set_logger",
+    "standing",
     "to_json",
     "with_data_dir",
     "write_atomically",

@@ -38,4 +38,4 @@ class OurLoop:
         """Train for one epoch."""
         enter_epoch(self.dataloader, self.training)
         train(self.training, self.dataloader, self.keeper)
-        self.training.end_epoch(0.0)
+        self.training.end_epoch(0.0, 0.0)

@@ -63,7 +63,10 @@ class Params(BaseModel):
         None, gt=0, lt=1, description="evaluate and save weights averaged over about 1 / (1 - ema_decay) steps"
     )
 
-    monitor: str = Field("accuracy", description="val metric, or loss, that decides which checkpoint is best")
+    monitor: str = Field(
+        "accuracy",
+        description="val metric, or loss, that decides which checkpoint is best; ties go to the lower val loss",
+    )
     early_stopping_epochs: int | None = Field(None, ge=1, description="stop after so many epochs without a new best")
 
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(

@@ -158,7 +158,7 @@ def fit_shortly(context: Context, shift: int = 0) -> Fit:
             scores = evaluate.evaluate(training.model, context.net.loss_fn, batches_of_set, context.metrics)
             setattr(fit, name, min(getattr(fit, name), scores["loss"] / max(constants[name], 1e-9)))
         fit.metrics = scores  # val's, the last
-        training.end_epoch(0.0)
+        training.end_epoch(0.0, 0.0)
         if max(fit.held_out, fit.val) < WELL_LEARNT or time.monotonic() > end:
             break
     return fit

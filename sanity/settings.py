@@ -55,7 +55,7 @@ def walk(context: Context) -> None:
     val_batches = context.batches("val", context.choose("val", NUM_EXAMPLES), context.few)
     evaluate.evaluate(training.evaluated_model, training.eval_loss_fn, val_batches, training.metrics)
     for _ in range(2):
-        training.end_epoch(0.0)
+        training.end_epoch(0.0, 0.0)
     training.is_finished()
 
 

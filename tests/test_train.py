@@ -231,17 +231,87 @@ def test_a_checkpoint_of_cs230_evaluates_and_restores(tmp_path):
     assert utils.read_json(theirs / "run.json")["status"] == "finished"
 
 
-def test_best_is_the_first_of_equals_and_follows_the_monitor(tmp_path):
+def test_best_follows_the_monitor(tmp_path):
     folder = run_train(tmp_path / "run", monitor="loss", num_epochs=4)
     losses = [row["val"]["loss"] for row in utils.read_lines(folder / "history.jsonl")]
     best = read_state(folder, "best")
-    assert best["best"] == min(losses) and best["epoch"] == 1 + losses.index(min(losses))
+    assert best["best"] == best["best_loss"] == min(losses) and best["epoch"] == 1 + losses.index(min(losses))
     assert utils.read_json(folder / "metrics_val_best_weights.json")["loss"] == min(losses)
 
-    # every epoch has the same top-5 accuracy, 1.0, once two classes are left: the first one stays
-    tied = run_train(tmp_path / "tied", monitor="top_5_accuracy", num_epochs=3, learning_rate=1e-7)
-    values = [row["val"]["top_5_accuracy"] for row in utils.read_lines(tied / "history.jsonl")]
-    assert read_state(tied, "best")["epoch"] == 1 + values.index(max(values))
+
+VAL = [(0.5, 0.3), (0.9, 0.6), (0.9, 0.4), (0.9, 0.5), (0.9, 0.4), (0.9, 0.2), (0.8, 0.1), (0.9, 0.3), (0.7, 0.05)]
+
+
+def scripted(monkeypatch, first=1, die_in=None):
+    """Let each val evaluation return the next pair of VAL, and die in one of them."""
+    rows = iter(list(enumerate(VAL, start=1))[first - 1 :])
+
+    def next_row(*_):
+        epoch, (accuracy, loss) = next(rows)
+        if epoch == die_in:
+            raise MemoryError
+        return {"accuracy": accuracy, "loss": loss}
+
+    monkeypatch.setattr(train, "evaluate", next_row)
+
+
+def test_of_equal_values_the_lower_val_loss_is_best_also_when_the_run_was_killed(tmp_path, monkeypatch, caplog):
+    expected = min(range(len(VAL)), key=lambda i: (-VAL[i][0], VAL[i][1])) + 1
+    settings = {"num_epochs": len(VAL), "early_stopping_epochs": 3}
+    scripted(monkeypatch)
+    with caplog.at_level(logging.INFO):
+        whole = run_train(tmp_path / "whole", **settings)
+    assert caplog.text.count("Found new best accuracy") == 4  # epochs 1, 2, 3 and 6: each restarts the patience
+    best = read_state(whole, "best")
+    assert (best["epoch"], best["best"], best["best_loss"]) == (expected, 0.9, 0.2) and expected == 6
+    assert utils.read_json(whole / "metrics_val_best_weights.json") == {"accuracy": 0.9, "loss": 0.2}
+    assert utils.read_json(whole / "run.json")["best_loss"] == 0.2
+
+    for name in ("FIRST_SECONDS", "LONGEST_SHARE"):
+        monkeypatch.setattr(f"training.keeper.{name}", 0)  # each epoch is saved
+    scripted(monkeypatch, die_in=7)
+    with pytest.raises(MemoryError):
+        run_train(tmp_path / "parts", **settings)
+    assert read_state(tmp_path / "parts")["epoch"] == 6
+    scripted(monkeypatch, first=7)
+    parts = run_train(tmp_path / "parts", **settings)
+    for name in ("last", "best"):
+        assert_same_bits(read_state(whole, name), read_state(parts, name))
+
+
+def test_a_checkpoint_from_before_best_loss_is_continued(tmp_path, monkeypatch):
+    scripted(monkeypatch)
+    folder = run_train(tmp_path / "run", num_epochs=2)
+    state = read_state(folder)
+    del state["best_loss"]
+    utils.write_checkpoint(state, folder / "last.pth.tar")
+    scripted(monkeypatch, first=3)
+    run_train(folder, "num_epochs=4")
+    assert (read_state(folder)["best_epoch"], read_state(folder)["best_loss"]) == (3, 0.4)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "is_high_better"),
+    [
+        ((0.9, 0.5), (0.8, 0.1), True),
+        ((0.8, 0.5), (0.9, 0.1), False),  # rmse, for example
+        ((0.9, 0.1), (0.9, 0.2), True),
+        ((0.9, 0.1), (0.9, 0.2), False),
+        ((0.9, 5.0), (0.9, NAN), True),
+        ((0.9, 5.0), (0.9, None), True),
+        ((1, -3.0), (1.0, -2.0), True),
+    ],
+)
+def test_results_are_compared_by_value_then_by_loss(better, worse, is_high_better):
+    assert utils.standing(*better, is_high_better) > utils.standing(*worse, is_high_better)
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, None, "0.95", True, 10**400])
+def test_what_is_not_a_finite_number_is_never_the_best(value):
+    assert utils.standing(value, 0.1, True) is None and utils.standing(value, 0.1, False) is None
 
 
 def test_early_stopping_waits_as_long_as_it_is_told(tmp_path, capsys):

@@ -141,8 +141,8 @@ class Keeper:
                 utils.save_dict_to_json(self._best[1], run.path / "metrics_val_best_weights.json")
                 if not is_best:  # the run has gone on since
                     utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
-            record = {"epochs": training.epoch, "best_epoch": training.best_epoch, "best": training.best}
-            run.update_record(**record, seconds=seconds)
+            best = {"best_epoch": training.best_epoch, "best": training.best, "best_loss": training.best_loss}
+            run.update_record(epochs=training.epoch, **best, seconds=seconds)
             utils.save_checkpoint(state, is_best, run.path)
         run.settle()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -49,7 +48,8 @@ class Training:
         seconds: what earlier processes spent on them
         generators: the states of the global generators after them; None where the epoch has not begun
         best: the best value of params.monitor so far; None before the first
-        best_epoch: the epoch, from 1, that it is of
+        best_loss: the val loss of the best epoch; None where an older checkpoint does not hold it
+        best_epoch: the epoch, from 1, that is best so far
     """
 
     model: nn.Module
@@ -71,6 +71,7 @@ class Training:
     generators: dict[str, Any] | None = None
     _start: float = 0.0
     best: float | None = None
+    best_loss: float | None = None
     best_epoch: int = 0
 
     @property
@@ -115,19 +116,23 @@ class Training:
             runtime.restore_generators(self.generators)
             self.generators = None
 
-    def end_epoch(self, value: float) -> bool:
+    def end_epoch(self, value: float, loss: float) -> bool:
         """Take note that an epoch is complete.
 
         Args:
             value: of params.monitor on val
+            loss: on val, which decides between epochs of the same value
 
         Returns:
-            whether it is the best so far; equally good is no better, and NaN is never good
+            whether it is the best epoch so far; one whose value is not a finite number never is
         """
-        is_best = not math.isnan(value) and (self.best is None or self.sign * value > self.sign * self.best)
+        is_high_better = self.sign > 0
+        new = utils.standing(value, loss, is_high_better)
+        old = utils.standing(self.best, self.best_loss, is_high_better)
+        is_best = new is not None and (old is None or new > old)
         self.epoch, self.step = self.epoch + 1, 0
         if is_best:
-            self.best, self.best_epoch = value, self.epoch
+            self.best, self.best_loss, self.best_epoch = value, loss, self.epoch
         self.schedule.end_epoch(is_best)
         return is_best
 
@@ -161,6 +166,7 @@ class Training:
             "average": self.average.state_dict() if self.average is not None else {},
             "seconds": self.elapsed() if self.step else 0.0,
             "best": self.best,
+            "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
             "params": self.params.model_dump(mode="json"),
             "facts": self.params.facts,
@@ -182,6 +188,7 @@ class Training:
             self.average.load_state_dict(state["average"], state["state_dict"])
         for name in ("epoch", "step", "seconds", "best", "best_epoch"):
             setattr(self, name, state[name])
+        self.best_loss = state.get("best_loss")  # older checkpoints do not have it
         if not self.step:
             return
         rank, parts = processes.rank(), [state, *state.get("others", [])]
