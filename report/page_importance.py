@@ -61,7 +61,8 @@ def importance(params: Sequence[Mapping[str, Any]], values: Sequence[float], low
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the evaluator is new, it says
-            shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+            evaluator = PedAnovaImportanceEvaluator(target_quantile=0.1, region_quantile=1.0, evaluate_on_local=True)
+            shares = get_param_importances(study, evaluator=evaluator, params=list(columns), normalize=True)
     finally:
         optuna.logging.set_verbosity(verbosity)
     return {name: float(share) for name, share in shares.items()}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import utils
 from study.trials import Trial
 
 CHECKPOINTS = "*.pth.tar"
 GIGABYTE = 1e9
+NOTHING = (float("-inf"), float("-inf"))  # what a trial without a result is worth
 
 
 def give_up_checkpoints(trials: Sequence[Trial], max_gigabytes: float, maximize: bool) -> list[str]:
@@ -27,8 +29,7 @@ def give_up_checkpoints(trials: Sequence[Trial], max_gigabytes: float, maximize:
     for trial in trials:
         record = trial.record()
         if record.get("status") in ("finished", "pruned", "diverged", "failed") and sizes[trial.name]:
-            best = record.get("best")
-            worth = float("-inf") if best is None else (best if maximize else -best)
+            worth = utils.standing(record.get("best"), record.get("best_loss"), maximize) or NOTHING
             ended.append((worth, trial.name, trial))
     ended.sort(key=lambda entry: entry[:2])
     given_up = []

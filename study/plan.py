@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 
 import utils
-from study.sampler import MOST_ATTEMPTS, Result, propose
+from study.result import Result
+from study.sampler import MOST_ATTEMPTS, propose
 from study.settings import Settings
 from study.trials import Directories, Trial
 
@@ -146,11 +147,13 @@ class Plan:
                 return Result(number, chosen, "pruned", history=history)
         if any(status not in ENDED or id(trial) in waiting for trial, status in zip(trials, statuses, strict=True)):
             return Result(number, chosen, "running")
-        values = [trial.record().get("best") for trial in trials]
-        numbers = [value for value in values if isinstance(value, (int, float))]
-        if "failed" in statuses or len(numbers) < len(values):
+        records = [trial.record() for trial in trials]
+        values = [record["best"] for record in records if utils.standing(record.get("best"), None, True)]
+        losses = [record["best_loss"] for record in records if utils.standing(record.get("best_loss"), None, True)]
+        if "failed" in statuses or len(values) < len(records):
             return Result(number, chosen, "failed")
-        return Result(number, chosen, "finished", sum(numbers) / len(numbers))
+        loss = sum(losses) / len(losses) if len(losses) == len(records) else None
+        return Result(number, chosen, "finished", sum(values) / len(values), loss=loss)
 
 
 def monitored(trial: Trial) -> dict[int, float]:

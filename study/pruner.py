@@ -78,10 +78,10 @@ def _make(settings: Settings, num_epochs: int) -> optuna.pruners.BasePruner:
     from optuna import pruners
 
     if settings.pruner == "median":
-        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=settings.min_epochs)
+        return pruners.MedianPruner(4, settings.min_epochs, interval_steps=1, n_min_trials=1)
     if settings.pruner == "asha":
-        return pruners.SuccessiveHalvingPruner(min_resource=settings.min_epochs, reduction_factor=3)
+        return pruners.SuccessiveHalvingPruner(settings.min_epochs, 3, min_early_stopping_rate=0, bootstrap_count=0)
     if settings.pruner == "hyperband":
         first, last = settings.min_epochs, max(num_epochs, settings.min_epochs)
-        return pruners.HyperbandPruner(min_resource=first, max_resource=last, reduction_factor=3)
+        return pruners.HyperbandPruner(first, last, reduction_factor=3, bootstrap_count=0)
     return pruners.NopPruner()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import utils
+from study.result import Result, break_ties
 from study.settings import Settings
 from study.space import Dimension, Space
 
@@ -22,26 +23,18 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parent.parent
 MOST_ATTEMPTS = 100  # at a proposal that is new
+# Every setting, because Optuna's defaults change between releases, and a study must go on with the same proposals.
+# Missing are those that release 6 removes: releases 4.9 and 5 agree on them. They disagree on multivariate TPE.
+TPE: dict[str, Any] = {
+    "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False, "constant_liar": True,
+}  # fmt: skip
+GP: dict[str, Any] = {"independent_sampler": None, "n_startup_trials": 10, "deterministic_objective": False}
+CMAES: dict[str, Any] = {
+    "n_startup_trials": 1, "independent_sampler": None, "warn_independent_sampling": False, "popsize": None,
+    "consider_pruned_trials": False, "use_separable_cma": False, "with_margin": False, "lr_adapt": False,
+    "source_trials": None,
+}  # fmt: skip
 DIGITS = 6  # of a proposed number: enough for any hyperparameter, and a directory's name stays readable
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What is known of a configuration.
-
-    Args:
-        number: of the proposal
-        chosen: the values proposed
-        state: `finished`, `pruned` (diverged ones too), `failed`, or `running`, which includes what has not begun
-        value: the best value of the monitored metric, the mean over seeds; None unless finished
-        history: epoch -> value of the monitored metric, where pruned
-    """
-
-    number: int
-    chosen: dict[str, Any]
-    state: str
-    value: float | None = None
-    history: dict[int, float] = dataclasses.field(default_factory=dict)
 
 
 def propose(
@@ -65,6 +58,7 @@ def propose(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    results = break_ties(results, maximize)
     digest = hashlib.sha256(f"{settings.sampler_seed} {number} {attempt}".encode()).digest()
     seed = int.from_bytes(digest[:4], "big")  # of neighbours, NumPy's generators of old draw similar numbers
     direction: Literal["maximize", "minimize"] = "maximize" if maximize else "minimize"
@@ -74,9 +68,9 @@ def propose(
             return _replay_cmaes(settings, space, number, attempt, results, direction)
         sampler: optuna.samplers.BaseSampler
         if settings.sampler == "tpe" and attempt < MOST_ATTEMPTS // 2:
-            sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+            sampler = optuna.samplers.TPESampler(seed=seed, **TPE)
         elif settings.sampler == "gp" and attempt < MOST_ATTEMPTS // 2:
-            sampler = _needing("scipy", lambda: optuna.samplers.GPSampler(seed=seed))
+            sampler = _needing("scipy", lambda: optuna.samplers.GPSampler(seed=seed, **GP))
         else:  # a model may insist on what is known already: chance does not
             sampler = optuna.samplers.RandomSampler(seed=seed)
         study = optuna.create_study(direction=direction, sampler=sampler)
@@ -149,7 +143,7 @@ def _replay_cmaes(
     """Let CMA-ES, whose state is no function of the results alone, go through all of its proposals again."""
     import optuna
 
-    sampler = _needing("cmaes", lambda: optuna.samplers.CmaEsSampler(seed=settings.sampler_seed))
+    sampler = _needing("cmaes", lambda: optuna.samplers.CmaEsSampler(seed=settings.sampler_seed, **CMAES))
     study = optuna.create_study(direction=direction, sampler=sampler)
     by_number = {result.number: result for result in results}
     for i in range(number):

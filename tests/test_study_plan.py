@@ -11,7 +11,8 @@ from model.params import fetch_params
 from study import cost
 from study.plan import Plan
 from study.pruner import Pruner
-from study.sampler import Result, propose
+from study.result import Result
+from study.sampler import propose
 from study.settings import Settings, read_settings
 from study.space import Dimension, Space
 from study.trials import Directories, read_record
@@ -30,11 +31,12 @@ def make_plan(parent_dir, *space_words, base=None, lag=1, **settings):
     return plan
 
 
-def finish(trial, value=0.5, status="finished", epochs=None, best_epoch=None):
+def finish(trial, value=0.5, status="finished", epochs=None, best_epoch=None, best_loss=None):
     """Write what a run would."""
     epochs = trial.params.num_epochs if epochs is None else epochs
     record = {
-        "status": status, "params": trial.params.model_dump(mode="json"), "best": value, "epochs": epochs,
+        "status": status, "params": trial.params.model_dump(mode="json"), "best": value,
+        "best_loss": best_loss, "epochs": epochs,
         "best_epoch": epochs if best_epoch is None else best_epoch, "lower_is_better": [],
     }  # fmt: skip
     (trial.path / "run.json").write_text(json.dumps(record))
