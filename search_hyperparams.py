@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +26,7 @@ import utils
 from model.params import fetch_params
 from study.plan import Plan
 from study.settings import read_settings
-from study.trials import UNFINISHED, Directories, Trial
+from study.trials import Directories, Trial
 
 IS_WINDOWS = os.name == "nt"
 PROJECT = Path(__file__).resolve().parent
@@ -90,8 +89,6 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
 
     parent_dir = Path(args.parent_dir)
     with utils.RunDirectory(parent_dir):  # two commands must not run the same study at once
-        for stale in parent_dir.glob(f".*{UNFINISHED}"):
-            shutil.rmtree(stale)
         view = View()
         if plan.directories.others:
             view.told(f"{len(plan.directories.others)} runs in {parent_dir} are not of this space; left alone")
@@ -125,6 +122,11 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         told = "\n  ".join(f"{name}: {reason}" for name, reason in driver.failed.items())
         raise utils.Stop(
             f"{len(driver.failed)} of {plan.num_trials} trials failed; the same command tries them again\n  {told}"
+        )
+    if driver.elsewhere:
+        raise utils.InUseError(
+            f"{len(driver.elsewhere)} of {plan.num_trials} trials still run elsewhere "
+            f"({', '.join(driver.elsewhere)}); when they have ended, the same command completes the study"
         )
 
 

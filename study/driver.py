@@ -18,7 +18,7 @@ from study.workers import Ended
 POLL_SECONDS = 0.1
 FOLLOW_SECONDS = 0.5  # between two looks at what the trials have written
 SAVE_SECONDS = 120.0  # that a trial which was told to stop may take to save
-IN_USE_PAUSE, IN_USE_ATTEMPTS = 2.0, 45  # how long to wait for another process that works in a trial's directory
+IN_USE_PAUSE, IN_USE_ATTEMPTS = 2.0, 12  # seconds, more each time: waiting for a trial that runs elsewhere
 
 
 class Workers(Protocol):
@@ -79,6 +79,7 @@ class Driver:
     def __init__(self, plan: Plan, settings: Settings, workers: Workers, view: View) -> None:
         self.plan, self.settings, self.workers, self.view = plan, settings, workers, view
         self.failed: dict[str, str] = {}  # name -> reason
+        self.elsewhere: list[str] = []  # trials that another process has run all the time
         self.signal = 0  # that asked the study to stop
         self.is_out_of_time = False
         self._watched: dict[str, Watched] = {}
@@ -128,7 +129,8 @@ class Driver:
                 return
             self._watched[trial.name] = Watched(time.monotonic())
             self.workers.start(trial)
-            self.view.started(trial, self.plan.num_trials)
+            if trial.name not in self._in_use:
+                self.view.started(trial, self.plan.num_trials)
 
     def _follow(self) -> None:
         """Look at the trials at work: what they have written, and how long they take."""
@@ -182,19 +184,26 @@ class Driver:
             self._conclude(trial, "diverged")
         elif self._is_stopping():
             self.view.told(f"{trial.name}: stopped; the same command continues it")
-        elif code == 4 and self._in_use.get(trial.name, 0) < IN_USE_ATTEMPTS:
-            self._in_use[trial.name] = self._in_use.get(trial.name, 0) + 1
-            self.plan.put_back(trial, IN_USE_PAUSE)
-        elif code not in (2, 4) and self._retries.get(trial.name, 0) < self.settings.max_retries:
+        elif code == 4:
+            self._leave_to_others(trial)
+        elif code != 2 and self._retries.get(trial.name, 0) < self.settings.max_retries:
             self._retries[trial.name] = self._retries.get(trial.name, 0) + 1
             self.view.told(f"{trial.name}: {ended.reason or trial.last_words(code)}; started again")
             self.plan.put_back(trial)
         else:
-            reason = ended.reason or trial.last_words(code)
-            if code != 4:
-                trial.mark("failed", reason)
-            self.failed[trial.name] = reason
-            self._conclude(trial, "failed" if code != 4 else "in use")
+            self.failed[trial.name] = ended.reason or trial.last_words(code)
+            trial.mark("failed", self.failed[trial.name])
+            self._conclude(trial, "failed")
+
+    def _leave_to_others(self, trial: Trial) -> None:
+        """Look again later at a trial that another process runs; give it up when nothing else is left to do here."""
+        attempts = self._in_use[trial.name] = self._in_use.get(trial.name, 0) + 1
+        if attempts == 1:
+            self.view.told(f"{trial.name}: runs elsewhere")
+        if attempts >= IN_USE_ATTEMPTS and not self.workers.running:
+            self.elsewhere.append(trial.name)
+        else:
+            self.plan.put_back(trial, IN_USE_PAUSE * min(attempts, IN_USE_ATTEMPTS))
 
     def _conclude(self, trial: Trial, status: str) -> None:
         history = monitored(trial)

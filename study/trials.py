@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import logging
 import re
-import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,6 @@ from study.space import Space
 
 LONGEST_NAME = 120  # bytes; file systems allow 255, and a person reads less
 OUTPUT_FILE = "output.txt"  # what it printed; its log, and whatever came before or after that
-UNFINISHED = ".new"  # a directory that is being made
 NUMBER_FILE = "trial.json"  # which proposal it was; only a sampler that learns from the others needs to know
 
 
@@ -87,21 +86,23 @@ class Trial:
         return f"exit code {code}" + (f" ({errors[-1] if errors else last})" if errors or last else "")
 
     def make(self) -> None:
-        """Make the directory with its params.json, all at once, or bring that up to date; a YAML is left alone."""
-        values = self.params.explicit_values()
-        if self.path.exists():
-            path = self.path / "params.json"
-            if not path.exists() and (found := sorted(self.path.glob("params.y*ml"))):
-                self._compare(found[0])  # with both, train.py would not know which one counts
-            elif not path.exists() or _read_or_empty(path) != values:
+        """Make the directory with its params.json, or bring that up to date; a YAML is left alone.
+
+        Other processes may do the same at once: each file is written whole; params.json, which makes it a trial, last.
+        """
+        values, path = self.params.explicit_values(), self.path / "params.json"
+        try:
+            self.path.mkdir(exist_ok=True)
+        except FileExistsError:
+            raise utils.InputError(f"{self.path}: not a directory, and in the way of a trial; remove it") from None
+        if path.exists():
+            if _read_or_empty(path) != values:
                 utils.save_dict_to_json(values, path)
-            return
-        temporary = self.path.with_name(f".{self.name}{UNFINISHED}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        utils.save_dict_to_json(values, temporary / "params.json")
-        utils.save_dict_to_json({"number": self.number}, temporary / NUMBER_FILE)
-        temporary.rename(self.path)
+        elif found := sorted(self.path.glob("params.y*ml")):
+            self._compare(found[0])  # with both, train.py would not know which one counts
+        else:
+            utils.save_dict_to_json({"number": self.number}, self.path / NUMBER_FILE)
+            utils.save_dict_to_json(values, path)
 
     def _compare(self, path: Path) -> None:
         """Raise InputError if a params file of the user's own does not say what the trial is to be run with."""
@@ -168,9 +169,8 @@ class Directories:
             params = type(self.base).from_values(values, str(folder))
             chosen = self.space.choices_in(params.model_dump(mode="json"))
             identity = self._identity(params)
-            is_ours = chosen is not None and identity == self._identity(
-                self._fetch(self._run_with(chosen, params.seed))
-            )
+            ours = None if chosen is None else self._fetch(self._run_with(chosen, params.seed))
+            is_ours = ours is not None and identity == self._identity(ours)
         except utils.InputError:  # a run of another task or of older code
             is_ours = False
         if not is_ours or identity in self._folders:
@@ -229,12 +229,15 @@ class Directories:
         return self._identity(self._fetch(values)) in self._folders
 
     def _check_free(self, folder: Path, params: utils.Params) -> None:
-        if not folder.exists() or (not (folder / "run.json").exists() and (folder / NUMBER_FILE).exists()):
-            return
         before = read_record(folder).get("params")
+        if not (folder / "run.json").exists() and (folder / NUMBER_FILE).exists():
+            return
         if before is None and not (folder / "params.json").exists():
             return
         before = before or utils.read_json(folder / "params.json")
+        with contextlib.suppress(utils.InputError):  # of another task, or of older code
+            if self._identity(type(self.base).from_values(before, str(folder))) == self._identity(params):
+                return  # another process has made it since this one looked around
         changed = "; ".join(params.differences(before)) or "something that cannot be read"
         raise utils.InputError(
             f"{folder}: has begun with another {changed}; remove the directory to run it anew, or take another "
@@ -243,8 +246,5 @@ class Directories:
 
 
 def _read_number(folder: Path) -> int:
-    try:
-        number = utils.read_json(folder / NUMBER_FILE).get("number")
-    except utils.InputError:
-        return -1
+    number = _read_or_empty(folder / NUMBER_FILE).get("number")
     return number if isinstance(number, int) else -1

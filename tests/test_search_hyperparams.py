@@ -309,6 +309,49 @@ def test_a_job_array_runs_the_trials_one_by_one(parent_dir):
     assert "known in advance" in search(parent_dir, *words, "sampler=tpe", "--array", exit_code=2).stderr
 
 
+def run_at_once(parent_dir, *many_words):
+    """Start several commands of one study at the same moment; return their exit codes and what they printed."""
+    running = [start(parent_dir, "--space", "seed=1,2,3", *words) for words in many_words]
+    outputs = [process.communicate(timeout=600)[0] for process in running]
+    assert not any("Traceback" in output for output in outputs), outputs
+    assert not [path for path in parent_dir.iterdir() if path.name.startswith(".") and path.name != ".lock"]
+    return [process.returncode for process in running], outputs
+
+
+@pytest.mark.slow
+def test_one_index_can_be_started_many_times_at_once(parent_dir):
+    codes, outputs = run_at_once(parent_dir, *[("--index", "2")] * 4)
+    assert codes.count(0) >= 1 and set(codes) <= {0, 4}, outputs  # one runs it; the others find it in use, or finished
+    assert all(code == 0 or "in use by" in output for code, output in zip(codes, outputs, strict=True))
+    assert {name: record["status"] for name, record in records(parent_dir).items()} == {"seed_3": "finished"}
+
+
+@pytest.mark.slow
+def test_a_study_and_the_jobs_of_its_array_share_the_trials(parent_dir):
+    jobs = [("--index", str(i)) for i in range(3)]
+    codes, outputs = run_at_once(parent_dir, ("--num_workers", "2"), *jobs)
+    assert codes[0] == 0 and set(codes) <= {0, 4}, outputs
+    assert "failed" not in outputs[0] and not any("remove" in output for output in outputs)
+    assert [record["status"] for record in records(parent_dir).values()] == ["finished"] * 3
+
+
+@pytest.mark.slow
+def test_a_trial_that_runs_elsewhere_all_the_time_is_no_failure(tmp_path, monkeypatch, capsys):
+    parent_dir = make_study(tmp_path / "study")
+    words = ["--parent_dir", str(parent_dir), "--space", "seed=1,2"]
+    for name in ("IN_USE_PAUSE", "IN_USE_ATTEMPTS"):
+        monkeypatch.setattr(f"study.driver.{name}", 0.01 if name == "IN_USE_PAUSE" else 3)
+    (parent_dir / "seed_1").mkdir()
+    with utils.RunDirectory(parent_dir / "seed_1"):
+        with pytest.raises(
+            utils.InUseError, match=r"1 of 2 trials still run elsewhere \(seed_1\); when they have ended"
+        ):
+            search_hyperparams.main(words)
+    assert capsys.readouterr().out.count("seed_1: runs elsewhere") == 1
+    search_hyperparams.main(words)
+    assert [record["status"] for record in records(parent_dir).values()] == ["finished", "finished"]
+
+
 @pytest.mark.slow
 def test_threads_are_shared_out_and_the_server_has_one_when_it_forks(parent_dir):
     words = ("--space", "seed=1,2", "--num_workers", "2")

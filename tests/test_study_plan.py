@@ -1,6 +1,8 @@
 """The directories are a study's only memory: what is found, adopted, left alone, run again; and what is proposed."""
 
 import json
+import multiprocessing
+import os
 import shutil
 
 import optuna
@@ -177,6 +179,51 @@ def test_spoilt_and_foreign_directories_do_not_stop_a_study(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(text)
     assert run_all(make_plan(tmp_path, RATES)) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="studies need fork")
+def test_many_processes_can_make_the_same_trial_at_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    trials = [make_plan(tmp_path / str(i), "learning_rate=1e-3").all_trials()[0] for i in range(30)]
+    barrier = context.Barrier(5)
+
+    def make_all():
+        for trial in trials:
+            barrier.wait()
+            trial.make()
+
+    makers = [context.Process(target=make_all) for _ in range(5)]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join()
+    assert [maker.exitcode for maker in makers] == [0] * 5
+    for trial in trials:
+        assert sorted(path.name for path in trial.path.iterdir()) == ["params.json", "trial.json"]
+        assert [path.name for path in trial.path.parent.iterdir() if path.is_dir()] == [trial.name]
+        assert utils.read_json(trial.path / "params.json") == {"learning_rate": 1e-3}
+
+
+def test_a_trial_that_another_process_has_begun_since_is_adopted(tmp_path):
+    """A study looks around, and a job of an array begins a trial before the study comes to it."""
+    plan = make_plan(tmp_path, RATES)
+    other = make_plan(tmp_path, RATES)
+    for trial in (other.next(), other.next()):
+        finish(trial, status="running", epochs=1)
+    found = [plan.directories.trials(number, {"learning_rate": rate})[0] for number, rate in enumerate((1e-4, 1e-3))]
+    assert [trial.status() for trial in found] == ["running", "running"]
+    finish(found[0])
+    assert [trial.name for trial in iter(plan.next, None)] == ["learning_rate_0.0001", "learning_rate_0.001"]
+
+
+def test_a_directory_that_was_only_just_begun_is_completed(tmp_path):
+    """Its process was killed before it wrote params.json."""
+    trial = make_plan(tmp_path, RATES).next()
+    (trial.path / "params.json").unlink()
+    assert run_all(make_plan(tmp_path, RATES)) == ["learning_rate_0.0001", "learning_rate_0.001"]
+    (tmp_path / "learning_rate_0.01").write_text("a file")
+    with pytest.raises(utils.InputError, match=r"learning_rate_0\.01: not a directory, and in the way"):
+        run_all(make_plan(tmp_path, "learning_rate=1e-2"))
 
 
 def test_each_trial_is_run_with_each_seed(tmp_path):
