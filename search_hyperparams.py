@@ -7,7 +7,8 @@
 
 --parent_dir holds params.json, what the trials have in common, and search.yaml, what varies (or --space says so). Each
 trial is a run directory in it, `learning_rate_0.001` for one. The same command again skips what is finished, continues
-what was stopped, and tries again what failed. Settings of search.yaml, such as num_trials=20, can be given as words.
+what was stopped, and tries again what failed. Settings of search.yaml, such as num_trials=20, can be given as words,
+and so can hyperparameters of all trials, such as num_epochs=1.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import synthesize_results
 import utils
 from model.params import fetch_params
 from study.plan import Plan
-from study.settings import read_settings
+from study.settings import read_settings, words_for_all_trials
 from study.trials import Directories, Trial
 
 IS_WINDOWS = os.name == "nt"
@@ -51,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpus_per_trial", type=float, default=None, help="on a Ray cluster; default: 1 if it has any")
     parser.add_argument("--array", action="store_true", help="print the trials with their numbers, for a job array")
     parser.add_argument("--index", type=int, default=None, help="run the trial of this number, here and now")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that beat those of search.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="beat search.yaml and params.json")
     return parser
 
 
@@ -62,9 +63,16 @@ def make_plan(args: argparse.Namespace) -> Plan:
         InputError: all mistakes in params.json, search.yaml and the command line, before anything starts
     """
     parent_dir = Path(args.parent_dir)
-    base = fetch_params(parent_dir)
     overrides = [*args.overrides, *([f"timeout_minutes={args.timeout}"] if args.timeout else [])]
-    settings, space = read_settings(parent_dir, base, args.space, overrides)
+    base = fetch_params(parent_dir, [word for word in overrides if word.startswith("task=")])
+    common = words_for_all_trials(overrides, type(base))
+    if common:
+        base = fetch_params(parent_dir, common)
+    settings, space = read_settings(parent_dir, base, args.space, [word for word in overrides if word not in common])
+    varied = [*space.names, *(["seed"] if settings.seeds else [])]
+    for word in common:
+        if word.partition("=")[0] in varied:
+            raise utils.InputError(f"{word}: the study varies it; leave the word out, or take it out of the space")
     if args.num_workers is not None and args.num_workers < 1:
         raise utils.InputError(f"--num_workers {args.num_workers}: expected 1 or more")
     directories = Directories(parent_dir, base, space, settings.seeds)
@@ -84,7 +92,7 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
             "or random): --array lists them, --index 0 runs the first"
         )
     from study.driver import Driver, Workers
-    from study.view import View
+    from study.view import View, summary
     from study.workers import LocalWorkers, useful_workers
 
     parent_dir = Path(args.parent_dir)
@@ -112,6 +120,8 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
     if any(trial.record() for trial in plan.all_trials()):
         with contextlib.suppress(SystemExit):  # it has named files that it cannot read: they say nothing of the trials
             synthesize_results.main(["--parent_dir", str(parent_dir), "--html"])
+    if driver.signal or driver.is_out_of_time:
+        print(summary([trial.status() for trial in plan.all_trials()], plan.num_trials))
     if driver.signal:
         raise utils.InterruptedRun("the study was interrupted; the same command continues", driver.signal)
     if driver.is_out_of_time:

@@ -109,17 +109,18 @@ def to_terminal(table: Table, width: int, order: Sequence[int]) -> tuple[str, li
     Args:
         table: the table
         width: of the terminal
-        order: positions of the columns, the most important first; that is always shown
+        order: positions of the columns, the most important first; two are always shown, however long names are
     """
-    columns = [
-        _aligned([shortened(text) for text in [text_of(name), *texts_of(cells)]], cells)
-        for name, cells in zip(table.head, table.columns, strict=True)
-    ]
+    columns = []
+    for name, cells in zip(table.head, table.columns, strict=True):
+        texts = [text_of(name), *texts_of(cells)]
+        # a run's name is pasted into --compare
+        columns.append(_aligned(texts if name == "run" else [shortened(text) for text in texts], cells))
     shown: list[int] = []
     left = width - 1
     for i in order:
         needed = width_of(columns[i][0]) + 3
-        if needed <= left or not shown:
+        if needed <= left or len(shown) < 2:
             shown.append(i)
             left -= needed
     shown.sort()

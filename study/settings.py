@@ -50,6 +50,12 @@ def find_search_file(parent_dir: Path) -> Path | None:
     return paths[0] if paths else None
 
 
+def words_for_all_trials(words: Sequence[str], cls: type[utils.Params]) -> list[str]:
+    """Return the `key=value` words that set a hyperparameter of every trial, not a setting of the study."""
+    keys = {word: word.partition("=")[0] for word in words}
+    return [word for word in words if keys[word] in cls.model_fields and keys[word] not in Settings.model_fields]
+
+
 def read_settings(
     parent_dir: Path, base: utils.Params, space_words: Sequence[str], overrides: Sequence[str]
 ) -> tuple[Settings, Space]:
@@ -78,11 +84,8 @@ def read_settings(
         mistakes = mistakes + space_mistakes
     source = " ".join([*([str(path)] if path else []), *(["--space"] if space_words else []), *overrides])
     space, space_mistakes = read_space(raw_space, base)
-    unknown = [key for key in laid_over if key in type(base).model_fields and key not in Settings.model_fields]
-    hints = [f"{key}: a hyperparameter of all trials; write it into {parent_dir}/params.json" for key in unknown]
-    laid_over = {key: value for key, value in laid_over.items() if key not in unknown}
     settings = utils.check_values(
-        Settings, {**values, **laid_over}, source, [*mistakes, *more_mistakes, *hints, *space_mistakes]
+        Settings, {**values, **laid_over}, source, [*mistakes, *more_mistakes, *space_mistakes]
     )
     return _completed(settings, space, source, base), space
 

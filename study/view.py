@@ -75,8 +75,10 @@ class View:
 
 def summary(statuses: Sequence[str], num_trials: int) -> str:
     """Return how far a study is, in one line."""
-    told = [f"{count} {status}" for status, count in sorted(Counter(statuses).items()) if status != "waiting"]
-    return f"{num_trials} trials: {', '.join(told) or 'all waiting'}"
+    counts = Counter(statuses)
+    counts["waiting"] += num_trials - len(statuses)  # a sampler proposes those later
+    told = [f"{count} {status}" for status, count in sorted(counts.items()) if count > 0]
+    return f"{num_trials} trials: {'all waiting' if counts['waiting'] == num_trials else ', '.join(told)}"
 
 
 def best_of(history: Mapping[int, float], maximize: bool) -> float | None:

@@ -208,10 +208,9 @@ def on_a_terminal(columns, command):
 @pytest.mark.parametrize("columns", [40, 80, 120, 400])
 def test_the_table_fits_the_terminal_and_says_what_found_no_room(study, project, columns):
     (study / "failed/metrics_val_best_weights.json").write_text(json.dumps({f"metric_{i}": 0.5 for i in range(8)}))
-    write_run(study / ("long_" * 30), {"lr": 0.5, "seed": 1}, {"accuracy": 0.9})
     text = on_a_terminal(columns, [sys.executable, str(project / "synthesize_results.py"), "--parent_dir", str(study)])
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(table) == 6 and max(map(width_of, table)) <= max(columns, 44)
+    assert len(table) == 5 and max(map(width_of, table)) <= max(columns, 44)
     head = [name.strip() for name in table[0].strip("|").split("|")]
     full = [name.strip() for name in (study / "results.md").read_text().splitlines()[0].strip("|").split("|")]
     left_out = [name for name in full if name not in head]
@@ -219,6 +218,18 @@ def test_the_table_fits_the_terminal_and_says_what_found_no_room(study, project,
     if left_out:
         assert f"No room for {', '.join(left_out)}: --columns chooses" in text
     assert columns < 80 or "accuracy" in head  # what the table is sorted by
+
+
+def test_a_terminal_shows_names_of_runs_that_can_be_pasted(tmp_path, project):
+    names = [f"{'long_' * 30}{i}__and_more" for i in range(2)]
+    for i, name in enumerate(names):
+        write_run(tmp_path / name, {"lr": i, "note": "n" * 90}, {"accuracy": i / 2})
+    script = [sys.executable, str(project / "synthesize_results.py"), "--parent_dir", str(tmp_path)]
+    text = on_a_terminal(80, script)
+    pasted = [line.split("|")[1].strip() for line in text.splitlines() if "long_" in line]
+    assert pasted == names[::-1] and "accuracy" in text.splitlines()[0]
+    done = subprocess.run([*script, "--compare", *pasted], capture_output=True, text=True, check=True)
+    assert f"A is {names[1]}, B is {names[0]}" in done.stdout
 
 
 def test_markdown_is_aligned_and_hides_no_cell():

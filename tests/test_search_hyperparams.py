@@ -342,11 +342,11 @@ def test_a_trial_that_runs_elsewhere_all_the_time_is_no_failure(tmp_path, monkey
     for name in ("IN_USE_PAUSE", "IN_USE_ATTEMPTS"):
         monkeypatch.setattr(f"study.driver.{name}", 0.01 if name == "IN_USE_PAUSE" else 3)
     (parent_dir / "seed_1").mkdir()
-    with utils.RunDirectory(parent_dir / "seed_1"):
-        with pytest.raises(
-            utils.InUseError, match=r"1 of 2 trials still run elsewhere \(seed_1\); when they have ended"
-        ):
-            search_hyperparams.main(words)
+    with (
+        utils.RunDirectory(parent_dir / "seed_1"),
+        pytest.raises(utils.InUseError, match=r"1 of 2 trials still run elsewhere \(seed_1\); when they have ended"),
+    ):
+        search_hyperparams.main(words)
     assert capsys.readouterr().out.count("seed_1: runs elsewhere") == 1
     search_hyperparams.main(words)
     assert [record["status"] for record in records(parent_dir).values()] == ["finished", "finished"]

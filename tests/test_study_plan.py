@@ -77,16 +77,16 @@ def test_a_terminal_shows_what_changes_and_reads_what_has_ended_once(tmp_path, m
     view.is_terminal = True
     monkeypatch.setattr("study.trials.read_record", lambda path: read.append(path.name) or read_record(path))
     view.show([], plan)
-    assert "5 trials: 1 diverged, 1 finished, 1 interrupted, 1 running\n" in capsys.readouterr().out
+    assert "5 trials: 1 diverged, 1 finished, 1 interrupted, 1 running, 1 waiting\n" in capsys.readouterr().out
     finish(trials[2])
     finish(trials[3], status="running")
     read.clear()
     view.show([], plan)
-    assert "5 trials: 1 diverged, 2 finished, 1 running\n" in capsys.readouterr().out
+    assert "5 trials: 1 diverged, 2 finished, 1 running, 1 waiting\n" in capsys.readouterr().out
     assert read == ["learning_rate_0.001", "learning_rate_0.01", "learning_rate_0.1"]
     read.clear()
     view.show([], plan)
-    assert "5 trials: 1 diverged, 2 finished, 1 running\n" in capsys.readouterr().out
+    assert "5 trials: 1 diverged, 2 finished, 1 running, 1 waiting\n" in capsys.readouterr().out
     assert read == ["learning_rate_0.01", "learning_rate_0.1"]
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import search_hyperparams
 import utils
 from model.params import fetch_params
 from study.settings import read_settings
@@ -116,11 +117,45 @@ def test_a_mistake_of_each_value_is_told_and_counted_once(parent_dir):
 def test_all_mistakes_are_told_at_once(parent_dir):
     search = "space:\n  batch_size: [0, 100]\n  optimizer: [adamm]\nnum_trial: 3\nsampler: annealing\n"
     with pytest.raises(utils.InputError) as refusal:
-        read(parent_dir, search=search, overrides=["learning_rate=3"])
+        read(parent_dir, search=search, overrides=["max_retry=3"])
     text = str(refusal.value)
     assert "5 mistakes" in text and "search.yaml" in text
     assert "found 0" in text and "adamm" in text and "did you mean 'num_trials'" in text and "annealing" in text
-    assert f"a hyperparameter of all trials; write it into {parent_dir}/params.json" in text
+    assert "did you mean 'max_retries'" in text
+
+
+def plan_of(parent_dir, *words):
+    parser = search_hyperparams.make_parser()
+    return search_hyperparams.make_plan(parser.parse_args(["--parent_dir", str(parent_dir), *words]))
+
+
+def test_a_word_that_is_a_hyperparameter_holds_for_all_trials(parent_dir):
+    words = ("--space", "learning_rate=1e-3,1e-2", "num_epochs=1", "max_retries=5", "weight_decay=0.1")
+    plan = plan_of(parent_dir, *words)
+    assert plan.settings.max_retries == 5
+    assert {(trial.params.num_epochs, trial.params.weight_decay) for trial in plan.all_trials()} == {(1, 0.1)}
+    for trial in iter(plan.next, None):
+        written = utils.read_json(trial.path / "params.json")  # what train.py reads
+        assert (written["num_epochs"], written["weight_decay"]) == (1, 0.1)
+    assert [trial.status() for trial in plan_of(parent_dir, *words).all_trials()] == ["waiting", "waiting"]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("learning_rate=1", "learning_rate=1: the study varies it"),
+        ("seed=3", "seed=3: the study varies it"),
+        ("num_epochs=0", "num_epochs: input should be greater than or equal to 1"),
+        ("num_epoch=1", "unknown key 'num_epoch'"),
+        ("momentum=0.9", "momentum=0.9: the study varies it"),
+        ("optimizer=sgd nesterov=true", "space: nesterov: needs"),  # it does not go with every value of the space
+        ("task=visio", "unknown task 'visio'; did you mean 'vision'"),
+    ],
+)
+def test_a_word_for_all_trials_is_checked_against_the_space(parent_dir, word, message):
+    words = ("--space", "learning_rate=1e-3,1e-2", "--space", "momentum=0.9,0.0", "seeds=[1, 2]")
+    with pytest.raises(utils.InputError, match=message):
+        plan_of(parent_dir, *words, *word.split())
 
 
 @pytest.mark.parametrize(
