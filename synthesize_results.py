@@ -9,7 +9,7 @@
 Prints the table and writes it as `results.md`, `results.csv` and `results.tex` into --parent_dir, with --html as the
 page `results.html`, too. Columns: the hyperparameters in which the runs differ, status, epochs, time, the metrics of
 the best weights on val, and on test where `evaluate.py` has been run. Runs that differ only in their seed are one row,
-mean ± standard deviation (number).
+mean ± standard deviation (number). Runs of other tasks or data cannot be compared: each has its own part of the table.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from record.script import run_script  # not from utils, which takes a tenth of a
 from report.columns import Column, all_columns, find_column, hyperparameters_that_differ, sort_column
 from report.export import to_csv, to_latex
 from report.filter import parse_filter
+from report.groups import by_data, sort_groups
 from report.runs import Run, read_runs
 from report.seeds import group_by_seed
-from report.table import Table, default_columns, make_table, sort_groups
+from report.table import Table, default_columns, make_table
 from report.text import text_of, to_markdown, to_terminal
 
 
@@ -58,30 +59,36 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
         InputError: a name in --sort, --columns or --filter is none
     """
     by_name = all_columns(runs)
-    sort_by = sort_column(runs, args.sort)
+    given = sort_column(runs, args.sort) if args.sort else None
     if args.filter:
         runs = select_runs(runs, args.filter, by_name)
     differ = hyperparameters_that_differ(runs)
-    groups = sort_groups([[run] for run in runs] if args.each else group_by_seed(runs, differ), sort_by)[: args.top]
+    groups: list[Sequence[Run]] = []
+    sorted_by = []
+    for part in by_data(runs):
+        sorted_by.append(given or sort_column(part, None))
+        repeated = [[run] for run in part] if args.each else group_by_seed(part, differ)
+        groups += sort_groups(repeated, sorted_by[-1])[: args.top]
     shown = [run for group in groups for run in group]
     if args.columns:
         names = [name.strip() for name in args.columns.split(",") if name.strip()]
-        columns = [find_column(name, by_name, "--columns") for name in dict.fromkeys(["run", *names])]
+        first = ["run", "data"] if len(sorted_by) > 1 else ["run"]
+        columns = [find_column(name, by_name, "--columns") for name in dict.fromkeys([*first, *names])]
         return make_table(groups, columns), list(range(len(columns))), shown
     if len(shown) < len(runs):
         differ = hyperparameters_that_differ(shown)
-    columns = default_columns(by_name.values(), differ, any(run.seconds is not None for run in shown))
-    order = sorted(range(len(columns)), key=lambda i: _importance(columns[i], sort_by))
+    columns = default_columns(by_name.values(), differ, shown)
+    order = sorted(range(len(columns)), key=lambda i: _importance(columns[i], sorted_by))
     return make_table(groups, columns), order, shown
 
 
-def _importance(column: Column, sort_by: Column) -> int:
+def _importance(column: Column, sorted_by: Sequence[Column]) -> int:
     """Return how late a column gets room on a terminal: the lower, the sooner."""
-    if column == sort_by:
-        return 1
-    if column.kind == "test" and column.key == sort_by.key:
-        return 3
-    return {"run": 0, "param": 2, "status": 4, "val": 5, "test": 6, "epochs": 7, "time": 8}[column.kind]
+    if column in sorted_by:
+        return 2
+    if column.kind == "test" and any(column.key == each.key for each in sorted_by):
+        return 4
+    return {"run": 0, "data": 1, "param": 3, "status": 5, "val": 6, "test": 7, "epochs": 8, "time": 9}[column.kind]
 
 
 def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
@@ -127,7 +134,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--filter", default=None, metavar="TEXT", help="which runs: accuracy > 0.9 and optimizer == 'sgd'"
     )
-    parser.add_argument("--top", default=None, type=_positive, metavar="N", help="show the first N only")
+    parser.add_argument("--top", default=None, type=_positive, metavar="N", help="show the first N of each data only")
     parser.add_argument("--each", action="store_true", help="a row for each run, also where only the seed differs")
     parser.add_argument("--html", action="store_true", help="write the page results.html, too")
     parser.add_argument("--compare", nargs=2, metavar="RUN", help="two runs, side by side, in place of the table")

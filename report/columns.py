@@ -11,8 +11,8 @@ from typing import Any, Literal
 from record.errors import InputError
 from report.runs import Run, is_number
 
-Kind = Literal["run", "param", "status", "epochs", "time", "val", "test"]
-FIXED: tuple[Kind, ...] = ("run", "status", "epochs", "time")
+Kind = Literal["run", "data", "param", "status", "epochs", "time", "val", "test"]
+FIXED: tuple[Kind, ...] = ("run", "data", "status", "epochs", "time")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Column:
 
 _VALUES: dict[Kind, Callable[[Run, str], Any]] = {
     "run": lambda run, _: run.name,
+    "data": lambda run, _: run.data,
     "status": lambda run, _: run.status,
     "epochs": lambda run, _: run.epochs,
     "time": lambda run, _: run.seconds,
@@ -47,7 +48,7 @@ _VALUES: dict[Kind, Callable[[Run, str], Any]] = {
 
 
 def all_columns(runs: Sequence[Run]) -> dict[str, Column]:
-    """Return every column by its name: the run, its hyperparameters in alphabetical order, status, val, test."""
+    """Return every column by its name: run, data, the hyperparameters in alphabetical order, status, val, test."""
     val: dict[str, Any] = {}
     test: dict[str, Any] = {}
     names: set[str] = set()
@@ -59,7 +60,7 @@ def all_columns(runs: Sequence[Run]) -> dict[str, Column]:
     taken = {*FIXED, *(column.name for column in metrics)}
     params = [Column(f"params.{name}" if name in taken else name, "param", name) for name in sorted(names)]
     fixed = [Column(kind, kind) for kind in FIXED]
-    return {column.name: column for column in (fixed[0], *params, *fixed[1:], *metrics)}
+    return {column.name: column for column in (*fixed[:2], *params, *fixed[2:], *metrics)}
 
 
 def find_column(name: str, columns: dict[str, Column], flag: str) -> Column:
@@ -88,27 +89,18 @@ def hyperparameters_that_differ(runs: Iterable[Run]) -> list[str]:
     return sorted(found)
 
 
-def sort_runs(runs: Sequence[Run], by: str | None = None) -> list[Run]:
-    """Return the runs, the best first; those without the value last.
-
-    Args:
-        runs: any
-        by: a column's name; None for the metric that the runs monitored
+def sort_column(runs: Sequence[Run], by: str | None) -> Column:
+    """Return the column to sort by: the one asked for, or the val metric that the runs monitored, if one has it.
 
     Raises:
-        InputError: no run has such a value
+        InputError: no run has what is asked for
     """
-    column = sort_column(runs, by)
-    is_high_first = is_better_high(column, runs)
-    return sorted(runs, key=lambda run: (*rank(column.value(run), is_high_first), run.name))
-
-
-def sort_column(runs: Sequence[Run], by: str | None) -> Column:
-    """Return the column to sort by: the one asked for, or the metric that the runs monitored."""
     if by is not None:
         return find_column(by, all_columns(runs), "--sort")
-    monitor = next((run.monitor for run in runs if run.monitor), "accuracy")
-    return Column(monitor, "val", monitor)
+    found = dict.fromkeys(name for run in runs for name in run.val)
+    names = [*(run.monitor for run in runs if run.monitor), "accuracy", *found]
+    name = next((name for name in names if name in found), names[0])
+    return Column(name, "val", name)
 
 
 def is_better_high(column: Column, runs: Iterable[Run]) -> bool:
@@ -118,7 +110,7 @@ def is_better_high(column: Column, runs: Iterable[Run]) -> bool:
 
 
 def rank(value: Any, is_high_first: bool) -> tuple[int, float, str]:
-    """Return what to sort a value by: numbers first, then NaN, then text, then nothing."""
+    """Return what to sort a value by: finite numbers first, then NaN and infinities, then text, then nothing."""
     if is_number(value):
-        return (1, 0.0, "") if math.isnan(value) else (0, -value if is_high_first else value, "")
+        return (0, -value if is_high_first else value, "") if math.isfinite(value) else (1, 0.0, "")
     return (3, 0.0, "") if value is None else (2, 0.0, str(value))

@@ -17,15 +17,9 @@ from typing import Any
 
 from record.files import to_json, write_atomically
 from record.origin import now
-from report.columns import (
-    Column,
-    all_columns,
-    hyperparameters_that_differ,
-    is_better_high,
-    sort_column,
-    sort_runs,
-)
+from report.columns import Column, all_columns, hyperparameters_that_differ, is_better_high, sort_column
 from report.details import read_history
+from report.groups import by_data, sort_runs
 from report.page_details import read_details
 from report.page_importance import importance
 from report.runs import Run, is_number
@@ -63,11 +57,13 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str]) -
         problems: gets a line for each file that could not be read
     """
     num_runs, runs = len(runs), sort_runs(runs)[:MOST_RUNS]
-    differ, by_name = hyperparameters_that_differ(runs), all_columns(runs)
+    differ, by_name, groups = hyperparameters_that_differ(runs), all_columns(runs), by_data(runs)
+    numbers_of_groups = {group[0].data: number for number, group in enumerate(groups)}
+    left_out = ("run", "data") if len(groups) == 1 else ("run",)
     columns = [
         column
         for column in by_name.values()
-        if column.kind != "run" and (column.kind != "param" or column.key in differ)
+        if column.kind not in left_out and (column.kind != "param" or column.key in differ)
     ]
     metrics = [column for column in columns if column.kind in ("val", "test")]
     shared, numbers = _shared_params(runs, differ)
@@ -78,10 +74,18 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str]) -
         "columns": [
             {"name": column.name, "kind": column.kind, "higher": is_better_high(column, runs)} for column in columns
         ],
-        "monitor": sort_column(runs, None).name,
+        "groups": [
+            {
+                "name": group[0].data,
+                "monitor": sort_column(group, None).name,
+                "importance": {column.name: _importance(group, differ, column) for column in metrics},
+            }
+            for group in groups
+        ],
         "runs": [
             {
                 "name": run.name,
+                "group": numbers_of_groups[run.data],
                 "values": [_plain(column.value(run)) for column in columns],
                 "best_epoch": run.best_epoch,
                 "shared": number,
@@ -89,7 +93,6 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str]) -
             for run, number in zip(runs, numbers, strict=True)
         ],
         "shared": shared,
-        "importance": {column.name: _importance(runs, differ, column) for column in metrics},
         "curves": _read_curves(runs, problems),
         "details": read_details(runs, problems),
         "problems": problems,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import reprlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from record.errors import InputError
+from report.data import name_groups
 from report.files import PARAMS_FILES, flatten, read_json, read_params
 from report.lock import is_held
 
@@ -42,6 +44,8 @@ class Run:
         best_epoch: the one that the best weights are of
         lower_is_better: its metrics that are errors
         monitor: the val metric, or loss, that decided which weights are best
+        fingerprint: of the data it was trained on; None where run.json does not say
+        data: its task and data, in words, the same for runs that can be compared; `name_groups` sets it
         stamp: changes when one of the directory's files does; None where nobody asked
         problems: a line for each of its files that could not be read
     """
@@ -57,6 +61,8 @@ class Run:
     best_epoch: int | None = None
     lower_is_better: list[str] = dataclasses.field(default_factory=list)
     monitor: str | None = None
+    fingerprint: str | None = None
+    data: str = ""
     stamp: Stamp | None = None
     problems: list[str] = dataclasses.field(default_factory=list)
 
@@ -99,6 +105,7 @@ def read_runs(parent_dir: Path, before: Mapping[str, Run] | None = None) -> tupl
         runs.append(run)
         problems += run.problems
     runs.sort(key=lambda run: run.name)
+    name_groups(runs)
     return runs, problems
 
 
@@ -157,6 +164,7 @@ def _read_run(folder: str, name: str, files: set[str]) -> Run:
     params = dict(zip(_shared(params), params.values(), strict=True))
     if "restore_file" in record:
         params["restore_file"] = record["restore_file"]
+    data = record.get("data")
     epochs, best_epoch, errors = record.get("epochs"), record.get("best_epoch"), record.get("lower_is_better")
     monitor = params.get("monitor")
     return Run(
@@ -171,14 +179,18 @@ def _read_run(folder: str, name: str, files: set[str]) -> Run:
         best_epoch=best_epoch if type(best_epoch) is int else None,
         lower_is_better=[str(each) for each in errors] if isinstance(errors, list) else [],
         monitor=monitor if isinstance(monitor, str) else None,
+        fingerprint=sys.intern(str(data["fingerprint"])) if isinstance(data, dict) and "fingerprint" in data else None,
         problems=problems,
     )
 
 
 def _read_metrics(folder: str, name: str, problems: list[str]) -> dict[str, float]:
-    """Return the numbers among what a metrics file holds; a whole number of a thousand digits is none."""
+    """Return the numbers in a metrics file, and name what is none: text, or an integer of a thousand digits."""
     values = read_json(folder, name, problems)
     if set(map(type, values.values())) != {float}:
+        for key, value in values.items():
+            if value is not None and not is_number(value):  # null is how NaN is saved
+                problems.append(f"{folder}/{name}: {key}: expected a number, found {reprlib.repr(value)}")
         values = {key: value for key, value in values.items() if is_number(value)}
     return dict(zip(_shared(values), values.values(), strict=True))
 

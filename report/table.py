@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os.path
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from report.columns import Column, is_better_high, rank
-from report.runs import Run, is_number
+from report.columns import Column
+from report.runs import Run
 from report.seeds import mean_and_std
 
 
@@ -52,12 +51,19 @@ def is_numeric(cells: Sequence[Any]) -> bool:
     return set(map(type, cells)) <= NUMERIC
 
 
-def default_columns(columns: Iterable[Column], differ: Sequence[str], has_times: bool) -> list[Column]:
-    """Return what is shown where nobody says: the hyperparameters that differ, status, epochs, time, all metrics."""
+def default_columns(columns: Iterable[Column], differ: Sequence[str], runs: Sequence[Run]) -> list[Column]:
+    """Return what is shown by default: the hyperparameters that differ, status, epochs, time, all metrics.
+
+    Args:
+        columns: all that there are
+        differ: the hyperparameters that differ
+        runs: that are shown; where they cannot all be compared, `data` says which can
+    """
+    left_out = {"data"} if len({run.data for run in runs}) < 2 else set()
+    if all(run.seconds is None for run in runs):
+        left_out.add("time")
     return [
-        column
-        for column in columns
-        if (column.kind != "param" or column.key in differ) and (column.kind != "time" or has_times)
+        column for column in columns if column.kind not in left_out and (column.kind != "param" or column.key in differ)
     ]
 
 
@@ -104,17 +110,3 @@ def group_name(names: Sequence[str]) -> str:
     end = os.path.commonprefix([name[: len(start) - 1 : -1] if start else name[::-1] for name in names])[::-1]
     end = end.lstrip("0123456789")
     return f"{start}*{end}" if start or end else f"{names[0]} and {len(names) - 1} more"
-
-
-def sort_groups(groups: Sequence[Sequence[Run]], column: Column) -> list[Sequence[Run]]:
-    """Return the groups, the best first, by their mean; those without the value last."""
-    is_high_first = is_better_high(column, [run for group in groups for run in group])
-
-    def order(group: Sequence[Run]) -> tuple[int, float, str, str]:
-        if len(group) == 1:
-            return (*rank(column.value(group[0]), is_high_first), group[0].name)
-        values = [value for run in group if is_number(value := column.value(run))]
-        value = math.fsum(values) / len(values) if values else column.value(group[0])
-        return (*rank(value, is_high_first), group[0].name)
-
-    return sorted(groups, key=order)

@@ -114,6 +114,43 @@ def test_table_shows_the_values_of_the_runs_the_best_first(opened, study):
 
 
 @needs_browser
+def test_each_data_has_its_rows_its_star_and_its_charts(browser, tmp_path):
+    for i in range(6):
+        name = "easy" if i < 2 else "hard"
+        params = {"task": "vision", "data_dir": f"data/{name}", "learning_rate": 0.1 * (i + 1)}
+        write_run(tmp_path / f"{name}_{i}", params, {"accuracy": (0.99 if i < 2 else 0.5) + i / 1000, "loss": 0.1})
+        record = json.loads((tmp_path / f"{name}_{i}/run.json").read_text())
+        (tmp_path / f"{name}_{i}/run.json").write_text(json.dumps({**record, "data": {"fingerprint": name}}))
+    write_run(tmp_path / "alone", {"task": "ner"}, {"accuracy": 1.0, "loss": 0.1})
+    chromium.set_screen(browser)
+    chromium.open_page(browser, page_of(tmp_path)[0])
+    rows = "return [...document.querySelectorAll('#table tbody tr')].map((row) => row.querySelector('th').textContent)"
+    hard = ["hard_5★ best", "hard_4", "hard_3", "hard_2"]
+    expected = ["vision easy", "easy_1★ best", "easy_0", "vision hard", *hard, "ner data not recorded", "alone"]
+    assert browser.execute_script(rows) == expected
+    facts = browser.find_element("id", "facts").text
+    assert "best accuracy, vision easy" in facts and "best accuracy, vision hard" in facts and "alone" not in facts
+    drawn = "return document.querySelector('#each-charts .chart').data[0].x.length"
+    assert browser.execute_script(drawn) == 4  # the largest group
+    browser.find_element("css selector", "#data option:first-child").click()
+    chromium.wait_drawn(browser)
+    assert browser.execute_script(drawn) == 2
+    click(browser, "#table tbody tr:nth-child(2) input")
+    position = browser.execute_script("return columnNamed.get('accuracy').index")
+    click(browser, f"#table th[data-column='{position}'] button")
+    click(browser, f"#table th[data-column='{position}'] button")
+    assert browser.execute_script(rows) == [
+        *expected[:1],
+        "easy_0",
+        "easy_1★ best",
+        "vision hard",
+        *hard[::-1],
+        *expected[-2:],
+    ]
+    assert chromium.console_errors(browser) == []
+
+
+@needs_browser
 def test_a_click_on_a_column_sorts_and_a_second_one_turns_round(opened, study):
     click(opened, "#more")
     position = opened.execute_script("return columnNamed.get('learning_rate').index")

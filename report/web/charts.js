@@ -147,7 +147,7 @@ function drawCurves() {
 
 function drawImportance() {
   const metric = metricShown();
-  const { runs: number, shares } = study.importance[metric.name];
+  const { runs: number, shares } = groupShown().importance[metric.name];
   const entries = Object.entries(shares).slice(0, 15);
   const chart = byId("importance-chart");
   if (!entries.length) {

@@ -2,7 +2,7 @@
 
 function drawEach() {
   const metric = metricShown();
-  const scored = filtered.filter((run) => isNumber(valueOf(run, metric)));
+  const scored = scoredRuns(metric);
   const names = ranked(metric);
   const grid = byId("each-charts");
   while (grid.children.length > names.length) grid.lastChild.remove();

@@ -2,7 +2,9 @@
 
 /** Return where a column's values are on an axis from 0 to 1, and its ticks. */
 function scaleOf(column) {
-  const values = runs.map((run) => valueOf(run, column)).filter((value) => value !== null);
+  const values = groupShown()
+    .members.map((run) => valueOf(run, column))
+    .filter((value) => value !== null);
   const numbers = values.filter(isNumber);
   const distinct = [...new Set(values.map((value) => JSON.stringify(value)))];
   if (numbers.length === values.length && numbers.length) {
@@ -41,15 +43,20 @@ function shorten(text, length) {
 
 /** Return the hyperparameters, those that matter most for the metric first. */
 function ranked(metric) {
-  const shares = study.importance[metric.name].shares;
+  const shares = groupShown().importance[metric.name].shares;
   return [...params].sort((a, b) => (shares[b.name] || 0) - (shares[a.name] || 0) || a.index - b.index);
+}
+
+/** Return the runs that the charts of hyperparameters show. */
+function scoredRuns(metric) {
+  return filtered.filter((run) => groups[run.group] === groupShown() && isNumber(valueOf(run, metric)));
 }
 
 function drawParallel() {
   const metric = metricShown();
   const axes = [...ranked(metric).slice(0, MOST_AXES), metric];
   const scales = axes.map(scaleOf);
-  const scored = filtered.filter((run) => isNumber(valueOf(run, metric)));
+  const scored = scoredRuns(metric);
   // the best are drawn last, on top of the others
   scored.sort((a, b) => (metric.higher ? 1 : -1) * (valueOf(a, metric) - valueOf(b, metric)));
   const shades = Array.from({ length: NUM_SHADES }, () => []);

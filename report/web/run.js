@@ -65,6 +65,7 @@ function drawRun(run) {
   ]
     .filter(([, column]) => column && valueOf(run, column) !== null)
     .map(([name, column]) => [name, format(valueOf(run, column), column)]);
+  if (groups.length > 1) facts.unshift(["data", groups[run.group].name]);
   if (run.best_epoch !== null) facts.push(["best epoch", String(run.best_epoch)]);
   const differing = new Set(params.map((column) => column.name));
   const entries = [
@@ -76,7 +77,7 @@ function drawRun(run) {
     "h2",
     { tabindex: "-1" },
     ...breakable(run.name),
-    run === best && runs.length > 1 ? make("span", { class: "star" }, "★ best") : "",
+    isBest(run) ? make("span", { class: "star" }, "★ best") : "",
   );
   byId("run").replaceChildren(
     runs.length > 1 ? make("a", { href: "#" }, "← All runs") : "",
@@ -101,7 +102,8 @@ function drawRun(run) {
     make("section", {}, ...predictionsSection(run)),
     make("section", {}, make("h3", {}, "Hyperparameters"), pairsOf(entries, differing)),
   );
-  if (monitor && seriesNames([run]).includes(monitor.name)) select.value = monitor.name;
+  const own = groups[run.group].monitor;
+  if (own && seriesNames([run]).includes(own.name)) select.value = own.name;
   const drawOne = () =>
     draw(
       "run-chart",

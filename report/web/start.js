@@ -74,24 +74,29 @@ function drawFacts() {
   const facts = [
     ["runs", String(runs.length), [...told, ...[...states].map(([state, number]) => `${number} ${state}`)].join(", ")],
   ];
-  if (best && runs.length > 1) {
-    const ties = runs.filter((run) => valueOf(run, monitor) === valueOf(best, monitor)).length - 1;
-    const link = make("a", { href: addressOf(best) }, ...breakable(best.name));
-    facts.push([
-      `best ${monitor.name}`,
-      format(valueOf(best, monitor), monitor),
-      make("span", {}, link, ties ? `, and ${ties} more` : ""),
-    ]);
-  }
-  const test = best && columnNamed.get(`test ${monitor.name}`);
-  if (test && isNumber(valueOf(best, test)))
-    facts.push(["of these weights on test", format(valueOf(best, test), test), ""]);
+  for (const group of groups) facts.push(...bestFacts(group));
   if (times.length) facts.push(["time, all together", formatSeconds(times.reduce((a, b) => a + b, 0)), ""]);
   byId("facts").replaceChildren(
     ...facts.map(([name, value, more]) =>
       make("div", {}, make("dt", {}, name), make("dd", {}, value, more ? make("small", {}, more) : null)),
     ),
   );
+}
+
+/** Return what there is to say of the best run of a group. */
+function bestFacts({ name, best, members, monitor: column }) {
+  if (!best) return [];
+  const columnsOfRank = [column, columnNamed.get("loss")].filter(Boolean); // of equals, the lower loss is better
+  const isTie = (run) => columnsOfRank.every((each) => valueOf(run, each) === valueOf(best, each));
+  const ties = members.filter(isTie).length - 1;
+  const link = make("a", { href: addressOf(best) }, ...breakable(best.name));
+  const on = groups.length > 1 ? `, ${name}` : "";
+  const more = make("span", {}, link, ties ? `, and ${ties} more` : "");
+  const facts = [[`best ${column.name}${on}`, format(valueOf(best, column), column), more]];
+  const test = columnNamed.get(`test ${column.name}`);
+  if (test && isNumber(valueOf(best, test)))
+    facts.push([`of these weights on test${on}`, format(valueOf(best, test), test), ""]);
+  return facts;
 }
 
 function option(name) {
@@ -119,6 +124,9 @@ function start() {
   drawFacts();
   byId("curve-metric").append(...seriesNames(runs).map(option));
   byId("metric").append(...metrics.map((column) => option(column.name)));
+  byId("data").append(...groups.map(({ name }, number) => make("option", { value: number }, name)));
+  byId("data").value = groups.indexOf(largest);
+  byId("data").parentElement.hidden = groups.length < 2;
   if (monitor) byId("metric").value = monitor.name;
   if (monitor && seriesNames(runs).includes(monitor.name)) byId("curve-metric").value = monitor.name;
   byId("study-charts").hidden = !hasStudy();
@@ -126,7 +134,7 @@ function start() {
   const chooseTop = () => {
     [...chosen].forEach((run) => choose(run, false));
     sorted()
-      .filter((run) => study.curves[run.index])
+      .filter((run) => study.curves[run.index]?.series[byId("curve-metric").value])
       .slice(0, 5)
       .forEach((run) => choose(run, true));
   };
@@ -148,6 +156,10 @@ function start() {
   });
   for (const id of ["curve-metric", "curve-train", "curve-log"]) byId(id).addEventListener("change", drawCurves);
   byId("metric").addEventListener("change", () => drawCharts([drawImportance, drawParallel, drawEach]));
+  byId("data").addEventListener("change", () => {
+    if (groupShown().monitor) byId("metric").value = groupShown().monitor.name;
+    drawCharts([drawImportance, drawParallel, drawEach]);
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     drawTable();
     if (byId("overview").hidden) route(false);

@@ -8,8 +8,16 @@ const runs = study.runs.map((run, index) => ({ ...run, index }));
 const runAt = new Map(runs.map((run) => [addressOf(run), run]));
 const params = columns.filter((column) => column.kind === "param");
 const metrics = columns.filter((column) => column.kind === "val" || column.kind === "test");
-const monitor = columnNamed.get(study.monitor) || metrics[0];
-const best = monitor && runs.find((run) => typeof valueOf(run, monitor) === "number");
+// Only runs of the same task and data can be compared: each group has a metric that its runs monitored, and a best run.
+const groups = study.groups.map((group, number) => {
+  const members = runs.filter((run) => run.group === number);
+  const column = columnNamed.get(group.monitor);
+  const ranks = members.length > 1 && column && column.kind === "val";
+  const best = ranks ? members.find((run) => isNumber(valueOf(run, column))) : undefined; // they come the best first
+  return { ...group, members, monitor: column, best };
+});
+const largest = groups.reduce((a, b) => (b.members.length > a.members.length ? b : a));
+const monitor = largest.monitor || metrics[0];
 const NUM_COLOURS = 8;
 const MOST_CHOSEN = 24; // more curves cannot be told apart
 
@@ -37,6 +45,20 @@ function valueOf(run, column) {
 
 function isNumber(value) {
   return typeof value === "number";
+}
+
+/** Return whether a column is what some runs were after, on val or on test. */
+function isMonitored(column) {
+  return groups.some((group) => group.monitor && column.name.replace(/^test /, "") === group.monitor.name);
+}
+
+function isBest(run) {
+  return groups[run.group].best === run;
+}
+
+/** Return the group that the charts of hyperparameters are about. */
+function groupShown() {
+  return groups[Number(byId("data").value)];
 }
 
 const isNumeric = columns.map((column) => {

@@ -7,20 +7,19 @@ let filtered = runs;
 const shown = new Set(columns.filter(isShownAtFirst));
 
 function isShownAtFirst(column) {
+  if (column.kind === "data") return false; // the rows between the groups say it
   if (column.kind === "param") return (monitor ? ranked(monitor) : params).indexOf(column) < 8;
   if (column.kind === "status") return new Set(runs.map((run) => valueOf(run, column))).size > 1;
   if (column.kind === "epochs") return new Set(runs.map((run) => valueOf(run, column))).size > 1;
   if (column.kind === "time") return runs.some((run) => valueOf(run, column) !== null);
   if (metrics.length <= 4) return true;
-  const name = column.name.replace(/^test /, "");
-  return name === (monitor && monitor.name) || name === "loss";
+  return isMonitored(column) || column.name.replace(/^test /, "") === "loss";
 }
 
 /** Return the columns that are shown: first what the runs were after, then what they were given, then the rest. */
 function visible() {
-  const isFirst = (column) => monitor && (column === monitor || column.name === `test ${monitor.name}`);
   const those = columns.filter((column) => shown.has(column));
-  return [...those.filter(isFirst), ...those.filter((column) => !isFirst(column))];
+  return [...those.filter(isMonitored), ...those.filter((column) => !isMonitored(column))];
 }
 
 /** Return a number that says where a value goes: numbers, then text, then nothing. */
@@ -34,9 +33,10 @@ function compare(a, b) {
 }
 
 function sorted() {
-  if (order.column === null) return filtered;
-  const get = order.column === "run" ? (run) => run.name : (run) => valueOf(run, order.column);
-  return [...filtered].sort((a, b) => compare(get(a), get(b)) || a.index - b.index);
+  const { column } = order;
+  const get = column === "run" ? (run) => run.name : (run) => valueOf(run, column);
+  const within = column === null ? () => 0 : (a, b) => compare(get(a), get(b));
+  return [...filtered].sort((a, b) => a.group - b.group || within(a, b) || a.index - b.index);
 }
 
 function sortBy(column) {
@@ -69,17 +69,20 @@ function headCell(column) {
   );
 }
 
-/** The best value of each metric's column, over all runs. */
-const tops = columns.map((column) => {
-  if (column.kind !== "val" && column.kind !== "test") return null;
-  const values = runs.map((run) => run.values[column.index]).filter(isNumber);
-  return values.length > 1 ? values.reduce((a, b) => (a > b === column.higher ? a : b)) : null;
-});
+/** The best value of each metric's column, over the runs of each group. */
+const tops = columns.map((column) =>
+  groups.map(({ members }) => {
+    if (column.kind !== "val" && column.kind !== "test") return null;
+    const values = members.map((run) => run.values[column.index]).filter(isNumber);
+    return values.length > 1 ? values.reduce((a, b) => (a > b === column.higher ? a : b)) : null;
+  }),
+);
 
 function cell(run, column) {
   const value = valueOf(run, column);
   const classes = [isNumeric[column.index] ? "number" : "", value === null ? "none" : ""];
-  if (tops[column.index] !== null && value === tops[column.index]) classes.push("top");
+  const top = tops[column.index][run.group];
+  if (top !== null && value === top) classes.push("top");
   if (column.kind === "status") classes.push("state", String(value).replace(/\W/g, "-"));
   const text = format(value, column);
   return make("td", { class: classes.filter(Boolean).join(" ") || null, title: text.length > 24 ? text : null }, text);
@@ -98,15 +101,21 @@ function row(run) {
     "th",
     { scope: "row" },
     make("a", { href: addressOf(run) }, ...breakable(run.name)),
-    run === best ? make("span", { class: "star" }, "★ best") : null,
+    isBest(run) ? make("span", { class: "star" }, "★ best") : null,
   );
   return make(
     "tr",
-    { class: run === best ? "best" : null, "data-run": run.index },
+    { class: isBest(run) ? "best" : null, "data-run": run.index },
     pick,
     name,
     ...visible().map((column) => cell(run, column)),
   );
+}
+
+/** Return the row that says which task and data the runs below it are of. */
+function groupRow(run) {
+  const name = make("th", { scope: "rowgroup", colspan: visible().length + 1 }, groups[run.group].name);
+  return make("tr", { class: "group" }, make("td", { class: "pick" }), name);
 }
 
 function drawTable() {
@@ -123,7 +132,10 @@ function drawTable() {
         ...visible().map(headCell),
       ),
     );
-  body.replaceChildren(...rows.slice(0, rowsShown).map(row));
+  const isFirst = (run, i) => groups.length > 1 && (!i || rows[i - 1].group !== run.group);
+  body.replaceChildren(
+    ...rows.slice(0, rowsShown).flatMap((run, i) => (isFirst(run, i) ? [groupRow(run), row(run)] : [row(run)])),
+  );
   const left = rows.length - rowsShown;
   byId("more").hidden = left <= 0;
   byId("more").textContent = `Show ${Math.min(left, 500)} more of ${rows.length} runs`;
@@ -131,7 +143,7 @@ function drawTable() {
 
 /** Mark what is chosen in the rows that are there, without drawing them anew. */
 function markChosen() {
-  for (const tr of byId("table").querySelectorAll("tbody tr")) {
+  for (const tr of byId("table").querySelectorAll("tbody tr[data-run]")) {
     const run = runs[Number(tr.dataset.run)];
     const box = tr.querySelector("input");
     box.checked = chosen.includes(run);
@@ -142,7 +154,7 @@ function markChosen() {
 function drawColumnList() {
   const groups = [
     ["Hyperparameters that differ", ["param"]],
-    ["Run", ["status", "epochs", "time"]],
+    ["Run", ["data", "status", "epochs", "time"]],
     ["val", ["val"]],
     ["test", ["test"]],
   ];
