@@ -172,7 +172,15 @@ def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) 
     data_dir = Path(params.data_dir or "")
     params = params.with_facts(state["facts"]) if utils.is_ours(state) else fetch_facts(data_dir, params)
     net = fetch_net(params.task)
-    model = net.Net(params)
+    try:
+        model = net.Net(params)
+    except KeyError as error:
+        if params.facts:
+            raise
+        raise utils.InputError(
+            f"{checkpoint_path}: lacks {error}, which the net of task {params.task!r} is made with; it was not saved "
+            "by train.py. Score it where its net is, in the notebook perhaps: evaluate(model, loss_fn, loader, metrics)"
+        ) from None
     utils.load_weights(state, model, checkpoint_path)
     return params, net, model
 

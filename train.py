@@ -159,10 +159,18 @@ def train_and_evaluate(
     Raises:
         DivergedError: a loss or a gradient is not finite; the checkpoints from before stay
         InterruptedRun: SIGINT or SIGTERM; the state is saved
+        OtherRunError: the directory holds a run that has got further
     """
     from training.keeper import Keeper
 
     params = training.params
+    num_epochs = len(run.history()) if run.is_writer else 0  # of train.py's own, those that a checkpoint holds
+    if num_epochs > training.epoch:
+        raise utils.OtherRunError(
+            f"{run.path}: holds a run of {num_epochs} epochs, which this one ({training.epoch} epochs) would replace; "
+            "take another folder, remove this one, or continue with training.load_state_dict(...), as in "
+            "docs/debugging.md"
+        )
     with runtime.Signals() as signals, Keeper(run, training, signals) as keeper:
         while not training.is_finished():
             epoch = training.epoch + 1
@@ -191,6 +199,8 @@ def train_and_evaluate(
             keeper.end_epoch(row, is_best)
     if training.stopped_early():
         logging.info(f"Stopped early: no new best {params.monitor} for {params.early_stopping_epochs} epochs")
+        if params.schedule == "step" and training.epoch <= params.schedule_epochs:
+            logging.warning(f"- WARNING: the learning rate never dropped: schedule_epochs is {params.schedule_epochs}")
 
 
 def enter_epoch(dataloader: DataLoader[Any], training: Training) -> None:
@@ -224,7 +234,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
     parser.add_argument("--tensorboard", action="store_true", help="as tensorboard=true: events for TensorBoard, too")
-    parser.add_argument("--task", default=DEFAULT_TASK, help="for --describe_params; a run's task is in its params")
+    parser.add_argument("--task", default=None, help="as task=NAME; with --describe_params, the task to describe")
     parser.add_argument("--describe_params", action="store_true", help="print a task's hyperparameters and stop")
     parser.add_argument("--profile", type=int, metavar="N", help="trace N steps, and print where their time goes")
     parser.add_argument("--selftest_resume", action="store_true", help="does a run of yours survive kills, to the bit?")
@@ -242,11 +252,16 @@ def main(argv: list[str] | None = None) -> None:
     if args.describe_params:
         from tabulate import tabulate
 
-        print(tabulate(utils.describe(fetch_params_class(args.task)), headers="keys", disable_numparse=True))
+        print(
+            tabulate(
+                utils.describe(fetch_params_class(args.task or DEFAULT_TASK)), headers="keys", disable_numparse=True
+            )
+        )
         return
     if args.profile is not None and args.profile < 1:
         raise utils.InputError(f"--profile {args.profile}: expected the number of steps to trace, 1 or more")
-    overrides = [*args.overrides, *(["tensorboard=true"] if args.tensorboard else [])]
+    flags = {"tensorboard=true": args.tensorboard, f"task={args.task}": args.task is not None}
+    overrides = [*args.overrides, *(word for word, is_given in flags.items() if is_given)]
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(overrides, args.data_dir))
     if args.selftest_resume:
         from training.selftest import selftest
@@ -272,7 +287,7 @@ def main(argv: list[str] | None = None) -> None:
                 print(start.told(run.path, params))
             return
         utils.set_logger(run.path / "train.log", logging.INFO if run.is_writer else logging.ERROR)
-        for line in start.warnings:
+        for line in [*start.warnings, *(f"- WARNING: {line}" for line in params.warnings())]:
             logging.warning(line)
         with run.recorded(params, restore_file=args.restore_file), processes.naming_the_lost():
             device = runtime.fetch_device(args.device, args.disable_cuda)

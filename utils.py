@@ -29,7 +29,17 @@ from record.checkpoint import (
     scores_name,
     write_checkpoint,
 )
-from record.errors import DivergedError, InputError, InterruptedRun, InUseError, Stop, explain, is_dead_worker
+from record.effects import idle_unless
+from record.errors import (
+    DivergedError,
+    InputError,
+    InterruptedRun,
+    InUseError,
+    OtherRunError,
+    Stop,
+    explain,
+    is_dead_worker,
+)
 from record.files import (
     open_atomically,
     read_json,
@@ -60,6 +70,7 @@ __all__ = [
     "InUseError",
     "InputError",
     "InterruptedRun",
+    "OtherRunError",
     "Params",
     "RunDirectory",
     "Stop",
@@ -74,6 +85,7 @@ __all__ = [
     "find_params_file",
     "fingerprint",
     "format_metrics",
+    "idle_unless",
     "import_quickly",
     "is_dead_worker",
     "is_hidden",
@@ -117,9 +129,11 @@ def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
     """
     logger = logging.getLogger()
     logger.setLevel(level)
-    for handler in [h for h in logger.handlers if getattr(h, "is_ours", False)]:
-        logger.removeHandler(handler)
-        handler.close()
+    for handler in logger.handlers[:]:
+        # a plain StreamHandler is that of logging.basicConfig: beside it, the terminal would show each line twice
+        if getattr(handler, "is_ours", False) or type(handler) is logging.StreamHandler:
+            logger.removeHandler(handler)
+            handler.close()
     console = logging.StreamHandler()
     console.setFormatter(logging.Formatter("%(message)s"))
     handlers: list[logging.Handler] = [console]

@@ -9,7 +9,8 @@
         Net(params)                         an nn.Module; called with the inputs of a batch, it returns outputs
         loss_fn(outputs, labels)            a scalar: the mean over the scored labels of the batch
         metrics                             dict of name -> fn(outputs, labels) -> (numerator, denominator)
-        predictions(outputs, labels, params)   a list with one dict an example: `prediction`, `confidence` where there
+        predictions(outputs, labels, params)   a list with one dict an example (never `id` or `error`, which are columns
+                                            of the table already): `prediction`, `confidence` where there
                                             is one, and, unless labels is None, `label` and `loss`. Of a mask or a
                                             set of tags, lists; of large ones (all rows are kept until they are
                                             written), what there is to say in a few numbers, and no `label`
@@ -24,8 +25,9 @@
 
     model/<task>/data_loader.py
         fetch_facts(data_dir, params)       dict of what the data decides: class names, vocabulary, sizes. Plain values
-                                            only. Read once, at the start of training, from the train split; stored in
-                                            the checkpoint; found in `params.facts` by everything below and by Net.
+                                            only. Read once, at the start of training, from the train split (the names
+                                            of labels from the others too, if need be); stored in the checkpoint; found
+                                            in `params.facts` by everything below and by Net.
                                             `classes`, a list of names, if it is there, is what evaluate.py reports by:
                                             labels and predictions in the rows of `predictions` are then among them,
                                             or lists, or left out: then there is no confusion matrix
@@ -51,7 +53,7 @@
                                             Imports no torch.
         READS                               the names of the hyperparameters that it looks at
 
-A dataset may have, besides `__len__` and `__getitem__`:
+A dataset may have, besides `__len__` and `__getitem__` (an attribute of such a name that is something else is refused):
 
         __getitems__(indices)               the whole batch at once, where that is faster: a tuple is taken for the
                                             finished batch, a list for examples that are still to be collated
@@ -66,7 +68,8 @@ A dataset may have, besides `__len__` and `__getitem__`:
         augment                             whether it augments; set to False where the train split is only evaluated
         in_memory                           True if loading costs nothing, so that worker processes would not help
         lengths                             of each example, to train on batches of similar length
-        ids                                 a name for each example (a file, a line), for the predictions' table
+        ids                                 a name for each example (a file, a line), str or int, for the predictions'
+                                            table
 
 One that is a torch.utils.data.TensorDataset (inputs, labels), and adds no way of its own to fetch an example, is the
 fastest there is: batches are cut from its tensors.

@@ -16,6 +16,7 @@ import processes
 import runtime
 import utils
 from model.batches import EpochBatches
+from model.contract import check_attributes, check_facts
 from model.whole_batches import WholeBatches
 
 
@@ -56,7 +57,9 @@ def fetch_facts(data_dir: Path, params: utils.Params) -> utils.Params:
     Raises:
         InputError: the data is missing or broken
     """
-    return params.with_facts(_task_module(params).fetch_facts(data_dir, params))
+    facts = _task_module(params).fetch_facts(data_dir, params)
+    check_facts(facts, f"model/{params.task}/data_loader.py")
+    return params.with_facts(facts)
 
 
 def _fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
@@ -70,6 +73,7 @@ def _fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
         )
     if len(dataset) == 0:
         raise utils.InputError(f"{data_dir}: the {split} split is empty")
+    check_attributes(dataset, f"model/{params.task}/data_loader.py: {split}'s dataset, {type(dataset).__name__}")
     return dataset
 
 

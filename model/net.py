@@ -10,6 +10,8 @@ from typing import Any
 import utils
 
 REQUIRED = ("Net", "loss_fn", "predictions")
+RESERVED_METRICS = ("loss", "examples_per_second")
+RESERVED_COLUMNS = ("id", "error")
 
 
 def fetch_net(task: str) -> ModuleType:
@@ -27,6 +29,11 @@ def fetch_net(task: str) -> ModuleType:
         missing.append("metrics")
     if missing:
         raise utils.InputError(f"model/{task}/net.py: lacks {', '.join(missing)}; model/__init__.py says what they are")
+    errors = getattr(net, "lower_is_better", ())
+    if not isinstance(errors, set | frozenset | list | tuple):
+        raise utils.InputError(
+            f"model/{task}/net.py: lower_is_better is {errors!r}; expected a set of names of metrics"
+        )
     return net
 
 
@@ -35,6 +42,9 @@ def fetch_metrics(net: Any, params: utils.Params) -> dict[str, Callable[[Any, An
     metrics: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = (
         net.fetch_metrics(params) if hasattr(net, "fetch_metrics") else net.metrics
     )
+    taken = [name for name in RESERVED_METRICS if name in metrics]
+    if taken:
+        raise utils.InputError(f"metrics: {taken[0]!r} is reported of every task already; call this metric otherwise")
     return metrics
 
 
@@ -81,6 +91,12 @@ def fetch_predictions(
         InputError: there are more rows, or fewer
     """
     rows: list[dict[str, Any]] = net.predictions(outputs, labels, params)
+    taken = sorted({name for row in rows for name in RESERVED_COLUMNS if name in row})
+    if taken:
+        raise utils.InputError(
+            f"predictions: a row has the key {taken[0]!r}, which is the name of a column already; choose another one "
+            "(the contract is in model/__init__.py)"
+        )
     if len(rows) != num_examples:
         raise utils.InputError(
             f"predictions: returned {len(rows)} rows for a batch of {num_examples}; expected one for each example, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import utils
@@ -41,10 +41,26 @@ def fetch_params(model_dir: Path, overrides: Sequence[str] = ()) -> utils.Params
     path = utils.find_params_file(model_dir)
     values, mistakes = utils.read_values(path)
     laid_over, more_mistakes = utils.read_overrides(overrides)
+    source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+    if "task" not in {**values, **laid_over} and (task := recognise_task(values)) != DEFAULT_TASK:
+        values["task"] = task
+        source += f" (task {task}, by its keys)"
     values.update(laid_over)
     try:
         params_class = fetch_params_class(values.get("task", DEFAULT_TASK))
     except utils.InputError as error:
         raise utils.InputError(f"{path}: {error}") from None
-    source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
     return params_class.from_values(values, source, mistakes + more_mistakes)
+
+
+def recognise_task(keys: Iterable[str]) -> str:
+    """Return the task that knows more of a params file's keys than any other; the default task if there is none.
+
+    CS230's params files name no task: `num_channels` is a key of its vision example, `lstm_hidden_dim` of the other.
+    """
+    own_keys = set(keys) - set(utils.Params.model_fields)
+    if not own_keys:
+        return DEFAULT_TASK
+    counts = {task: len(own_keys & set(fetch_params_class(task).model_fields)) for task in list_tasks()}
+    best = [task for task, count in counts.items() if 0 < count == max(counts.values())]
+    return best[0] if len(best) == 1 else DEFAULT_TASK

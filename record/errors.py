@@ -22,6 +22,10 @@ class InputError(Stop, ValueError):
     exit_code = 2
 
 
+class OtherRunError(InputError):
+    """The directory holds another run, which stays as it is: its record too."""
+
+
 class DivergedError(Stop):
     """The loss is not finite: going on would only burn time."""
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from record.check import check_values
+from record.effects import idle_settings
 from record.errors import InputError
 from record.files import to_json
 from record.text import parse_file, parse_value
@@ -158,6 +159,10 @@ class Params(BaseModel):
         """Return the hyperparameters that somebody set; the others have their defaults."""
         values: dict[str, Any] = self.model_dump(mode="json", include=self.model_fields_set)
         return values
+
+    def warnings(self) -> list[str]:
+        """Return one line for each setting that can have no effect beside the others. A task adds its own."""
+        return idle_settings(self)
 
     def has_stopped_early(self, epoch: int, best_epoch: int) -> bool:
         """Return whether a run that is `epoch` epochs old has waited long enough for a new best."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from record.errors import NO_ROOM, InputError, InUseError, Stop, explain
+from record.errors import NO_ROOM, InputError, InUseError, OtherRunError, Stop, explain
 from record.files import read_json, read_lines, remove_stale, save_dict_to_json, to_json, write_lines
 from record.origin import now, provenance, versions
 from record.params import Params
@@ -108,16 +108,20 @@ class RunDirectory:
         if not self.is_writer:
             yield
             return
+        before = self.record()
         self.update_record(status="running", reason=None, end=None, **_resolved(params), **entries, **provenance())
         self.note("versions", versions())
         try:
             yield
+        except OtherRunError:
+            save_dict_to_json(before, self.path / "run.json")
+            raise
         except BaseException as error:
             status = getattr(error, "status", "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             try:
                 # of an error in a data loading process, the last line: its traceback stands before it
                 reason = str(explain(error) or str(error).strip().rpartition("\n")[2]) or type(error).__name__
-                self.update_record(status=status, reason=reason, end=now())
+                self.update_record(status=status, reason=reason.removeprefix(f"{status}: "), end=now())
             except OSError as second:  # the disk is full, say: the first error is the one to tell
                 logging.error(f"- {second.filename} could not be written either ({second.strerror})")
             raise

@@ -69,6 +69,7 @@ def run_script(
             signal.signal(each, signal.SIG_DFL)  # a second one quits at once
         raise InterruptedRun(f"interrupted by {signal.Signals(number).name}; the same command continues", number)
 
+    logging.basicConfig(format="%(message)s")  # until `set_logger`; else such lines begin with WARNING:root:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop_here)
     try:
@@ -83,10 +84,6 @@ def run_script(
             if is_said:
                 sys.exit(1)
             raise
-        if is_said:
-            pass
-        elif logging.getLogger().handlers:
+        if not is_said:
             logging.error(f"error: {stop}")  # into the log as well
-        else:
-            print(f"error: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)

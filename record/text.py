@@ -19,15 +19,20 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self.mistakes: list[str] = []
+        self._checked: set[yaml.MappingNode] = set()
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        self.mistakes += [
-            f"duplicate key {key!r} in line {node.value[i][0].start_mark.line + 1}"
-            for i, key in enumerate(keys)
-            if key in keys[:i]
-        ]
-        return super().construct_mapping(node, deep)
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put what a merge key (`<<`) names into the mapping; keys of its own win, and come twice after that."""
+        if node not in self._checked:
+            self._checked.add(node)
+            seen: set[Any] = set()
+            for key_node, _ in node.value:
+                is_merge = key_node.tag == "tag:yaml.org,2002:merge"
+                key = "<<" if is_merge else self.construct_object(key_node, deep=True)
+                if key in seen:
+                    self.mistakes.append(f"duplicate key {key!r} in line {key_node.start_mark.line + 1}")
+                seen.add(key)
+        super().flatten_mapping(node)
 
 
 _Loader.yaml_implicit_resolvers = {  # YAML 1.1 reads no, off and 12:30 as other things than text; YAML 1.2 does not
@@ -95,9 +100,28 @@ def _parse_json(text: str, path: Path) -> tuple[Any, list[str]]:
     try:
         return json.loads(text, object_pairs_hook=without_duplicates), mistakes
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not valid JSON, line {error.lineno} column {error.colno}: {error.msg}") from None
+        reason = _explain_json(text, error, path)
+        raise InputError(f"{path}: not valid JSON, line {error.lineno} column {error.colno}: {reason}") from None
     except (RecursionError, ValueError) as error:  # absurd nesting, a number of more digits than Python reads
         raise InputError(f"{path}: not valid JSON ({error})") from None
+
+
+def _explain_json(text: str, error: json.JSONDecodeError, path: Path) -> str:
+    """Return the reason in words of the habits that people bring from Python, JavaScript and YAML."""
+    rest, before = text[error.pos :].lstrip(), text[: error.pos].rstrip()
+    if rest.startswith(("#", "//", "/*")):
+        return f"JSON has no comments; take it out, or name the file {path.stem}.yaml and begin comments with #"
+    if rest.startswith(("}", "]")) and before.endswith(",") or re.match(r",\s*[}\]]", rest):
+        return "JSON has no comma after the last entry; take it out"
+    if rest.startswith("'"):
+        return "JSON has double quotes alone"
+    if not text.strip():
+        return "the file is empty; {} takes the defaults"
+    word = re.match(r"[A-Za-z]\w*", rest)
+    known = {"True": "true", "False": "false", "None": "null"}
+    if word and word[0] in known:
+        return f"JSON writes {known[word[0]]}, not {word[0]}"
+    return error.msg
 
 
 def _parse_yaml(text: str, source: str) -> tuple[Any, list[str]]:

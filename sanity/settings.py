@@ -37,6 +37,8 @@ def hyperparameters(context: Context) -> Finding:
         told = ", ".join(f"{name}={getattr(params, name)}" for name in idle)
         advice = "another hyperparameter switches it off: change that one, or leave this one out"
         return Finding("WARN", f"set, but without effect beside the others: {told}", advice, values)
+    if warnings := params.warnings():
+        return Finding("WARN", "; ".join(warnings), "change one of the two, or leave this one out", values)
     number = len(params.model_fields_set)
     return Finding(
         "PASS", f"all {number} that are set are read", "train.py --describe_params says what each is", values

@@ -12,6 +12,7 @@ import utils
 from study.space import Space, read_space
 
 FILE_NAMES = ("search.yaml", "search.yml", "search.json")
+CS230_NAME, CS230_SPACE = "learning_rate", ["learning_rate=1e-4,1e-3,1e-2"]  # a study of CS230's has no file that says
 
 
 class Settings(BaseModel):
@@ -71,6 +72,8 @@ def read_settings(
         InputError: all mistakes at once: unknown keys, hyperparameters that do not exist, values out of their bounds
     """
     path = find_search_file(parent_dir)
+    if path is None and not space_words and parent_dir.resolve().name == CS230_NAME:
+        space_words = CS230_SPACE
     if path is None and not space_words:
         raise utils.InputError(
             f"{parent_dir}: no search.yaml in it, and no --space; say what varies, for example "

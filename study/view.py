@@ -36,7 +36,7 @@ class View:
         """Say how a trial has ended."""
         best = best_of(history, maximize)
         said = f", best {trial.params.monitor} {best:.4g} of {len(history)} epochs" if best is not None else ""
-        reason = reason or str(trial.record().get("reason") or "")
+        reason = (reason or str(trial.record().get("reason") or "")).removeprefix(status).lstrip(": ")  # said once
         self.told(f"{trial.name}: {status}{said}{': ' + reason if reason and status != 'finished' else ''}")
 
     def line(self, trial: Trial, history: Mapping[int, float], maximize: bool) -> str:

@@ -144,9 +144,17 @@ def test_broken_column_files_are_told_with_file_and_line(tmp_path, text, told, v
     assert told in mistake(tmp_path, **values)
 
 
-def test_a_tag_that_train_lacks_is_told(pairs):
+def test_a_tag_that_train_lacks_is_told(pairs, caplog):
     write_pair(pairs, "test", "Ada won\n", "B-PER B-EVENT\n")
-    assert mistake(pairs, "test").startswith("test/sentences.txt:1: tag 'B-EVENT' is not one of those that train")
+    dataset, params = load(pairs, "test")  # scored, as an error: the net has an output for it
+    assert params.tags == ["B-PER", "O", "B-LOC", "B-EVENT"] and dataset[0][1].tolist() == [0, 3]
+    assert params.facts["tag_counts"] == [3, 4, 3, 0]
+    assert "- WARNING: tags of test that train lacks count as errors there: B-EVENT" in caplog.text
+    assert load(pairs, "test", min_count_tag=2)[0][0][1].tolist() == [0, 1]  # rarer than that: O, as was asked for
+    (pairs / "words.txt").write_text("Ada\n<pad>\nUNK\n")
+    (pairs / "tags.txt").write_text("O\nB-PER\nB-LOC\n")
+    told = mistake(pairs, "test")
+    assert told.startswith("test/sentences.txt:1: tag 'B-EVENT' is not one of those that train (or tags.txt) has: O, ")
 
 
 def test_missing_data_is_told(tmp_path):

@@ -28,7 +28,7 @@ LONG_SENTENCE = 1000  # tokens; longer ones are more likely several sentences
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
-    """Return what the train split decides: words, tags and characters, as `vocabulary.fetch_facts` says.
+    """Return what the data decides: words, tags and characters, as `vocabulary.fetch_facts` says.
 
     Raises:
         InputError: there is no train split, it is broken, or params.embedding_file does not fit
@@ -129,7 +129,10 @@ def _number_tags(sentences: Sentences, facts: Mapping[str, Any]) -> list[int]:
         for tag in tags:
             if tag not in numbers:
                 known = ", ".join(facts["tags"][:20])
-                raise InputError(f"{name}: tag {tag!r} is not one of those that train (or tags.txt) has: {known}")
+                raise InputError(
+                    f"{name}: tag {tag!r} is not one of those that train (or tags.txt) has: {known}; correct it; or, "
+                    "if it is right, build tags.txt again, if there is one, and start another run, which will know it"
+                )
     return [numbers[tag] for tags in sentences.tags for tag in tags]
 
 

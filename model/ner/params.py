@@ -49,6 +49,12 @@ class Params(utils.Params):
             raise ValueError(f"tag_column: {self.tag_column} is the token_column too")
         return self
 
+    def warnings(self) -> list[str]:
+        """Return one line for each setting that can have no effect beside the others."""
+        has_characters = self.char_channels > 0
+        of_characters = {"char_embedding_dim": has_characters, "max_word_len": has_characters}
+        return [*super().warnings(), *utils.idle_unless(self, of_characters, "char_channels")]
+
     @property
     def words(self) -> list[str]:
         """The vocabulary, in the order of the embedding's rows; known once the data is."""

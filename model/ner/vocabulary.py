@@ -1,9 +1,9 @@
-"""Words, tags and characters of the train split, and CS230's three files of them.
+"""Words and characters of the train split, the tags of all splits, and CS230's three files of them.
 
-    python -m model.ner.vocabulary --data_dir data/kaggle_ner min_count_word=2
+    python build_vocab.py --data_dir data/kaggle_ner --min_count_word 2
 
 writes `words.txt`, `tags.txt` and `dataset_params.json` into the data directory, as CS230's build_vocab.py does.
-Nobody needs to: without these files training takes the vocabulary from the train split by itself, in the same order.
+No one needs to: without these files training finds the same vocabulary, in the same order, by itself.
 Where they are, they decide, so that a checkpoint of CS230 finds the rows of its embedding.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import json
 import logging
@@ -36,16 +37,44 @@ class Vocabulary:
     unk_word: str = UNK_WORD
 
 
-def derive(sentences: Sentences, params: Params) -> Vocabulary:
-    """Return what occurs often enough, in the order of first occurrence, as CS230 has it."""
-    word_counts = collections.Counter(token for tokens in sentences.tokens for token in tokens)
-    tag_counts = collections.Counter(tag for tags in sentences.tags for tag in tags)
+def derive(splits: Mapping[str, Sentences], params: Params) -> Vocabulary:
+    """Return what occurs often enough in train, in the order of first occurrence, and the tags of the other splits.
+
+    A tag that train lacks needs an output of the net, although nothing trains it: its tokens are scored, as errors.
+
+    Args:
+        splits: `train`, and what there is of `val` and `test`
+        params: min_count_word, min_count_tag
+    """
+    word_counts = collections.Counter(token for tokens in splits["train"].tokens for token in tokens)
     words = [word for word, count in word_counts.items() if count >= params.min_count_word]
+    tag_counts = _count_tags(splits["train"])
     tags = [tag for tag, count in tag_counts.items() if count >= params.min_count_tag]
+    for split, sentences in splits.items():
+        new = [tag for tag in _count_tags(sentences) if tag not in tag_counts and tag not in tags]
+        if new and params.min_count_tag == 1:
+            tags += new
+            logging.warning(f"- WARNING: tags of {split} that train lacks count as errors there: {', '.join(new)}")
     return Vocabulary(
         words=[*words, *(special for special in (PAD_WORD, UNK_WORD) if special not in words)],
         tags=tags if OUTSIDE in tags else [*tags, OUTSIDE],
     )
+
+
+def _count_tags(sentences: Sentences) -> collections.Counter[str]:
+    return collections.Counter(tag for tags in sentences.tags for tag in tags)
+
+
+def _read_others(data_dir: Path, params: Params) -> dict[str, Sentences]:
+    """Return the val and the test split, if they can be read; a mistake in one is reported when it is used."""
+    splits = {}
+    level = logging.root.manager.disable
+    logging.disable(logging.INFO)  # what there is to say of a split is logged when it is loaded
+    for split in ("val", "test"):
+        with contextlib.suppress(InputError):
+            splits[split] = read_split(split, data_dir, params)
+    logging.disable(level)
+    return splits
 
 
 def read(data_dir: Path) -> Vocabulary | None:
@@ -72,7 +101,7 @@ def read(data_dir: Path) -> Vocabulary | None:
 
 
 def fetch_facts(sentences: Sentences, data_dir: Path, params: Params) -> dict[str, Any]:
-    """Return what the train split decides, as plain values.
+    """Return what the data decides, as plain values: the tags of all splits, the rest of train.
 
     Args:
         sentences: of the train split
@@ -86,20 +115,27 @@ def fetch_facts(sentences: Sentences, data_dir: Path, params: Params) -> dict[st
     Raises:
         InputError: train is empty or has fewer than two tags, or CS230's files contradict it
     """
-    vocabulary = read(data_dir)
+    vocabulary, splits = read(data_dir), {"train": sentences}
     if vocabulary is not None:
         logging.info(f"- the vocabulary is that of words.txt and tags.txt in {data_dir}")
+        if params.min_count_word > 1:
+            logging.warning(
+                "- WARNING: min_count_word has no effect beside words.txt; build that with --min_count_word"
+            )
     else:
-        vocabulary = derive(sentences, params)
-    counts = collections.Counter(tag for tags in sentences.tags for tag in tags)
-    rare = [tag for tag, count in counts.items() if count < params.min_count_tag and tag not in vocabulary.tags]
+        splits |= _read_others(data_dir, params)
+        vocabulary = derive(splits, params)
+    counts = _count_tags(sentences)
+    tags = dict.fromkeys(tag for each in splits.values() for tag in _count_tags(each))
+    rare = [tag for tag in tags if counts[tag] < params.min_count_tag and tag not in vocabulary.tags]
     if rare:
-        number = sum(counts.pop(tag) for tag in rare)
+        number = sum(counts.pop(tag, 0) for tag in rare)
         counts[OUTSIDE] += number
         logging.info(f"- {number} tokens of train become O, their tags are rarer than min_count_tag: {', '.join(rare)}")
-    if len(vocabulary.tags) < 2:
+    seen = [tag for tag in vocabulary.tags if len(splits) == 1 or counts[tag] or tag == OUTSIDE]
+    if len(seen) < 2:
         raise InputError(
-            f"{data_dir}: train has {len(vocabulary.tags)} tag(s) in {len(sentences.ids)} sentences, expected two or "
+            f"{data_dir}: train has {len(seen)} tag(s) in {len(sentences.ids)} sentences, expected two or "
             "more; the files must be tagged, and tag_column must be the column of the tags"
         )
     characters = sorted({character for tokens in sentences.tokens for token in tokens for character in token})
@@ -142,15 +178,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         InputError: a mistake in the arguments or the data
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", default="data/ner_small", type=Path, help="the dataset")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters, min_count_word=2 for one")
+    parser.add_argument("--data_dir", default="data/small", type=Path, help="the dataset")
+    parser.add_argument("--min_count_word", default=1, help="words rarer than this in train are unknown")
+    parser.add_argument("--min_count_tag", default=1, help="tags rarer than this in train are left out")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters, for example tag_column=3")
     args = parser.parse_args(argv)
-    values, mistakes = utils.read_overrides(args.overrides)
+    flags = [f"min_count_word={args.min_count_word}", f"min_count_tag={args.min_count_tag}"]
+    values, mistakes = utils.read_overrides([*flags, *args.overrides])
     params = Params.from_values(values, "command line", mistakes)
     names = {"train": "train_size", "val": "dev_size", "test": "test_size"}
     splits = {split: read_split(split, args.data_dir, params) for split in names}
     sizes = {name: len(splits[split].ids) for split, name in names.items()}
-    write(derive(splits["train"], params), sizes, args.data_dir)
+    write(derive(splits, params), sizes, args.data_dir)
 
 
 if __name__ == "__main__":

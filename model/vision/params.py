@@ -79,6 +79,17 @@ class Params(utils.Params):
             raise ValueError("image_size: net 'mnist' needs at least 10")
         return self
 
+    def warnings(self) -> list[str]:
+        """Return one line for each setting that can have no effect, or a wrong one, beside the others."""
+        is_own = self.net in OWN_NETS
+        idle = utils.idle_unless(self, {"num_channels": is_own, "dropout_rate": is_own}, "net")
+        lines = [*super().warnings(), *idle]
+        if self.pretrained and self.image_channels == 3 and self.normalize != "imagenet":
+            lines.append(f"normalize={self.normalize}: pretrained weights were trained with normalize=imagenet")
+        if self.shift >= self.image_size:
+            lines.append(f"shift={self.shift}: moves images of image_size={self.image_size} out of sight")
+        return lines
+
     @property
     def classes(self) -> list[str]:
         """The class names, in the order of the outputs; known once the data is."""
