@@ -162,15 +162,10 @@ def train_and_evaluate(
         OtherRunError: the directory holds a run that has got further
     """
     from training.keeper import Keeper
+    from training.start import check_nothing_is_lost
 
     params = training.params
-    num_epochs = len(run.history()) if run.is_writer else 0  # of train.py's own, those that a checkpoint holds
-    if num_epochs > training.epoch:
-        raise utils.OtherRunError(
-            f"{run.path}: holds a run of {num_epochs} epochs, which this one ({training.epoch} epochs) would replace; "
-            "take another folder, remove this one, or continue with training.load_state_dict(...), as in "
-            "docs/debugging.md"
-        )
+    check_nothing_is_lost(run, training.epoch)
     with runtime.Signals() as signals, Keeper(run, training, signals) as keeper:
         while not training.is_finished():
             epoch = training.epoch + 1

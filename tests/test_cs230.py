@@ -22,6 +22,7 @@ import utils
 from model.params import fetch_params
 from tests.pages import PROJECT
 
+pytestmark = pytest.mark.skipif(not (PROJECT / "model/ner").is_dir(), reason="model/ner was removed")
 NLP = """{
     "learning_rate": 1e-2,
     "batch_size": 5,

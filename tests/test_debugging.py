@@ -1,6 +1,7 @@
 """Looking inside: a breakpoint in a step, a trace of some steps, a session with a model and loaders of its own."""
 
 import gzip
+import importlib
 import json
 import os
 import re
@@ -121,7 +122,7 @@ class Session:
         self.params = utils.Params.from_values({"num_epochs": 3, "learning_rate": 0.05, **values}, "the session")
         self.training = fetch_training(model, OWN, self.params, len(self.train_loader))
         self.folder = folder
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         utils.set_logger(folder / "train.log")
 
     def collate(self, examples):
@@ -178,3 +179,45 @@ def test_an_interrupted_session_begins_its_epoch_anew_and_says_so(tmp_path):
     assert "cannot be entered amid an epoch, which begins anew" in (tmp_path / "run" / "train.log").read_text()
     rows = utils.read_lines(tmp_path / "run" / "history.jsonl")
     assert [row["epoch"] for row in rows] == [1, 2, 3] and session.training.schedule.num_steps == 30
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "train.log"}
+
+
+@pytest.mark.parametrize("has_last", [True, False])
+def test_a_cell_that_is_run_again_does_not_replace_a_run(tmp_path, has_last):
+    Session(tmp_path / "run").train()
+    if not has_last:
+        (tmp_path / "run/last.pth.tar").unlink()
+    before = contents(tmp_path / "run")
+    with pytest.raises(utils.OtherRunError, match=r"holds a run of 3 epochs, .* take another folder .*load_state_dict"):
+        Session(tmp_path / "run").train()
+    assert contents(tmp_path / "run") == before  # its record too
+    if has_last:
+        again = Session(tmp_path / "run", num_epochs=4)
+        again.training.load_state_dict(utils.load_checkpoint(tmp_path / "run/last.pth.tar", again.training.model))
+        again.train()
+        assert len(utils.read_lines(tmp_path / "run/history.jsonl")) == 4
+
+
+def test_a_session_that_was_killed_continues_from_its_checkpoint(tmp_path):
+    """The history may show epochs that no checkpoint holds yet."""
+    session = Session(tmp_path / "run", num_epochs=2)
+    session.train()
+    row = utils.read_lines(tmp_path / "run/history.jsonl")[-1]
+    utils.write_lines(tmp_path / "run/history.jsonl", [{**row, "epoch": epoch} for epoch in (1, 2, 3)])
+    again = Session(tmp_path / "run", num_epochs=4)
+    again.training.load_state_dict(utils.load_checkpoint(tmp_path / "run/last.pth.tar", again.training.model))
+    again.train()
+    assert [row["epoch"] for row in utils.read_lines(tmp_path / "run/history.jsonl")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("script", ["evaluate", "predict", "export"])
+def test_scripts_report_that_a_notebooks_net_is_not_theirs(tmp_path, script):
+    Session(tmp_path / "run").train()
+    words = {"predict": ["--input", str(tmp_path)], "export": ["--format", "onnx"]}.get(script, [])
+    with pytest.raises(
+        utils.InputError, match="lacks 'classes', which the net of task 'vision' is made with; it was not"
+    ):
+        importlib.import_module(script).main(["--model_dir", str(tmp_path / "run"), *words])

@@ -9,7 +9,8 @@ from typing import Any
 import utils
 from training.events import check_installed
 
-LAST, PREVIOUS, DAMAGED = "last.pth.tar", "last.previous.pth.tar", "last.damaged.pth.tar"
+BEST, LAST = "best.pth.tar", "last.pth.tar"
+PREVIOUS, DAMAGED = "last.previous.pth.tar", "last.damaged.pth.tar"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +112,27 @@ def _read_last(model_dir: Path) -> tuple[Path, dict[str, Any] | None, tuple[str,
         state,
         (f"- WARNING: {told}. Continuing from the one before it, {previous}; what came after is done again",),
     )
+
+
+def check_nothing_is_lost(run: utils.RunDirectory, epoch: int) -> None:
+    """Check that training may write into a directory. A notebook's cell that is run again would replace a run there.
+
+    Args:
+        run: the directory
+        epoch: epochs that are complete in what is to be trained
+
+    Raises:
+        OtherRunError: the directory holds a run that has got further
+    """
+    if not run.is_writer or len(run.history()) <= epoch:  # of train.py, there are no more than the checkpoint holds
+        return
+    _, last, _ = _read_last(run.path)
+    num_epochs = last["epoch"] if last is not None else len(run.history()) if (run.path / BEST).exists() else 0
+    if num_epochs > epoch:
+        raise utils.OtherRunError(
+            f"{run.path}: holds a run of {num_epochs} epochs, which this one, of {epoch} so far, would replace; "
+            "take another folder or remove this one; to continue, training.load_state_dict(utils.load_checkpoint(path, model))"
+        )
 
 
 def _put_aside(damaged: Path) -> None:
