@@ -131,6 +131,8 @@ def _parse_yaml(text: str, source: str) -> tuple[Any, list[str]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        if isinstance(error, yaml.reader.ReaderError):
+            where = f", line {text.count(chr(10), 0, error.position) + 1}"
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"{source}: not valid YAML{where}: {problem}") from None
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 from hypothesis import example, given, settings
@@ -371,3 +372,91 @@ def test_any_text_is_a_params_file_or_an_input_error(tmp_path_factory, text, jso
             assert str(error).startswith(str(path))
         else:
             assert all(isinstance(key, str) for key in values) and isinstance(mistakes, list)
+
+
+plain_text = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=10)  # YAML folds line ends
+plain_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | plain_text
+    | st.sampled_from(
+        ["no", "1e-3", "0x1f", "12:30", "null", "~", "# a", "- b", "<<", "&a", "*a", "1_000", ".5", "True"]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain_text, inner, max_size=3),
+    max_leaves=6,
+)
+plain_mappings = st.dictionaries(plain_text, plain_values, max_size=4)
+
+
+def read_or_refuse(path):
+    """Return a file's values, or None where it is refused with its name and a line."""
+    try:
+        values, mistakes = utils.read_values(path)
+    except utils.InputError as error:
+        assert re.match(rf"{re.escape(str(path))}: not valid (YAML|JSON), line \d+", str(error)), str(error)
+        return None
+    assert mistakes == []
+    return values
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(values=plain_mappings, indent=st.sampled_from([None, 0, 3]), is_ascii=st.booleans(), comment=plain_text)
+def test_values_of_a_file_are_those_that_json_reads_in_it(tmp_path_factory, values, indent, is_ascii, comment):
+    """JSON is YAML 1.2, whose words our YAML has (PyYAML's own are those of 1.1: `no`, `12:30`, `0x1f`)."""
+    path = tmp_path_factory.getbasetemp() / "values.json"
+    path.write_text(json.dumps(values, indent=indent, ensure_ascii=is_ascii), encoding="utf-8")
+    assert repr(read_or_refuse(path)) == repr(json.loads(path.read_text(encoding="utf-8")))
+    lines = [f"{json.dumps(k, ensure_ascii=False)}: {json.dumps(v, ensure_ascii=False)}" for k, v in values.items()]
+    path = path.with_suffix(".yaml")
+    path.write_text(f" # {comment}\n\n".join([*lines, ""]), encoding="utf-8")
+    found = read_or_refuse(path)
+    assert found is None or repr(found) == repr(values)
+    if (comment + repr(values)).isascii():
+        assert found is not None
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(first=plain_mappings, second=plain_mappings, own=plain_mappings, is_last=st.booleans())
+def test_keys_of_a_mapping_beat_those_merged_into_it(tmp_path_factory, first, second, own, is_last):
+    path = tmp_path_factory.getbasetemp() / "merged.yaml"
+    own = {f"own {key}": value for key, value in own.items()} | dict.fromkeys(list(first)[:1], 1)
+    lines = [f"{json.dumps(k, ensure_ascii=False)}: {json.dumps(v, ensure_ascii=False)}" for k, v in own.items()]
+    merge = f"<<: [{json.dumps(first, ensure_ascii=False)}, {json.dumps(second, ensure_ascii=False)}]"
+    path.write_text("\n".join([*lines, merge] if is_last else [merge, *lines]), encoding="utf-8")
+    found = read_or_refuse(path)
+    assert found is None or found == {**second, **first, **own}
+    assert found is not None or not (repr(first) + repr(second) + repr(own)).isascii()
+
+
+def test_merges_may_be_named_and_nested(fetch):
+    text = "<<: &late {<<: &early {seed: 1, batch_size: 2, momentum: 0.5}, batch_size: 3}\nmomentum: 0.7\n"
+    params = fetch(text, name="params.yaml")
+    assert (params.seed, params.batch_size, params.momentum) == (1, 3, 0.7)
+    assert "duplicate key '<<' in line 2" in mistakes_of(fetch, "<<: {seed: 1}\n<<: {seed: 2}\n", name="params.yaml")
+    told = mistakes_of(fetch, "<<: &a {seed: 1, seed: 2}\n", name="params.yaml")
+    assert told.count("duplicate key 'seed'") == 1
+    assert "expected a mapping or list of mappings" in mistakes_of(fetch, "<<: 3\n", name="params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "told"),
+    [
+        ('{"seed": 1, // one\n "batch_size": 2}', "line 1 column 13", "JSON has no comments; take it out, or name the"),
+        ('{"seed": 1 # one\n}', "line 1 column 12", "name the file params.yaml and begin comments with #"),
+        ('/* mine */\n{"seed": 1}', "line 1 column 1", "JSON has no comments"),
+        ('{"seed": 1} // end', "line 1 column 13", "JSON has no comments"),
+        ('{"seed": // one\n 1}', "line 1 column 10", "JSON has no comments"),
+        ('{\n"seed": 1,\n}', "line ", "JSON has no comma after the last entry"),
+        ('{"seed": [1, 2, ]}', "line 1", "JSON has no comma after the last entry"),
+        ("{'seed': 1}", "line 1 column 2", "JSON has double quotes alone"),
+        ('{"compile": True}', "line 1 column 13", "JSON writes true, not True"),
+        ('{"compile": None}', "line 1 column 13", "JSON writes null, not None"),
+        ("", "line 1 column 1", "the file is empty; {} takes the defaults"),
+        ('{"a//b": 1 "c": 2}', "line 1 column 12", "Expecting ',' delimiter"),
+    ],
+)
+def test_habits_from_other_languages_are_told_with_their_place(fetch, text, place, told):
+    message = mistakes_of(fetch, text)
+    assert place in message and told in message

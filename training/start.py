@@ -131,7 +131,8 @@ def check_nothing_is_lost(run: utils.RunDirectory, epoch: int) -> None:
     if num_epochs > epoch:
         raise utils.OtherRunError(
             f"{run.path}: holds a run of {num_epochs} epochs, which this one, of {epoch} so far, would replace; "
-            "take another folder or remove this one; to continue, training.load_state_dict(utils.load_checkpoint(path, model))"
+            "take another folder or remove this one; to continue, "
+            "training.load_state_dict(utils.load_checkpoint(path, model))"
         )
 
 
