@@ -170,6 +170,8 @@ def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) 
     from model.net import fetch_net
 
     data_dir = Path(params.data_dir or "")
+    if not utils.is_ours(state) and "data_dir" not in params.model_fields_set:
+        raise utils.InputError(f"{checkpoint_path}: does not say which data it was trained on; name it with --data_dir")
     params = params.with_facts(state["facts"]) if utils.is_ours(state) else fetch_facts(data_dir, params)
     net = fetch_net(params.task)
     try:

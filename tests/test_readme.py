@@ -36,8 +36,9 @@ def clone(tmp_path):
     own = {"learning_rate": 1e-3, "num_epochs": 1, "save_summary_steps": 100}
     vision = {**own, "batch_size": 32, "dropout_rate": 0.8, "num_channels": 32, "num_workers": 4}
     tagger = {**own, "batch_size": 5, "lstm_hidden_dim": 50, "embedding_dim": 50}
-    for name, values in {"vision/experiments/base_model": vision, "vision/experiments/trained": vision,
-                         "nlp/experiments/base_model": tagger}.items():  # fmt: skip
+    runs = {f"vision/experiments/{name}": vision for name in ("base_model", "trained")}
+    runs |= {f"nlp/experiments/{name}": tagger for name in ("base_model", "learning_rate")}
+    for name, values in runs.items():
         (cs230 / name).mkdir(parents=True)
         (cs230 / name / "params.json").write_text(json.dumps(values))
     params = fetch_params_class("vision").from_values(vision, "CS230").with_facts({"classes": list("012345")})
