@@ -108,9 +108,10 @@ def test_no_shipped_run_is_warned_of():
 
 
 def test_training_says_it_in_the_log(make_run):
-    model_dir = make_run(schedule="step")
+    model_dir = make_run(schedule="step", fsdp=True)
     train.main(["--model_dir", str(model_dir)])
-    assert "WARNING: schedule 'step': with schedule_epochs=10" in (model_dir / "train.log").read_text()
+    log = (model_dir / "train.log").read_text()
+    assert "WARNING: schedule 'step': with schedule_epochs=10" in log and "fsdp has no effect in one process" in log
 
 
 def test_a_run_that_stops_before_its_schedule_drops_says_so(make_run):

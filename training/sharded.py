@@ -6,6 +6,7 @@ this is imported where it is needed, because that takes its time.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,8 @@ def distribute(model: nn.Module, params: utils.Params, device: torch.device) -> 
     processes.send_state(model)
     if params.fsdp and processes.world_size() > 1:
         _shard(model, device)
+    elif params.fsdp:
+        logging.warning("- WARNING: fsdp has no effect in one process; torchrun starts more")
 
 
 def _shard(model: nn.Module, device: torch.device) -> None:
