@@ -192,6 +192,44 @@ def test_build_kaggle_dataset_reads_and_writes_where_cs230_does(tmp_path):
     assert numbers == [14, 3, 3]
 
 
+def corpus(tmp_path, text, encoding="utf-8", exit_code=0):
+    (tmp_path / "data/kaggle").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "data/kaggle/ner_dataset.csv").write_bytes(("Sentence #,Word,POS,Tag\n" + text).encode(encoding))
+    done = run("build_kaggle_dataset.py", cwd=tmp_path, exit_code=exit_code)
+    assert "Traceback" not in done.stderr
+    if exit_code:
+        return done.stderr
+    names = ["train", "val", "test"]
+    return sorted(line for name in names for line in read_lines(tmp_path / f"data/kaggle/{name}/sentences.txt"))
+
+
+def read_lines(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "windows-1252"])
+@pytest.mark.parametrize("name", ["", "Sentence: 1"])
+def test_kaggles_corpus_may_have_been_saved_again(tmp_path, encoding, name):
+    """As UTF-8, or, by pandas' ffill, with the sentence's name in every row."""
+    text = f"Sentence: 1,Zoë,NNP,B-per\n{name},sleeps,VBZ,O\nSentence: 2,“Paris”,NNP,B-geo\n"
+    assert corpus(tmp_path, text, encoding) == ["Zoë sleeps", "“Paris”"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            'Sentence: 1,Ann,NNP,B-per\n,",.,O\n,sleeps,VBZ,O\n,",.,O\n',
+            "ner_dataset.csv:3: a quote that begins in this line",
+        ),
+        ("Sentence: 1,Ann,NNP,B-per\n,sleeps,VBZ\n", "ner_dataset.csv:3: 3 columns, expected 4"),
+        ("Sentence: 1,Ann,NNP,B-per\n,sleeps,VBZ,\n", "ner_dataset.csv:3: 'sleeps' has no tag"),
+    ],
+)
+def test_broken_rows_of_kaggles_corpus_are_told_with_their_line(tmp_path, text, told):
+    assert told in corpus(tmp_path, text, exit_code=2)
+
+
 def test_build_dataset_names_the_command_that_needs_no_copy(tmp_path):
     printed = run(
         "build_dataset.py", "--data_dir", "my data/SIGNS", "--output_dir", "data/64x64_SIGNS", exit_code=2

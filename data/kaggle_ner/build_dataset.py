@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import random
 import sys
 from pathlib import Path
@@ -21,35 +22,51 @@ Sentence = list[tuple[str, str]]  # (word, tag) of each token
 
 
 def read_sentences(path: Path) -> list[Sentence]:
-    """Return the sentences of the CSV file; a first column that is not empty begins a sentence.
+    """Return the sentences of the CSV file; a new name in the first column begins a sentence.
 
     White space inside a word is taken out of it (the layout separates tokens by spaces), and a row whose word is
     nothing else is skipped.
 
     Raises:
         FileNotFoundError: there is no such file
-        ValueError: it has other columns, a broken row (its line is named), or other bytes than Windows-1252 has
+        ValueError: it has other columns, a broken row (its line is named), or bytes of another encoding than UTF-8 and
+            Windows-1252, which is that of Kaggle's file
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; get ner_dataset.csv (not ner.csv) from {SOURCE}")
     sentences: list[Sentence] = []
-    with path.open(encoding="windows-1252", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        if header != COLUMNS:
-            raise ValueError(f"{path}: columns {header}, expected {COLUMNS}; ner_dataset.csv is the file, not ner.csv")
-        for row in reader:
-            if len(row) != len(COLUMNS):
-                raise ValueError(f"{path}:{reader.line_num}: {len(row)} columns, expected {len(COLUMNS)}")
-            begins, word, _, tag = row
-            if begins.strip() or not sentences:
-                sentences.append([])
-            word, tag = "".join(word.split()), tag.strip()
-            if word and not tag:
-                raise ValueError(f"{path}:{reader.line_num}: {word!r} has no tag")
-            if word:
-                sentences[-1].append((word, tag))
+    reader = csv.reader(io.StringIO(_decode(path), newline=""))
+    header = next(reader, [])
+    if header != COLUMNS:
+        raise ValueError(f"{path}: columns {header}, expected {COLUMNS}; ner_dataset.csv is the file, not ner.csv")
+    name, line = "", reader.line_num + 1
+    for row in reader:
+        if reader.line_num > line:
+            raise ValueError(f"{path}:{line}: a quote that begins in this line does not end in it")
+        if len(row) != len(COLUMNS):
+            raise ValueError(f"{path}:{line}: {len(row)} columns, expected {len(COLUMNS)}")
+        begins, word, tag = row[0].strip(), "".join(row[1].split()), row[3].strip()
+        if not sentences or begins not in ("", name):  # copies of the file have the name in every row
+            sentences.append([])
+            name = begins
+        if word and not tag:
+            raise ValueError(f"{path}:{line}: {word!r} has no tag")
+        if word:
+            sentences[-1].append((word, tag))
+        line = reader.line_num + 1
     return [sentence for sentence in sentences if sentence]
+
+
+def _decode(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        try:
+            return data.decode("windows-1252")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise ValueError(f"{path}:{line}: neither UTF-8 nor Windows-1252; convert the file") from None
 
 
 def split_sentences(sentences: list[Sentence], seed: int = SEED) -> dict[str, list[Sentence]]:

@@ -69,11 +69,13 @@ def _read_others(data_dir: Path, params: Params) -> dict[str, Sentences]:
     """Return the val and the test split, if they can be read; a mistake in one is reported when it is used."""
     splits = {}
     level = logging.root.manager.disable
-    logging.disable(logging.INFO)  # what there is to say of a split is logged when it is loaded
-    for split in ("val", "test"):
-        with contextlib.suppress(InputError):
-            splits[split] = read_split(split, data_dir, params)
-    logging.disable(level)
+    logging.disable(logging.WARNING)  # what a reader logs of a split is logged when it is loaded
+    try:
+        for split in ("val", "test"):
+            with contextlib.suppress(InputError):
+                splits[split] = read_split(split, data_dir, params)
+    finally:
+        logging.disable(level)
     return splits
 
 
