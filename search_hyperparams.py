@@ -75,6 +75,8 @@ def make_plan(args: argparse.Namespace) -> Plan:
             raise utils.InputError(f"{word}: the study varies it; leave the word out, or take it out of the space")
     if args.num_workers is not None and args.num_workers < 1:
         raise utils.InputError(f"--num_workers {args.num_workers}: expected 1 or more")
+    if args.ray_address is None and (args.cpus_per_trial, args.gpus_per_trial) != (1, None):
+        raise utils.InputError("--cpus_per_trial, --gpus_per_trial: without --ray_address, they have no effect")
     directories = Directories(parent_dir, base, space, settings.seeds)
     return Plan(directories, settings)
 

@@ -6,7 +6,9 @@ import json
 import pytest
 import torch
 
+import search_hyperparams
 import train
+import utils
 from model.params import fetch_params, fetch_params_class
 from tests.pages import PROJECT
 from training.optimizer import Schedule
@@ -100,6 +102,12 @@ def test_a_setting_that_another_switches_off_is_warned_of(task, values, told):
 )
 def test_settings_that_work_together_are_not_warned_of(task, values):
     assert make(task, **values).warnings() == []
+
+
+def test_flags_of_a_cluster_are_refused_without_one():
+    for flag in ("--cpus_per_trial", "--gpus_per_trial"):
+        with pytest.raises(utils.InputError, match="without --ray_address, they have no effect"):
+            search_hyperparams.main(["--parent_dir", str(PROJECT / "experiments/learning_rate"), flag, "2", "--status"])
 
 
 def test_no_shipped_run_is_warned_of():
