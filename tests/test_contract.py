@@ -41,7 +41,7 @@ def load(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("attributes", "told"),
+    ("attributes", "words"),
     [
         ({"ids": torch.ones(NUM_EXAMPLES, 4)}, "'ids' is a Tensor of shape (6, 4); expected a list with a name"),
         ({"ids": torch.arange(NUM_EXAMPLES)}, "'ids' is a Tensor of shape (6,)"),
@@ -64,12 +64,12 @@ def load(monkeypatch, tmp_path):
         ({"fetch_raw": print, "finish": print, "move_to": print}, "'nbytes' is NoneType; expected a number of bytes"),
     ],
 )
-def test_an_attribute_that_means_something_else_is_refused(load, attributes, told):
+def test_an_attribute_that_means_something_else_is_refused(load, attributes, words):
     with pytest.raises(utils.InputError) as error:
         load(**attributes)
     message = str(error.value)
     assert message.startswith("model/vision/data_loader.py: val's dataset, Examples: its attribute ")
-    assert told in message and "as model/__init__.py says" in message and "give it another name" in message
+    assert words in message and "as model/__init__.py says" in message and "give it another name" in message
 
 
 @pytest.mark.parametrize(

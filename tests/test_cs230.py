@@ -216,7 +216,7 @@ def test_kaggles_corpus_may_have_been_saved_again(tmp_path, encoding, name):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (
             'Sentence: 1,Ann,NNP,B-per\n,",.,O\n,sleeps,VBZ,O\n,",.,O\n',
@@ -226,8 +226,8 @@ def test_kaggles_corpus_may_have_been_saved_again(tmp_path, encoding, name):
         ("Sentence: 1,Ann,NNP,B-per\n,sleeps,VBZ,\n", "ner_dataset.csv:3: 'sleeps' has no tag"),
     ],
 )
-def test_broken_rows_of_kaggles_corpus_are_told_with_their_line(tmp_path, text, told):
-    assert told in corpus(tmp_path, text, exit_code=2)
+def test_broken_rows_of_kaggles_corpus_are_reported_with_their_line(tmp_path, text, expected):
+    assert expected in corpus(tmp_path, text, exit_code=2)
 
 
 def test_build_dataset_names_the_command_that_needs_no_copy(tmp_path):

@@ -69,7 +69,7 @@ def test_a_warm_up_is_warned_of_if_the_rate_never_gets_to_its_height(schedule):
 
 
 @pytest.mark.parametrize(
-    ("task", "values", "told"),
+    ("task", "values", "expected"),
     [
         ("vision", {"schedule_factor": 0.5}, "schedule_factor=0.5: schedule=constant does not look at it"),
         ("vision", {"schedule_epochs": 3, "schedule": "cosine"}, "schedule_epochs=3: schedule=cosine does not look"),
@@ -85,9 +85,9 @@ def test_a_warm_up_is_warned_of_if_the_rate_never_gets_to_its_height(schedule):
         ("ner", {"max_word_len": 5}, "max_word_len=5: char_channels=0 does not look at it"),
     ],
 )
-def test_a_setting_that_another_switches_off_is_warned_of(task, values, told):
+def test_a_setting_that_another_switches_off_is_warned_of(task, values, expected):
     (line,) = make(task, **values).warnings()
-    assert line.startswith(told)
+    assert line.startswith(expected)
 
 
 @pytest.mark.parametrize(

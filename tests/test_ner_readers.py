@@ -153,8 +153,10 @@ def test_a_tag_that_train_lacks_is_told(pairs, caplog):
     assert load(pairs, "test", min_count_tag=2)[0][0][1].tolist() == [0, 1]  # rarer than that: O, as was asked for
     (pairs / "words.txt").write_text("Ada\n<pad>\nUNK\n")
     (pairs / "tags.txt").write_text("O\nB-PER\nB-LOC\n")
-    told = mistake(pairs, "test")
-    assert told.startswith("test/sentences.txt:1: tag 'B-EVENT' is not one of those that train (or tags.txt) has: O, ")
+    message = mistake(pairs, "test")
+    assert message.startswith(
+        "test/sentences.txt:1: tag 'B-EVENT' is not one of those that train (or tags.txt) has: O, "
+    )
 
 
 def test_missing_data_is_told(tmp_path):

@@ -435,13 +435,13 @@ def test_merges_may_be_named_and_nested(fetch):
     params = fetch(text, name="params.yaml")
     assert (params.seed, params.batch_size, params.momentum) == (1, 3, 0.7)
     assert "duplicate key '<<' in line 2" in mistakes_of(fetch, "<<: {seed: 1}\n<<: {seed: 2}\n", name="params.yaml")
-    told = mistakes_of(fetch, "<<: &a {seed: 1, seed: 2}\n", name="params.yaml")
-    assert told.count("duplicate key 'seed'") == 1
+    message = mistakes_of(fetch, "<<: &a {seed: 1, seed: 2}\n", name="params.yaml")
+    assert message.count("duplicate key 'seed'") == 1
     assert "expected a mapping or list of mappings" in mistakes_of(fetch, "<<: 3\n", name="params.yaml")
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "told"),
+    ("text", "place", "reason"),
     [
         ('{"seed": 1, // one\n "batch_size": 2}', "line 1 column 13", "JSON has no comments; take it out, or name the"),
         ('{"seed": 1 # one\n}', "line 1 column 12", "name the file params.yaml and begin comments with #"),
@@ -457,6 +457,6 @@ def test_merges_may_be_named_and_nested(fetch):
         ('{"a//b": 1 "c": 2}', "line 1 column 12", "Expecting ',' delimiter"),
     ],
 )
-def test_habits_from_other_languages_are_told_with_their_place(fetch, text, place, told):
+def test_habits_from_other_languages_are_reported_with_their_place(fetch, text, place, reason):
     message = mistakes_of(fetch, text)
-    assert place in message and told in message
+    assert place in message and reason in message

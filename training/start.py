@@ -73,7 +73,7 @@ def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str 
             return begin
         raise utils.InputError(
             f"{last_path}: made by other code, so it cannot be continued; --restore_file last starts from its weights, "
-            "--restart begins anew (both replace it; what a study finds in a trial's folder, move away)"
+            "--restart begins anew (both replace it). In a study, move the folder away"
         )
     changed = params.differences(last["params"])
     was_restored = run.record().get("restore_file")

@@ -28,7 +28,7 @@ LONG_SENTENCE = 1000  # tokens; longer ones are more likely several sentences
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
-    """Return what the data decides: words, tags and characters, as `vocabulary.fetch_facts` says.
+    """Return the facts of the data, its words, tags and characters, as `vocabulary.fetch_facts` says.
 
     Raises:
         InputError: there is no train split, it is broken, or params.embedding_file does not fit

@@ -38,7 +38,7 @@ class Vocabulary:
 
 
 def derive(splits: Mapping[str, Sentences], params: Params) -> Vocabulary:
-    """Return what occurs often enough in train, in the order of first occurrence, and the tags of the other splits.
+    """Return the words and tags that are frequent enough in train, in order, and the tags of the other splits.
 
     A tag that train lacks needs an output of the net, although nothing trains it: its tokens are scored, as errors.
 
@@ -103,7 +103,7 @@ def read(data_dir: Path) -> Vocabulary | None:
 
 
 def fetch_facts(sentences: Sentences, data_dir: Path, params: Params) -> dict[str, Any]:
-    """Return what the data decides, as plain values: the tags of all splits, the rest of train.
+    """Return the facts of the data, as plain values: the tags of all splits, the rest of train.
 
     Args:
         sentences: of the train split
