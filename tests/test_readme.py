@@ -78,3 +78,18 @@ def test_readme_holds_the_five_lines_and_both_commands():
     for mark in ("first", "second"):
         block = re.search(rf"<!-- ci: {mark} -->\n```\n(.*)\n```", text)
         assert block, f"one line, marked for CI as {mark}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["ner", "tabular"])
+def test_a_task_may_be_removed(tmp_path, task):
+    """After `rm -r model/ner`, the README's test command collects; what needs the task is skipped."""
+    folder = make_clone(tmp_path / "fiveline")
+    shutil.rmtree(folder / "model" / task)
+    result = run_command("python -m pytest -q -n 0 --collect-only", folder)
+    assert result.returncode == 0 and " error" not in result.stdout, result.stdout[-2000:]
+    assert f"tests/test_{task}.py" not in result.stdout and "tests/test_vision_net.py" in result.stdout
+    result = run_command(
+        "python -m pytest -q -n 0 tests/test_predict.py tests/test_tasks.py -k 'their_own or broken_rows'", folder
+    )
+    assert result.returncode == 0 and "skipped" in result.stdout, result.stdout[-2000:]
