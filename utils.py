@@ -11,10 +11,13 @@ Nothing here imports torch at import: a mistake in a params file is told in a mo
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from record.best import standing
 from record.check import check_values, describe, find_mistakes
@@ -31,6 +34,7 @@ from record.checkpoint import (
 )
 from record.effects import idle_unless
 from record.errors import (
+    NO_ROOM,
     DivergedError,
     InputError,
     InterruptedRun,
@@ -125,7 +129,8 @@ def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
         level: what is less than that is not logged
 
     Raises:
-        InputError: the file cannot be written
+        InputError: the file cannot be written, or is a link
+        Stop: the disk is full
     """
     logger = logging.getLogger()
     logger.setLevel(level)
@@ -133,17 +138,18 @@ def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
         # a plain StreamHandler is that of logging.basicConfig: beside it, the terminal would show each line twice
         if getattr(handler, "is_ours", False) or type(handler) is logging.StreamHandler:
             logger.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):  # lines that a full disk did not take
+                handler.close()
     console = logging.StreamHandler()
     console.setFormatter(logging.Formatter("%(message)s"))
     handlers: list[logging.Handler] = [console]
     if log_path is not None:
         try:
-            # names of files need not be text at all; what of them is none is escaped
-            file_handler = logging.FileHandler(log_path, encoding="utf-8", errors="backslashreplace")
+            file_handler = _LogFile(log_path, encoding="utf-8", errors="backslashreplace")  # names may be no UTF-8
         except OSError as error:
-            raise InputError(f"{log_path}: cannot be written ({error.strerror})") from None
-        file_handler.handleError = _stop_logging  # type: ignore[method-assign]
+            hint = "; it is a link, which a log does not follow: remove it" if Path(log_path).is_symlink() else ""
+            kind = Stop if error.errno in NO_ROOM else InputError
+            raise kind(f"{log_path}: cannot be written ({error.strerror or error}){hint}") from None
         file_handler.setFormatter(logging.Formatter("%(asctime)s:%(levelname)s: %(message)s"))
         handlers.append(file_handler)
     for handler in handlers:
@@ -151,13 +157,24 @@ def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
         logger.addHandler(handler)
 
 
-def _stop_logging(record: logging.LogRecord) -> None:
-    """Go on without the log file when it cannot be written any more, and say so once, not for each line."""
-    error = sys.exc_info()[1]
-    for handler in logging.getLogger().handlers[:]:
-        if isinstance(handler, logging.FileHandler) and handler.handleError is _stop_logging:
-            logging.getLogger().removeHandler(handler)
-            logging.error(f"- {handler.baseFilename}: cannot be written any more ({error}); the log goes on here only")
+class _LogFile(logging.FileHandler):
+    """A log file, never a link, and not worth an error: on a full disk, lines wait for room, and the user hears of it.
+
+    A few KB wait; what does not fit is on the terminal alone.
+    """
+
+    has_failed = False
+
+    def _open(self) -> Any:
+        def opener(path: str, flags: int) -> int:
+            return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=opener)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        if not self.has_failed:
+            self.has_failed = True
+            logging.error(f"- {self.baseFilename}: cannot be written ({sys.exc_info()[1]}); the log may lack lines")
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:

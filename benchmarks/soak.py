@@ -2,10 +2,12 @@
 
     python -m benchmarks.soak --kills 200
     python -m benchmarks.soak --kills 20 --seed 1 --jobs 2
+    python -m benchmarks.soak --full_disk 20    20 runs and 20 studies on a disk that is full at random moments
 
 One row for each task: how many kills, how many of them during a save or a validation (by what they left behind), how
 many files could not be read at any time, and whether every run ended with the same weights, optimizer, history and
-metrics, to the bit, as one that nobody disturbed. Exit code 1 if anything was lost. Works in a temporary folder.
+metrics, to the bit, as one that nobody disturbed. Exit code 1 if anything was lost. Works in a temporary folder. With
+--full_disk: how often the disk was full, and how often the command ended because of it and was repeated.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks.full_disk import soak_on_full_disk
 from training.selftest import differences, finish, kill_after, unreadable
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -91,14 +94,14 @@ def _last_line(path: Path) -> str:
     return lines[-1].partition(":INFO: ")[2] if lines else ""
 
 
-def fetch_kinds(folder: Path) -> list[Kind]:
-    """Return the kinds of runs whose tasks are there."""
-    kinds: list[Kind] = []
+def fetch_kinds() -> dict[str, dict[str, Any]]:
+    """Return the hyperparameters of each kind of run whose task is there."""
+    kinds: dict[str, dict[str, Any]] = {}
     for name, (experiment, settings) in RUNS.items():
         path = PROJECT / "experiments" / experiment / "params.json"
         params = {**json.loads(path.read_text(encoding="utf-8")), **SHORT, **settings} if path.exists() else {}
         if params and (PROJECT / "model" / params["task"]).exists():
-            kinds.append(Kind(name, folder / str(len(kinds)), params))
+            kinds[name] = params
     return kinds
 
 
@@ -132,12 +135,17 @@ def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how many, over all runs")
+    parser.add_argument("--full_disk", type=int, default=0, metavar="N", help="N runs and N studies, and no kills")
     parser.add_argument("--seed", type=int, default=230, help="of the moments")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
     args = parser.parse_args(argv)
     start = time.monotonic()
+    if args.full_disk:
+        report_full_disk(args.full_disk, args.seed)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = run_all(fetch_kinds(Path(folder)), args.kills, args.seed, args.jobs)
+        kinds = [Kind(name, Path(folder, str(i)), params) for i, (name, params) in enumerate(fetch_kinds().items())]
+        outcomes = run_all(kinds, args.kills, args.seed, args.jobs)
     rows, lost = [], []
     for name, several in outcomes.items():
         row: dict[str, Any] = {"run": name}
@@ -150,6 +158,22 @@ def main(argv: list[str] | None = None) -> None:
     num_kills, seconds = sum(row["kills"] for row in rows), time.monotonic() - start
     print(tabulate(rows, headers="keys", tablefmt="pipe"))
     print(f"\n{num_kills} kills in {seconds:.0f} s; {len(lost) or 'nothing'} lost")
+    if lost:
+        sys.exit("\n".join(lost[:MOST_SHOWN]))
+
+
+def report_full_disk(number: int, seed: int) -> None:
+    """Print the table of --full_disk, and exit with 1 if anything was lost."""
+    start = time.monotonic()
+    tasks, how = soak_on_full_disk(fetch_kinds(), number, seed)
+    rows = [
+        {"run": task.name, "runs": task.runs, "times full": task.times_full, "commands repeated": task.repeats,
+         "same bits": "no" if task.lost else "yes"}
+        for task in tasks
+    ]  # fmt: skip
+    lost = [line for task in tasks for line in task.lost]
+    print(tabulate(rows, headers="keys", tablefmt="pipe"))
+    print(f"\n{how}; {time.monotonic() - start:.0f} s; {len(lost) or 'nothing'} lost")
     if lost:
         sys.exit("\n".join(lost[:MOST_SHOWN]))
 

@@ -6,6 +6,8 @@ import errno
 import sys
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or what this user may write
+BROKEN_DISK = (errno.EROFS, errno.EIO, errno.ESTALE)
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 NO_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
 
 
@@ -63,8 +65,12 @@ def explain(error: BaseException) -> Stop | None:
     text = str(error).strip().partition("\n")[0]
     if type(error).__name__ == "BdbQuit":  # of bdb, which is loaded only where there is a breakpoint
         return Stop("ended in the debugger; the same command continues from the last checkpoint, if there is one")
-    if isinstance(error, OSError) and error.errno in (*NO_ROOM, errno.EROFS):
-        return Stop(f"{error.filename}: could not be written ({error.strerror})")
+    if isinstance(error, OSError) and error.errno in (*NO_ROOM, *BROKEN_DISK, *TOO_MANY_FILES):
+        failed = "could not be opened" if error.errno in TOO_MANY_FILES else "could not be written"
+        hint = "; raise the limit (ulimit -n 4096), or lower num_workers" if error.errno in TOO_MANY_FILES else ""
+        return Stop(f"{error.filename or 'a file'}: {failed} ({error.strerror or text}){hint}")
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in text:
+        return Stop(f"{error.strerror}: they are full or read-only; make room, or set TMPDIR to a folder with room")
     if isinstance(error, PermissionError) and error.filename is not None:
         return Stop(f"{error.filename}: not yours to read or write ({error.strerror}); chmod it, or name another place")
     if isinstance(error, NotImplementedError) and "for the MPS device" in text:

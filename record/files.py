@@ -6,20 +6,21 @@ import contextlib
 import json
 import math
 import os
-import re
 import shutil
-import socket
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from record.errors import NO_ROOM, InputError
+from record.temporary import temporary_path
 
 MAX_TEXT_BYTES = 16 * 2**20  # far above any params or metrics file; a larger one is not one
 MAX_LINES_BYTES = 2**30  # the same for a history, which grows with each epoch
 PATIENCE = (0.01, 0.05, 0.2, 0.5, 1.0) if os.name == "nt" else ()  # seconds; elsewhere, readers are in nobody's way
-STALE_SECONDS = 24 * 60 * 60  # nobody has been writing a file for that long
+LONGEST_LINE = 2**16  # bytes of a history's line, about
+ROW_START = '{"epoch": '  # of each line of a history
 
 
 def write_atomically(path: Path, data: bytes | Sequence[bytes | memoryview], previous: Path | None = None) -> None:
@@ -52,22 +53,33 @@ def open_atomically(path: Path, previous: Path | None = None, num_bytes: int | N
     Raises:
         OSError: as `write_atomically` says
     """
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     try:
-        with temporary.open("wb") as file:
+        with _create(temporary, path) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         if previous is not None and path.exists():
             keep_as(path, previous)
         _replace(temporary, path)
+        _sync_folder(path.parent)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # on a disk that cannot be written, the first error is the one to tell
+        with contextlib.suppress(OSError):  # on a disk that cannot be written, the first error is the one to report
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # not one of the caller's reading
+        names = ("None", str(temporary), str(path.parent))
+        if isinstance(error, OSError) and str(error.filename) in names:  # not an error of the caller's reading
             raise _named(error, path, num_bytes) from error
         raise
-    _sync_folder(path.parent)
+
+
+def _create(temporary: Path, path: Path) -> BinaryIO:
+    """Open a new file (O_EXCL follows no link) that is to replace another, with no more permissions than that has."""
+    mode = 0o666
+    with contextlib.suppress(OSError):
+        status = path.lstat()
+        mode = status.st_mode & 0o777 if stat.S_ISREG(status.st_mode) else mode
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(temporary, flags, mode), "wb")
 
 
 def _named(error: OSError, path: Path, num_bytes: int | None) -> OSError:
@@ -75,18 +87,19 @@ def _named(error: OSError, path: Path, num_bytes: int | None) -> OSError:
     reason = error.strerror or str(error)
     if error.errno in NO_ROOM:
         needed = "" if num_bytes is None else f"{num_bytes:,} bytes are needed, "
-        reason += f"; {needed}{shutil.disk_usage(path.parent).free:,} are free on the disk"
+        with contextlib.suppress(OSError):
+            reason += f"; {needed}{shutil.disk_usage(path.parent).free:,} are free on the disk"
     return OSError(error.errno, reason, str(path))
 
 
 def keep_as(path: Path, other: Path) -> None:
     """Give a file a second name, in place of what had that name; does nothing where there are no hard links."""
-    temporary = _temporary(other)
-    try:
+    temporary = temporary_path(other)
+    with contextlib.suppress(OSError):  # FAT, some network file systems
         os.link(path, temporary)
-    except OSError:  # FAT, some network file systems
-        return
-    _replace(temporary, other)
+        with contextlib.suppress(OSError):
+            _replace(temporary, other)
+        temporary.unlink(missing_ok=True)  # still there if both were names of one file already
 
 
 def _replace(temporary: Path, path: Path) -> None:
@@ -97,45 +110,6 @@ def _replace(temporary: Path, path: Path) -> None:
             return
         time.sleep(seconds)
     temporary.replace(path)
-
-
-def _temporary(path: Path) -> Path:
-    """Return what a file is called while this process writes it; its number means something on its machine only."""
-    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}.tmp")
-
-
-def _host() -> str:
-    return re.sub(r"[^\w-]", "_", socket.gethostname())
-
-
-def remove_stale(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed while they wrote.
-
-    What another process is writing stays: who trains has the directory's lock, but evaluate.py, for one, writes its
-    scores there without. Whether a process of another machine is alive cannot be asked; its file is left for a day,
-    but for a checkpoint, which may be large: only who has the lock writes one, and here that is the caller.
-    """
-    for path in folder.glob(".*.tmp"):
-        host, _, process = path.name.split(".")[-2].rpartition("-")
-        if not process.isdecimal():
-            continue
-        with contextlib.suppress(FileNotFoundError, PermissionError):  # it is whole by now; Windows removes no open one
-            is_old = ".pth.tar." in path.name or time.time() - path.stat().st_mtime > STALE_SECONDS
-            if is_old if host != _host() else not _is_another(int(process)):
-                path.unlink()
-
-
-def _is_another(process: int) -> bool:
-    """Return whether another process has this number now; on Windows, where to ask is to interrupt it, never."""
-    if process == os.getpid() or os.name == "nt":
-        return False
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # it is another user's
-        pass
-    return True
 
 
 def _sync_folder(folder: Path) -> None:
@@ -174,7 +148,7 @@ def save_dict_to_json(values: Mapping[str, Any], json_path: Path | str) -> None:
     write_atomically(Path(json_path), _encoded(to_json(values) + "\n"))
 
 
-def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict") -> str:
     """Return a small UTF-8 text file (a byte-order mark is dropped).
 
     Raises:
@@ -183,7 +157,7 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     try:
         if path.stat().st_size > max_bytes:
             raise InputError(f"{path}: {path.stat().st_size:,} bytes; expected a text file below {max_bytes:,}")
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig", errors=errors)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except OSError as error:
@@ -217,23 +191,58 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_atomically(path, _encoded("".join(to_json(row, indent=None) + "\n" for row in rows)))
 
 
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a JSON object to a file of one a line: the whole line, or nothing after an error.
+
+    Half a line at the end, of a process that died while it wrote, is removed first. A link is not followed.
+
+    Raises:
+        OSError: it cannot be written
+    """
+    data = _encoded(to_json(row, indent=None) + "\n")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE))
+        end = file.tell() + (file.read(LONGEST_LINE) or b"").rfind(b"\n") + 1
+        file.truncate(end)
+        file.seek(end)
+        try:
+            while data:  # a disk with little room takes a part first, then it says that it is full
+                data = data[file.write(data) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            raise
+
+
 def read_lines(path: Path, is_growing: bool = False) -> list[dict[str, Any]]:
     """Return the JSON objects of a file of one a line; no file is no lines.
 
     Args:
         path: the file
-        is_growing: whether half a line at its end is to be expected, and passed over
+        is_growing: whether to pass over what a writer left half written: the last line, or what stands before a
+            whole row of a history in one line (older versions went on behind half a line)
 
     Raises:
         InputError: the file is unreadable, or one of its lines is no JSON object
     """
     if not path.exists():
         return []
-    # not splitlines(): JSON strings may hold other line ends, U+2028 for one
-    *lines, last = read_text(path, MAX_LINES_BYTES).split("\n")
-    found = [_parse_object(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]
+    # not splitlines(): JSON strings may hold other line ends, such as U+2028; half a line may end within a character
+    *lines, last = read_text(path, MAX_LINES_BYTES, "replace" if is_growing else "strict").split("\n")
+    parse = _parse_last_object if is_growing else _parse_object
+    found = [parse(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]
     if last.strip():
-        # it may be half a line: still being written, or a machine died while it was
         with contextlib.suppress(*([InputError] if is_growing else [])):
-            found.append(_parse_object(last, f"{path}, line {len(lines) + 1}"))
+            found.append(parse(last, f"{path}, line {len(lines) + 1}"))
     return found
+
+
+def _parse_last_object(line: str, source: str) -> dict[str, Any]:
+    try:
+        return _parse_object(line, source)
+    except InputError:
+        start = line.rfind(ROW_START)
+        if start <= 0:
+            raise
+        return _parse_object(line[start:], source)

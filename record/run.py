@@ -14,9 +14,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from record.errors import NO_ROOM, InputError, InUseError, OtherRunError, Stop, explain
-from record.files import read_json, read_lines, remove_stale, save_dict_to_json, to_json, write_lines
+from record.files import append_line, read_json, read_lines, save_dict_to_json, write_lines
+from record.lock import HOLDER, DirectoryLock, holder_of
 from record.origin import now, provenance, versions
 from record.params import Params
+from record.temporary import remove_stale
 
 # What a run writes, and all that `--restart` replaces.
 PRODUCTS = (
@@ -50,7 +52,7 @@ class RunDirectory:
 
     def __init__(self, path: Path, is_writer: bool = True) -> None:
         self.path, self.is_writer = path, is_writer
-        self._lock = FileLock(path / ".lock")
+        self._lock = DirectoryLock(path)
 
     def __enter__(self) -> RunDirectory:
         """Take the directory, for one writer at a time.
@@ -59,31 +61,38 @@ class RunDirectory:
             InUseError: another process has it; names the process, its machine and since when
             InputError: the directory cannot be written
         """
-        holder = self.path / ".lock.json"
         if not self.is_writer:
             return self
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire()
             remove_stale(self.path)
             self.settle()
-            save_dict_to_json({"host": socket.gethostname(), "process": os.getpid(), "since": now()}, holder)
+            entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now()}
+            save_dict_to_json(entry, self.path / HOLDER)
         except Timeout:
+            self._lock.release()
             raise InUseError(
-                f"{self.path}: in use by {_holder(holder)}; wait for it, or take another --model_dir"
+                f"{self.path}: in use by {holder_of(self.path)}; wait for it, or take another --model_dir"
             ) from None
         except OSError as error:
             self._lock.release()
             kind = Stop if error.errno in NO_ROOM else InputError
-            raise kind(f"{self.path}: cannot be written ({error.strerror})") from None
+            raise kind(f"{self.path}: cannot be written ({error.strerror or error})") from None
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self.is_writer:
             return
         with contextlib.suppress(OSError):  # a disk that has become read-only; what is left there means nothing
-            (self.path / ".lock.json").unlink(missing_ok=True)
-            self.settle()
+            if self._lock.is_in_place():
+                (self.path / HOLDER).unlink(missing_ok=True)
+                self.settle()
         self._lock.release()
+
+    def check_place(self) -> None:
+        """Raise Stop unless the path still leads to the directory that was locked."""
+        if not self._lock.is_in_place():
+            raise Stop(f"{self.path}: moved, removed or made again while this command worked in it; it writes no more")
 
     def record(self) -> dict[str, Any]:
         """Return run.json, or an empty dict before the first run.
@@ -118,11 +127,13 @@ class RunDirectory:
             raise
         except BaseException as error:
             status = getattr(error, "status", "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            if not self._lock.is_in_place():
+                raise
             try:
                 # of an error in a data loading process, the last line: its traceback stands before it
                 reason = str(explain(error) or str(error).strip().rpartition("\n")[2]) or type(error).__name__
                 self.update_record(status=status, reason=reason.removeprefix(f"{status}: "), end=now())
-            except OSError as second:  # the disk is full, say: the first error is the one to tell
+            except OSError as second:  # a full disk, perhaps: the first error is the one to report
                 logging.error(f"- {second.filename} could not be written either ({second.strerror})")
             raise
         self.finish(params)
@@ -158,13 +169,21 @@ class RunDirectory:
         self.update_record(**{name: dict(entry)})
 
     def history(self) -> list[dict[str, Any]]:
-        """Return one dict for each finished epoch."""
-        return read_lines(self.path / "history.jsonl", is_growing=True)
+        """Return one dict for each finished epoch.
+
+        Raises:
+            InputError: it is damaged
+        """
+        path = self.path / "history.jsonl"
+        try:
+            return read_lines(path, is_growing=True)
+        except InputError as error:
+            raise InputError(f"{error}; move {path.name} away, and the same command continues without it") from None
 
     def show_epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch at once, for those who follow the run; `append_history`, with the checkpoint, makes it last."""
-        with contextlib.suppress(OSError), (self.path / "history.jsonl").open("ab") as file:  # the save will tell
-            file.write((to_json(row, indent=None) + "\n").encode("utf-8"))
+        with contextlib.suppress(OSError):  # the disk is full, perhaps; then the save reports it
+            append_line(self.path / "history.jsonl", row)
 
     def append_history(self, new: Sequence[Mapping[str, Any]]) -> None:
         """Add epochs, in place of what an interrupted run may have written for them and after them."""
@@ -239,11 +258,3 @@ class RunDirectory:
 
 def _resolved(params: Params) -> dict[str, Any]:
     return {"params": params.model_dump(mode="json"), "hash": params.hash()}
-
-
-def _holder(path: Path) -> str:
-    try:
-        entry = read_json(path)
-        return f"process {entry['process']} on {entry['host']} since {entry['since']}"
-    except (InputError, KeyError):
-        return "another process"

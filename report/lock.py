@@ -14,7 +14,7 @@ except ImportError:  # Windows
 
 
 def is_held(model_dir: Path) -> bool:
-    """Return whether a process holds the lock of a run directory, as `RunDirectory` takes it.
+    """Return whether a process holds the lock of a run directory, as `record/lock.py` takes it.
 
     Where that cannot be known (the lock was taken on another machine of a shared disk, or on Windows), it is held. To
     ask is to take a shared lock for a moment, which succeeds only where nobody works; it is for runs that say they are
@@ -28,16 +28,22 @@ def is_held(model_dir: Path) -> bool:
         return True
     if fcntl is None or not isinstance(holder, dict) or holder.get("host") != socket.gethostname():
         return True
+    return _is_locked(model_dir) or _is_locked(model_dir / ".lock")
+
+
+def _is_locked(path: Path) -> bool:
     try:
-        descriptor = os.open(model_dir / ".lock", os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     except OSError:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # NFS locks no folders, but files
+        return path.is_file()
     finally:
         os.close(descriptor)  # which gives the lock back as well
     return False

@@ -55,14 +55,11 @@ def count_calls():
     for name in ("replace", "unlink"):
         method = getattr(pathlib.Path, name)
         setattr(pathlib.Path, name, counted(method))
-    opened = pathlib.Path.open
-    def path_open(self, mode="r", *args, **kwargs):
-        file = opened(self, mode, *args, **kwargs)
-        if "w" not in mode:
-            return file
+    opened = os.fdopen
+    def fdopen(descriptor, mode="r", *args, **kwargs):
         point()
-        return File(file)
-    pathlib.Path.open = path_open
+        return File(opened(descriptor, mode, *args, **kwargs))
+    os.fdopen = fdopen
 
 def kill_at_each(act):
     # Do something with copies of the directory, each time in a process that dies one point later; print how many.
@@ -88,7 +85,7 @@ def kill_at_each(act):
 
 def save_in_copies(keeper):
     def save(copy):
-        keeper.run.path = copy
+        keeper.run = utils.RunDirectory(copy)
         original(keeper)
     kill_at_each(save)
 
@@ -119,7 +116,7 @@ def read_all(folder):
         if path.suffix == ".json":
             utils.read_json(path)
         elif path.suffix == ".jsonl":
-            utils.read_lines(path)
+            utils.read_lines(path, is_growing=True)
     epochs = {path.name: utils.read_checkpoint(path)["epoch"] for path in folder.glob("*.pth.tar")}
     return epochs["last.pth.tar"], epochs.get("last.previous.pth.tar")
 

@@ -107,14 +107,15 @@ class Keeper:
         """Save everything now.
 
         Raises:
-            Stop: the disk is full or read-only; says what is needed. The files of the last save are untouched
+            Stop: the disk is full or read-only, or the directory is another one than was locked; says what is needed.
+                The files of the last save are untouched
         """
         start = time.monotonic()
         try:
             self._write()
         except OSError as error:  # says how much room is needed
             raise utils.Stop(
-                f"{error.filename or self.run.path}: could not be saved ({error.strerror or error}); mend that, and "
+                f"{error.filename or self.run.path}: could not be saved ({error.strerror or error}). Fix that; then "
                 "the same command continues from the last checkpoint"
             ) from error
         self._rows, self._best, self._is_saved = [], None, True
@@ -129,6 +130,7 @@ class Keeper:
         state = training.state_dict()
         if not run.is_writer:
             return
+        run.check_place()
         if self._rows:
             run.append_history(self._rows)
             if self._events is not None:
@@ -160,6 +162,7 @@ class Keeper:
 
     def _keep_best(self) -> None:
         if self._best is not None and self._best[0] and self.run.is_writer:
-            with contextlib.suppress(OSError), self.run.replacing_best():  # the first error is the one to tell
+            with contextlib.suppress(OSError), self.run.replacing_best():  # the first error is the one to report
+                self.run.check_place()
                 utils.write_checkpoint(self._best[0], self.run.path / "best.pth.tar")
                 utils.save_dict_to_json(self._best[1], self.run.path / "metrics_val_best_weights.json")
