@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+import utils
 from exporting.interface import Interface
 from exporting.lengths import any_length
 
@@ -29,7 +31,9 @@ def capture(model: nn.Module, inputs: Any, interface: Interface) -> torch.export
 
 def write_pt2(model: nn.Module, inputs: Any, sides: tuple[Interface, Interface], path: Path) -> None:
     """Write what `torch.export.load` reads."""
-    torch.export.save(capture(model, inputs, sides[0]), path)
+    buffer = io.BytesIO()  # on a full disk, torch's own writing ends the process
+    torch.export.save(capture(model, inputs, sides[0]), buffer)
+    utils.write_atomically(path, buffer.getvalue())
 
 
 def write_onnx(model: nn.Module, inputs: Any, sides: tuple[Interface, Interface], path: Path) -> None:
@@ -52,21 +56,27 @@ def write_onnx(model: nn.Module, inputs: Any, sides: tuple[Interface, Interface]
         for size in value.type.tensor_type.shape.dim:
             if size.dim_param:  # a symbol, or a sum or product of some
                 size.dim_param = re.sub(r"\w+", lambda found: symbols.get(found[0], found[0]), size.dim_param)
-    onnx.save(proto, path)
+    buffer = io.BytesIO()
+    onnx.save(proto, buffer)
+    utils.write_atomically(path, buffer.getvalue())
 
 
 def write_torchscript(model: nn.Module, inputs: Any, sides: tuple[Interface, Interface], path: Path) -> None:
     """Write what `torch.jit.load` reads."""
     with torch.no_grad():
-        torch.jit.trace(model, (inputs,), check_trace=False).save(str(path))
+        traced = torch.jit.trace(model, (inputs,), check_trace=False)
+    buffer = io.BytesIO()
+    torch.jit.save(traced, buffer)
+    utils.write_atomically(path, buffer.getvalue())
 
 
 def write_safetensors(model: nn.Module, metadata: Mapping[str, str], path: Path) -> None:
     """Write the weights alone, under the names that they have in the checkpoint."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # clones: weights that share their memory are refused, and so are those in another order than the usual one
-    save_file({name: _plain(entry) for name, entry in model.state_dict().items()}, path, dict(metadata))
+    content = save({name: _plain(entry) for name, entry in model.state_dict().items()}, dict(metadata))
+    utils.write_atomically(path, content)
 
 
 def same_weights(model: nn.Module, path: Path) -> bool:

@@ -68,7 +68,7 @@ def explain(error: BaseException) -> Stop | None:
     if isinstance(error, OSError) and error.errno in (*NO_ROOM, *BROKEN_DISK, *TOO_MANY_FILES):
         failed = "could not be opened" if error.errno in TOO_MANY_FILES else "could not be written"
         hint = "; raise the limit (ulimit -n 4096), or lower num_workers" if error.errno in TOO_MANY_FILES else ""
-        return Stop(f"{error.filename or 'a file'}: {failed} ({error.strerror or text}){hint}")
+        return Stop(f"{error.filename or 'a file or the output'}: {failed} ({error.strerror or text}){hint}")
     if isinstance(error, FileNotFoundError) and "No usable temporary directory" in text:
         return Stop(f"{error.strerror}: they are full or read-only; make room, or set TMPDIR to a folder with room")
     if isinstance(error, PermissionError) and error.filename is not None:

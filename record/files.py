@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from record.errors import NO_ROOM, InputError
+from record.errors import NO_ROOM, TOO_MANY_FILES, InputError
 from record.temporary import temporary_path
 
 MAX_TEXT_BYTES = 16 * 2**20  # far above any params or metrics file; a larger one is not one
@@ -161,6 +161,8 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except OSError as error:
+        if error.errno in TOO_MANY_FILES:  # which says nothing about this one
+            raise
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         hint = "; save it as UTF-8 (PowerShell's > writes UTF-16)" if error.start == 0 else ""

@@ -133,8 +133,8 @@ class RunDirectory:
                 # of an error in a data loading process, the last line: its traceback stands before it
                 reason = str(explain(error) or str(error).strip().rpartition("\n")[2]) or type(error).__name__
                 self.update_record(status=status, reason=reason.removeprefix(f"{status}: "), end=now())
-            except OSError as second:  # a full disk, perhaps: the first error is the one to report
-                logging.error(f"- {second.filename} could not be written either ({second.strerror})")
+            except (OSError, InputError) as second:  # a full disk, perhaps: the first error is the one to report
+                logging.error(f"- run.json could not be written either ({second})")
             raise
         self.finish(params)
 

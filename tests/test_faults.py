@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import subprocess
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 
 import evaluate
+import export
 import train
 import utils
 from model import data_loader, whole_batches
@@ -79,6 +81,10 @@ def assert_same_end(first, second):
     histories = [without_times(utils.read_lines(folder / "history.jsonl")) for folder in (first, second)]
     assert histories[0] == histories[1] and histories[0]
     assert {utils.read_json(folder / "run.json")["status"] for folder in (first, second)} == {"finished"}
+
+
+def without_seconds(state):
+    return {name: value for name, value in state.items() if name not in ("seconds", "params")}
 
 
 def mount(*words):
@@ -154,6 +160,91 @@ def test_a_limit_on_the_size_of_files_is_told_and_nothing_is_lost(make_run):
     assert utils.read_json(folder / "run.json")["status"] == "failed"
     assert {path: path.read_bytes() for path in folder.glob("*.pth.tar")} == before
     assert_same_end(whole, finish(folder))
+
+
+def test_a_disk_that_is_full_for_a_moment_is_not_felt(make_run):
+    """As the appended history sees it; no checkpoint is due then, and the log waits."""
+    whole, folder = finish(make_run("whole", num_epochs=6)), make_run("run", num_epochs=6)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((folder / "history.jsonl").stat().st_size + 100, limits[1]))
+
+    with (
+        at_log_line("Epoch 3/", fill),
+        at_log_line("Epoch 5/", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)),
+    ):
+        finish(folder)
+    assert_same_end(whole, folder)
+    assert "train.log: cannot be written ([Errno 27] File too large); the log may lack lines" in log_of(folder)
+    assert log_of(folder).count("Epoch ") == 6
+
+
+@pytest.mark.parametrize("glued", [b"", b'{"epoch": 2, "train": {"lo'])
+def test_a_run_whose_history_an_older_version_tore_continues(make_run, glued):
+    whole, folder = finish(make_run("whole", num_epochs=3)), make_run("run", num_epochs=3)
+    finish(folder, "num_epochs=1")
+    line = (whole / "history.jsonl").read_bytes().splitlines(keepends=True)[2]
+    with (folder / "history.jsonl").open("ab") as file:  # what no checkpoint holds: 3 behind half of 2, and half of 3
+        file.write(glued + line + line[:50])
+    assert_same_end(whole, finish(folder))
+
+
+def test_a_history_that_cannot_be_read_says_what_to_do(make_run):
+    folder = finish(make_run("run", num_epochs=3), "num_epochs=2")
+    whole = finish(make_run("whole", num_epochs=3))
+    path = folder / "history.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"epoch": 1', b'"epoch" 1'))
+    message = stopped(folder, exit_code=2)
+    assert f"{path}, line 1: not valid JSON" in message and "move history.jsonl away, and the same command" in message
+    path.rename(folder / "history.damaged")
+    finish(folder)
+    assert_same_bits(*(without_seconds(read_state(each)) for each in (whole, folder)))
+
+
+def test_too_many_open_files_at_a_save_are_told_and_nothing_is_lost(make_run):
+    whole, folder = finish(make_run("whole", **EACH_STEP)), make_run("run", **EACH_STEP)
+    limits, files = resource.getrlimit(resource.RLIMIT_NOFILE), []
+
+    def open_many():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                files.append(open(os.devnull))  # noqa: SIM115, PTH123
+
+    try:
+        with at_log_line("Epoch 2/", open_many):
+            message = stopped(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for file in files:
+            file.close()
+    assert message.startswith(f"{folder}/") and "Too many open files" in message
+    assert_same_end(whole, finish(folder))
+
+
+def test_errors_of_files_without_a_name_say_so():
+    for number in (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT):
+        message = str(utils.explain(OSError(number, os.strerror(number))))
+        assert os.strerror(number) in message and "None" not in message
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", None)
+        patch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/none"])
+        with pytest.raises(FileNotFoundError) as caught:
+            tempfile.gettempdir()
+    assert "set TMPDIR to a folder with room" in str(utils.explain(caught.value))
+
+
+def test_an_export_onto_a_full_disk_is_told(make_run):
+    """torch's own writing of TorchScript ends the process there."""
+    folder = finish(make_run(num_epochs=1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        message = stopped(folder, "--format", "torchscript", main=export.main)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "best.torchscript: could not be written (File too large; " in message
 
 
 def make_read_only(folder, unmount):

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import stat
 import threading
 
 import pytest
@@ -13,7 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import utils
-from record.files import MAX_TEXT_BYTES, read_text
+from record.files import LONGEST_LINE, MAX_TEXT_BYTES, append_line, keep_as, read_text
+from record.temporary import temporary_path
+
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has other links, permissions and limits")
 
 
 def read_mistake(function, path):
@@ -176,3 +180,110 @@ def test_half_a_line_at_the_end_of_a_growing_file_is_passed_over(tmp_path):
     path.write_text('{"a": 1\n{"a": 2}\n')
     with pytest.raises(utils.InputError, match="line 1: not valid JSON"):
         utils.read_lines(path, is_growing=True)
+
+
+ROWS = [{"epoch": i, "val": {"F1 of é\u2028": i / 3, "loss": [0.5, {"a": None}]}, "seconds": 1.0} for i in range(1, 5)]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 9, 30, 31, -2, -1])  # 31: within a character
+def test_half_a_line_is_removed_before_the_next_is_added(tmp_path, cut):
+    path = tmp_path / "history.jsonl"
+    append_line(path, ROWS[0])
+    whole = path.read_bytes()
+    for row in ROWS[1:]:
+        path.write_bytes(whole + json.dumps(row, ensure_ascii=False).encode()[:cut])
+        assert utils.read_lines(path, is_growing=True) == ROWS[:1]
+    append_line(path, ROWS[1])
+    assert [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] == ROWS[:2]
+
+
+def test_a_line_is_added_to_a_long_file_and_to_half_a_line_that_is_longer_than_any(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text("".join(json.dumps({"epoch": 1, "x": "y" * 100}) + "\n" for _ in range(LONGEST_LINE // 100)))
+    append_line(path, ROWS[1])
+    assert utils.read_lines(path)[-1] == ROWS[1] and len(utils.read_lines(path)) == LONGEST_LINE // 100 + 1
+    path.write_text('{"epoch": 1}\n{"epoch": 2, "x": "' + "y" * 2 * LONGEST_LINE)
+    append_line(path, ROWS[2])
+    assert utils.read_lines(path, is_growing=True) == [{"epoch": 1}, ROWS[2]]
+
+
+def test_a_row_behind_half_a_line_is_read_wherever_that_ends(tmp_path):
+    """As versions before this one wrote histories on a disk that was full for a moment."""
+    path = tmp_path / "history.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False).encode() for row in ROWS]
+    for cut in range(len(lines[1]) + 1):
+        path.write_bytes(b"\n".join([lines[0], lines[1][:cut] + lines[2], lines[3], b""]))
+        assert utils.read_lines(path, is_growing=True) == [ROWS[0], ROWS[2], ROWS[3]]
+    path.write_bytes(lines[0] + b"\n" + lines[1][:20] + lines[2][:40] + lines[3] + b"\n" + lines[1][:50])
+    assert utils.read_lines(path, is_growing=True) == [ROWS[0], ROWS[3]]
+    with pytest.raises(utils.InputError, match="line 2: not valid JSON"):
+        utils.read_lines(path)
+
+
+@posix
+@pytest.mark.parametrize("room", [0, 1, 30])
+def test_a_line_that_a_full_disk_does_not_take_leaves_nothing(tmp_path, room):
+    import resource
+
+    path = tmp_path / "history.jsonl"
+    append_line(path, ROWS[0])
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            append_line(path, ROWS[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+
+
+@posix
+def test_no_link_is_followed(tmp_path, monkeypatch):
+    victim, path = tmp_path / "victim", tmp_path / "file"
+    victim.write_bytes(b"theirs")
+    path.symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        append_line(path, ROWS[0])
+    utils.write_atomically(path, b"ours")
+    assert not path.is_symlink() and path.read_bytes() == b"ours"
+    assert temporary_path(path) != temporary_path(path)  # nobody can guess it
+    monkeypatch.setattr(os, "urandom", bytes)  # and if they could
+    temporary_path(path).symlink_to(victim)
+    with pytest.raises(FileExistsError, match="exists.*file"):
+        utils.write_atomically(path, b"new")
+    log = tmp_path / "train.log"
+    log.symlink_to(victim)
+    with pytest.raises(utils.InputError, match=r"train\.log: cannot be written .*; it is a link"):
+        utils.set_logger(log)
+    os.mkfifo(tmp_path / "evaluate.log")
+    with pytest.raises(utils.InputError, match=r"evaluate\.log: "):
+        utils.set_logger(tmp_path / "evaluate.log")
+    assert victim.read_bytes() == b"theirs" and path.read_bytes() == b"ours"
+
+
+@posix
+def test_permissions_of_a_file_are_never_widened(tmp_path):
+    before = os.umask(0o022)
+    try:
+        for mode in (0o600, 0o640, 0o444, 0o666):
+            path = tmp_path / f"file_{mode}"
+            utils.write_atomically(path, b"new")
+            assert stat.S_IMODE(path.stat().st_mode) == 0o644
+            path.chmod(mode)
+            with utils.open_atomically(path) as file:
+                [temporary] = tmp_path.glob(".*.tmp")
+                assert stat.S_IMODE(temporary.stat().st_mode) == mode & 0o644
+                file.write(b"newer")
+            assert stat.S_IMODE(path.stat().st_mode) == mode & 0o644
+    finally:
+        os.umask(before)
+
+
+def test_a_second_name_of_one_file_leaves_no_temporary_one(tmp_path):
+    path, other = tmp_path / "last", tmp_path / "previous"
+    path.write_bytes(b"1")
+    for _ in range(2):  # a process was killed between this and what comes next
+        keep_as(path, other)
+    utils.write_atomically(path, b"2", other)
+    assert (path.read_bytes(), other.read_bytes()) == (b"2", b"1")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["last", "previous"]

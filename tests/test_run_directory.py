@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 import utils
 from model.vision.params import Params
 from record.origin import fingerprint
+from report.lock import is_held
 
 HOLD = """
 import pathlib, sys, utils
@@ -110,6 +112,50 @@ def test_a_killed_process_leaves_the_directory_free(tmp_path, hold):
         holder = utils.read_json(tmp_path / ".lock.json")
         assert holder["process"] == os.getpid()
     assert not (tmp_path / ".lock.json").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no file that is open")
+def test_a_removed_lock_lets_no_second_process_in(tmp_path, hold):
+    process = hold(tmp_path)
+    for _ in range(2):  # the second try finds the `.lock` that the first one made
+        (tmp_path / ".lock").unlink()
+        with pytest.raises(utils.InUseError, match=f"in use by process {process.pid} "), utils.RunDirectory(tmp_path):
+            pass
+        assert is_held(tmp_path)
+    process.communicate("")
+    assert not is_held(tmp_path)
+    with utils.RunDirectory(tmp_path) as run:
+        assert is_held(tmp_path)
+        run.check_place()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only a fork inherits a lock")
+def test_a_lock_ends_with_its_process_although_children_live_on(tmp_path, hold):
+    child = "import os, time\nwith utils.RunDirectory(pathlib.Path(sys.argv[1])):\n    pid = os.fork()\n"
+    child += "    if pid == 0:\n        time.sleep(60)\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    process = hold(tmp_path, "import pathlib, sys, utils\n" + child)
+    [left] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    try:
+        with utils.RunDirectory(tmp_path):
+            pass
+    finally:
+        os.kill(int(left), 9)
+
+
+@pytest.mark.parametrize("is_made_again", [False, True])
+def test_a_directory_that_is_moved_away_is_not_written_to(tmp_path, is_made_again):
+    path = tmp_path / "run"
+    path.mkdir()
+    with pytest.raises(utils.Stop, match="moved, removed or made again"), utils.RunDirectory(path) as run:
+        run.check_place()
+        with run.recorded(make_params()):
+            path.rename(tmp_path / "elsewhere")
+            if is_made_again:
+                path.mkdir()
+            run.check_place()
+    assert path.exists() == is_made_again and not (is_made_again and list(path.iterdir()))
 
 
 def test_what_another_process_is_writing_is_left_alone(tmp_path, hold):

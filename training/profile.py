@@ -61,14 +61,15 @@ def profiled(training: Training, num_steps: int, run: utils.RunDirectory) -> Ite
 
 def _finish(profiler: torch.profiler.profile, num_steps: int, run: utils.RunDirectory) -> None:
     profiler.stop()
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / TRACE_FILE
-        profiler.export_chrome_trace(str(trace))
-        utils.write_atomically(run.path / TRACE_FILE, trace.read_bytes())
-    logging.info(
-        f"Profile of {num_steps} step(s): {run.path / TRACE_FILE}, to be opened at https://ui.perfetto.dev\n"
-        + table(profiler.key_averages(), num_steps)
-    )
+    where = f"{run.path / TRACE_FILE}, to be opened at https://ui.perfetto.dev"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            trace = Path(folder) / TRACE_FILE
+            profiler.export_chrome_trace(str(trace))
+            utils.write_atomically(run.path / TRACE_FILE, trace.read_bytes())
+    except OSError as error:  # the run goes on
+        where = f"the trace could not be written ({error}); is there room in the folder and in {tempfile.gettempdir()}?"
+    logging.info(f"Profile of {num_steps} step(s): {where}\n{table(profiler.key_averages(), num_steps)}")
 
 
 def table(operations: Any, num_steps: int) -> str:
