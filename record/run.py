@@ -182,7 +182,8 @@ class RunDirectory:
 
     def show_epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch at once, for those who follow the run; `append_history`, with the checkpoint, makes it last."""
-        with contextlib.suppress(OSError):  # the disk is full, perhaps; then the save reports it
+        with contextlib.suppress(OSError, Stop):  # the disk is full, perhaps; then the save reports it
+            self.check_place()
             append_line(self.path / "history.jsonl", row)
 
     def append_history(self, new: Sequence[Mapping[str, Any]]) -> None:

@@ -109,7 +109,7 @@ def _become(request: Mapping[str, Any], server: int) -> None:
     try:
         os.setpgid(0, 0)
         die_with(server)
-        output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        output = _open_output(request["output"])
         for descriptor in (1, 2):
             os.dup2(output, descriptor)
         os.environ.update(request["environment"])
@@ -124,6 +124,8 @@ def _become(request: Mapping[str, Any], server: int) -> None:
             code = 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
+    except utils.Stop as stop:
+        print(f"error: {stop}", file=sys.stderr)
     except BaseException:  # whatever it is, this copy must not go on as a second server
         traceback.print_exc()
     finally:
@@ -131,6 +133,23 @@ def _become(request: Mapping[str, Any], server: int) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _open_output(path: str) -> int:
+    """Open a trial's output to add to it, behind whole lines; a link is not followed.
+
+    Raises:
+        Stop: it cannot be opened
+    """
+    try:
+        output = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise utils.Stop(f"{path}: cannot be written ({error.strerror})") from None
+    size = os.fstat(output).st_size
+    if size and os.pread(output, 1, size - 1) != b"\n":  # the disk was full
+        with contextlib.suppress(OSError):
+            os.write(output, b"\n")
+    return output
 
 
 def die_with(parent: int) -> None:

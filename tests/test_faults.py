@@ -25,6 +25,7 @@ import utils
 from model import data_loader, whole_batches
 from model.batches import EpochBatches
 from model.net import fetch_net
+from study.server import _open_output
 from tests.test_resume import log_of, start, wait_until
 from tests.test_train import assert_same_bits, read_state, without_times
 
@@ -233,6 +234,20 @@ def test_errors_of_files_without_a_name_say_so():
         with pytest.raises(FileNotFoundError) as caught:
             tempfile.gettempdir()
     assert "set TMPDIR to a folder with room" in str(utils.explain(caught.value))
+
+
+def test_the_output_of_a_trial_goes_on_behind_half_a_line_and_follows_no_link(tmp_path):
+    path = tmp_path / "output.txt"
+    path.write_text("whole\nhalf")
+    for text in (b"error: 1\n", b"error: 2\n"):
+        output = _open_output(str(path))
+        os.write(output, text)
+        os.close(output)
+    assert path.read_text() == "whole\nhalf\nerror: 1\nerror: 2\n"
+    path.rename(tmp_path / "victim")
+    path.symlink_to(tmp_path / "victim")
+    with pytest.raises(utils.Stop, match=r"output\.txt: cannot be written .*symbolic link"):
+        _open_output(str(path))
 
 
 def test_an_export_onto_a_full_disk_is_told(make_run):

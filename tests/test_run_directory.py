@@ -154,6 +154,7 @@ def test_a_directory_that_is_moved_away_is_not_written_to(tmp_path, is_made_agai
             path.rename(tmp_path / "elsewhere")
             if is_made_again:
                 path.mkdir()
+            run.show_epoch({"epoch": 1})
             run.check_place()
     assert path.exists() == is_made_again and not (is_made_again and list(path.iterdir()))
 

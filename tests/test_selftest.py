@@ -109,3 +109,11 @@ def test_soak_loses_nothing(project):
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 kills in " in done.stdout and "nothing lost" in done.stdout
+
+
+@pytest.mark.thorough
+def test_a_full_disk_loses_nothing(project):
+    command = [sys.executable, "-m", "benchmarks.soak", "--full_disk", "2"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "times full" in done.stdout and "nothing lost" in done.stdout
