@@ -71,7 +71,8 @@ def test_precision_changes_rounding_and_little_else(tmp_path, precision, caplog)
     plain = run_train(tmp_path / "plain", dropout_rate=0.0)
     other = run_train(tmp_path / "other", dropout_rate=0.0, precision=precision)
     losses = [[row["train"]["loss"] for row in utils.read_lines(path / "history.jsonl")] for path in (plain, other)]
-    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    # of the first epoch: how far later ones drift apart depends on the processor
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=0.02)
     assert (losses[0] == losses[1]) == (precision == "tf32")  # which a CPU does not have, as the log says
     assert ("precision tf32: only a CUDA device has it" in caplog.text) == (precision == "tf32")
     in_force = "fp32" if precision == "tf32" else precision

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import torch
 import evaluate
 import train
 import utils
+from model.vision import decode
 from tests.test_faults import EACH_STEP, assert_same_end, at_log_line, finish, photos, stopped  # noqa: F401
 from tests.test_resume import TASKS, log_of, start, wait_until, write_run
 from tests.test_run_directory import number_of_dead_process, temporary_name
@@ -61,13 +63,16 @@ def test_sigterm_before_the_first_step_is_no_failure(make_run, line):
     assert_same_end(whole, finish(folder))
 
 
-def test_sigterm_while_a_file_is_read_is_not_taken_for_a_broken_file(make_run, photos):  # noqa: F811
+def test_sigterm_while_a_file_is_read_is_not_taken_for_a_broken_file(make_run, photos, monkeypatch):  # noqa: F811
     torch.set_num_threads(1)  # files are read in the main thread
-    slow = photos / "train/a/slow.png"
-    os.mkfifo(slow)  # who opens it waits for a writer: a network file system that does not answer
+
+    def read_slowly(*_):
+        terminate()
+        time.sleep(60)  # a network file system that does not answer
+        raise AssertionError
+
+    monkeypatch.setattr(decode, "open_picture", read_slowly)
     folder = make_run(data_dir=str(photos), image_channels=3)
-    timer = threading.Timer(0.5, terminate)
-    timer.start()
     assert stopped_script(folder) == 143
     assert utils.read_json(folder / "run.json")["reason"].startswith("interrupted by SIGTERM")
 
