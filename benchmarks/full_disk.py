@@ -142,6 +142,8 @@ def _has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
 def soak_on_full_disk(kinds: Mapping[str, Mapping[str, Any]], number: int, seed: int) -> tuple[list[Task], str]:
     """Train runs of each kind in turn, and studies of the last kind.
 
+    One kind more has many epochs between two saves: what it appends to its history and log meets the full disk.
+
     Args:
         kinds: name -> hyperparameters
         number: of runs, and of studies
@@ -150,9 +152,10 @@ def soak_on_full_disk(kinds: Mapping[str, Mapping[str, Any]], number: int, seed:
     Returns:
         what was seen, and how the disk was filled
     """
-    generator = random.Random(seed)
+    generator, last = random.Random(seed), list(kinds.values())[-1]
+    kinds = {**kinds, "many epochs": {**last, "num_epochs": 300, "checkpoint_minutes": 30, "hidden_size": 32}}
     tasks = [Task(name, ["train.py", "--model_dir"], {"params.json": params}) for name, params in kinds.items()]
-    base = {**list(kinds.values())[-1], "num_epochs": 15}
+    base = {**last, "num_epochs": 15}
     tasks.append(Task("study", ["search_hyperparams.py", "--parent_dir"], {"params.json": base, "search.yaml": STUDY}))
     with tempfile.TemporaryDirectory() as place:
         disk = Disk(Path(place))
