@@ -18,21 +18,10 @@ from record.files import append_line, read_json, read_lines, save_dict_to_json, 
 from record.lock import HOLDER, DirectoryLock, holder_of
 from record.origin import now, provenance, versions
 from record.params import Params
+from record.products import PRODUCTS, SCORES_OF_BEST
 from record.temporary import remove_stale
 
-# What a run writes, and all that `--restart` replaces.
-PRODUCTS = (
-    "run.json", "history.jsonl", "train.log", "evaluate.log", "output.txt", "last.pth.tar", "best.pth.tar",
-    "last.previous.pth.tar", "last.damaged.pth.tar", "metrics_*.json", "predictions_*.csv", "per_class_*.csv",
-    "shares_*.npz", "scored_*.json", "events.out.tfevents.*", "profile.json.gz",
-)  # fmt: skip
-# What evaluate.py says of the best weights, which is no longer so once others take their place.
-SCORES_OF_BEST = tuple(
-    name.format(f"{split}_best")
-    for split in ("train", "val", "test")
-    for name in ("scored_{}.json", "shares_{}.npz", "metrics_{}.json", "predictions_{}.csv", "per_class_{}.csv")
-)
-# Where that waits for the first checkpoint of the new run; and on its way there, or back.
+# Where the products of the run before wait for the first checkpoint of the new one; and on their way there, or back.
 REPLACED, MOVING = ".replaced", ".moving"
 LONGEST_WAIT = 60.0  # seconds that a training waits for an evaluation that writes; someone may have suspended it
 

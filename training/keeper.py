@@ -162,7 +162,7 @@ class Keeper:
 
     def _keep_best(self) -> None:
         if self._best is not None and self._best[0] and self.run.is_writer:
+            self.run.check_place()
             with contextlib.suppress(OSError), self.run.replacing_best():  # the first error is the one to report
-                self.run.check_place()
                 utils.write_checkpoint(self._best[0], self.run.path / "best.pth.tar")
                 utils.save_dict_to_json(self._best[1], self.run.path / "metrics_val_best_weights.json")
