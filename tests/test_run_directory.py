@@ -129,10 +129,12 @@ def test_a_removed_lock_lets_no_second_process_in(tmp_path, hold):
         run.check_place()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="only a fork inherits a lock")
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the child in /proc")
 def test_a_lock_ends_with_its_process_although_children_live_on(tmp_path, hold):
-    child = "import os, time\nwith utils.RunDirectory(pathlib.Path(sys.argv[1])):\n    pid = os.fork()\n"
-    child += "    if pid == 0:\n        time.sleep(60)\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    child = "import os, time\nwith utils.RunDirectory(pathlib.Path(sys.argv[1])):\n    if os.fork() == 0:\n"
+    child += (
+        "        print('held', flush=True)  # once it has closed its copy\n    time.sleep(60)\n    sys.stdin.read()\n"
+    )
     process = hold(tmp_path, "import pathlib, sys, utils\n" + child)
     [left] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
