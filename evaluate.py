@@ -13,6 +13,7 @@ name says whose: `metrics_test_of_other_run_best.json`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -133,7 +134,8 @@ def main(argv: list[str] | None = None) -> None:
     logging.info(f"Evaluating {checkpoint_path} on {args.split} of {data_dir}")
     device = runtime.fetch_device(args.device, args.disable_cuda)
     runtime.tune_cpu()  # as in training
-    dataloader = fetch_dataloader([args.split], data_dir, params, device, training=False)[args.split]
+    with utils.fitting(checkpoint_path, "facts"):
+        dataloader = fetch_dataloader([args.split], data_dir, params, device, training=False)[args.split]
     values, scores = score_examples(prepare(model, params, device), net, dataloader, params)
     logging.info(f"- Eval metrics : {utils.format_metrics(values)}")
     name = utils.scores_name(args.split, checkpoint_path, model_dir)
@@ -149,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
         report = write_report(model_dir, name, values, scores, params)
         source = {"checkpoint": str(checkpoint_path), "sha256": checksum, "data_dir": str(data_dir)}
         utils.save_dict_to_json(source, model_dir / f"scored_{name}.json")
-    print(report)  # when all is written: whoever reads it, `head` for one, may have seen enough
+    print(utils.escaped_lines(report))  # when all is written: whoever reads it, `head` for one, may have seen enough
 
 
 def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) -> tuple[utils.Params, Any, nn.Module]:
@@ -175,10 +177,9 @@ def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) 
     params = params.with_facts(state["facts"]) if utils.is_ours(state) else fetch_facts(data_dir, params)
     net = fetch_net(params.task)
     try:
-        model = net.Net(params)
+        with utils.fitting(checkpoint_path, "facts") if params.facts else contextlib.nullcontext():
+            model = net.Net(params)
     except KeyError as error:
-        if params.facts:
-            raise
         raise utils.InputError(
             f"{checkpoint_path}: lacks {error}, which the net of task {params.task!r} is made with; it was not saved "
             "by train.py. Score it where its net is, in the notebook perhaps: evaluate(model, loss_fn, loader, metrics)"
@@ -199,7 +200,10 @@ def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, over
     task = state["params"]["task"]
     if values.setdefault("task", task) != task:
         mistakes = [*mistakes, f"task: it is a checkpoint of {task!r}, found {values.pop('task')!r}"]
-    params_class = fetch_params_class(task)
+    try:
+        params_class = fetch_params_class(task)
+    except utils.InputError as error:
+        raise utils.InputError(f"{path}: {error}") from None
     source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
     params = params_class.from_values({**state["params"], **values}, source, mistakes)
     changed = params.differences({**state["params"], **{name: getattr(params, name) for name in SIZES}})

@@ -228,7 +228,8 @@ def main(argv: list[str] | None = None) -> None:
     utils.save_dict_to_json({**facts, "verified": verified}, output.with_name(f"{output.name}.json"))
     if args.format == "torchscript":
         print("- PyTorch has deprecated TorchScript; what can load --format pt2 had better do so", file=sys.stderr)
-    print(f"{output}: {len(content):,} bytes, {agreement(verified)}; {output.name}.json says how to use it")
+    told = f"{output}: {len(content):,} bytes, {agreement(verified)}; {output.name}.json says how to use it"
+    print(utils.escaped_lines(told))
 
 
 def agreement(verified: dict[str, Any]) -> str:

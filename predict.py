@@ -20,6 +20,7 @@ digits, and only a probability of exactly 1 is written as 1: 0.9999997 becomes 0
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -134,10 +135,11 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = make_parser().parse_args(argv)
     processes.refuse("predict.py")
+    if args.output is None and getattr(sys.stdout, "name", "") == os.devnull:  # closed: `>&-`
+        raise utils.InputError("standard output is closed, and the predictions would be lost; give --output FILE")
     paths = [Path(word) for word in args.input]
     for path in paths:
-        if str(path) != "-" and not path.exists():
-            raise utils.InputError(f"--input {path}: there is no such file or folder")
+        check_input(path)
     output = None if args.output is None else check_output(Path(args.output), paths)
     model_dir = Path(args.model_dir)
     checkpoint_path = utils.checkpoint_path(model_dir, args.restore_file)
@@ -155,15 +157,27 @@ def main(argv: list[str] | None = None) -> None:
     rows = tally.pass_on(predict(model, net, batches, params, args.probabilities))
     write_lines(to_lines(rows, ".csv" if output is None else output.suffix), output)
     if output is not None:
-        print(f"- wrote {output} ({tally.num_rows:,} rows)", file=sys.stderr)
+        print(utils.escaped_lines(f"- wrote {output} ({tally.num_rows:,} rows)"), file=sys.stderr)
     if tally.num_without_interval:
-        print(
-            f"- no intervals: python evaluate.py --model_dir {model_dir} --restore_file {args.restore_file} finds out "
-            "how wide they are",
-            file=sys.stderr,
-        )
+        command = f"python evaluate.py --model_dir {model_dir} --restore_file {args.restore_file}"
+        print(utils.escaped_lines(f"- no intervals: {command} finds out how wide they are"), file=sys.stderr)
     if tally.num_broken:
         raise utils.Stop(f"{tally.num_broken} of {tally.num_rows} inputs are broken; `error` in their rows says how")
+
+
+def check_input(path: Path) -> None:
+    """Check an --input: a file, a folder, `-`, or what a shell passes on as `<(command)`.
+
+    Raises:
+        InputError: there is no such file, or it is a pipe or a device, which may have no end
+    """
+    if str(path) == "-":
+        return
+    if not path.exists():
+        raise utils.InputError(f"--input {path}: there is no such file or folder")
+    is_passed_on = path.is_fifo() and path.parent in (Path("/dev/fd"), Path("/proc/self/fd"))
+    if not path.is_dir() and not is_passed_on:
+        utils.check_regular(path)
 
 
 def check_output(path: Path, inputs: Sequence[Path]) -> Path:

@@ -24,6 +24,7 @@ from record.script import import_quickly
 if TYPE_CHECKING:
     import torch
 
+FILES_OF_A_RUN, FILES_OF_A_WORKER = 40, 6  # that are open at once, at most: measured 16 and 5
 TIMEOUT = datetime.timedelta(minutes=10)  # the longest time that one process waits for another
 VOTE_SECONDS = 0.2  # how often they agree on whether to stop or to save
 MOST_STEPS = 1000  # between two such votes
@@ -237,6 +238,33 @@ def _store() -> Any:
     store = dist.TCPStore(address, port, is_master=False, timeout=datetime.timedelta(seconds=5))  # type: ignore[attr-defined]
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return dist.PrefixStore(f"fiveline/{attempt}", store)  # type: ignore[attr-defined]
+
+
+def check_open_files(num_workers: int, num_splits: int) -> None:
+    """Check that the data loading processes of all splits may have their files open; else they would wait for ever.
+
+    The limit is raised first, as far as this user may.
+
+    Raises:
+        InputError: the limit is too low
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    needed = FILES_OF_A_RUN + FILES_OF_A_WORKER * num_workers * num_splits
+    limit, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= needed:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        wanted = needed if highest == resource.RLIM_INFINITY else min(needed, highest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, wanted), highest))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit < needed:
+        raise InputError(
+            f"num_workers {num_workers}: the processes need about {needed} open files, and the limit is {limit}; "
+            f"raise it (ulimit -n {needed}) or lower num_workers"
+        )
 
 
 def refuse(what: str) -> None:

@@ -66,8 +66,9 @@ def main(argv: list[str] | None = None) -> None:
     for check in checks:
         findings[check.__name__] = finding = look(check, context)
         if not args.json:
-            print(f"{finding.status}  {check.__name__:{WIDTH}}  {finding.explanation}")
-            print(f"{'':{WIDTH + 6}}  -> {finding.advice}", flush=True)
+            indent = " " * (WIDTH + 6)
+            lines = f"{finding.status}  {check.__name__:{WIDTH}}  {finding.explanation}\n{indent}  -> {finding.advice}"
+            print(utils.escaped_lines(lines), flush=True)
     if args.json:
         rows = [{"check": name, **vars(finding)} for name, finding in findings.items()]
         print(utils.to_json({"model_dir": args.model_dir, "findings": rows}))
@@ -75,7 +76,8 @@ def main(argv: list[str] | None = None) -> None:
         counts = [
             f"{sum(f.status == status for f in findings.values())} {status}" for status in ("PASS", "WARN", "FAIL")
         ]
-        print(f"{', '.join(counts)} in {time.monotonic() - start:.0f} s; nothing was written to {args.model_dir}")
+        told = f"{', '.join(counts)} in {time.monotonic() - start:.0f} s; nothing was written to {args.model_dir}"
+        print(utils.escaped_lines(told))
     if any(finding.status == "FAIL" for finding in findings.values()):
         sys.exit(1)
 

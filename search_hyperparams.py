@@ -198,7 +198,7 @@ def main(argv: list[str] | None = None) -> None:
     elif args.array:
         trials = listed(plan)
         for index, trial in enumerate(trials):
-            print(index, trial.name)
+            print(index, utils.escaped(trial.name))
         given = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--array"]
         command = f"{shlex.join(['python', Path(__file__).name, *given])} --index $SLURM_ARRAY_TASK_ID"
         print(f"for SLURM: sbatch --array=0-{len(trials) - 1} --wrap {shlex.quote(command)}", file=sys.stderr)

@@ -104,7 +104,8 @@ def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
         text, left_out = to_terminal(table, shutil.get_terminal_size().columns, order)
         print(text, end="")
         if left_out:
-            print(f"No room for {', '.join(left_out)}: --columns chooses, results.md and results.csv have them all")
+            names = ", ".join(map(text_of, left_out))
+            print(f"No room for {names}: --columns chooses, results.md and results.csv have them all")
     else:
         print(markdown, end="")
     folder = Path(args.parent_dir)
@@ -116,7 +117,7 @@ def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
             from report.page import write_page
 
             problems = write_page(shown, folder / "results.html", folder)
-            print(f"- wrote {folder / 'results.html'}", file=sys.stderr)
+            print(f"- wrote {text_of(str(folder / 'results.html'))}", file=sys.stderr)
             return problems
     except OSError as error:
         raise Stop(f"{error.filename}: could not be written ({error.strerror})") from error

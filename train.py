@@ -279,7 +279,7 @@ def main(argv: list[str] | None = None) -> None:
         if start.is_finished:
             run.finish(params)
             if run.is_writer:
-                print(start.told(run.path, params))
+                print(utils.escaped_lines(start.told(run.path, params)))
             return
         utils.set_logger(run.path / "train.log", logging.INFO if run.is_writer else logging.ERROR)
         for line in [*start.warnings, *(f"- WARNING: {line}" for line in params.warnings())]:

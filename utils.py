@@ -32,6 +32,7 @@ from record.checkpoint import (
     scores_name,
     write_checkpoint,
 )
+from record.contents import check_run, fitting
 from record.effects import idle_unless
 from record.errors import (
     NO_ROOM,
@@ -63,6 +64,8 @@ from record.params import (
     read_values,
     with_data_dir,
 )
+from record.plain import SafeFormatter, escaped, escaped_lines
+from record.regular import check_regular, read_bytes
 from record.rows import csv_lines
 from record.run import RunDirectory, scores_lock
 from record.script import import_quickly, put_off_dynamo, run_script
@@ -78,16 +81,21 @@ __all__ = [
     "Params",
     "RunDirectory",
     "Stop",
+    "check_regular",
+    "check_run",
     "check_values",
     "checkpoint_path",
     "checksum",
     "csv_lines",
     "describe",
+    "escaped",
+    "escaped_lines",
     "explain",
     "files_below",
     "find_mistakes",
     "find_params_file",
     "fingerprint",
+    "fitting",
     "format_metrics",
     "idle_unless",
     "import_quickly",
@@ -99,6 +107,7 @@ __all__ = [
     "machine_settings",
     "open_atomically",
     "put_off_dynamo",
+    "read_bytes",
     "read_checkpoint",
     "read_json",
     "read_lines",
@@ -141,16 +150,18 @@ def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
             with contextlib.suppress(OSError):  # lines that a full disk did not take
                 handler.close()
     console = logging.StreamHandler()
-    console.setFormatter(logging.Formatter("%(message)s"))
+    console.setFormatter(SafeFormatter("%(message)s"))
     handlers: list[logging.Handler] = [console]
     if log_path is not None:
         try:
+            if Path(log_path).exists():
+                check_regular(log_path)  # to open a pipe could take for ever
             file_handler = _LogFile(log_path, encoding="utf-8", errors="backslashreplace")  # names may be no UTF-8
         except OSError as error:
             hint = "; it is a link, which a log does not follow: remove it" if Path(log_path).is_symlink() else ""
             kind = Stop if error.errno in NO_ROOM else InputError
             raise kind(f"{log_path}: cannot be written ({error.strerror or error}){hint}") from None
-        file_handler.setFormatter(logging.Formatter("%(asctime)s:%(levelname)s: %(message)s"))
+        file_handler.setFormatter(SafeFormatter("%(asctime)s:%(levelname)s: %(message)s"))
         handlers.append(file_handler)
     for handler in handlers:
         handler.is_ours = True  # type: ignore[attr-defined]

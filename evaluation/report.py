@@ -153,10 +153,12 @@ def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -
     warnings = _warn_of_classes(classes, per_class)
     if len(classes) > MOST_CLASSES_SHOWN:
         return warnings
-    tables = [*warnings, tabulate(rows, headers="keys", floatfmt=".4f", disable_numparse=[0])]
+    names = [utils.escaped(str(name)) for name in classes]
+    shown = [{**row, "class": name} for row, name in zip(rows, names, strict=True)]
+    tables = [*warnings, tabulate(shown, headers="keys", floatfmt=".4f", disable_numparse=[0])]
     if confusion is not None:
-        cells = [[name, *(str(n) if n else "." for n in confusion[i].tolist())] for i, name in enumerate(classes)]
-        matrix = tabulate(cells, headers=["", *classes], stralign="right", disable_numparse=True)
+        cells = [[name, *(str(n) if n else "." for n in confusion[i].tolist())] for i, name in enumerate(names)]
+        matrix = tabulate(cells, headers=["", *names], stralign="right", disable_numparse=True)
         tables.append(f"Confusion matrix: a row for each label, a column for each prediction\n{matrix}")
     return tables
 

@@ -110,6 +110,7 @@ def fetch_dataloader(
             logging.info(f"- num_workers={num_workers} is not needed for {split}: the data is in memory")
             num_workers = 0
         if num_workers:
+            processes.check_open_files(num_workers, len(splits))
             runtime.end_workers_at_exit()
         is_moved = device is not None and whole.move_to(device)
         if is_moved:

@@ -70,7 +70,7 @@ def write_lines(lines: Iterable[str], output: Path | None) -> None:
         if not sys.stdout.isatty() and hasattr(sys.stdout, "reconfigure"):  # as in a file, on Windows too
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
         for line in lines:
-            print(line, end="", flush=True)
+            print(utils.escaped_lines(line) if sys.stdout.isatty() else line, end="", flush=True)
         return
     with utils.open_atomically(output) as file:
         for line in lines:

@@ -13,6 +13,7 @@ from record.errors import InputError
 from record.files import to_json
 
 M = TypeVar("M", bound=BaseModel)
+MOST_MISTAKES = 20  # that are explained at once
 
 
 def check_values(cls: type[M], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> M:
@@ -27,15 +28,14 @@ def check_values(cls: type[M], values: Mapping[str, Any], source: str, mistakes:
     Raises:
         InputError: all mistakes at once
     """
-    found = list(mistakes)
-    try:
-        checked = cls.model_validate(dict(values))
-    except ValidationError as error:
-        found += [_explain(entry, cls) for entry in error.errors(include_url=False)]
-    found = list(dict.fromkeys(found))  # a space may have a mistake once for each of its values
+    checked, more = _validate(cls, values, False)
+    found = list(dict.fromkeys([*mistakes, *more]))  # a space may have a mistake once for each of its values
+    if len(found) > 2 * MOST_MISTAKES:
+        found[MOST_MISTAKES:] = [f"and {len(found) - MOST_MISTAKES:,} more"]
     if found:
         title = f"{source}: " if len(found) == 1 else f"{source}: {len(found)} mistakes\n  "
         raise InputError(title + "\n  ".join(found))
+    assert checked is not None
     return checked
 
 
@@ -47,12 +47,18 @@ def find_mistakes(cls: type[BaseModel], values: Mapping[str, Any], alone: bool =
         values: name -> value
         alone: look at each by itself, whether or not they go together
     """
+    return _validate(cls, values, alone)[1]
+
+
+def _validate(cls: type[M], values: Mapping[str, Any], alone: bool) -> tuple[M | None, list[str]]:
+    """Return the object, or None and what is wrong; of thousands of mistakes, the first are explained."""
     try:
-        cls.model_validate(dict(values))
+        return cls.model_validate(dict(values)), []
     except ValidationError as error:
-        entries = error.errors(include_url=False)
-        return [_explain(entry, cls) for entry in entries if entry["loc"] or not alone]
-    return []
+        entries = [entry for entry in error.errors(include_url=False) if entry["loc"] or not alone]
+        told = [_explain(entry, cls) for entry in entries[:MOST_MISTAKES]]
+        left = len(entries) - MOST_MISTAKES
+        return None, [*told, f"and {left:,} more"] if left > 0 else told
 
 
 def _explain(error: Mapping[str, Any], cls: type[BaseModel]) -> str:
@@ -74,6 +80,7 @@ def _shown(value: Any) -> str:
     # reprlib for what may be nested without end, or hold what JSON has not: YAML has anchors, dates and sets
     is_simple = isinstance(value, (str, int, float, bool, type(None)))
     text = to_json(value, indent=None) if is_simple else reprlib.repr(value)
+    text = " ".join(text.split())  # a tensor takes several lines
     return text if len(text) <= 60 else text[:57] + "..."
 
 

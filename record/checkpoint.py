@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from record.errors import InputError, is_out_of_memory
+from record.contents import check_nesting, check_net, fitting
+from record.errors import TOO_MANY_FILES, InputError, is_out_of_memory
 from record.files import write_atomically
+from record.regular import read_bytes
 from record.script import import_quickly
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def _verify(data: bytes, path: Path) -> None:
         if hashlib.sha256(memoryview(data)[:-_SEAL_BYTES]).hexdigest().encode() != digest:  # not copied for it
             raise damaged
     elif data.startswith(b"PK"):
-        if data[-_END_BYTES : -_END_BYTES + 4] != _END:
+        if data[-_END_BYTES : -_END_BYTES + 4] != _END or any(data[-2:]):  # cut within the comment, or before the seal
             raise damaged
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -105,7 +107,7 @@ def checksum(path: Path) -> str:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except FileNotFoundError:
         names = sorted(p.name.removesuffix(".pth.tar") for p in path.parent.glob("*.pth.tar"))
         there = f"there are: {', '.join(names)}" if names else "there is none at all; train first"
@@ -113,6 +115,8 @@ def _read_bytes(path: Path) -> bytes:
             there = "nor a folder for it; expected best, last, or a path that ends in .pth.tar"
         raise InputError(f"{path}: there is no such checkpoint ({there})") from None
     except OSError as error:
+        if error.errno in TOO_MANY_FILES:  # which says nothing about this one
+            raise
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
@@ -145,6 +149,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a checkpoint that torch can read ({type(error).__name__})") from None
     if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
         raise InputError(f"{path}: expected a dict with the key 'state_dict', as train.py and CS230 save it")
+    check_nesting(state, path)
+    if is_ours(state):
+        check_net(state, path)
     return state
 
 
@@ -173,7 +180,7 @@ def scores_name(split: str, path: Path, model_dir: Path) -> str:
 
 def is_ours(state: Mapping[str, Any]) -> bool:
     """Return whether a checkpoint says what it was trained with, as ours do and CS230's do not."""
-    return isinstance(state.get("params"), dict) and "task" in state["params"] and isinstance(state.get("facts"), dict)
+    return "facts" in state or {"schedule", "best_epoch"} <= state.keys()
 
 
 def load_weights(state: Mapping[str, Any], model: nn.Module, path: Path) -> None:
@@ -200,7 +207,10 @@ def load_weights(state: Mapping[str, Any], model: nn.Module, path: Path) -> None
     if any(keys for _, keys in reasons):
         told = "; ".join(f"{reason} {_first(keys)}" for reason, keys in reasons if keys)
         raise InputError(f"{path}: a checkpoint of another net than the params describe: {told}")
-    model.load_state_dict(theirs, strict=False)  # strict but for num_batches_tracked, which PyTorch 0.4 did not have
+    with fitting(path, "state_dict"):
+        model.load_state_dict(
+            theirs, strict=False
+        )  # strict but for num_batches_tracked, which PyTorch 0.4 did not have
 
 
 def _shape(value: Any) -> Any:
@@ -208,7 +218,7 @@ def _shape(value: Any) -> Any:
 
 
 def _first(keys: list[str], most: int = 4) -> str:
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+    return ", ".join(map(str, keys[:most])) + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 
 def load_checkpoint(
@@ -224,6 +234,6 @@ def load_checkpoint(
     if optimizer is not None:
         try:
             optimizer.load_state_dict(state["optim_dict"])
-        except (KeyError, ValueError, TypeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise InputError(f"{checkpoint}: holds no state for this optimizer ({error})") from None
     return state

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or what this user may write
 BROKEN_DISK = (errno.EROFS, errno.EIO, errno.ESTALE)
 TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
-NO_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
+WRONG_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST, errno.EINVAL)
+MORE_FILES = "too many open files; raise the limit (ulimit -n 4096), or lower num_workers"
+NULL_TEXTS = ("embedded null byte", "embedded null character")  # ValueError, of open() and of pathlib
+NO_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory",
+                   "Storage size calculation overflowed", "Overflow when unpacking long")  # fmt: skip
 
 
 class Stop(Exception):
@@ -65,14 +70,14 @@ def explain(error: BaseException) -> Stop | None:
     text = str(error).strip().partition("\n")[0]
     if type(error).__name__ == "BdbQuit":  # of bdb, which is loaded only where there is a breakpoint
         return Stop("ended in the debugger; the same command continues from the last checkpoint, if there is one")
-    if isinstance(error, OSError) and error.errno in (*NO_ROOM, *BROKEN_DISK, *TOO_MANY_FILES):
-        failed = "could not be opened" if error.errno in TOO_MANY_FILES else "could not be written"
-        hint = "; raise the limit (ulimit -n 4096), or lower num_workers" if error.errno in TOO_MANY_FILES else ""
-        return Stop(f"{error.filename or 'a file or the output'}: {failed} ({error.strerror or text}){hint}")
     if isinstance(error, FileNotFoundError) and "No usable temporary directory" in text:
         return Stop(f"{error.strerror}: they are full or read-only; make room, or set TMPDIR to a folder with room")
-    if isinstance(error, PermissionError) and error.filename is not None:
-        return Stop(f"{error.filename}: not yours to read or write ({error.strerror}); chmod it, or name another place")
+    if isinstance(error, OSError) and (stop := _explain_os_error(error)) is not None:
+        return stop
+    if isinstance(error, RuntimeError) and "Too many open files" in str(error):  # torch's, of shared memory
+        return Stop(MORE_FILES)
+    if isinstance(error, ValueError) and text in NULL_TEXTS:
+        return InputError(f"a path holds a null character ({text}); expected the name of a file or a folder")
     if isinstance(error, NotImplementedError) and "for the MPS device" in text:
         return InputError(f"--device mps: {text.partition('. ')[0]}; --device cpu has it")
     if is_out_of_memory(error):
@@ -91,6 +96,23 @@ def explain(error: BaseException) -> Stop | None:
     return None
 
 
+def _explain_os_error(error: OSError) -> Stop | None:
+    """Return how to report an error of the system; None for one that says neither a file nor a limit."""
+    name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
+    if error.errno in (*NO_ROOM, *BROKEN_DISK):
+        return Stop(f"{name or 'a file or the output: '}could not be written ({error.strerror})")
+    if error.errno in TOO_MANY_FILES:
+        hint = "raise the limit (ulimit -n 4096), or lower num_workers"
+        return Stop(f"{name or 'a file: '}could not be opened ({error.strerror}); {hint}")
+    if not name or error.errno == errno.ENOMEM:
+        return None
+    if isinstance(error, PermissionError):
+        return Stop(f"{name}not yours to read or write ({error.strerror}); chmod it, or name another place")
+    if error.errno in WRONG_PATHS:
+        return InputError(f"{name}cannot be used ({error.strerror}); name another file or folder")
+    return Stop(f"{name}{error.strerror}") if error.strerror else None
+
+
 def is_dead_worker(error: BaseException) -> bool:
     """Return whether an error says that a data loading process is gone; not one that the process itself reports."""
     return isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
@@ -101,4 +123,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")  # not imported here: an error of torch's comes after its import
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in NO_MEMORY_TEXTS)
+    return isinstance(error, RuntimeError | OSError | TypeError) and any(
+        words in str(error) for words in NO_MEMORY_TEXTS
+    )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from record.errors import NO_ROOM, TOO_MANY_FILES, InputError
+from record.regular import read_bytes
 from record.temporary import temporary_path
 
 MAX_TEXT_BYTES = 16 * 2**20  # far above any params or metrics file; a larger one is not one
@@ -153,11 +154,10 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict
 
     Raises:
         InputError: there is no such file, it is not UTF-8, or it is far too large to be what it should be
+        OSError: there are too many open files, which says nothing about this one
     """
     try:
-        if path.stat().st_size > max_bytes:
-            raise InputError(f"{path}: {path.stat().st_size:,} bytes; expected a text file below {max_bytes:,}")
-        return path.read_text(encoding="utf-8-sig", errors=errors)
+        return read_bytes(path, max_bytes).decode("utf-8-sig", errors)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except OSError as error:

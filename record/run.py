@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from record.contents import check_history, check_record
 from record.errors import NO_ROOM, InputError, InUseError, OtherRunError, Stop, explain
 from record.files import append_line, read_json, read_lines, save_dict_to_json, write_lines
 from record.lock import HOLDER, DirectoryLock, holder_of
@@ -91,7 +92,9 @@ class RunDirectory:
         """
         path = self.path / "run.json"
         try:
-            return read_json(path) if path.exists() else {}
+            record = read_json(path) if path.exists() else {}
+            check_record(record, path)
+            return record
         except InputError as error:
             raise InputError(f"{error}; remove it, and the same command goes on from the last checkpoint") from None
 
@@ -108,8 +111,8 @@ class RunDirectory:
             return
         before = self.record()
         self.update_record(status="running", reason=None, end=None, **_resolved(params), **entries, **provenance())
-        self.note("versions", versions())
         try:
+            self.note("versions", versions())
             yield
         except OtherRunError:
             save_dict_to_json(before, self.path / "run.json")
@@ -158,14 +161,12 @@ class RunDirectory:
         self.update_record(**{name: dict(entry)})
 
     def history(self) -> list[dict[str, Any]]:
-        """Return one dict for each finished epoch.
-
-        Raises:
-            InputError: it is damaged
-        """
+        """Return one dict for each finished epoch; an InputError names a line that is not one of ours."""
         path = self.path / "history.jsonl"
         try:
-            return read_lines(path, is_growing=True)
+            rows = read_lines(path, is_growing=True)
+            check_history(rows, path)
+            return rows
         except InputError as error:
             raise InputError(f"{error}; move {path.name} away, and the same command continues without it") from None
 

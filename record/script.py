@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
 
 from record.errors import InterruptedRun, explain
+from record.plain import SafeFormatter
 
 
 def import_quickly(*names: str) -> None:
@@ -50,6 +52,21 @@ def put_off_dynamo() -> None:
             optimizer.step = torch.no_grad()(step)  # type: ignore[method-assign]
 
 
+def open_closed_descriptors() -> None:
+    """Open the null device in place of standard streams that were closed (`>&-`).
+
+    Otherwise the next file that is opened, a checkpoint for example, gets the number of standard output.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so most often this one
+            if descriptor != number:
+                os.close(descriptor)
+            else:
+                os.set_inheritable(descriptor, True)  # a study's processes need them as well
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115, PTH123
+
+
 def run_script(
     main: Callable[[], None], may_say: Callable[[BaseException, BaseException | None], bool] | None = None
 ) -> None:
@@ -62,6 +79,7 @@ def run_script(
         may_say: asked before an error is said, with the error and its explanation: whether no other process of the
             same job has said it; None where there is only one
     """
+    open_closed_descriptors()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr does: for names of files
 
     def stop_here(number: int, _: object) -> None:
@@ -69,11 +87,14 @@ def run_script(
             signal.signal(each, signal.SIG_DFL)  # a second one quits at once
         raise InterruptedRun(f"interrupted by {signal.Signals(number).name}; the same command continues", number)
 
-    logging.basicConfig(format="%(message)s")  # until `set_logger`; else such lines begin with WARNING:root:
+    console = logging.StreamHandler()
+    console.setFormatter(SafeFormatter("%(message)s"))
+    logging.basicConfig(handlers=[console])  # until `set_logger`; else such lines begin with WARNING:root:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop_here)
     try:
         main()
+        sys.stdout.flush()  # here, where an error of it is reported as any other
     except BrokenPipeError:  # the reader of our output, `head` for one, has seen enough
         sys.stderr.close()
         sys.exit(0)

@@ -12,6 +12,9 @@ import yaml
 from record.errors import InputError
 from record.files import read_text
 
+LARGEST = 2**63
+MOST_VALUES = 20_000  # in one file, aliases counted as what they stand for; far above what people write by hand
+
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, which notes duplicate keys and reads `1e-3` as YAML 1.2 does."""
@@ -20,6 +23,18 @@ class _Loader(yaml.SafeLoader):
         super().__init__(stream)
         self.mistakes: list[str] = []
         self._checked: set[yaml.MappingNode] = set()
+        self._num_values = 0
+        self._sizes: dict[yaml.Node, int] = {}  # how many values a node holds, itself included
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        before, is_alias, mark = self._num_values, self.check_event(yaml.AliasEvent), self.peek_event().start_mark
+        node = super().compose_node(parent, index)
+        if node is not None:
+            self._num_values += self._sizes.get(node, 1) if is_alias else 1  # 1: an alias within what it stands for
+            self._sizes.setdefault(node, self._num_values - before)
+        if self._num_values > MOST_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"more than {MOST_VALUES:,} values", problem_mark=mark)
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Put what a merge key (`<<`) names into the mapping; keys of its own win, and come twice after that."""
@@ -35,6 +50,19 @@ class _Loader(yaml.SafeLoader):
         super().flatten_mapping(node)
 
 
+def _read_int(text: str) -> int:
+    """Return a whole number, as torch and NumPy can hold it.
+
+    Raises:
+        ValueError: it has more than 64 bits
+    """
+    number = int(text) if len(text) < 30 else LARGEST
+    if not -LARGEST <= number < LARGEST:
+        raise ValueError(f"expected whole numbers of at most 64 bits, found {text[:40]}, of {len(text)} digits")
+    return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _read_int(str(loader.construct_scalar(node))))  # type: ignore[arg-type]
 _Loader.yaml_implicit_resolvers = {  # YAML 1.1 reads no, off and 12:30 as other things than text; YAML 1.2 does not
     first: [
         (tag, pattern)
@@ -91,14 +119,22 @@ def parse_value(text: str) -> Any:
 
 def _parse_json(text: str, path: Path) -> tuple[Any, list[str]]:
     mistakes: list[str] = []
+    num_values = 0
 
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        mistakes.extend(f"duplicate key {key!r}" for i, key in enumerate(keys) if key in keys[:i])
-        return dict(pairs)
+        nonlocal num_values
+        num_values += len(pairs)
+        if num_values > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES:,} keys")
+        values: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in values:
+                mistakes.append(f"duplicate key {key!r}")
+            values[key] = value
+        return values
 
     try:
-        return json.loads(text, object_pairs_hook=without_duplicates), mistakes
+        return json.loads(text, object_pairs_hook=without_duplicates, parse_int=_read_int), mistakes
     except json.JSONDecodeError as error:
         reason = _explain_json(text, error, path)
         raise InputError(f"{path}: not valid JSON, line {error.lineno} column {error.colno}: {reason}") from None

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from record.rows import from_cell
 from report.runs import Run
 
 MAX_BYTES = 2**30  # far above a history, or the predictions for ten million examples
@@ -59,10 +60,11 @@ def _read_csv(path: Path, key: str, problems: list[str]) -> list[dict[str, str]]
             reader = csv.DictReader(file, restval="")
             if key not in (reader.fieldnames or ()):
                 raise ValueError(f"it has no column {key!r}")
+            reader.fieldnames = [from_cell(name) for name in reader.fieldnames or ()]
             rows = list(reader)
             if any(None in row for row in rows):
                 raise ValueError("a row is longer than the first")
-            return rows
+            return [{name: from_cell(cell) for name, cell in row.items()} for row in rows]
     except FileNotFoundError:
         pass
     except OSError as error:

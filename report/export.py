@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,6 @@ from record.rows import csv_lines
 from report.table import Mean, Table, is_numeric
 from report.text import text_of, texts_of
 
-FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -25,10 +23,7 @@ ACCENTED = {char for char in map(chr, range(0xC0, 0x100)) if char.isalpha() and 
 
 
 def to_csv(table: Table) -> str:
-    """Return the table for programs: numbers in full, durations in seconds; `X`, `X std` and `X n` for a mean.
-
-    A text that a spreadsheet would take for a formula, `=1+1`, has a `'` before it.
-    """
+    """Return the table for programs: numbers in full, durations in seconds; `X`, `X std` and `X n` for a mean."""
     head: list[str] = []
     columns: list[Any] = []
     for name, cells in zip(table.head, table.columns, strict=True):
@@ -39,7 +34,7 @@ def to_csv(table: Table) -> str:
         else:
             head.append(name)
             columns.append(cells if kinds <= {float, int, type(None)} else map(_for_csv, cells))
-    return "".join(csv_lines([map(_for_csv, head), *zip(*columns, strict=True)]))
+    return "".join(csv_lines([head, *zip(*columns, strict=True)]))
 
 
 def _parts(cell: Any) -> Sequence[Any]:
@@ -47,18 +42,9 @@ def _parts(cell: Any) -> Sequence[Any]:
 
 
 def _for_csv(cell: Any) -> Any:
-    if isinstance(cell, str):
-        return f"'{cell}" if FORMULA.match(cell.lstrip(" ")) and not _is_number_text(cell) else cell
     if cell is None or isinstance(cell, float):
         return None if cell is None else float(cell)
-    return cell if type(cell) is int else json.dumps(cell, ensure_ascii=False, default=str)
-
-
-def _is_number_text(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return cell if type(cell) in (str, int) else json.dumps(cell, ensure_ascii=False, default=str)
 
 
 def to_latex(table: Table) -> str:

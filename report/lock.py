@@ -7,6 +7,9 @@ import os
 import socket
 from pathlib import Path
 
+from record.files import MAX_TEXT_BYTES
+from record.regular import read_bytes
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -21,10 +24,10 @@ def is_held(model_dir: Path) -> bool:
     `running`, and once they are found not to be, they are not asked again.
     """
     try:
-        holder = json.loads((model_dir / ".lock.json").read_bytes())
+        holder = json.loads(read_bytes(model_dir / ".lock.json", MAX_TEXT_BYTES))
     except FileNotFoundError:
         return False  # it is there as long as the directory is in use
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return True
     if fcntl is None or not isinstance(holder, dict) or holder.get("host") != socket.gethostname():
         return True

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from record.plain import escaped
 from report.table import Mean, Seconds, Table, is_numeric
 
 ELLIPSIS = "…"
 LONGEST_ON_TERMINAL = 40
-# control characters, those that turn the direction of text, and what is no text at all in the name of a file
-UNSAFE = re.compile(r"[^\x20-\x7e\xa0-\u2027\u202f-\u2065\u2070-\ud7ff\ue000-\U0010ffff]")
 
 
 def text_of(value: Any) -> str:
     """Return a cell as one line of text: numbers with four digits, `-` for nothing."""
     kind = type(value)
     if kind is str:
-        return value if value.isascii() and value.isprintable() else UNSAFE.sub(_escaped, value)
+        return value if value.isascii() and value.isprintable() else escaped(value)
     if kind is float:
         return f"{value:.4g}"
     if value is None:
@@ -30,11 +28,7 @@ def text_of(value: Any) -> str:
         return f"{value.mean:.4g} ± {value.std:.2g} ({value.n})"
     if kind is Seconds:
         return duration(value)
-    return str(value) if kind is int else UNSAFE.sub(_escaped, json.dumps(value, ensure_ascii=False, default=str))
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return match.group().encode("unicode_escape").decode()
+    return str(value) if kind is int else escaped(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from record.errors import Stop
+from record.plain import escaped_lines
 from report.runs import Run, read_runs
 from report.text import text_of
 
@@ -43,7 +44,7 @@ def _show(runs: Sequence[Run], problems: list[str], show: Callable[[Sequence[Run
         else:
             print("no runs yet")
     except Stop as error:  # no run has the metric to sort by yet, or the disk is full, say
-        print(error, file=sys.stderr)
+        print(escaped_lines(str(error)), file=sys.stderr)
     for line in problems:
         print(f"skipped: {text_of(line)}", file=sys.stderr)
     print(f"{time.strftime('%H:%M:%S')}: {len(runs)} runs. Ctrl-C ends this.", flush=True)

@@ -21,7 +21,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 def print_plan(plan: Plan) -> None:
     """Print the trials that are known, one a line, with their status."""
     for trial in plan.all_trials():
-        print(f"{trial.name}  {trial.status()}")
+        print(utils.escaped(f"{trial.name}  {trial.status()}"))
     unknown = plan.num_trials - len(plan.all_trials())
     if unknown:
         print(f"and {unknown} that the sampler {plan.settings.sampler} proposes as it goes")

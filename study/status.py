@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
+import utils
 from report.lock import is_held
 from study.plan import Plan, is_maximized, monitored
 from study.trials import Trial
@@ -25,10 +26,11 @@ def print_status(plan: Plan) -> None:
         history = monitored(trial)
         epochs = f"{max(history, default=0)}/{trial.params.num_epochs}"
         reason = str(trial.record().get("reason") or "")
-        rows.append([trial.name, status_of(trial), epochs, best_of(history, maximize), reason[:60]])
+        name, status, reason = map(utils.escaped, (trial.name, status_of(trial), reason[:60]))
+        rows.append([name, status, epochs, best_of(history, maximize), reason])
     head = ["trial", "status", "epochs", f"best {plan.directories.base.monitor}", "reason"]
     if rows:
         print(tabulate(rows, head, floatfmt=".4g", missingval="-", disable_numparse=[0, 1, 2, 4]))
-    print(f"\n{summary([status_of(trial) for trial in trials], plan.num_trials)}")
+    print(utils.escaped_lines(f"\n{summary([status_of(trial) for trial in trials], plan.num_trials)}"))
     if "stale" in (row[1] for row in rows):
         print("stale: its process is gone, killed perhaps; the same search command continues it from its checkpoint")

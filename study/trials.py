@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Trial:
     def history(self) -> list[dict[str, Any]]:
         """Return its finished epochs."""
         try:
-            return utils.read_lines(self.path / "history.jsonl", is_growing=True)
+            return utils.RunDirectory(self.path).history()
         except utils.InputError:  # spoilt from outside; the run itself will tell
             return []
 
@@ -96,7 +96,7 @@ class Trial:
         except FileExistsError:
             raise utils.InputError(f"{self.path}: not a directory, and in the way of a trial; remove it") from None
         if path.exists():
-            if _read_or_empty(path) != values:
+            if _or_empty(utils.read_json, path) != values:
                 utils.save_dict_to_json(values, path)
         elif found := sorted(self.path.glob("params.y*ml")):
             self._compare(found[0])  # with both, train.py would not know which one counts
@@ -118,12 +118,12 @@ class Trial:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Return a run.json; empty where there is none, or none that can be read."""
-    return _read_or_empty(folder / "run.json")
+    return _or_empty(utils.RunDirectory(folder).record)
 
 
-def _read_or_empty(path: Path) -> dict[str, Any]:
+def _or_empty(read: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
     try:
-        return utils.read_json(path)
+        return read(*args)
     except utils.InputError:
         return {}
 
@@ -246,5 +246,5 @@ class Directories:
 
 
 def _read_number(folder: Path) -> int:
-    number = _read_or_empty(folder / NUMBER_FILE).get("number")
+    number = _or_empty(utils.read_json, folder / NUMBER_FILE).get("number")
     return number if isinstance(number, int) else -1

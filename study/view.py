@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import utils
 from study.plan import Plan
 from study.trials import Trial
 
@@ -24,7 +25,7 @@ class View:
     def told(self, text: str) -> None:
         """Say something that stays."""
         self.clear()
-        print(text, flush=True)
+        print(utils.escaped_lines(text), flush=True)
 
     def started(self, trial: Trial, num_trials: int) -> None:
         """Say that a trial has begun, or goes on."""
@@ -57,7 +58,7 @@ class View:
         self.clear()
         width = shutil.get_terminal_size().columns - 1
         drawn = [*lines, summary([self._status(trial) for trial in plan.all_trials()], plan.num_trials)]
-        print("\n".join(line[:width] for line in drawn), flush=True)
+        print("\n".join(utils.escaped(line)[:width] for line in drawn), flush=True)
         self._num_drawn = len(drawn)
 
     def _status(self, trial: Trial) -> str:

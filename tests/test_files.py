@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import utils
 from record.files import LONGEST_LINE, MAX_TEXT_BYTES, append_line, keep_as, read_text
+from record.rows import from_cell
 from record.temporary import temporary_path
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has other links, permissions and limits")
@@ -155,10 +156,21 @@ def test_a_byte_order_mark_is_dropped(tmp_path):
     assert read_text(path) == '{"a": 1}'
 
 
-@given(st.lists(st.lists(st.text("a,;\"' \r\n\u2028é"), min_size=1)))
+def is_number(text):
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+@given(st.lists(st.lists(st.text("a,;\"' \r\n\u2028é=-+@\t1."), min_size=1)))
+@example([["=1+1", "'=1+1", "''=1", " =1", "' =1", "-1.5", "'-1.5", "-", "'", "@SUM(A1)", "=cmd|' /C calc'!A0"]])
 def test_csv_brings_back_every_text(rows):
     text = "".join(utils.csv_lines(rows))
-    assert list(csv.reader(io.StringIO(text, newline=""))) == rows
+    cells = list(csv.reader(io.StringIO(text, newline="")))
+    assert [[from_cell(cell) for cell in row] for row in cells] == rows
+    texts = [cell for row in cells for cell in row if not is_number(cell)]
+    assert not any(text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for text in texts)
     assert not text or text.endswith("\n") and not text.endswith("\r\n")
 
 

@@ -1,8 +1,11 @@
 """What comes from files is data: names stay names, nothing is executed, and absurd sizes are refused by a bound."""
 
+import contextlib
 import csv
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -12,8 +15,14 @@ import pytest
 from PIL import Image
 
 import evaluate
+import predict
+import sanity_check
+import synthesize_results
 import train
 import utils
+from record.rows import from_cell
+from report.details import read_per_class, read_predictions
+from report.runs import read_runs
 from tests.test_faults import finish, stopped
 from tests.test_train import read_state
 
@@ -38,7 +47,7 @@ EVIL = [
 
 def rows_of(path):
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        return [{name: from_cell(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
 
 
 def files_of(folder):
@@ -183,3 +192,56 @@ def test_arrays_of_absurd_size_are_told_in_a_line(make_run, tmp_path):
         file.writestr("labels.npy", array)
     message = stopped(folder, exit_code=2)
     assert message.startswith(f"{tmp_path}/data/train.npz: ")
+
+
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+FINE = ["é", "日本", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "क्\u200dष", "שלום", "a\u00a0b"]
+
+
+def test_names_cannot_steer_the_terminal_or_the_log(make_run, tmp_path, capfd):
+    names = ["\x1b[2J\x1b[31mred", "\u202ecod.exe", "\x9b31m\u2066", "new\nline\r", *FINE]
+    labels = np.arange(4 * len(names)) % len(names)
+    folder = make_run("run\x1b[31m", num_epochs=1)
+    for split in ("train", "val", "test"):
+        images = np.random.default_rng(0).integers(0, 255, (len(labels), 8, 8), dtype=np.uint8)
+        np.savez(tmp_path / "data" / f"{split}.npz", images=images, labels=labels, classes=np.array(names))
+    evaluate.main(["--model_dir", str(finish(folder))])
+    with contextlib.suppress(SystemExit):  # the splits share random images
+        sanity_check.main(["--model_dir", str(folder), "--only", "label_counts,leaks"])
+    Image.new("L", (8, 8)).save(tmp_path / "\x1b[31m\u202e.png")
+    predict.main(["--model_dir", str(folder), "--input", str(tmp_path), "--output", str(tmp_path / "p.csv")])
+    synthesize_results.main(["--parent_dir", str(tmp_path)])
+    logging.warning(f"a name: {names}")
+    printed = "".join(capfd.readouterr())
+    logs = "".join((folder / name).read_text(encoding="utf-8") for name in ("train.log", "evaluate.log"))
+    assert UNSAFE.search(printed) is None and UNSAFE.search(logs) is None
+    assert "\\x1b[31mred" in printed and all(name in printed for name in FINE)
+    assert rows_of(tmp_path / "p.csv")[0]["id"].endswith("\x1b[31m\u202e.png")
+
+
+def test_an_error_message_cannot_steer_the_terminal(run_script):
+    done = run_script("train.py", "--model_dir", "no\x1b[31m\u202ename")
+    assert done.returncode == 2 and "error: no\\x1b[31m\\u202ename: " in done.stderr
+
+
+def test_texts_that_a_spreadsheet_would_take_for_formulas_are_kept_from_it_in_every_table(make_run, tmp_path):
+    names = ["=cmd|' /C calc'!A0", "@SUM(A1)", "+1+2", "-a", "-1.5", "'=1", "plain"]
+    labels = np.arange(4 * len(names)) % len(names)
+    folder = make_run("run", num_epochs=1)
+    for split in ("train", "val", "test"):
+        images = np.random.default_rng(0).integers(0, 255, (len(labels), 8, 8), dtype=np.uint8)
+        np.savez(tmp_path / "data" / f"{split}.npz", images=images, labels=labels, classes=np.array(names))
+    evaluate.main(["--model_dir", str(finish(folder))])
+    (tmp_path / "photos").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "photos/a.png")
+    predict.main(["--model_dir", str(folder), "--input", str(tmp_path / "photos"), "--output", str(tmp_path / "p.csv")])
+    tables = [folder / "predictions_test_best.csv", folder / "per_class_test_best.csv", tmp_path / "p.csv"]
+    cells = set()
+    for path in tables:
+        with path.open(encoding="utf-8", newline="") as file:
+            cells |= {cell for row in csv.reader(file) for cell in row}
+    assert not [cell for cell in cells if cell[:1] in tuple("=@+") or cell == "-a"]
+    assert {"'=cmd|' /C calc'!A0", "'@SUM(A1)", "'+1+2", "'-a", "-1.5", "''=1", "plain"} <= cells
+    run, problems = read_runs(tmp_path)[0][0], []
+    assert {row["label"] for row in read_predictions(run, problems)} == set(names)
+    assert [row["class"] for row in read_per_class(run, problems)] == read_state(folder)["facts"]["classes"]

@@ -52,7 +52,7 @@ class Average:
 
     def load_state_dict(self, state: Mapping[str, Any], averaged_weights: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
-        self.num_steps = state["num_steps"]
+        self.num_steps = int(state["num_steps"])
         self.averaged.load_state_dict(averaged_weights)
         self.model.load_state_dict(state["trained_weights"])
 

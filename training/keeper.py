@@ -137,7 +137,7 @@ class Keeper:
                 self._events.write(self._rows)
             utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
         is_best = self._best is not None and training.step == 0 and training.epoch == training.best_epoch
-        seconds = sum(row.get("seconds", 0.0) for row in run.history())
+        seconds = sum(row.get("seconds") or 0.0 for row in run.history())
         with run.replacing_best() if self._best is not None else contextlib.nullcontext():
             if self._best is not None:
                 utils.save_dict_to_json(self._best[1], run.path / "metrics_val_best_weights.json")

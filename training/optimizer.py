@@ -10,6 +10,11 @@ from torch import nn
 
 import utils
 
+MOMENTS = {
+    "Adam": {"step", "exp_avg", "exp_avg_sq"},
+    "AdamW": {"step", "exp_avg", "exp_avg_sq"},
+    "RMSprop": {"step", "square_avg"},
+}  # what torch keeps of each weight, momentum aside
 FUSED_DEVICES = ("cpu", "cuda", "mps")
 # one_cycle, as in torch.optim.lr_scheduler.OneCycleLR: starts at 1/25 of the rate, ends at 1/10000 of that
 ONE_CYCLE_WARMUP, ONE_CYCLE_START, ONE_CYCLE_END = 0.3, 1 / 25, 1 / 25e4
@@ -39,6 +44,27 @@ def fetch_optimizer(model: nn.Module, params: utils.Params) -> torch.optim.Optim
     else:
         optimizer = torch.optim.Adam(weights, fused=fused, **settings)
     return optimizer
+
+
+def check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Check what an optimizer has just loaded: torch notices only in the next step that it does not fit the weights.
+
+    Raises:
+        ValueError: the state is of other weights or another optimizer
+    """
+    needed = MOMENTS.get(type(optimizer).__name__, set())
+    if optimizer.param_groups[0].get("momentum"):
+        needed = {*needed, "momentum_buffer"}
+    for weight, moments in optimizer.state.items():
+        missing = needed - moments.keys()
+        if not isinstance(weight, torch.Tensor) or missing:
+            raise ValueError(
+                f"the state of a weight lacks {', '.join(sorted(missing))}" if missing else "other weights"
+            )
+        for name, moment in moments.items():
+            is_fitting = moment is None or (moment.is_floating_point() and moment.shape in (weight.shape, ()))
+            if not is_fitting or (moment is None and name in needed):
+                raise ValueError(f"{name} is of another shape or kind than the weight")
 
 
 class Schedule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,18 @@ def set_up(
     data_dir = Path(params.data_dir or "")
     logging.info(f"Loading the datasets from {data_dir} ...")
     params = params.with_facts(start.facts) if start.facts is not None else fetch_facts(data_dir, params)
-    dataloaders = fetch_dataloader(["train", "val"], data_dir, params, device)
+    facts_fit = contextlib.nullcontext() if start.facts is None else utils.fitting(start.weights_path, "facts")
+    with facts_fit:
+        dataloaders = fetch_dataloader(["train", "val"], data_dir, params, device)
     run.note("data", utils.fingerprint(data_dir) if run.is_writer else {})
     logging.info("- done.")
 
     if not params.compile:
         utils.put_off_dynamo()  # before there is an optimizer
     runtime.seed_everything(params.seed)
-    model = net.Net(params)
+    facts_fit = contextlib.nullcontext() if start.facts is None else utils.fitting(start.weights_path, "facts")
+    with facts_fit:
+        model = net.Net(params)
     if start.weights is not None:
         logging.info(f"Restoring parameters from {start.weights_path}")
         utils.load_weights(start.weights, model, start.weights_path)
@@ -61,7 +66,7 @@ def set_up(
         compile_net(model, has_lengths=hasattr(dataloaders["train"].dataset.dataset, "lengths"))  # type: ignore[attr-defined]
     training = fetch_training(model, net, params, len(dataloaders["train"]))
     if start.is_resumed and start.weights is not None:
-        training.load_state_dict(start.weights)
+        training.load_state_dict(start.weights, start.weights_path)
         logging.info(f"Continuing after epoch {training.epoch}" + (f", step {training.step}" if training.step else ""))
     run.cut_history(training.epoch)  # epochs that no checkpoint holds are done again
     machine = {**runtime.describe(device), **describe_forward(model, params), "processes": processes.world_size()}

@@ -88,12 +88,9 @@ def whole(state: Any) -> Any:
 def spread(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return an optimizer's whole state with its tensors spread as the weights are that they belong to.
 
-    Whether it is a fused one is not up to the state: not all are to be had for weights that are spread.
+    Its settings stay this optimizer's: the hyperparameters decide them, and the device whether it is a fused one.
     """
-    groups = [
-        {**theirs, **{name: ours[name] for name in ("fused",) if name in ours}}
-        for theirs, ours in zip(state["param_groups"], optimizer.param_groups, strict=True)
-    ]
+    groups = optimizer.state_dict()["param_groups"]
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     if not any(_is_spread(weight) for weight in weights):
         return {**state, "param_groups": groups}

@@ -75,6 +75,7 @@ def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str 
             f"{last_path}: made by other code, so it cannot be continued; --restore_file last starts from its weights, "
             "--restart begins anew (both replace it). In a study, move the folder away"
         )
+    utils.check_run(last, last_path)
     changed = params.differences(last["params"])
     was_restored = run.record().get("restore_file")
     if restore_file != was_restored:

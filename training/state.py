@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from evaluation.metrics import Loss, Metrics, MetricSums
 from model.net import fetch_metrics, fetch_sign
 from training.average import Average
 from training.divergence import DivergenceWatch
-from training.optimizer import Schedule, fetch_optimizer
+from training.optimizer import Schedule, check_moments, fetch_optimizer
 from training.parallel import GlobalBatch, GlobalScaler
 from training.sharded import local_part, spread, whole
 
@@ -174,31 +176,38 @@ class Training:
             **others,  # of the other processes, by rank, amid an epoch only
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint of this run, all but its weights: `utils.load_weights` loads those.
+    def load_state_dict(self, state: Mapping[str, Any], path: Path = Path("checkpoint")) -> None:
+        """Continue from a checkpoint of this run, all but its weights; an InputError names what does not fit.
 
-        Amid an epoch, the number of processes may be another one than before: the first then has the sums of all, and
-        generators without a state begin the epoch anew.
+        Within an epoch, the number of processes may be another one than before: the first then has the sums of all, and
+        generators without a state begin the epoch again.
         """
-        self.optimizer.load_state_dict(spread(state["optim_dict"], self.optimizer))
+        with utils.fitting(path, "optim_dict"):
+            self.optimizer.load_state_dict(spread(state["optim_dict"], self.optimizer))
+            check_moments(self.optimizer)
         self.schedule.load_state_dict(state["schedule"])
         if self.scaler.is_enabled() and state.get("scaler"):  # which older checkpoints do not have
-            self.scaler.load_state_dict(state["scaler"])
+            with utils.fitting(path, "scaler"):
+                self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
-            self.average.load_state_dict(state["average"], state["state_dict"])
+            with utils.fitting(path, "average"):
+                self.average.load_state_dict(state["average"], state["state_dict"])
         for name in ("epoch", "step", "seconds", "best", "best_epoch"):
             setattr(self, name, state[name])
         self.best_loss = state.get("best_loss")  # older checkpoints do not have it
         if not self.step:
             return
         rank, parts = processes.rank(), [state, *state.get("others", [])]
-        self.generators = parts[rank]["generators"] if rank < len(parts) else None
-        if len(parts) == processes.world_size():
-            parts = [parts[rank]]
-        elif rank > 0:
-            parts = []
-        for part in parts:
-            self.sums.load_state_dict(part["sums"], self.device)
+        with utils.fitting(path, "generators"):
+            self.generators = parts[rank]["generators"] if rank < len(parts) else None
+            if self.generators is not None:
+                runtime.restore_generators(self.generators)  # to see whether that works; it is done again at the step
+        is_same_number = len(parts) == processes.world_size()
+        parts = [parts[rank]] if is_same_number else parts if rank == 0 else []
+        with utils.fitting(path, "sums"):
+            for part in parts:
+                self.sums.load_state_dict(part["sums"], self.device)
+            copy.deepcopy(self.sums).result()  # raises whatever it would raise at the end of the epoch
 
 
 def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_epoch: int) -> Training:

@@ -20,7 +20,7 @@ import numpy as np
 from model.ner import columns
 from model.ner.params import Params
 from model.ner.schemes import OUTSIDE, from_iob1
-from utils import InputError
+from utils import InputError, read_bytes
 
 COLUMN_SUFFIXES = (".txt", ".conll", ".bio", ".iob", ".iob2", ".tsv", ".conllu")
 LONGEST = 200  # tokens of a sentence that may be the only one of its file
@@ -130,7 +130,7 @@ def read_text_lines(path: Path) -> list[str]:
         InputError: it is missing, unreadable, or not such text
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except OSError as error:
