@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from record.check import check_values, find_mistakes
 from record.errors import InputError, explain
+from record.files import read_json, read_lines
 
 DEEPEST = 64  # levels of dicts and lists within each other
 MOST_REPEATS = 10_000  # of dicts and lists that stand in several places: they unfold without limit
@@ -50,6 +51,7 @@ class _Run(_Net):
     step: int = Count
     seconds: float = Field(ge=0)
     best: float | None
+    best_loss: float | None = None
     best_epoch: int = Count
     schedule: _Schedule
     optim_dict: _Optimizer
@@ -86,24 +88,34 @@ class _Record(_Part):
     versions: dict[str, Any] = {}
 
 
-def check_history(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Check the lines of a history.jsonl.
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a history.jsonl; none where there is no such file.
 
     Raises:
         InputError: names the row, the key and what to do
     """
-    for number, row in enumerate(rows, start=1):
-        if mistakes := find_mistakes(_Epoch, row):
-            raise InputError(f"{path}, row {number}: {'; '.join(mistakes)}")
+    try:
+        rows = read_lines(path, is_growing=True)
+        for number, row in enumerate(rows, start=1):
+            if mistakes := find_mistakes(_Epoch, row):
+                raise InputError(f"{path}, row {number}: {'; '.join(mistakes)}")
+    except InputError as error:
+        raise InputError(f"{error}; move {path.name} away, and the same command continues without it") from None
+    return rows
 
 
-def check_record(record: Mapping[str, Any], path: Path) -> None:
-    """Check a run.json.
+def read_record(path: Path) -> dict[str, Any]:
+    """Return a run.json; empty where there is no such file.
 
     Raises:
-        InputError: names the file and the keys
+        InputError: names the file, the keys and what to do
     """
-    check_values(_Record, record, str(path))
+    try:
+        record = read_json(path) if path.exists() else {}
+        check_values(_Record, record, str(path))
+    except InputError as error:
+        raise InputError(f"{error}; remove it, and the same command goes on from the last checkpoint") from None
+    return record
 
 
 def check_net(state: Mapping[str, Any], path: Path) -> None:
@@ -149,7 +161,7 @@ def check_nesting(state: Any, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def fitting(path: Path, key: str) -> Iterator[None]:
+def fitting(path: Path | str, key: str) -> Iterator[None]:
     """Turn any error of a block that uses a part of a checkpoint into one that names the file and the part.
 
     Raises:

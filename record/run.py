@@ -13,9 +13,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from record.contents import check_history, check_record
+from record.contents import read_history, read_record
 from record.errors import NO_ROOM, InputError, InUseError, OtherRunError, Stop, explain
-from record.files import append_line, read_json, read_lines, save_dict_to_json, write_lines
+from record.files import append_line, save_dict_to_json, write_lines
 from record.lock import HOLDER, DirectoryLock, holder_of
 from record.origin import now, provenance, versions
 from record.params import Params
@@ -85,18 +85,8 @@ class RunDirectory:
             raise Stop(f"{self.path}: moved, removed or made again while this command worked in it; it writes no more")
 
     def record(self) -> dict[str, Any]:
-        """Return run.json, or an empty dict before the first run.
-
-        Raises:
-            InputError: it is spoilt
-        """
-        path = self.path / "run.json"
-        try:
-            record = read_json(path) if path.exists() else {}
-            check_record(record, path)
-            return record
-        except InputError as error:
-            raise InputError(f"{error}; remove it, and the same command goes on from the last checkpoint") from None
+        """Return run.json, or an empty dict before the first run; an InputError says what to do about a damaged one."""
+        return read_record(self.path / "run.json")
 
     def update_record(self, **entries: Any) -> None:
         """Set entries of run.json."""
@@ -162,13 +152,7 @@ class RunDirectory:
 
     def history(self) -> list[dict[str, Any]]:
         """Return one dict for each finished epoch; an InputError names a line that is not one of ours."""
-        path = self.path / "history.jsonl"
-        try:
-            rows = read_lines(path, is_growing=True)
-            check_history(rows, path)
-            return rows
-        except InputError as error:
-            raise InputError(f"{error}; move {path.name} away, and the same command continues without it") from None
+        return read_history(self.path / "history.jsonl")
 
     def show_epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch at once, for those who follow the run; `append_history`, with the checkpoint, makes it last."""

@@ -49,7 +49,8 @@ WRONG = {
 }  # fmt: skip
 # What is of the right type, and what older checkpoints lack.
 RIGHT = {
-    ("best", "none"), ("best", "negative"), ("generators", "none"), ("generators", "dict"), ("sums", "dict"),
+    ("best", "none"), ("best", "negative"), ("best_loss", "none"), ("best_loss", "negative"), ("best_loss", "deleted"),
+    ("generators", "none"), ("generators", "dict"), ("sums", "dict"),
     ("scaler", "dict"), ("scaler", "deleted"), ("average", "dict"), ("average", "deleted"), ("facts", "dict"),
 }  # fmt: skip
 MOVED = {"state_dict", "params", "facts"}  # what evaluate.py reads too
@@ -339,7 +340,10 @@ def test_a_full_standard_output_is_reported(project, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/metrics_val_best_weights.json").write_text('{"accuracy": 0.5}')
     done = run_shell(project, f"{sys.executable} synthesize_results.py --parent_dir {tmp_path} > /dev/full")
-    assert (done.returncode, done.stderr) == (1, "error: could not be written (No space left on device)\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: a file or the output: could not be written (No space left on device)\n",
+    )
 
 
 @pytest.mark.slow

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 import utils
+from training.sharded import spread
 
 MOMENTS = {
     "Adam": {"step", "exp_avg", "exp_avg_sq"},
@@ -46,12 +48,18 @@ def fetch_optimizer(model: nn.Module, params: utils.Params) -> torch.optim.Optim
     return optimizer
 
 
-def check_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Check what an optimizer has just loaded: torch notices only in the next step that it does not fit the weights.
+def load_moments(optimizer: torch.optim.Optimizer, state: Any, path: Path | str) -> None:
+    """Load the state of an optimizer, and check it: torch notices only in the next step that it does not fit.
 
     Raises:
-        ValueError: the state is of other weights or another optimizer
+        InputError: the state is of other weights or another optimizer; names the checkpoint
     """
+    with utils.fitting(path, "optim_dict"):
+        optimizer.load_state_dict(spread(state, optimizer))
+        _check_moments(optimizer)
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
     needed = MOMENTS.get(type(optimizer).__name__, set())
     if optimizer.param_groups[0].get("momentum"):
         needed = {*needed, "momentum_buffer"}

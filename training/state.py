@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +18,9 @@ from evaluation.metrics import Loss, Metrics, MetricSums
 from model.net import fetch_metrics, fetch_sign
 from training.average import Average
 from training.divergence import DivergenceWatch
-from training.optimizer import Schedule, check_moments, fetch_optimizer
+from training.optimizer import Schedule, fetch_optimizer, load_moments
 from training.parallel import GlobalBatch, GlobalScaler
-from training.sharded import local_part, spread, whole
+from training.sharded import local_part, whole
 
 SMALLEST_SCALE = 1e-6  # of the loss, in fp16; it is halved each time that a gradient is not finite
 BATCHES_TOGETHER = 64  # train metrics are asked for so many steps at once
@@ -176,21 +175,18 @@ class Training:
             **others,  # of the other processes, by rank, amid an epoch only
         }
 
-    def load_state_dict(self, state: Mapping[str, Any], path: Path = Path("checkpoint")) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], path: Any = "checkpoint") -> None:
         """Continue from a checkpoint of this run, all but its weights; an InputError names what does not fit.
 
         Within an epoch, the number of processes may be another one than before: the first then has the sums of all, and
         generators without a state begin the epoch again.
         """
-        with utils.fitting(path, "optim_dict"):
-            self.optimizer.load_state_dict(spread(state["optim_dict"], self.optimizer))
-            check_moments(self.optimizer)
+        load_moments(self.optimizer, state["optim_dict"], path)
         self.schedule.load_state_dict(state["schedule"])
-        if self.scaler.is_enabled() and state.get("scaler"):  # which older checkpoints do not have
-            with utils.fitting(path, "scaler"):
+        with utils.fitting(path, "scaler or average"):
+            if self.scaler.is_enabled() and state.get("scaler"):  # which older checkpoints do not have
                 self.scaler.load_state_dict(state["scaler"])
-        if self.average is not None:
-            with utils.fitting(path, "average"):
+            if self.average is not None:
                 self.average.load_state_dict(state["average"], state["state_dict"])
         for name in ("epoch", "step", "seconds", "best", "best_epoch"):
             setattr(self, name, state[name])
@@ -200,10 +196,8 @@ class Training:
         rank, parts = processes.rank(), [state, *state.get("others", [])]
         with utils.fitting(path, "generators"):
             self.generators = parts[rank]["generators"] if rank < len(parts) else None
-            if self.generators is not None:
-                runtime.restore_generators(self.generators)  # to see whether that works; it is done again at the step
-        is_same_number = len(parts) == processes.world_size()
-        parts = [parts[rank]] if is_same_number else parts if rank == 0 else []
+            runtime.restore_generators(self.generators or runtime.generator_states())  # a trial; the step does it again
+        parts = [parts[rank]] if len(parts) == processes.world_size() else parts if rank == 0 else []
         with utils.fitting(path, "sums"):
             for part in parts:
                 self.sums.load_state_dict(part["sums"], self.device)
