@@ -175,6 +175,6 @@ def fitting(path: Path | str, key: str) -> Iterator[None]:
         place = traceback.extract_tb(error.__traceback__)[-1]
         reason = str(error).strip().partition("\n")[0][:200]
         raise InputError(
-            f"{path}: {key}: not what this code saves and reads ({type(error).__name__}: {reason}; "
-            f"{Path(place.filename).name}, line {place.lineno})"
+            f"{path}: {key} does not fit this code ({type(error).__name__}: {reason}; "
+            f"{Path(place.filename).name}, line {place.lineno}): other code saved it, or that line has a bug"
         ) from error
