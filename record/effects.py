@@ -19,15 +19,18 @@ def _idle_schedule(params: Any) -> Iterator[str]:
     epochs, patience = params.num_epochs, params.early_stopping_epochs
     drop = f"schedule {params.schedule!r}: with schedule_epochs={params.schedule_epochs} the learning rate never drops"
     if params.schedule == "step" and params.schedule_epochs >= epochs:
-        yield f"{drop} in num_epochs={epochs}; schedule_epochs must be lower"
+        advice = f"take {epochs - 1} or less" if epochs > 1 else "take another schedule"
+        yield f"{drop} in num_epochs={epochs}; {advice}"
     if params.schedule == "plateau" and params.schedule_epochs >= epochs - 1:  # the first epoch is always a new best
-        yield f"{drop} in num_epochs={epochs}; schedule_epochs must be lower, by 2 at least"
+        advice = f"take {epochs - 2} or less" if epochs > 2 else "take another schedule"
+        yield f"{drop} in num_epochs={epochs}; {advice}"
     elif params.schedule == "plateau" and patience is not None and params.schedule_epochs >= patience:
         yield f"{drop}: early_stopping_epochs={patience} comes first; schedule_epochs must be lower"
     if params.warmup_epochs and params.warmup_epochs >= epochs:
         yield f"warmup_epochs={params.warmup_epochs:g}: the learning rate is still rising after num_epochs={epochs}"
     if patience is not None and patience >= epochs - 1:
-        yield f"early_stopping_epochs={patience}: never stops a run of num_epochs={epochs}; lower it, by 2 at least"
+        advice = f"take {epochs - 2} or less" if epochs > 2 else "leave it out"
+        yield f"early_stopping_epochs={patience}: never stops a run of num_epochs={epochs}; {advice}"
 
 
 def _idle_beside(params: Any) -> Iterator[str]:

@@ -194,7 +194,7 @@ def find_params_file(model_dir: Path) -> Path:
         raise InputError(
             f"{model_dir}: there is no such directory; make it and put a params.json in it (or --model_dir)"
         )
-    paths = [model_dir / name for name in FILE_NAMES if (model_dir / name).is_file()]
+    paths = [model_dir / name for name in FILE_NAMES if (model_dir / name).exists()]  # the reader refuses a pipe
     if not paths:
         raise InputError(
             f"{model_dir}: no params.json and no params.yaml in it; an empty one, {{}}, takes the defaults"

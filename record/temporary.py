@@ -10,14 +10,17 @@ import time
 from pathlib import Path
 
 STALE_SECONDS = 24 * 60 * 60  # nobody has been writing a file for that long
+LONGEST_NAME = 255  # bytes, on most file systems
 
 
 def temporary_path(path: Path) -> Path:
     """Return a new name beside a file, `.name.random.host-process.tmp`, that nobody can guess.
 
-    A process's number means something on its machine only.
+    A process's number means something on its machine only. A name as long as names may be is cut: 255 bytes hold both.
     """
-    return path.with_name(f".{path.name}.{os.urandom(6).hex()}.{_host()}-{os.getpid()}.tmp")
+    tail = f".{os.urandom(6).hex()}.{_host()}-{os.getpid()}.tmp"
+    name = os.fsdecode(os.fsencode(path.name)[: LONGEST_NAME - 1 - len(tail)])
+    return path.with_name(f".{name}{tail}")
 
 
 def _host() -> str:

@@ -32,5 +32,8 @@ def print_status(plan: Plan) -> None:
     if rows:
         print(tabulate(rows, head, floatfmt=".4g", missingval="-", disable_numparse=[0, 1, 2, 4]))
     print(utils.escaped_lines(f"\n{summary([status_of(trial) for trial in trials], plan.num_trials)}"))
+    num_more = len(plan.directories.configurations()) - len(plan.trials)
+    if num_more > 0:
+        print(f"{num_more} more configurations of this space are in the folder; a larger num_trials counts them")
     if "stale" in (row[1] for row in rows):
         print("stale: its process is gone, killed perhaps; the same search command continues it from its checkpoint")

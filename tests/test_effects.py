@@ -59,6 +59,15 @@ def test_a_patience_is_warned_of_if_in_no_course_it_ends_a_run():
         assert any("early_stopping" in line for line in params.warnings()) != can_stop, (num_epochs, patience)
 
 
+@pytest.mark.parametrize(
+    ("num_epochs", "advice"), [(1, "leave it out"), (2, "leave it out"), (3, "take 1 or less"), (9, "take 7 or less")]
+)
+def test_the_advice_on_a_patience_can_be_followed(num_epochs, advice):
+    params = utils.Params.from_values({"num_epochs": num_epochs, "early_stopping_epochs": 9}, "test")
+    (line,) = [line for line in params.warnings() if line.startswith("early_stopping_epochs")]
+    assert line.endswith(advice)
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
 def test_a_warm_up_is_warned_of_if_the_rate_never_gets_to_its_height(schedule):
     for num_epochs, warmup in itertools.product(range(1, 4), (0.0, 0.5, 1.0, 2.0, 2.9, 3.0, 4.0)):

@@ -299,3 +299,10 @@ def test_a_second_name_of_one_file_leaves_no_temporary_one(tmp_path):
     utils.write_atomically(path, b"2", other)
     assert (path.read_bytes(), other.read_bytes()) == (b"2", b"1")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["last", "previous"]
+
+
+def test_a_file_may_have_a_name_as_long_as_names_may_be(tmp_path):
+    for name in ("n" * 251 + ".csv", "é" * 127):
+        utils.write_atomically(tmp_path / name, [b"text"])
+        assert (tmp_path / name).read_bytes() == b"text"
+    assert len(list(tmp_path.iterdir())) == 2

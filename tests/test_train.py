@@ -288,6 +288,12 @@ def test_a_checkpoint_from_before_best_loss_is_continued(tmp_path, monkeypatch):
     scripted(monkeypatch, first=3)
     run_train(folder, "num_epochs=4")
     assert (read_state(folder)["best_epoch"], read_state(folder)["best_loss"]) == (3, 0.4)
+    state = read_state(folder)
+    del state["best_loss"]
+    utils.write_checkpoint(state, folder / "last.pth.tar")
+    scripted(monkeypatch, first=4)  # the loss to beat, 0.4, is in the history
+    run_train(folder, "num_epochs=5")
+    assert (read_state(folder)["best_epoch"], read_state(folder)["best_loss"]) == (3, 0.4)
 
 
 NAN, INF = float("nan"), float("inf")

@@ -89,6 +89,9 @@ def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str 
         _put_aside(run.path / LAST)
     finished = last["epoch"] >= params.num_epochs or params.has_stopped_early(last["epoch"], last["best_epoch"])
     best = last["best"] if last["best"] is not None else float("nan")
+    if "best_loss" not in last:  # an older checkpoint: the loss that a tie must beat stands in the history
+        losses = [row["val"].get("loss") for row in run.history() if row["epoch"] == last["best_epoch"]]
+        last["best_loss"] = losses[0] if losses else None
     return Start(last, last_path, True, last["epoch"], best, last["facts"], finished, warnings)
 
 
