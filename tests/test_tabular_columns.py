@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from sklearn.preprocessing import StandardScaler
 import evaluate
 import export
 import predict
 import train
+from model.tabular import net
 import utils
 from model.tabular.cells import category_of, is_disguised
 from model.tabular.data_loader import RowDataset, describe_inputs, fetch_dataset, fetch_facts
@@ -60,7 +62,7 @@ def rows_of(cell, number=60, later=None):
     [
         ("", "1500"), ("", "text"), ("5", "1500"), ("5", ""), ("5", "text"), ("red", "blue"), ("red", ""),
         (lambda i: ["0.3", repr(0.1 + 0.2)][i % 2], "900"),
-        (lambda i: ["0.1", "0.10000000149"][i % 2], "900"),
+        (lambda i: ["0.1", "0.10000000000001"][i % 2], "900"),
         (lambda i: "1" if i == 7 else "", "1500"),
         (lambda i: "" if i in (7, 9) else "5", "1500"),
     ],
@@ -115,6 +117,43 @@ def test_numbers_of_any_size_are_standardised(size):
 
 
 def test_a_run_scores_as_if_a_column_that_is_empty_in_train_were_not_there(tmp_path):
+def test_a_large_and_narrow_column_is_standardised_and_can_be_learnt_from(tmp_path, caplog):
+    caplog.set_level("INFO")
+    times = np.random.default_rng(0).integers(1_700_000_000, 1_700_000_101, size=200)
+    rows = [[int(time), "5", int(time > 1_700_000_050)] for time in times]
+    folder = write(tmp_path / "data", "t,k,y", train=rows)
+    params = fetch(folder)
+    expected = StandardScaler().fit_transform(times[:, None].astype(float))[:, 0]
+    np.testing.assert_allclose(inputs(folder, "train", params)[:, 0], expected, atol=1e-6)
+    assert "1 column(s) do not vary in train and are ignored: 'k'" in caplog.text
+    steps = describe_inputs(params)["steps"]
+    assert any("(number - mean) / std in float64" in step for step in steps) and "float32, and only then" in steps[-1]
+    stated = np.stack([follow(describe_inputs(params), {"t": str(time), "k": "5"}) for time in times])
+    np.testing.assert_array_equal(inputs(folder, "train", params), stated)
+    run = make_run(tmp_path / "run", data_dir=str(folder), num_epochs=8)
+    train.main(["--model_dir", str(run)])
+    assert utils.read_json(run / "metrics_val_best_weights.json")["accuracy"] > 0.95
+
+
+@pytest.mark.parametrize("start", [0, 1_700_000_000])
+def test_errors_of_a_large_and_narrow_target_are_in_its_unit(tmp_path, start):
+    generator = np.random.default_rng(0)
+    values = start + generator.integers(0, 100, size=50).astype(float)
+    write(tmp_path, "a,y", train=[[i % 7, value] for i, value in enumerate(values.tolist())])
+    params = fetch(tmp_path, target_type="number")
+    labels = fetch_dataset("train", tmp_path, params).tensors[1]
+    outputs = torch.from_numpy(generator.normal(size=50)).float()
+    predicted, known = (
+        [row[key] for row in net.predictions(outputs, labels, params)] for key in ("prediction", "label")
+    )
+    np.testing.assert_allclose(known, values, rtol=0, atol=1e-4)
+    metrics = {name: [part.double() for part in metric(outputs, labels)]
+               for name, metric in net.fetch_metrics(params).items()}  # fmt: skip
+    errors = np.array(predicted) - values
+    assert metrics["mae"][0] / metrics["mae"][1] == pytest.approx(np.abs(errors).mean(), rel=1e-5)
+    assert (metrics["rmse"][0] / metrics["rmse"][1]).sqrt() == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-5)
+
+
     generator = np.random.default_rng(0)
     values = {split: generator.normal(size=number) for split, number in (("train", 200), ("val", 60), ("test", 60))}
     confidences = {}

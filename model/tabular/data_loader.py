@@ -133,13 +133,13 @@ def describe_inputs(params: Params) -> dict[str, Any]:
             "go through `columns` in order, and put what each becomes side by side; take spaces around cells away",
             "two cells are equal if their texts are, in Unicode's form NFC, or if both are numbers of the same value, "
             "in ASCII and without leading zeros: 1 and 1.0 are equal, 1 and 01 are not",
-            "one with `mean`: (number - mean) / std, where a number below `low` counts as `low` and one above `high` "
-            "as `high`, or both as the mean if `rare` is true; 0 if the cell equals one of `missing`, or if `low` is "
-            "`high`, whatever the cell holds; where has_missing is true, then 1 if the cell equals one of `missing`, "
-            "else 0",
+            "one with `mean`: (number - mean) / std in float64, where a number below `low` counts as `low` and one "
+            "above `high` as `high`, or both as the mean if `rare` is true; 0 if the cell equals one of `missing`, or "
+            "if `low` is `high`, whatever the cell holds; where has_missing is true, then 1 if the cell equals one of "
+            "`missing`, else 0",
             "one with `categories`: as many numbers, and one more: 1 at the position of the category that the cell "
             "equals, 0 at the others; if it equals none, or one of `missing`, the numbers in `unseen`",
-            "float32, in the order of `feature_names`",
+            "turn the result into float32, and only then; it is in the order of `feature_names`",
         ],
         "columns": facts["columns"],
         "missing": params.missing,

@@ -12,8 +12,10 @@ from model.tabular.params import Params
 from model.tabular.readers import Table
 from utils import InputError
 
-RESOLUTION = 1e-7  # numbers that differ by less, relative to their size, are equal in float32
-PLAIN_NUMBERS = "write numbers as 1234.5, without decimal commas, thousands separators, percent and currency signs"
+RESOLUTION = 1e-12  # rounding in float64 may be all that differs between numbers this close, relative to their size
+PLAIN_NUMBERS = (
+    "write numbers as 1234.5, without decimal commas, thousands separators, percent and currency signs, or units"
+)
 
 
 def read_numbers(table: Table, name: str, missing: Collection[str], role: str = "feature") -> np.ndarray:
@@ -48,7 +50,7 @@ def missing_values(params: Params) -> set[str]:
 
 
 def mean_and_std(values: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation; the first value and 0 where float32 cannot tell the values apart."""
+    """Return mean and standard deviation; the first value and 0 where only rounding may differ."""
     if len(values) == 0:
         return 0.0, 0.0
     size = np.abs(values).max()

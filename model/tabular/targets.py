@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.tabular.cells import category_of, is_disguised, parse_number, value_order
 from model.tabular.params import Params
-from model.tabular.quantities import PLAIN_NUMBERS, mean_and_std, missing_values, read_numbers
+from model.tabular.quantities import PLAIN_NUMBERS, RESOLUTION, mean_and_std, missing_values, read_numbers
 from model.tabular.readers import Table
 from utils import InputError
 
@@ -78,7 +78,7 @@ def target_facts(train: Table, params: Params) -> dict[str, Any]:
     if std == 0:
         raise InputError(
             f"{train.path}, column {params.target!r}: {values[0]:g} in all of its {len(train)} train rows; "
-            "expected a target that varies by more than a ten-millionth of its size"
+            f"expected a target that varies by more than {RESOLUTION:g} of its size"
         )
     if not SMALLEST_UNIT < std < LARGEST_UNIT:
         raise InputError(
