@@ -1,6 +1,7 @@
 """Columns that differ between train and later data, spellings of a category, targets, ids, and old checkpoints."""
 
 import csv
+import datetime
 import json
 import math
 import unicodedata
@@ -8,15 +9,15 @@ import unicodedata
 import numpy as np
 import pytest
 import torch
-
 from sklearn.preprocessing import StandardScaler
+
 import evaluate
 import export
 import predict
 import train
-from model.tabular import net
 import utils
-from model.tabular.cells import category_of, is_disguised
+from model.tabular import net
+from model.tabular.cells import category_of, find_measures, is_disguised
 from model.tabular.data_loader import RowDataset, describe_inputs, fetch_dataset, fetch_facts
 from model.tabular.params import Params
 from model.tabular.quantities import mean_and_std
@@ -116,7 +117,6 @@ def test_numbers_of_any_size_are_standardised(size):
     assert mean == pytest.approx(2 * size, rel=1e-9) and std == pytest.approx(math.sqrt(2 / 3) * size, rel=1e-9)
 
 
-def test_a_run_scores_as_if_a_column_that_is_empty_in_train_were_not_there(tmp_path):
 def test_a_large_and_narrow_column_is_standardised_and_can_be_learnt_from(tmp_path, caplog):
     caplog.set_level("INFO")
     times = np.random.default_rng(0).integers(1_700_000_000, 1_700_000_101, size=200)
@@ -154,6 +154,7 @@ def test_errors_of_a_large_and_narrow_target_are_in_its_unit(tmp_path, start):
     assert (metrics["rmse"][0] / metrics["rmse"][1]).sqrt() == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-5)
 
 
+def test_a_run_scores_as_if_a_column_that_is_empty_in_train_were_not_there(tmp_path):
     generator = np.random.default_rng(0)
     values = {split: generator.normal(size=number) for split, number in (("train", 200), ("val", 60), ("test", 60))}
     confidences = {}
@@ -243,7 +244,69 @@ def test_words_are_not_disguised_numbers(cell):
     assert not is_disguised(cell)
 
 
+@pytest.mark.parametrize(
+    "cell",
+    ["R${}.17", "{}.15 kr", "{}.1k", "{} kg", "{}h", "kr {},50", "Rs. {}", "NOK {}", "US${}", "-{} °C", "{} km/h",
+     "{} minutes", "R$ -{}", "{}%", "kr{}.5", "{}m²"],
+)  # fmt: skip
+def test_a_column_of_numbers_with_units_is_refused_and_a_few_are_categories(tmp_path, cell):
+    different = [cell.format(i) for i in range(1, 22)]
+    assert find_measures([*different, "unknown"], few=20) == set(different)
+    assert not find_measures(different[:20], few=20) and not find_measures([*different, *map(chr, range(65, 86))], 20)
+    rows = [[i % 7, different[i % 21], "yn"[i % 2]] for i in range(90)]
+    write(tmp_path, "x,a,y", train=rows)
+    message = refusal(fetch, tmp_path)
+    assert f"row 1 (line 2), column 'a': found {different[0]!r}, which is not read as a number (21 of the" in message
+    assert "percent and currency signs, or units; if these are names" in message and "`categorical`" in message
+    assert len(fetch(tmp_path, categorical=["a"]).facts["columns"][1]["categories"]) == 21
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["A{}", "AB{}", "rs{}", "type {}", "{}-19", "555-12{}", "(555) 12{}", "1.2.{}", "v1.{}.0", "SW{} 1AA", "D-10{}",
+     "#{}", "INV_{}", "0x{}", "ab 0{}", "2024Q{}x1", "street {}", "+1-555-{}", "Q{}", "{}-34-56", "50-00-{}"],
+)  # fmt: skip
+def test_names_with_numbers_in_them_are_categories_however_many(tmp_path, caplog, cell):
+    different = [cell.format(i) for i in range(10, 40)]
+    write(tmp_path, "a,y", train=[[different[i % 30], "yn"[i % 2]] for i in range(120)])
+    assert len(fetch(tmp_path).facts["columns"][0]["categories"]) == 30
+    assert "WARNING" not in caplog.text
+
+
+def test_ordinals_seats_and_zip_codes_are_no_measures(tmp_path):
+    ordinals = [f"{i}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(i % 10 if i not in (11, 12, 13) else 0, 'th') }"
+                for i in range(1, 60)]  # fmt: skip
+    seats = [f"{row}{seat}" for row in range(1, 31) for seat in "ABCDEF"]
+    hours = [f"{hour}{half}" for hour in range(1, 13) for half in ("am", "pm")]
+    for cells in (ordinals, seats, hours):
+        write(tmp_path, "a,y", train=[[cells[i % len(cells)], "yn"[i % 2]] for i in range(720)])
+        assert len(fetch(tmp_path).facts["columns"][0]["categories"]) == len(cells)
+    zips = ["02134", *map(str, range(10_001, 10_060))]
+    write(tmp_path, "a,y", train=[[cell, "yn"[i % 2]] for i, cell in enumerate(zips)])
+    assert fetch(tmp_path).facts["columns"][0]["low"] <= 2134
+    assert len(fetch(tmp_path, categorical=["a"]).facts["columns"][0]["categories"]) == len(zips)
+
+
 # ---- columns that look like something else
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["%Y-%m-%d", "%d/%m/%Y", "%d.%m.%Y", "%m/%d/%y", "%Y-%m-%dT10:%M", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%SZ",
+     "%d %b %Y", "%B %d, %Y", "%d-%b-%y", "%H:%M", "%Y/%m/%d 1:%M PM", "%d-%m-%y"],
+)  # fmt: skip
+def test_a_column_of_dates_is_named(tmp_path, caplog, form):
+    days = [(datetime.datetime(2024, 3, 9) + datetime.timedelta(i, 61 * i)).strftime(form) for i in range(60)]
+    warning = "WARNING: column 'when' holds 21 different dates or times, such as"
+    for number, expected in ((20, False), (21, True)):
+        cells = [*days[:number], "soon"]
+        write(tmp_path, "when,y", train=[[cells[i % len(cells)], "yn"[i % 2]] for i in range(100)])
+        caplog.clear()
+        assert len(fetch(tmp_path).facts["columns"][0]["categories"]) == number + 1
+        assert (warning in caplog.text) == expected
+    caplog.clear()
+    fetch(tmp_path, categorical=["when"])
+    assert not caplog.text
 
 
 def test_nearly_unique_columns_and_row_numbers_are_named(tmp_path, caplog):

@@ -7,6 +7,7 @@ import functools
 import math
 import re
 import unicodedata
+from collections.abc import Collection
 
 LARGEST = 1e30  # of a number; its square still fits into float64, and its distance from the mean into float32
 
@@ -19,6 +20,22 @@ DISGUISED = re.compile(
     re.IGNORECASE,
 )
 UNIT = re.compile(r"%|‰|\b(EUR|USD|GBP|CHF|JPY|CNY|INR)\b|(?<=\d)(EUR|USD|GBP|CHF|JPY|CNY|INR)\b")
+
+# R$8.17 and 8.15 kr and 31.1k and -5 °C: a number, without leading zeros, with letters or a currency sign next to it
+CURRENCY = "$¢£¤¥৳฿﷼\u20a0-\u20cf"
+MEASURE = re.compile(
+    rf"[-+−]?(?P<before>[^\W\d_]{{0,3}})(?P<sign>[.{CURRENCY}]?\s?)((?<!\w)[-+−])?"
+    rf"(?P<number>(?!0\d)(\d{{1,3}}([.,'’\s]\d{{3}})+([.,]\d+)?|\d*[.,]?\d+))"
+    rf"\s?(?P<after>([^\W\d_]|[{CURRENCY}%‰°/.'\"′″]){{0,10}})"
+)
+MOST_UNITS = 3  # in one column: seats, 12A to 30F, have more
+CLOCK = r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?\s?([AaPp][Mm])?"
+MOMENT = re.compile(
+    r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3\d{4}"
+    r"|(0[1-9]|[12]\d|3[01])([-/.])(0[1-9]|[12]\d|3[01])\5\d\d"
+    r"|\d{1,2}[\s.-]{1,2}[^\W\d_]{3,9}[\s.-]{1,2}\d{2,4}|[^\W\d_]{3,9}\.?\s\d{1,2},?\s\d{4})"
+    rf"([T\s,]\s?{CLOCK}\s?(Z|UTC|[+-]\d\d:?\d\d)?)?|{CLOCK}"
+)
 
 
 def nfc(text: str) -> str:
@@ -57,6 +74,29 @@ def is_disguised(text: str) -> bool:
         return False
     bare = "".join(sign for sign in UNIT.sub("", text) if unicodedata.category(sign) != "Sc")
     return DISGUISED.fullmatch(bare.strip()) is not None
+
+
+def find_measures(cells: Collection[str], few: int) -> set[str]:
+    """Return the cells that are a number with a unit, as in 8.15 kr; none if they look like names of things.
+
+    They are names if they are no more than half of the cells, have more than MOST_UNITS units, or have no more than
+    `few` different numbers. Letters right before a whole number, as in AB123, are a name.
+
+    Args:
+        cells: the different ones of a column
+        few: so many different numbers are taken for names
+    """
+    found = {cell: match for cell in cells if (match := MEASURE.fullmatch(cell))}
+    if not any("." in match["number"] or "," in match["number"] for match in found.values()):
+        found = {cell: match for cell, match in found.items() if match["sign"] or match["after"]}
+    units = {(match["before"] + match["sign"].strip() + match["after"]).casefold() for match in found.values()}
+    numbers = {match["number"] for match in found.values()}
+    return set(found) if len(found) > len(cells) / 2 and len(units) <= MOST_UNITS and len(numbers) > few else set()
+
+
+def is_moment(text: str) -> bool:
+    """Say whether a cell looks like a date, a time, or both."""
+    return MOMENT.fullmatch(text) is not None
 
 
 def value_order(text: str) -> tuple[float, str]:

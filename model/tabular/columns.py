@@ -24,7 +24,15 @@ from typing import Any
 
 import numpy as np
 
-from model.tabular.cells import category_of, is_disguised, nfc, parse_number, value_order
+from model.tabular.cells import (
+    category_of,
+    find_measures,
+    is_disguised,
+    is_moment,
+    nfc,
+    parse_number,
+    value_order,
+)
 from model.tabular.params import Params
 from model.tabular.quantities import PLAIN_NUMBERS, mean_and_std, missing_values, read_numbers
 from model.tabular.readers import Table
@@ -59,13 +67,19 @@ def _is_categorical(table: Table, name: str, different: Collection[str], params:
         return name in params.categorical
     if not different or any(math.isfinite(parse_number(cell)) for cell in different):
         return False
-    disguised = {cell for cell in different if is_disguised(cell)}
+    disguised = {cell for cell in different if is_disguised(cell)} | find_measures(different, FEW_CATEGORIES)
     if len(disguised) > len(different) / 2:
         first = next(i for i, cell in enumerate(table.columns[name]) if cell in disguised)
         raise InputError(
             f"{table.where(first, name)}: found {table.columns[name][first]!r}, which is not read as a number "
             f"({len(disguised)} of the column's {len(different)} different values are like it); {PLAIN_NUMBERS}; "
             "if these are names of things, list the column in `categorical`"
+        )
+    moments = {cell for cell in different if is_moment(cell)}
+    if len(moments) > max(len(different) / 2, FEW_CATEGORIES):
+        logging.warning(
+            f"- WARNING: column {name!r} holds {len(moments)} different dates or times, such as {min(moments)!r}, "
+            "which are read as names; give numbers, such as the days since a date"
         )
     return True
 
