@@ -54,6 +54,9 @@ def mistake(folder, text, **values):
         ("# not a tag\nin O\n\n\n# neither\nat O\n", [["in"], ["at"]]),
         ("-DOCSTART- -X-\n\n# a comment here\nin O\n-DOCSTART- O\nat O\n", [["in"], ["at"]]),
         ("# only\n\n\n# comments\n\nin O\n", [["in"]]),
+        ("in O\nat O\n# end of file\n", [["in", "at"]]),
+        ("in\tO\n# end = 1\n\n# written by hand\n\n", [["in"]]),
+        ("in O\n# O\n", [["in", "#"]]),
     ],
 )
 def test_comments_before_a_sentence_are_no_tokens_and_other_lines_with_a_hash_are(tmp_path, text, tokens):
@@ -65,6 +68,7 @@ def test_a_comment_inside_a_sentence_is_refused(tmp_path):
     assert (
         mistake(tmp_path, "in O\n# id 2\nat O\n") == mistake(tmp_path, "in _ _ O\n# text = at\nat _ _ O\n") == message
     )
+    assert mistake(tmp_path, "in O\n# id 2\n\nat O\n") == mistake(tmp_path, "in O\n#hash\n") == message
 
 
 def test_skipped_lines_are_logged_with_the_first(tmp_path, caplog):
@@ -93,8 +97,13 @@ def test_tokens_of_files_with_tabs_may_hold_spaces(tmp_path):
     "text, message",
     [
         ("a\tb\tO\nc\t\tO\n", None),
-        ("a\tb\tO\na\t\t\n", "train.conll:2: 1 columns, but 3 in the lines before"),
-        ("a\t\tO\n \tb\tO\n", "train.conll:2: 2 columns, but 3"),
+        ("a\tb\tO\na\t\t\n", "train.conll:2: the tag, in column -1, is empty"),
+        ("a\t\tO\n \tb\tO\n", "train.conll:2: the token, in column 0, is empty"),
+        ("a\tO\nb\t\n", "train.conll:2: the tag, in column -1, is empty"),
+        ("b\t\na\tO\n", "train.conll:1: the tag, in column -1, is empty"),
+        ("a\tO\n\tO\n", "train.conll:2: the token, in column 0, is empty"),
+        ("\tO\na\tO\n", "train.conll:1: the token, in column 0, is empty"),
+        ("a\tO\t\nb\tO\n", None),
         ("a\tx\tb O\n", "train.conll:1: expected a tag in column -1, found 'b O'"),
         ("x\ta\tO\ny\t\tO\n", None),
         ("a O\rb O\r", "train.conll:1: a carriage return inside a line; expected UTF-8 text whose lines end in LF"),
@@ -357,3 +366,21 @@ def test_vectors_are_those_of_an_independent_reader_or_refused(tmp_path, rows, e
         return
     whole = {word: [float(text) for text in numbers] for word, numbers in rows if word in wanted and len(numbers) == 2}
     assert found == whole
+
+
+@pytest.mark.parametrize(
+    "name, text, is_warned",
+    [
+        ("new.txt", "w\n" * 21, True),
+        ("new.txt", "w\n\n" * 21, True),
+        ("new.txt", "w\n" * 20, False),
+        ("new.txt", "w\n" * 150 + "two words\n", False),
+        ("new.txt", "two words\n" + "w\n" * 150, False),
+        ("new.conll", "w\n" * 21, False),
+    ],
+)
+def test_one_token_on_each_line_of_a_text_file_is_warned_of(tmp_path, caplog, name, text, is_warned):
+    (tmp_path / name).write_text(text)
+    list(stream_sentences([tmp_path / name], Params().with_facts({"tags": ["O", "B-A"]})))
+    expected = f"- WARNING: {tmp_path / name}: every line holds one token, and was read as a sentence; if this is a col"
+    assert caplog.text.count(expected) == caplog.text.count("WARNING: ") == is_warned

@@ -35,14 +35,14 @@ def tagged(draw):
     return tags, labels, predicted
 
 
-def count(tags, labels, predicted):
+def count(tags, labels, predicted, scheme=None):
     """Return how many entities EntityCounter finds: in the labels, in the predictions, in both."""
     shape = (len(labels), max(map(len, labels)))
     label_batch, predicted_batch = torch.full(shape, -100), torch.full(shape, len(tags) - 1)
     for row, pair in enumerate(zip(labels, predicted, strict=True)):
         for batch, names in zip((label_batch, predicted_batch), pair, strict=True):
             batch[row, : len(names)] = torch.tensor([tags.index(name) for name in names])
-    return [int(n) for n in EntityCounter(tags).count(torch.eye(len(tags))[predicted_batch], label_batch)]
+    return [int(n) for n in EntityCounter(tags, scheme).count(torch.eye(len(tags))[predicted_batch], label_batch)]
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
@@ -58,6 +58,78 @@ def test_entities_of_every_scheme_are_those_of_seqeval(example):
         ]
     ours = [hits / max(num_predicted, 1), hits / max(num_true, 1), 2 * hits / max(num_true + num_predicted, 1)]
     assert ours == pytest.approx(expected)
+
+
+STRAYS = ["U-LOC", "L-PER", "S-PER", "E-LOC", "X-PER", "MISC", "INTJ", "B_PER", "U", "0", "."]
+
+
+@st.composite
+def stray(draw):
+    """The scheme of train; labels and predictions of one sentence, with tags of any other scheme among them."""
+    scheme, letters = draw(st.sampled_from([("bio", "BI"), ("io", "I"), ("bioes", "BIES"), ("bilou", "BILU")]))
+    types = draw(st.sampled_from([[""], ["-PER", "-LOC"]]))
+    tags = ["O", *(letter + kind for letter in letters for kind in types), *STRAYS]
+    tags = list(dict.fromkeys([*tags, f"B{types[0]}"]))
+    begin = [f"B{types[0]}", "O"]  # seqeval may take the begin of an odd chunk from the chunk before
+    labels = begin + draw(st.lists(st.sampled_from(tags), min_size=1, max_size=9))
+    other = st.sampled_from([*[None] * len(tags), *tags])
+    return scheme, tags, [labels], [begin + [draw(other) or tag for tag in labels[2:]]]
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(stray())
+def test_tags_of_other_schemes_are_counted_as_seqeval_does_in_the_mode_of_trains_scheme(example):
+    scheme, tags, *both = example
+    num_true, num_predicted, hits = count(tags, *both, scheme)
+    mode = {}
+    if scheme == "bilou":  # there seqeval refuses the tags that the scheme lacks
+        mode = {"mode": "strict", "scheme": BILOU}
+        both = [[[tag if tag[0] in "BILU" else "O" for tag in tags] for tags in each] for each in both]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = [score(*both, zero_division=0, **mode) for score in (precision_score, recall_score, f1_score)]
+    ours = [hits / max(num_predicted, 1), hits / max(num_true, 1), 2 * hits / max(num_true + num_predicted, 1)]
+    assert ours == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "train_tags, stray_tag, scheme",
+    [
+        ("B-A I-A O", "U-LOC", "bio"),
+        ("B I O", "0", "bio"),
+        ("B-A I-A O", "0", "bio"),
+        ("B-A E-A O", "L-A", "bioes"),
+        ("B-A L-A O", "S-A", "bilou"),
+        ("NOUN VERB O", "B-A", "plain"),
+    ],
+)
+def test_a_stray_tag_of_test_or_of_the_vocabulary_changes_no_scheme(tmp_path, caplog, train_tags, stray_tag, scheme):
+    write(tmp_path, train_tags)
+    assert fetch_facts(tmp_path, Params())["scheme"] == scheme
+    assert "not of train's scheme" not in caplog.text
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test/sentences.txt").write_text("w\n")
+    (tmp_path / "test/labels.txt").write_text(f"{stray_tag}\n")
+    facts = fetch_facts(tmp_path, Params())
+    assert facts["scheme"] == scheme and stray_tag in facts["tags"]
+    message = f"tags that are not of train's scheme, {scheme}, but are scored by its rule: {stray_tag};"
+    assert caplog.text.count(message) == 1
+    old = {name: fact for name, fact in facts.items() if name != "scheme"}  # of a run from before this was a fact
+    assert schemes.scheme_of(old) == {"bioes": "bio"}.get(scheme, scheme)  # which are counted by one rule
+    assert schemes.scheme_of({"tags": ["O", "U-A"]}) == "bilou"  # and from before there were counts
+    (tmp_path / "words.txt").write_text("w\n<pad>\nUNK\n")
+    (tmp_path / "tags.txt").write_text("\n".join(facts["tags"]))
+    assert fetch_facts(tmp_path, Params())["scheme"] == scheme
+    assert caplog.text.count(message) == 2
+
+
+def test_the_scheme_is_that_of_the_vocabulary_where_train_has_nothing_but_o(tmp_path, caplog):
+    write(tmp_path, "O O")
+    (tmp_path / "words.txt").write_text("w\n<pad>\nUNK\n")
+    (tmp_path / "tags.txt").write_text("O\nU-A\nB-A\nL-A\n")
+    with caplog.at_level("INFO"):
+        assert fetch_facts(tmp_path, Params())["scheme"] == "bilou"
+    assert "tag scheme of" not in caplog.text and "WARNING" not in caplog.text
 
 
 ENTITY = st.tuples(st.integers(1, 4), st.sampled_from(["PER", "LOC", "a-b"]), st.integers(0, 2))  # length, type, gap
@@ -185,12 +257,22 @@ def test_the_scheme_is_logged_and_contradictions_are_warned_of(tmp_path, caplog,
 def test_bare_iob1_becomes_bare_bio(tmp_path):
     write(tmp_path, "I I B O I")
     assert read_split("train", tmp_path, Params(tag_scheme="iob1")).tags == [["B", "I", "B", "O", "B"]]
+    assert schemes.from_iob1(["I", "I", "0", "I"]) == ["B", "I", "0", "B"]  # whatever else is in the sentence
     assert schemes.from_iob1(["I-A", "I-B", "B-B", "O", "NOUN"]) == ["B-A", "B-B", "B-B", "O", "NOUN"]
 
 
-def test_a_run_on_bioes_tags_is_scored_as_seqeval_scores_its_predictions(tmp_path):
+BIOES = [("in Rome .", "O S-LOC O"), ("in New York .", "O B-LOC E-LOC O"), ("Rome fell", "S-LOC O")]
+BIO = [("in Rome .", "O B-LOC O"), ("in New York .", "O B-LOC I-LOC O"), ("Rome fell", "B-LOC O")]
+BARE = [("in Rome .", "O B O"), ("in New York .", "O B I O"), ("Rome fell", "B O")]
+
+
+@pytest.mark.parametrize(
+    "scheme, corpus, stray", [("bioes", BIOES, "O"), ("bio", BIO, "U-LOC"), ("bio, bare", BARE, "0")]
+)
+@pytest.mark.filterwarnings("ignore:.*seems not to be NE tag")
+def test_a_run_is_scored_as_seqeval_scores_its_predictions(tmp_path, scheme, corpus, stray):
     for split in ("train", "val", "test"):
-        lines = [("in Rome .", "O S-LOC O"), ("in New York .", "O B-LOC E-LOC O"), ("Rome fell", "S-LOC O")]
+        lines = [*corpus, ("USA", stray)] if split == "test" else corpus
         (tmp_path / split).mkdir()
         for i, name in enumerate(("sentences.txt", "labels.txt")):
             (tmp_path / split / name).write_text("".join(f"{line[i]}\n" for line in lines * 5))
@@ -205,4 +287,4 @@ def test_a_run_on_bioes_tags_is_scored_as_seqeval_scores_its_predictions(tmp_pat
     labels, predicted = ([row[name].split() for row in rows] for name in ("label", "prediction"))
     scores = json.loads((model_dir / "metrics_test_best.json").read_text())
     assert scores["f1"] == pytest.approx(f1_score(labels, predicted)) and scores["f1"] > 0.5
-    assert "tag scheme of train: bioes" in (model_dir / "train.log").read_text()
+    assert f"tag scheme of train: {scheme}" in (model_dir / "train.log").read_text()

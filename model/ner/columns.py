@@ -4,8 +4,9 @@ Columns are separated by tabs if any line of tokens has a tab inside it, and the
 separated by spaces. Every line of tokens has the same number of columns. These lines are no tokens:
 
 - lines that begin with -DOCSTART-;
-- comments before a sentence: lines that begin with `#`, and have another number of columns than the tokens, or the form
-  `# key = value`, or in the tag's column something that is no tag of the file. Any other line with `#` is a token;
+- comments before a sentence, or at the end of the file: lines that begin with `#`, and have another number of columns
+  than the tokens, or the form `# key = value`, or in the tag's column something that is no tag of the file. Any other
+  line with `#` is a token;
 - lines whose first column is 1-2 or 1.1, where the others are numbered 1, 2, 3: multiword tokens and empty nodes of
   CoNLL-U, whose words have lines of their own.
 """
@@ -60,21 +61,25 @@ def read(
         plain = [n for n, text in texts.items() if text[:1] == "#" and looks_like_a_tag(text.split()[-1])]
     has_tabs = any("\t" in texts[number] for number in plain)
     rows = {number: _split(text, has_tabs) for number, text in texts.items()}
-    first = plain[0] if plain else 1
+    # where no cell at the end of the line is empty
+    first = next((n for n in plain if not has_tabs or lines[n - 1].strip(" ") == texts[n]), min(plain, default=1))
     width = len(rows[first]) if plain else 0
     _check_columns(f"{path}:{first}", width, params, is_tagged)
     tag_column = params.tag_column if -width <= params.tag_column < width else None
     if not is_tagged and tag_column is not None and tag_column % width == params.token_column % width:
         tag_column = None  # a file of tokens alone
+    if has_tabs:
+        rows |= _with_empty_ends(lines, rows, width)
     known = {*tags, *_tags_inside(texts, rows, width, tag_column)}
-    found, is_inside = Columns([], []), False
+    found, is_inside, end = Columns([], []), False, 0  # the first comment that must be at the end of the file
     for number, cells in rows.items():
         if not texts[number] or texts[number].startswith("-DOCSTART-"):
             is_inside = False
             continue
         if texts[number][0] == "#" and _is_comment(texts[number], cells, width, tag_column, known, is_inside):
             if is_inside:
-                raise InputError(f"{path}:{number}: a comment inside a sentence; expected a blank line before it")
+                _check_end(end or " " in texts[number], f"{path}:{number}")
+                end = end or number
             found.skipped.append(number)
             continue
         if len(cells) != width:
@@ -83,6 +88,7 @@ def read(
                 f"{path}:{number}: {len(cells)} columns, but {width} in the lines before; "
                 f"the columns are separated by {separator}"
             )
+        _check_end(not end, f"{path}:{end}")
         if not is_inside:
             is_inside = True
             found.sentences.append([])
@@ -98,6 +104,22 @@ def is_token(text: str) -> bool:
 
 def _split(text: str, has_tabs: bool) -> list[str]:
     return [cell.strip(" ") for cell in text.split("\t")] if has_tabs else re.split(r"[ \t]+", text)
+
+
+def _with_empty_ends(lines: Sequence[str], rows: dict[int, list[str]], width: int) -> dict[int, list[str]]:
+    """Return the lines that have the right number of columns only if empty cells at their ends count."""
+    whole = {number: _split(line, has_tabs=True) for number, line in enumerate(lines, start=1)}
+    return {n: cells for n, cells in whole.items() if len(rows[n]) != width == len(cells) and any(cells)}
+
+
+def _check_end(is_good: object, where: str) -> None:
+    """Check a comment after a sentence: it has words, and no token follows. Else it may be a token that lacks its tag.
+
+    Raises:
+        InputError: it is not like that
+    """
+    if not is_good:
+        raise InputError(f"{where}: a comment inside a sentence; expected a blank line before it")
 
 
 def _check_columns(where: str, width: int, params: Params, is_tagged: bool) -> None:

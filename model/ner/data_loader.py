@@ -28,7 +28,9 @@ LONG_SENTENCE = 1000  # tokens; longer ones are more likely several sentences
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
-    """Return the facts of the data, its words, tags and characters, as `vocabulary.fetch_facts` says.
+    """Return the facts of the data, its words, tags and characters, as `vocabulary.fetch_facts` says, and its `scheme`.
+
+    The scheme is that of the train tags alone: a stray tag of another split must not change how all are scored.
 
     Raises:
         InputError: there is no train split, it is broken, or params.embedding_file does not fit
@@ -44,10 +46,13 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     if len(longest) > LONG_SENTENCE:
         where = sentences.ids[sentences.tokens.index(longest)]
         logging.warning(f"- WARNING: {where} is a sentence of {len(longest):,} tokens; a blank line ends each sentence")
-    schemes.report(sentences.ids, sentences.tags, params, data_dir)
+    scheme = schemes.report(sentences.ids, sentences.tags, params, data_dir)
     if params.tag_scheme == "iob1":
         sentences = dataclasses.replace(sentences, tags=[schemes.from_iob1(tags) for tags in sentences.tags])
-    return vocabulary.fetch_facts(sentences, data_dir, params)
+    facts = vocabulary.fetch_facts(sentences, data_dir, params)
+    scheme = scheme or schemes.guess(facts["tags"])  # train has nothing but O; the tags are those of tags.txt
+    schemes.warn_of_others(facts["tags"], scheme)
+    return {**facts, "scheme": scheme}
 
 
 class TaggedSentences(Dataset[Any]):

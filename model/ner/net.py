@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from model.ner.embeddings import load_vectors
 from model.ner.entities import IGNORED_LABEL, EntityCounter
 from model.ner.params import Params
+from model.ner.schemes import scheme_of
 
 
 class CharacterFeatures(nn.Module):
@@ -135,7 +136,7 @@ def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
 
 def fetch_metrics(params: Params) -> dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
     """Return the metrics: accuracy over tokens; precision, recall and f1 over entities, as CoNLL counts them."""
-    counter = EntityCounter(params.tags)
+    counter = EntityCounter(params.tags, scheme_of(params.facts))
 
     def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Count the tokens whose largest logit is the label's; of all tokens."""

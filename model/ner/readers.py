@@ -206,6 +206,8 @@ def take_columns(found: columns.Columns, path: str, params: Params, is_tagged: b
         for (line, _), token, tag in zip(lines, sentences.tokens[-1], sentences.tags[-1], strict=True):
             if not token:
                 raise InputError(f"{path}:{line}: the token, in column {params.token_column}, is empty")
-            if not tag or " " in tag:
+            if not tag:
+                raise InputError(f"{path}:{line}: the tag, in column {params.tag_column}, is empty")
+            if " " in tag:
                 raise InputError(f"{path}:{line}: expected a tag in column {params.tag_column}, found {tag!r}")
     return sentences

@@ -21,8 +21,9 @@ from __future__ import annotations
 import collections
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from model.ner.params import Params
 from utils import InputError
@@ -52,21 +53,52 @@ class OddTag(Exception):
         self.tag = tag
 
 
-def parse(tags: Iterable[str]) -> dict[str, Parts]:
+def parse(tags: Iterable[str], has_letters: bool = False) -> dict[str, Parts]:
     """Return letter and type of each tag: ('B', 'PER') for B-PER, ('B', '_') for B, ('O', '') for O.
 
     Args:
         tags: all tags of a corpus, because B is a letter beside I and O, and a whole tag beside N and V. A tag
             without a letter becomes ('I', tag).
+        has_letters: whether B is a letter in any case
     """
     tags = list(dict.fromkeys(tags))
-    has_letters = any(map(_has_letter, tags)) or all(tag == OUTSIDE or tag in LETTERS for tag in tags)
+    has_letters = has_letters or any(map(_has_letter, tags)) or all(tag == OUTSIDE or tag in LETTERS for tag in tags)
     parts = {tag: (tag[0], tag[2:] or "_") for tag in tags if has_letters and (_has_letter(tag) or tag in LETTERS)}
     return {tag: (OUTSIDE, "") if tag == OUTSIDE else parts.get(tag, ("I", tag)) for tag in tags}
 
 
 def _has_letter(tag: str) -> bool:
     return tag[:1] in LETTERS and tag[1:2] == "-"
+
+
+def guess(tags: Iterable[str]) -> str:
+    """Return a scheme that has the letters of these tags: plain, bilou, or bio, which is counted as all others are."""
+    lettered = {letter for tag, (letter, kind) in parse(tags).items() if (letter, kind) != ("I", tag)} - {OUTSIDE}
+    return "bilou" if lettered & {"L", "U"} else "bio" if lettered else "plain"
+
+
+def scheme_of(facts: Mapping[str, Any]) -> str:
+    """Return the scheme of train; of runs from before this was a fact, a guess from the tags that train has."""
+    counts = facts.get("tag_counts", [])
+    return facts.get("scheme") or guess(
+        [tag for tag, n in zip(facts["tags"], counts, strict=False) if n] or facts["tags"]
+    )
+
+
+def warn_of_others(tags: Iterable[str], scheme: str) -> None:
+    """Warn of tags that are not of this scheme; only val, test and tags.txt can have them."""
+    letters = {"plain": "", "bilou": "BILU", "bioes": "BIES"}.get(scheme, "BI")
+    is_plain = scheme == "plain"
+    others = [
+        tag
+        for tag in tags
+        if tag != OUTSIDE and (_has_letter(tag) if is_plain else tag[0] not in letters or tag[1:2] not in ("", "-"))
+    ]
+    if others:
+        logging.warning(
+            f"- WARNING: tags that are not of train's scheme, {scheme}, but are scored by its rule: "
+            f"{', '.join(others)}; correct the files if these are mistakes"
+        )
 
 
 def continues(before: Parts, now: Parts) -> bool:
@@ -76,7 +108,7 @@ def continues(before: Parts, now: Parts) -> bool:
 
 def from_iob1(tags: Sequence[str]) -> list[str]:
     """Return the IOB1 tags of a sentence as BIO: the first token of an entity gets its B-."""
-    parts = {**parse(tags), OUTSIDE: (OUTSIDE, "")}
+    parts = {**parse(tags, has_letters=True), OUTSIDE: (OUTSIDE, "")}
     begin = {tag: f"B{tag[1:]}" for tag, its in parts.items() if its[0] == "I" and its != ("I", tag)}
     return [
         tag if continues(parts[before], parts[tag]) else begin.get(tag, tag)
@@ -132,8 +164,11 @@ def _check(parts: dict[str, Parts]) -> set[str]:
     return letters
 
 
-def report(ids: Sequence[str], sentences: Sequence[Sequence[str]], params: Params, data_dir: Path) -> None:
+def report(ids: Sequence[str], sentences: Sequence[Sequence[str]], params: Params, data_dir: Path) -> str | None:
     """Log the scheme of the train tags, and warn where they contradict it, or where it contradicts params.tag_scheme.
+
+    Returns:
+        the scheme; None if all tags are O
 
     Args:
         ids: of the sentences
@@ -152,13 +187,15 @@ def report(ids: Sequence[str], sentences: Sequence[Sequence[str]], params: Param
     except OddTag as error:
         where = next(name for name, tags in zip(ids, sentences, strict=True) if error.tag in tags)
         raise InputError(f"{data_dir}/{where}: the tag {error.tag!r} in this sentence: {error}") from None
+    if counts.keys() - rare <= {OUTSIDE}:
+        return None
     bare = ", bare (tags without a type)" if found != "plain" and not rare.issuperset(LETTERS & counts.keys()) else ""
     logging.info(f"- tag scheme of train: {found}{bare}; {RULES.get(found, DEFAULT_RULE)}")
     if wrong:
         before, tag = max(wrong, key=lambda pair: wrong[pair])
         logging.warning(f"- WARNING: {sum(wrong.values())} tags of train contradict {found}: {tag} after {before}, ...")
     if found == params.tag_scheme:
-        return
+        return found
     if found in ("iob1", "io"):
         name = "io, or iob1 without entities that touch" if found == "io" else found
         logging.warning(
@@ -169,3 +206,4 @@ def report(ids: Sequence[str], sentences: Sequence[Sequence[str]], params: Param
         logging.warning(
             f"- WARNING: tag_scheme is {params.tag_scheme}, but the tags of train are {found}; leave it out"
         )
+    return found

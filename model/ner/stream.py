@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from model.ner.params import Params
 from model.ner.readers import COLUMN_SUFFIXES, decode_lines, split_tokens, take_columns
 from model.ner.schemes import OUTSIDE
 from utils import InputError
+
+MANY_LINES = 20  # of one token each are no accident
 
 
 def stream_sentences(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, list[str] | InputError]]:
@@ -34,10 +37,23 @@ def stream_sentences(paths: Sequence[Path], params: Params) -> Iterator[tuple[st
                 if path.suffix in COLUMN_SUFFIXES[1:] or _has_columns(head, params):
                     yield from _stream_columns(b"".join([*head, *file]), str(path), params)
                     continue
+                num_single = 0
                 for number, line in enumerate(itertools.chain(head, file), start=1):
-                    yield f"{path}:{number}", _decode_sentence(line, str(path), number)
+                    sentence = _decode_sentence(line, str(path), number)
+                    if line.strip():
+                        num_single = num_single + 1 if num_single >= 0 and _is_single(sentence) else -1
+                    yield f"{path}:{number}", sentence
+                if num_single > MANY_LINES and not is_standard:
+                    logging.warning(
+                        f"- WARNING: {path}: every line holds one token, and was read as a sentence; "
+                        "if this is a column file, name it .conll"
+                    )
         except OSError as error:
             yield str(path), InputError(f"{path}: cannot be read ({error.strerror})")
+
+
+def _is_single(sentence: list[str] | InputError) -> bool:
+    return isinstance(sentence, list) and len(sentence) == 1
 
 
 def _has_columns(head: Sequence[bytes], params: Params) -> bool:
