@@ -124,19 +124,35 @@ def test_grey_bits_may_be_given(tmp_path):
     assert shown.getpixel((0, 0)) == 255
 
 
-def test_16_bit_colour_that_is_almost_black_is_warned_of(tmp_path, caplog):
-    def png(level):
-        row = b"\0" + struct.pack(">HHH", level, level, 0) * 8
-        chunks = [(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)), (b"IDAT", zipfile.zlib.compress(row * 8))]
-        sums = [struct.pack(">I", zipfile.zlib.crc32(kind + data)) for kind, data in [*chunks, (b"IEND", b"")]]
-        parts = [
-            struct.pack(">I", len(d)) + k + d + s for (k, d), s in zip([*chunks, (b"IEND", b"")], sums, strict=True)
-        ]
-        return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+def png_of_16_bits(*pixel):
+    """Return a PNG of one colour: grey with alpha, colour, or colour with alpha."""
+    row = b"\0" + struct.pack(f">{len(pixel)}H", *pixel) * 8
+    kind = {2: 4, 3: 2, 4: 6}[len(pixel)]
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, kind, 0, 0, 0)), (b"IDAT", zipfile.zlib.compress(row * 8))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zipfile.zlib.crc32(name + data))
+        for name, data in [*parts, (b"IEND", b"")]
+    )
 
+
+@pytest.mark.parametrize("bits", [0, 12])
+@pytest.mark.parametrize(
+    ("pixel", "largest"),
+    [((900, 65535), 3), ((900, 4095), 3), ((4095, 0, 7, 65535), 15), ((40_000, 65535), None), ((40_000, 0), None)],
+)
+def test_alpha_hides_no_16_bits_that_are_almost_black(tmp_path, caplog, pixel, largest, bits):
+    make(tmp_path)
+    (tmp_path / "train/b/1.png").write_bytes(png_of_16_bits(*pixel))
+    fetch_facts(tmp_path, SMALL.model_copy(update={"grey_bits": bits}))
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == (largest is not None)
+    assert all(f"of train reach {largest} of 255" in line and "without alpha" in line for line in warnings)
+
+
+def test_16_bit_colour_that_is_almost_black_is_warned_of(tmp_path, caplog):
     for level, is_dark in ((4095, True), (40_000, False)):
         make(tmp_path)
-        (tmp_path / "train/b/1.png").write_bytes(png(level))
+        (tmp_path / "train/b/1.png").write_bytes(png_of_16_bits(level, level, 0))
         assert decode(tmp_path / "train/b/1.png", SMALL)[0, 0].tolist() == [level >> 8, level >> 8, 0]
         caplog.clear()
         fetch_facts(tmp_path, SMALL)

@@ -36,7 +36,8 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
         )
     classes = sorted(counts, key=_class_order)
     facts: dict[str, Any] = {"classes": classes, "class_counts": [counts[name] for name in classes]}
-    facts["grey_bits"] = params.grey_bits or _grey_bits(examples, params)
+    found = _grey_bits(examples, params)  # and what it warns of has no part in grey_bits
+    facts["grey_bits"] = params.grey_bits or found
     facts["mean"], facts["std"] = [0.0] * params.image_channels, [1.0] * params.image_channels
     if params.normalize == "imagenet":
         facts["mean"], facts["std"] = IMAGENET_MEAN, IMAGENET_STD

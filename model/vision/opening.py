@@ -116,7 +116,7 @@ def bits_for(largest: int) -> int:
 def find_grey_bits(paths: Iterable[Path], max_pixels: int) -> int:
     """Return how many bits the values of 16-bit grey pictures use, by the largest in some files; 16 without any.
 
-    It warns of 16-bit colour that hardly uses its range: Pillow keeps the upper 8 bits, whatever they hold.
+    It warns of 16-bit colour, and grey with alpha, that hardly use their range: Pillow keeps the upper 8 bits.
     """
     grey = colour = -1
     for path in paths:
@@ -124,10 +124,14 @@ def find_grey_bits(paths: Iterable[Path], max_pixels: int) -> int:
             if picture.mode.startswith("I"):
                 grey = max(grey, int(np.asarray(picture).max()))
             elif ";16" in str(picture.tile):
-                colour = max(colour, int(np.asarray(picture).max()))
+                values = np.asarray(picture)
+                if picture.getbands()[-1] == "A":  # what is wholly transparent may hold anything
+                    values = values[values[..., -1] > 0][:, :-1]
+                colour = max(colour, int(values.max()))
     if 0 <= colour < 2**6:
         logging.warning(
             f"- WARNING: the 16-bit colour images of train reach {colour} of 255 once they have 8 bits, because their "
-            "values do not use all 16 bits; scale them and save them with 8 bits"
+            "values do not use all 16 bits, and grey_bits is for grey without alpha alone (grey with alpha counts as "
+            "colour); scale them and save them with 8 bits, or save grey ones with 16 bits and without alpha"
         )
     return 16 if grey < 0 else bits_for(grey)
