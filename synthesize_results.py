@@ -23,7 +23,7 @@ from pathlib import Path
 
 from record.errors import InputError, Stop
 from record.files import write_atomically
-from record.script import run_script  # not from utils, which takes a tenth of a second to import, for pydantic
+from record.script import run_script  # not from utils, which imports pydantic: runs without run.json need none
 from report.columns import Column, all_columns, find_column, hyperparameters_that_differ, sort_column
 from report.export import to_csv, to_latex
 from report.filter import parse_filter

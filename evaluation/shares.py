@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from utils import check_regular
+
 MOST_BYTES = 2**31  # in memory; those of a million examples with 100 classes have as many
 FINISHES: dict[str, Callable[[float], Any]] = {"": float, "sqrt": np.sqrt, "exp": np.exp, "log": np.log}
 
@@ -111,6 +113,7 @@ def read_npz(path: Path) -> dict[str, Shares]:
         ValueError: it is not a file of shares
         OSError: it cannot be read
     """
+    check_regular(path)
     try:
         with zipfile.ZipFile(path) as file:
             num_bytes = sum(info.file_size for info in file.infolist())

@@ -35,8 +35,10 @@ def fetch_margin(checkpoint_path: Path, model_dir: Path) -> float | None:
             of another folder may have the same name, and the run may have gone on since
     """
     name = utils.scores_name("test", checkpoint_path, model_dir)
+    path = model_dir / f"predictions_{name}.csv"
     try:
-        with (model_dir / f"predictions_{name}.csv").open(encoding="utf-8", newline="") as file:
+        utils.check_regular(path)
+        with path.open(encoding="utf-8", newline="") as file:
             distances = [abs(float(row["label"]) - float(row["prediction"])) for row in csv.DictReader(file)]
         scored = utils.read_json(model_dir / f"scored_{name}.json")
         return margin(distances) if scored["sha256"] == utils.checksum(checkpoint_path) else None

@@ -88,20 +88,34 @@ class _Record(_Part):
     versions: dict[str, Any] = {}
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
+def read_epochs(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a history.jsonl; none where there is no such file.
+
+    Raises:
+        InputError: names the row and the key
+    """
+    rows = read_lines(path, is_growing=True)
+    for number, row in enumerate(rows, start=1):
+        if mistakes := find_mistakes(_Epoch, row):
+            raise InputError(f"{path}, row {number}: {'; '.join(mistakes)}")
+    return rows
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of the history.jsonl of a run that is to go on; none where there is no such file.
 
     Raises:
         InputError: names the row, the key and what to do
     """
     try:
-        rows = read_lines(path, is_growing=True)
-        for number, row in enumerate(rows, start=1):
-            if mistakes := find_mistakes(_Epoch, row):
-                raise InputError(f"{path}, row {number}: {'; '.join(mistakes)}")
+        return read_epochs(path)
     except InputError as error:
         raise InputError(f"{error}; move {path.name} away, and the same command continues without it") from None
-    return rows
+
+
+def find_record_mistakes(record: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the contents of a run.json."""
+    return find_mistakes(_Record, record)
 
 
 def read_record(path: Path) -> dict[str, Any]:

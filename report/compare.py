@@ -11,10 +11,10 @@ from typing import Any
 from evaluation.intervals import Interval, interval
 from evaluation.shares import Shares, read_npz
 from record.errors import InputError
-from report.details import read_predictions
+from report.details import PREDICTIONS, read_predictions
 from report.disagreements import Prediction, disagreements
 from report.resampling import compare_paired
-from report.runs import Run
+from report.runs import TEST_FILE, Run
 from report.table import Table
 from report.text import text_of, to_markdown
 
@@ -100,7 +100,7 @@ def _tested_rows(
     names = list({**first.test, **second.test})
     plain = {name: _plain_row(f"test {name}", first.test.get(name), second.test.get(name)) for name in names}
     by_id = [_read_by_id(run, problems) for run in (first, second)]
-    common = _common(by_id, (first, second))
+    common = _common(by_id)
     if not common:
         return list(plain.values()), []
     is_all = len(common) == len(by_id[0]) == len(by_id[1])
@@ -131,11 +131,19 @@ def _read_shares(run: Run, num_examples: int, problems: list[str]) -> dict[str, 
     if number != num_examples:
         problems.append(f"{path}: of {number:,} examples, and the predictions of {num_examples:,}; not used")
         return {}
-    return {name: each for name, each in shares.items() if _is_value(each.value(), run.test.get(name))}
+    return {name: each for name, each in shares.items() if _is_value(each.value(), name, run)}
 
 
-def _is_value(value: float, written: float | None) -> bool:
-    return written is not None and math.isclose(value, written, rel_tol=TOLERANCE, abs_tol=TOLERANCE / 100)
+def _is_value(value: float, name: str, run: Run) -> bool:
+    """Return whether shares give the metric that evaluate.py has written, and print where they do not."""
+    written = run.test.get(name)
+    if written is None:  # the table has no value either
+        return False
+    is_close = math.isclose(value, written, rel_tol=TOLERANCE, abs_tol=TOLERANCE / 100)
+    if not is_close:
+        told = text_of(f"{name}: {run.path / SHARES} gives {value:.6g}, and {TEST_FILE} says {written:.6g}")
+        print(f"No test of {told}; evaluate.py --model_dir ... writes both again\n")
+    return is_close
 
 
 def _plain_row(name: str, a: float | None, b: float | None) -> list[Any]:
@@ -156,24 +164,26 @@ def _text(ends: Interval | None) -> str | None:
 
 
 def _read_by_id(run: Run, problems: list[str]) -> Predictions:
-    rows = read_predictions(run, problems)
+    """Return the predictions, and print, and note where it is a problem, why there are none."""
+    found: list[str] = []
+    rows = read_predictions(run, found)
     by_id = {row["id"]: row for row in rows}
-    path = run.path / "predictions_test_best.csv"
+    path = run.path / PREDICTIONS
     if len(by_id) < len(rows):
-        problems.append(f"{path}: {len(rows) - len(by_id)} rows have an id that another has; not used")
-        return {}
-    if rows and not {"label", "prediction"} <= rows[0].keys():
-        problems.append(f"{path}: no column of labels, or none of predictions; not used")
-        return {}
-    return by_id
+        found.append(f"{path}: {len(rows) - len(by_id)} rows have an id that another has; not used")
+    elif rows and not {"label", "prediction"} <= rows[0].keys():
+        found.append(f"{path}: no column of labels, or none of predictions; not used")
+    problems += found
+    if rows and not found:
+        return by_id
+    reasons = found or [f"no predictions in {run.path}; evaluate.py --model_dir ... writes them"]
+    print(f"No tests: {text_of('; '.join(reasons))}\n")
+    return {}
 
 
-def _common(by_id: Sequence[Predictions], runs: Sequence[Run]) -> list[str]:
+def _common(by_id: Sequence[Predictions]) -> list[str]:
     """Return the ids of the examples that both predictions are about, and say which are not."""
-    missing = [run for run, predictions in zip(runs, by_id, strict=True) if not predictions]
-    for run in missing:
-        print(f"No tests: no predictions in {text_of(str(run.path))}; evaluate.py --model_dir ... writes them\n")
-    if missing:
+    if not all(by_id):
         return []
     first, second = by_id
     both = [key for key in first if key in second]

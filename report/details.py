@@ -3,47 +3,39 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from record.contents import read_epochs
+from record.errors import InputError
+from record.regular import check_regular
 from record.rows import from_cell
 from report.runs import Run
 
-MAX_BYTES = 2**30  # far above a history, or the predictions for ten million examples
+PREDICTIONS = "predictions_test_best.csv"
+MAX_BYTES = 2**30  # far above the predictions for ten million examples
 
 
 def read_history(run: Run, problems: list[str]) -> list[dict[str, Any]]:
-    """Return one dict for each finished epoch: `epoch`, `train`, `val`, ...; a line that is torn ends it.
+    """Return one dict for each finished epoch: `epoch`, `train`, `val`, ..., as train.py reads them; none of others.
 
     Args:
         run: the run
         problems: gets a line for a file that could not be read
     """
-    path = run.path / "history.jsonl"
-    rows: list[dict[str, Any]] = []
     try:
-        _refuse_huge(path)
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                row = json.loads(line) if line.strip() else None
-                if isinstance(row, dict) and isinstance(row.get("epoch"), int):
-                    rows.append(row)
-                elif line.strip():
-                    raise ValueError(f"line {number} is no epoch")
-    except FileNotFoundError:
-        pass
+        return read_epochs(run.path / "history.jsonl")
+    except InputError as error:
+        problems.append(str(error))
     except OSError as error:
-        problems.append(f"{path}: cannot be read ({error.strerror or error})")
-    except (ValueError, RecursionError) as error:
-        problems.append(f"{path}: not a history ({error}); its first {len(rows)} epochs are shown")
-    return rows
+        problems.append(f"{run.path / 'history.jsonl'}: cannot be read ({error.strerror or error})")
+    return []
 
 
 def read_predictions(run: Run, problems: list[str]) -> list[dict[str, str]]:
     """Return one dict for each example of test: `id`, `label`, `prediction`, `loss`, ..., all as text."""
-    return _read_csv(run.path / "predictions_test_best.csv", "id", problems)
+    return _read_csv(run.path / PREDICTIONS, "id", problems)
 
 
 def read_per_class(run: Run, problems: list[str]) -> list[dict[str, str]]:
@@ -69,12 +61,15 @@ def _read_csv(path: Path, key: str, problems: list[str]) -> list[dict[str, str]]
         pass
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror or error})")
+    except InputError as error:
+        problems.append(str(error))
     except (ValueError, csv.Error) as error:
         problems.append(f"{path}: not a CSV file of evaluate.py ({error})")
     return []
 
 
 def _refuse_huge(path: Path) -> None:
-    size = path.stat().st_size
-    if size > MAX_BYTES or not path.is_file():
+    status = path.stat()
+    check_regular(path, status.st_mode)
+    if (size := status.st_size) > MAX_BYTES:
         raise OSError(f"{size:,} bytes; expected a file below {MAX_BYTES:,}")

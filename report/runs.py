@@ -156,6 +156,10 @@ def _stamp(folder: str, files: Iterable[str]) -> Stamp:
 def _read_run(folder: str, name: str, files: set[str]) -> Run:
     problems: list[str] = []
     record = read_json(folder, RUN_FILE, problems) if RUN_FILE in files else {}
+    if record:
+        from record.contents import find_record_mistakes  # pydantic, which a folder without run.json does not need
+
+        problems += [f"{folder}/{RUN_FILE}: {mistake}" for mistake in find_record_mistakes(record)]
     params = record.get("params")
     if not isinstance(params, dict) or not params:
         params = read_params(folder, files, problems)
@@ -164,7 +168,7 @@ def _read_run(folder: str, name: str, files: set[str]) -> Run:
     params = dict(zip(_shared(params), params.values(), strict=True))
     if "restore_file" in record:
         params["restore_file"] = record["restore_file"]
-    data = record.get("data")
+    data, status = record.get("data"), record.get("status")
     epochs, best_epoch, errors = record.get("epochs"), record.get("best_epoch"), record.get("lower_is_better")
     monitor = params.get("monitor")
     return Run(
@@ -173,7 +177,7 @@ def _read_run(folder: str, name: str, files: set[str]) -> Run:
         params=params,
         val=_read_metrics(folder, VAL_FILE, problems) if VAL_FILE in files else {},
         test=_read_metrics(folder, TEST_FILE, problems) if TEST_FILE in files else {},
-        status=sys.intern(str(record.get("status", "unknown"))),
+        status=sys.intern(status) if isinstance(status, str) else "unknown",
         epochs=epochs if type(epochs) is int else None,
         seconds=_seconds(record),
         best_epoch=best_epoch if type(best_epoch) is int else None,

@@ -48,8 +48,9 @@ def _find_cluster(address: str) -> str:
         found = os.environ["RAY_ADDRESS"]
     else:
         try:
-            found = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray/ray_current_cluster").read_text().strip()
-        except OSError:
+            path = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray/ray_current_cluster")
+            found = utils.read_bytes(path).decode().strip()
+        except (OSError, ValueError):
             raise utils.InputError(
                 "--ray_address auto: no Ray runs on this machine; ray start --head, or ray start --address HOST:PORT "
                 "to join a cluster"

@@ -145,7 +145,9 @@ def _open_output(path: str) -> int:
         output = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise utils.Stop(f"{path}: cannot be written ({error.strerror})") from None
-    size = os.fstat(output).st_size
+    status = os.fstat(output)
+    utils.check_regular(path, status.st_mode)
+    size = status.st_size
     if size and os.pread(output, 1, size - 1) != b"\n":  # the disk was full
         with contextlib.suppress(OSError):
             os.write(output, b"\n")

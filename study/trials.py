@@ -78,8 +78,8 @@ class Trial:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             return f"killed by {name}" + (" (out of memory, perhaps)" if code == -signal.SIGKILL else "")
         try:
-            lines = (self.path / OUTPUT_FILE).read_text(encoding="utf-8", errors="replace").split("\n")
-        except OSError:
+            lines = utils.read_bytes(self.path / OUTPUT_FILE).decode("utf-8", "replace").split("\n")
+        except (OSError, utils.InputError):  # the latter: a pipe, for example
             lines = []
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -19,10 +19,15 @@ import search_hyperparams
 import synthesize_results
 import train
 import utils
+from model.vision.params import Params
+from model.vision.show import fetch_inputs
+from prediction.intervals import fetch_margin
 from record.checkpoint import read_checkpoint, write_checkpoint
 from report.details import read_history, read_per_class, read_predictions
 from report.runs import read_runs
-from study.trials import read_record
+from study.ray_cluster import _find_cluster as find_cluster
+from study.server import _open_output as open_output
+from study.trials import Trial, read_record
 from tests.test_faults import finish
 
 DELETED = object()
@@ -270,6 +275,23 @@ def test_pipes_among_the_inputs_are_refused_but_for_those_of_the_shell(trained, 
     with pytest.raises(utils.Stop):
         predict.main(["--model_dir", str(trained), "--input", str(tmp_path / "folder")])
     assert "regular file" in capfd.readouterr().out
+
+
+def test_pipes_among_the_outputs_of_others_are_not_waited_for(tmp_path, monkeypatch):
+    names = ("predictions_test_best.csv", "output.txt", "ray/ray_current_cluster", "MNIST/raw/t10k-images-idx3-ubyte")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(tmp_path / name)
+    assert fetch_margin(tmp_path / "best.pth.tar", tmp_path) is None
+    assert Trial(0, {}, None, tmp_path).last_words(3) == "exit code 3"
+    with pytest.raises(utils.InputError, match="a pipe"):
+        open_output(tmp_path / "output.txt")
+    with pytest.raises(utils.InputError, match="a pipe"):
+        fetch_inputs(["test[0]"], "test", tmp_path, Params())
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(utils.InputError, match="no Ray runs"):
+        find_cluster("auto")
 
 
 def test_whole_numbers_beyond_64_bits_are_refused(make_run):

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 
 import numpy as np
@@ -250,6 +251,38 @@ def test_predictions_that_cannot_be_used_are_named(tmp_path, capsys, content):
     output = capsys.readouterr()
     assert stopped.value.code == 1 and "b/predictions_test_best.csv: " in output.err
     assert "test accuracy" in output.out
+    (reason,) = re.findall("^No tests: (.*)$", output.out, re.MULTILINE)
+    assert f"skipped: {reason}\n" in output.err and "evaluate.py --model_dir" not in reason
+
+
+def test_a_metric_that_its_shares_do_not_give_is_named(tmp_path, capsys):
+    rows = [row("1", "a", "a"), row("2", "a", "b")]
+    for name in ("a", "b"):
+        write_run(tmp_path / name, rows, accuracy=0.5, loss=0.25)
+        shares = {"accuracy": shares_of([True, False]), "loss": shares_of([0.25, 0.25])}
+        (tmp_path / name / "shares_test_best.npz").write_bytes(to_npz(shares, {"accuracy": "", "loss": ""}))
+    compare(tmp_path, "a", "b")
+    assert "No test" not in capsys.readouterr().out
+    shares["loss"] = shares_of([math.nan, 0.25])
+    (tmp_path / "b/shares_test_best.npz").write_bytes(to_npz(shares, {"accuracy": "", "loss": ""}))
+    compare(tmp_path, "a", "b")
+    output = capsys.readouterr().out
+    (told,) = [line for line in output.split("\n") if line.startswith("No test")]
+    assert "No test of loss: " in told and "b/shares_test_best.npz gives nan" in told
+    assert re.search(r"^\| test accuracy .*McNemar", output, re.MULTILINE)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+@pytest.mark.parametrize("file", ["shares_test_best.npz", "predictions_test_best.csv"])
+def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(tmp_path, capsys, file):
+    for name in ("a", "b"):
+        write_run(tmp_path / name, [row("1", "a", "a")], accuracy=1.0)
+    (tmp_path / "b" / file).unlink()
+    os.mkfifo(tmp_path / "b" / file)
+    with pytest.raises(SystemExit):
+        compare(tmp_path, "a", "b")
+    output = capsys.readouterr()
+    assert f"b/{file}: a pipe; expected a regular file" in output.err and "test accuracy" in output.out
 
 
 def test_runs_are_found_by_name_path_and_beginning(tmp_path):

@@ -33,6 +33,7 @@ from model.vision import opening
 from model.vision.decode import chunks, decode_all, grey_bits, image_shape
 from model.vision.formats import Files, Mapped
 from model.vision.params import Params
+from utils import check_regular
 
 FOLDER = ".decoded"
 HEADER_BYTES = 512
@@ -132,13 +133,14 @@ def _open(path: Path, header: bytes, images: Files, params: Params) -> Decoded |
     """Return the images of a file, or None if there is none, or not of these images, or not a whole one."""
     shape = (len(images), *image_shape(params))
     try:
+        check_regular(path)
         with path.open("rb") as file:
             is_this = file.read(HEADER_BYTES) == header
             size = file.seek(0, os.SEEK_END)
         if not is_this or size != HEADER_BYTES + math.prod(shape) + 4 * len(images):
             return None
         return Decoded(path, shape, images, params)
-    except (OSError, ValueError):  # the latter: another process put a shorter one in its place
+    except (OSError, ValueError):  # the latter: a pipe, or another process put a shorter one in its place
         return None
 
 

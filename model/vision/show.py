@@ -12,7 +12,7 @@ from PIL import Image
 from model.vision.opening import open_picture
 from model.vision.params import Params
 from model.vision.readers import TORCHVISION, read_split
-from utils import InputError
+from utils import InputError, read_bytes
 
 READS = ("split_seed", "val_fraction", "grey_bits", "max_image_pixels")  # the hyperparameters that it looks at
 LARGEST_SIDE = 128  # pixels of a picture in a page
@@ -20,6 +20,8 @@ LARGEST_SIDE = 128  # pixels of a picture in a page
 
 def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Params) -> dict[str, dict[str, Any]]:
     """Return the images of a split by their id, as {"image": a PIL image of at most LARGEST_SIDE pixels}.
+
+    Where the image has a file of its own, that is its "source".
 
     Args:
         ids: of the examples wanted; those that the split does not have, or that cannot be read, are left out
@@ -31,6 +33,7 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
         InputError: the data is gone, or broken, or a pickle
     """
     wanted = set(ids)
+    sources: dict[str, Path] = {}
     packed = next((data_dir / name for name in TORCHVISION if (data_dir / name).is_dir()), None)
     if packed is not None:  # torchvision's reader would load torch
         arrays = _read_mnist(packed, split)
@@ -40,8 +43,14 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
         examples = read_split(split, data_dir, params)
         found = [i for i, name in enumerate(examples.ids) if name in wanted]
         pairs = zip(found, examples.rows_of(found), strict=True)
-        thumbnails = {examples.ids[i]: _thumbnail(examples.images[row], params) for i, row in pairs}
-    return {name: {"image": picture} for name, picture in thumbnails.items() if picture is not None}
+        images = {examples.ids[i]: examples.images[row] for i, row in pairs}
+        sources = {name: image for name, image in images.items() if isinstance(image, Path)}
+        thumbnails = {name: _thumbnail(image, params) for name, image in images.items()}
+    return {
+        name: {"image": picture} | ({"source": sources[name]} if name in sources else {})
+        for name, picture in thumbnails.items()
+        if picture is not None
+    }
 
 
 def _read_mnist(folder: Path, split: str) -> np.ndarray:
@@ -54,10 +63,10 @@ def _read_mnist(folder: Path, split: str) -> np.ndarray:
     if folder.name != "raw":
         raise InputError(f"{folder}: its images are pickled, and pickles are not opened for a page")
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         magic, *shape = np.frombuffer(content[:16], dtype=">u4").tolist()
         images = np.frombuffer(content, dtype=np.uint8, offset=16).reshape(shape)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # the latter: no regular file, too
         raise InputError(f"{path}: expected the images of {split} ({error})") from None
     if magic != 2051:  # the format's mark of bytes in three dimensions
         raise InputError(f"{path}: expected the images of {split}, found another kind of file")
