@@ -49,8 +49,9 @@
 
     model/<task>/show.py     (optional)
         fetch_inputs(ids, split, data_dir, params)   what the examples of these ids look like, for a page of results:
-                                            id -> {"image": a PIL image}, {"tokens": [...]} or {"row": {name: cell}}.
-                                            Imports no torch.
+                                            id -> {"image": a PIL image}, {"tokens": [...]} or {"row": {name: cell}};
+                                            where the example has a file of its own, with its path as "source": the
+                                            page is for those only who may read it. Imports no torch.
         READS                               the names of the hyperparameters that it looks at
 
 A dataset may have, besides `__len__` and `__getitem__` (an attribute of such a name that is something else is refused):

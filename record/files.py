@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,7 +40,9 @@ def write_atomically(path: Path, data: bytes | Sequence[bytes | memoryview], pre
 
 
 @contextlib.contextmanager
-def open_atomically(path: Path, previous: Path | None = None, num_bytes: int | None = None) -> Iterator[BinaryIO]:
+def open_atomically(
+    path: Path, previous: Path | None = None, num_bytes: int | None = None, mode: int = 0o666
+) -> Iterator[BinaryIO]:
     """Open a file to write piece by piece; a reader sees it when all of it is there, and not at all after an error.
 
     The bytes go to a temporary file in the same folder and to the disk, then take the place of `path` in one step.
@@ -50,13 +51,14 @@ def open_atomically(path: Path, previous: Path | None = None, num_bytes: int | N
         path: the file
         previous: what to call the old file from then on; None to drop it
         num_bytes: how many there will be, if that is known, to say it where there is no room
+        mode: the most permissions that it may get
 
     Raises:
         OSError: as `write_atomically` says
     """
     temporary = temporary_path(path)
     try:
-        with _create(temporary, path) as file:
+        with _create(temporary, path, mode) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -73,12 +75,10 @@ def open_atomically(path: Path, previous: Path | None = None, num_bytes: int | N
         raise
 
 
-def _create(temporary: Path, path: Path) -> BinaryIO:
+def _create(temporary: Path, path: Path, mode: int) -> BinaryIO:
     """Open a new file (O_EXCL follows no link) that is to replace another, with no more permissions than that has."""
-    mode = 0o666
-    with contextlib.suppress(OSError):
-        status = path.lstat()
-        mode = status.st_mode & 0o777 if stat.S_ISREG(status.st_mode) else mode
+    if path.is_file() and not path.is_symlink():
+        mode &= path.stat().st_mode
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     return os.fdopen(os.open(temporary, flags, mode), "wb")
 

@@ -11,12 +11,14 @@ import base64
 import hashlib
 import html
 import math
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from record.files import to_json, write_atomically
+from record.files import open_atomically, to_json
 from record.origin import now
+from record.walk import files_below
 from report.columns import Column, all_columns, hyperparameters_that_differ, is_better_high, sort_column
 from report.details import read_history
 from report.groups import by_data, sort_runs
@@ -32,7 +34,7 @@ FEWEST_POINTS = 10  # of a curve that is thinned out
 
 
 def write_page(runs: Sequence[Run], path: Path, parent_dir: Path) -> list[str]:
-    """Write the page.
+    """Write the page, for nobody who may not read the examples that it shows.
 
     Args:
         runs: at least one
@@ -43,18 +45,44 @@ def write_page(runs: Sequence[Run], path: Path, parent_dir: Path) -> list[str]:
         a line for each file that could not be read
     """
     problems: list[str] = []
-    study = describe_study(runs, parent_dir, problems)
-    write_atomically(path, render(study).encode("utf-8", "backslashreplace"))
+    sources: set[Path] = set()
+    study = describe_study(runs, parent_dir, problems, sources)
+    mode = 0o666 if _is_public(sources, path.parent) else 0o600
+    with open_atomically(path, mode=mode) as file:
+        file.write(render(study).encode("utf-8", "backslashreplace"))
     return problems
 
 
-def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str]) -> dict[str, Any]:
+def _is_public(sources: Iterable[Path], folder: Path) -> bool:
+    """Return whether whoever can get to a folder may read all the sources: files, and those below folders."""
+    above = {folder.resolve(), *folder.resolve().parents}  # closed ones of these protect the page, too
+    try:
+        for source in sources:
+            for path in [source / name for name in files_below(source)] if source.is_dir() else [source]:
+                place = path.resolve()
+                if not place.stat().st_mode & stat.S_IROTH:
+                    return False
+                for parent in place.parents:
+                    if parent in above:
+                        break
+                    if not parent.stat().st_mode & stat.S_IXOTH:
+                        return False
+                    above.add(parent)  # its own parents follow
+    except OSError:
+        return False
+    return True
+
+
+def describe_study(
+    runs: Sequence[Run], parent_dir: Path, problems: list[str], sources: set[Path] | None = None
+) -> dict[str, Any]:
     """Return all that the page shows, as plain values.
 
     Args:
         runs: at least one
         parent_dir: the folder that the runs are below
         problems: gets a line for each file that could not be read
+        sources: gets the files that examples were taken from, or the folder that these are in
     """
     num_runs, runs = len(runs), sort_runs(runs)[:MOST_RUNS]
     differ, by_name, groups = hyperparameters_that_differ(runs), all_columns(runs), by_data(runs)
@@ -94,7 +122,7 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str]) -
         ],
         "shared": shared,
         "curves": _read_curves(runs, problems),
-        "details": read_details(runs, problems),
+        "details": read_details(runs, problems, set() if sources is None else sources),
         "problems": problems,
     }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from model.params import fetch_params_class, list_tasks
 from record.errors import InputError
-from report.details import read_per_class, read_predictions
+from report.details import PREDICTIONS, read_per_class, read_predictions
 from report.examples import is_quantity, is_tagged
 from report.runs import Run
 
@@ -27,8 +27,13 @@ MOST_IMAGE_BYTES = 4 * 2**20  # of all runs together; they share the examples th
 LONGEST_TEXT, MOST_CELLS = 2000, 30
 
 
-def read_details(runs: Sequence[Run], problems: list[str]) -> dict[str, Any]:
+def read_details(runs: Sequence[Run], problems: list[str], sources: set[Path]) -> dict[str, Any]:
     """Return what is known of the predictions of runs, the best first, and the inputs that they were wrong about.
+
+    Args:
+        runs: the runs
+        problems: gets a line for a file that could not be read
+        sources: gets the files that examples were taken from, or the folder that these are in
 
     Returns:
         `runs`: position -> `examples`, `mistakes` (in numbers and the worst of them) and `confusion`, or for
@@ -41,7 +46,8 @@ def read_details(runs: Sequence[Run], problems: list[str]) -> dict[str, Any]:
         rows = read_predictions(run, problems)
         if rows and "label" in rows[0] and "prediction" in rows[0]:
             details[position] = _describe(rows, read_per_class(run, problems))
-    inputs, notes = _attach_inputs(runs, details)
+            sources.add(run.path / PREDICTIONS)
+    inputs, notes = _attach_inputs(runs, details, sources)
     return {"runs": details, "inputs": inputs, "notes": notes}
 
 
@@ -86,7 +92,9 @@ def _confusion(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[s
     return {"num_classes": len(classes), "pairs": shown}
 
 
-def _attach_inputs(runs: Sequence[Run], details: Mapping[int, dict[str, Any]]) -> tuple[list[Any], list[str]]:
+def _attach_inputs(
+    runs: Sequence[Run], details: Mapping[int, dict[str, Any]], sources: set[Path]
+) -> tuple[list[Any], list[str]]:
     """Let each mistake say the position of its input, once for all runs that were wrong about it."""
     groups: dict[str, list[int]] = {}
     for position in details:
@@ -110,6 +118,7 @@ def _attach_inputs(runs: Sequence[Run], details: Mapping[int, dict[str, Any]]) -
             if entry and num_bytes <= MOST_IMAGE_BYTES:
                 places[name] = len(inputs)
                 inputs.append(entry)
+                sources.add(found[name].get("source") or Path(runs[positions[0]].params["data_dir"]))
         for position in positions:
             for row in details[position]["worst"]:
                 row["input"] = places.get(row["id"])

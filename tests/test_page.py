@@ -580,3 +580,44 @@ def test_images_are_found_in_every_shape_of_data(tmp_path):
             fetch_inputs(["test[2]"], "test", tmp_path, Params())
         shutil.rmtree(tmp_path / name, ignore_errors=True)
         (tmp_path / "cifar-10-batches-py").mkdir(exist_ok=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its permissions are others")
+def test_page_is_for_nobody_who_may_not_read_its_examples(tmp_path):
+    from PIL import Image
+
+    data, runs = tmp_path / "data", tmp_path / "runs"
+    image = data / "test/cat/1.png"
+    image.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(image)
+    rows = [{"id": "cat/1.png", "label": "cat", "prediction": "dog", "confidence": "0.5", "loss": "1.0"}]
+    write_run(runs / "run", {"task": "vision", "data_dir": str(data)}, rows=rows)
+    page = runs / "results.html"
+
+    def mode_of(closed, mode, is_new=True):
+        usual = closed.stat().st_mode
+        closed.chmod(mode)
+        page.unlink(missing_ok=is_new) if is_new else page.chmod(0o644)
+        page_of(runs)
+        closed.chmod(usual)
+        assert "data:image/png" in page.read_text(encoding="utf-8")
+        return page.stat().st_mode & 0o777
+
+    before = os.umask(0o022)
+    try:
+        assert mode_of(image, 0o644) == 0o644
+        for is_new in (True, False):
+            for path in (image, runs / "run/predictions_test_best.csv"):
+                assert mode_of(path, 0o600, is_new) == mode_of(path, 0o640, is_new) == 0o600
+            for folder in (image.parent, data, runs / "run"):
+                assert mode_of(folder, 0o700, is_new) == 0o600
+        assert mode_of(tmp_path, 0o700) == mode_of(runs, 0o700) == 0o644  # they protect the page as well
+        image.unlink()
+        image.parent.rmdir()
+        np.savez(data / "test.npz", images=np.zeros((2, 8, 8), np.uint8), labels=[0, 1])
+        shutil.rmtree(data / "test")
+        path = runs / "run/predictions_test_best.csv"
+        path.write_text(path.read_text().replace("cat/1.png", "test[1]"))
+        assert mode_of(data / "test.npz", 0o644) == 0o644 and mode_of(data / "test.npz", 0o600) == 0o600
+    finally:
+        os.umask(before)
