@@ -33,7 +33,8 @@ def from_cell(text: str) -> str:
 
 
 def _is_formula(text: str) -> bool:
-    return FORMULA.match(text) is not None and not _is_number(text)
+    is_line = re.fullmatch(r"-:\d+", text, re.ASCII) is not None  # of standard input, as predict.py names it
+    return FORMULA.match(text) is not None and not is_line and not _is_number(text)
 
 
 def _is_number(text: str) -> bool:

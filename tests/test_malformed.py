@@ -107,13 +107,15 @@ def test_what_an_optimizer_kept_is_checked_before_its_next_step(trained):
     ):
         optim_dict = {**state["optim_dict"], "state": changed}
         write_checkpoint({**state, "optim_dict": optim_dict}, trained / "last.pth.tar")
-        assert "last.pth.tar: optim_dict: " in mistake(train.main, "--model_dir", trained, "num_epochs=2")
+        assert "last.pth.tar: optim_dict does not fit this code (" in mistake(
+            train.main, "--model_dir", trained, "num_epochs=2"
+        )
 
 
 def test_facts_that_do_not_fit_the_code_name_the_checkpoint(trained):
     state = read_checkpoint(trained / "best.pth.tar")
     write_checkpoint({**state, "facts": {"classes": 5}}, trained / "best.pth.tar")
-    assert "best.pth.tar: facts: " in mistake(evaluate.main, "--model_dir", trained)
+    assert "best.pth.tar: facts does not fit this code (" in mistake(evaluate.main, "--model_dir", trained)
     write_checkpoint({**state, "params": {**state["params"], "task": "visoin"}}, trained / "best.pth.tar")
     assert "best.pth.tar: unknown task 'visoin'" in mistake(evaluate.main, "--model_dir", trained)
 
