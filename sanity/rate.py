@@ -19,7 +19,7 @@ FIRST = 10  # steps that are too small to change anything: what the loss is at t
 FALLEN = 0.95  # of the first loss
 SHORT_STEPS = 40
 SAFE, DECADE = 10, 10  # the advised range ends a tenth below the rate of the least loss, and covers a factor of ten
-TOO_HIGH, TOO_LOW = 1 / 2, 1 / 1000  # of the rate of the least loss
+TOO_LOW = 1 / 1000  # of the rate of the least loss
 MOST_SECONDS = 30.0
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 24  # bars of the curve
@@ -43,7 +43,7 @@ def learning_rate(context: Context) -> Finding:
         )
     if mine > least and not _falls_at(context, mine):
         return Finding("FAIL", f"{mine:.1e} is too high, the loss does not fall: {told}", advice, curve)
-    if mine > TOO_HIGH * least:
+    if mine > least:
         return Finding("WARN", f"{mine:.1e} is high: {told}", advice, curve)
     if mine < TOO_LOW * least:
         return Finding("WARN", f"{mine:.1e} is low, and training will be slow: {told}", advice, curve)

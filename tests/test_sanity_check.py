@@ -432,7 +432,7 @@ def test_the_curve_has_its_lowest_bar_where_the_loss_is_least():
         (["learning_rate=3e-3"], "PASS", "is in the advised range"),
         (["learning_rate=4e-2"], "PASS", "is usable, but above the advised range"),
         (["learning_rate=5e-4"], "PASS", "is usable, but below the advised range"),
-        (["learning_rate=0.1"], "WARN", "is high"),
+        (["learning_rate=0.15"], "WARN", "is high"),
     ],
 )
 def test_the_advice_on_the_learning_rate_never_contradicts_the_verdict(find, words, status, said):
