@@ -234,7 +234,7 @@ def test_pruned_trials_stop_early_and_stay_pruned(tmp_path):
     done = search(parent_dir, "--num_workers", "1")
     record = records(parent_dir)["learning_rate_1e-07"]
     assert record["status"] == "pruned" and 2 <= record["pruned_epoch"] <= record["epochs"] < 40, done.stdout
-    assert f"pruned after epoch {record['pruned_epoch']} (median)" in done.stdout
+    assert f"epochs: after epoch {record['pruned_epoch']} (median)" in done.stdout
     assert "started" not in search(parent_dir, "--num_workers", "1").stdout
 
 
