@@ -6,7 +6,7 @@
 
 One row for each task: how many kills, how many of them during a save or a validation (by what they left behind), how
 many files could not be read at any time, and whether every run ended with the same weights, optimizer, history and
-metrics, to the bit, as one that nobody disturbed. Exit code 1 if anything was lost. Works in a temporary folder. With
+metrics, to the bit, as an undisturbed one. Exit code 1 if anything was lost. Works in a temporary folder. With
 --full_disk: how often the disk was full, and how often the command ended because of it and was repeated.
 """
 

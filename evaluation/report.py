@@ -64,7 +64,7 @@ class ExampleScores:
             self._pairs[name].append(pair.numpy())
 
     def shares(self) -> dict[str, Shares]:
-        """Return what each example contributed to the metrics that have at most MOST_CLASSES_KEPT classes."""
+        """Return each example's share of the metrics that have at most MOST_CLASSES_KEPT classes."""
         stacked = {name: np.stack(pairs, axis=1) for name, pairs in self._pairs.items() if pairs}
         parts = {name: (pair[0], pair[1]) for name, pair in stacked.items()}
         return with_occurrence(parts, {name: _finish_of(self.metrics.get(name)) for name in parts})
@@ -92,7 +92,7 @@ class ExampleScores:
 
 
 def _finish_of(metric: Any) -> Callable[[float], float]:
-    """Return what is done with a metric's mean ratio, as a function of numbers."""
+    """Return the function of numbers that is applied to a metric's mean ratio."""
     if not hasattr(metric, "finish"):
         return float
     return lambda value: float(metric.finish(torch.tensor(value, dtype=torch.float64)))
@@ -168,7 +168,7 @@ def _number(value: float) -> float | None:
 
 
 def _warn_of_classes(classes: Sequence[str], per_class: Mapping[str, np.ndarray]) -> list[str]:
-    """Return what a reader of macro scores must know: which classes are not in them, or are wrong throughout."""
+    """Return warnings on macro scores: the classes that are missing from them, or are always wrong."""
     if not per_class:
         return []
     values = np.stack(list(per_class.values()))

@@ -18,7 +18,7 @@ import numpy as np
 
 from utils import check_regular
 
-MOST_BYTES = 2**31  # in memory; those of a million examples with 100 classes have as many
+MOST_BYTES = 2**31  # in memory: a million examples with 100 classes take this many
 FINISHES: dict[str, Callable[[float], Any]] = {"": float, "sqrt": np.sqrt, "exp": np.exp, "log": np.log}
 
 

@@ -114,7 +114,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def find_record_mistakes(record: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with the contents of a run.json."""
+    """Return the mistakes in the contents of a run.json."""
     return find_mistakes(_Record, record)
 
 

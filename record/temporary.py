@@ -9,12 +9,12 @@ import socket
 import time
 from pathlib import Path
 
-STALE_SECONDS = 24 * 60 * 60  # nobody has been writing a file for that long
+STALE_SECONDS = 24 * 60 * 60  # no process writes one file for this long
 LONGEST_NAME = 255  # bytes, on most file systems
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a new name beside a file, `.name.random.host-process.tmp`, that nobody can guess.
+    """Return a new name beside a file, `.name.random.host-process.tmp`, that cannot be guessed.
 
     A process's number means something on its machine only. A name as long as names may be is cut: 255 bytes hold both.
     """

@@ -12,7 +12,7 @@ from report.seeds import mean_and_std
 
 
 def by_data(runs: Sequence[Run]) -> list[list[Run]]:
-    """Return the runs in groups that can be compared, by the names of the groups; those of unknown data come last."""
+    """Return the runs in groups that can be compared, by the names of the groups; runs on unknown data come last."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.data, []).append(run)

@@ -34,7 +34,7 @@ FEWEST_POINTS = 10  # of a curve that is thinned out
 
 
 def write_page(runs: Sequence[Run], path: Path, parent_dir: Path) -> list[str]:
-    """Write the page, for nobody who may not read the examples that it shows.
+    """Write the page, readable only by users who may read the examples that it shows.
 
     Args:
         runs: at least one

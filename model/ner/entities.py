@@ -94,7 +94,7 @@ def _split(tag: str, scheme: str) -> tuple[str, str]:
 
 
 def _default_rules(before: tuple[str, str], now: tuple[str, str]) -> tuple[bool, bool, bool]:
-    """Return what happens between two tags by seqeval's start_of_chunk and end_of_chunk."""
+    """Return whether an entity starts or ends between two tags, by seqeval's start_of_chunk and end_of_chunk."""
     pair, is_other = before[0] + now[0], before[1] != now[1]
     begins = now[0] in "BS" or pair in ("EE", "EI", "SE", "SI", "OE", "OI") or (now[0] not in "O." and is_other)
     ends = before[0] in "ES" or pair in ("BB", "BS", "BO", "IB", "IS", "IO") or (before[0] not in "O." and is_other)
@@ -102,6 +102,6 @@ def _default_rules(before: tuple[str, str], now: tuple[str, str]) -> tuple[bool,
 
 
 def _strict_rules(before: tuple[str, str], now: tuple[str, str]) -> tuple[bool, bool, bool]:
-    """Return what happens between two tags of bilou."""
+    """Return whether an entity starts or ends between two bilou tags."""
     is_cut = before[1] != now[1] or OUTSIDE in (before[0], now[0]) or now[0] in "BU" or before[0] in "LU"
     return is_cut, is_cut and now[0] in "BU", is_cut and before[0] in "LU"
