@@ -19,18 +19,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import processes
-import runtime
 import utils
-from evaluation.metrics import Loss, Metrics, MetricSums
-from model.params import fetch_params, fetch_params_class
+from fiveline.device import fetch_device, to_device, tune_cpu
+from fiveline.jobs import processes
+from fiveline.metrics import Loss, Metrics, MetricSums
+from fiveline.tasks import fetch_params, fetch_params_class
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from torch.utils.data import DataLoader
 
-    from evaluation.report import ExampleScores
+    from fiveline.report.scores import ExampleScores
 
 SIZES = ("batch_size", "microbatch_size")  # hyperparameters that change no score
 
@@ -42,7 +42,7 @@ def fetch_outputs(model: nn.Module, dataloader: Iterable[Any]) -> Iterator[tuple
     device = next(model.parameters()).device
     model.eval()
     for batch in dataloader:
-        data_batch, labels_batch = runtime.to_device(batch, device)
+        data_batch, labels_batch = to_device(batch, device)
         with torch.inference_mode():
             output_batch = model(data_batch)
         if not isinstance(batch, processes.StandIn):
@@ -83,15 +83,15 @@ def score_examples(
     """
     import torch
 
-    from evaluation.report import ExampleScores
-    from model.net import fetch_metrics, fetch_predictions
+    from fiveline.nets import fetch_metrics, fetch_predictions
+    from fiveline.report.scores import ExampleScores
 
     metrics = fetch_metrics(net, params)
     sums, scores = MetricSums(metrics), ExampleScores(net.loss_fn, metrics, getattr(dataloader.dataset, "ids", None))
     for output_batch, labels_batch in fetch_outputs(model, dataloader):
         with torch.inference_mode():
             sums.add(output_batch, labels_batch, net.loss_fn(output_batch, labels_batch))
-            outputs, labels = runtime.to_device((output_batch, labels_batch), torch.device("cpu"))
+            outputs, labels = to_device((output_batch, labels_batch), torch.device("cpu"))
             scores.add(outputs, labels, fetch_predictions(net, outputs, labels, params, len(labels)))
     return sums.result(), scores
 
@@ -125,15 +125,15 @@ def main(argv: list[str] | None = None) -> None:
     checksum = utils.checksum(checkpoint_path)  # before it is loaded: a run that goes on may replace it after that
     params, net, model = fetch_trained(model_dir, checkpoint_path, overrides)
 
-    from evaluation.report import write_report
-    from model.data_loader import fetch_dataloader
-    from model.forward import prepare
+    from fiveline.loader import fetch_dataloader
+    from fiveline.options.forward import prepare
+    from fiveline.report.scores import write_report
 
     data_dir = Path(params.data_dir or "")
     utils.set_logger(model_dir / "evaluate.log")
     logging.info(f"Evaluating {checkpoint_path} on {args.split} of {data_dir}")
-    device = runtime.fetch_device(args.device, args.disable_cuda)
-    runtime.tune_cpu()  # as in training
+    device = fetch_device(args.device, args.disable_cuda)
+    tune_cpu()  # as in training
     with utils.fitting(checkpoint_path, "facts"):
         dataloader = fetch_dataloader([args.split], data_dir, params, device, training=False)[args.split]
     values, scores = score_examples(prepare(model, params, device), net, dataloader, params)
@@ -168,8 +168,8 @@ def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) 
     state = utils.read_checkpoint(checkpoint_path)
     params = fetch_run_params(state, checkpoint_path, model_dir, overrides)
 
-    from model.data_loader import fetch_facts
-    from model.net import fetch_net
+    from fiveline.loader import fetch_facts
+    from fiveline.nets import fetch_net
 
     data_dir = Path(params.data_dir or "")
     if not utils.is_ours(state) and "data_dir" not in params.model_fields_set:

@@ -29,16 +29,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import processes
-import runtime
 import utils
 from evaluate import fetch_trained
+from fiveline.device import concatenate
+from fiveline.jobs import processes
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import DataLoader
 
-    from exporting.interface import Interface
+    from fiveline.serving.interface import Interface
 
 PACKAGES = {"pt2": [], "torchscript": [], "onnx": ["onnx", "onnxscript", "onnxruntime"], "safetensors": ["safetensors"]}
 NUM_SAMPLES = 20  # batches, and examples alone, that are looked at to see which sizes vary
@@ -84,11 +84,11 @@ def fetch_pairs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple
 
 def choose_example(samples: list[tuple[Any, Any]]) -> Any:
     """Return the largest inputs, to follow through the net; of two examples at least: torch takes a 1 for fixed."""
-    from exporting.interface import named
+    from fiveline.serving.interface import named
 
     largest = max((inputs for inputs, _ in samples), key=lambda each: sum(t.numel() for t in named(each, "").values()))
     is_single = len(next(iter(named(largest, "").values()))) == 1
-    return runtime.concatenate([largest, largest]) if is_single else largest
+    return concatenate([largest, largest]) if is_single else largest
 
 
 def make_program(
@@ -99,7 +99,7 @@ def make_program(
     Raises:
         Stop: the format cannot do this net; says what torch stumbled over
     """
-    from exporting.programs import write_program
+    from fiveline.serving.programs import write_program
 
     try:
         write_program(format_name, model, choose_example(samples), sides, path)
@@ -133,7 +133,7 @@ def check_program(
     Raises:
         Stop: too far, or the program does not run
     """
-    from exporting.verify import TOLERANCE, run_in_fresh_process
+    from fiveline.serving.verify import TOLERANCE, run_in_fresh_process
 
     found = run_in_fresh_process(path, format_name, sides[0], pairs, class_axis)
     share, limit = found["largest_difference_as_share"], TOLERANCE if tolerance is None else tolerance
@@ -159,7 +159,7 @@ def save_weights(model: nn.Module, path: Path) -> dict[str, str]:
     Raises:
         Stop: they are not the same
     """
-    from exporting.programs import same_weights, write_safetensors
+    from fiveline.serving.programs import same_weights, write_safetensors
 
     write_safetensors(model, {"format": "pt"}, path)
     if not same_weights(model, path):
@@ -203,9 +203,9 @@ def main(argv: list[str] | None = None) -> None:
     params, _, model = fetch_trained(model_dir, checkpoint_path, utils.with_data_dir([], args.data_dir))
     model.eval()
 
-    from exporting.facts import axis_names, gather_facts
-    from exporting.interface import apart, find_class_axis, find_interfaces
-    from model.data_loader import fetch_dataloader
+    from fiveline.loader import fetch_dataloader
+    from fiveline.serving.facts import axis_names, gather_facts
+    from fiveline.serving.interface import apart, find_class_axis, find_interfaces
 
     dataloader = fetch_dataloader([args.split], Path(params.data_dir or ""), params, training=False)[args.split]
     samples = list(itertools.islice(fetch_pairs(model, dataloader), 2 * NUM_SAMPLES))

@@ -26,17 +26,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import processes
-import runtime
 import utils
 from evaluate import fetch_trained
-from prediction.intervals import fetch_margin
-from prediction.output import SUFFIXES, rounded, to_lines, write_lines
+from fiveline.device import fetch_device, to_device, tune_cpu
+from fiveline.jobs import processes
+from fiveline.serving.intervals import fetch_margin
+from fiveline.serving.output import SUFFIXES, rounded, to_lines, write_lines
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from model.unlabelled import UnlabelledBatch
+    from fiveline.serving.unlabelled import UnlabelledBatch
 
 
 def predict(
@@ -53,7 +53,7 @@ def predict(
     """
     import torch
 
-    from model.net import fetch_predictions, fetch_probabilities
+    from fiveline.nets import fetch_predictions, fetch_probabilities
 
     device = next(model.parameters()).device
     model.eval()
@@ -61,8 +61,8 @@ def predict(
         predicted: Iterator[dict[str, Any]] = iter(())
         if batch.inputs is not None:
             with torch.inference_mode():
-                outputs = model(runtime.to_device(batch.inputs, device))
-                outputs = runtime.to_device(outputs, torch.device("cpu"))
+                outputs = model(to_device(batch.inputs, device))
+                outputs = to_device(outputs, torch.device("cpu"))
                 num_read = len(batch.ids) - len(batch.errors)
                 rows = fetch_predictions(net, outputs, batch.labels, params, num_read)
                 if with_all:
@@ -147,12 +147,12 @@ def main(argv: list[str] | None = None) -> None:
     utils.set_logger(None)
     params, net, model = fetch_trained(model_dir, checkpoint_path, utils.with_data_dir(overrides, args.data_dir))
 
-    from model.forward import prepare
-    from model.unlabelled import fetch_unlabelled
+    from fiveline.options.forward import prepare
+    from fiveline.serving.unlabelled import fetch_unlabelled
 
     batches = fetch_unlabelled(paths, params)
-    runtime.tune_cpu()  # as in evaluation
-    model = prepare(model, params, runtime.fetch_device(args.device, args.disable_cuda))
+    tune_cpu()  # as in evaluation
+    model = prepare(model, params, fetch_device(args.device, args.disable_cuda))
     tally = Tally(fetch_margin(checkpoint_path, model_dir))
     rows = tally.pass_on(predict(model, net, batches, params, args.probabilities))
     write_lines(to_lines(rows, ".csv" if output is None else output.suffix), output)

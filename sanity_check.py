@@ -16,15 +16,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import processes
-import runtime
 import utils
-from model.params import fetch_params
+from fiveline.device import fetch_device, seed_everything, tune_cpu
+from fiveline.jobs import processes
+from fiveline.tasks import fetch_params
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sanity.context import Context, Finding
+    from fiveline.sanity.context import Context, Finding
 
 WIDTH = 15  # of the names of the checks
 
@@ -56,12 +56,12 @@ def main(argv: list[str] | None = None) -> None:
 
     utils.import_quickly("torch")
     utils.put_off_dynamo()
-    from sanity.context import Context
+    from fiveline.sanity.context import Context
 
     checks = choose(args.only)
     start = time.monotonic()
-    runtime.tune_cpu()  # as in training
-    context = Context(params, runtime.fetch_device(args.device, args.disable_cuda))
+    tune_cpu()  # as in training
+    context = Context(params, fetch_device(args.device, args.disable_cuda))
     findings = {}
     for check in checks:
         findings[check.__name__] = finding = look(check, context)
@@ -91,7 +91,7 @@ def choose(only: str | None) -> Sequence[Callable[[Context], Finding]]:
     Raises:
         InputError: there is no such check
     """
-    from sanity.checks import CHECKS
+    from fiveline.sanity.checks import CHECKS
 
     known = {check.__name__: check for check in CHECKS}
     names = list(known) if only is None else [name.strip() for name in only.split(",") if name.strip()]
@@ -107,9 +107,9 @@ def look(check: Callable[[Context], Finding], context: Context) -> Finding:
 
     A check that stumbles has found something: train.py would stumble as well.
     """
-    from sanity.context import Finding
+    from fiveline.sanity.context import Finding
 
-    runtime.seed_everything(context.params.seed)
+    seed_everything(context.params.seed)
     try:
         return check(context)
     except Exception as error:

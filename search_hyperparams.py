@@ -21,13 +21,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import processes
 import synthesize_results
 import utils
-from model.params import fetch_params
-from study.plan import Plan
-from study.settings import read_settings, words_for_all_trials
-from study.trials import Directories, Trial
+from fiveline.jobs import processes
+from fiveline.study.plan import Plan
+from fiveline.study.settings import read_settings, words_for_all_trials
+from fiveline.study.trials import Directories, Trial
+from fiveline.tasks import fetch_params
 
 IS_WINDOWS = os.name == "nt"
 PROJECT = Path(__file__).resolve().parent
@@ -93,9 +93,9 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
             "a study forks its trials, which Windows cannot do; run it in WSL, or the trials one by one (sampler grid "
             "or random): --array lists them, --index 0 runs the first"
         )
-    from study.driver import Driver, Workers
-    from study.view import View, summary
-    from study.workers import LocalWorkers, useful_workers
+    from fiveline.study.driver import Driver, Workers
+    from fiveline.study.view import View, summary
+    from fiveline.study.workers import LocalWorkers, useful_workers
 
     parent_dir = Path(args.parent_dir)
     with utils.RunDirectory(parent_dir):  # two commands must not run the same study at once
@@ -103,7 +103,7 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         if plan.directories.others:
             view.told(f"{len(plan.directories.others)} runs in {parent_dir} are not of this space; left alone")
         if args.ray_address is not None:
-            from study.ray_workers import RayWorkers
+            from fiveline.study.ray_workers import RayWorkers
 
             if plan.settings.reproducible and args.num_workers is None:
                 raise utils.InputError("reproducible: proposals depend on --num_workers; on a cluster, say how many")
@@ -186,12 +186,12 @@ def main(argv: list[str] | None = None) -> None:
     words = ["--data_dir", args.data_dir] if args.data_dir else []
     plan = make_plan(args)
     if args.status:
-        from study.status import print_status
+        from fiveline.study.status import print_status
 
         print_status(plan)
     elif args.dry_run:
-        from study.cost import print_cost, print_plan
-        from study.workers import useful_workers
+        from fiveline.study.cost import print_cost, print_plan
+        from fiveline.study.workers import useful_workers
 
         print_plan(plan)
         print_cost(plan, args.num_workers or useful_workers(plan.num_trials), words)

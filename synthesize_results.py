@@ -21,17 +21,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from record.errors import InputError, Stop
-from record.files import write_atomically
-from record.script import run_script  # not from utils, which imports pydantic: runs without run.json need none
-from report.columns import Column, all_columns, find_column, hyperparameters_that_differ, sort_column
-from report.export import to_csv, to_latex
-from report.filter import parse_filter
-from report.groups import by_data, sort_groups
-from report.runs import Run, read_runs
-from report.seeds import group_by_seed
-from report.table import Table, default_columns, make_table
-from report.text import text_of, to_markdown, to_terminal
+from fiveline.record.errors import InputError, Stop
+from fiveline.record.files import write_atomically
+from fiveline.record.script import run_script  # not from utils, which imports pydantic: runs without run.json need none
+from fiveline.report.columns import Column, all_columns, find_column, hyperparameters_that_differ, sort_column
+from fiveline.report.export import to_csv, to_latex
+from fiveline.report.filter import parse_filter
+from fiveline.report.groups import by_data, sort_groups
+from fiveline.report.runs import Run, read_runs
+from fiveline.report.seeds import group_by_seed
+from fiveline.report.table import Table, default_columns, make_table
+from fiveline.report.text import text_of, to_markdown, to_terminal
 
 
 def select_runs(runs: Sequence[Run], text: str, columns: dict[str, Column]) -> list[Run]:
@@ -114,7 +114,7 @@ def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
         for name, text in texts.items():
             write_atomically(folder / name, text.encode("utf-8", "backslashreplace"))
         if args.html:
-            from report.page import write_page
+            from fiveline.report.page import write_page
 
             problems = write_page(shown, folder / "results.html", folder)
             print(f"- wrote {text_of(str(folder / 'results.html'))}", file=sys.stderr)
@@ -170,13 +170,13 @@ def main(argv: list[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     parent_dir = Path(args.parent_dir)
     if args.watch:
-        from report.watch import watch
+        from fiveline.report.watch import watch
 
         watch(parent_dir, args.watch, lambda runs: show(runs, args))
         return
     runs, problems = read_runs(parent_dir)
     if args.compare:
-        from report.compare import compare
+        from fiveline.report.compare import compare
 
         problems += compare(runs, *args.compare)
     elif runs:

@@ -17,20 +17,20 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import processes
-import runtime
 import utils
 from evaluate import evaluate
-from evaluation.metrics import Loss, count_scored
-from model.params import DEFAULT_TASK, fetch_params, fetch_params_class
+from fiveline.device import Signals, concatenate, detach, fetch_device, pieces, to_device
+from fiveline.jobs import processes
+from fiveline.metrics import Loss, count_scored
+from fiveline.tasks import DEFAULT_TASK, fetch_params, fetch_params_class
 
 if TYPE_CHECKING:  # torch takes a second to import: main() does so after it has checked the command line and the params
     import torch
     from torch import nn
     from torch.utils.data import DataLoader
 
-    from training.keeper import Keeper
-    from training.state import Training
+    from fiveline.saving import Keeper
+    from fiveline.state import Training
 
 
 def train_step(
@@ -74,9 +74,9 @@ def train_step_in_pieces(
     output_pieces: list[Any] = []
     loss, is_counted = num_scored * 0.0, False
     optimizer.zero_grad()
-    for train_piece, labels_piece in runtime.pieces((train_batch, labels_batch), microbatch_size):
+    for train_piece, labels_piece in pieces((train_batch, labels_batch), microbatch_size):
         output_piece = model(train_piece)
-        output_pieces.append(runtime.detach(output_piece))
+        output_pieces.append(detach(output_piece))
         num_scored_piece = count_scored(labels_piece)
         # else there is no mean to take; not asked of a whole batch, because to ask is to wait for the device
         if microbatch_size >= len(labels_batch) or num_scored_piece > 0:
@@ -88,7 +88,7 @@ def train_step_in_pieces(
         scaler.unscale_(optimizer)  # before the step, in which gradients are clipped
         scaler.step(optimizer)
         scaler.update()
-    return runtime.concatenate(output_pieces), loss
+    return concatenate(output_pieces), loss
 
 
 def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> dict[str, float]:
@@ -106,7 +106,7 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
         DivergedError: a loss or a gradient is not finite
         InterruptedRun: a signal came; the state is saved
     """
-    from training.progress import Progress
+    from fiveline.options.progress import Progress
 
     model, params, sums, device = training.model, training.params, training.sums, training.device
     job_batch = training.global_batch  # None in one process
@@ -116,7 +116,7 @@ def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> di
     training.restore_generators()  # after the iterator is made: making it may draw random numbers
     with Progress(len(dataloader), training.step, params.save_summary_steps) as progress:
         for batch in keeper.watched(batches):
-            train_batch, labels_batch = batch if is_cpu else runtime.to_device(batch, device)
+            train_batch, labels_batch = batch if is_cpu else to_device(batch, device)
             is_counted = job_batch is None or job_batch.begin(batch)
             objects = (model, training.optimizer, training.loss_fn, train_batch, labels_batch)
             num_examples = labels_batch.size(0)
@@ -161,12 +161,12 @@ def train_and_evaluate(
         InterruptedRun: SIGINT or SIGTERM; the state is saved
         OtherRunError: the directory holds a run that has got further
     """
-    from training.keeper import Keeper
-    from training.start import check_nothing_is_lost
+    from fiveline.record.start import check_nothing_is_lost
+    from fiveline.saving import Keeper
 
     params = training.params
     check_nothing_is_lost(run, training.epoch)
-    with runtime.Signals() as signals, Keeper(run, training, signals) as keeper:
+    with Signals() as signals, Keeper(run, training, signals) as keeper:
         while not training.is_finished():
             epoch = training.epoch + 1
             logging.info(f"Epoch {epoch}/{params.num_epochs}")
@@ -259,19 +259,19 @@ def main(argv: list[str] | None = None) -> None:
     overrides = [*args.overrides, *(word for word, is_given in flags.items() if is_given)]
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(overrides, args.data_dir))
     if args.selftest_resume:
-        from training.selftest import selftest
+        from fiveline.sanity.selftest import selftest
 
         processes.refuse("--selftest_resume")
-        selftest(params, ["--device", str(runtime.fetch_device(args.device, args.disable_cuda))])
+        selftest(params, ["--device", str(fetch_device(args.device, args.disable_cuda))])
         return
     with (
         utils.RunDirectory(Path(args.model_dir), is_writer=processes.rank() == 0) as run,
         contextlib.ExitStack() as job,
     ):
         utils.import_quickly("torch")
-        from training.profile import profiled
-        from training.set_up import set_up
-        from training.start import Start, find_start
+        from fiveline.options.profile import profiled
+        from fiveline.options.set_up import set_up
+        from fiveline.record.start import Start, find_start
 
         start = find_start(run, params, args.restore_file, args.restart) if run.is_writer else Start()
         job.enter_context(processes.joined())
@@ -285,7 +285,7 @@ def main(argv: list[str] | None = None) -> None:
         for line in [*start.warnings, *(f"- WARNING: {line}" for line in params.warnings())]:
             logging.warning(line)
         with run.recorded(params, restore_file=args.restore_file), processes.naming_the_lost():
-            device = runtime.fetch_device(args.device, args.disable_cuda)
+            device = fetch_device(args.device, args.disable_cuda)
             training, dataloaders = set_up(params, run, start, device)
             is_profiled = args.profile and run.is_writer
             profile = profiled(training, args.profile, run) if is_profiled else contextlib.nullcontext()

@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from record.best import standing
-from record.check import check_values, describe, find_mistakes
-from record.checkpoint import (
+from fiveline.record.best import standing
+from fiveline.record.check import check_values, describe, find_mistakes
+from fiveline.record.checkpoint import (
     checkpoint_path,
     checksum,
     is_ours,
@@ -32,9 +32,9 @@ from record.checkpoint import (
     scores_name,
     write_checkpoint,
 )
-from record.contents import check_run, fitting
-from record.effects import idle_unless
-from record.errors import (
+from fiveline.record.contents import check_run, fitting
+from fiveline.record.effects import idle_unless
+from fiveline.record.errors import (
     NO_ROOM,
     DivergedError,
     InputError,
@@ -45,7 +45,7 @@ from record.errors import (
     explain,
     is_dead_worker,
 )
-from record.files import (
+from fiveline.record.files import (
     open_atomically,
     read_json,
     read_lines,
@@ -54,8 +54,8 @@ from record.files import (
     write_atomically,
     write_lines,
 )
-from record.origin import fingerprint
-from record.params import (
+from fiveline.record.origin import fingerprint
+from fiveline.record.params import (
     MACHINE,
     Params,
     find_params_file,
@@ -64,12 +64,12 @@ from record.params import (
     read_values,
     with_data_dir,
 )
-from record.plain import SafeFormatter, escaped, escaped_lines
-from record.regular import check_regular, read_bytes
-from record.rows import csv_lines
-from record.run import RunDirectory, scores_lock
-from record.script import import_quickly, put_off_dynamo, run_script
-from record.walk import files_below, is_hidden
+from fiveline.record.plain import SafeFormatter, escaped, escaped_lines
+from fiveline.record.regular import check_regular, read_bytes
+from fiveline.record.rows import csv_lines
+from fiveline.record.run import RunDirectory, scores_lock
+from fiveline.record.script import import_quickly, put_off_dynamo, run_script
+from fiveline.record.walk import files_below, is_hidden
 
 __all__ = [
     "MACHINE",

@@ -26,7 +26,7 @@ from tabulate import tabulate
 
 import train
 import utils
-from training.keeper import Keeper
+from fiveline.saving import Keeper
 
 PROJECT = Path(__file__).resolve().parent.parent
 MOST_RATIO, MOST_SHARE = 2.5, 0.02

@@ -35,13 +35,13 @@ from PIL import Image
 from tabulate import tabulate
 from torch.utils.data import DataLoader
 
-from model.data_loader import fetch_dataloader
+from fiveline.loader import fetch_dataloader
+from fiveline.state import fetch_training
 from model.vision import decode
 from model.vision import net as vision_net
 from model.vision.data_loader import fetch_facts
 from model.vision.params import Params
 from train import train_step
-from training.state import fetch_training
 
 PROJECT = Path(__file__).resolve().parent.parent
 ZEROS = bytes(16 * 2**20)

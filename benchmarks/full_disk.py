@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.selftest import differences, unreadable
+from fiveline.sanity.selftest import differences, unreadable
 
 try:
     import resource

@@ -28,10 +28,10 @@ import torch
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity
 
-import runtime
 from benchmarks.our_loop import OurLoop
-from model.data_loader import fetch_dataloader, fetch_facts
-from model.forward import prepare
+from fiveline.device import fetch_device, to_device
+from fiveline.loader import fetch_dataloader, fetch_facts
+from fiveline.options.forward import prepare
 from model.vision import net as vision_net
 from model.vision.params import Params
 from train import train_step
@@ -52,7 +52,7 @@ class BareLoop:
 
     def __init__(self, data_dir: Path, params: Params, device: torch.device) -> None:
         loader = fetch_dataloader(["train"], data_dir, params, training=False)["train"]
-        self.batches = [runtime.to_device(batch, device) for batch in loader]
+        self.batches = [to_device(batch, device) for batch in loader]
         self.model = prepare(vision_net.Net(params), params, device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=params.learning_rate, fused=True)
 
@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args(argv)
     logging.disable()
-    device = runtime.fetch_device(args.device)
+    device = fetch_device(args.device)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         sets: list[tuple[str, Path, dict[str, Any]]] = []

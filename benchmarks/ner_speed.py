@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
-import runtime
 from benchmarks.our_loop import OurLoop
+from fiveline.device import seed_everything
 from model.ner import net as ner_net
 from model.ner.data_loader import fetch_dataset, fetch_facts
 from model.ner.params import Params
@@ -125,7 +125,7 @@ def _start(name: str, data_dir: Path, batch_size: int, num_threads: int) -> None
     torch.set_num_threads(num_threads)
     params = Params.from_values({"batch_size": batch_size}, "benchmark")
     params = params.with_facts(fetch_facts(data_dir, params))
-    runtime.seed_everything(230)
+    seed_everything(230)
     _loop = LOOPS[name](data_dir, params)
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-import runtime
 import utils
-from model.data_loader import fetch_dataloader
-from model.forward import prepare
-from model.net import fetch_net
+from fiveline.device import Signals, tune_cpu
+from fiveline.loader import fetch_dataloader
+from fiveline.nets import fetch_net
+from fiveline.options.forward import prepare
+from fiveline.saving import Keeper
+from fiveline.state import fetch_training
 from train import enter_epoch, train
-from training.keeper import Keeper
-from training.state import fetch_training
 
 
 class OurLoop:
@@ -27,12 +27,12 @@ class OurLoop:
     """
 
     def __init__(self, data_dir: Path, params: utils.Params, device: torch.device | None = None) -> None:
-        runtime.tune_cpu()  # as train.py does
+        tune_cpu()  # as train.py does
         net, device = fetch_net(params.task), device or torch.device("cpu")
         self.dataloader = fetch_dataloader(["train"], data_dir, params, device)["train"]
         self.training = fetch_training(prepare(net.Net(params), params, device), net, params, len(self.dataloader))
         with tempfile.TemporaryDirectory() as folder:  # no checkpoint is due before the end
-            self.keeper = Keeper(utils.RunDirectory(Path(folder)), self.training, runtime.Signals())
+            self.keeper = Keeper(utils.RunDirectory(Path(folder)), self.training, Signals())
 
     def epoch(self) -> None:
         """Train for one epoch."""

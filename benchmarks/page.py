@@ -23,9 +23,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from report.page import write_page
-from report.runs import read_runs
-from tests.browser import IS_DRAWN, open_browser, open_page, set_screen, wait_for, why_no_browser
+from fiveline.report.page import write_page
+from fiveline.report.runs import read_runs
+from tests.support.browser import IS_DRAWN, open_browser, open_page, set_screen, wait_for, why_no_browser
 
 SORT = "document.querySelector('#table thead [data-column=\"1\"] button').click(); document.body.offsetHeight"
 FILTER = "document.getElementById('filter').value = 'optimizer == \"sgd\"'; filterChanged()"

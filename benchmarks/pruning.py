@@ -25,7 +25,7 @@ import numpy as np
 from tabulate import tabulate
 
 import utils
-from study.settings import find_search_file
+from fiveline.study.settings import find_search_file
 
 PROJECT = Path(__file__).resolve().parent.parent
 EXPERIMENT = PROJECT / "experiments" / "tuned_digits"

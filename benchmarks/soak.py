@@ -27,7 +27,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.full_disk import soak_on_full_disk
-from training.selftest import differences, finish, kill_after, unreadable
+from fiveline.sanity.selftest import differences, finish, kill_after, unreadable
 
 PROJECT = Path(__file__).resolve().parent.parent
 # Runs of some seconds, over the data that ships with the tasks: so that kills come at any stage of them.

@@ -27,10 +27,10 @@ import torch
 import torch.nn.functional as F
 from tabulate import tabulate
 
-import runtime
 from benchmarks.our_loop import OurLoop
-from evaluation.metrics import Metrics
-from model.data_loader import fetch_facts
+from fiveline.device import fetch_device, tune_cpu
+from fiveline.loader import fetch_facts
+from fiveline.metrics import Metrics
 from model.tabular import net as tabular_net
 from model.tabular.data_loader import RowDataset, fetch_dataset
 from model.tabular.params import Params
@@ -112,10 +112,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logging.disable()
     torch.set_num_threads(args.threads)
-    runtime.tune_cpu()  # as train.py does; for all
+    tune_cpu()  # as train.py does; for all
     params = Params.from_values({"batch_size": args.batch_size, "net": "two_layer"}, "benchmark")
     params = params.with_facts(fetch_facts(DATA_DIR, params).facts)
-    device = runtime.fetch_device(args.device)
+    device = fetch_device(args.device)
     loops: dict[str, BareLoop | OurLoop] = {
         "bare loop": BareLoop(params, device),
         "bare loop with the metrics": BareLoop(params, device, tabular_net.fetch_metrics(params)),

@@ -23,8 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from model.params import DEFAULT_TASK, fetch_params_class
-from record.origin import now, provenance, versions
+from fiveline.record.origin import now, provenance, versions
+from fiveline.tasks import DEFAULT_TASK, fetch_params_class
 
 PROJECT = Path(__file__).resolve().parent.parent
 METRICS = ("accuracy", "top_5_accuracy", "macro_precision", "macro_recall", "macro_f1", "loss")

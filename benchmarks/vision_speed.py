@@ -36,9 +36,9 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-import runtime
 from benchmarks.our_loop import OurLoop
-from model.data_loader import fetch_facts
+from fiveline.device import seed_everything, tune_cpu
+from fiveline.loader import fetch_facts
 from model.vision import net as vision_net
 from model.vision.data_loader import fetch_dataset
 from model.vision.params import Params
@@ -62,7 +62,7 @@ class BareLoop:
 
     def __init__(self, data_dir: Path, params: Params, is_fastest: bool) -> None:
         if is_fastest:
-            runtime.tune_cpu()
+            tune_cpu()
         self.dataset, self.is_fastest = fetch_dataset("train", data_dir, params), is_fastest
         self.model, self.batch_size = vision_net.Net(params), params.batch_size
         if not is_fastest:
@@ -100,7 +100,7 @@ def _start(name: str, data_dir: Path, batch_size: int, num_threads: int) -> None
     torch.set_num_threads(num_threads)
     params = Params.from_values({"batch_size": batch_size}, "benchmark")
     params = params.with_facts(fetch_facts(data_dir, params).facts)
-    runtime.seed_everything(230)
+    seed_everything(230)
     _loop = OurLoop(data_dir, params) if name == "ours" else BareLoop(data_dir, params, name == "fastest")
     _loop.epoch()  # the first is not steady yet
 

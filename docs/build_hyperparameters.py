@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import utils
-from model.params import fetch_params_class, list_tasks
+from fiveline.tasks import fetch_params_class, list_tasks
 
 PAGE = Path(__file__).with_name("hyperparameters.md")
 START = "<!-- what follows is written by: python -m docs.build_hyperparameters -->"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[1]
 SCRIPTS = ["train", "evaluate", "predict", "export", "sanity_check", "search_hyperparams", "synthesize_results"]
 SOURCES = sorted(
     path.relative_to(PROJECT)

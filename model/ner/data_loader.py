@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-import runtime
+from fiveline.device import example_draws
 from model.ner import schemes, vocabulary
 from model.ner.embeddings import check_file
 from model.ner.entities import IGNORED_LABEL
@@ -115,7 +115,7 @@ class TaggedSentences(Dataset[Any]):
         positions = self._starts[chosen].unsqueeze(1) + places  # (batch_size, max_len); at padding, some other token
         words = self._words[positions]
         if self.augment:
-            draws = runtime.example_draws(self.params.seed, self.epoch, indices, len(places))
+            draws = example_draws(self.params.seed, self.epoch, indices, len(places))
             words.masked_fill_(draws < self.params.word_dropout_rate, self._unk)
         inputs = {"words": words.masked_fill_(is_padding, self._pad)}
         if self.params.char_channels:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-import runtime
+from fiveline.device import example_draws, send
 from model.vision.decode import decode_all, draft_side, grey_bits
 from model.vision.facts import fetch_facts as fetch_facts
 from model.vision.facts import unknown_class
@@ -85,12 +85,12 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
             and the labels
         """
         device = self.labels.device
-        positions = runtime.send(torch.as_tensor(indices), device)
+        positions = send(torch.as_tensor(indices), device)
         pixels = self._decode(indices) if self._pixels is None else self._pixels.index_select(0, positions)
         labels = self.labels.index_select(0, positions)
         if not self.augment:
             return (pixels,), labels
-        return (pixels, runtime.send(runtime.example_draws(self.params.seed, self.epoch, indices, 5), device)), labels
+        return (pixels, send(example_draws(self.params.seed, self.epoch, indices, 5), device)), labels
 
     def finish(self, raw: tuple[Tensor, ...]) -> Tensor:
         """Return images as `__getitems__` does, from what `fetch_raw` returned: augmented and scaled."""

@@ -1,0 +1,1 @@
+"""Tools that a task may use to load its data faster."""

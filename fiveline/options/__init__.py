@@ -1,0 +1,1 @@
+"""What a hyperparameter switches on: precision, compile, averaged weights, profile, TensorBoard."""

@@ -1,0 +1,146 @@
+"""How a net is computed: in which precision, compiled or not, with which of its activations kept in memory.
+
+Nothing here wraps a net: its class, the names of its weights and what it is called with stay as they are, so that
+checkpoints do not depend on any of this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import utils
+from fiveline.device import map_tensors
+
+NO_SUCH_PRECISION = ("not implemented for 'Half'", "not implemented for 'BFloat16'", "could not create a primitive")
+AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def prepare(model: nn.Module, params: utils.Params, device: torch.device) -> nn.Module:
+    """Return a net on its device, with a forward pass as the hyperparameters ask for.
+
+    Args:
+        model: in fp32; its weights stay so
+        params: precision, activation_checkpointing, deterministic
+        device: where to compute
+    """
+    if params.deterministic and device.type != "cpu":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+        torch.use_deterministic_algorithms(True)
+    if params.activation_checkpointing:
+        blocks = find_blocks(model)
+        for block in blocks:
+            block.forward = functools.partial(_forward_again, block)
+        if not blocks:
+            logging.info(
+                "- activation_checkpointing: the net has no blocks in an nn.Sequential or nn.ModuleList; no effect"
+            )
+    if params.precision in AUTOCAST_TYPES:
+        # a partial, because a copy of the net then has one of its own
+        model.forward = functools.partial(_forward_in, model, AUTOCAST_TYPES[params.precision])
+    elif params.precision == "tf32" and device.type != "cuda":
+        logging.info("- precision tf32: only a CUDA device has it; here it is fp32")
+    if device.type == "cuda":  # by default, torch takes tf32 for convolutions and fp32 for everything else
+        is_tf32 = params.precision == "tf32"
+        torch.set_float32_matmul_precision("high" if is_tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = is_tf32
+    if device.type == "mps":  # up to torch 2.10 at least, it computes wrong gradients of batch norm from channels-last
+        model = model.to(memory_format=torch.contiguous_format)
+        model.register_forward_pre_hook(lambda _, inputs: map_tensors(torch.Tensor.contiguous, inputs))
+    return model.to(device)
+
+
+def describe_forward(model: nn.Module, params: utils.Params) -> dict[str, Any]:
+    """Return what may change the bits of a forward pass, as it is on this machine."""
+    weights = list(model.parameters())
+    has_tf32 = weights[0].device.type == "cuda"
+    return {
+        "precision": "fp32" if params.precision == "tf32" and not has_tf32 else params.precision,
+        "channels_last": any(w.dim() == 4 and not w.is_contiguous() for w in weights),
+        "compiled": model._compiled_call_impl is not None,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def _forward_in(model: nn.Module, dtype: torch.dtype, *inputs: Any) -> Any:
+    """Do what the forward pass of the net's class does, in another precision; the outputs are fp32 again.
+
+    So are loss and metrics, therefore: in 8 bits, a mean over a batch is not worth much.
+    """
+    try:
+        with torch.autocast(next(model.parameters()).device.type, dtype):
+            outputs = type(model).forward(model, *inputs)
+    except RuntimeError as error:
+        if any(words in str(error) for words in NO_SUCH_PRECISION):
+            reason = str(error).partition(". ")[0]
+            raise utils.InputError(
+                f"precision: this machine cannot compute the net in {dtype} ({reason}); precision=fp32 it can"
+            ) from error
+        raise
+    return map_tensors(lambda tensor: tensor.float() if tensor.dtype == dtype else tensor, outputs)
+
+
+def find_blocks(model: nn.Module) -> list[nn.Module]:
+    """Return what a deep net repeats: entries of an nn.Sequential or nn.ModuleList that have modules inside."""
+    if isinstance(model, nn.Sequential | nn.ModuleList):
+        entries = [entry for entry in model if any(True for _ in entry.children())]
+        if entries:
+            return entries
+    return [block for child in model.children() for block in find_blocks(child)]
+
+
+def _forward_again(block: nn.Module, *inputs: Any, **named: Any) -> Any:
+    """Do what the forward pass of the block's class does, and again in the backward pass, to keep its inputs only."""
+    forward = functools.partial(type(block).forward, block)
+    if not torch.is_grad_enabled():
+        return forward(*inputs, **named)
+    context = functools.partial(_contexts, block)
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=context, **named)
+
+
+def _contexts(block: nn.Module) -> tuple[Any, Any]:
+    return contextlib.nullcontext(), _statistics_kept(block)
+
+
+@contextlib.contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Keep batch norms from adding a batch to their running statistics that they have added already."""
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, num_batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches
+
+
+def compile_net(model: nn.Module, has_lengths: bool) -> None:
+    """Compile a net in its place; where there is no compiler that works, say so and leave it.
+
+    Args:
+        model: on its device
+        has_lengths: whether batches have many shapes; else there are few, and each gets code of its own, which does not
+            depend on what came before: a run that continues computes the same bits
+    """
+    device = next(model.parameters()).device
+    try:
+        torch.compile(_probe)(torch.ones(8, device=device))
+    except Exception as error:  # a dozen kinds: no C++ compiler, no Triton, a Python that is too new, ...
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        logging.warning(f"- WARNING: compile: no compiler that works here ({reason}); the net is computed as it is")
+        return
+    model.compile(dynamic=has_lengths)
+
+
+def _probe(numbers: torch.Tensor) -> torch.Tensor:
+    return numbers.sin() + 1

@@ -1,0 +1,194 @@
+"""What the files of a run hold, key by key: checkpoints (a valid checksum says nothing of that), run.json, history."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from fiveline.record.check import check_values, find_mistakes
+from fiveline.record.errors import InputError, explain
+from fiveline.record.files import read_json, read_lines
+
+DEEPEST = 64  # levels of dicts and lists within each other
+MOST_REPEATS = 10_000  # of dicts and lists that stand in several places: they unfold without limit
+LARGEST = 2**63
+
+Count = Field(ge=0, lt=LARGEST)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class _Schedule(_Part):
+    num_steps: int = Count
+    epochs_since_best: int = Count
+    num_drops: int = Count
+
+
+class _Optimizer(_Part):
+    state: dict[int, dict[str, Any]]
+    param_groups: list[dict[str, Any]]
+
+
+class _Net(_Part):
+    """What evaluate.py needs."""
+
+    state_dict: dict[str, Any]
+    params: dict[str, JsonValue]
+    facts: dict[str, Any]
+
+
+class _Run(_Net):
+    """What a run needs to go on."""
+
+    epoch: int = Count
+    step: int = Count
+    seconds: float = Field(ge=0)
+    best: float | None
+    best_loss: float | None = None
+    best_epoch: int = Count
+    schedule: _Schedule
+    optim_dict: _Optimizer
+    scaler: dict[str, Any] = {}
+    average: dict[str, Any] = {}
+    sums: dict[str, Any]
+    generators: dict[str, Any] | None
+    others: list[dict[str, Any]] = []
+
+
+class _Epoch(_Part):
+    """A line of history.jsonl; null is a number that JSON does not have."""
+
+    epoch: int = Field(ge=1, lt=LARGEST)
+    train: dict[str, float | None] = {}
+    val: dict[str, float | None] = {}
+    seconds: float | None = None
+
+
+class _Record(_Part):
+    """run.json, as far as anything is computed from it."""
+
+    status: str = ""
+    reason: str | None = None
+    restore_file: str | None = None
+    params: dict[str, Any] = {}
+    epochs: int = Field(0, ge=0, lt=LARGEST)
+    best_epoch: int = Field(0, ge=0, lt=LARGEST)
+    pruned_epoch: int | None = None
+    best: float | None = None
+    lower_is_better: list[str] = []
+    data: dict[str, Any] = {}
+    machine: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+
+
+def read_epochs(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a history.jsonl; none where there is no such file.
+
+    Raises:
+        InputError: names the row and the key
+    """
+    rows = read_lines(path, is_growing=True)
+    for number, row in enumerate(rows, start=1):
+        if mistakes := find_mistakes(_Epoch, row):
+            raise InputError(f"{path}, row {number}: {'; '.join(mistakes)}")
+    return rows
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of the history.jsonl of a run that is to go on; none where there is no such file.
+
+    Raises:
+        InputError: names the row, the key and what to do
+    """
+    try:
+        return read_epochs(path)
+    except InputError as error:
+        raise InputError(f"{error}; move {path.name} away, and the same command continues without it") from None
+
+
+def find_record_mistakes(record: Mapping[str, Any]) -> list[str]:
+    """Return the mistakes in the contents of a run.json."""
+    return find_mistakes(_Record, record)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return a run.json; empty where there is no such file.
+
+    Raises:
+        InputError: names the file, the keys and what to do
+    """
+    try:
+        record = read_json(path) if path.exists() else {}
+        check_values(_Record, record, str(path))
+    except InputError as error:
+        raise InputError(f"{error}; remove it, and the same command goes on from the last checkpoint") from None
+    return record
+
+
+def check_net(state: Mapping[str, Any], path: Path) -> None:
+    """Check what is needed to build the net of a checkpoint.
+
+    Raises:
+        InputError: names the file and the keys
+    """
+    check_values(_Net, state, str(path))
+    if not isinstance(state["params"].get("task"), str):
+        raise InputError(f"{path}: params.task: expected the name of a task, found {state['params'].get('task')!r:.60}")
+
+
+def check_run(state: Mapping[str, Any], path: Path) -> None:
+    """Check what is needed to continue the run of a checkpoint.
+
+    Raises:
+        InputError: names the file and the keys
+    """
+    check_values(_Run, state, str(path))
+
+
+def check_nesting(state: Any, path: Path) -> None:
+    """Check that whoever goes through a loaded object comes to an end.
+
+    Raises:
+        InputError: it is nested too deeply, holds itself, or holds numbers that nothing else can hold
+    """
+    waiting: list[tuple[Any, int]] = [(state, 0)]
+    seen: set[int] = set()
+    num_visits = 0
+    while waiting:
+        value, depth = waiting.pop()
+        num_visits += 1
+        seen.add(id(value))
+        if depth > DEEPEST or num_visits - len(seen) > MOST_REPEATS:
+            raise InputError(f"{path}: its dicts and lists are nested without end; expected at most {DEEPEST} levels")
+        for entry in (*value.keys(), *value.values()) if isinstance(value, dict) else value:
+            if isinstance(entry, (dict, list, tuple, set, frozenset)):
+                waiting.append((entry, depth + 1))
+            elif type(entry) is int and not -LARGEST <= entry < LARGEST:
+                raise InputError(f"{path}: it holds {str(entry)[:30]}..., a whole number of more than 64 bits")
+
+
+@contextlib.contextmanager
+def fitting(path: Path | str, key: str) -> Iterator[None]:
+    """Turn any error of a block that uses a part of a checkpoint into one that names the file and the part.
+
+    Raises:
+        InputError: with the error, and where in the code it came about
+    """
+    try:
+        yield
+    except Exception as error:  # by what is wrong with it, torch and Python raise a dozen kinds
+        if explain(error) is not None:  # says something else already: the memory has run out, for example
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise InputError(
+            f"{path}: {key} does not fit this code ({type(error).__name__}: {reason}; "
+            f"{Path(place.filename).name}, line {place.lineno}): other code saved it, or that line has a bug"
+        ) from error

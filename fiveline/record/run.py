@@ -1,0 +1,235 @@
+"""A run directory: who works in it, how far the run is, what it was run with. Files as listed in the README."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fiveline.record.contents import read_history, read_record
+from fiveline.record.errors import NO_ROOM, InputError, InUseError, OtherRunError, Stop, explain
+from fiveline.record.files import append_line, save_dict_to_json, write_lines
+from fiveline.record.lock import HOLDER, DirectoryLock, holder_of
+from fiveline.record.origin import now, provenance, versions
+from fiveline.record.params import Params
+from fiveline.record.products import PRODUCTS, SCORES_OF_BEST
+from fiveline.record.temporary import remove_stale
+
+# Where the products of the run before wait for the first checkpoint of the new one; and on their way there, or back.
+REPLACED, MOVING = ".replaced", ".moving"
+LONGEST_WAIT = 60.0  # seconds that a training waits for an evaluation that writes; someone may have suspended it
+
+
+def scores_lock(path: Path) -> FileLock:
+    """Return the lock of a run's best weights together with their scores: one script at a time changes either."""
+    return FileLock(path / ".scores.lock")
+
+
+class RunDirectory:
+    """One `model_dir` while a script works in it.
+
+    Args:
+        path: the directory, which holds a params file already
+        is_writer: False in all processes of a job but the first: they read, and leave it as it is
+    """
+
+    def __init__(self, path: Path, is_writer: bool = True) -> None:
+        self.path, self.is_writer = path, is_writer
+        self._lock = DirectoryLock(path)
+
+    def __enter__(self) -> RunDirectory:
+        """Take the directory, for one writer at a time.
+
+        Raises:
+            InUseError: another process has it; names the process, its machine and since when
+            InputError: the directory cannot be written
+        """
+        if not self.is_writer:
+            return self
+        try:
+            self._lock.acquire()
+            remove_stale(self.path)
+            self.settle()
+            entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now()}
+            save_dict_to_json(entry, self.path / HOLDER)
+        except Timeout:
+            self._lock.release()
+            raise InUseError(
+                f"{self.path}: in use by {holder_of(self.path)}; wait for it, or take another --model_dir"
+            ) from None
+        except OSError as error:
+            self._lock.release()
+            kind = Stop if error.errno in NO_ROOM else InputError
+            raise kind(f"{self.path}: cannot be written ({error.strerror or error})") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.is_writer:
+            return
+        with contextlib.suppress(OSError):  # a disk that has become read-only; what is left there means nothing
+            if self._lock.is_in_place():
+                (self.path / HOLDER).unlink(missing_ok=True)
+                self.settle()
+        self._lock.release()
+
+    def check_place(self) -> None:
+        """Raise Stop unless the path still leads to the directory that was locked."""
+        if not self._lock.is_in_place():
+            raise Stop(f"{self.path}: moved, removed or made again while this command worked in it; it writes no more")
+
+    def record(self) -> dict[str, Any]:
+        """Return run.json, or an empty dict before the first run; an InputError says what to do about a damaged one."""
+        return read_record(self.path / "run.json")
+
+    def update_record(self, **entries: Any) -> None:
+        """Set entries of run.json."""
+        if self.is_writer:
+            save_dict_to_json({**self.record(), **entries}, self.path / "run.json")
+
+    @contextlib.contextmanager
+    def recorded(self, params: Params, **entries: Any) -> Iterator[None]:
+        """Keep run.json true while a run works: `running` at first, then how it ended."""
+        if not self.is_writer:
+            yield
+            return
+        before = self.record()
+        self.update_record(status="running", reason=None, end=None, **_resolved(params), **entries, **provenance())
+        try:
+            self.note("versions", versions())
+            yield
+        except OtherRunError:
+            save_dict_to_json(before, self.path / "run.json")
+            raise
+        except BaseException as error:
+            status = getattr(error, "status", "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            if not self._lock.is_in_place():
+                raise
+            try:
+                # of an error in a data loading process, the last line: its traceback stands before it
+                reason = str(explain(error) or str(error).strip().rpartition("\n")[2]) or type(error).__name__
+                self.update_record(status=status, reason=reason.removeprefix(f"{status}: "), end=now())
+            except (OSError, InputError) as second:  # a full disk, perhaps: the first error is the one to report
+                logging.error(f"- run.json could not be written either ({second})")
+            raise
+        self.finish(params)
+
+    def finish(self, params: Params) -> None:
+        """Say that nothing is left to do, unless that is said already; a process may have died right before it.
+
+        Args:
+            params: what it was run with; the record may name those of a command that failed since
+        """
+        if self.record().get("status") not in ("finished", "pruned"):
+            self.update_record(status="finished", reason=None, end=now(), **_resolved(params))
+
+    def note(self, name: str, entry: Mapping[str, Any]) -> None:
+        """Record what may change the bits of a result, and say so where a continued run finds something else.
+
+        Args:
+            name: `data`, `machine` or `versions`
+            entry: what it is now
+        """
+        if not self.is_writer:
+            return
+        before = self.record().get(name)
+        if before and self.history():
+            changed = [
+                f"{key}: {before[key]} -> {entry[key]}" for key in entry if before.get(key, entry[key]) != entry[key]
+            ]
+            if changed:
+                logging.warning(
+                    f"- WARNING: the {name} changed since this run began ({'; '.join(changed)}); "
+                    "it may not end in the same bits"
+                )
+        self.update_record(**{name: dict(entry)})
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return one dict for each finished epoch; an InputError names a line that is not one of ours."""
+        return read_history(self.path / "history.jsonl")
+
+    def show_epoch(self, row: Mapping[str, Any]) -> None:
+        """Add an epoch at once, for those who follow the run; `append_history`, with the checkpoint, makes it last."""
+        with contextlib.suppress(OSError, Stop):  # the disk is full, perhaps; then the save reports it
+            self.check_place()
+            append_line(self.path / "history.jsonl", row)
+
+    def append_history(self, new: Sequence[Mapping[str, Any]]) -> None:
+        """Add epochs, in place of what an interrupted run may have written for them and after them."""
+        rows = [old for old in self.history() if old["epoch"] < new[0]["epoch"]]
+        write_lines(self.path / "history.jsonl", [*rows, *new])
+
+    def cut_history(self, epoch: int) -> None:
+        """Keep the epochs up to and including `epoch`, the one that the checkpoint was taken after."""
+        if self.is_writer:
+            write_lines(self.path / "history.jsonl", [row for row in self.history() if row["epoch"] <= epoch])
+
+    @contextlib.contextmanager
+    def replacing_best(self) -> Iterator[None]:
+        """Remove what evaluate.py wrote of the best weights; it writes no more until others have taken their place."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(scores_lock(self.path).acquire(timeout=LONGEST_WAIT))
+            except Timeout:
+                logging.warning("- WARNING: evaluate.py hangs while it writes; its scores may be of older weights")
+            self.forget_scores_of_best()
+            yield
+
+    def forget_scores_of_best(self) -> None:
+        """Remove what evaluate.py wrote of the best weights."""
+        removed: list[str] = []
+        left: list[str] = []
+        for name in SCORES_OF_BEST:
+            if (self.path / name).exists():
+                with contextlib.suppress(PermissionError):  # Windows; of training and a table, the training counts
+                    (self.path / name).unlink()
+                (left if (self.path / name).exists() else removed).append(name)
+        if left:
+            logging.warning(f"- WARNING: open elsewhere, and of the best weights before these: {', '.join(left)}")
+        if removed:
+            logging.info(f"- Removed {', '.join(removed)}, of the best weights before these; evaluate.py scores them")
+
+    def clear(self) -> None:
+        """Put all that a run wrote aside, for `settle`; the params file and anything else in the folder stay."""
+        products = self._products()
+        if any(path.suffix == ".tar" for path in products):
+            (self.path / MOVING).mkdir(exist_ok=True)
+            for path in products:
+                path.replace(self.path / MOVING / path.name)
+            (self.path / MOVING).rename(self.path / REPLACED)
+        for path in self._products():
+            path.unlink()
+        remove_stale(self.path)
+
+    def settle(self) -> None:
+        """Remove what was put aside, if there is a new checkpoint; if not, and the new run is over, put it back.
+
+        So a mistake in what a run is begun anew with costs nothing. Whenever it is killed, nothing is lost: what is
+        in MOVING has no other place yet.
+        """
+        replaced, moving = self.path / REPLACED, self.path / MOVING
+        if replaced.is_dir():
+            products = self._products()
+            if any(path.suffix == ".tar" for path in products):
+                shutil.rmtree(replaced)
+                return
+            for path in products:
+                path.unlink()
+            replaced.rename(moving)
+        if moving.is_dir():
+            for path in sorted(moving.iterdir()):
+                path.replace(self.path / path.name)
+            moving.rmdir()
+
+    def _products(self) -> list[Path]:
+        return [path for pattern in PRODUCTS for path in sorted(self.path.glob(pattern))]
+
+
+def _resolved(params: Params) -> dict[str, Any]:
+    return {"params": params.model_dump(mode="json"), "hash": params.hash()}

@@ -1,0 +1,110 @@
+"""How a script begins, and how it ends: its exit code, and what it says."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from fiveline.record.errors import InterruptedRun, explain
+from fiveline.record.plain import SafeFormatter
+
+
+def import_quickly(*names: str) -> None:
+    """Import large modules in four fifths of the time: Python does not look for garbage meanwhile, as there is none."""
+    missing = [name for name in names if name not in sys.modules]
+    if not missing:
+        return
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for name in missing:
+            importlib.import_module(name)
+    finally:
+        if was_enabled:
+            gc.enable()
+    if "torch" in missing:  # so there is no model yet; to look through all that torch made takes half a second at exit
+        gc.freeze()
+
+
+def put_off_dynamo() -> None:
+    """Let torch._dynamo be imported when something is compiled, not by the first optimizer: it takes about a second.
+
+    Optimizers import it to tell a compiler that may be at work to leave them out. Here their functions are put in place
+    of the ones that say so; where torch has them under other names, the optimizer imports it as ever.
+    """
+    import torch
+    from torch.optim import Optimizer
+
+    if "torch._dynamo" in sys.modules:
+        return
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        function = getattr(getattr(Optimizer, name), "__wrapped__", None)
+        if function is not None:
+            setattr(function, "__dynamo_disable", function)  # noqa: B010  where torch keeps the one to call
+    for optimizer in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop):
+        step = getattr(vars(optimizer).get("step"), "__wrapped__", None)  # AdamW's is that of Adam
+        if step is not None:
+            optimizer.step = torch.no_grad()(step)  # type: ignore[method-assign]
+
+
+def open_closed_descriptors() -> None:
+    """Open the null device in place of standard streams that were closed (`>&-`).
+
+    Otherwise the next file that is opened, a checkpoint for example, gets the number of standard output.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so most often this one
+            if descriptor != number:
+                os.close(descriptor)
+            else:
+                os.set_inheritable(descriptor, True)  # a study's processes need them as well
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115, PTH123
+
+
+def run_script(
+    main: Callable[[], None], may_say: Callable[[BaseException, BaseException | None], bool] | None = None
+) -> None:
+    """Run a script's `main` and exit: 0 done, 2 a mistake, 3 diverged, 4 in use, 130 / 143 interrupted, 1 any other.
+
+    What the user can mend, a full disk too, is said in plain lines; only a bug shows a traceback.
+
+    Args:
+        main: the work
+        may_say: asked before an error is said, with the error and its explanation: whether no other process of the
+            same job has said it; None where there is only one
+    """
+    open_closed_descriptors()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr does: for names of files
+
+    def stop_here(number: int, _: object) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)  # a second one quits at once
+        raise InterruptedRun(f"interrupted by {signal.Signals(number).name}; the same command continues", number)
+
+    console = logging.StreamHandler()
+    console.setFormatter(SafeFormatter("%(message)s"))
+    logging.basicConfig(handlers=[console])  # until `set_logger`; else such lines begin with WARNING:root:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop_here)
+    try:
+        main()
+        sys.stdout.flush()  # here, where an error of it is reported as any other
+    except BrokenPipeError:  # the reader of our output, `head` for one, has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+    except (Exception, InterruptedRun) as error:
+        stop = error if isinstance(error, InterruptedRun) else explain(error)
+        is_said = may_say is not None and not may_say(error, stop)
+        if stop is None:
+            if is_said:
+                sys.exit(1)
+            raise
+        if not is_said:
+            logging.error(f"error: {stop}")  # into the log as well
+        sys.exit(stop.exit_code)

@@ -1,0 +1,374 @@
+"""CS230's projects, from a fresh clone on: its params files, its data as it is there, its commands, its checkpoints."""
+
+import csv
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+import evaluate
+import predict
+import train
+import utils
+from fiveline.tasks import fetch_params
+from tests.support.pages import PROJECT
+
+pytestmark = pytest.mark.skipif(not (PROJECT / "model/ner").is_dir(), reason="model/ner was removed")
+NLP = """{
+    "learning_rate": 1e-2,
+    "batch_size": 5,
+    "num_epochs": 2,
+
+    "lstm_hidden_dim": 50,
+    "embedding_dim": 50,
+
+    "save_summary_steps": 100
+}
+"""
+VISION = """{
+    "learning_rate": 1e-3,
+    "batch_size": 32,
+    "num_epochs": 1,
+    "dropout_rate":0.8, 
+    "num_channels": 4,
+    "save_summary_steps": 100,
+    "num_workers": 4
+}
+"""  # noqa: W291
+SENTENCES = {
+    "train": (
+        "Iran sent troops .\nThe European Union met in Rome .\nAnn sleeps",
+        "B-geo O O O\nO B-org I-org O O B-geo O\nB-per O",
+    ),
+    "val": ("Mary Ann met troops .\nRome sleeps", "B-per I-per O O O\nB-geo O"),
+    "test": ("Ann met Mary Jane in Iran .", "B-per O B-per I-per O B-geo O"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def nlp(tmp_path):
+    """CS230's `pytorch/nlp` before build_vocab.py: no words.txt, no tags.txt, no line end after the last sentence."""
+    for split, texts in SENTENCES.items():
+        folder = tmp_path / "data/small" / split
+        folder.mkdir(parents=True)
+        for name, text in zip(("sentences.txt", "labels.txt"), texts, strict=True):
+            (folder / name).write_text(text)
+    for name in ("base_model", "learning_rate"):
+        (tmp_path / "experiments" / name).mkdir(parents=True)
+        (tmp_path / "experiments" / name / "params.json").write_text(NLP)
+    return tmp_path
+
+
+def run(name, *args, exit_code=0, cwd=PROJECT):
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / name), *map(str, args)], capture_output=True, text=True, cwd=cwd
+    )
+    assert done.returncode == exit_code, done.stdout + done.stderr
+    return done
+
+
+def read_splits(data_dir, kind):
+    return {split: [line.split(" ") for line in (data_dir / split / f"{kind}.txt").read_text().split("\n")]
+            for split in SENTENCES}  # fmt: skip
+
+
+# ---- which of the two examples it is
+
+
+@pytest.mark.parametrize(
+    ("values", "task"),
+    [
+        (json.loads(NLP), "ner"),
+        (json.loads(VISION), "vision"),
+        ({"learning_rate": 1e-3, "num_epochs": 2, "dropout_rate": 0.3}, "vision"),  # a key of every task
+        ({}, "vision"),
+        ({"target": "y", "hidden_size": 3}, "tabular"),
+        ({**json.loads(NLP), "task": "ner"}, "ner"),
+    ],
+)
+def test_the_task_of_a_params_file_is_recognised_by_its_keys(tmp_path, values, task):
+    (tmp_path / "params.json").write_text(json.dumps(values))
+    params = fetch_params(tmp_path)
+    assert params.task == task and params.learning_rate == values.get("learning_rate", 1e-3)
+    assert params.warnings() == []
+
+
+def test_a_task_that_is_named_beats_the_keys(tmp_path):
+    (tmp_path / "params.json").write_text(NLP)
+    with pytest.raises(utils.InputError, match="unknown key 'lstm_hidden_dim'"):
+        fetch_params(tmp_path, ["task=vision"])
+    (tmp_path / "params.json").write_text('{"lstm_hidden_dim": 50, "embeding_dim": 50, "bidirectional": true}')
+    with pytest.raises(
+        utils.InputError, match=r"\(task ner, by its keys\): unknown key 'embeding_dim'; did you mean 'emb"
+    ):
+        fetch_params(tmp_path)
+
+
+def test_the_flag_task_is_an_override(tmp_path):
+    (tmp_path / "params.json").write_text("{}")
+    with pytest.raises(utils.InputError, match="unknown task 'tabluar'; did you mean 'tabular'"):
+        train.main(["--model_dir", str(tmp_path), "--task", "tabluar"])
+    train.main(
+        ["--model_dir", str(tmp_path), "--task", "tabular", "num_epochs=1", f"data_dir={PROJECT}/data/digits_rows"]
+    )
+    assert utils.read_json(tmp_path / "run.json")["params"]["task"] == "tabular"
+
+
+# ---- a fresh clone of pytorch/nlp
+
+
+def test_tags_that_train_lacks_are_scored_as_errors(nlp, caplog):
+    """`data/small` of CS230 has I-per in val and test alone."""
+    words = ["--model_dir", str(nlp / "experiments/base_model"), "--data_dir", str(nlp / "data/small")]
+    train.main([*words, "num_epochs=30"])
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ["- WARNING: tags of val that train lacks count as errors there: I-per"]
+    for split in ("val", "test"):
+        evaluate.main([*words, "--split", split])
+        with (nlp / f"experiments/base_model/predictions_{split}_best.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        labels = [tag for row in rows for tag in row["label"].split()]
+        predicted = [tag for row in rows for tag in row["prediction"].split()]
+        assert labels == [tag for tags in read_splits(nlp / "data/small", "labels")[split] for tag in tags]
+        assert "I-per" in labels and "I-per" not in predicted
+        values = utils.read_json(nlp / f"experiments/base_model/metrics_{split}_best.json")
+        hits = sum(label == tag for label, tag in zip(labels, predicted, strict=True))
+        assert values["accuracy"] == pytest.approx(hits / len(labels)) and math.isfinite(values["loss"])
+
+
+def test_val_that_is_cut_from_train_may_have_a_tag_of_its_own(nlp):
+    shutil.rmtree(nlp / "data/small/val")
+    labels = nlp / "data/small/train/labels.txt"
+    for i in range(3):  # whichever sentence is cut off, its tag is nowhere else
+        lines = labels.read_text().split("\n")
+        lines[i] = lines[i].replace("B-", f"B-only{i}-").replace("I-", f"I-only{i}-")
+        labels.write_text("\n".join(lines))
+    train.main(["--model_dir", str(nlp / "experiments/base_model"), "--data_dir", str(nlp / "data/small")])
+    assert "has no val split" in (nlp / "experiments/base_model/train.log").read_text()
+
+
+def cs230_vocabulary(data_dir, kind, splits):
+    """What CS230's build_vocab.py counts, in the order of first occurrence."""
+    counts = Counter()
+    for split in splits:
+        for tokens in read_splits(data_dir, kind)[split]:
+            counts.update(tokens)
+    return list(counts)
+
+
+def test_build_vocab_writes_cs230s_files(nlp):
+    run("build_vocab.py", "--data_dir", "data/small", "--min_count_word", 1, "--min_count_tag", 1, cwd=nlp)
+    data_dir = nlp / "data/small"
+    words = (data_dir / "words.txt").read_text().splitlines()
+    tags = (data_dir / "tags.txt").read_text().splitlines()
+    assert words == [*cs230_vocabulary(data_dir, "sentences", ["train"]), "<pad>", "UNK"]
+    assert tags == cs230_vocabulary(data_dir, "labels", SENTENCES)  # of all splits
+    sizes = json.loads((data_dir / "dataset_params.json").read_text())
+    assert sizes == {
+        "train_size": 3, "dev_size": 2, "test_size": 1, "vocab_size": len(words), "number_of_tags": len(tags),
+        "pad_word": "<pad>", "pad_tag": "O", "unk_word": "UNK",
+    }  # fmt: skip
+    missing = run("build_vocab.py", cwd=nlp / "experiments", exit_code=2)
+    assert "data/small: there is no such data directory" in missing.stderr and "Traceback" not in missing.stderr
+
+
+def test_build_kaggle_dataset_reads_and_writes_where_cs230_does(tmp_path):
+    missing = run("build_kaggle_dataset.py", cwd=tmp_path, exit_code=2)
+    assert "data/kaggle/ner_dataset.csv: there is no such file" in missing.stderr
+    (tmp_path / "data/kaggle").mkdir(parents=True)
+    rows = "".join(f"Sentence: {i},Word{i},NNP,B-geo\n,sleeps,VBZ,O\n" for i in range(20))
+    (tmp_path / "data/kaggle/ner_dataset.csv").write_text("Sentence #,Word,POS,Tag\n" + rows)
+    run("build_kaggle_dataset.py", cwd=tmp_path)
+    numbers = [len((tmp_path / f"data/kaggle/{split}/labels.txt").read_text().splitlines()) for split in SENTENCES]
+    assert numbers == [14, 3, 3]
+
+
+def corpus(tmp_path, text, encoding="utf-8", exit_code=0):
+    (tmp_path / "data/kaggle").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "data/kaggle/ner_dataset.csv").write_bytes(("Sentence #,Word,POS,Tag\n" + text).encode(encoding))
+    done = run("build_kaggle_dataset.py", cwd=tmp_path, exit_code=exit_code)
+    assert "Traceback" not in done.stderr
+    if exit_code:
+        return done.stderr
+    names = ["train", "val", "test"]
+    return sorted(line for name in names for line in read_lines(tmp_path / f"data/kaggle/{name}/sentences.txt"))
+
+
+def read_lines(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "windows-1252"])
+@pytest.mark.parametrize("name", ["", "Sentence: 1"])
+def test_kaggles_corpus_may_have_been_saved_again(tmp_path, encoding, name):
+    """As UTF-8, or, by pandas' ffill, with the sentence's name in every row."""
+    text = f"Sentence: 1,Zoë,NNP,B-per\n{name},sleeps,VBZ,O\nSentence: 2,“Paris”,NNP,B-geo\n"
+    assert corpus(tmp_path, text, encoding) == ["Zoë sleeps", "“Paris”"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            'Sentence: 1,Ann,NNP,B-per\n,",.,O\n,sleeps,VBZ,O\n,",.,O\n',
+            "ner_dataset.csv:3: a quote that begins in this line",
+        ),
+        ("Sentence: 1,Ann,NNP,B-per\n,sleeps,VBZ\n", "ner_dataset.csv:3: 3 columns, expected 4"),
+        ("Sentence: 1,Ann,NNP,B-per\n,sleeps,VBZ,\n", "ner_dataset.csv:3: 'sleeps' has no tag"),
+    ],
+)
+def test_broken_rows_of_kaggles_corpus_are_reported_with_their_line(tmp_path, text, expected):
+    assert expected in corpus(tmp_path, text, exit_code=2)
+
+
+def test_build_dataset_names_the_command_that_needs_no_copy(tmp_path):
+    printed = run(
+        "build_dataset.py", "--data_dir", "my data/SIGNS", "--output_dir", "data/64x64_SIGNS", exit_code=2
+    ).stderr
+    assert "python train.py --data_dir 'my data/SIGNS' --model_dir experiments/base_model val_fraction=0.2" in printed
+
+
+@pytest.mark.slow
+def test_the_commands_of_its_readme_run_one_after_the_other(nlp):
+    data, base, study = nlp / "data/small", nlp / "experiments/base_model", nlp / "experiments/learning_rate"
+    run("build_vocab.py", "--data_dir", data)
+    run("train.py", "--data_dir", data, "--model_dir", base)
+    run("search_hyperparams.py", "--data_dir", data, "--parent_dir", study)
+    names = {path.name for path in study.iterdir() if path.is_dir()}
+    assert names == {"learning_rate_0.0001", "learning_rate_0.001", "learning_rate_0.01"}
+    assert all(name in run("synthesize_results.py", "--parent_dir", study).stdout for name in names)
+    run("evaluate.py", "--data_dir", data, "--model_dir", base)
+    predicted = run("predict.py", "--model_dir", base, "--input", data / "test/sentences.txt").stdout
+    assert len(list(csv.reader(predicted.splitlines()))) == 2
+    sane = run("sanity_check.py", "--data_dir", data, "--model_dir", base, "--only", "hyperparameters,initial_loss")
+    assert "0 FAIL" in sane.stdout
+
+
+def test_a_study_without_a_file_tries_cs230s_rates_where_it_has_cs230s_name(nlp):
+    study = nlp / "experiments/learning_rate"
+    printed = run("search_hyperparams.py", "--parent_dir", study, "--array").stdout
+    assert [line.split()[1] for line in printed.splitlines()] == [
+        f"learning_rate_{rate}" for rate in (1e-4, 1e-3, 1e-2)
+    ]
+    refused = run("search_hyperparams.py", "--parent_dir", nlp / "experiments/base_model", "--array", exit_code=2)
+    assert "no search.yaml in it" in refused.stderr
+
+
+# ---- checkpoints of nets that are not ours
+
+
+class TheirTagger(nn.Module):
+    """A net of CS230's keys."""
+
+    def __init__(self, num_words, num_tags):
+        super().__init__()
+        self.embedding = nn.Embedding(num_words, 50)
+        self.lstm = nn.LSTM(50, 50, batch_first=True)
+        self.fc = nn.Linear(50, num_tags)
+
+    def forward(self, s):
+        s, _ = self.lstm(self.embedding(s))
+        return F.log_softmax(self.fc(s.reshape(-1, s.shape[2])), dim=1)
+
+
+class TheirClassifier(nn.Module):
+    """A net of CS230's keys."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width * 2, 3, padding=1), nn.BatchNorm2d(width * 2)
+        self.conv3, self.bn3 = nn.Conv2d(width * 2, width * 4, 3, padding=1), nn.BatchNorm2d(width * 4)
+        self.fc1, self.fcbn1 = nn.Linear(8 * 8 * width * 4, width * 4), nn.BatchNorm1d(width * 4)
+        self.fc2 = nn.Linear(width * 4, 6)
+
+    def forward(self, s):
+        for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
+            s = F.relu(F.max_pool2d(norm(conv(s)), 2))
+        s = F.relu(self.fcbn1(self.fc1(s.reshape(-1, 8 * 8 * self.width * 4))))
+        return F.log_softmax(self.fc2(s), dim=1)
+
+
+def save_theirs(model, folder):
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    state = {"epoch": 3, "state_dict": model.state_dict(), "optim_dict": optimizer.state_dict()}
+    for name in ("best", "last"):
+        torch.save(state, folder / f"{name}.pth.tar")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("has_files", [True, False])
+def test_a_tagger_of_theirs_is_scored_as_they_would(nlp, has_files):
+    data_dir, model_dir = nlp / "data/small", nlp / "experiments/base_model"
+    splits = SENTENCES if has_files else ["train"]  # without their files, our vocabulary has to be theirs
+    words = [*cs230_vocabulary(data_dir, "sentences", splits), "<pad>", "UNK"]
+    tags = cs230_vocabulary(data_dir, "labels", SENTENCES)
+    if has_files:
+        (data_dir / "words.txt").write_text("".join(f"{word}\n" for word in words))
+        (data_dir / "tags.txt").write_text("".join(f"{tag}\n" for tag in tags))
+    torch.manual_seed(0)
+    model = TheirTagger(len(words), len(tags)).eval()
+    save_theirs(model, model_dir)
+    evaluate.main(["--model_dir", str(model_dir), "--data_dir", str(data_dir)])
+    losses, hits = [], []
+    tokens, labels = (read_splits(data_dir, kind)["test"] for kind in ("sentences", "labels"))
+    for sentence, its_tags in zip(tokens, labels, strict=True):
+        numbers = [words.index(word if word in words else "UNK") for word in sentence]
+        outputs = model(torch.tensor([numbers])).numpy()
+        wanted = [tags.index(tag) for tag in its_tags]
+        losses += (-outputs[range(len(wanted)), wanted]).tolist()
+        hits += (outputs.argmax(axis=1) == wanted).tolist()
+    values = utils.read_json(model_dir / "metrics_test_best.json")
+    assert values["loss"] == pytest.approx(np.mean(losses)) and values["accuracy"] == pytest.approx(np.mean(hits))
+    inputs, predicted = data_dir / "test/sentences.txt", nlp / "predicted.csv"
+    with pytest.raises(utils.InputError, match="does not say which data it was trained on; name it with --data_dir"):
+        predict.main(["--model_dir", str(model_dir), "--input", str(data_dir / "test/sentences.txt")])
+    words = ["--model_dir", model_dir, "--data_dir", data_dir, "--input", inputs, "--output", predicted]
+    predict.main([str(word) for word in words])
+    with predicted.open(newline="") as file:
+        found = [row["prediction"].split() for row in csv.DictReader(file)]
+    assert found == [[tags[number] for number in outputs.argmax(axis=1)]]
+
+
+def test_lines_are_logged_once_and_without_prefixes(nlp):
+    (nlp / "data/small/words.txt").write_text("Ann\n<pad>\nUNK\n")
+    (nlp / "data/small/tags.txt").write_text("O\nB-per\nI-per\nB-geo\nB-org\nI-org\n")
+    model_dir = nlp / "experiments/base_model"
+    save_theirs(TheirTagger(3, 6), model_dir)
+    printed = run("evaluate.py", "--model_dir", model_dir, "--data_dir", nlp / "data/small").stderr
+    assert printed.count("- Eval metrics") == 1 and ":root:" not in printed
+
+
+@torch.no_grad()
+def test_a_classifier_of_theirs_is_scored_as_they_would(tmp_path):
+    generator = np.random.default_rng(0)
+    names = [f"{i % 6}_IMG_{i}.jpg" for i in range(18)]
+    for split in ("train", "val", "test"):
+        folder = tmp_path / "data" / f"{split}_signs"
+        folder.mkdir(parents=True)
+        for name in names:
+            Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(folder / name)
+    model_dir = tmp_path / "base_model"
+    model_dir.mkdir()
+    (model_dir / "params.json").write_text(VISION)
+    torch.manual_seed(0)
+    model = TheirClassifier(4)
+    model(torch.rand(16, 3, 64, 64))  # so that the running statistics are not those of a new net
+    save_theirs(model.eval(), model_dir)
+    evaluate.main(["--model_dir", str(model_dir), "--data_dir", str(tmp_path / "data"), "num_workers=0"])
+    pixels = [np.asarray(Image.open(tmp_path / "data/test_signs" / name)) / 255 for name in sorted(names)]
+    outputs = model(torch.tensor(np.stack(pixels), dtype=torch.float32).permute(0, 3, 1, 2)).numpy()
+    labels = [int(name[0]) for name in sorted(names)]
+    values = utils.read_json(model_dir / "metrics_test_best.json")
+    assert values["loss"] == pytest.approx(-outputs[range(18), labels].mean(), rel=1e-5)
+    assert values["accuracy"] == pytest.approx((outputs.argmax(axis=1) == labels).mean())

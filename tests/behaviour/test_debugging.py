@@ -1,0 +1,223 @@
+"""Looking inside: a breakpoint in a step, a trace of some steps, a session with a model and loaders of its own."""
+
+import gzip
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd import DeviceType
+from torch.utils.data import DataLoader, TensorDataset
+
+import train
+import utils
+from fiveline.options.profile import FIRST_STEPS, table
+from fiveline.state import fetch_training
+from tests.doors.test_train import assert_same_bits, read_state, run_train, write_run
+from train import train_and_evaluate
+
+
+def test_a_breakpoint_in_the_step_stops_there_and_can_be_left(project, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".*", "tests", "__pycache__"))
+    source = (copy / "train.py").read_text()
+    line = "    optimizer.zero_grad()  # clear previous gradients\n"
+    assert source.count(line) == 1
+    (copy / "train.py").write_text(source.replace(line, "    breakpoint()\n" + line))
+    command = [sys.executable, "train.py", "--model_dir", str(write_run(tmp_path / "run"))]
+    typed = "p 'it is', loss.item()\nc\np 'and then', loss.item()\nq\n"
+    done = subprocess.run(command, cwd=copy, input=typed, capture_output=True, text=True, timeout=120)
+    first, second = re.search(r"'it is', ([\d.]+)", done.stdout), re.search(r"'and then', ([\d.]+)", done.stdout)
+    assert first and second and first[1] != second[1], done.stdout + done.stderr
+    assert done.returncode == 1 and "error: ended in the debugger" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- --profile
+
+
+def test_profile_leaves_a_trace_and_changes_no_bit(tmp_path):
+    plain = run_train(tmp_path / "plain")
+    traced = run_train(tmp_path / "traced", "--profile", "2")
+    assert_same_bits(read_state(traced)["state_dict"], read_state(plain)["state_dict"])
+    events = json.loads(gzip.decompress((traced / "profile.json.gz").read_bytes()))["traceEvents"]
+    names = [event["name"] for event in events if event.get("ph") == "X"]
+    assert sum(name.startswith("Optimizer.step#") for name in names) == 2
+    log = (traced / "train.log").read_text()
+    table = log[log.index("Profile of 2 step(s)") :].splitlines()
+    assert table[1].split("  ")[0] == "operation" and len(table) >= 3 + 10
+    shares = [float(re.search(r"([\d.]+)%", row)[1]) for row in table[3:13]]
+    assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 100.5
+
+
+def test_profile_of_a_run_that_is_shorter_holds_what_there_was(tmp_path):
+    folder = run_train(tmp_path / "run", "--profile", "1000")
+    assert "Profile of " in (folder / "train.log").read_text() and (folder / "profile.json.gz").exists()
+    train.main(["--model_dir", str(folder), "--restart"])
+    assert not (folder / "profile.json.gz").exists()
+
+
+def test_profile_of_too_few_steps_is_said(tmp_path):
+    folder = run_train(tmp_path / "run", "--profile", "5", batch_size=1000, num_epochs=1)
+    assert "the first 3 are not traced" in (folder / "train.log").read_text()
+    assert not (folder / "profile.json.gz").exists()
+
+
+def test_profile_that_has_only_just_begun_is_ended(tmp_path):
+    folder = run_train(tmp_path / "run", "--profile", "5", batch_size=2000, num_epochs=FIRST_STEPS)
+    assert f"of {FIRST_STEPS} step(s) the first {FIRST_STEPS} are not traced" in (folder / "train.log").read_text()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):  # there can be but one
+        torch.ones(2).sum()
+
+
+def test_profile_of_a_gpu_that_may_not_be_looked_into_is_that_of_the_cpu():
+    def operation(name, on_cpu, on_gpu=0.0, where=DeviceType.CPU):
+        times = {"self_cpu_time_total": on_cpu, "self_device_time_total": on_gpu}
+        return types.SimpleNamespace(key=name, count=2, device_type=where, **times)
+
+    assert "share of CPU" in table([operation("add", 10.0), operation("mul", 30.0)], 2)
+    kernel = operation("add_kernel", 0.0, 1.0, DeviceType.CUDA)  # of `add`, whose time it is already
+    rows = table([operation("add", 10.0, 1.0), kernel, operation("mul", 30.0, 3.0)], 2).splitlines()[2:]
+    assert [row.split()[:2] for row in rows] == [["mul", "75.0%"], ["add", "25.0%"]]
+
+
+def test_profile_of_no_steps_is_refused(tmp_path):
+    with pytest.raises(utils.InputError, match="--profile 0: expected the number of steps to trace, 1 or more"):
+        run_train(tmp_path / "run", "--profile", "0")
+
+
+# --- a model and loaders of one's own
+
+
+def accuracy(outputs, labels):
+    return (outputs.argmax(dim=1) == labels).sum(), len(labels)
+
+
+OWN = types.SimpleNamespace(loss_fn=F.cross_entropy, metrics={"accuracy": accuracy})
+
+
+class Session:
+    """What somebody types into a notebook."""
+
+    def __init__(self, folder, fault=None, **values):
+        torch.manual_seed(0)
+        inputs = torch.randn(260, 2)
+        labels = (inputs[:, 0] > inputs[:, 1]).long()
+        self.seen, self.fault = [], fault
+        self.train_loader = DataLoader(
+            TensorDataset(inputs[:200], labels[:200]), batch_size=20, shuffle=True, collate_fn=self.collate
+        )
+        self.val_loader = DataLoader(TensorDataset(inputs[200:], labels[200:]), batch_size=60)
+        model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
+        self.params = utils.Params.from_values({"num_epochs": 3, "learning_rate": 0.05, **values}, "the session")
+        self.training = fetch_training(model, OWN, self.params, len(self.train_loader))
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        utils.set_logger(folder / "train.log")
+
+    def collate(self, examples):
+        self.seen.append(len(examples))
+        if self.fault is not None and len(self.seen) == self.fault:
+            os.kill(os.getpid(), signal.SIGINT)
+        return torch.utils.data.default_collate(examples)
+
+    def train(self):
+        with utils.RunDirectory(self.folder) as run, run.recorded(self.params):
+            train_and_evaluate(self.training, self.train_loader, self.val_loader, run)
+        return self.training.model.state_dict()
+
+
+def test_a_session_with_loaders_of_its_own_leaves_a_whole_run(tmp_path):
+    session = Session(tmp_path / "run")
+    session.train()
+    rows = utils.read_lines(tmp_path / "run" / "history.jsonl")
+    assert [row["epoch"] for row in rows] == [1, 2, 3] and len(session.seen) == 30
+    assert session.training.best == max(row["val"]["accuracy"] for row in rows) > 0.9
+    state = read_state(tmp_path / "run", "best")
+    model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
+    model.load_state_dict(state["state_dict"])
+    (inputs, labels) = next(iter(session.val_loader))
+    assert (model(inputs).argmax(dim=1) == labels).float().mean().item() == pytest.approx(session.training.best)
+    assert utils.read_json(tmp_path / "run" / "run.json")["status"] == "finished"
+
+
+def test_a_session_in_a_thread_trains_as_any_other(tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        weights = pool.submit(Session(tmp_path / "thread").train).result()
+    assert_same_bits(dict(weights), dict(Session(tmp_path / "main").train()))
+
+
+@pytest.mark.parametrize("name", ["train_loader", "val_loader"])
+def test_an_empty_loader_ends_a_session_with_a_plain_reason(tmp_path, name):
+    session = Session(tmp_path / "run")
+    setattr(session, name, DataLoader(TensorDataset(torch.ones(3, 2), torch.ones(3)), batch_size=4, drop_last=True))
+    with pytest.raises(utils.InputError, match="the dataloader is empty"):
+        session.train()
+    assert "the dataloader is empty" in utils.read_json(tmp_path / "run" / "run.json")["reason"]
+
+
+def test_a_session_gives_the_same_bits_again(tmp_path):
+    first, second = Session(tmp_path / "first").train(), Session(tmp_path / "second").train()
+    assert_same_bits(dict(first), dict(second))
+
+
+def test_an_interrupted_session_begins_its_epoch_anew_and_says_so(tmp_path):
+    session = Session(tmp_path / "run", fault=14, schedule="one_cycle")
+    with pytest.raises(utils.InterruptedRun, match="epoch 2, step 4"):
+        session.train()
+    session.train()
+    assert "cannot be entered amid an epoch, which begins anew" in (tmp_path / "run" / "train.log").read_text()
+    rows = utils.read_lines(tmp_path / "run" / "history.jsonl")
+    assert [row["epoch"] for row in rows] == [1, 2, 3] and session.training.schedule.num_steps == 30
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "train.log"}
+
+
+@pytest.mark.parametrize("has_last", [True, False])
+def test_a_cell_that_is_run_again_does_not_replace_a_run(tmp_path, has_last):
+    Session(tmp_path / "run").train()
+    if not has_last:
+        (tmp_path / "run/last.pth.tar").unlink()
+    before = contents(tmp_path / "run")
+    with pytest.raises(utils.OtherRunError, match=r"holds a run of 3 epochs, .* take another folder .*load_state_dict"):
+        Session(tmp_path / "run").train()
+    assert contents(tmp_path / "run") == before  # its record too
+    if has_last:
+        again = Session(tmp_path / "run", num_epochs=4)
+        again.training.load_state_dict(utils.load_checkpoint(tmp_path / "run/last.pth.tar", again.training.model))
+        again.train()
+        assert len(utils.read_lines(tmp_path / "run/history.jsonl")) == 4
+
+
+def test_a_session_that_was_killed_continues_from_its_checkpoint(tmp_path):
+    """The history may show epochs that no checkpoint holds yet."""
+    session = Session(tmp_path / "run", num_epochs=2)
+    session.train()
+    row = utils.read_lines(tmp_path / "run/history.jsonl")[-1]
+    utils.write_lines(tmp_path / "run/history.jsonl", [{**row, "epoch": epoch} for epoch in (1, 2, 3)])
+    again = Session(tmp_path / "run", num_epochs=4)
+    again.training.load_state_dict(utils.load_checkpoint(tmp_path / "run/last.pth.tar", again.training.model))
+    again.train()
+    assert [row["epoch"] for row in utils.read_lines(tmp_path / "run/history.jsonl")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("script", ["evaluate", "predict", "export"])
+def test_scripts_report_that_a_notebooks_net_is_not_theirs(tmp_path, script):
+    Session(tmp_path / "run").train()
+    words = {"predict": ["--input", str(tmp_path)], "export": ["--format", "onnx"]}.get(script, [])
+    with pytest.raises(
+        utils.InputError, match="lacks 'classes', which the net of task 'vision' is made with; it was not"
+    ):
+        importlib.import_module(script).main(["--model_dir", str(tmp_path / "run"), *words])

@@ -1,0 +1,384 @@
+"""Files that are whole and yet not ours: every key of a checkpoint, run.json and history.jsonl with wrong contents."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import evaluate
+import export
+import predict
+import sanity_check
+import search_hyperparams
+import synthesize_results
+import train
+import utils
+from fiveline.record.checkpoint import read_checkpoint, write_checkpoint
+from fiveline.report.details import read_history, read_per_class, read_predictions
+from fiveline.report.runs import read_runs
+from fiveline.serving.intervals import fetch_margin
+from fiveline.study.ray_cluster import _find_cluster as find_cluster
+from fiveline.study.server import _open_output as open_output
+from fiveline.study.trials import Trial, read_record
+from model.vision.params import Params
+from model.vision.show import fetch_inputs
+from tests.behaviour.test_faults import finish
+
+DELETED = object()
+
+
+def nested(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def doubled(times):
+    """Return lists that hold each other twice: a few hundred bytes, which unfold to 2 ** times lists."""
+    value = [1]
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
+WRONG = {
+    "none": None, "text": "x", "negative": -1, "huge": 10**30, "nan": float("nan"), "list": [1, "a"],
+    "dict": {"a": 1}, "tensor": torch.zeros(3), "deleted": DELETED, "deep": nested(300), "unfolding": doubled(60),
+}  # fmt: skip
+# What is of the right type, and what older checkpoints lack.
+RIGHT = {
+    ("best", "none"), ("best", "negative"), ("best_loss", "none"), ("best_loss", "negative"), ("best_loss", "deleted"),
+    ("generators", "none"), ("generators", "dict"), ("sums", "dict"),
+    ("scaler", "dict"), ("scaler", "deleted"), ("average", "dict"), ("average", "deleted"), ("facts", "dict"),
+}  # fmt: skip
+MOVED = {"state_dict", "params", "facts"}  # what evaluate.py reads too
+
+
+@pytest.fixture
+def trained(make_run):
+    return finish(make_run(), "num_epochs=1")
+
+
+def mistake(main, *words):
+    """Return the message that a script stops with; fails for any other error, and where it goes on."""
+    with pytest.raises(utils.InputError) as caught:
+        main([str(word) for word in words])
+    assert len(str(caught.value)) < 1000
+    return str(caught.value)
+
+
+def test_every_key_of_a_sealed_checkpoint_is_checked(trained):
+    state = read_checkpoint(trained / "last.pth.tar")
+    (trained / "last.previous.pth.tar").unlink(missing_ok=True)
+    for key in state:
+        for kind, value in WRONG.items():
+            if (key, kind) in RIGHT:
+                continue
+            changed = {**state, key: value}
+            if value is DELETED:
+                del changed[key]
+            write_checkpoint(changed, trained / "last.pth.tar")
+            message = mistake(train.main, "--model_dir", trained, "num_epochs=2")
+            is_general = kind in ("huge", "deep", "unfolding")
+            is_named = is_general or key in message or "another net" in message
+            assert "last.pth.tar: " in message and is_named, (key, kind, message)
+            if key in MOVED or is_general:
+                message = mistake(evaluate.main, "--model_dir", trained, "--restore_file", "last")
+                is_named = is_general or key in message or "another net" in message
+                assert "last.pth.tar: " in message and is_named, (key, kind, message)
+
+
+def test_what_an_optimizer_kept_is_checked_before_its_next_step(trained):
+    state = read_checkpoint(trained / "last.pth.tar")
+    moments = state["optim_dict"]["state"]
+    for changed in (
+        {**moments, 0: {**moments[0], "exp_avg": torch.zeros(7)}},
+        {**moments, 0: {**moments[0], "exp_avg": None}},
+        {**moments, 0: {"step": moments[0]["step"]}},
+        {**moments, 0: {**moments[0], "exp_avg": "x"}},
+        {**moments, 99: moments[0]},
+    ):
+        optim_dict = {**state["optim_dict"], "state": changed}
+        write_checkpoint({**state, "optim_dict": optim_dict}, trained / "last.pth.tar")
+        assert "last.pth.tar: optim_dict does not fit this code (" in mistake(
+            train.main, "--model_dir", trained, "num_epochs=2"
+        )
+
+
+def test_facts_that_do_not_fit_the_code_name_the_checkpoint(trained):
+    state = read_checkpoint(trained / "best.pth.tar")
+    write_checkpoint({**state, "facts": {"classes": 5}}, trained / "best.pth.tar")
+    assert "best.pth.tar: facts does not fit this code (" in mistake(evaluate.main, "--model_dir", trained)
+    write_checkpoint({**state, "params": {**state["params"], "task": "visoin"}}, trained / "best.pth.tar")
+    assert "best.pth.tar: unknown task 'visoin'" in mistake(evaluate.main, "--model_dir", trained)
+
+
+def test_no_flip_of_a_bit_and_no_cut_of_a_checkpoint_goes_unnoticed(trained, tmp_path):
+    """Each byte of the seal and of the zip's end, and a sample of all others."""
+    content = (trained / "best.pth.tar").read_bytes()
+    before = read_checkpoint(trained / "best.pth.tar")
+    path = tmp_path / "damaged.pth.tar"
+    places = [*range(0, len(content), len(content) // 60), *range(len(content) - 100, len(content))]
+    damaged = [content[:i] + bytes([content[i] ^ (1 << i % 8)]) + content[i + 1 :] for i in places]
+    damaged += [content[:i] for i in places[1:]] + [content + b"\0", content + content, b"\0" + content, content[1:]]
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(utils.InputError, match=r"damaged\.pth\.tar: "):
+            read_checkpoint(path)
+    path.write_bytes(content)
+    assert torch.equal(read_checkpoint(path)["state_dict"]["fc2.weight"], before["state_dict"]["fc2.weight"])
+
+
+# --- run.json and history.jsonl
+
+ROWS = [
+    '{"epoch": 1, "val": []}', '{"epoch": 1, "val": {"accuracy": "0.5"}}', '{"epoch": "1"}', '{"epoch": 1e400}',
+    '{"epoch": 1, "seconds": "x"}', "[]", '{"val": {"accuracy": 0.5}}', '{"epoch": true}', '{"epoch": -1}',
+    '{"epoch": 1, "train": 5}', f'{{"epoch": {10**30}}}', '{"epoch": 1, "val": {"accuracy": NaN}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_malformed_row_of_a_history_is_named_or_passed_over(trained, row, capsys):
+    (trained / "history.jsonl").write_text(row + "\n")
+    assert "history.jsonl, " in mistake(train.main, "--model_dir", trained, "num_epochs=2")
+    synthesize_results.main(["--parent_dir", str(trained.parent)])
+    (trained.parent / "params.json").write_text((trained / "params.json").read_text())
+    search_hyperparams.main(["--parent_dir", str(trained.parent), "--space", "seed=230,2", "--status"])
+    assert "1 failed" in capsys.readouterr().out
+
+
+VALUES = [None, "x", -1, 10**30, [], {}, [1, "a"], {"a": 1}, True, 1.5]
+
+
+def test_malformed_entries_of_a_record_are_named_by_a_run_and_passed_over_by_a_study(trained):
+    record = utils.read_json(trained / "run.json")
+    typed = ("status", "params", "epochs", "best_epoch", "best", "lower_is_better", "data", "machine", "versions")
+    num_refused = 0
+    for key in typed:
+        for value in VALUES:
+            (trained / "run.json").write_text(json.dumps({**record, key: value}))
+            try:
+                utils.RunDirectory(trained).record()
+                assert read_record(trained)
+            except utils.InputError as error:
+                assert "run.json: " in str(error) and key in str(error)
+                assert read_record(trained) == {}
+                num_refused += 1
+    assert num_refused > 5 * len(typed)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+KNOWN = st.sampled_from(
+    ["epoch", "val", "train", "status", "params", "epochs", "seconds", "best_epoch", "lower_is_better", "monitor",
+     "start", "end", "accuracy", "loss", "seed", "restore_file", "task", "data_dir"]
+)  # fmt: skip
+OBJECT = st.dictionaries(KNOWN, JSON | st.dictionaries(KNOWN, JSON, max_size=4), max_size=8)
+FILES = ("run.json", "metrics_val_best_weights.json", "metrics_test_best.json", "scored_test_best.json")
+TABLE = st.text("id,label\n\r\"'=1ab x\0", max_size=60) | st.just("id,label,prediction,loss\n'=1,a,b,x\n")
+
+
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    objects=st.lists(OBJECT | JSON, min_size=4, max_size=4), history=st.lists(OBJECT | JSON, max_size=3), table=TABLE
+)
+@example(objects=[{"params": []}, [], 5, "x"], history=[[], {"epoch": 1, "val": 5}], table="")
+@example(objects=[{"status": {}, "params": {"seed": {}}}] * 4, history=[{"epoch": 10**400}], table="id\n")
+def test_no_row_makes_a_table_stumble(tmp_path, capsys, objects, history, table):
+    for name in ("a", "b"):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True, exist_ok=True)
+        for file, value in zip(FILES, objects, strict=True):
+            (run / file).write_text(json.dumps(value))
+        (run / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
+        (run / "predictions_test_best.csv").write_text(table)
+        (run / "per_class_test_best.csv").write_text(table.replace("id", "class"))
+    words = ["--parent_dir", str(tmp_path / "runs")]
+    for more in ([], ["--filter", "accuracy > 0.5 or seed == 1", "--sort", "loss"], ["--compare", "a", "b"]):
+        with contextlib.suppress(SystemExit, utils.InputError):  # a file was skipped, or no run has that column
+            synthesize_results.main([*words, *more])
+    capsys.readouterr()
+    runs, problems = read_runs(tmp_path / "runs")
+    for run in runs:
+        for read in (read_history, read_predictions, read_per_class):
+            read(run, problems)
+    assert len(runs) == 2
+    is_bad = [not isinstance(value, dict) for value in objects[:3]]
+    named = [any(file in line for line in problems) for file in FILES[:3]]
+    assert all(name or not bad for bad, name in zip(is_bad, named, strict=True))
+
+
+# --- paths
+
+
+LONG = "x" * 300
+SCRIPTS = {
+    "train": (train.main, ["--model_dir", "--data_dir", "--restore_file"], []),
+    "evaluate": (evaluate.main, ["--model_dir", "--data_dir", "--restore_file"], []),
+    "predict": (predict.main, ["--model_dir", "--input", "--output", "--restore_file"], []),
+    "export": (export.main, ["--model_dir", "--data_dir", "--output", "--restore_file"], ["--format", "pt2"]),
+    "sanity_check": (sanity_check.main, ["--model_dir", "--data_dir"], ["--only", "leaks"]),
+    "search_hyperparams": (search_hyperparams.main, ["--parent_dir"], ["--space", "seed=1,2", "--array"]),
+    "synthesize_results": (synthesize_results.main, ["--parent_dir"], []),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_paths_that_cannot_be_are_refused_in_a_line(trained, script, capsys):
+    main, flags, more = SCRIPTS[script]
+    (trained / "loop").symlink_to(trained / "loop")
+    (trained / "file").write_text("x")
+    os.mkfifo(trained / "fifo")
+    for flag in flags:
+        ends = {"--output": ".csv" if script == "predict" else ".pt2", "--restore_file": ".pth.tar"}
+        end = ends.get(flag, "")
+        for path in (
+            f"{LONG}{end}",
+            f"a/{LONG}/b{end}",
+            f"a\0b{end}",
+            f"{trained}/loop/x{end}",
+            f"{trained}/file/x{end}",
+        ):
+            words = {"--model_dir": trained, "--input": trained / "file"}
+            given = {name: value for name, value in words.items() if name in flags or name == flag}
+            given[flag] = path
+            with pytest.raises((utils.Stop, OSError, ValueError, SystemExit)) as caught:
+                main([str(word) for pair in given.items() for word in pair] + more)
+            stop = utils.explain(caught.value)
+            assert stop is not None and (stop.exit_code == 2 or flag == "--data_dir"), (flag, path, caught.value)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", ["params.json", "last.pth.tar", "history.jsonl", "run.json", "train.log"])
+def test_pipes_and_devices_in_place_of_files_are_refused(trained, name):
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (trained / name).unlink(missing_ok=True)
+        make(trained / name)
+        (trained / "last.previous.pth.tar").unlink(missing_ok=True)
+        assert name in mistake(train.main, "--model_dir", trained, "num_epochs=2")
+
+
+def test_pipes_among_the_inputs_are_refused_but_for_those_of_the_shell(trained, tmp_path, capfd):
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "a pipe" in mistake(predict.main, "--model_dir", trained, "--input", tmp_path / "pipe.png")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder/pipe.png")
+    with pytest.raises(utils.Stop):
+        predict.main(["--model_dir", str(trained), "--input", str(tmp_path / "folder")])
+    assert "regular file" in capfd.readouterr().out
+
+
+def test_pipes_among_the_outputs_of_others_are_not_waited_for(tmp_path, monkeypatch):
+    names = ("predictions_test_best.csv", "output.txt", "ray/ray_current_cluster", "MNIST/raw/t10k-images-idx3-ubyte")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(tmp_path / name)
+    assert fetch_margin(tmp_path / "best.pth.tar", tmp_path) is None
+    assert Trial(0, {}, None, tmp_path).last_words(3) == "exit code 3"
+    with pytest.raises(utils.InputError, match="a pipe"):
+        open_output(tmp_path / "output.txt")
+    with pytest.raises(utils.InputError, match="a pipe"):
+        fetch_inputs(["test[0]"], "test", tmp_path, Params())
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(utils.InputError, match="no Ray runs"):
+        find_cluster("auto")
+
+
+def test_whole_numbers_beyond_64_bits_are_refused(make_run):
+    folder = make_run()
+    for word in (
+        "num_epochs=100000000000000000000",
+        "batch_size=9223372036854775808",
+        f"save_summary_steps=1{'0' * 50}",
+    ):
+        assert "at most 64 bits" in mistake(train.main, "--model_dir", folder, word)
+    (folder / "params.json").write_text('{"num_epochs": 99999999999999999999}')
+    assert "params.json: not valid JSON (expected whole numbers of" in mistake(train.main, "--model_dir", folder)
+    words = ("--space", "learning_rate={low: 1, high: 2, step: 99999999999999999999}", "--array")
+    (folder / "params.json").write_text("{}")
+    assert "at most 64 bits" in mistake(search_hyperparams.main, "--parent_dir", folder, *words)
+
+
+def test_a_net_larger_than_any_memory_is_refused_in_a_line(make_run):
+    for number, size in enumerate((2**40, 2**62, 2**63 - 1)):
+        with pytest.raises((RuntimeError, TypeError)) as caught:
+            train.main(["--model_dir", str(make_run(f"run{number}")), f"num_channels={size}"])
+        assert "out of memory" in str(utils.explain(caught.value))
+
+
+def test_thousands_of_keys_and_aliases_that_unfold_are_refused(tmp_path):
+    twice = "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
+    for name, text, message in (
+        ("params.yaml", "a0: &a0 x\n" + twice, "more than 20,000 values"),
+        ("params.json", json.dumps({f"k{i}": 1 for i in range(50_000)}), "more than 20,000 keys"),
+        ("params.json", json.dumps({f"k{i}": 1 for i in range(10_000)}), "and 9,980 more"),
+    ):
+        folder = tmp_path / f"{name}{len(text)}"
+        folder.mkdir()
+        (folder / name).write_text(text)
+        with pytest.raises(utils.InputError, match=message) as caught:
+            train.main(["--model_dir", str(folder)])
+        assert len(str(caught.value)) < 3000
+
+
+# --- processes that lack something
+
+
+def run_shell(project, text):
+    return subprocess.run(["bash", "-c", text], cwd=project, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.mark.slow
+def test_standard_streams_may_be_closed(project, make_run, tmp_path):
+    names = ("open", "closed", "study")
+    folders = dict(zip(names, map(make_run, names), strict=True))
+    script = f"{sys.executable} train.py num_epochs=1 --model_dir"
+    assert run_shell(project, f"{script} {folders['open']}").returncode == 0
+    assert run_shell(project, f"{script} {folders['closed']} >&- 2>&- <&-").returncode == 0
+    for file in ("metrics_val_best_weights.json", "metrics_val_last_weights.json"):
+        assert (folders["closed"] / file).read_bytes() == (folders["open"] / file).read_bytes()
+    assert "Epoch 1/1" in (folders["closed"] / "train.log").read_text()
+    done = run_shell(project, f"{sys.executable} evaluate.py --model_dir {folders['closed']} >&- 2>&-")
+    assert done.returncode == 0 and utils.read_json(folders["closed"] / "metrics_test_best.json")
+    done = run_shell(project, f"{sys.executable} predict.py --model_dir {folders['closed']} --input data >&-")
+    assert done.returncode == 2 and "standard output is closed" in done.stderr
+    study = f"{sys.executable} search_hyperparams.py --parent_dir {folders['study']} --space seed=1,2"
+    assert run_shell(project, f"{study} >&- 2>&-").returncode == 0
+    statuses = [utils.read_json(folders["study"] / f"seed_{i}/run.json")["status"] for i in (1, 2)]
+    assert statuses == ["finished", "finished"]
+
+
+def test_a_full_standard_output_is_reported(project, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics_val_best_weights.json").write_text('{"accuracy": 0.5}')
+    done = run_shell(project, f"{sys.executable} synthesize_results.py --parent_dir {tmp_path} > /dev/full")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: a file or the output: could not be written (No space left on device)\n",
+    )
+
+
+@pytest.mark.slow
+def test_too_few_open_files_for_the_workers_are_refused_at_once(project, make_run, tmp_path):
+    from tests.behaviour.test_mistakes import write_photos
+
+    photos = tmp_path / "photos"
+    write_photos(photos, [f"{split}/{name}/{i}.jpg" for split in ("train", "val") for name in "ab" for i in range(3)])
+    folder = make_run(data_dir=str(photos), num_workers=4, cache="none")
+    done = run_shell(project, f"ulimit -n 30; {sys.executable} train.py --model_dir {folder}")
+    assert done.returncode == 2 and "num_workers 4: the processes need about 88 open files" in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr) < 3000
+    done = run_shell(project, f"ulimit -S -n 30; {sys.executable} train.py --model_dir {folder} num_epochs=1")
+    assert done.returncode == 0, done.stderr

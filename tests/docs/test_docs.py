@@ -1,0 +1,156 @@
+"""What the pages say is so: their links, their commands, their listings, their tables."""
+
+import importlib
+import re
+import shlex
+
+import pytest
+import yaml
+
+from docs import build_hyperparameters
+from fiveline.study.settings import Settings
+from fiveline.tasks import fetch_params_class, list_tasks
+from tests.support.pages import PAGES, PROJECT, blocks_of, listings_of, read
+
+INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+RUNNERS = re.compile(r"^(?:srun |exec )*(?:\.venv/bin/)?(?:python |torchrun )(.*)")
+KNOWN = {name for task in list_tasks() for name in fetch_params_class(task).model_fields}
+SETTINGS = set(Settings.model_fields)
+FILES_SHOWN = {name for page in PAGES for name, _ in listings_of(page)}  # a page's own scripts
+SHIPPED = {"Task `ner`", "Task `tabular`", "Task `vision`"}  # one of a reader's own may be in the table, or not
+SHOWN_AS_A_MISTAKE = {"learning_rat"}  # the README says what is said of it
+
+
+def prose_of(page):
+    """Return a page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors_of(page):
+    """Return the names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", prose_of(page), re.MULTILINE)
+    names = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    return {name if name not in names[:i] else f"{name}-{names[:i].count(name)}" for i, name in enumerate(names)}
+
+
+def written_commands(page):
+    """Return what a page tells people to run with python, in blocks and within sentences, without the first word."""
+    lines = [line for block in blocks_of(page) if not block.language for line in block.text.split("\n")]
+    text = "\n".join(lines).replace("\\\n", " ")
+    inline = [words.replace("\n", " ") for words in INLINE.findall(prose_of(page)) if "..." not in words]
+    found = [RUNNERS.match(line.strip()) for line in [*text.split("\n"), *inline]]
+    return [match[1] for match in found if match and "..." not in match[1]]
+
+
+def parse(command):
+    """Hold a command to the parser of its script; return the words that set hyperparameters."""
+    words = shlex.split(command, comments=True)
+    if words[0] == "-m":
+        if words[1] in ("pytest", "pip", "venv"):
+            return []
+        words = [words[1].replace(".", "/") + ".py", *words[2:]]
+    scripts = [i for i, word in enumerate(words) if word.endswith(".py")]
+    if not scripts:  # torchrun and its own flags
+        return []
+    script, rest = words[scripts[0]], words[scripts[0] + 1 :]
+    assert (PROJECT / script).exists() or script in FILES_SHOWN, f"{command}: there is no {script}"
+    if script in FILES_SHOWN:
+        return []
+    source = read(PROJECT / script)
+    if "def make_parser(" not in source:
+        for flag in [word.partition("=")[0] for word in rest if word.startswith("--")]:
+            assert f'"{flag}"' in source, f"{command}: {script} has no {flag}"
+        return []
+    parser = importlib.import_module(script.removesuffix(".py")).make_parser()
+    parser.error = lambda message: pytest.fail(f"{command}: {message}")
+    return getattr(parser.parse_args(rest), "overrides", [])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = [link or image for link, image in re.findall(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"", prose_of(page))]
+    for target, _, anchor in (link.partition("#") for link in links):
+        if target.startswith(("http://", "https://")):
+            continue
+        path = page.parent / target if target else page
+        assert path.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors_of(path), f"{page.name}: {target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_understood_by_their_scripts(page):
+    for command in written_commands(page):
+        for word in parse(command):
+            name = word.partition("=")[0]
+            assert name in KNOWN | SETTINGS | SHOWN_AS_A_MISTAKE, f"{page.name}: {command}: there is no {name}"
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("train.py --modeldir x", "unrecognized arguments: --modeldir"),
+        ("evaluate.py --split dev", "invalid choice: 'dev'"),
+        ("tain.py", "there is no tain.py"),
+        ("-m benchmarks.accuracy --dir x", "has no --dir"),
+        ("-m benchmarks.acuracy", "there is no benchmarks/acuracy.py"),
+    ],
+)
+def test_a_command_that_nothing_understands_is_noticed(command, told):
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=re.escape(told)):
+        parse(command)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_quoted_code_stands_in_the_file_named(page):
+    for block in blocks_of(page):
+        if not block.mark.startswith("from: "):
+            continue
+        lines = read(PROJECT / block.mark.removeprefix("from: ")).splitlines()
+        place = 0
+        for part in re.split(r"^ *\.\.\.\n", block.text, flags=re.MULTILINE):
+            place = find(dedented(part.strip("\n").splitlines()), lines, place)
+            assert place, f"{page.name}: this does not stand in {block.mark.removeprefix('from: ')} (any more):\n{part}"
+
+
+def find(quoted, lines, start):
+    """Return the number of the line after the quoted ones, which may be indented further; 0 if they are not there."""
+    for i in range(start, len(lines) - len(quoted) + 1):
+        if dedented(lines[i : i + len(quoted)]) == quoted:
+            return i + len(quoted)
+    return 0
+
+
+def dedented(lines):
+    indent = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
+    return [line[indent:].rstrip() for line in lines]
+
+
+def sections(text):
+    return dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
+
+
+def test_table_of_hyperparameters_is_what_the_classes_say():
+    shown, true = sections(read(build_hyperparameters.PAGE)), sections(build_hyperparameters.render())
+    for heading, table in true.items():
+        is_readers_own = heading not in shown and heading not in SHIPPED
+        assert is_readers_own or shown.get(heading, "").strip() == table.strip(), (
+            f"{heading}: docs/hyperparameters.md is not what the classes say; python -m docs.build_hyperparameters"
+        )
+
+
+def test_every_common_hyperparameter_is_in_the_table():
+    names = re.findall(r"^\| `(\w+)` \|", read(build_hyperparameters.PAGE), re.MULTILINE)
+    assert {"learning_rate", "seed", "num_workers"} < set(names)
+    assert set(fetch_params_class("vision").model_fields) <= set(names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_of_settings_can_be_read(page):
+    for block in blocks_of(page):
+        if block.language in ("json", "yaml") and not block.mark.startswith("file: "):
+            assert isinstance(yaml.safe_load(block.text), dict), block.text
+
+
+def test_readme_lists_every_page():
+    links = set(re.findall(r"\]\((docs/[\w/]+\.md)\)", read(PAGES[0])))
+    assert links == {f"docs/{page.name}" for page in PAGES[1:]}

@@ -1,0 +1,99 @@
+"""What the README and the docs tell people to type, typed."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fiveline.nets import fetch_net
+from fiveline.tasks import fetch_params_class
+from tests.support.pages import PAGES, PROJECT, assert_printed, blocks_of, make_clone, read, run_command, write_listings
+
+
+def write_images(folder, names, seed=0):
+    generator = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for i, name in enumerate(names):
+        pixels = generator.integers(0, 100, size=(60, 50 + i, 3), dtype=np.uint8) + np.uint8(100 * (seed % 2))
+        Image.fromarray(pixels).save(folder / name)
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A copy of the tracked files, with what the pages say that a reader has: photographs, a project of CS230's."""
+    folder = make_clone(tmp_path / "fiveline")
+    for seed, name in enumerate(("train/cat", "train/dog", "test/cat", "test/dog")):  # dogs are brighter
+        write_images(folder / "my_photos" / name, [f"{i}.jpg" for i in range(12)], seed)
+    write_images(folder / "new_photos", ["a new one.jpg", "another.png"])
+    cs230 = folder / "my_cs230"
+    for split in ("train", "val", "test"):
+        write_images(cs230 / f"vision/data/64x64_SIGNS/{split}_signs", [f"{i % 6}_IMG_{i}.jpg" for i in range(12)])
+    shutil.copytree(folder / "data/ner_small", cs230 / "nlp/data/small")
+    own = {"learning_rate": 1e-3, "num_epochs": 1, "save_summary_steps": 100}
+    vision = {**own, "batch_size": 32, "dropout_rate": 0.8, "num_channels": 32, "num_workers": 4}
+    tagger = {**own, "batch_size": 5, "lstm_hidden_dim": 50, "embedding_dim": 50}
+    runs = {f"vision/experiments/{name}": vision for name in ("base_model", "trained")}
+    runs |= {f"nlp/experiments/{name}": tagger for name in ("base_model", "learning_rate")}
+    for name, values in runs.items():
+        (cs230 / name).mkdir(parents=True)
+        (cs230 / name / "params.json").write_text(json.dumps(values))
+    params = fetch_params_class("vision").from_values(vision, "CS230").with_facts({"classes": list("012345")})
+    weights = fetch_net("vision").Net(params).state_dict()
+    torch.save({"epoch": 1, "state_dict": weights, "optim_dict": {}}, cs230 / "vision/experiments/trained/best.pth.tar")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_run_as_written(page, clone):
+    write_listings(page, clone)
+    done = set()
+    for block in blocks_of(page):
+        printed = ""
+        for command in block.commands:
+            if command in done and not block.output:
+                continue
+            result = run_command(command, clone)
+            assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
+            done.add(command)
+            printed += result.stdout
+        if block.commands and block.output:
+            assert_printed(block.output, printed, block.text)
+    assert done or page.name != "README.md"
+
+
+def test_readme_names_only_files_that_are_there():
+    folders = "model|data|training|evaluation|record|tests|benchmarks"
+    for name in set(re.findall(rf"`((?:{folders})/[\w/.]+)`", read(PAGES[0]))):
+        assert (PROJECT / name).exists(), name
+
+
+def test_readme_holds_the_five_lines_and_both_commands():
+    text = read(PAGES[0])
+    assert "output_batch = model(train_batch)           # compute model output" in text
+    for mark in ("first", "second"):
+        block = re.search(rf"<!-- ci: {mark} -->\n```\n(.*)\n```", text)
+        assert block, f"one line, marked for CI as {mark}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["ner", "tabular"])
+def test_a_task_may_be_removed(tmp_path, task):
+    """After `rm -r model/ner`, the README's test command collects; what needs the task is skipped."""
+    folder = make_clone(tmp_path / "fiveline")
+    shutil.rmtree(folder / "model" / task)
+    result = run_command("python -m pytest -q -n 0 --collect-only", folder)
+    assert result.returncode == 0 and " error" not in result.stdout, result.stdout[-2000:]
+    assert (
+        f"tests/model/{task}/test_{task}.py" not in result.stdout
+        and "tests/model/vision/test_vision_net.py" in result.stdout
+    )
+    result = run_command(
+        "python -m pytest -q -n 0 tests/doors/test_predict.py tests/fiveline/test_tasks.py -k 'their_own or broken_rows'",
+        folder,
+    )
+    assert result.returncode == 0 and "skipped" in result.stdout, result.stdout[-2000:]

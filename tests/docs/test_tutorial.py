@@ -1,0 +1,29 @@
+"""The listings of a page are run as one session, as a reader types them, and print what stands below them.
+
+(What is typed into the shell, the tutorial's scripts of several processes included, is run by test_readme.py.)
+"""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.pages import PAGES, assert_printed, blocks_of, make_clone
+
+BREAK = "---- the next listing ----"
+LISTINGS = {page: [b for b in blocks_of(page) if b.language == "python" and not b.mark] for page in PAGES[1:]}
+LISTINGS = {page: listings for page, listings in LISTINGS.items() if listings}
+
+
+@pytest.mark.parametrize("page", LISTINGS, ids=lambda page: page.name)
+def test_listings_print_what_the_page_shows(page, tmp_path):
+    clone = make_clone(tmp_path / "fiveline")
+    session = f"print({BREAK!r})\n".join(block.text for block in LISTINGS[page])
+    result = subprocess.run([sys.executable, "-"], input=session, cwd=clone, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for block, found in zip(LISTINGS[page], result.stdout.split(f"{BREAK}\n"), strict=True):
+        assert_printed(block.output, found, block.text)
+
+
+def test_the_tutorial_is_one_of_them():
+    assert any(page.name == "tutorial.md" and len(listings) > 20 for page, listings in LISTINGS.items())

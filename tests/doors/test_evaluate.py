@@ -1,0 +1,516 @@
+"""Scores: exact for any batch size, equal to independent implementations, with intervals and a row for each example."""
+
+import csv
+import importlib
+import json
+import math
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import evaluate
+import train
+import utils
+from fiveline.metrics import MetricSums, ratio
+from fiveline.report import scores as evaluation_report
+from fiveline.report.scores import ExampleScores, write_report
+from model.vision import net
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of one epoch on the digits, good enough to be wrong now and then."""
+    folder = tmp_path_factory.mktemp("evaluate") / "run"
+    folder.mkdir()
+    params = {
+        "image_size": 8, "image_channels": 1, "num_channels": 4, "dropout_rate": 0.0, "horizontal_flip": False,
+        "num_epochs": 1, "data_dir": str(PROJECT / "data/digits"),
+    }  # fmt: skip
+    (folder / "params.json").write_text(json.dumps(params))
+    train.main(["--model_dir", str(folder)])
+    return folder
+
+
+def read_predictions(folder, name="test_best"):
+    with (folder / f"predictions_{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_metrics_do_not_depend_on_the_batch_size(run):
+    found = []
+    for batch_size in (1, 7, 32, 270):
+        evaluate.main(["--model_dir", str(run), f"batch_size={batch_size}"])
+        found.append(utils.read_json(run / "metrics_test_best.json"))
+    for values in found[1:]:
+        assert values.pop("loss") == pytest.approx(found[0]["loss"], rel=1e-6)
+        assert values == {name: value for name, value in found[0].items() if name != "loss"}
+
+
+def test_metrics_equal_scikit_learns_on_the_saved_predictions(run):
+    evaluate.main(["--model_dir", str(run)])
+    rows, values = read_predictions(run), utils.read_json(run / "metrics_test_best.json")
+    labels, predicted = [row["label"] for row in rows], [row["prediction"] for row in rows]
+    assert len(rows) == 270 and len({row["id"] for row in rows}) == 270
+    assert values["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, predicted), abs=1e-12)
+    scores = sklearn.metrics.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
+    assert [values[f"macro_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(scores[:3], abs=1e-12)
+    assert values["loss"] == pytest.approx(np.mean([float(row["loss"]) for row in rows]), rel=1e-6)
+    with (run / "per_class_test_best.csv").open(newline="", encoding="utf-8") as file:
+        per_class = list(csv.DictReader(file))
+    expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, zero_division=0)
+    for column, values in zip(("precision", "recall", "f1", "examples"), expected, strict=True):
+        assert [float(row[column]) for row in per_class] == pytest.approx(values.tolist())
+
+
+def test_any_split_and_checkpoint_can_be_scored(run, capsys):
+    evaluate.main(["--model_dir", str(run), "--split", "val", "--restore_file", "last"])
+    history = utils.read_lines(run / "history.jsonl")[-1]["val"]
+    assert utils.read_json(run / "metrics_val_last.json") == pytest.approx(history, rel=1e-6)
+    evaluate.main(["--model_dir", str(run), "--split", "train"])
+    assert len(read_predictions(run, "train_best")) == 1258
+    assert "Confusion matrix" in capsys.readouterr().out
+
+
+def test_scores_of_another_run_s_checkpoint_are_not_taken_for_the_run_s_own(run, tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "best"  # its `weights` on val: metrics_val_best_weights?
+    for folder in (ours, theirs):
+        shutil.copytree(run, folder)
+    (theirs / "last.pth.tar").rename(theirs / "weights.pth.tar")
+    before = {path: path.read_bytes() for path in ours.iterdir() if path.suffix in (".json", ".csv")}
+    evaluate.main(["--model_dir", str(ours), "--restore_file", str(theirs / "best.pth.tar")])
+    evaluate.main(["--model_dir", str(ours), "--split", "val", "--restore_file", "../best/weights"])
+    new = {path.name for path in ours.iterdir() if path.suffix in (".json", ".csv")} - {path.name for path in before}
+    kinds = ("metrics_{}.json", "predictions_{}.csv", "per_class_{}.csv", "scored_{}.json")
+    assert new == {kind.format(name) for kind in kinds for name in ("test_of_best_best", "val_of_best_weights")}
+    assert {path: path.read_bytes() for path in before} == before
+
+    (tmp_path / "link").symlink_to(ours)  # of a run by another path, they are its own
+    evaluate.main(["--model_dir", str(tmp_path / "link"), "--restore_file", str(ours / "last.pth.tar")])
+    assert (ours / "metrics_test_last.json").exists()
+
+
+def test_the_train_split_is_scored_without_augmentation_and_in_order(run, tmp_path):
+    evaluate.main(["--model_dir", str(run), "--split", "train"])
+    plain = read_predictions(run, "train_best")
+    augmented = shutil.copytree(run, tmp_path / "augmented")
+    state = utils.read_checkpoint(run / "best.pth.tar")
+    state["params"].update(shift=2, horizontal_flip=True)
+    utils.write_checkpoint(state, augmented / "best.pth.tar")
+    evaluate.main(["--model_dir", str(augmented), "--split", "train"])
+    assert read_predictions(augmented, "train_best") == plain
+    assert [row["id"] for row in plain[:2]] == ["train[0]", "train[1]"]
+
+
+@pytest.mark.parametrize("word", ["normalize=train", "image_size=12", "learning_rate=0.5", "monitor=loss"])
+def test_hyperparameters_that_it_was_not_trained_with_are_refused(run, word):
+    evaluate.main(["--model_dir", str(run), "batch_size=50", "microbatch_size=5", "precision=fp32"])
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".csv")}
+    with pytest.raises(utils.InputError, match=rf"with {word}: a checkpoint is scored with .*{word[:5]}.* -> "):
+        evaluate.main(["--model_dir", str(run), word])
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".csv")} == before
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_seen_enough_costs_no_scores(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("*_test_*"))
+    command = [sys.executable, "evaluate.py", "--model_dir", str(folder)]
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process.stdout.close()  # as `head` does when it has its lines
+    assert process.wait(timeout=60) == 0
+    kinds = ("metrics", "predictions", "per_class", "shares", "scored")
+    assert {path.name.partition("_test_best")[0] for path in folder.glob("*_test_best.*")} == set(kinds)
+
+
+def test_evaluation_twice_gives_the_same_files(run):
+    names = [
+        "metrics_test_best.json", "predictions_test_best.csv", "per_class_test_best.csv", "scored_test_best.json",
+    ]  # fmt: skip
+    evaluate.main(["--model_dir", str(run)])
+    first = [(run / name).read_bytes() for name in names]
+    evaluate.main(["--model_dir", str(run)])
+    assert [(run / name).read_bytes() for name in names] == first
+
+
+def test_scores_do_not_outlive_the_best_weights_that_they_are_of(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    evaluate.main(["--model_dir", str(folder)])
+    evaluate.main(["--model_dir", str(folder), "--split", "val", "--restore_file", "last"])
+    before, scores = (folder / "best.pth.tar").read_bytes(), sorted(path.name for path in folder.glob("*_test_best.*"))
+    train.main(["--model_dir", str(folder), "num_epochs=1"])  # finished: nothing is done, and nothing goes
+    assert sorted(path.name for path in folder.glob("*_test_best.*")) == scores and len(scores) == 5
+    train.main(["--model_dir", str(folder), "num_epochs=3"])
+    assert (folder / "best.pth.tar").read_bytes() != before
+    assert not list(folder.glob("*_test_best.*"))  # else the table would show them beside the new weights' val metrics
+    assert (folder / "metrics_val_last.json").exists() and (folder / "metrics_val_best_weights.json").exists()
+
+
+def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
+    from fiveline.loader import fetch_dataloader
+
+    state = utils.read_checkpoint(run / "best.pth.tar")
+    params = evaluate.fetch_run_params(state, run / "best.pth.tar", run, []).with_facts(state["facts"])
+    model = net.Net(params)
+    utils.load_weights(state, model, run / "best.pth.tar")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    dataloader = fetch_dataloader(["val"], PROJECT / "data/digits", params)["val"]
+    torch.manual_seed(7)
+    generator = torch.get_rng_state()
+    evaluate.evaluate(model, net.loss_fn, dataloader, net.metrics)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def scores_of(outputs, labels):
+    scores = ExampleScores(net.loss_fn, net.metrics)
+    scores.add(outputs, labels, [{} for _ in labels])
+    return scores
+
+
+def test_intervals_agree_with_scipys_bootstrap():
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(3, (200,), generator=generator)
+    outputs = torch.randn(200, 3, generator=generator) + 1.5 * torch.nn.functional.one_hot(labels, 3)
+    intervals = scores_of(outputs, labels).intervals()
+    right = (outputs.argmax(1) == labels).double().numpy()
+    theirs = scipy.stats.bootstrap((right,), np.mean, method="percentile", n_resamples=5000, rng=1).confidence_interval
+    assert intervals["accuracy"] == pytest.approx(tuple(theirs), abs=0.01)
+
+    def macro_f1(indices):
+        chosen = indices.astype(int)
+        return sklearn.metrics.f1_score(labels[chosen], outputs.argmax(1)[chosen], average="macro")
+
+    theirs = scipy.stats.bootstrap(
+        (np.arange(200),), macro_f1, method="percentile", n_resamples=1000, vectorized=False, rng=1
+    ).confidence_interval
+    assert intervals["macro_f1"] == pytest.approx(tuple(theirs), abs=0.015)
+
+
+def test_a_metric_may_be_a_function_of_the_ratio():
+    def rmse(outputs, labels):
+        return ((outputs - labels) ** 2).sum(), torch.tensor(len(labels))
+
+    rmse.finish = torch.sqrt
+    outputs, labels = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([1.0, 4.0, 4.0])
+    sums = MetricSums({"rmse": rmse})
+    for part in (slice(0, 1), slice(1, 3)):
+        sums.add(outputs[part], labels[part], ((outputs[part] - labels[part]) ** 2).mean())
+    assert sums.result()["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(labels, outputs))
+    assert sums.result()["loss"] == pytest.approx(sklearn.metrics.mean_squared_error(labels, outputs))
+
+
+@pytest.mark.parametrize("num_together", [1, 2, 16])
+def test_labels_of_minus_100_are_not_counted_in_the_loss(num_together):
+    outputs, labels = torch.randn(6, 3), torch.tensor([0, 1, -100, 2, -100, -100])
+    sums = MetricSums({}, num_together)
+    for part in (slice(5, 6), slice(0, 1), slice(1, 5)):  # the first has nothing to take the mean over
+        loss = torch.nn.functional.cross_entropy(outputs[part], labels[part])
+        sums.add(outputs[part], labels[part], loss)
+        assert math.isnan(sums.mean_loss()) == (part.start == 5)
+    expected = pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-6)
+    assert sums.mean_loss() == expected and sums.result()["loss"] == expected
+
+
+@pytest.mark.parametrize("returned", ["a mean", "three", "a tensor of two"])
+def test_a_metric_that_is_no_numerator_and_denominator_is_named(returned):
+    answers = {"a mean": torch.tensor(0.5), "three": (1, 2, 3), "a tensor of two": torch.tensor([1.0, 2.0])}
+    sums = MetricSums({"my_accuracy": lambda outputs, labels: answers[returned]})
+    with pytest.raises(utils.InputError, match="metric 'my_accuracy' returned .* expected a numerator and a denomin"):
+        sums.add(torch.ones(2, 3), torch.tensor([0, 1]), torch.tensor(1.0))
+
+
+def test_predictions_that_are_none_of_the_classes_are_told(tmp_path):
+    scores = ExampleScores(net.loss_fn, {})
+    scores.add(torch.randn(3, 2), torch.tensor([0, 1, 1]), [{"label": 0, "prediction": 1}] * 3)
+    with pytest.raises(utils.InputError, match="label 0 and the prediction 1; expected two of the names .* cat, dog"):
+        write_report(tmp_path, "test_best", {}, scores, SimpleNamespace(facts={"classes": ["cat", "dog"]}))
+
+
+@pytest.mark.parametrize("are_listed", [True, False])
+def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path, are_listed):
+    generator = torch.Generator().manual_seed(4)
+    outputs = torch.randn(6, 3, 4, 4, generator=generator)
+    labels = torch.randint(0, 3, (6, 4, 4), generator=generator)
+    labels[0], labels[1, :2] = -100, -100  # nothing of one mask is known, and half of another
+    scored = labels != -100
+
+    def iou(outputs, labels):
+        pairs = torch.stack([outputs.argmax(1), labels])[:, labels != -100]
+        is_class = torch.nn.functional.one_hot(pairs, 3).bool()
+        return is_class.all(0).sum(0), is_class.any(0).sum(0)
+
+    def of_two(outputs, labels):  # a vector that is not of the classes
+        return torch.ones(2), torch.ones(2)
+
+    loss_fn = torch.nn.functional.cross_entropy
+    sums, scores = MetricSums({"iou": iou}), ExampleScores(loss_fn, {"macro_iou": iou, "of_two": of_two})
+    masks = [{"label": mask.tolist(), "prediction": mask.tolist()} if are_listed else {"loss": 1.0} for mask in labels]
+    sums.add(outputs, labels, loss_fn(outputs, labels))
+    scores.add(outputs, labels, masks)
+    assert all(math.isfinite(end) for ends in scores.intervals().values() for end in ends)
+    report = write_report(
+        tmp_path, "test_best", sums.result(), scores, SimpleNamespace(facts={"classes": ["road", "car", "sky"]})
+    )
+    with (tmp_path / "per_class_test_best.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    expected = sklearn.metrics.jaccard_score(labels[scored], outputs.argmax(1)[scored], average=None)
+    assert [row.pop("class") for row in rows] == ["road", "car", "sky"] and rows[0].keys() == {"iou"}
+    assert [float(row["iou"]) for row in rows] == pytest.approx(expected.tolist())
+    assert "iou" in report and "Confusion" not in report
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_numbers_that_are_not_known_have_no_share_in_the_loss(batch_size):
+    """Depth maps with holes, sequences of numbers that are padded, tags of which some were not asked for."""
+    generator = torch.Generator().manual_seed(5)
+    outputs, labels = torch.randn(2, 6, 4, 4, generator=generator)
+    labels[:2], labels[3, 1:] = -100.0, -100.0
+
+    def loss_fn(outputs, labels):
+        return (outputs - labels)[labels != -100].square().mean()
+
+    sums, scores = MetricSums({}), ExampleScores(loss_fn, {})
+    for start in range(0, 6, batch_size):
+        batch = outputs[start : start + batch_size], labels[start : start + batch_size]
+        sums.add(*batch, loss_fn(*batch))
+        scores.add(*batch, [{}] * len(batch[1]))
+    expected = sklearn.metrics.mean_squared_error(labels[labels != -100], outputs[labels != -100])
+    low, high = scores.intervals()["loss"]
+    assert sums.result()["loss"] == pytest.approx(expected, rel=1e-6) and low < expected < high
+
+
+def test_a_label_of_minus_100_degrees_is_a_number_as_any_other():
+    sums, labels = MetricSums({}), torch.tensor([-100.0, 3.0])
+    sums.add(torch.zeros(2), labels, labels.square().mean())
+    sums.add(torch.zeros(1), labels[:1], labels[:1].square().mean())
+    assert sums.result()["loss"] == pytest.approx((2 * 100**2 + 3**2) / 3)
+
+
+@pytest.mark.parametrize("metrics", [net.metrics, {}])
+def test_an_empty_loader_is_told(metrics):
+    model, drops_all = torch.nn.Linear(2, 3), torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True)
+    for loader in ([], drops_all, iter([])):
+        with pytest.raises(utils.InputError, match="the dataloader is empty"):
+            evaluate.evaluate(model, net.loss_fn, loader, metrics)
+
+
+def test_a_class_with_nothing_to_divide_counts_as_zero():
+    assert ratio(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0])).tolist() == [0.5, 0.0]
+    assert ratio(torch.tensor(3.0), torch.tensor([2.0, 0.0])).tolist() == [1.5, 0.0]
+    nothing = torch.tensor(0.0)
+    assert math.isnan(ratio(nothing, nothing)) and ratio(torch.tensor(-1.0), nothing) == -math.inf
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data(), num_classes=st.integers(2, 6), size=st.integers(1, 12), batch_size=st.integers(1, 12))
+def test_classes_that_occur_nowhere_are_left_out_of_macro_scores(data, num_classes, size, batch_size):
+    """As in scikit-learn."""
+    classes = st.lists(st.integers(0, num_classes - 1), min_size=size, max_size=size)
+    labels, predicted = torch.tensor(data.draw(classes)), torch.tensor(data.draw(classes))
+    outputs = torch.nn.functional.one_hot(predicted, num_classes).float()
+    sums, scores = MetricSums(net.metrics), ExampleScores(net.loss_fn, net.metrics)
+    for batch in zip(outputs.split(batch_size), labels.split(batch_size), strict=True):
+        sums.add(*batch, net.loss_fn(*batch))
+        scores.add(*batch, [{} for _ in batch[1]])
+    values, shares = sums.result(), scores.shares()
+    expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
+    for name, value in zip(("macro_precision", "macro_recall", "macro_f1"), expected, strict=False):
+        assert values[name] == pytest.approx(value, abs=1e-12)
+        assert shares[name].value() == pytest.approx(value, abs=1e-12)
+    chosen = torch.tensor(data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=size)))  # a resample
+    expected = sklearn.metrics.f1_score(labels[chosen], predicted[chosen], average="macro", zero_division=0)
+    assert shares["macro_f1"].of(chosen.numpy()).value() == pytest.approx(expected, abs=1e-12)
+
+
+def test_without_any_class_there_is_no_macro_score():
+    sums = MetricSums({"iou": lambda outputs, labels: (torch.zeros(3), torch.zeros(3))})
+    sums.add(torch.zeros(2, 3), torch.tensor([-100, -100]), torch.tensor(math.nan))
+    assert math.isnan(sums.result()["iou"])
+
+
+@pytest.mark.parametrize("num_together", [1, 2, 16])
+def test_asking_for_several_batches_at_once_changes_nothing(num_together):
+    generator = torch.Generator().manual_seed(3)
+    batches = []
+    for length in (4, 7, 7, 2, 9):  # sentences, padded to the longest of their batch
+        labels = torch.randint(-1, 3, (5, length), generator=generator)
+        batches.append((torch.randn(5, length, 3, generator=generator), labels.masked_fill(labels < 0, -100)))
+
+    def right(outputs, labels):
+        return (outputs.argmax(2) == labels).sum(), (labels != -100).sum()
+
+    sums, whole = MetricSums({"accuracy": right}, num_together), MetricSums({"accuracy": right}, num_together)
+    for i, (outputs, labels) in enumerate(batches):
+        loss = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten())
+        sums.add(outputs, labels, loss)
+        whole.add(outputs, labels, loss)
+        if i == 2:  # a checkpoint within the epoch: the batches that wait are in it
+            state, sums = sums.state_dict(), MetricSums({"accuracy": right}, num_together)
+            sums.load_state_dict(state, torch.device("cpu"))
+    outputs = torch.cat([outputs.flatten(0, 1) for outputs, _ in batches])
+    labels = torch.cat([labels.flatten() for _, labels in batches])
+    scored = labels != -100
+    expected = (outputs.argmax(1)[scored] == labels[scored]).double().mean().item()
+    assert sums.result()["accuracy"] == pytest.approx(expected, abs=1e-12)
+    assert sums.result()["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-6)
+    assert sums.result() == whole.result()  # to the bit
+
+
+def right_words(outputs, labels):
+    return (outputs.argmax(1) == labels).sum(), (labels != -100).sum()
+
+
+def right_texts(outputs, labels):
+    return (outputs["logits"].argmax(1) == labels).sum(), len(labels)
+
+
+def squared_errors(outputs, labels):
+    return (outputs - labels)[~labels.isnan()].square().sum(), (~labels.isnan()).sum()
+
+
+def batch_of(kind, length, generator):
+    """Return outputs and labels of four texts whose longest has so many words."""
+    if kind == "classes second":  # as torch's cross_entropy takes them; fewer classes than words, or more
+        return torch.randn(4, 6, length, generator=generator), torch.randint(6, (4, length), generator=generator)
+    if kind == "weights of words":
+        logits, attention = torch.randn(4, 3, generator=generator), torch.rand(4, length, generator=generator)
+        return {"logits": logits, "attention": attention}, torch.randint(3, (4,), generator=generator)
+    numbers = torch.randn(4, length, generator=generator)
+    numbers[0, -1] = math.nan  # a number for each word: -100 would be one of them
+    return torch.randn(4, length, generator=generator), numbers
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [("classes second", right_words), ("weights of words", right_texts), ("numbers", squared_errors)],
+)
+def test_batches_that_cannot_be_put_together_are_asked_for_one_by_one(kind, metric):
+    """Texts of any length, and outputs that padding from outside would break, or would count."""
+    generator = torch.Generator().manual_seed(3)
+    batches = [batch_of(kind, length, generator) for length in (4, 9, 7, 7, 2, 5)]
+    together, each = MetricSums({"metric": metric}, num_together=16), MetricSums({"metric": metric})
+    for outputs, labels in batches:
+        together.add(outputs, labels, torch.tensor(0.5))
+        each.add(outputs, labels, torch.tensor(0.5))
+    assert together.result() == each.result() and math.isfinite(each.result()["metric"])
+
+
+def test_an_example_without_a_scored_label_does_not_spoil_the_interval_of_the_loss():
+    outputs, labels = torch.randn(40, 5, 3), torch.randint(5, (40, 3))
+    labels[::4] = -100  # texts of one word, which no other follows
+    loss_fn = torch.nn.functional.cross_entropy
+    scores = ExampleScores(loss_fn, {})
+    scores.add(outputs, labels, [{}] * 40)
+    low, high = scores.intervals()["loss"]
+    assert low < loss_fn(outputs, labels).item() < high
+
+
+@pytest.mark.parametrize("script", ["evaluate", "predict"])
+@pytest.mark.parametrize("factor", [0.5, 2])
+def test_predictions_that_are_not_one_an_example_are_told(run, tmp_path, monkeypatch, script, factor):
+    predictions = net.predictions
+
+    def rows_for_each_token(*args):
+        rows = predictions(*args)
+        return (2 * rows)[: int(factor * len(rows))]
+
+    monkeypatch.setattr(net, "predictions", rows_for_each_token)
+    for number in range(4):
+        Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
+    words = ["--input", str(tmp_path)] if script == "predict" else []
+    with pytest.raises(utils.InputError, match="predictions: returned [0-9]+ rows for a batch of (4|32); expect"):
+        importlib.import_module(script).main(["--model_dir", str(run), *words])
+
+
+@pytest.mark.parametrize("outputs", [torch.zeros(2, 3, 256, 256), {"mask": torch.zeros(2, 99, 2**12)[:, -1]}])
+def test_large_outputs_do_not_wait_in_numbers(outputs):
+    """A net that says something of each pixel, or the last word of each text: 64 batches of those fill a memory."""
+    sums = MetricSums({"mean": lambda outputs, labels: (labels.sum(), len(labels))}, num_together=64)
+    for _ in range(8):
+        sums.add(outputs, torch.tensor([1, 0]), torch.tensor(0.5))
+        state = sums.state_dict()
+        assert len(state["waiting"]) <= 2
+        sums = MetricSums(sums.metrics, num_together=64)
+        sums.load_state_dict(state, torch.device("cpu"))
+    assert sums.result() == {"mean": 0.5, "loss": 0.5}
+
+
+def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(run, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    score = evaluate.score_examples
+
+    def score_while_the_run_goes_on(*args):
+        state = utils.read_checkpoint(folder / "best.pth.tar")
+        utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, folder / "best.pth.tar")
+        return score(*args)
+
+    for path in folder.glob("*_test_best.*"):
+        path.unlink()
+    monkeypatch.setattr(evaluate, "score_examples", score_while_the_run_goes_on)
+    with pytest.raises(utils.Stop, match="best.pth.tar was replaced while it was scored.*the same command scores"):
+        evaluate.main(["--model_dir", str(folder)])
+    assert not list(folder.glob("*_test_best.*"))
+    monkeypatch.undo()
+    evaluate.main(["--model_dir", str(folder)])
+    assert len(list(folder.glob("*_test_best.*"))) == 5
+
+
+def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(run, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("*_test_best.*"))
+    state = utils.read_checkpoint(folder / "best.pth.tar")
+    write = evaluation_report.write_report
+
+    def save_new_best():  # as training does
+        with utils.RunDirectory(folder).replacing_best():
+            utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, folder / "best.pth.tar")
+
+    training = threading.Thread(target=save_new_best)
+
+    def write_while_the_run_goes_on(*args):
+        training.start()
+        training.join(timeout=0.5)  # without a lock, the new best is there now, and these scores would stay beside it
+        return write(*args)
+
+    monkeypatch.setattr(evaluation_report, "write_report", write_while_the_run_goes_on)
+    evaluate.main(["--model_dir", str(folder)])
+    training.join()
+    assert utils.read_checkpoint(folder / "best.pth.tar")["epoch"] == state["epoch"] + 1
+    assert not list(folder.glob("*_test_best.*"))
+
+
+def test_a_training_does_not_wait_forever_for_an_evaluation_that_hangs(run, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    monkeypatch.setattr("fiveline.record.run.LONGEST_WAIT", 0.01)
+    with utils.scores_lock(folder):
+        train.main(["--model_dir", str(folder), "num_epochs=3"])
+    assert "evaluate.py hangs while it writes" in caplog.text
+
+
+def test_classes_that_a_reader_of_macro_scores_must_know_of_are_named(tmp_path):
+    outputs, labels = torch.eye(5)[[0, 0, 1, 3]], torch.tensor([0, 0, 1, 2])  # 2 and 3 are mistaken, 4 is nowhere
+    scores = ExampleScores(net.loss_fn, net.metrics)
+    names = ["cat", "dog", "cow", "hen", "pig"]
+    rows = [{"label": names[i], "prediction": names[j]} for i, j in zip(labels, outputs.argmax(1), strict=True)]
+    scores.add(outputs, labels, rows)
+    report = write_report(tmp_path, "test_best", {}, scores, SimpleNamespace(facts={"classes": names}))
+    assert "in neither labels nor predictions, so left out of macro scores: pig\n" in report
+    assert "without a single hit, so that the intervals of macro scores may miss the truth: cow, hen\n" in report
+    with (tmp_path / "per_class_test_best.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["f1"] for row in csv.DictReader(file)] == ["1.0", "1.0", "0.0", "0.0", ""]

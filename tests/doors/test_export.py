@@ -1,0 +1,406 @@
+"""Programs that run without this project, and agree with the nets that they are of: every net, every format."""
+
+import collections
+import json
+import math
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import evaluate
+import export
+import train
+import utils
+from fiveline.loader import fetch_dataloader
+from fiveline.serving import run_alone, verify
+from fiveline.serving.interface import apart, find_class_axis, find_interfaces
+from fiveline.serving.lengths import any_length
+from fiveline.serving.verify import run_in_fresh_process
+
+PROJECT = Path(__file__).resolve().parents[2]
+FORMATS = ["pt2", "onnx", "torchscript"]
+DIGITS = {
+    "data_dir": str(PROJECT / "data/digits"), "image_size": 16, "image_channels": 1, "num_channels": 8,
+    "horizontal_flip": False,
+}  # fmt: skip
+NER = {"task": "ner", "data_dir": str(PROJECT / "data/ner_small"), "embedding_dim": 16, "lstm_hidden_dim": 16}
+ROWS = {"task": "tabular", "data_dir": str(PROJECT / "data/digits_rows")}
+NUMBER = {"task": "tabular", "data_dir": str(PROJECT / "data/diabetes"), "target": "progression",
+          "target_type": "number", "categorical": ["sex"]}  # fmt: skip
+RUNS = {
+    "cs230": {**DIGITS, "dropout_rate": 0.5, "normalize": "train"},
+    "mnist": {**DIGITS, "net": "mnist", "channels_last": False},
+    "resnet18": {**DIGITS, "net": "resnet18", "image_channels": 3, "image_size": 32},
+    "lstm": NER,
+    "characters": {**NER, "char_channels": 8, "num_layers": 2, "dropout_rate": 0.3, "batch_size": 16},
+    "bidirectional": {**NER, "char_channels": 8, "bidirectional": True, "word_dropout_rate": 0.1},
+    "two_layer": ROWS,
+    "custom": {**ROWS, "linear_layer": "custom", "net": "linear"},
+    "mlp": {**NUMBER, "net": "mlp", "hidden_sizes": [16, 8], "batch_norm": True, "dropout_rate": 0.3},
+}
+CANNOT = {("custom", "torchscript")}  # a function with a backward of its own cannot be written down
+
+
+@pytest.fixture(scope="module")
+def fetch_run(tmp_path_factory):
+    """Return a function that trains a run for an epoch, once."""
+    folder = tmp_path_factory.mktemp("export")
+
+    def fetch(name):
+        model_dir = folder / name
+        if not model_dir.exists():
+            model_dir.mkdir()
+            (model_dir / "params.json").write_text(json.dumps({"num_epochs": 1, "learning_rate": 3e-3, **RUNS[name]}))
+            train.main(["--model_dir", str(model_dir)])
+        return model_dir
+
+    return fetch
+
+
+def refusal(*words, exit_code):
+    with pytest.raises(utils.Stop) as caught:
+        export.main([str(word) for word in words])
+    assert caught.value.exit_code == exit_code
+    return str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("name", RUNS)
+def test_programs_agree_with_nets_on_the_whole_test_split(fetch_run, tmp_path, name, format_name):
+    model_dir, output = fetch_run(name), tmp_path / f"program.{format_name}"
+    command = ["--model_dir", model_dir, "--format", format_name, "--output", output, "--split", "test"]
+    if (name, format_name) in CANNOT:
+        assert "this net cannot be exported so" in refusal(*command, exit_code=1)
+        assert not list(tmp_path.iterdir())
+        return
+    export.main([str(word) for word in command])
+    facts = utils.read_json(tmp_path / f"program.{format_name}.json")
+    verified = facts["verified"]
+    assert verified["split"] == "test" and verified["largest_difference_as_share"] <= 1e-5
+    assert sorted(path.name for path in tmp_path.iterdir()) == [output.name, f"{output.name}.json"]
+    # and here once more, by code that shares none with export.py's, in this process
+    params, _, model = evaluate.fetch_trained(model_dir, model_dir / "best.pth.tar", [])
+    model.eval()
+    dataloader = fetch_dataloader(["test"], Path(params.data_dir), params, training=False)["test"]
+    assert verified["num_examples"] == len(dataloader.dataset)
+    run = load(output, facts)
+    for inputs, _ in dataloader:
+        with torch.no_grad():
+            torch.testing.assert_close(run(inputs), model(inputs), rtol=1e-5, atol=1e-5)
+
+
+def load(path, facts):
+    """Return a program as its JSON says to use it."""
+    name = facts["inputs"][0]["name"]
+    scope = {}
+    *preparation, call = [line.replace(repr(path.name), repr(str(path))) for line in facts["usage"]]
+    exec("\n".join(preparation), scope)
+
+    def run(inputs):
+        given = inputs if isinstance(inputs, dict) else {name: inputs}
+        is_onnx = facts["format"] == "onnx"
+        scope.update({key: tensor.numpy() if is_onnx else tensor for key, tensor in given.items()})
+        exec(call, scope)
+        return torch.from_numpy(scope["outputs"][0]) if is_onnx else scope["outputs"]
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_batches_of_any_size_and_sentences_of_any_length(fetch_run, tmp_path, format_name):
+    model_dir, output = fetch_run("bidirectional"), tmp_path / f"program.{format_name}"
+    export.main(["--model_dir", str(model_dir), "--format", format_name, "--output", str(output)])
+    facts = utils.read_json(tmp_path / f"program.{format_name}.json")
+    shapes = {entry["name"]: entry["shape"] for entry in (*facts["inputs"], *facts["outputs"])}
+    num_classes = len(facts["preprocessing"]["classes"])
+    assert shapes == {
+        "words": ["batch_size", "max_len"],
+        "chars": ["batch_size", "max_len", "max_word_len"],
+        "outputs": ["batch_size", "max_len", num_classes],
+    }
+    params, _, model = evaluate.fetch_trained(model_dir, model_dir / "best.pth.tar", [])
+    model.eval()
+    run = load(output, facts)
+    generator = torch.Generator().manual_seed(1)
+    for batch_size, max_len, max_word_len in [(1, 1, 1), (1, 9, 3), (2, 1, 5), (7, 3, 1), (3, 150, 20), (40, 11, 7)]:
+        words = torch.randint(len(params.words), (batch_size, max_len), generator=generator)
+        if max_len > 1:
+            words[0, -1] = model.pad
+        chars = torch.randint(20, (batch_size, max_len, max_word_len), generator=generator)
+        inputs = {"words": words, "chars": chars}
+        with torch.no_grad():
+            torch.testing.assert_close(run(inputs), model(inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_weights_are_read_back_to_the_bit(fetch_run, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    model_dir = fetch_run("cs230")
+    export.main(["--model_dir", str(model_dir), "--format", "safetensors", "--output", str(tmp_path)])
+    ours = utils.read_checkpoint(model_dir / "best.pth.tar")["state_dict"]
+    theirs = safetensors.load_file(tmp_path / "best.safetensors")
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    facts = utils.read_json(tmp_path / "best.safetensors.json")
+    assert facts["hyperparameters"]["num_channels"] == 8 and facts["verified"] == {
+        "weights": "read back, the same to the bit"
+    }
+
+
+def test_weights_that_were_spoilt_are_noticed(fetch_run, tmp_path, monkeypatch):
+    safetensors = pytest.importorskip("safetensors.torch")
+    whole = safetensors.load_file
+
+    def load_spoilt(path):
+        weights = whole(path)
+        weights["fc2.bias"][0] += 1e-7
+        return weights
+
+    monkeypatch.setattr(safetensors, "load_file", load_spoilt)
+    command = ["--model_dir", fetch_run("cs230"), "--format", "safetensors", "--output", tmp_path]
+    assert "other weights" in refusal(*command, exit_code=1)
+    assert not list(tmp_path.iterdir())
+
+
+class Recurrent(nn.Module):
+    """What somebody may put in the place of the LSTM."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(4, 3, num_layers=2, bidirectional=True)  # (max_len, batch_size, ...)
+
+    def forward(self, inputs):
+        return self.gru(inputs.transpose(0, 1))[0].transpose(0, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_name", ["pt2", "onnx"])
+def test_a_gru_takes_any_length_too(tmp_path, format_name):
+    if format_name == "onnx" and metadata.version("onnxscript").startswith("0.6."):
+        pytest.skip("onnxscript 0.6 computes something else for a GRU; export.py then keeps nothing and says so")
+    model, path = Recurrent().eval(), tmp_path / f"net.{format_name}"
+    inputs = [torch.randn(*shape, 4) for shape in [(3, 5), (1, 1), (2, 11)]]
+    with torch.no_grad():
+        pairs = [(each, model(each)) for each in inputs]
+    sides = find_interfaces(pairs, {})
+    export.make_program(format_name, model, pairs, sides, path)
+    assert run_in_fresh_process(path, format_name, sides[0], pairs)["largest_difference_as_share"] <= 1e-5
+
+
+class Renaming(nn.Module):
+    """A net whose outputs are called as its inputs are."""
+
+    def forward(self, inputs):
+        return {"words": 2.0 * inputs["words"].sum(1), "words_out": inputs["more"] + 1.0}
+
+
+def renamed(pairs):
+    """The interfaces of a few inputs of that net, of different lengths, as they are in ONNX."""
+    inputs = [{"words": torch.randn(n, 3 * n), "more": torch.randn(n, 2 + n)} for n in (2, 1, 3)]
+    pairs += [(each, Renaming()(each)) for each in inputs]
+    return apart(find_interfaces(pairs, {"words": ["", "length"]}))
+
+
+def test_outputs_that_are_called_as_inputs_are_get_other_names():
+    inputs, outputs = renamed([])
+    assert inputs.shapes == {"words": ["batch_size", "length"], "more": ["batch_size", "more_1"]}
+    assert outputs.shapes == {"words_out": ["batch_size"], "words_out_out": ["batch_size", "more_1"]}
+
+
+def test_inputs_in_a_type_of_the_tasks_own_are_told():
+    words = collections.namedtuple("Words", ["ids", "mask"])
+    samples = [(words(torch.ones(n, 3), torch.ones(n, 3)), torch.ones(n)) for n in (2, 1, 3)]
+    with pytest.raises(utils.InputError, match="inputs: found the namedtuple Words, .* let it take a dict"):
+        find_interfaces(samples, {})
+
+
+def test_axes_of_different_sizes_have_different_names():
+    samples = [({"a": torch.zeros(n, n + 1)}, {"a": torch.zeros(n, 2 * n)}) for n in (2, 3)]
+    inputs, outputs = find_interfaces(samples, {})
+    assert (inputs.shapes, outputs.shapes) == ({"a": ["batch_size", "a_1"]}, {"a": ["batch_size", "a_1_out"]})
+
+
+@pytest.mark.slow
+def test_a_program_whose_outputs_are_called_as_its_inputs_runs_in_onnx(tmp_path):
+    pairs, path = [], tmp_path / "net.onnx"
+    sides = renamed(pairs)
+    export.make_program("onnx", Renaming().eval(), pairs, sides, path)
+    assert run_in_fresh_process(path, "onnx", sides[0], pairs)["largest_difference_as_share"] <= 1e-5
+
+
+# --- the check itself: it must be able to fail
+
+
+@pytest.mark.slow
+def test_a_program_that_computes_something_else_is_not_kept(fetch_run, tmp_path, monkeypatch):
+    from fiveline.serving import programs
+
+    write = programs.WRITERS["pt2"]
+
+    def write_another(model, *rest):
+        with torch.no_grad():
+            model.linear2.bias[0] += 1e-3
+        try:
+            write(model, *rest)
+        finally:
+            with torch.no_grad():
+                model.linear2.bias[0] -= 1e-3
+
+    monkeypatch.setitem(programs.WRITERS, "pt2", write_another)
+    output = tmp_path / "program.pt2"
+    output.write_text("of before")
+    command = ["--model_dir", fetch_run("two_layer"), "--format", "pt2", "--output", output]
+    assert "differ from the net's by up to 0.001" in refusal(*command, exit_code=1)
+    assert output.read_text() == "of before" and [path.name for path in tmp_path.iterdir()] == ["program.pt2"]
+
+
+class Frozen(nn.Module):
+    """A net whose program has the length of the example in it."""
+
+    def forward(self, inputs):
+        return inputs * torch.ones(inputs.shape[1])
+
+
+@pytest.mark.slow
+def test_a_program_that_takes_one_length_only_is_noticed(tmp_path):
+    model, long, short = Frozen().eval(), torch.ones(2, 5), torch.ones(2, 3)
+    torch.jit.trace(lambda inputs: inputs * torch.ones(5), (long,), check_trace=False).save(str(tmp_path / "a.ts"))
+    sides = find_interfaces([(long, model(long)), (short, model(short))], {})
+    assert sides[0].shapes == {"inputs": ["batch_size", "inputs_1"]}
+    pairs = [(long, model(long)), (short, model(short))]
+    found = run_in_fresh_process(tmp_path / "a.ts", "torchscript", sides[0], pairs[:1])
+    assert (found["largest_difference"], found["largest_difference_as_share"]) == (0, 0)
+    with pytest.raises(utils.Stop, match="does not run on examples of the data .*must match"):
+        run_in_fresh_process(tmp_path / "a.ts", "torchscript", sides[0], pairs)
+
+
+@pytest.mark.slow
+def test_the_process_that_runs_a_program_cannot_import_this_project(tmp_path):
+    (tmp_path / "net.pt2").write_bytes(b"")
+    code = "import utils, fiveline, model"
+    probe = tmp_path / "probe.py"
+    probe.write_text(
+        Path(run_alone.__file__).read_text().replace("def main() -> None:", f"def main() -> None:\n    {code}")
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, "-I", str(probe)], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 1 and "ModuleNotFoundError: No module named 'utils'" in done.stderr
+
+
+def compare(ours, theirs, class_axis=None):
+    """Return the largest difference, absolute and as a share of the spread."""
+    found = run_alone.compare([([ours], [theirs])], class_axis)
+    return found["largest_difference"], found["largest_difference_as_share"]
+
+
+def test_differences_count_nan_infinity_and_shapes():
+    largest = np.array([1.0, 200.0, np.nan, np.inf])
+    assert compare(largest, largest) == (0, 0)
+    assert compare(largest + np.array([0, 0.1, 0, 0]), largest)[1] == pytest.approx(0.1 / np.std([1, 200]))
+    for spoilt in (np.nan, np.inf):
+        assert compare(np.array([spoilt, 1.0]), np.array([1.0, 1.0])) == (np.inf, np.inf)
+    assert compare(np.array([1.0]), np.array([np.nan])) == (np.inf, np.inf)
+    assert compare(np.array([2.002, 2.0]), np.array([2.0, 2.0])) == pytest.approx((0.002, 0.001))  # no spread
+    with pytest.raises(ValueError, match="expected"):
+        compare(np.zeros((2, 3)), np.zeros((2, 4)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_spread_is_that_of_all_batches_and_predictions_are_counted(seed):
+    generator = np.random.default_rng(seed)
+    theirs = [generator.normal(50, 3, (size, 4)).astype(np.float32) for size in (1, 5, 3)]
+    ours = [each + generator.normal(0, 0.5, each.shape).astype(np.float32) for each in theirs]
+    found = run_alone.compare([([a], [b]) for a, b in zip(ours, theirs, strict=True)], -1)
+    a, b = np.concatenate(ours).astype(float), np.concatenate(theirs).astype(float)
+    assert found["largest_difference"] == pytest.approx(np.abs(a - b).max(), rel=1e-5)
+    assert found["largest_difference_as_share"] == pytest.approx(np.abs(a - b).max() / b.std(), rel=1e-5)
+    assert found["num_predictions"] == 9
+    assert found["num_changed"] == (a.argmax(axis=1) != b.argmax(axis=1)).sum()
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "axis"),
+    [((2, 5), torch.tensor([0, 1]), -1), ((2, 7, 5), torch.zeros(2, 7, dtype=torch.int64), -1),
+     ((2,), torch.ones(2), None), ((2, 5, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64), 1),
+     ((2, 5), torch.ones(2, 5), None)],
+)  # fmt: skip
+def test_the_axis_of_the_classes_is_that_which_labels_lack(shape, labels, axis):
+    assert find_class_axis(torch.zeros(shape), labels) == axis
+
+
+@pytest.mark.parametrize(
+    ("share", "num_changed", "tolerance", "told"),
+    [
+        (2.5e-5, 0, None, None),  # 1.25e-5 of outputs of 0.5: as a transformer in ONNX
+        (2.5e-4, 0, None, "by up to 1.25e-05, 0.00025 of their standard deviation (0.0001 is accepted), and 0 of 1,000 "
+         "predictions change; it is not kept; to accept this, type --tolerance 0.00038"),
+        (2.5e-4, 0, 0.00038, None),
+        (2.5e-5, 2, None, "2 of 1,000 predictions change; it is not kept; to accept this, type --tolerance 3.8e-05"),
+        (2.5e-5, 2, 3.8e-5, None),
+        (0.01, 2, 0.001, "(0.001 is accepted), and 2 of 1,000 predictions change; it is not kept; to accept this, "),
+        (math.inf, 1000, 1.0, "inf of their standard deviation (1 is accepted), and 1,000 of 1,000 predictions change; "
+         "it is not kept"),
+    ],
+)  # fmt: skip
+def test_a_program_is_judged_by_its_predictions_and_the_spread_of_its_outputs(
+    monkeypatch, share, num_changed, tolerance, told
+):
+    found = {"largest_difference": 1.25e-5, "largest_difference_as_share": share, "num_predictions": 1000}
+    monkeypatch.setattr(verify, "run_in_fresh_process", lambda *_: {**found, "num_changed": num_changed})
+    arguments = ["pt2", Path("a.pt2"), (None, None), iter(()), -1, tolerance]
+    if told is None:
+        assert export.check_program(*arguments)["tolerance"] == (tolerance or 1e-4)
+        return
+    with pytest.raises(utils.Stop) as caught:
+        export.check_program(*arguments)
+    assert told in str(caught.value) and caught.value.exit_code == 1
+    assert ("--tolerance" in str(caught.value)) == math.isfinite(share)
+
+
+# --- mistakes
+
+
+def test_mistakes_are_told_before_anything_heavy(run_script, make_run, tmp_path, monkeypatch):
+    folder = make_run()
+    told = refusal("--model_dir", folder, "--format", "pt2", "--output", tmp_path / "net.onnx", exit_code=2)
+    assert "ends in .pt2" in told
+    told = refusal("--model_dir", folder, "--format", "pt2", "--output", tmp_path / "no/net.pt2", exit_code=2)
+    assert "there is no folder" in told
+    told = refusal("--model_dir", tmp_path / "nope", "--format", "pt2", exit_code=2)
+    assert told == f"--model_dir {tmp_path / 'nope'}: there is no folder {tmp_path / 'nope'}"
+    for value in ("-1", "nan", "inf"):
+        told = refusal("--model_dir", folder, "--format", "pt2", f"--tolerance={value}", exit_code=2)
+        assert told.endswith("expected a number from 0, for example 0.001")
+    assert "no such checkpoint" in refusal("--model_dir", folder, "--format", "pt2", exit_code=2)
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else 1)
+    told = refusal("--model_dir", folder, "--format", "onnx", exit_code=2)
+    assert told == "--format onnx: needs onnx, onnxscript, onnxruntime; pip install -r requirements-export.txt"
+
+
+def test_what_is_changed_in_torch_for_the_time_of_an_export_is_as_before_after_it():
+    operation = torch.ops.aten.lstm.input
+    before = dict(operation.py_kernels)
+    with any_length(nn.Linear(2, 2)):
+        assert operation.py_kernels == before
+    with pytest.raises(ZeroDivisionError), any_length(nn.Sequential(nn.LSTM(2, 2))):
+        assert operation.py_kernels != before
+        raise ZeroDivisionError
+    assert operation.py_kernels == before
+
+
+def test_axes_are_told_by_the_examples():
+    def batch(size, length, width):
+        return {"a": torch.zeros(size, length), "b": torch.zeros(size, length, width, 4)}, torch.zeros(size, 2)
+
+    inputs, outputs = find_interfaces([batch(5, 3, 2), batch(1, 4, 2), batch(2, 4, 3)], {"b": ["", "", "width"]})
+    assert inputs.shapes == {"a": ["batch_size", "a_1"], "b": ["batch_size", "a_1", "width", 4]}
+    assert outputs.shapes == {"outputs": ["batch_size", 2]} and inputs.kind == "dict"

@@ -1,0 +1,542 @@
+"""Predictions: those of evaluation, to the bit; of any number of inputs, and whatever some of them are."""
+
+import csv
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import evaluate
+import predict
+import train
+import utils
+from fiveline.loader import fetch_dataloader
+from fiveline.serving import unlabelled
+from fiveline.serving.intervals import margin
+from fiveline.serving.output import rounded, to_lines
+
+PROJECT = Path(__file__).resolve().parents[2]
+NUM_IMAGES = {"train": 60, "val": 20, "test": 33}
+
+
+def write_images(folder):
+    """Digits as files of several formats and sizes, in folders of their classes."""
+    for split, number in NUM_IMAGES.items():
+        with np.load(PROJECT / f"data/digits/{split}.npz") as arrays:
+            for i, (pixels, label) in enumerate(zip(arrays["images"][:number], arrays["labels"], strict=False)):
+                path = folder / split / str(label % 3) / "deeper" / f"{i}.{['png', 'jpg', 'bmp'][i % 3]}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).resize((10 + i, 12)).save(path)
+
+
+def write_rows(folder):
+    """Rows with numbers that are missing, a column of names, and one that names the row."""
+    generator = np.random.default_rng(0)
+    for split, number in {"train": 80, "val": 20, "test": 33}.items():
+        lines = ["name,size,port,weight,price"]
+        for i in range(number):
+            size, weight = generator.normal(5, 2, 2).round(3)
+            port = ["Cork", "Lima", "Oslo", "NA"][i % 4]
+            price = round(3 * size + (10 if port == "Lima" else 0) + generator.normal(), 3)
+            lines.append(f"{split}_{i},{size},{port},{'' if i % 7 == 3 else weight},{price}")
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+RUNS = {
+    "vision": {
+        "image_size": 12, "num_channels": 4, "normalize": "train", "batch_size": 16, "shift": 1, "cache": "memory",
+    },
+    "ner": {
+        "task": "ner", "data_dir": str(PROJECT / "data/ner_small"), "batch_size": 67, "embedding_dim": 12,
+        "lstm_hidden_dim": 12, "bidirectional": True, "char_channels": 6, "word_dropout_rate": 0.1,
+    },
+    "classes": {"task": "tabular", "data_dir": str(PROJECT / "data/digits_rows"), "batch_size": 64},
+    "number": {
+        "task": "tabular", "target": "price", "target_type": "number", "id_column": "name", "batch_size": 16,
+    },
+}  # fmt: skip
+
+
+pytestmark = pytest.mark.skipif(
+    any(not (PROJECT / "model" / params.get("task", "vision")).is_dir() for params in RUNS.values()),
+    reason="the folder of a task was removed",
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run of each kind, trained for one epoch and evaluated on its test split."""
+    folder = tmp_path_factory.mktemp("predict")
+    for name, params in RUNS.items():
+        data_dir = folder / f"{name}_data"
+        data_dir.mkdir()
+        {"vision": write_images, "number": write_rows}.get(name, lambda _: None)(data_dir)
+        (folder / name).mkdir()
+        values = {"num_epochs": 1, "data_dir": str(data_dir), **params}
+        (folder / name / "params.json").write_text(json.dumps(values))
+        train.main(["--model_dir", str(folder / name)])
+        evaluate.main(["--model_dir", str(folder / name)])
+    return folder
+
+
+TEST_INPUTS = {
+    "vision": "vision_data/test", "ner": PROJECT / "data/ner_small/test/sentences.txt",
+    "classes": PROJECT / "data/digits_rows/test.csv", "number": "number_data/test.csv",
+}  # fmt: skip
+
+
+def run_predict(model_dir, *words, exit_code=None):
+    """Call the script as the shell does; returns the rows of its --output, read back."""
+    output = model_dir.parent / "predictions.csv"
+    output.unlink(missing_ok=True)
+    command = ["--model_dir", str(model_dir), "--output", str(output), *map(str, words)]
+    if exit_code is None:
+        predict.main(command)
+    else:
+        with pytest.raises(utils.Stop) as caught:
+            predict.main(command)
+        assert caught.value.exit_code == exit_code
+        if exit_code == 2:
+            assert not output.exists()
+            return str(caught.value)
+    return read_csv(output)
+
+
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_predictions_on_the_test_split_are_evaluations_to_the_bit(runs, name):
+    rows = run_predict(runs / name, "--input", runs / TEST_INPUTS[name])
+    expected = read_csv(runs / name / "predictions_test_best.csv")
+    assert len(rows) == len(expected) > 2 * RUNS[name]["batch_size"]
+    columns = ("prediction", "confidence") if name != "number" else ("prediction",)
+    for column in columns:
+        found = [row[column] for row in expected]
+        if column == "confidence":  # of which predict.py writes 6 digits
+            found = [str(min(float(f"{float(text):.6g}"), 0.999999)) for text in found]
+        assert [row[column] for row in rows] == found
+    for row, other in zip(rows, expected, strict=True):
+        assert row["id"].endswith(other["id"]) and not row["error"]
+
+
+@pytest.mark.parametrize("name", ["vision", "ner"])
+def test_predictions_hardly_depend_on_the_batch_size(runs, name):
+    rows = run_predict(runs / name, "--input", runs / TEST_INPUTS[name], "--batch_size", 1)
+    expected = read_csv(runs / name / "predictions_test_best.csv")
+    assert [row["prediction"] for row in rows] == [row["prediction"] for row in expected]
+    confidences = [[float(row["confidence"]) for row in each] for each in (rows, expected)]
+    assert confidences[0] == pytest.approx(confidences[1], abs=1e-6)
+
+
+def test_the_target_is_not_needed_nor_is_any_column_that_the_net_does_not_see(runs, tmp_path):
+    whole = read_csv(runs / "number_data/test.csv")
+    path = tmp_path / "new.csv"
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, ["comment", "port", "size", "weight"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({**row, "comment": 'bought in "May",\nas it seems'} for row in whole)
+    rows = run_predict(runs / "number", "--input", path)
+    expected = read_csv(runs / "number/predictions_test_best.csv")
+    assert [row["prediction"] for row in rows] == [row["prediction"] for row in expected]
+    assert [row["id"] for row in rows[:2]] == [f"{path}:1", f"{path}:2"]
+
+
+def test_json_lines_hold_the_same_and_nothing_that_is_empty(runs, capsys):
+    command = ["--model_dir", str(runs / "ner"), "--input", str(TEST_INPUTS["ner"])]
+    output = runs / "predictions.jsonl"
+    predict.main([*command, "--output", str(output)])
+    rows = utils.read_lines(output)
+    said = capsys.readouterr()
+    assert said.out == "" and f"- wrote {output} ({len(rows)} rows)\n" in said.err
+    table = run_predict(runs / "ner", "--input", TEST_INPUTS["ner"])
+    assert [(row["id"], row["prediction"], str(row["confidence"])) for row in rows] == [
+        (row["id"], row["prediction"], row["confidence"]) for row in table
+    ]
+    assert all(list(row) == ["id", "tokens", "prediction", "confidence"] for row in rows)
+    assert list(table[0]) == ["id", "tokens", "prediction", "confidence", "error"]
+    assert (
+        [row["tokens"] for row in rows]
+        == [row["tokens"] for row in table]
+        == (TEST_INPUTS["ner"].read_text(encoding="utf-8").splitlines())
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("vision", ["id", "prediction", "confidence", "error"]),
+        ("classes", ["id", "prediction", "confidence", "error"]),
+        ("number", ["id", "prediction", "lower", "upper", "error"]),
+    ],
+)
+def test_no_column_is_empty_by_design(runs, name, columns):
+    assert list(run_predict(runs / name, "--input", runs / TEST_INPUTS[name])[0]) == columns
+
+
+@pytest.mark.parametrize("name", ["vision", "ner", "classes"])
+def test_probabilities_of_each_class_are_those_of_the_net(runs, name):
+    model_dir = runs / name
+    rows = run_predict(model_dir, "--input", runs / TEST_INPUTS[name], "--probabilities")
+    params, _, model = evaluate.fetch_trained(model_dir, model_dir / "best.pth.tar", [])
+    loader = fetch_dataloader(["test"], Path(params.data_dir), params, training=False)["test"]
+    names = [column.removeprefix("probability_") for column in rows[0] if column.startswith("probability_")]
+    assert names == (params.tags if name == "ner" else params.classes)
+    expected = []
+    with torch.no_grad():
+        for inputs, labels in loader:
+            probabilities = model.eval()(inputs).softmax(dim=-1)
+            expected += [
+                each[label != -100].reshape(-1, len(names)) for each, label in zip(probabilities, labels, strict=True)
+            ]
+    assert len(rows) == len(expected)
+    for row, probabilities in zip(rows, expected, strict=True):
+        ours = np.array([[float(text) for text in row[f"probability_{each}"].split(" ")] for each in names]).T
+        assert ours == pytest.approx(probabilities.numpy(), rel=1e-4, abs=1e-6)
+        assert [names[i] for i in ours.argmax(axis=1)] == row["prediction"].split(" ")
+        assert float(row["confidence"]) == pytest.approx(ours.max(axis=1).mean(), abs=1e-5)
+
+
+def test_probabilities_are_refused_where_a_number_is_predicted_or_the_task_has_none(runs, monkeypatch):
+    words = ["--input", runs / TEST_INPUTS["number"], "--probabilities"]
+    assert "this run predicts a number, not classes" in run_predict(runs / "number", *words, exit_code=2)
+    monkeypatch.delattr("model.vision.net.probabilities")
+    words = ["--input", runs / TEST_INPUTS["vision"], "--probabilities"]
+    assert "model/vision/net.py has no probabilities(" in run_predict(runs / "vision", *words, exit_code=2)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.5, "0.5"), (1.0, "1.0"), (0.0, "0.0"), (0.9999997, "0.999999"), (0.123456789, "0.123457"),
+     (1.23456789e-9, "1.23457e-09"), ([0.9999999, 0.25], "0.999999 0.25")],
+)  # fmt: skip
+def test_probabilities_have_six_digits_and_never_become_certain(value, text):
+    row = {"id": 0.123456789, "prediction": 0.123456789, "confidence": value, "probability_a": value}
+    found = rounded(row)
+    assert str(found["confidence"]) == str(found["probability_a"]) == text
+    assert found["id"] == found["prediction"] == 0.123456789
+
+
+def test_broken_rows_before_the_first_whole_one_have_the_same_columns():
+    rows = [{"id": "a", "error": "x"}, {"id": "b", "prediction": "cat", "confidence": 0.5}, {"id": "c", "error": "y"}]
+    assert "".join(to_lines(rows, ".csv")) == "id,prediction,confidence,error\na,,,x\nb,cat,0.5,\nc,,,y\n"
+    assert "".join(to_lines(rows[:1], ".csv")) == "id,prediction,error\na,,x\n"
+
+
+# --- column files
+
+
+@pytest.fixture(scope="module")
+def column_run(tmp_path_factory):
+    """A run on column files with comments, and with tokens that hold spaces, evaluated on its test split."""
+    folder = tmp_path_factory.mktemp("columns")
+    text = "# sent_id = {}\nin\tIN\tO\nNew York\tNNP\tB-LOC\n\n# id {}\tx=y\n#\tSYM\tO\n5\tCD\tO\n\n"
+    for split in ("train", "val", "test"):
+        (folder / f"{split}.conll").write_text("".join(text.format(i, i) for i in range(20)))
+    values = {"task": "ner", "data_dir": str(folder), "num_epochs": 1, "batch_size": 7}
+    (folder / "run").mkdir()
+    (folder / "run/params.json").write_text(json.dumps(values))
+    train.main(["--model_dir", str(folder / "run")])
+    evaluate.main(["--model_dir", str(folder / "run")])
+    return folder / "run"
+
+
+def test_a_column_file_is_read_as_evaluation_reads_it_with_its_tokens_beside_the_tags(column_run):
+    rows = run_predict(column_run, "--input", column_run.parent / "test.conll")
+    expected = read_csv(column_run / "predictions_test_best.csv")
+    assert [row["prediction"] for row in rows] == [row["prediction"] for row in expected] and len(rows) == 40
+    assert [row["id"].rpartition("/")[2] for row in rows] == [row["id"] for row in expected]
+    assert [row["tokens"] for row in rows] == ["in New\u00a0York", "# 5"] * 20
+    assert all(len(row["tokens"].split(" ")) == len(row["prediction"].split(" ")) for row in rows)
+
+
+def test_a_column_file_of_any_name_is_seen_by_its_tags_and_one_without_tags_by_its_name(column_run, tmp_path):
+    copy = tmp_path / "new.txt"
+    shutil.copyfile(column_run.parent / "test.conll", copy)
+    assert [row["tokens"] for row in run_predict(column_run, "--input", copy)][:2] == ["in New\u00a0York", "# 5"]
+    path = tmp_path / "new.conll"
+    path.write_text("in\nRome\n\nat\n")
+    assert [row["tokens"] for row in run_predict(column_run, "--input", path)] == ["in Rome", "at"]
+    path.write_text("in\tO\nRome O\n")
+    rows = run_predict(column_run, "--input", path, copy, exit_code=1)
+    assert rows[0]["error"].startswith(f"{path}:2: 1 columns, but 2") and rows[1]["tokens"] == "in New\u00a0York"
+
+
+# --- broken inputs
+
+
+def test_an_image_that_cannot_be_read_is_reported_in_its_row_and_the_rest_is_predicted(runs, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(runs / "vision_data/test", folder)
+    (folder / "0/aaa.png").write_bytes(b"no image")
+    whole = next(folder.glob("1/deeper/*.jpg"))
+    (folder / "1/deeper/truncated.jpg").write_bytes(whole.read_bytes()[:200])
+    (folder / "notes.txt").write_text("not an image, and not meant as one")
+    (folder / ".hidden.png").write_bytes(b"")
+    rows = run_predict(runs / "vision", "--input", folder, folder / "notes.txt", exit_code=1)
+    broken = [row for row in rows if row["error"]]
+    assert [row["id"] for row in broken] == [
+        str(folder / name) for name in ("0/aaa.png", "1/deeper/truncated.jpg", "notes.txt")
+    ]
+    assert all("not a readable image" in row["error"] and not row["prediction"] for row in broken)
+    expected = read_csv(runs / "vision/predictions_test_best.csv")
+    assert [row["prediction"] for row in rows if not row["error"]] == [row["prediction"] for row in expected]
+    names = [row["id"] for row in rows[1:-1]]
+    assert names == sorted(names)
+
+
+def test_broken_sentences_are_reported_in_their_rows(runs, tmp_path):
+    path = tmp_path / "sentences.txt"
+    path.write_bytes("\ufeffShe moved to  Lima .\r\n\n   \nNo one came .\n".encode() + b"caf\xe9 is closed\nlast one")
+    rows = run_predict(runs / "ner", "--input", path, exit_code=1)
+    assert [row["id"] for row in rows] == [f"{path}:{i}" for i in range(1, 7)]
+    assert [bool(row["error"]) for row in rows] == [False, True, True, False, True, False]
+    assert [len(row["prediction"].split()) for row in rows] == [5, 0, 0, 4, 0, 2]
+    assert "an empty line" in rows[1]["error"] and "not UTF-8" in rows[4]["error"]
+
+
+def test_broken_rows_are_reported_in_their_rows(runs, tmp_path):
+    path = tmp_path / "rows.csv"
+    lines = [b"name,size,port,weight", b"a,4.5,Cork,2", b"b,large,Cork,2", b"c,4.5,Cork", b'd,"4"5,Cork,2', b"",
+             b"e,4.5,Atlantis,", b"f,1e99,Cork,2", b"g,4.5,C\xf6rk,2", b"h,4.5,Cork,2", b'i,"4.5,Cork,2']  # fmt: skip
+    path.write_bytes(b"\n".join(lines))
+    rows = run_predict(runs / "number", "--input", path, exit_code=1)
+    assert [row["id"] for row in rows] == ["a", "b", f"{path}:3", f"{path}:4", "e", "f", f"{path}:7", "h", f"{path}:9"]
+    assert [row["id"] for row in rows if not row["error"]] == ["a", "e", "h"]
+    assert rows[0]["prediction"] == rows[7]["prediction"]
+    told = [row["error"].removeprefix(f"{path}, row {i}") for i, row in enumerate(rows, start=1)]
+    assert told[1].startswith(" (line 3), column 'size': found 'large', expected a number")
+    assert told[2].startswith(" (line 4): found 3 cells, expected 4 as in the header")
+    assert "not CSV" in told[3] and "1e99" in told[5] and "not UTF-8" in told[6] and "not CSV" in told[8]
+
+
+def test_files_that_are_no_tables_are_a_row_each_and_the_others_are_read(runs, tmp_path):
+    contents = {"empty.csv": "", "other.csv": "size,weight\n1,2\n", "twice.csv": "size,size,port,weight\n1,2,Cork,2\n",
+                "whole.csv": "size,weight,port\n4.5,2,Cork\n"}  # fmt: skip
+    for name, text in contents.items():
+        (tmp_path / name).write_text(text)
+    paths = [tmp_path / name for name in contents]
+    rows = run_predict(runs / "number", "--input", *paths, tmp_path, exit_code=1)
+    assert [row["id"] for row in rows] == [*map(str, paths[:3]), f"{paths[3]}:1", str(tmp_path)]
+    assert "empty" in rows[0]["error"] and "no column 'port'" in rows[1]["error"] and "twice" in rows[2]["error"]
+    assert rows[3]["prediction"] and not rows[3]["error"] and "Is a directory" in rows[4]["error"]
+
+
+def test_where_everything_is_broken_there_is_a_row_for_each_all_the_same(runs, tmp_path):
+    path = tmp_path / "empty_lines.txt"
+    path.write_text("\n" * 200)
+    rows = run_predict(runs / "ner", "--input", path, exit_code=1)
+    assert len(rows) == 200 and all(row["error"] and not row["prediction"] for row in rows)
+
+
+# --- mistakes in the arguments
+
+
+def test_mistakes_are_told_and_no_output_is_touched(runs, tmp_path):
+    assert "there is no such file or folder" in run_predict(runs / "ner", "--input", tmp_path / "nope", exit_code=2)
+    (tmp_path / "empty").mkdir()
+    told = run_predict(runs / "vision", "--input", tmp_path / "empty", exit_code=2)
+    assert "nothing in it" in told
+    told = run_predict(runs / "ner", "--input", TEST_INPUTS["ner"], "--batch_size", 0, exit_code=2)
+    assert "batch_size" in told
+    for name, expected in (("table.xlsx", ".csv or .jsonl"), ("nowhere/table.csv", "there is no folder")):
+        with pytest.raises(utils.InputError, match=re.escape(expected)):
+            predict.main(["--model_dir", str(runs / "ner"), "--input", ".", "--output", str(tmp_path / name)])
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(utils.InputError, match="this is a folder"):
+        predict.main(["--model_dir", str(runs / "ner"), "--input", ".", "--output", str(tmp_path / "folder.csv")])
+
+
+@pytest.mark.parametrize("name", ["vision", "number"])
+def test_standard_input_is_refused_where_it_makes_no_sense(runs, name):
+    told = run_predict(runs / name, "--input", runs / TEST_INPUTS[name], "-", exit_code=2)
+    assert told.startswith("--input -: ") and "name files or folders" in told
+
+
+def test_an_output_that_is_an_input_is_refused_and_left_as_it_is(runs, tmp_path):
+    rows = tmp_path / "rows.csv"
+    shutil.copyfile(runs / TEST_INPUTS["number"], rows)
+    before = rows.read_bytes()
+    (tmp_path / "again.csv").symlink_to(rows)
+    for name in ("rows.csv", "again.csv"):
+        with pytest.raises(utils.InputError, match="it is an --input too"):
+            predict.main(["--model_dir", str(runs / "number"), "--input", str(rows), "--output", str(tmp_path / name)])
+    assert rows.read_bytes() == before
+
+
+def test_a_task_without_the_hook_is_told_which_function_to_write(runs, monkeypatch):
+    monkeypatch.delattr("model.tabular.data_loader.fetch_unlabelled")
+    told = run_predict(runs / "number", "--input", runs / TEST_INPUTS["number"], exit_code=2)
+    assert told.startswith("model/tabular/data_loader.py: has no fetch_unlabelled(paths, params)")
+
+
+def test_an_output_of_before_stays_until_the_new_one_is_whole(runs, tmp_path, monkeypatch):
+    output = tmp_path / "out.csv"
+    output.write_text("of before")
+    command = ["--model_dir", str(runs / "ner"), "--input", str(TEST_INPUTS["ner"]), "--output", str(output)]
+    with monkeypatch.context() as patch:
+        patch.setattr("model.ner.net.predictions", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predict.main(command)
+    assert output.read_text() == "of before" and [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+    predict.main(command)
+    assert output.read_text().startswith("id,tokens,prediction")
+
+
+# --- any number of inputs
+
+
+class Counted:
+    """Something of which one can see how many are alive."""
+
+
+def test_no_more_than_two_batches_are_in_memory(monkeypatch):
+    alive, most = weakref.WeakSet(), []
+
+    def fetch(paths, params):
+        for i in range(10_000):
+            example = Counted()
+            alive.add(example)
+            most.append(len(alive))
+            yield str(i), example
+
+    module = type(
+        "Module", (), {"fetch_unlabelled": fetch, "collate_unlabelled": lambda examples, _: (len(examples), None)}
+    )
+    monkeypatch.setitem(sys.modules, "model.counted.data_loader", module)
+    params = utils.Params(task="counted", batch_size=16)
+    batches = unlabelled.fetch_unlabelled([], params)
+    first = next(batches)
+    assert len(most) == 18  # read as they are asked for
+    sizes = [len(first.ids), *(len(batch.ids) for batch in batches)]
+    assert sizes == [16] * 625 and max(most) <= 2 * 16 + 2
+
+
+@pytest.mark.parametrize(("number", "size"), list(itertools.product(range(1, 12), (1, 2, 3, 5))))
+def test_inputs_are_divided_as_a_split_is(number, size):
+    from fiveline.batches import EpochBatches
+
+    chunks = [[i for i, _ in chunk] for chunk in unlabelled._chunks([(i, None) for i in range(number)], size)]
+    assert chunks == [indices for _, indices in EpochBatches(number, size, seed=None)]
+
+
+@pytest.mark.slow
+def test_predictions_come_while_standard_input_is_still_open(runs):
+    command = [sys.executable, "predict.py", "--model_dir", str(runs / "ner"), "--input", "-", "--batch_size", "4"]
+    process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdin.write("She moved to Lima .\n" * 6)
+    process.stdin.flush()
+    lines = [process.stdout.readline() for _ in range(5)]
+    assert lines[0].startswith("id,tokens,prediction") and lines[4].startswith("-:4,")
+    process.stdin.write("And stayed .\n")
+    process.stdin.close()
+    rest = process.stdout.read().splitlines()
+    process.stdout.close()
+    assert [line.split(",")[0] for line in rest] == ["-:5", "-:6", "-:7"] and process.wait() == 0
+
+
+# from a small process: on Linux, the peak of a process is no lower than that of the one that started it
+PRINT_PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_inputs(runs, tmp_path):
+    peaks = []
+    for number in (1_000, 60_000):
+        path = tmp_path / f"{number}.csv"
+        row = ",".join(["3.25"] * 64)
+        header = (PROJECT / "data/digits_rows/test.csv").read_text().partition("\n")[0]
+        path.write_text("\n".join([header.removesuffix(",digit"), *[row] * number]))
+        words = ["predict.py", "--model_dir", runs / "classes", "--input", path, "--output", tmp_path / "out.csv"]
+        command = [sys.executable, "-c", PRINT_PEAK, sys.executable, *map(str, words)]
+        peak = int(subprocess.check_output(command, cwd=PROJECT))
+        peaks.append(peak * (1 if sys.platform == "darwin" else 1024))  # kilobytes elsewhere
+    assert (tmp_path / "out.csv").read_text().count("\n") == 60_001
+    assert path.stat().st_size > 15 * 2**20 and peaks[1] - peaks[0] < 15 * 2**20, peaks
+
+
+@pytest.mark.slow
+def test_the_shell_is_told_how_many_are_broken(runs, run_script, tmp_path):
+    path = tmp_path / "s.txt"
+    path.write_text("Good day .\n\n")
+    done = run_script("predict.py", "--model_dir", runs / "ner", "--input", path)
+    assert done.returncode == 1 and "error: 1 of 2 inputs are broken" in done.stderr and "Traceback" not in done.stderr
+    header = "id,tokens,prediction,confidence,error"
+    assert done.stdout.splitlines()[0] == header and len(done.stdout.splitlines()) == 3
+
+
+# --- numbers and their intervals
+
+
+def test_intervals_hold_what_they_say_on_new_examples():
+    generator = np.random.default_rng(1)
+    coverages = []
+    for _ in range(400):
+        distances = np.abs(generator.standard_t(3, size=60))
+        coverages.append(np.mean(np.abs(generator.standard_t(3, size=200)) <= margin(distances.tolist())))
+    # exactly ceil(0.9 * 61) / 61, and the mean of 400 trials has a standard error of about 0.002
+    assert np.mean(coverages) == pytest.approx(55 / 61, abs=0.01)
+    assert margin([1.0] * 8) is None and margin(list(range(9))) == 8  # eight are too few to say so
+
+
+def test_intervals_are_there_once_the_checkpoint_has_been_evaluated(runs, tmp_path, capsys):
+    rows = run_predict(runs / "number", "--input", runs / TEST_INPUTS["number"])
+    inside = [float(row["lower"]) <= float(other["label"]) <= float(row["upper"]) for row, other in
+              zip(rows, read_csv(runs / "number/predictions_test_best.csv"), strict=True)]  # fmt: skip
+    assert sum(inside) >= 0.9 * len(inside)
+    assert "no intervals" not in capsys.readouterr().err
+    copy = tmp_path / "copy"
+    shutil.copytree(runs / "number", copy)
+    os.utime(copy / "predictions_test_best.csv", (0, 0))  # times say nothing: whoever copies may keep them, or not
+    assert run_predict(copy, "--input", runs / TEST_INPUTS["number"]) == rows
+    state = utils.read_checkpoint(copy / "best.pth.tar")
+    utils.write_checkpoint({**state, "epoch": 2}, copy / "best.pth.tar")
+    os.utime(copy / "best.pth.tar", (0, 0))
+    rows = run_predict(copy, "--input", runs / TEST_INPUTS["number"])
+    assert not rows[0]["lower"] and rows[0]["prediction"]
+    advice = f"python evaluate.py --model_dir {copy} --restore_file "
+    assert f"no intervals: {advice}best finds out" in capsys.readouterr().err
+    run_predict(copy, "--input", runs / TEST_INPUTS["number"], "--restore_file", "last")
+    assert f"no intervals: {advice}last finds out" in capsys.readouterr().err
+
+
+def test_intervals_of_another_run_s_checkpoint_of_the_same_name_are_not_taken(runs, tmp_path, capsys):
+    ours, theirs, others = tmp_path / "ours", tmp_path / "theirs", tmp_path / "elsewhere/theirs"
+    shutil.copytree(runs / "number", ours)
+    state = utils.read_checkpoint(ours / "best.pth.tar")
+    state["state_dict"] = {name: 2 * weight for name, weight in state["state_dict"].items()}
+    for epoch, folder in enumerate((theirs, others), start=2):
+        folder.mkdir(parents=True)
+        utils.write_checkpoint({**state, "epoch": epoch}, folder / "best.pth.tar")
+    before = run_predict(ours, "--input", runs / TEST_INPUTS["number"])
+    evaluate.main(["--model_dir", str(ours), "--restore_file", str(theirs / "best.pth.tar")])
+    assert before[0]["lower"] and run_predict(ours, "--input", runs / TEST_INPUTS["number"]) == before
+    of_theirs = run_predict(ours, "--input", runs / TEST_INPUTS["number"], "--restore_file", theirs / "best.pth.tar")
+    assert of_theirs[0]["lower"] not in ("", before[0]["lower"]) and "no intervals" not in capsys.readouterr().err
+    of_others = run_predict(ours, "--input", runs / TEST_INPUTS["number"], "--restore_file", others / "best.pth.tar")
+    assert not of_others[0]["lower"] and "no intervals: python evaluate.py" in capsys.readouterr().err
+
+
+def test_a_name_with_anything_in_it_survives_in_both_formats():
+    names = ['a,"b"', "line\nend", "re\rturn", "\udcff", "é"]
+    rows = [{"id": name, "prediction": 1.5} for name in names]
+    text = "".join(to_lines(rows, ".csv"))
+    assert [row["id"] for row in csv.DictReader(io.StringIO(text, newline=""))] == names
+    assert [json.loads(line)["id"] for line in to_lines(rows, ".jsonl")] == names

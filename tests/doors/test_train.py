@@ -1,0 +1,474 @@
+"""One run: the same bits again, resuming, restoring, what is kept as best."""
+
+import copy
+import json
+import logging
+import shutil
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import evaluate
+import train
+import utils
+from fiveline.state import fetch_training
+from fiveline.tasks import fetch_params_class
+
+PROJECT = Path(__file__).resolve().parents[2]
+QUICK = {
+    "image_size": 8, "image_channels": 1, "num_channels": 4, "dropout_rate": 0.3, "horizontal_flip": False, "shift": 1,
+    "batch_size": 100, "num_epochs": 3, "learning_rate": 0.01, "data_dir": str(PROJECT / "data/digits"),
+}  # fmt: skip
+
+
+def write_run(folder, **params):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.json").write_text(json.dumps({**QUICK, **params}))
+    return folder
+
+
+def run_train(folder, *words, **params):
+    train.main(["--model_dir", str(write_run(folder, **params)), *words])
+    return folder
+
+
+def read_state(folder, name="last"):
+    return utils.read_checkpoint(folder / f"{name}.pth.tar")
+
+
+def assert_same_bits(first, second):
+    """Compare nested dicts and lists of tensors and plain values, to the bit."""
+    if isinstance(first, torch.Tensor):
+        assert first.dtype == second.dtype and torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same_bits(first[key], second[key])
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_same_bits(one, other)
+    else:
+        assert first == second
+
+
+def without_times(history):
+    return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in history]
+
+
+def test_same_seed_gives_the_same_bits(tmp_path):
+    first, second = run_train(tmp_path / "first"), run_train(tmp_path / "second")
+    for name in ("last", "best"):
+        assert (first / f"{name}.pth.tar").read_bytes() == (second / f"{name}.pth.tar").read_bytes()
+
+
+def test_another_seed_gives_other_weights(tmp_path):
+    first, second = run_train(tmp_path / "first"), run_train(tmp_path / "second", seed=231)
+    assert not torch.equal(
+        read_state(first)["state_dict"]["fc2.weight"], read_state(second)["state_dict"]["fc2.weight"]
+    )
+
+
+def test_num_workers_does_not_change_the_bits(tmp_path):
+    settings = {"cache": "none", "num_epochs": 2}
+    first = run_train(tmp_path / "first", num_workers=0, **settings)
+    second = run_train(tmp_path / "second", num_workers=2, **settings)
+    assert_same_bits(read_state(first)["state_dict"], read_state(second)["state_dict"])
+    assert_same_bits(read_state(first)["optim_dict"], read_state(second)["optim_dict"])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
+@pytest.mark.parametrize("schedule", ["one_cycle", "plateau"])
+def test_a_run_that_died_continues_to_the_same_bits(tmp_path, monkeypatch, optimizer, schedule):
+    settings = {
+        "num_epochs": 4,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "schedule_epochs": 1,
+        "learning_rate": 0.02,
+    }
+    whole = run_train(tmp_path / "whole", **settings)
+    calls = []
+
+    def dies_in_the_third_epoch(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise MemoryError("as when the machine has no more")
+        return evaluate.evaluate(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "evaluate", dies_in_the_third_epoch)
+        with pytest.raises(MemoryError):
+            run_train(tmp_path / "parts", **settings)
+    assert utils.read_json(tmp_path / "parts/run.json")["status"] == "failed"
+    parts = run_train(tmp_path / "parts", **settings)
+
+    assert_same_bits(read_state(whole), read_state(parts))
+    assert_same_bits(read_state(whole, "best"), read_state(parts, "best"))
+    histories = [without_times(utils.read_lines(folder / "history.jsonl")) for folder in (whole, parts)]
+    assert histories[0] == histories[1] and [row["epoch"] for row in histories[0]] == [1, 2, 3, 4]
+    assert utils.read_json(parts / "run.json")["status"] == "finished"
+
+
+def test_more_epochs_continue_a_finished_run(tmp_path, capsys):
+    whole = run_train(tmp_path / "whole", num_epochs=3)
+    parts = run_train(tmp_path / "parts", num_epochs=2)
+    train.main(["--model_dir", str(parts)])
+    assert "is finished: 2 epochs" in capsys.readouterr().out
+    run_train(parts, num_epochs=3)
+    assert_same_bits(read_state(whole), read_state(parts))
+
+
+def test_changed_hyperparameters_are_refused_and_nothing_is_lost(tmp_path):
+    folder = run_train(tmp_path / "run", num_epochs=1)
+    before = (folder / "last.pth.tar").read_bytes()
+    with pytest.raises(utils.InputError, match=r"learning_rate: 0\.01 -> 0\.02; weight_decay: 0\.0 -> 0\.1"):
+        train.main(["--model_dir", str(folder), "learning_rate=0.02", "weight_decay=0.1"])
+    assert (folder / "last.pth.tar").read_bytes() == before
+    train.main(["--model_dir", str(folder), "num_workers=1", "save_summary_steps=5", "num_epochs=2"])
+    assert read_state(folder)["epoch"] == 2
+
+
+def test_restart_begins_anew_and_keeps_foreign_files(tmp_path):
+    folder = run_train(tmp_path / "run", num_epochs=2)
+    (folder / "notes.txt").write_text("mine")
+    train.main(["--model_dir", str(folder), "--restart", "num_epochs=1"])
+    assert read_state(folder)["epoch"] == 1
+    assert len(utils.read_lines(folder / "history.jsonl")) == 1
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert not [path for path in folder.iterdir() if path.is_dir()]  # what was put aside
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("mistake", ["no data", "diverged at once"])
+def test_a_restart_that_comes_to_nothing_leaves_the_run_as_it_was(tmp_path, mistake):
+    folder = run_train(tmp_path / "run", num_epochs=1)
+    evaluate.main(["--model_dir", str(folder)])
+    before = contents(folder)
+    words = {"no data": ["--data_dir", str(tmp_path / "none")], "diverged at once": ["learning_rate=1e30"]}
+    with pytest.raises(utils.Stop):
+        train.main(["--model_dir", str(folder), "--restart", *words[mistake]])
+    logging.getLogger().handlers.clear()
+    assert contents(folder) == before and not [path for path in folder.iterdir() if path.is_dir()]
+
+
+def test_a_restart_that_is_killed_loses_nothing_at_any_moment(tmp_path, monkeypatch):
+    folder = run_train(tmp_path / "run", num_epochs=1)
+    before, moves, stop_at = contents(folder), [], 0
+
+    def until_killed(original):
+        def counted(path, target):
+            moves.append(path.name)
+            if len(moves) == stop_at:
+                raise SystemError("killed")
+            return original(path, target)
+
+        return counted
+
+    monkeypatch.setattr(Path, "replace", until_killed(Path.replace))
+    monkeypatch.setattr(Path, "rename", until_killed(Path.rename))
+    while True:
+        moves, stop_at = [], stop_at + 1
+        run = utils.RunDirectory(folder)
+        try:
+            run.clear()
+            run.settle()  # as the next command does, which may be killed, too
+        except SystemError:
+            with utils.RunDirectory(folder):
+                pass
+            moves = []
+            assert contents(folder) == before, stop_at
+        else:
+            break
+    assert contents(folder) == before and stop_at > 2 * 6
+
+
+def test_restore_file_starts_from_the_weights_alone(tmp_path):
+    source = run_train(tmp_path / "source", num_epochs=1)
+    folder = write_run(tmp_path / "target", num_epochs=1, learning_rate=1e-9, momentum=0.0, optimizer="sgd")
+    shutil.copy(source / "best.pth.tar", folder / "start.pth.tar")
+    train.main(["--model_dir", str(folder), "--restore_file", "start"])
+    restored, trained = read_state(folder), read_state(source, "best")
+    torch.testing.assert_close(restored["state_dict"]["conv1.weight"], trained["state_dict"]["conv1.weight"])
+    assert restored["epoch"] == 1
+    train.main(["--model_dir", str(folder), "--restore_file", "start", "num_epochs=2"])  # the same command continues
+    assert read_state(folder)["epoch"] == 2
+    with pytest.raises(utils.InputError, match="--restore_file: start -> None"):
+        train.main(["--model_dir", str(folder)])
+
+
+def test_restore_file_with_restart_reads_the_weights_before_it_removes_them(tmp_path):
+    folder = run_train(tmp_path / "run", num_epochs=2)
+    trained = read_state(folder, "best")["state_dict"]["fc1.weight"]
+    words = ["--restore_file", "best", "--restart", "num_epochs=1", "learning_rate=1e-9", "optimizer=sgd", "momentum=0"]
+    train.main(["--model_dir", str(folder), *words])
+    torch.testing.assert_close(read_state(folder)["state_dict"]["fc1.weight"], trained)
+
+
+def as_cs230(state):
+    """A checkpoint as CS230 saves it: three keys, nothing else."""
+    return {"epoch": 1, "state_dict": state["state_dict"], "optim_dict": state["optim_dict"]}
+
+
+def test_a_checkpoint_of_cs230_evaluates_and_restores(tmp_path):
+    ours = run_train(tmp_path / "ours", num_epochs=1)
+    theirs = write_run(tmp_path / "theirs", num_epochs=1)
+    for name in ("last", "best"):
+        torch.save(as_cs230(read_state(ours)), theirs / f"{name}.pth.tar")
+    for folder in (ours, theirs):
+        evaluate.main(["--model_dir", str(folder)])
+    assert utils.read_json(ours / "metrics_test_best.json") == utils.read_json(theirs / "metrics_test_best.json")
+
+    with pytest.raises(utils.InputError, match="made by other code.*--restore_file last.*--restart"):
+        train.main(["--model_dir", str(theirs)])
+    train.main(["--model_dir", str(theirs), "--restore_file", "best"])
+    assert utils.read_json(theirs / "run.json")["status"] == "finished"
+
+
+def test_best_follows_the_monitor(tmp_path):
+    folder = run_train(tmp_path / "run", monitor="loss", num_epochs=4)
+    losses = [row["val"]["loss"] for row in utils.read_lines(folder / "history.jsonl")]
+    best = read_state(folder, "best")
+    assert best["best"] == best["best_loss"] == min(losses) and best["epoch"] == 1 + losses.index(min(losses))
+    assert utils.read_json(folder / "metrics_val_best_weights.json")["loss"] == min(losses)
+
+
+VAL = [(0.5, 0.3), (0.9, 0.6), (0.9, 0.4), (0.9, 0.5), (0.9, 0.4), (0.9, 0.2), (0.8, 0.1), (0.9, 0.3), (0.7, 0.05)]
+
+
+def scripted(monkeypatch, first=1, die_in=None):
+    """Let each val evaluation return the next pair of VAL, and die in one of them."""
+    rows = iter(list(enumerate(VAL, start=1))[first - 1 :])
+
+    def next_row(*_):
+        epoch, (accuracy, loss) = next(rows)
+        if epoch == die_in:
+            raise MemoryError
+        return {"accuracy": accuracy, "loss": loss}
+
+    monkeypatch.setattr(train, "evaluate", next_row)
+
+
+def test_of_equal_values_the_lower_val_loss_is_best_also_when_the_run_was_killed(tmp_path, monkeypatch, caplog):
+    expected = min(range(len(VAL)), key=lambda i: (-VAL[i][0], VAL[i][1])) + 1
+    settings = {"num_epochs": len(VAL), "early_stopping_epochs": 3}
+    scripted(monkeypatch)
+    with caplog.at_level(logging.INFO):
+        whole = run_train(tmp_path / "whole", **settings)
+    assert caplog.text.count("Found new best accuracy") == 4  # epochs 1, 2, 3 and 6: each restarts the patience
+    best = read_state(whole, "best")
+    assert (best["epoch"], best["best"], best["best_loss"]) == (expected, 0.9, 0.2) and expected == 6
+    assert utils.read_json(whole / "metrics_val_best_weights.json") == {"accuracy": 0.9, "loss": 0.2}
+    assert utils.read_json(whole / "run.json")["best_loss"] == 0.2
+
+    for name in ("FIRST_SECONDS", "LONGEST_SHARE"):
+        monkeypatch.setattr(f"fiveline.saving.{name}", 0)  # each epoch is saved
+    scripted(monkeypatch, die_in=7)
+    with pytest.raises(MemoryError):
+        run_train(tmp_path / "parts", **settings)
+    assert read_state(tmp_path / "parts")["epoch"] == 6
+    scripted(monkeypatch, first=7)
+    parts = run_train(tmp_path / "parts", **settings)
+    for name in ("last", "best"):
+        assert_same_bits(read_state(whole, name), read_state(parts, name))
+
+
+def test_a_checkpoint_from_before_best_loss_is_continued(tmp_path, monkeypatch):
+    scripted(monkeypatch)
+    folder = run_train(tmp_path / "run", num_epochs=2)
+    state = read_state(folder)
+    del state["best_loss"]
+    utils.write_checkpoint(state, folder / "last.pth.tar")
+    scripted(monkeypatch, first=3)
+    run_train(folder, "num_epochs=4")
+    assert (read_state(folder)["best_epoch"], read_state(folder)["best_loss"]) == (3, 0.4)
+    state = read_state(folder)
+    del state["best_loss"]
+    utils.write_checkpoint(state, folder / "last.pth.tar")
+    scripted(monkeypatch, first=4)  # the loss to beat, 0.4, is in the history
+    run_train(folder, "num_epochs=5")
+    assert (read_state(folder)["best_epoch"], read_state(folder)["best_loss"]) == (3, 0.4)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "is_high_better"),
+    [
+        ((0.9, 0.5), (0.8, 0.1), True),
+        ((0.8, 0.5), (0.9, 0.1), False),  # rmse, for example
+        ((0.9, 0.1), (0.9, 0.2), True),
+        ((0.9, 0.1), (0.9, 0.2), False),
+        ((0.9, 5.0), (0.9, NAN), True),
+        ((0.9, 5.0), (0.9, None), True),
+        ((1, -3.0), (1.0, -2.0), True),
+    ],
+)
+def test_results_are_compared_by_value_then_by_loss(better, worse, is_high_better):
+    assert utils.standing(*better, is_high_better) > utils.standing(*worse, is_high_better)
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, None, "0.95", True, 10**400])
+def test_what_is_not_a_finite_number_is_never_the_best(value):
+    assert utils.standing(value, 0.1, True) is None and utils.standing(value, 0.1, False) is None
+
+
+def test_early_stopping_waits_as_long_as_it_is_told(tmp_path, capsys):
+    folder = run_train(tmp_path / "run", num_epochs=50, early_stopping_epochs=2, learning_rate=1e-9, optimizer="sgd")
+    state = read_state(folder)
+    assert state["epoch"] == state["best_epoch"] + 2 < 50
+    for words in ([], ["num_epochs=60"]):  # more epochs are not for it
+        train.main(["--model_dir", str(folder), *words])
+        told = capsys.readouterr().out
+        assert "It stopped early (early_stopping_epochs 2)" in told and "num_epochs=" not in told
+    assert read_state(folder)["epoch"] == state["epoch"]
+
+
+def test_train_metrics_are_over_all_batches(tmp_path, monkeypatch):
+    seen = []
+    original = train.train_step
+
+    def remember(model, optimizer, loss_fn, train_batch, labels_batch):
+        output_batch, loss = original(model, optimizer, loss_fn, train_batch, labels_batch)
+        seen.append((output_batch.detach(), labels_batch))
+        return output_batch, loss
+
+    monkeypatch.setattr(train, "train_step", remember)
+    folder = run_train(tmp_path / "run", num_epochs=1, batch_size=64)
+    outputs, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    reported = utils.read_lines(folder / "history.jsonl")[0]["train"]
+    assert len(labels) == 1258
+    assert reported["accuracy"] == pytest.approx((outputs.argmax(1) == labels).double().mean().item(), abs=1e-12)
+    assert reported["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-5)
+
+
+def test_the_log_has_the_lines_of_the_seed(tmp_path):
+    folder = run_train(tmp_path / "run", num_epochs=1)
+    lines = (folder / "train.log").read_text().splitlines()
+    for text in (
+        "Epoch 1/1",
+        "- Train metrics: accuracy: 0.",
+        "- Eval metrics : accuracy: 0.",
+        "- Found new best accuracy",
+    ):
+        assert any(f":INFO: {text}" in line for line in lines), text
+
+
+def test_a_run_directory_is_complete(tmp_path):
+    folder = run_train(tmp_path / "run", num_epochs=1)
+    evaluate.main(["--model_dir", str(folder)])
+    names = {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
+    assert names == {
+        "params.json", "run.json", "train.log", "evaluate.log", "history.jsonl", "last.pth.tar", "best.pth.tar",
+        "metrics_val_best_weights.json", "metrics_val_last_weights.json", "metrics_test_best.json",
+        "predictions_test_best.csv", "per_class_test_best.csv", "scored_test_best.json", "shares_test_best.npz",
+    }  # fmt: skip
+    assert json.loads((folder / "params.json").read_text()) == {**QUICK, "num_epochs": 1}  # as it was written
+    record = utils.read_json(folder / "run.json")
+    assert record["status"] == "finished" and record["epochs"] == 1 and record["params"]["optimizer"] == "adam"
+
+
+@pytest.mark.parametrize("microbatch_size", [1, 3, 5, 11])
+@pytest.mark.parametrize("structured", [False, True])
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_a_step_in_pieces_is_the_step_of_the_whole_batch(microbatch_size, structured, is_scaled):
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
+
+        def forward(self, batch):
+            return {"logits": self.layers(batch["x"])} if structured else self.layers(batch)
+
+    def loss_fn(outputs, labels):
+        return torch.nn.functional.cross_entropy(outputs["logits"] if structured else outputs, labels)
+
+    inputs, labels = torch.randn(11, 6), torch.tensor([0, 1, 2, 3, -100, 1, 2, 0, -100, 3, 1])  # not all are scored
+    results = []
+    for size in (None, microbatch_size):
+        model = Model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        objects = (model, optimizer, loss_fn, {"x": inputs} if structured else inputs, labels)
+        scaler = torch.amp.GradScaler("cpu", enabled=is_scaled)
+        step = train.train_step(*objects) if size is None else train.train_step_in_pieces(*objects, size, scaler)
+        results.append((*step, list(model.parameters())))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("name", ["batch_size", "microbatch_size"])
+def test_batch_norm_can_train_on_a_single_image_but_not_on_a_single_row(name):
+    task = SimpleNamespace(loss_fn=torch.nn.functional.cross_entropy, metrics={"accuracy": None})
+    params = fetch_params_class("vision")(**{"batch_size": 8, name: 1})
+    dense = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    training = fetch_training(dense, task, params, steps_per_epoch=1)
+    train.train_step(dense, training.optimizer, task.loss_fn, torch.randn(1, 3, 8, 8), torch.ones(1, 8, 8).long())
+    assert all(weight.isfinite().all() for weight in dense.parameters())
+    rows = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    with pytest.raises(utils.InputError, match=f"^{name} 1: the net has batch norm, .* take 2 or more"):
+        fetch_training(rows, task, params, steps_per_epoch=1)
+    with pytest.raises(ValueError, match="more than 1 value per channel") as caught:
+        dense(torch.randn(1, 3, 1, 1))  # an image that was made smaller until there is one place
+    assert "raise batch_size or microbatch_size" in str(utils.explain(caught.value))
+
+
+@pytest.mark.parametrize("microbatch_size", [1, 2, 3])
+def test_a_step_in_pieces_counts_the_numbers_that_are_known(microbatch_size):
+    def loss_fn(outputs, labels):
+        return (outputs - labels)[labels != -100].square().mean()
+
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(2, 6, 4)
+    labels[0], labels[4, 1:] = -100.0, -100.0
+    scaler, weights = torch.amp.GradScaler("cpu", enabled=False), []
+    model = torch.nn.Linear(4, 4)
+    for size in (None, microbatch_size):
+        trained = copy.deepcopy(model)
+        objects = (trained, torch.optim.SGD(trained.parameters(), lr=1.0), loss_fn, inputs, labels)
+        step = train.train_step(*objects) if size is None else train.train_step_in_pieces(*objects, size, scaler)
+        weights.append((step[1], list(trained.parameters())))
+    torch.testing.assert_close(weights[0], weights[1])
+
+
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_pieces_without_scored_labels_change_nothing(is_scaled):
+    model = torch.nn.Linear(3, 2)
+    before = copy.deepcopy(model.state_dict())
+    batch = (torch.randn(4, 3), torch.full((4,), -100))
+    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=1.0), torch.amp.GradScaler("cpu", enabled=is_scaled)
+    _, loss = train.train_step_in_pieces(model, optimizer, torch.nn.functional.cross_entropy, *batch, 2, scaler)
+    assert loss.detach().item() == 0.0
+    assert_same_bits(model.state_dict(), before)
+
+
+def test_microbatches_train_to_the_same_weights(tmp_path):
+    settings = {"net": "mnist", "image_size": 12, "dropout_rate": 0.0, "num_epochs": 1, "optimizer": "sgd"}
+    whole = run_train(tmp_path / "whole", **settings)
+    parts = run_train(tmp_path / "parts", microbatch_size=30, **settings)
+    torch.testing.assert_close(read_state(whole)["state_dict"], read_state(parts)["state_dict"], rtol=1e-4, atol=1e-6)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
+    """An infinite gradient leaves the loss of its own step finite: a save right after it must look at the weights."""
+    folder = run_train(tmp_path, num_epochs=1)
+    before = (folder / "last.pth.tar").read_bytes()
+    take_step = train.train_step
+
+    def spoil_a_weight(model, *rest):
+        outputs, loss = take_step(model, *rest)
+        with torch.no_grad():
+            next(model.parameters()).view(-1)[0] = float("inf")
+        signal.raise_signal(signal.SIGTERM)  # asks for a checkpoint at once
+        return outputs, loss
+
+    monkeypatch.setattr(train, "train_step", spoil_a_weight)
+    with pytest.raises(utils.DivergedError, match="a weight that is not finite in epoch 2, step 1"):
+        train.main(["--model_dir", str(folder), "num_epochs=2"])
+    assert (folder / "last.pth.tar").read_bytes() == before

@@ -1,0 +1,557 @@
+"""Several processes: the weights of one, exact metrics, one log; and every way in which they can end."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+import utils
+from fiveline.jobs import processes
+from fiveline.jobs.parallel import _in_buckets
+from fiveline.sanity.selftest import differences
+from tests.behaviour.test_faults import photos  # noqa: F401
+from tests.behaviour.test_resume import log_of, wait_until, write_run
+from tests.doors.test_train import assert_same_bits, read_state, without_times
+
+PROJECT = Path(__file__).resolve().parents[3]
+TABULAR = {"task": "tabular", "net": "two_layer", "batch_size": 32, "num_epochs": 1, "optimizer": "sgd"}
+NER = {"task": "ner", "batch_size": 16, "num_epochs": 1, "dropout_rate": 0.0, "word_dropout_rate": 0.0,
+       "lstm_hidden_dim": 16, "embedding_dim": 16, "clip_grad_norm": 1.0}  # fmt: skip
+RESNET = {"net": "resnet18", "image_size": 16, "image_channels": 3, "num_epochs": 1, "batch_size": 2000, "shift": 0,
+          "optimizer": "sgd", "channels_last": False}  # fmt: skip
+LONG = {**TABULAR, "net": "mlp", "hidden_sizes": [32], "dropout_rate": 0.5, "num_epochs": 40, "optimizer": "adam",
+        "checkpoint_minutes": 1e-3, "save_summary_steps": 10}  # fmt: skip
+AVERAGED = {**LONG, "ema_decay": 0.9, "precision": "bf16"}
+
+
+def start_job(num_processes, folder, *words, **env):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
+    command += ["--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
+    return subprocess.Popen(
+        [*command, "train.py", "--model_dir", str(folder), *words],
+        cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def job(num_processes, folder, *words, **env):
+    """Run a job to its end; return its exit code and what it said."""
+    process = start_job(num_processes, folder, *words, **env)
+    try:
+        text = process.communicate(timeout=120)[0]
+    finally:
+        process.kill()
+    return process.returncode, text
+
+
+def alone(folder, *words):
+    train.main(["--model_dir", str(folder), *words])
+    return folder
+
+
+def run_ranks(num_processes, *words):
+    """Run Python in several processes that are expected to end well; started as torchrun would, whose start is slow."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, *words],
+            cwd=PROJECT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **where, "RANK": str(i), "LOCAL_RANK": str(i)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        for i in range(num_processes)
+    ]
+    try:
+        texts = [process.communicate(timeout=120)[0] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    assert [process.returncode for process in ranks] == [0] * num_processes, "".join(texts)
+    return texts
+
+
+def together(num_processes, folder, *words):
+    run_ranks(num_processes, "train.py", "--model_dir", str(folder), *words)
+    return folder
+
+
+def metrics_of(folder):
+    [*rows] = without_times(utils.read_lines(folder / "history.jsonl"))
+    return [{split: row[split] for split in ("train", "val")} for row in rows]
+
+
+def assert_close_weights(first, second, tolerance=1e-5):
+    """Compare weights, and what they were averaged from, relative to the largest of each tensor."""
+    states = [read_state(folder) for folder in (first, second)]
+    pairs = [[state["state_dict"], state["average"].get("trained_weights", {})] for state in states]
+    for ours, theirs in zip(*pairs, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, weights in ours.items():
+            atol = tolerance * float(weights.abs().max())
+            torch.testing.assert_close(theirs[name], weights, rtol=tolerance, atol=atol, msg=name)
+
+
+def assert_same_within_rounding(first, second):
+    assert_close_weights(first, second)
+    for ours, theirs in zip(metrics_of(first), metrics_of(second), strict=True):
+        for split in ("train", "val"):
+            losses = ours[split].pop("loss"), theirs[split].pop("loss")
+            assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+            assert ours[split] == theirs[split]  # counts: exactly
+
+
+def assert_scored_alike_in_one_process(folder):
+    """Let one process evaluate the last checkpoint: it finds what the job has found."""
+    result = subprocess.run(
+        [sys.executable, "evaluate.py", "--model_dir", str(folder), "--split", "val", "--restore_file", "last"],
+        cwd=PROJECT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    values = utils.read_json(folder / "metrics_val_last.json")
+    expected = utils.read_json(folder / "metrics_val_last_weights.json")
+    assert values["loss"] == pytest.approx(expected.pop("loss"), rel=1e-6)
+    assert {name: values[name] for name in expected} == expected
+
+
+def children(process):
+    """The pids of a job's processes, by rank."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            entries = dict(entry.partition("=")[::2] for entry in path.read_text(errors="replace").split("\0"))
+            parent = (path.parent / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if int(parent) == process.pid and "RANK" in entries:
+            found[int(entries["RANK"])] = int(path.parent.name)
+    return found
+
+
+# --- shares
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3, 8])
+@pytest.mark.parametrize(("num_examples", "batch_size"), [(1, 1), (2, 2), (5, 32), (17, 32), (32, 32), (7, 4)])
+def test_each_example_of_a_batch_is_in_one_share(monkeypatch, num_processes, num_examples, batch_size):
+    monkeypatch.setenv("WORLD_SIZE", str(num_processes))
+    shares = []
+    for rank in range(num_processes):
+        monkeypatch.setenv("RANK", str(rank))
+        shares.append(processes.share(1, list(range(num_examples)), batch_size))
+    counted = [share[1] for share in shares if not isinstance(share, processes.StandIn)]
+    assert [index for indices in counted for index in indices] == list(range(num_examples))
+    assert all(indices for _, indices in shares)  # a stand-in has something to compute as well
+    assert max(map(len, counted)) - min(map(len, counted)) <= 1
+    if batch_size >= 2 * num_processes and num_examples > 1:
+        assert min(len(indices) for _, indices in shares) > 1  # for batch norm
+
+
+def test_a_process_that_was_started_alone_is_the_first_of_one(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    assert (processes.rank(), processes.world_size(), processes.local_rank()) == (0, 1, 0)
+    monkeypatch.setenv("WORLD_SIZE", "4")  # a batch system's leftover
+    assert (processes.rank(), processes.world_size()) == (0, 1)
+
+
+def test_gradients_are_sent_in_buckets_of_one_type():
+    tensors = [torch.zeros(3), torch.zeros(2**23), torch.zeros(1), torch.zeros(1, dtype=torch.float64)]
+    assert [len(bucket) for bucket in _in_buckets(tensors)] == [1, 1, 1, 1]
+    assert [len(bucket) for bucket in _in_buckets([tensors[0], tensors[2], tensors[3]])] == [2, 1]
+
+
+# --- the same as one process
+
+
+@pytest.mark.slow
+def test_two_processes_end_where_one_does(tmp_path):
+    first = alone(write_run(tmp_path / "one", **TABULAR))
+    second = together(2, write_run(tmp_path / "two", **TABULAR))
+    assert_same_within_rounding(first, second)
+    log = log_of(second)
+    assert log.count("Starting training for 1 epoch(s) on cpu in 2 processes") == 1
+    assert log.count("Epoch 1/1") == 1 and log.count("- Eval metrics") == 1 and log.count("Loading the datasets") == 1
+    assert utils.read_json(second / "run.json")["status"] == "finished"
+    assert utils.read_json(second / "run.json")["machine"]["processes"] == 2
+    assert len(utils.read_lines(second / "history.jsonl")) == 1
+    code, text = job(2, second)  # again
+    assert code == 0 and text.count("is finished: 1 epochs") == 1
+    assert log_of(second) == log
+
+
+@pytest.mark.parametrize(
+    ("num_processes", "params"),
+    [
+        pytest.param(2, NER, id="ner", marks=pytest.mark.slow),
+        pytest.param(3, TABULAR, id="three", marks=pytest.mark.slow),  # 32 is no multiple of 3
+        # one process has nothing to do
+        pytest.param(
+            2,
+            {**TABULAR, "batch_size": 1, "num_epochs": 1, "learning_rate": 1e-3},
+            id="single",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(3, {**TABULAR, "batch_size": 7, "optimizer": "adam"}, id="seven", marks=pytest.mark.thorough),
+        # shares of 10 and 11: not as many pieces
+        pytest.param(3, {**TABULAR, "microbatch_size": 4}, id="pieces", marks=pytest.mark.thorough),
+        pytest.param(2, {**NER, "microbatch_size": 3}, id="ner pieces", marks=pytest.mark.thorough),
+    ],
+)
+def test_any_number_of_processes_ends_where_one_does(tmp_path, num_processes, params):
+    first = alone(write_run(tmp_path / "one", **params))
+    assert_same_within_rounding(first, together(num_processes, write_run(tmp_path / "many", **params)))
+
+
+@pytest.mark.slow
+def test_batch_norm_is_the_same_in_all_processes(make_run):
+    folder = make_run(batch_size=6, num_epochs=3)  # 40 examples: 4 are left for the last batch, one process has none
+    state = read_state(together(3, folder))
+    assert all(bool(tensor.isfinite().all()) for tensor in state["state_dict"].values())
+    assert_scored_alike_in_one_process(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the names of threads are told by Linux")
+def test_no_thread_of_the_job_is_left_when_it_is_done():
+    """One that needs Python when that has gone aborts the process: a job failed now and then when its work was done."""
+    code = """
+import pathlib, processes
+with processes.joined():
+    import torch
+    torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])  # what training imports, while there is a group
+    print([each for each in range(2) if each in processes.from_all(processes.rank())])
+print([path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")])
+"""
+    for text in run_ranks(2, "-c", code):
+        assert "[0, 1]" in text and "gloo" not in text
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("more", [{}, {"batch_size": 7, "clip_grad_norm": 0.5}, {"fsdp": True}], ids=["", "7", "fsdp"])
+def test_two_processes_in_bf16_end_where_one_does(tmp_path, more):
+    params = {**TABULAR, **more, "precision": "bf16"}
+    exact = alone(write_run(tmp_path / "exact", **{**params, "precision": "fp32"}))
+    first = alone(write_run(tmp_path / "one", **params))
+    second = together(2, write_run(tmp_path / "two", **params))
+    assert utils.read_json(second / "run.json")["machine"]["precision"] == "bf16"
+    assert_close_weights(first, second, tolerance=1e-3)  # a share's gradient is rounded to 8 bits
+    with pytest.raises(AssertionError):
+        assert_close_weights(exact, second)
+    for ours, theirs in zip(metrics_of(first), metrics_of(second), strict=True):
+        for split in ("train", "val"):
+            assert ours[split] == pytest.approx(theirs[split], rel=1e-2)
+    assert_scored_alike_in_one_process(second)
+
+
+@pytest.mark.slow
+def test_two_processes_average_the_weights_that_one_does(tmp_path):
+    params = {**TABULAR, "ema_decay": 0.9, "num_epochs": 2}
+    first = alone(write_run(tmp_path / "one", **params))
+    second = together(2, write_run(tmp_path / "two", **params))
+    assert_same_within_rounding(first, second)
+    assert read_state(first)["average"]["num_steps"] == read_state(second)["average"]["num_steps"] > 0
+
+
+@pytest.mark.thorough
+def test_averages_hold_the_same_batch_norm_in_all_processes(make_run):
+    folder = make_run(batch_size=6, num_epochs=3, ema_decay=0.8)
+    together(3, folder)
+    assert_scored_alike_in_one_process(folder)
+
+
+SHARE_WITHOUT_LABELS = """
+import copy
+import torch
+from torch.nn.functional import cross_entropy
+from fiveline.jobs import processes
+from fiveline.jobs.parallel import GlobalBatch
+
+torch.manual_seed(0)
+model = torch.nn.Linear(3, 2)
+alone, batches = copy.deepcopy(model), (torch.randn(4, 3), torch.tensor([0, 1, 1, -100]))
+optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (model, alone)]
+expected = cross_entropy(alone(batches[0]), batches[1])
+expected.backward()
+optimizers[1].step()
+with processes.joined():
+    step = GlobalBatch(model, optimizers[0])
+    inputs, labels = (batch[:3] if processes.rank() == 0 else batch[3:] for batch in batches)
+    step.begin((inputs, labels))
+    step.counted(cross_entropy)(model(inputs), labels).backward()
+    optimizers[0].step()
+    torch.testing.assert_close(step.loss, expected.detach())
+    torch.testing.assert_close(model.state_dict(), alone.state_dict())
+"""
+
+
+UNUSED = """
+import torch
+from fiveline.jobs import processes
+from fiveline.jobs.parallel import GlobalBatch
+
+torch.manual_seed(0)
+with processes.joined():
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("both", "second", "none")})
+    before = model["none"].weight.detach().clone(), model["second"].weight.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=0.5)
+    step = GlobalBatch(model, optimizer)
+    loss_fn = step.counted(torch.nn.functional.cross_entropy)
+    step.begin(None)
+    outputs = model["both"](torch.ones(3, 2))
+    if processes.rank() == 1:
+        outputs = model["second"](outputs)
+    loss_fn(outputs, torch.tensor([0, 1, 1])).backward()
+    optimizer.step()
+    assert torch.equal(model["none"].weight, before[0])
+    assert not torch.equal(model["second"].weight, 0.75 * before[1])  # that would be its decay alone
+    assert all(torch.isfinite(weight).all() for weight in model.parameters())
+"""
+
+
+@pytest.mark.slow
+def test_a_weight_that_no_process_uses_does_not_decay():
+    """As in one process, where the optimizer skips a weight without a gradient: a head that waits for its turn."""
+    run_ranks(2, "-c", UNUSED)
+
+
+@pytest.mark.slow
+def test_a_share_without_scored_labels_counts_for_nothing(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SHARE_WITHOUT_LABELS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.thorough
+def test_two_processes_in_fp16_leave_out_the_same_steps(tmp_path):
+    whole = {**TABULAR, "precision": "fp16", "batch_size": 128}
+    first = alone(write_run(tmp_path / "one", **whole))
+    second = together(2, write_run(tmp_path / "two", **whole))
+    assert_close_weights(first, second, tolerance=1e-3)
+    assert read_state(first)["scaler"] == read_state(second)["scaler"]  # none is left out
+
+    folder = together(2, write_run(tmp_path / "left out", **{**whole, "batch_size": 32}))
+    state = read_state(folder)
+    assert state["scaler"]["scale"] < read_state(first)["scaler"]["scale"]
+    assert_scored_alike_in_one_process(folder)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_compiled_nets_take_the_same_steps_in_two_processes(tmp_path, fsdp):
+    params = {**TABULAR, "compile": True, "fsdp": fsdp}
+    first = alone(write_run(tmp_path / "one", **params))
+    second = together(2, write_run(tmp_path / "two", **params))
+    assert_same_within_rounding(first, second)
+    assert utils.read_json(second / "run.json")["machine"]["compiled"] is True
+
+
+@pytest.mark.thorough
+def test_spread_blocks_that_are_computed_again_take_the_same_steps(tmp_path):
+    """A single step: rounding grows fast in a new net with so many batch norms."""
+    settings = ({}, {"fsdp": True}, {"fsdp": True, "activation_checkpointing": True})
+    plain, spread, again = (
+        together(2, write_run(tmp_path / str(number), **RESNET, **more)) for number, more in enumerate(settings)
+    )
+    assert_same_within_rounding(plain, spread)
+    assert_same_bits(*(read_state(folder)["state_dict"] for folder in (spread, again)))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "params",
+    [
+        {**TABULAR, "optimizer": "adamw", "weight_decay": 0.01, "clip_grad_norm": 1.0, "batch_size": 7},
+        {**TABULAR, "batch_size": 2, "learning_rate": 1e-2},
+        {**TABULAR, "optimizer": "rmsprop", "learning_rate": 1e-4},
+        NER,
+    ],
+    ids=["tabular", "small", "rmsprop", "ner"],
+)
+def test_weights_that_are_spread_are_the_same(tmp_path, params):
+    first = alone(write_run(tmp_path / "one", **params))
+    second = together(2, write_run(tmp_path / "two", **params, fsdp=True))
+    assert_same_within_rounding(first, second)
+    states = [read_state(folder)["optim_dict"] for folder in (first, second)]
+    assert_close_moments(*states)
+    assert_scored_alike_in_one_process(second)
+
+
+def assert_close_moments(first, second):
+    groups = [[{**group, "fused": None} for group in state["param_groups"]] for state in (first, second)]
+    assert groups[0] == groups[1]
+    assert first["state"].keys() == second["state"].keys()
+    for number, entries in first["state"].items():
+        for name, tensor in entries.items():
+            scale = float(tensor.abs().max()) if isinstance(tensor, torch.Tensor) else 1.0
+            torch.testing.assert_close(second["state"][number][name], tensor, rtol=1e-4, atol=1e-4 * scale)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_spread_and_whole_weights_continue_each_other(tmp_path, optimizer):
+    params = {**TABULAR, "optimizer": optimizer, "num_epochs": 3}
+    whole = alone(write_run(tmp_path / "whole", **params))
+    folder = alone(write_run(tmp_path / "run", **params), "num_epochs=1")
+    together(2, folder, "num_epochs=2", "fsdp=true")
+    alone(folder, "num_epochs=3")
+    assert_same_within_rounding(whole, folder)
+
+
+@pytest.mark.parametrize("other", [{"microbatch_size": 4}, {"ema_decay": 0.9}, {"precision": "fp16"}], ids=str)
+def test_spread_weights_refuse_what_does_not_go_with_them(other):
+    with pytest.raises(utils.InputError, match=f"^test: fsdp: does not go with {next(iter(other))}[^\n]*$"):
+        utils.Params.from_values({"fsdp": True, **other}, "test")
+
+
+# --- how they end
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return together(2, write_run(tmp_path_factory.mktemp("whole") / "run", **LONG))
+
+
+@pytest.mark.parametrize(
+    ("rank", "params"),
+    [
+        pytest.param(0, LONG, id="0", marks=pytest.mark.slow),
+        pytest.param(1, LONG, id="1", marks=pytest.mark.slow),
+        pytest.param(1, AVERAGED, id="averaged", marks=pytest.mark.thorough),
+    ],
+)
+def test_a_killed_process_ends_the_job_and_the_same_command_continues_to_the_same_bits(
+    tmp_path, undisturbed, rank, params
+):
+    if params is not LONG:
+        undisturbed = together(2, write_run(tmp_path / "whole", **params))
+    folder = write_run(tmp_path / "run", **params)
+    process = start_job(2, folder)
+    wait_until(lambda: "Epoch 3/" in log_of(folder) and (folder / "last.pth.tar").exists(), process)
+    time.sleep(0.05)
+    os.kill(children(process)[rank], signal.SIGKILL)
+    text = process.communicate(timeout=25)[0]  # before torchrun would kill the others
+    assert process.returncode != 0
+    if rank == 1:
+        assert text.count("error: another process of the job has died") == 1
+        record = utils.read_json(folder / "run.json")
+        assert record["status"] == "failed" and "has died" in record["reason"]
+    assert "Signal 9 (SIGKILL)" in text
+    state = read_state(folder)
+    assert state["epoch"] >= 1
+    together(2, folder)
+    assert differences(undisturbed, folder) == []
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.thorough),
+    ],
+)
+def test_a_signal_to_the_job_saves_once_and_it_continues_to_the_same_bits(tmp_path, undisturbed, number):
+    folder = write_run(tmp_path / "run", **{**LONG, "checkpoint_minutes": 10})
+    process = start_job(2, folder)
+    wait_until(lambda: "Epoch 3/" in log_of(folder), process)
+    process.send_signal(number)
+    text = process.communicate(timeout=25)[0]
+    assert process.returncode != 0
+    assert text.count(f"error: stopped by signal {number.value} in epoch") == 1
+    assert log_of(folder).count("error: stopped by signal") == 1
+    assert utils.read_json(folder / "run.json")["status"] == "interrupted"
+    stopped = read_state(folder)
+    assert len(stopped.get("others", [])) == (1 if stopped["step"] else 0)
+    together(2, folder, f"checkpoint_minutes={LONG['checkpoint_minutes']}")
+    assert differences(undisturbed, folder) == []
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("counts", [(2, 1), (1, 3), (3, 2)])
+def test_a_checkpoint_amid_an_epoch_is_continued_by_any_number_of_processes(tmp_path, counts):
+    params = {**TABULAR, "num_epochs": 3, "batch_size": 8, "checkpoint_minutes": 1e-5}
+    whole = alone(write_run(tmp_path / "whole", **params))
+    folder = write_run(tmp_path / "run", **params)
+    process = start_job(counts[0], folder)
+    wait_until(lambda: "Epoch 2/" in log_of(folder), process)
+    os.kill(children(process)[0], signal.SIGTERM)  # one of them alone: they stop together
+    text = process.communicate(timeout=25)[0]
+    assert "error: stopped by signal 15" in text, text
+    code, text = job(counts[1], folder)
+    assert code == 0 and f"processes: {counts[0]} -> {counts[1]}" in text
+    assert_same_within_rounding(whole, folder)
+
+
+@pytest.mark.slow
+def test_a_mistake_is_said_once(tmp_path):
+    folder = write_run(tmp_path / "run", **TABULAR)
+    code, text = job(2, folder, "learning_rat=1")
+    assert code != 0 and text.count("did you mean 'learning_rate'?") == 1 and "exitcode  : 2" in text
+    assert text.count("Traceback") <= 1  # torchrun's own
+
+
+def test_torchruns_signal_does_not_disturb_who_asks_whether_to_say_it(monkeypatch):
+    def asked():
+        os.kill(os.getpid(), signal.SIGTERM)  # another process has failed, and torchrun ends the rest
+        return torch.distributed.HashStore()
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(processes, "_store", asked)
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("disturbed"))
+    try:
+        assert processes.is_first_to_say(utils.InputError("a mistake"), utils.InputError("a mistake"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.slow
+def test_mistakes_in_the_data_or_the_directory_are_said_once(tmp_path):
+    folder = write_run(tmp_path / "run", **TABULAR)
+    code, text = job(3, folder, "--data_dir", str(tmp_path / "nowhere"))
+    assert code != 0 and text.count("error: ") == 1 and "nowhere" in text
+    assert utils.read_json(folder / "run.json")["status"] == "failed"
+    with utils.RunDirectory(folder):
+        begin = time.monotonic()
+        code, text = job(2, folder)
+        assert code != 0 and text.count("in use by") == 1 and "exitcode  : 4" in text
+        assert time.monotonic() - begin < 25  # the other one does not wait for the group
+
+
+@pytest.mark.slow
+def test_a_broken_example_is_named_though_only_one_process_has_read_it(make_run, photos):  # noqa: F811
+    (photos / "train/b/31.png").write_bytes(b"no image at all")
+    folder = make_run(data_dir=str(photos), image_channels=3, cache="none", batch_size=4)
+    code, text = job(2, folder)
+    assert code != 0 and text.count("error: ") == 1 and "exitcode  : 2" in text
+    assert "31.png" in text and log_of(folder).count("error: ") == 1
+    record = utils.read_json(folder / "run.json")
+    assert record["status"] == "failed" and "31.png" in record["reason"]
+
+
+@pytest.mark.slow
+def test_divergence_stops_all_of_them_at_the_same_step(tmp_path):
+    folder = write_run(tmp_path / "run", **{**TABULAR, "learning_rate": 1e30, "num_epochs": 5})
+    code, text = job(2, folder)
+    assert code != 0 and text.count("error: diverged") == 1 and "exitcode  : 3" in text
+    assert utils.read_json(folder / "run.json")["status"] == "diverged"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["evaluate.py", "search_hyperparams.py"])
+def test_other_scripts_are_for_one_process(script):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert result.returncode != 0 and f"{script} runs in one process; start it with python" in result.stderr

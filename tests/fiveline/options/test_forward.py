@@ -1,0 +1,393 @@
+"""How a net is computed: precision, averaged weights, activations computed again, compiled code."""
+
+import copy
+import functools
+import itertools
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+import evaluate
+import train
+import utils
+from fiveline.options.average import Average
+from fiveline.options.forward import compile_net, describe_forward, find_blocks, prepare
+from fiveline.state import Training
+from model.vision import net as vision_net
+from model.vision.params import Params
+from tests.doors.test_train import assert_same_bits, read_state, run_train, without_times, write_run
+
+CPU = torch.device("cpu")
+RESNET = {"net": "resnet18", "image_size": 16, "image_channels": 3, "num_epochs": 1, "batch_size": 400, "shift": 0}
+FACTS = {"classes": list("abcdefghij"), "class_counts": [1] * 10, "mean": [0.0], "std": [1.0]}
+
+
+def interrupt(patch, at):
+    """Ask for a stop after so many steps, whichever kind they are of."""
+    count = itertools.count(1)
+
+    def take_step(original, *args):
+        if next(count) == at:
+            signal.raise_signal(signal.SIGTERM)
+        return original(*args)
+
+    for name in ("train_step", "train_step_in_pieces"):
+        patch.setattr(train, name, functools.partial(take_step, getattr(train, name)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "bf16"},
+        {"precision": "fp16", "clip_grad_norm": 1.0},
+        {"precision": "fp16", "microbatch_size": 30, "optimizer": "rmsprop"},
+        {"ema_decay": 0.99, "schedule": "one_cycle"},
+        {"ema_decay": 0.9, "precision": "fp16", "optimizer": "sgd"},
+        {**RESNET, "num_epochs": 2, "activation_checkpointing": True, "ema_decay": 0.5},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+@pytest.mark.parametrize("at", [2, 6])
+def test_a_stopped_run_continues_to_the_same_bits(tmp_path, monkeypatch, settings, at):
+    settings = {"batch_size": 315, "num_epochs": 2, "learning_rate": 0.003, **settings}
+    whole = run_train(tmp_path / "whole", **settings)
+    with monkeypatch.context() as patch:
+        interrupt(patch, at)
+        with pytest.raises(utils.InterruptedRun):
+            run_train(tmp_path / "parts", **settings)
+    parts = run_train(tmp_path / "parts", **settings)
+    for name in ("last", "best"):
+        assert_same_bits(*({**read_state(folder, name), "seconds": 0} for folder in (whole, parts)))
+    histories = [without_times(utils.read_lines(folder / "history.jsonl")) for folder in (whole, parts)]
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
+def test_precision_changes_rounding_and_little_else(tmp_path, precision, caplog):
+    plain = run_train(tmp_path / "plain", dropout_rate=0.0)
+    other = run_train(tmp_path / "other", dropout_rate=0.0, precision=precision)
+    losses = [[row["train"]["loss"] for row in utils.read_lines(path / "history.jsonl")] for path in (plain, other)]
+    # of the first epoch: how far later ones drift apart depends on the processor
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=0.02)
+    assert (losses[0] == losses[1]) == (precision == "tf32")  # which a CPU does not have, as the log says
+    assert ("precision tf32: only a CUDA device has it" in caplog.text) == (precision == "tf32")
+    in_force = "fp32" if precision == "tf32" else precision
+    assert utils.read_json(other / "run.json")["machine"]["precision"] == in_force
+    state = read_state(other)
+    assert all(weight.dtype == torch.float32 for weight in state["state_dict"].values() if weight.is_floating_point())
+
+    evaluate.main(["--model_dir", str(other), "--split", "val"])  # in the precision of the run
+    there, here = (utils.read_json(other / f"metrics_val_best{end}.json") for end in ("", "_weights"))
+    assert there == pytest.approx(here, rel=1e-5)
+
+
+def test_outputs_are_fp32_in_any_precision():
+    for precision in ("bf16", "fp16"):
+        params = Params.from_values({"precision": precision}, "test")
+        model = prepare(nn.Linear(4, 2), params, CPU)
+        assert model(torch.ones(3, 4)).dtype == torch.float32
+        exact = nn.functional.linear(torch.ones(3, 4), model.weight, model.bias)
+        assert not torch.equal(model(torch.ones(3, 4)), exact)
+
+
+def test_another_precision_may_continue_a_run_and_is_said(tmp_path, caplog):
+    folder = run_train(tmp_path / "run", num_epochs=1)
+    train.main(["--model_dir", str(folder), "num_epochs=2", "precision=fp16"])
+    assert "the machine changed since this run began (precision: fp32 -> fp16)" in caplog.text
+    train.main(["--model_dir", str(folder), "num_epochs=3", "precision=fp32"])
+    assert read_state(folder)["epoch"] == 3
+
+
+def test_deterministic_algorithms_are_for_other_devices_than_the_cpu(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    for device, is_on in (("cpu", True), ("meta", False), ("meta", True)):
+        params = Params.from_values({"deterministic": is_on}, "test")
+        model = prepare(nn.Linear(4, 2), params, torch.device(device))
+        is_in_force = is_on and device == "meta"
+        assert torch.are_deterministic_algorithms_enabled() == is_in_force
+        assert describe_forward(model, params)["deterministic"] == is_in_force
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == is_in_force
+
+
+def test_an_operation_without_a_deterministic_algorithm_is_named():
+    torch.use_deterministic_algorithms(True)
+    with pytest.raises(RuntimeError) as error:
+        torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+    stop = utils.explain(error.value)
+    assert stop.exit_code == 2
+    assert str(stop).startswith("deterministic: put_ does not have a deterministic implementation; take another")
+    message = "Deterministic behavior was enabled with either ..., set CUBLAS_WORKSPACE_CONFIG=:4096:8 or :16:8"
+    assert "export CUBLAS_WORKSPACE_CONFIG=:4096:8, or unset it" in str(utils.explain(RuntimeError(message)))
+
+
+class Decomposing(nn.Linear):
+    """A net with an operation that there is in fp32 only."""
+
+    def forward(self, x):
+        outputs = super().forward(x)
+        return outputs @ torch.linalg.lu(outputs.T @ outputs).U
+
+
+def test_a_precision_that_an_operation_does_not_have_is_named():
+    for precision in ("fp32", "fp16"):
+        model = prepare(Decomposing(4, 2), Params.from_values({"precision": precision}, "test"), CPU)
+        if precision == "fp32":
+            assert model(torch.ones(3, 4)).shape == (3, 2)
+            with pytest.raises(RuntimeError) as error:  # the user's own mistake keeps its traceback
+                torch.linalg.lu(torch.ones(2, 2).half())
+            assert utils.explain(error.value) is None
+        else:
+            with pytest.raises(utils.InputError, match=r"compute the net in torch.float16 \(.*'Half'.*precision=fp32"):
+                model(torch.ones(3, 4))
+
+
+def test_a_whole_batch_in_one_piece_waits_for_no_number():
+    model = nn.Linear(4, 2, device="meta")
+    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu", enabled=False)
+    inputs, labels = torch.ones(3, 4, device="meta"), torch.ones(3, device="meta", dtype=torch.int64)
+    step = functools.partial(train.train_step_in_pieces, model, optimizer, nn.functional.cross_entropy, inputs, labels)
+    assert step(3, scaler)[1].is_meta
+    with pytest.raises(RuntimeError, match="meta"):  # two pieces have to be counted
+        step(2, scaler)
+
+
+def step_in_fp16(factor, scale, max_norm=None):
+    """Take one step of a linear net whose loss is multiplied by a factor; return its weights before and after."""
+    torch.manual_seed(0)
+    params = Params.from_values({"precision": "fp16"}, "test")
+    model = prepare(nn.Linear(4, 2), params, CPU)
+    before = copy.deepcopy(list(model.parameters()))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1 / factor, fused=True)
+    if max_norm is not None:
+        optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(model.parameters(), max_norm) and None)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+
+    def loss_fn(outputs, labels):
+        return factor * nn.functional.cross_entropy(outputs, labels)
+
+    train.train_step_in_pieces(model, optimizer, loss_fn, torch.ones(3, 4), torch.tensor([0, 1, 1]), 3, scaler)
+    return before, list(model.parameters()), scaler.get_scale()
+
+
+def test_fp16_keeps_gradients_that_are_too_small_for_it():
+    before, after, _ = step_in_fp16(factor=1e-9, scale=1.0)
+    assert_same_bits(before, after)  # without scaling, nothing is learnt
+    _, scaled, _ = step_in_fp16(factor=1e-9, scale=2.0**30)
+    _, plain, _ = step_in_fp16(factor=1.0, scale=1.0)
+    torch.testing.assert_close(scaled, plain, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(scaled[0], before[0], rtol=1e-2)
+
+
+def test_fp16_leaves_out_a_step_that_is_too_large_and_halves_the_scale():
+    before, after, scale = step_in_fp16(factor=1.0, scale=2.0**20)
+    assert_same_bits(before, after)
+    assert scale == 2.0**19
+
+
+def test_fp16_clips_gradients_as_they_are_without_scaling():
+    before, after, _ = step_in_fp16(factor=1.0, scale=2.0**10, max_norm=0.01)
+    step = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
+    assert step.norm().item() == pytest.approx(0.1 * 0.01, rel=1e-2)
+
+
+def test_fp16_that_overflows_at_any_scale_stops_the_run(tmp_path, monkeypatch):
+    state_dict = Training.state_dict
+
+    def with_a_tiny_scale(training):
+        training.scaler.update(1e-9)
+        training.check_finite()
+        return state_dict(training)
+
+    monkeypatch.setattr(Training, "state_dict", with_a_tiny_scale)
+    with pytest.raises(utils.DivergedError, match="gradients that are not finite at any scale"):
+        run_train(tmp_path / "run", num_epochs=1, precision="fp16")
+
+
+def test_averaged_weights_are_what_is_evaluated_and_saved(tmp_path, monkeypatch):
+    decay, expected, num_steps = 0.8, {}, 0
+    fetch_training, take_step = train.train_and_evaluate, train.train_step
+
+    def remember_the_start(training, *rest):
+        expected.update(copy.deepcopy(training.model.state_dict()))
+        fetch_training(training, *rest)
+
+    def average_by_hand(model, *rest):
+        nonlocal num_steps
+        result = take_step(model, *rest)
+        num_steps += 1
+        share = min(decay, num_steps / (num_steps + 9))
+        for name, weight in model.state_dict().items():
+            is_float = weight.is_floating_point()
+            expected[name] = share * expected[name] + (1 - share) * weight if is_float else weight.clone()
+        return result
+
+    monkeypatch.setattr(train, "train_and_evaluate", remember_the_start)
+    monkeypatch.setattr(train, "train_step", average_by_hand)
+    folder = run_train(tmp_path / "run", num_epochs=2, ema_decay=decay)
+    assert num_steps == 26
+    last = read_state(folder)
+    torch.testing.assert_close(last["state_dict"], expected)
+    trained = last["average"]["trained_weights"]
+    assert trained.keys() == expected.keys()
+    assert not torch.allclose(trained["fc2.weight"], expected["fc2.weight"])
+    for name in ("best", "last"):
+        evaluate.main(["--model_dir", str(folder), "--split", "val", "--restore_file", name])
+        there, here = (utils.read_json(folder / f"metrics_val_{name}{end}.json") for end in ("", "_weights"))
+        assert there == pytest.approx(here, rel=1e-5)
+
+
+def test_an_average_of_an_lstm_is_put_in_one_piece(monkeypatch):
+    flattened = []
+    monkeypatch.setattr(nn.RNNBase, "flatten_parameters", lambda self: flattened.append(self))  # nothing, on a CPU
+    model = nn.Sequential(nn.LSTM(2, 3))
+    average = Average(model, torch.optim.SGD(model.parameters(), lr=0.1), 0.9)
+    assert flattened[-1] is average.averaged[0] is not model[0]
+
+
+def test_an_average_leaves_training_as_it_is(tmp_path):
+    plain, averaged = run_train(tmp_path / "plain"), run_train(tmp_path / "averaged", ema_decay=0.999)
+    assert_same_bits(read_state(plain)["state_dict"], read_state(averaged)["average"]["trained_weights"])
+    assert_same_bits(read_state(plain)["optim_dict"], read_state(averaged)["optim_dict"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_average_is_computed_with_its_own_weights(precision):
+    params = Params.from_values({"precision": precision, "activation_checkpointing": True}, "test")
+    blocks = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(2)))
+    model = prepare(blocks, params, CPU)
+    average = Average(model, torch.optim.SGD(model.parameters()), 0.9)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    assert not model(torch.ones(2, 4)).any() and average.averaged(torch.ones(2, 4)).any()
+
+
+class Block(nn.Module):
+    """A batch norm and dropout, whose second look at a batch would show."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm, self.num_calls = nn.Linear(6, 6), nn.BatchNorm1d(6), 0
+
+    def forward(self, x):
+        self.num_calls += 1
+        return nn.functional.dropout(self.norm(self.linear(x)).relu(), 0.5, self.training)
+
+
+def test_blocks_computed_again_take_the_same_step():
+    results = []
+    for is_on in (False, True):
+        torch.manual_seed(0)
+        params = Params.from_values({"activation_checkpointing": is_on}, "test")
+        model = prepare(nn.Sequential(Block(), Block(), nn.Linear(6, 3)), params, CPU)
+        optimizer = torch.optim.Adam(model.parameters())
+        batch = torch.randn(8, 6), torch.arange(8) % 3
+        train.train_step(model, optimizer, nn.functional.cross_entropy, *batch)
+        assert [block.num_calls for block in model[:2]] == ([2, 2] if is_on else [1, 1])
+        results.append((model.state_dict(), torch.get_rng_state()))
+        with torch.inference_mode():
+            model.eval()(batch[0])
+        assert model[0].num_calls == (3 if is_on else 2)
+    assert_same_bits(*results)
+
+
+def test_blocks_computed_again_keep_less_in_memory():
+    def kept(is_on):
+        torch.manual_seed(0)
+        params = Params.from_values({"activation_checkpointing": is_on}, "test")
+        model = prepare(nn.Sequential(*(Block() for _ in range(8))), params, CPU)
+        number = 0
+
+        def count(tensor):
+            nonlocal number
+            number += tensor.numel() if tensor.shape[:1] == (512,) else 0
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            model(torch.randn(512, 6))
+        return number
+
+    assert kept(True) <= kept(False) / 3
+
+
+@pytest.mark.parametrize("net", ["resnet18", "vit_b_16", "convnext_tiny"])
+def test_blocks_are_found_in_nets_of_torchvision(net):
+    from torchvision import models
+
+    with torch.device("meta"):
+        model = models.get_model(net)
+    blocks = find_blocks(model)
+    assert len(blocks) >= 8
+    inside = {weight for block in blocks for weight in block.parameters()}
+    assert sum(w.numel() for w in inside) > 0.9 * sum(w.numel() for w in model.parameters()) - 1e6
+
+
+@pytest.mark.slow
+def test_activation_checkpointing_changes_no_bits_of_a_run(tmp_path):
+    plain = run_train(tmp_path / "plain", **RESNET)
+    again = run_train(tmp_path / "again", **RESNET, activation_checkpointing=True)
+    assert_same_bits(*(read_state(folder)["state_dict"] for folder in (plain, again)))
+
+
+def test_a_net_without_blocks_says_so(tmp_path, caplog):
+    run_train(tmp_path / "run", num_epochs=1, activation_checkpointing=True)
+    assert "activation_checkpointing: the net has no blocks" in caplog.text
+
+
+@pytest.mark.parametrize("net", ["cs230", "resnet18"])
+def test_channels_last_changes_rounding_alone(net):
+    results = []
+    for is_on in (True, False):
+        torch.manual_seed(0)
+        params = Params.from_values({"channels_last": is_on, "net": net, "dropout_rate": 0.0}, "test").with_facts(FACTS)
+        model = vision_net.Net(params).double()  # so that rounding cannot grow to something else
+        order = torch.channels_last if is_on else torch.contiguous_format
+        outputs = model(torch.rand(8, 3, 64, 64).double().to(memory_format=order))
+        vision_net.loss_fn(outputs, torch.arange(8)).backward()
+        assert describe_forward(model, params)["channels_last"] == is_on
+        results.append([outputs, *(weight.grad for weight in model.parameters())])
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-8)
+
+
+def fail(message, *_, **__):
+    raise RuntimeError(message)
+
+
+def test_without_a_compiler_the_net_is_computed_as_it_is(tmp_path, monkeypatch, caplog):
+    plain = run_train(tmp_path / "plain", num_epochs=1)
+    monkeypatch.setattr(torch, "compile", functools.partial(fail, "No working C++ compiler found\nmore lines"))
+    other = run_train(tmp_path / "other", num_epochs=1, compile=True)
+    assert "compile: no compiler that works here (No working C++ compiler found); the net is" in caplog.text
+    assert_same_bits(*(read_state(folder)["state_dict"] for folder in (plain, other)))
+    assert utils.read_json(other / "run.json")["machine"]["compiled"] is False
+
+
+def test_a_compiled_net_keeps_its_names():
+    model = nn.Sequential(nn.Linear(4, 2))
+    compile_net(model, has_lengths=False)
+    assert list(model.state_dict()) == ["0.weight", "0.bias"] == list(copy.deepcopy(model).state_dict())
+
+
+@pytest.mark.thorough
+def test_a_compiled_run_continues_to_the_same_bits(tmp_path, run_script):
+    settings = {"num_epochs": 2, "compile": True, "batch_size": 315, "ema_decay": 0.9, "precision": "bf16"}
+    folders = [write_run(tmp_path / name, **settings) for name in ("plain", "whole", "parts")]
+    for folder, *words in ((folders[0], "compile=false"), (folders[1],), (folders[2], "num_epochs=1"), (folders[2],)):
+        result = run_script("train.py", "--model_dir", folder, *words)
+        assert result.returncode == 0, result.stderr
+    plain, whole, parts = (read_state(folder) for folder in folders)
+    assert utils.read_json(folders[1] / "run.json")["machine"]["compiled"] is True
+    assert plain["state_dict"].keys() == whole["state_dict"].keys()
+    for key in ("state_dict", "optim_dict", "average"):
+        assert_same_bits(whole[key], parts[key])
+    losses = [utils.read_lines(folder / "history.jsonl")[0]["train"]["loss"] for folder in folders[:2]]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_compiling_and_computing_again_exclude_each_other():
+    with pytest.raises(utils.InputError, match="activation_checkpointing: does not go with compile"):
+        Params.from_values({"compile": True, "activation_checkpointing": True}, "test")

@@ -1,0 +1,308 @@
+"""Files that are never seen half written, JSON that is always valid JSON, CSV that brings back what is in it."""
+
+import csv
+import io
+import itertools
+import json
+import math
+import os
+import stat
+import threading
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import utils
+from fiveline.record.files import LONGEST_LINE, MAX_TEXT_BYTES, append_line, keep_as, read_text
+from fiveline.record.rows import from_cell
+from fiveline.record.temporary import temporary_path
+
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has other links, permissions and limits")
+
+
+def read_mistake(function, path):
+    with pytest.raises(utils.InputError) as caught:
+        function(path)
+    assert str(caught.value).startswith(str(path))
+    return str(caught.value)
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "file"
+    utils.write_atomically(path, b"a long old text")
+    utils.write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, broken):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((os, "fsync") if broken == "fsync" else (type(path), "replace")), fail)
+    with pytest.raises(OSError, match="No space left"):
+        utils.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_bytes_are_on_the_disk_before_they_get_their_name(tmp_path, monkeypatch):
+    path, synced = tmp_path / "file", []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.exists()))
+    utils.write_atomically(path, b"new")
+    assert synced == [False, True]  # the file itself, then the folder that names it
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path):
+    path = tmp_path / "file"
+    contents = [bytes([number]) * (2**16 + number) for number in range(20)]
+    utils.write_atomically(path, contents[0])
+    seen, done = set(), threading.Event()
+
+    def read():
+        while not done.is_set():
+            seen.add(path.read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(5):
+            for content in contents:
+                utils.write_atomically(path, content)
+    finally:
+        done.set()
+        reader.join()
+    assert seen and seen <= set(contents)
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def without_nan(value):
+    if isinstance(value, dict):
+        return {key: without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.lists(st.dictionaries(st.text(max_size=5), plain, max_size=4), max_size=4))
+@example(rows=[{"loss": math.nan, "best": [math.inf, {"rate": -math.inf}]}])
+@example(rows=[{"class": "two\u2028lines\x85or\x0cthree"}])
+@example(rows=[{"data_dir": "no UTF-8: \udcff"}])
+def test_what_is_written_is_valid_json_and_reads_the_same(tmp_path_factory, rows):
+    folder = tmp_path_factory.getbasetemp()
+    utils.write_lines(folder / "rows.jsonl", rows)
+    assert utils.read_lines(folder / "rows.jsonl") == without_nan(rows)
+    utils.save_dict_to_json({"rows": rows}, folder / "rows.json")
+    assert utils.read_json(folder / "rows.json") == {"rows": without_nan(rows)}
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    json.loads((folder / "rows.json").read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "not valid JSON"), (b'{"a": 1', "not valid JSON"), (b'{"a": 1} x', "not valid JSON"),
+        (b"[1]", "found list"), (b"3", "found int"), (b'{"a": "\xe9"}', "not a UTF-8 text file (byte 7)"),
+        (b"[" * 100_000, "not valid JSON"), (b'{"a": ' + b"1" * 5000 + b"}", "not valid JSON"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_json_object_is_named(tmp_path, content, told):
+    path = tmp_path / "some.json"
+    path.write_bytes(content)
+    assert told in read_mistake(utils.read_json, path)
+    if content:
+        assert told in read_mistake(utils.read_lines, path)
+
+
+def test_a_missing_file_is_named_but_no_history_is_no_lines(tmp_path):
+    assert "there is no such file" in read_mistake(utils.read_json, tmp_path / "none.json")
+    assert utils.read_lines(tmp_path / "none.jsonl") == []
+    assert "cannot be read" in read_mistake(utils.read_json, tmp_path)
+
+
+def test_the_broken_line_is_told(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"epoch": 1}\n\n{"epoch": 2\n', encoding="utf-8")
+    with pytest.raises(utils.InputError, match="history.jsonl, line 3: not valid JSON"):
+        utils.read_lines(path)
+
+
+def test_a_huge_file_is_refused_unread(tmp_path):
+    path = tmp_path / "params.json"
+    with path.open("wb") as file:
+        file.truncate(MAX_TEXT_BYTES + 1)  # sparse: takes no room
+    assert "16,777,217 bytes" in read_mistake(utils.read_json, path)
+
+
+def test_a_byte_order_mark_is_dropped(tmp_path):
+    path = tmp_path / "some.json"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert utils.read_json(path) == {"a": 1}
+    assert read_text(path) == '{"a": 1}'
+
+
+def is_number(text):
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+@given(st.lists(st.lists(st.text("a,;\"' \r\n\u2028é=-+@\t1."), min_size=1)))
+@example([["=1+1", "'=1+1", "''=1", " =1", "' =1", "-1.5", "'-1.5", "-", "'", "@SUM(A1)", "=cmd|' /C calc'!A0"]])
+def test_csv_brings_back_every_text(rows):
+    text = "".join(utils.csv_lines(rows))
+    cells = list(csv.reader(io.StringIO(text, newline="")))
+    assert [[from_cell(cell) for cell in row] for row in cells] == rows
+    texts = [cell for row in cells for cell in row if not is_number(cell)]
+    assert not any(text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for text in texts)
+    assert not text or text.endswith("\n") and not text.endswith("\r\n")
+
+
+def test_csv_comes_row_by_row():
+    lines = utils.csv_lines([number, None] for number in itertools.count())
+    assert list(itertools.islice(lines, 3)) == ["0,\n", "1,\n", "2,\n"]
+
+
+def test_half_a_line_at_the_end_of_a_growing_file_is_passed_over(tmp_path):
+    path = tmp_path / "history.jsonl"
+    for text, expected in (
+        ('{"a": 1}\n{"a": 2', [{"a": 1}]),
+        ('{"a": 1}\n{"a": 2}', [{"a": 1}, {"a": 2}]),
+        ('{"a"', []),
+        ('{"a": 1}\n{"b": {"c": 2}', [{"a": 1}]),
+    ):
+        path.write_text(text)
+        assert utils.read_lines(path, is_growing=True) == expected
+    path.write_text('{"a": 1\n{"a": 2}\n')
+    with pytest.raises(utils.InputError, match="line 1: not valid JSON"):
+        utils.read_lines(path, is_growing=True)
+
+
+ROWS = [{"epoch": i, "val": {"F1 of é\u2028": i / 3, "loss": [0.5, {"a": None}]}, "seconds": 1.0} for i in range(1, 5)]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 9, 30, 31, -2, -1])  # 31: within a character
+def test_half_a_line_is_removed_before_the_next_is_added(tmp_path, cut):
+    path = tmp_path / "history.jsonl"
+    append_line(path, ROWS[0])
+    whole = path.read_bytes()
+    for row in ROWS[1:]:
+        path.write_bytes(whole + json.dumps(row, ensure_ascii=False).encode()[:cut])
+        assert utils.read_lines(path, is_growing=True) == ROWS[:1]
+    append_line(path, ROWS[1])
+    assert [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] == ROWS[:2]
+
+
+def test_a_line_is_added_to_a_long_file_and_to_half_a_line_that_is_longer_than_any(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text("".join(json.dumps({"epoch": 1, "x": "y" * 100}) + "\n" for _ in range(LONGEST_LINE // 100)))
+    append_line(path, ROWS[1])
+    assert utils.read_lines(path)[-1] == ROWS[1] and len(utils.read_lines(path)) == LONGEST_LINE // 100 + 1
+    path.write_text('{"epoch": 1}\n{"epoch": 2, "x": "' + "y" * 2 * LONGEST_LINE)
+    append_line(path, ROWS[2])
+    assert utils.read_lines(path, is_growing=True) == [{"epoch": 1}, ROWS[2]]
+
+
+def test_a_row_behind_half_a_line_is_read_wherever_that_ends(tmp_path):
+    """As versions before this one wrote histories on a disk that was full for a moment."""
+    path = tmp_path / "history.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False).encode() for row in ROWS]
+    for cut in range(len(lines[1]) + 1):
+        path.write_bytes(b"\n".join([lines[0], lines[1][:cut] + lines[2], lines[3], b""]))
+        assert utils.read_lines(path, is_growing=True) == [ROWS[0], ROWS[2], ROWS[3]]
+    path.write_bytes(lines[0] + b"\n" + lines[1][:20] + lines[2][:40] + lines[3] + b"\n" + lines[1][:50])
+    assert utils.read_lines(path, is_growing=True) == [ROWS[0], ROWS[3]]
+    with pytest.raises(utils.InputError, match="line 2: not valid JSON"):
+        utils.read_lines(path)
+
+
+@posix
+@pytest.mark.parametrize("room", [0, 1, 30])
+def test_a_line_that_a_full_disk_does_not_take_leaves_nothing(tmp_path, room):
+    import resource
+
+    path = tmp_path / "history.jsonl"
+    append_line(path, ROWS[0])
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            append_line(path, ROWS[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+
+
+@posix
+def test_no_link_is_followed(tmp_path, monkeypatch):
+    victim, path = tmp_path / "victim", tmp_path / "file"
+    victim.write_bytes(b"theirs")
+    path.symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        append_line(path, ROWS[0])
+    utils.write_atomically(path, b"ours")
+    assert not path.is_symlink() and path.read_bytes() == b"ours"
+    assert temporary_path(path) != temporary_path(path)  # nobody can guess it
+    monkeypatch.setattr(os, "urandom", bytes)  # and if they could
+    temporary_path(path).symlink_to(victim)
+    with pytest.raises(FileExistsError, match="exists.*file"):
+        utils.write_atomically(path, b"new")
+    log = tmp_path / "train.log"
+    log.symlink_to(victim)
+    with pytest.raises(utils.InputError, match=r"train\.log: cannot be written .*; it is a link"):
+        utils.set_logger(log)
+    os.mkfifo(tmp_path / "evaluate.log")
+    with pytest.raises(utils.InputError, match=r"evaluate\.log: "):
+        utils.set_logger(tmp_path / "evaluate.log")
+    assert victim.read_bytes() == b"theirs" and path.read_bytes() == b"ours"
+
+
+@posix
+def test_permissions_of_a_file_are_never_widened(tmp_path):
+    before = os.umask(0o022)
+    try:
+        for mode in (0o600, 0o640, 0o444, 0o666):
+            path = tmp_path / f"file_{mode}"
+            utils.write_atomically(path, b"new")
+            assert stat.S_IMODE(path.stat().st_mode) == 0o644
+            path.chmod(mode)
+            with utils.open_atomically(path) as file:
+                [temporary] = tmp_path.glob(".*.tmp")
+                assert stat.S_IMODE(temporary.stat().st_mode) == mode & 0o644
+                file.write(b"newer")
+            assert stat.S_IMODE(path.stat().st_mode) == mode & 0o644
+    finally:
+        os.umask(before)
+
+
+def test_a_second_name_of_one_file_leaves_no_temporary_one(tmp_path):
+    path, other = tmp_path / "last", tmp_path / "previous"
+    path.write_bytes(b"1")
+    for _ in range(2):  # a process was killed between this and what comes next
+        keep_as(path, other)
+    utils.write_atomically(path, b"2", other)
+    assert (path.read_bytes(), other.read_bytes()) == (b"2", b"1")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["last", "previous"]
+
+
+def test_a_file_may_have_a_name_as_long_as_names_may_be(tmp_path):
+    for name in ("n" * 251 + ".csv", "é" * 127):
+        utils.write_atomically(tmp_path / name, [b"text"])
+        assert (tmp_path / name).read_bytes() == b"text"
+    assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,144 @@
+"""Only runs of the same task and data are ranked against each other; what is not a number ranks as nothing."""
+
+import itertools
+import math
+import random
+
+import pytest
+
+import synthesize_results
+from fiveline.report.page import describe_study
+from fiveline.report.runs import read_runs
+from tests.doors.test_synthesize_results import synthesize, write_run
+
+
+def of_data(folder, fingerprint, **params):
+    """Return what write_run needs for a run on some data."""
+    return {"task": "vision", "data_dir": f"data/{folder}", **params}, {"data": {"fingerprint": fingerprint}}
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Runs of two datasets and of two tasks, whose metrics mean nothing to each other, and CS230's."""
+    for name, folder, fingerprint, value in (
+        ("easy_1", "easy", "a" * 16, 0.98), ("easy_2", "easy", "a" * 16, 0.99),
+        ("hard_1", "hard", "b" * 16, 0.6), ("hard_2", "hard", "b" * 16, 0.7), ("hard_3", "hard", "b" * 16, 0.5),
+    ):  # fmt: skip
+        params, record = of_data(folder, fingerprint, seed=1)
+        write_run(tmp_path / name, params, {"accuracy": value, "loss": 1 - value}, **record)
+    for name, value in (("number_1", 5.0), ("number_2", 4.0)):
+        params, record = of_data("prices", "c" * 16, task="tabular", monitor="rmse")
+        write_run(tmp_path / name, params, {"rmse": value}, **record, lower_is_better=["rmse"])
+    write_run(tmp_path / "cs230", val={"accuracy": 1.0, "loss": 0.0})
+    return tmp_path
+
+
+def test_each_data_is_ranked_by_itself_and_named(mixed, capsys):
+    rows = synthesize(mixed)
+    assert [(row["data"], row["run"]) for row in rows] == [
+        ("tabular prices", "number_2"), ("tabular prices", "number_1"),
+        ("vision easy", "easy_2"), ("vision easy", "easy_1"),
+        ("vision hard", "hard_2"), ("vision hard", "hard_1"), ("vision hard", "hard_3"),
+        ("data not recorded", "cs230"),
+    ]  # fmt: skip
+    printed = capsys.readouterr().out
+    assert [line.split("|")[2].strip() for line in printed.splitlines()[2:4]] == ["tabular prices"] * 2
+    for name in ("results.md", "results.tex"):
+        assert (mixed / name).read_text(encoding="utf-8").count("vision hard") == 3
+    assert [row["run"] for row in synthesize(mixed, "--top", "1")] == ["number_2", "easy_2", "hard_2", "cs230"]
+    assert [row["run"] for row in synthesize(mixed, "--sort", "loss", "--top", "1")][1:] == [
+        "easy_2",
+        "hard_2",
+        "cs230",
+    ]
+    rows = synthesize(mixed, "--columns", "accuracy")
+    assert list(rows[0]) == ["run", "data", "accuracy"]  # without it, the order would mean nothing
+
+
+def test_the_rows_of_one_data_are_not_named(mixed):
+    rows = synthesize(mixed, "--filter", "data == 'vision hard'")
+    assert [row["run"] for row in rows] == ["hard_2", "hard_1", "hard_3"] and "data" not in rows[0]
+
+
+def test_the_page_has_a_best_run_of_each_data(mixed):
+    runs, _ = read_runs(mixed)
+    study = describe_study(runs, mixed, [])
+    names = [group["name"] for group in study["groups"]]
+    assert names == ["tabular prices", "vision easy", "vision hard", "data not recorded"]
+    assert [group["monitor"] for group in study["groups"]] == ["rmse", "accuracy", "accuracy", "accuracy"]
+    first = [next(run["name"] for run in study["runs"] if run["group"] == number) for number in range(4)]
+    assert first == ["number_2", "easy_2", "hard_2", "cs230"]
+    assert [group["importance"]["accuracy"]["runs"] for group in study["groups"]] == [0, 2, 3, 1]
+    assert {run["name"] for run in study["runs"][:4]} == set(first)  # of too many runs, the best of each data are kept
+
+
+def test_data_that_changed_is_other_data_under_the_same_name(tmp_path):
+    for seed, fingerprint in ((1, "a" * 16), (2, "a" * 16), (3, "b" * 16)):
+        params, record = of_data("images", fingerprint, seed=seed)
+        write_run(tmp_path / f"seed_{seed}", params, {"accuracy": seed / 10}, **record)
+    rows = synthesize(tmp_path)  # nor is its seed a repetition
+    assert [(row["data"], row["run"]) for row in rows] == [
+        ("vision images (aaaaaa)", "seed_*"), ("vision images (bbbbbb)", "seed_3"),
+    ]  # fmt: skip
+    assert float(rows[0]["accuracy"]) == pytest.approx(0.15)
+
+
+def test_a_run_that_failed_before_it_saw_the_data_makes_no_group(tmp_path):
+    params, record = of_data("images", "a" * 16)
+    write_run(tmp_path / "good", params, {"accuracy": 0.5}, **record)
+    write_run(tmp_path / "failed", params, status="failed")
+    assert [row["run"] for row in synthesize(tmp_path)] == ["good", "failed"]
+    assert "data" not in synthesize(tmp_path)[0]
+
+
+ODD = [math.inf, -math.inf, math.nan]
+
+
+@pytest.mark.parametrize("is_low_better", [False, True])
+def test_what_is_not_a_finite_number_ranks_last(tmp_path, is_low_better):
+    monitor = "rmse" if is_low_better else "accuracy"
+    for name, value in zip("abcdef", [*ODD, 0.9, 0.2, 0.5], strict=True):
+        write_run(tmp_path / name, {"monitor": monitor}, {monitor: value}, lower_is_better=["rmse"])
+    expected = ["e", "f", "d"] if is_low_better else ["d", "f", "e"]
+    rows = synthesize(tmp_path)
+    assert [row["run"] for row in rows] == [*expected, "a", "b", "c"]
+    assert [row[monitor] for row in rows[3:]] == ["inf", "-inf", "nan"]  # shown all the same
+    study = describe_study(read_runs(tmp_path)[0], tmp_path, [])
+    assert [run["name"] for run in study["runs"]] == [*expected, "a", "b", "c"]
+
+
+@pytest.mark.parametrize("value", ["0.95", True, [0.9], {"mean": 0.9}, 10**400], ids=lambda value: str(type(value)))
+def test_a_metric_that_is_not_a_number_is_named(tmp_path, capsys, value):
+    write_run(tmp_path / "a", {"lr": 1}, {"accuracy": value, "loss": 0.5})
+    write_run(tmp_path / "b", {"lr": 2}, {"accuracy": 0.5, "loss": None})  # null is how NaN is saved
+    with pytest.raises(SystemExit) as stop:
+        synthesize_results.main(["--parent_dir", str(tmp_path)])
+    said = capsys.readouterr()
+    assert stop.value.code == 1 and said.err.count("skipped") == 1
+    assert f"{tmp_path}/a/metrics_val_best_weights.json: accuracy: expected a number, found " in said.err
+    assert [line.split("|")[1].strip() for line in said.out.splitlines()[2:]] == ["b", "a"]
+
+
+def test_of_equal_metrics_the_lower_loss_is_first_for_runs_and_for_means(tmp_path):
+    """Against a sort of the values themselves."""
+    chance, expected = random.Random(0), []
+    for i, (accuracy, loss) in enumerate(itertools.product((0.5, 1.0), (0.1, 0.2, None, 0.3))):
+        write_run(tmp_path / f"{chance.random()}", {"lr": i, "seed": 1}, {"accuracy": accuracy, "loss": loss})
+        expected.append((-accuracy, math.inf if loss is None else loss))
+    rows = synthesize(tmp_path)
+    shown = [(-float(row["accuracy"]), float(row["loss"] or "inf")) for row in rows]
+    assert shown == sorted(expected)
+    study = describe_study(read_runs(tmp_path)[0], tmp_path, [])
+    assert [run["name"] for run in study["runs"]] == [row["run"] for row in rows]
+    for lr, loss in ((0, 0.4), (1, 0.05)):
+        write_run(tmp_path / f"{lr}_again", {"lr": lr, "seed": 2}, {"accuracy": 0.5, "loss": loss})
+    means = [row["lr"] for row in synthesize(tmp_path) if row["accuracy"] == "0.5" and row["loss n"] == "2"]
+    assert means == ["1", "0"]  # 0.125 and 0.25
+
+
+def test_a_metric_that_was_monitored_and_is_not_there_ranks_nothing(tmp_path):
+    for name, value in (("a", 0.1), ("b", 0.9)):
+        write_run(tmp_path / name, {"monitor": "gone"}, {"f1": value})
+    assert [row["run"] for row in synthesize(tmp_path)] == ["b", "a"]
+    study = describe_study(read_runs(tmp_path)[0], tmp_path, [])
+    assert study["groups"][0]["monitor"] == "f1"

@@ -1,0 +1,303 @@
+"""Run directories are read whatever they hold, and runs that only say they are running are seen through."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import evaluate
+import train
+import utils
+from fiveline.record.contents import read_history as read_as_train
+from fiveline.record.contents import read_record
+from fiveline.report.columns import hyperparameters_that_differ
+from fiveline.report.details import read_history, read_per_class, read_predictions
+from fiveline.report.page_details import _describe as describe
+from fiveline.report.runs import Run, read_runs
+from fiveline.report.seeds import group_by_seed
+
+
+def write_run(folder, params=None, val=None, **record):
+    folder.mkdir(parents=True)
+    if params is not None:
+        (folder / "run.json").write_text(json.dumps({"status": "finished", "params": params, **record}))
+    if val is not None:
+        (folder / "metrics_val_best_weights.json").write_text(json.dumps(val))
+    return folder
+
+
+def read_one(parent_dir):
+    runs, problems = read_runs(parent_dir)
+    assert len(runs) == 1
+    return runs[0], problems
+
+
+def test_a_run_of_train_and_evaluate_is_read_as_it_says(make_run, tmp_path):
+    (tmp_path / "runs").mkdir()
+    model_dir = make_run("runs/one")
+    for script in (train, evaluate):
+        script.main(["--model_dir", str(model_dir), "--disable-cuda"])
+    run, problems = read_one(tmp_path / "runs")
+    record, files = json.loads((model_dir / "run.json").read_text()), {}
+    for name in ("metrics_val_best_weights", "metrics_test_best"):
+        files[name] = json.loads((model_dir / f"{name}.json").read_text())
+    assert problems == [] and run.name == "one" and run.path == model_dir
+    assert (run.val, run.test) == (files["metrics_val_best_weights"], files["metrics_test_best"])
+    assert run.params == {**record["params"], "restore_file": None}
+    assert (run.status, run.epochs, run.best_epoch, run.monitor) == ("finished", 2, record["best_epoch"], "accuracy")
+    history = read_history(run, problems)
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert run.seconds == pytest.approx(sum(row["seconds"] for row in history))
+    assert len(read_predictions(run, problems)) == 16 and len(read_per_class(run, problems)) == 3
+    assert problems == []
+
+
+def hold(model_dir):
+    """Start a process that works in a run directory until it is killed."""
+    code = (
+        "import sys, time, utils; from pathlib import Path\n"
+        "with utils.RunDirectory(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, model_dir], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_run_that_died_is_stale_and_one_at_work_is_running(tmp_path):
+    folder = write_run(tmp_path / "run", {"seed": 1}, status="running")
+    assert read_one(tmp_path)[0].status == "stale"
+    process = hold(folder)
+    try:
+        assert read_one(tmp_path)[0].status == "running"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert read_one(tmp_path)[0].status == "stale"
+    assert (folder / ".lock.json").exists()  # left by the one that was killed
+    with utils.RunDirectory(folder):  # looking has not taken the lock for good
+        (folder / ".lock.json").write_text(json.dumps({"host": "another-machine", "process": 1, "since": "now"}))
+        assert read_one(tmp_path)[0].status == "running"
+    (folder / ".lock.json").write_text(json.dumps({"host": "another-machine", "process": 1, "since": "now"}))
+    assert read_one(tmp_path)[0].status == "running"  # nobody can tell from here
+
+
+def test_a_finished_run_is_not_asked_for_its_lock(tmp_path, monkeypatch):
+    write_run(tmp_path / "run", {"seed": 1})
+    monkeypatch.setattr("fiveline.report.runs.is_held", lambda _: pytest.fail("asked"))
+    assert read_one(tmp_path)[0].status == "finished"
+
+
+def test_hydras_nested_yaml_is_read_under_dotted_names(tmp_path):
+    folder = write_run(tmp_path / "run", val={"accuracy": 0.5})
+    (folder / "params.yaml").write_text(
+        "optimizer:\n  name: adam\n  lr: 1e-3\n  betas: [0.9, 0.999]\nepochs: 3\nday: 2020-01-01\nempty: {}\n"
+    )
+    run, problems = read_one(tmp_path)
+    assert problems == []
+    assert run.params == {
+        "optimizer.name": "adam", "optimizer.lr": 0.001, "optimizer.betas": [0.9, 0.999], "epochs": 3,
+        "day": "2020-01-01", "empty": "{}",
+    }  # fmt: skip
+
+
+def test_yaml_that_unfolds_without_end_costs_neither_time_nor_memory(tmp_path):
+    lists = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    dicts = "".join(f"a{i}: &a{i} {{{', '.join(f'k{j}: *a{i - 1}' for j in range(9))}}}\n" for i in range(1, 12))
+    for name, text in (("lists", lists), ("dicts", dicts), ("itself", "a: &x\n  b: *x\n")):
+        for number in (1, 2):  # compared with each other, too
+            folder = write_run(tmp_path / f"{name}{number}", val={"accuracy": 0.5})
+            (folder / "params.yaml").write_text(("a0: &a0 lol\n" if name != "itself" else "") + text)
+    runs, problems = read_runs(tmp_path)
+    assert len(runs) == 6 and len(problems) == 6 and all("more than " in line for line in problems)
+    assert hyperparameters_that_differ(runs) == []
+
+
+BROKEN = {
+    "torn": (b'{"accuracy": 0.', "not valid JSON"),
+    "empty": (b"", "not valid JSON"),
+    "list": (b"[1, 2]", "expected a JSON object"),
+    "not_text": (b'{"accuracy": "\xff"}', "not valid JSON"),
+    "deep": (b'{"a":' * 100_000, "not valid JSON"),
+    "digits": (b'{"accuracy": ' + b"9" * 10_000 + b"}", "not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_costs_its_own_values_only(tmp_path, name):
+    content, message = BROKEN[name]
+    folder = write_run(tmp_path / "run", {"seed": 1})
+    (folder / "metrics_val_best_weights.json").write_bytes(content)
+    (folder / "metrics_test_best.json").write_text('{"accuracy": 0.5}')
+    run, problems = read_one(tmp_path)
+    assert len(problems) == 1 and "metrics_val_best_weights.json" in problems[0] and message in problems[0]
+    assert (run.status, run.val, run.test) == ("finished", {}, {"accuracy": 0.5})
+
+
+def test_a_huge_file_is_not_read(tmp_path):
+    folder = write_run(tmp_path / "run", {"seed": 1})
+    with (folder / "metrics_val_best_weights.json").open("wb") as file:
+        file.truncate(2 * 2**30)
+    start = time.process_time()
+    run, problems = read_one(tmp_path)
+    assert time.process_time() - start < 20  # to parse so much takes minutes, and as much memory
+    assert problems == [f"{folder}/metrics_val_best_weights.json: cannot be read (larger than 16,777,216 bytes)"]
+    with (folder / "history.jsonl").open("wb") as file:
+        file.truncate(2 * 2**30)
+    assert read_history(run, problems) == [] and "2,147,483,648 bytes" in problems[-1]
+
+
+def test_pipes_dead_links_and_links_in_a_circle_do_not_stop_it(tmp_path):
+    os.mkfifo(write_run(tmp_path / "pipe") / "run.json")
+    (write_run(tmp_path / "dead") / "run.json").symlink_to(tmp_path / "nowhere")
+    good = write_run(tmp_path / "good", {"seed": 1}, {"accuracy": 0.5})
+    (good / "again").symlink_to(tmp_path)
+    (tmp_path / "latest").symlink_to(good)
+    (tmp_path / "all").symlink_to("/")
+    runs, problems = read_runs(tmp_path)
+    assert [run.name for run in runs] == ["dead", "good", "pipe"]
+    assert [line.split(": ")[0] for line in sorted(problems)] == [
+        f"{tmp_path}/{name}/run.json" for name in ("dead", "pipe")
+    ]
+
+
+def test_links_to_runs_elsewhere_are_followed_once(tmp_path):
+    elsewhere = write_run(tmp_path / "disk/run", {"seed": 1})
+    (elsewhere / "back").symlink_to(tmp_path / "runs", target_is_directory=True)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/big").symlink_to(tmp_path / "disk")
+    (tmp_path / "runs/big_too").symlink_to(tmp_path / "disk")
+    assert len(read_runs(tmp_path / "runs")[0]) == 1
+
+
+@pytest.mark.parametrize("names", [("a", "z"), ("z", "a")])
+def test_a_link_to_a_run_does_not_hide_those_beside_it(tmp_path, names):
+    for number in range(3):
+        write_run(tmp_path / f"disk/run_{number}", {"seed": number})
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / names[0]).symlink_to(tmp_path / "disk")
+    (tmp_path / "runs" / names[1]).symlink_to(tmp_path / "disk/run_1")
+    assert sorted(run.params["seed"] for run in read_runs(tmp_path / "runs")[0]) == [0, 1, 2]
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_named(tmp_path):
+    write_run(tmp_path / "good", {"seed": 1})
+    secret = write_run(tmp_path / "secret", {"seed": 1})
+    (secret / "run.json").chmod(0)
+    closed = write_run(tmp_path / "closed", {"seed": 1})
+    closed.chmod(0)
+    try:
+        runs, problems = read_runs(tmp_path)
+    finally:
+        closed.chmod(0o700)
+    assert [run.name for run in runs] == ["good", "secret"]
+    assert len(problems) == 2 and all("Permission denied" in line for line in problems)
+
+
+def test_names_that_are_no_text_do_not_stop_it(tmp_path, run_script):
+    write_run(tmp_path / os.fsdecode(b"run\xff\x1b[31m"), val={"accuracy": 0.5})
+    result = run_script("synthesize_results.py", "--parent_dir", tmp_path)
+    assert result.returncode == 0 and "run\\udcff\\x1b[31m" in result.stdout
+    assert {path.name for path in tmp_path.glob("results.*")} == {"results.md", "results.csv", "results.tex"}
+
+
+def test_a_torn_history_keeps_its_whole_lines(tmp_path):
+    folder = write_run(tmp_path / "run", {"seed": 1})
+    (folder / "history.jsonl").write_text('{"epoch": 1, "val": {}}\n{"epoch": 2, "val": {}}\n{"epoch": 3, "v')
+    run, problems = read_one(tmp_path)
+    assert [row["epoch"] for row in read_history(run, problems)] == [1, 2]
+    assert problems == []  # a run at work may be writing it, and train.py goes on behind it
+    assert read_predictions(run, problems) == [] and problems == []  # what is not there is no problem
+
+
+def test_the_page_reads_a_history_as_train_does(tmp_path):
+    folder = write_run(tmp_path / "run", {"seed": 1})
+    rows = [f'{{"epoch": {number}, "val": {{}}}}' for number in (1, 2, 3, 4)]
+    run, problems = read_one(tmp_path)
+    for text, expected in (
+        (f'{rows[0]}\n{{"epoch": 2, "v{rows[1]}\n{rows[2]}\n', [1, 2, 3]),
+        (f"{rows[0]}\n\0\0\0\0{rows[1]}\n", [1, 2]),
+        (f"{rows[0]}\n\0\0\0\0\n{rows[1]}\n", None),
+        (f'{rows[0]}\n{{"epoch": true}}\n', None),
+        (f'{rows[0]}\n{{"epoch": 2, "train": []}}\n', None),
+    ):
+        (folder / "history.jsonl").write_text(text)
+        found = read_history(run, problems)
+        if expected is None:
+            with pytest.raises(utils.InputError) as refused:
+                read_as_train(folder / "history.jsonl")
+            assert found == [] and str(refused.value).startswith(problems.pop())
+        else:
+            assert [row["epoch"] for row in found] == expected and found == read_as_train(folder / "history.jsonl")
+        assert problems == []
+
+
+@pytest.mark.parametrize("record", [{"status": []}, {"epochs": True}, {"params": 3}, {"lower_is_better": [1]}])
+def test_a_malformed_record_is_named_as_train_names_it(tmp_path, record):
+    folder = write_run(tmp_path / "run", val={"accuracy": 0.5})
+    (folder / "run.json").write_text(json.dumps(record))
+    (run,), problems = read_runs(tmp_path)
+    with pytest.raises(utils.InputError) as refused:
+        read_record(folder / "run.json")
+    assert len(problems) == 1 and str(refused.value).startswith(problems[0])
+    assert run.status == "unknown" and run.epochs is None and run.val == {"accuracy": 0.5}
+
+
+def test_predictions_that_are_none_are_named(tmp_path):
+    folder = write_run(tmp_path / "run", {"seed": 1})
+    run, problems = read_one(tmp_path)
+    for content in (b"a,b\n1,2\n", b"id,label\n1,2,3\n", b"id\n\xff\n"):
+        (folder / "predictions_test_best.csv").write_bytes(content)
+        assert read_predictions(run, problems) == [] and "predictions_test_best.csv" in problems.pop()
+
+
+def make(name, **params):
+    return Run(folder=name, name=name, params=params, val={"accuracy": 0.5}, status="finished")
+
+
+def test_hyperparameters_differ_where_two_runs_have_two_values():
+    runs = [make("a", lr=1, flag=True, layers=[1], only_here=3), make("b", lr=1.0, flag=1, layers=[1, 2])]
+    assert hyperparameters_that_differ(runs) == ["flag", "layers"]
+
+
+def test_only_what_differs_in_the_seed_alone_is_one_group():
+    runs = [make("a", lr=1, seed=1), make("b", lr=2, seed=1), make("c", lr=1, seed=2), make("d", lr=1, seed=2)]
+    runs += [make("e", lr=1), make("f", lr=1, seed=3), make("g", lr=True, seed=4)]
+    runs[-2].status = "running"
+    assert [[run.name for run in group] for group in group_by_seed(runs, hyperparameters_that_differ(runs))] == [
+        ["a", "c"],
+        ["b"],
+        ["d"],
+        ["e"],
+        ["f"],
+        ["g"],
+    ]
+
+
+def test_a_run_from_weights_is_no_repetition_of_one_from_none(tmp_path):
+    write_run(tmp_path / "a", {"seed": 1}, {"accuracy": 0.5}, restore_file=None)
+    write_run(tmp_path / "b", {"seed": 2}, {"accuracy": 0.5}, restore_file="best")
+    runs, _ = read_runs(tmp_path)
+    assert len(group_by_seed(runs, hyperparameters_that_differ(runs))) == 2
+
+
+def test_the_folder_itself_may_be_the_run(tmp_path, monkeypatch):
+    folder = write_run(tmp_path / "run", {"seed": 1})
+    monkeypatch.chdir(folder)
+    assert read_one(Path())[0].name == read_one(folder)[0].name == "run"
+
+
+@pytest.mark.parametrize("num_masks", [2, 30])
+def test_masks_in_the_predictions_do_not_swell_the_page(num_masks):
+    masks = [str([[number] * 256] * 256) for number in range(num_masks + 1)]
+    rows = [
+        {"id": str(i), "label": label, "prediction": prediction, "loss": "1.0"}
+        for i, (label, prediction) in enumerate(zip(masks, masks[1:], strict=False))
+    ]
+    detail = describe(rows, [{"class": "road", "iou": "0.5"}])
+    assert detail["mistakes"] == num_masks and len(json.dumps(detail)) < 300_000

@@ -1,0 +1,315 @@
+"""The table answers what it is asked, fits where it is shown, and can be taken on into a spreadsheet or a paper."""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import synthesize_results
+import utils
+from fiveline.report.columns import all_columns
+from fiveline.report.export import to_csv, to_latex
+from fiveline.report.filter import parse_filter
+from fiveline.report.runs import Run
+from fiveline.report.seeds import mean_and_std
+from fiveline.report.table import Mean, Seconds, Table, group_name
+from fiveline.report.text import duration, to_markdown, width_of
+from tests.doors.test_synthesize_results import synthesize, write_run
+
+pty = pytest.importorskip("pty", reason="Windows has no terminals that a program can make")
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Two learning rates with three seeds each, and a run that failed."""
+    generator = np.random.default_rng(0)
+    for rate in (0.1, 0.01):
+        for seed in (1, 2, 3):
+            val, test = {"accuracy": rate + generator.random() / 10, "loss": 1.0}, {"accuracy": 0.5 + seed / 100}
+            params, record = {"lr": rate, "seed": seed}, {"epochs": 3, "seconds": 60.0 * seed}
+            write_run(tmp_path / f"lr_{rate}__seed_{seed}", params, val, test, **record)
+    write_run(tmp_path / "failed", {"lr": 1.0, "seed": 1}, status="failed")
+    return tmp_path
+
+
+def test_runs_that_differ_only_in_the_seed_are_one_row_with_scipys_mean_and_deviation(study, capsys):
+    rows = synthesize(study)
+    assert [row["run"] for row in rows] == ["lr_0.1__seed_*", "lr_0.01__seed_*", "failed"]
+    values = [
+        json.loads((study / f"lr_0.1__seed_{seed}/metrics_val_best_weights.json").read_text())["accuracy"]
+        for seed in (1, 2, 3)
+    ]
+    described = scipy.stats.describe(values)
+    assert float(rows[0]["accuracy"]) == pytest.approx(described.mean, rel=1e-14)
+    assert float(rows[0]["accuracy std"]) == pytest.approx(math.sqrt(described.variance), rel=1e-12)
+    assert rows[0]["accuracy n"] == "3" and rows[0]["seed"] == "1, 2, 3" and float(rows[0]["time"]) == 120
+    assert rows[2]["accuracy"] == rows[2]["accuracy n"] == ""
+    shown = f"{described.mean:.4g} ± {math.sqrt(described.variance):.2g} (3)"
+    assert shown in capsys.readouterr().out and shown in (study / "results.md").read_text(encoding="utf-8")
+    assert [row["run"] for row in synthesize(study, "--each", "--sort", "run")] == sorted(
+        path.name for path in study.iterdir() if path.is_dir()
+    )
+
+
+@given(st.lists(st.floats(-1e100, 1e100), min_size=2, max_size=20))
+def test_mean_and_deviation_are_those_of_the_standard_library(values):
+    mean, std = mean_and_std(values)
+    assert mean == pytest.approx(statistics.mean(values), rel=1e-9, abs=1e-300)
+    assert std == pytest.approx(
+        statistics.stdev(values), rel=1e-6, abs=1e-9 * max(map(abs, values)) + 1e-150
+    )  # whose square is none
+
+
+def test_means_of_one_value_and_of_infinities_are_no_error():
+    assert mean_and_std([2.0])[0] == 2.0 and math.isnan(mean_and_std([2.0])[1])
+    assert all(map(math.isnan, mean_and_std([math.inf, -math.inf])))
+
+
+def test_group_names_show_what_is_common():
+    assert group_name(["lr_1__seed_1", "lr_1__seed_10"]) == "lr_1__seed_*"
+    assert group_name(["1/net", "12/net"]) == "*/net"
+    assert group_name(["aa", "aab"]) == "aa*"
+    assert group_name(["base", "second", "other"]) == "base and 2 more"
+
+
+def test_columns_top_and_sort_choose_what_is_shown(study):
+    rows = synthesize(study, "--each", "--columns", "lr, accuracy,lr", "--top", "2", "--sort", "accuracy")
+    assert list(rows[0]) == ["run", "lr", "accuracy"]
+    assert [row["lr"] for row in rows] == ["0.1", "0.1"]
+    with pytest.raises(utils.InputError, match=r"--columns acuracy: no run has it; did you mean 'accuracy'"):
+        synthesize(study, "--columns", "acuracy")
+
+
+def test_filter_leaves_out_what_it_cannot_judge_and_says_so(study, capsys):
+    rows = synthesize(study, "--each", "--filter", "lr < 0.05 and test_accuracy > 0.515")
+    assert sorted(row["run"] for row in rows) == ["lr_0.01__seed_2", "lr_0.01__seed_3"]
+    assert "lr" not in rows[0]  # it is the same in all that is shown
+    assert capsys.readouterr().err == ""
+    assert len(synthesize(study, "--each", "--filter", "accuracy > 0")) == 6
+    assert "1 of 7 runs lack a value that it asks for (failed)" in capsys.readouterr().err
+    with pytest.raises(utils.InputError, match="none of 7 runs is so"):
+        synthesize(study, "--filter", "lr > 5")
+
+
+RUN = Run(
+    folder="a/b", name="a/b", status="finished", epochs=3, seconds=90.0, val={"accuracy": 0.5, "loss": 2.0},
+    test={"accuracy": 0.25}, params={"lr": 0.01, "net": "cs230", "nesterov": True, "clip": None, "lambda": 2,
+                                     "optimizer.lr": 3, "betas": [1, 2], "loss": "mse"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lr < 0.1 and status == 'finished'", True),
+        ("lr < 0.1 and not status == 'finished'", False),
+        ("0.001 < lr <= 0.01", True),
+        ("net in ['cs230', 'resnet18']", True),
+        ("net not in ('cs230', 'resnet18')", False),
+        ("'a/' in run", True),
+        ("test_accuracy - accuracy < -0.2", True),
+        ("2 * accuracy + 1 == 2", True),
+        ("accuracy / 0 > 1", None),
+        ("nesterov", True),
+        ("not nesterov", False),
+        ("nesterov == true and nesterov == True", True),
+        ("clip == null and clip is None", True),
+        ("lr != null", True),
+        ("clip > 1", None),
+        ("clip > 1 or lr < 1", True),
+        ("lr < 1 or clip > 1", True),
+        ("clip > 1 and lr > 1", False),
+        ("clip > 1 and lr < 1", None),
+        ("not clip > 1", None),
+        ("net < 3", None),
+        ("net == 3", False),
+        ("lambda_ == 2 and optimizer.lr == 3", True),
+        ("loss > 1 and params.loss == 'mse'", True),
+        ("betas == [1, 2]", True),
+        ("epochs == 3 and time > 60", True),
+        ("lr", None),
+        ("-lr < 0", True),
+    ],
+)
+def test_filters_mean_what_they_say(text, expected):
+    assert parse_filter(text, all_columns([RUN]))(RUN) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning < 1", "no run has 'learning'; there are"),
+        ("acuracy < 1", "did you mean accuracy"),
+        ("lambda < 1", "its name here is lambda_"),
+        ("lr <", "write for example"),
+        ("lr = 1", "write for example"),
+        ("__import__('os').system('true')", "is not understood"),
+        ("run.__class__", "no run has 'run.__class__'"),
+        ("(lambda: 1)() == 1", "is not understood"),
+        ("[x for x in 'a'] == 1", "is not understood"),
+        ("'a' * 10 ** 10 == 1", "is not understood"),
+        ("f'{lr}' == 1", "is not understood"),
+        ("lr := 1", "write for example"),
+        ("lr < 1j", "is not understood"),
+        ("lr\0", "write for example"),
+        ("", "write for example"),
+        ("(" * 500 + "lr" + ")" * 500, "write for example"),
+        ("not " * 5000 + "nesterov", "write for example"),
+    ],
+)
+def test_what_is_no_filter_is_told(text, message):
+    with pytest.raises(utils.InputError, match="--filter") as caught:
+        parse_filter(text, all_columns([RUN]))
+    assert message in str(caught.value)
+
+
+@settings(max_examples=300)
+@given(st.text(alphabet="lr<>=!0.1 ()[]',+-*/andortif_:{}", max_size=30))
+def test_any_text_is_a_filter_or_a_mistake(text):
+    try:
+        verdict = parse_filter(text, all_columns([RUN]))
+    except utils.InputError:
+        return
+    assert verdict(RUN) in (True, False, None)
+
+
+def on_a_terminal(columns, command):
+    """What a command writes to a terminal of that width."""
+    master, slave = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "LINES": "40"}
+    process = subprocess.Popen(command, stdout=slave, stderr=subprocess.PIPE, env=environment)
+    os.close(slave)
+    chunks = []
+    while True:
+        try:
+            chunks.append(os.read(master, 65536))
+        except OSError:  # the other end is closed
+            break
+        if not chunks[-1]:
+            break
+    os.close(master)
+    process.stderr.close()
+    assert process.wait() == 0
+    return b"".join(chunks).decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, 400])
+def test_the_table_fits_the_terminal_and_says_what_found_no_room(study, project, columns):
+    (study / "failed/metrics_val_best_weights.json").write_text(json.dumps({f"metric_{i}": 0.5 for i in range(8)}))
+    text = on_a_terminal(columns, [sys.executable, str(project / "synthesize_results.py"), "--parent_dir", str(study)])
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 5 and max(map(width_of, table)) <= max(columns, 44)
+    head = [name.strip() for name in table[0].strip("|").split("|")]
+    full = [name.strip() for name in (study / "results.md").read_text().splitlines()[0].strip("|").split("|")]
+    left_out = [name for name in full if name not in head]
+    assert head[0] == "run" and (left_out == []) == (columns == 400)
+    if left_out:
+        assert f"No room for {', '.join(left_out)}: --columns chooses" in text
+    assert columns < 80 or "accuracy" in head  # what the table is sorted by
+
+
+def test_a_terminal_shows_names_of_runs_that_can_be_pasted(tmp_path, project):
+    names = [f"{'long_' * 30}{i}__and_more" for i in range(2)]
+    for i, name in enumerate(names):
+        write_run(tmp_path / name, {"lr": i, "note": "n" * 90}, {"accuracy": i / 2})
+    script = [sys.executable, str(project / "synthesize_results.py"), "--parent_dir", str(tmp_path)]
+    text = on_a_terminal(80, script)
+    pasted = [line.split("|")[1].strip() for line in text.splitlines() if "long_" in line]
+    assert pasted == names[::-1] and "accuracy" in text.splitlines()[0]
+    done = subprocess.run([*script, "--compare", *pasted], capture_output=True, text=True, check=True)
+    assert f"A is {names[1]}, B is {names[0]}" in done.stdout
+
+
+def test_markdown_is_aligned_and_hides_no_cell():
+    table = Table(["run", "x", "time"], [["a|b", "<i>", "中"], [0.5, -10.25, None], [Seconds(5), Seconds(3700), None]])
+    assert to_markdown(table) == (
+        "| run  |      x |   time |\n|------|-------:|-------:|\n"
+        "| a\\|b |   0.5  |   5.0s |\n| \\<i> | -10.25 | 1h 02m |\n| 中   |   -    |      - |\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0s"), (59.94, "59.9s"), (60, "1m 00s"), (3599.9, "59m 59s"), (7170, "2h 00m")]
+)
+def test_durations_are_said_as_people_say_them(seconds, text):
+    assert duration(seconds) == text
+
+
+NASTY = [
+    "=1+1",
+    "+1+1",
+    "-1+1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    " =1",
+    "=cmd|' /C calc'!A0",
+    "a,b",
+    'say "x"',
+    "two\nlines",
+    "a\rb",
+]
+
+
+def test_csv_brings_back_every_name_and_starts_no_formula():
+    cells = [*NASTY, "-0.5", "plain", "é中"]
+    text = to_csv(Table(["=name", "value"], [cells, list(range(len(cells)))]))
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    assert rows[0] == ["'=name", "value"]
+    for cell, (found, _) in zip(cells, rows[1:], strict=True):
+        is_formula = cell.lstrip(" ")[:1] in "=+-@\t\r" and cell != "-0.5"
+        assert found == ("'" + cell if is_formula else cell)
+
+
+def test_csv_keeps_numbers_numbers():
+    table = Table(["a", "b"], [[-0.1, 1e-300, None], [Mean(-1.5, 0.25, 3), 2.0, None]])
+    assert to_csv(table) == "a,b,b std,b n\n-0.1,-1.5,0.25,3\n1e-300,2.0,,1\n,,,\n"
+
+
+LATEX_NAMES = [
+    "".join(map(chr, range(32, 127))), *map(chr, range(33, 127)), "[x]", "*x", "--a---b", "\\input{x}", "%", "é中🎉",
+    "".join(map(chr, range(0xA0, 0x180))), "a\nb\x1b[0m", "\udcff", "{", "$x", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["pdflatex", "xelatex", "lualatex"])
+def test_latex_compiles_whatever_the_names(tmp_path, engine):
+    if shutil.which(engine) is None:
+        pytest.skip(f"there is no {engine}; on Debian, texlive-latex-recommended and texlive-xetex bring it")
+    numbers = [-0.5, 1e-7, -2e30, 3, math.nan, math.inf, -math.inf, None, Mean(0.5, 1e-9, 3), Seconds(5)]
+    cells = [numbers[i % len(numbers)] for i in range(len(LATEX_NAMES))]
+    (tmp_path / "results.tex").write_text(to_latex(Table(["run_%", "v&"], [LATEX_NAMES, cells])), encoding="utf-8")
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n\\input{results}\n\\end{document}\n"
+    )
+    command = [engine, "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+    assert result.returncode == 0, result.stdout.decode(errors="replace")[-2000:]
+
+
+def test_latex_has_booktabs_rules_and_escapes():
+    table = Table(["run", "accuracy"], [["a_b & 50%", "c"], [Mean(0.5, 0.25, 3), -1e-7]])
+    assert to_latex(table).splitlines() == [
+        r"% \usepackage{booktabs}", r"\begin{tabular}{lr}", r"\toprule", r"run & accuracy \\", r"\midrule",
+        r"a\_b \& 50\% & 0.5 $\pm$ 0.25 (3) \\", r"c & $-1 \times 10^{-7}$ \\", r"\bottomrule", r"\end{tabular}",
+    ]  # fmt: skip
+
+
+def test_every_number_that_is_asked_for_is_checked(study, capsys):
+    for words in (["--top", "0"], ["--top", "x"], ["--watch", "0"], ["--watch", "nan"]):
+        with pytest.raises(SystemExit) as stopped:
+            synthesize_results.main(["--parent_dir", str(study), *words])
+        assert stopped.value.code == 2
+        assert re.search(r"expected a (whole )?number", capsys.readouterr().err)

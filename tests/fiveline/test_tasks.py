@@ -1,0 +1,206 @@
+"""Every folder of model/ keeps the contract: a new task is tested the moment its folder exists."""
+
+import importlib
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import evaluate
+import train
+import utils
+from fiveline.device import map_tensors, seed_everything, tensors_of
+from fiveline.loader import fetch_dataloader, fetch_facts
+from fiveline.nets import fetch_metrics, fetch_net, fetch_sign
+from fiveline.state import fetch_training
+from fiveline.tasks import fetch_params_class, list_tasks
+
+PROJECT = Path(__file__).resolve().parents[2]
+SMALL = {"batch_size": 8, "num_epochs": 1, "learning_rate": 0.005}
+WITHOUT_CHANCE = {"dropout_rate": 0.0, "word_dropout_rate": 0.0}  # for whoever has them
+
+
+@pytest.fixture(scope="module", params=list_tasks())
+def task(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def params(task):
+    params_class = fetch_params_class(task)
+    values = {**SMALL, **{name: value for name, value in WITHOUT_CHANCE.items() if name in params_class.model_fields}}
+    params = params_class.from_values(values, task)
+    params = params.model_copy(update={"data_dir": str(PROJECT / params.data_dir)})
+    return fetch_facts(Path(params.data_dir), params)
+
+
+@pytest.fixture(scope="module")
+def net(task):
+    return fetch_net(task)
+
+
+@pytest.fixture
+def model(net, params):
+    seed_everything(params.seed)
+    return net.Net(params)
+
+
+@pytest.fixture(scope="module")
+def dataset(params):
+    """The val split, as the task makes it."""
+    return fetch_dataloader(["val"], Path(params.data_dir), params)["val"].dataset
+
+
+def batch_of(dataset, indices):
+    return dataset.__getitems__((1, list(indices)))
+
+
+def outputs_of(model, inputs):
+    model.eval()
+    with torch.inference_mode():
+        return model(inputs)
+
+
+def test_params_of_a_task_know_their_own_task_and_data(task):
+    params = fetch_params_class(task)()
+    assert params.task == task
+    assert (PROJECT / params.data_dir).is_dir(), "the default data_dir ships with the project"
+    assert all(field.description for field in type(params).model_fields.values())
+
+
+def test_facts_are_plain_values_that_a_checkpoint_can_hold(params):
+    assert json.loads(json.dumps(params.facts)) == params.facts
+
+
+def test_outputs_and_labels_have_an_entry_for_each_example(model, dataset):
+    inputs, labels = batch_of(dataset, range(5))
+    outputs = outputs_of(model, inputs)
+    assert all(len(tensor) == 5 for tensor in tensors_of([inputs, outputs, labels]))
+
+
+def test_the_initial_loss_is_near_its_theoretical_value(model, net, dataset):
+    inputs, labels = batch_of(dataset, range(min(64, len(dataset))))
+    outputs = outputs_of(model, inputs)
+    loss = net.loss_fn(outputs, labels)
+    assert loss.shape == () and loss.isfinite()
+    # outputs of 0 know nothing: each class is equally likely, a standardised number is at its mean
+    expected = net.loss_fn(map_tensors(torch.zeros_like, outputs), labels).item()
+    assert loss.item() == pytest.approx(expected, rel=0.35)
+    if torch.is_tensor(outputs) and outputs.shape[:-1] == labels.shape:  # the classes come last
+        assert expected == pytest.approx(math.log(outputs.shape[-1]), rel=1e-5)
+
+
+def test_the_training_loss_can_be_driven_down_on_one_batch(model, net, params):
+    dataloader = fetch_dataloader(["train"], Path(params.data_dir), params)["train"]
+    batch = next(iter(dataloader))
+    training = fetch_training(model, net, params, steps_per_epoch=1)
+    model.train()
+    losses = [
+        train.train_step(model, training.optimizer, training.loss_fn, *batch)[1].item() for _ in range(100)
+    ]  # fmt: skip
+    assert min(losses[-10:]) < 0.2 * losses[0], f"from {losses[0]:.3f} to {losses[-1]:.3f}"
+
+
+def test_every_weight_gets_a_gradient(model, net, dataset):
+    model.train()
+    inputs, labels = batch_of(dataset, range(16))
+    net.loss_fn(model(inputs), labels).backward()
+    without = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert not without
+
+
+def test_in_eval_mode_an_output_depends_on_its_own_example_only(model, dataset):
+    together = outputs_of(model, batch_of(dataset, range(9))[0])
+    for index in range(9):
+        alone = outputs_of(model, batch_of(dataset, [index])[0])
+        assert_same_where_both_are(alone, together, index)
+
+
+def assert_same_where_both_are(alone, together, index):
+    """Compare the outputs of one example; in a batch they may be padded to a greater length."""
+    if isinstance(alone, dict):
+        for name in alone:
+            assert_same_where_both_are(alone[name], together[name], index)
+    elif isinstance(alone, (tuple, list)):
+        for one, other in zip(alone, together, strict=True):
+            assert_same_where_both_are(one, other, index)
+    else:
+        region = tuple(slice(0, size) for size in alone[0].shape)
+        torch.testing.assert_close(alone[0], together[index][region], rtol=1e-4, atol=1e-5)
+
+
+def test_metrics_do_not_depend_on_the_batch_size(model, net, params):
+    found = []
+    for batch_size in (7, 64):
+        sized = params.model_copy(update={"batch_size": batch_size}).with_facts(params.facts)
+        dataloader = fetch_dataloader(["val"], Path(params.data_dir), sized)["val"]
+        found.append(evaluate.evaluate(model, net.loss_fn, dataloader, fetch_metrics(net, params)))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert set(found[0]) == {*fetch_metrics(net, params), "loss"}
+    assert fetch_sign(net, params) in (-1, 1)  # the default monitor is one of them
+
+
+def test_a_checkpoint_gives_back_the_same_bits(model, net, params, dataset, tmp_path):
+    training = fetch_training(model, net, params, steps_per_epoch=1)
+    train.train_step(model, training.optimizer, training.loss_fn, *batch_of(dataset, range(8)))
+    utils.save_checkpoint(training.state_dict(), True, tmp_path)
+    seed_everything(99)
+    again = net.Net(params)
+    state = utils.load_checkpoint(tmp_path / "best.pth.tar", again)
+    assert state["facts"] == params.facts
+    inputs, _ = batch_of(dataset, range(8))
+    first, second = outputs_of(model, inputs), outputs_of(again, inputs)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_predictions_have_a_row_for_each_example(model, net, params, dataset):
+    inputs, labels = batch_of(dataset, range(6))
+    outputs = outputs_of(model, inputs)
+    rows = net.predictions(outputs, labels, params)
+    assert len(rows) == 6 and all({"label", "prediction", "loss"} <= row.keys() for row in rows)
+    unlabelled = net.predictions(outputs, None, params)
+    assert len(unlabelled) == 6 and not any("label" in row or "loss" in row for row in unlabelled)
+    for with_label, without in zip(rows, unlabelled, strict=True):  # only labels tell where a sentence's padding begins
+        assert str(without["prediction"]).startswith(str(with_label["prediction"]))
+
+
+def test_a_new_input_that_cannot_be_read_is_an_error_in_its_place(task, params, tmp_path):
+    module = importlib.import_module(f"model.{task}.data_loader")
+    if not hasattr(module, "fetch_unlabelled"):
+        pytest.skip(f"{task} has no fetch_unlabelled: predict.py says so")
+    assert list(module.fetch_unlabelled([], params)) == []
+    found = list(module.fetch_unlabelled([tmp_path / "not there"], params))
+    assert len(found) == 1 and "not there" in found[0][0]
+    if not isinstance(found[0][1], utils.InputError):  # it is told when the batch is made
+        with pytest.raises(utils.InputError, match="not there"):
+            module.collate_unlabelled([found[0][1]], params)
+
+
+def test_what_is_said_of_the_inputs_is_plain_and_says_what_the_outputs_are(task, params, dataset):
+    module = importlib.import_module(f"model.{task}.data_loader")
+    if not hasattr(module, "describe_inputs"):
+        pytest.skip(f"{task} has no describe_inputs: export.py writes down its facts instead")
+    described = module.describe_inputs(params)
+    assert json.loads(json.dumps(described)) == described
+    assert described["steps"] and isinstance(described["outputs"], str)
+    inputs, _ = batch_of(dataset, range(2))
+    for name, axes in described.get("axes", {}).items():
+        assert not isinstance(inputs, dict) or name not in inputs or len(axes) == inputs[name].dim()
+
+
+def test_a_run_directory_is_complete(task, params, tmp_path):
+    (tmp_path / "params.json").write_text(json.dumps({"task": task, "num_epochs": 1, "data_dir": params.data_dir}))
+    train.main(["--model_dir", str(tmp_path)])
+    evaluate.main(["--model_dir", str(tmp_path)])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {
+        "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
+        "metrics_val_best_weights.json", "metrics_val_last_weights.json", "metrics_test_best.json",
+        "predictions_test_best.csv",
+    }  # fmt: skip
+    assert utils.read_json(tmp_path / "run.json")["status"] == "finished"
+    evaluate.main(["--model_dir", str(tmp_path), "--split", "val"])
+    val = utils.read_json(tmp_path / "metrics_val_best.json")
+    assert val == pytest.approx(utils.read_json(tmp_path / "metrics_val_best_weights.json"), rel=1e-5)

@@ -1,0 +1,466 @@
+"""Nets for images: parameter names, forward passes, frozen backbones; the loss and the metrics, held to others'."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support, top_k_accuracy_score
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
+from torchvision import models
+
+import utils
+from fiveline.metrics import MetricSums
+from model.vision import net
+from model.vision.params import Params
+from model.vision.torchvision_net import _head, load_pretrained
+
+CS230_SHAPES = {  # as CS230's own net has them, for num_channels 32
+    "conv1.weight": (32, 3, 3, 3), "conv1.bias": (32,),
+    "bn1.weight": (32,), "bn1.bias": (32,), "bn1.running_mean": (32,), "bn1.running_var": (32,),
+    "bn1.num_batches_tracked": (),
+    "conv2.weight": (64, 32, 3, 3), "conv2.bias": (64,),
+    "bn2.weight": (64,), "bn2.bias": (64,), "bn2.running_mean": (64,), "bn2.running_var": (64,),
+    "bn2.num_batches_tracked": (),
+    "conv3.weight": (128, 64, 3, 3), "conv3.bias": (128,),
+    "bn3.weight": (128,), "bn3.bias": (128,), "bn3.running_mean": (128,), "bn3.running_var": (128,),
+    "bn3.num_batches_tracked": (),
+    "fc1.weight": (128, 8192), "fc1.bias": (128,),
+    "fcbn1.weight": (128,), "fcbn1.bias": (128,), "fcbn1.running_mean": (128,), "fcbn1.running_var": (128,),
+    "fcbn1.num_batches_tracked": (),
+    "fc2.weight": (6, 128), "fc2.bias": (6,),
+}  # fmt: skip
+
+
+def make_params(num_classes=6, counts=None, **values):
+    names = [f"class {i}" for i in range(num_classes)]
+    facts = {"classes": names, "class_counts": counts or [10] * num_classes}
+    return Params(**values).with_facts(facts)
+
+
+def make_outputs(num_examples, num_classes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(num_classes, (num_examples,), generator=generator)
+    return torch.randn(num_examples, num_classes, generator=generator) + 2 * F.one_hot(labels, num_classes), labels
+
+
+# ---- CS230's net and the MNIST net ---------------------------------------------------------------------------------
+
+
+def cs230_forward(weights, images):
+    """CS230's forward pass in eval mode, from its weights alone."""
+    w = weights
+
+    def normed(x, name):
+        return F.batch_norm(
+            x, w[f"{name}.running_mean"], w[f"{name}.running_var"], w[f"{name}.weight"], w[f"{name}.bias"]
+        )
+
+    x = images
+    for i in "123":
+        x = normed(F.conv2d(x, w[f"conv{i}.weight"], w[f"conv{i}.bias"], stride=1, padding=1), f"bn{i}")
+        x = F.relu(F.max_pool2d(x, 2))
+    x = x.contiguous().view(len(images), -1)
+    x = F.relu(normed(F.linear(x, w["fc1.weight"], w["fc1.bias"]), "fcbn1"))
+    return F.linear(x, w["fc2.weight"], w["fc2.bias"])
+
+
+def make_cs230_weights():
+    generator = torch.Generator().manual_seed(0)
+    weights = {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in CS230_SHAPES.items()}
+    for name in weights:
+        if name.endswith("running_var"):
+            weights[name] = weights[name].abs() + 0.5
+        if name.endswith("num_batches_tracked"):
+            weights[name] = torch.tensor(27)
+    return weights
+
+
+def test_cs230_net_has_the_names_and_shapes_of_cs230():
+    state = net.Net(make_params()).state_dict()
+    assert {name: tuple(entry.shape) for name, entry in state.items()} == CS230_SHAPES
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["", "pytorch 0.4"])
+def test_cs230_checkpoint_loads_and_computes_what_cs230_did(tmp_path, is_old):
+    weights = {k: v for k, v in make_cs230_weights().items() if not (is_old and k.endswith("num_batches_tracked"))}
+    path = tmp_path / "best.pth.tar"
+    torch.save({"epoch": 7, "state_dict": weights, "optim_dict": {}}, path, _use_new_zipfile_serialization=not is_old)
+    model = net.Net(make_params())
+    utils.load_checkpoint(path, model)
+    images = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    expected = cs230_forward(weights, images)
+    assert torch.allclose(model.eval()(images), expected, rtol=1e-4, atol=1e-5)
+    assert expected.std() > 0.01
+
+
+def test_cs230_checkpoint_of_another_net_is_refused(tmp_path):
+    torch.save({"state_dict": make_cs230_weights()}, tmp_path / "best.pth.tar")
+    with pytest.raises(utils.InputError, match=r"fc2.weight \(6, 128\) instead of \(10, 128\)"):
+        utils.load_checkpoint(tmp_path / "best.pth.tar", net.Net(make_params(10)))
+
+
+@pytest.mark.parametrize("name", ["cs230", "mnist"])
+@pytest.mark.parametrize("image_size", [8, 10, 33, 64])
+@pytest.mark.parametrize("image_channels", [1, 3])
+def test_own_nets_take_any_size_and_number_of_classes(name, image_size, image_channels):
+    if name == "mnist" and image_size < 10:
+        with pytest.raises(ValueError, match="net 'mnist' needs at least 10"):
+            make_params(net=name, image_size=image_size)
+        return
+    for num_classes, num_channels in ((2, 1), (13, 8)):
+        params = make_params(
+            num_classes, net=name, image_size=image_size, image_channels=image_channels, num_channels=num_channels
+        )
+        outputs = net.Net(params)(torch.rand(3, image_channels, image_size, image_size))
+        assert outputs.shape == (3, num_classes)
+        outputs.sum().backward()
+
+
+def test_cs230_net_forgets_features_in_training_only():
+    torch.manual_seed(0)
+    model = net.Net(make_params(image_size=8, num_channels=4, dropout_rate=0.5))
+    images = torch.rand(4, 3, 8, 8)
+    assert not torch.equal(model(images), model(images))
+    model.eval()
+    assert torch.equal(model(images), model(images))
+
+
+def test_mnist_net_computes_what_its_layers_say():
+    torch.manual_seed(0)
+    model = net.Net(make_params(10, net="mnist", image_size=28, image_channels=1, num_channels=4)).eval()
+    w, images = model.state_dict(), torch.rand(3, 1, 28, 28)
+    assert {name: tuple(entry.shape) for name, entry in w.items()} == {
+        "conv1.weight": (4, 1, 5, 5), "conv1.bias": (4,), "conv2.weight": (8, 4, 5, 5), "conv2.bias": (8,),
+        "fc1.weight": (100, 800), "fc1.bias": (100,), "fc2.weight": (10, 100), "fc2.bias": (10,),
+    }  # fmt: skip
+    x = F.relu(F.conv2d(images, w["conv1.weight"], w["conv1.bias"]))
+    x = F.relu(F.max_pool2d(F.conv2d(x, w["conv2.weight"], w["conv2.bias"]), 2)).contiguous().view(3, -1)
+    x = F.linear(F.relu(F.linear(x, w["fc1.weight"], w["fc1.bias"])), w["fc2.weight"], w["fc2.bias"])
+    assert torch.allclose(model(images), x, rtol=1e-4, atol=1e-5)
+
+
+# ---- torchvision's models ------------------------------------------------------------------------------------------
+
+
+def check_torchvision_net(name, image_size):
+    model = net.Net(make_params(7, net=name, image_size=image_size))
+    assert model.training and _head(model)[1].weight.shape[0] == 7
+    entries = [*model.named_parameters(), *model.named_buffers()]
+    shapes = {key: torch.empty_like(entry, device="meta") for key, entry in entries}
+    images = torch.empty(2, 3, image_size, image_size, device="meta")
+    for mode in (True, False):  # in train mode, Inception and GoogLeNet would return more than logits
+        assert torch.func.functional_call(model.train(mode), shapes, (images,)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"),
+    [("resnet18", 64), ("mobilenet_v3_small", 64), ("squeezenet1_0", 64)],
+)
+def test_torchvision_net_has_our_classes(name, image_size):
+    check_torchvision_net(name, image_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"),
+    [
+        ("densenet121", 64),
+        ("vit_b_16", 224),
+        ("vit_b_16", 64),
+        ("googlenet", 224),
+        ("inception_v3", 299),
+        ("maxvit_t", 224),
+    ],
+)
+def test_torchvision_net_that_is_special_has_our_classes(name, image_size):
+    with torch.device("meta"):  # shapes without numbers: these are large
+        check_torchvision_net(name, image_size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.list_models(module=models))
+def test_every_torchvision_net_has_our_classes(name):
+    image_size = 299 if name == "inception_v3" else 224
+    if name.startswith("regnet"):  # computes with numbers while it is built
+        check_torchvision_net(name, image_size)
+    else:
+        with torch.device("meta"):
+            check_torchvision_net(name, image_size)
+
+
+def test_torchvision_net_trains_all_of_its_weights():
+    torch.manual_seed(0)
+    model = net.Net(make_params(3, net="shufflenet_v2_x0_5", image_size=32))
+    net.loss_fn(model(torch.rand(4, 3, 32, 32)), torch.tensor([0, 1, 2, 0])).backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
+
+
+def test_torchvision_net_comes_back_from_its_checkpoint(tmp_path):
+    # MNASNet looks at the version that its state carries
+    first, second = (net.Net(make_params(3, net="mnasnet0_5", image_size=32)).eval() for _ in range(2))
+    utils.save_checkpoint({"state_dict": first.state_dict()}, False, tmp_path)
+    utils.load_checkpoint(tmp_path / "last.pth.tar", second)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(first(images), second(images)) and first(images).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"net": "resnet81"}, "net 'resnet81': unknown; did you mean resnet18"),
+        ({"net": "cs320"}, "net 'cs320': unknown; did you mean cs230"),
+        ({"net": "!"}, "net '!': unknown; did you mean cs230, mnist, resnet18?"),
+        (
+            {"net": "fasterrcnn_resnet50_fpn"},
+            "unknown; did you mean",
+        ),  # a model of torchvision, but it does not classify
+        (
+            {"net": "resnet18", "image_channels": 1},
+            "net 'resnet18': torchvision's models look at colour; set image_cha",
+        ),
+        ({"net": "alexnet", "image_size": 32}, "net 'alexnet': does not work with image_size 32 .Given input size"),
+        ({"net": "vit_b_16", "image_size": 50}, "net 'vit_b_16': does not work with image_size 50 .*indivisible"),
+    ],
+)
+def test_torchvision_net_that_cannot_be_is_refused(values, message):
+    with torch.device("meta"), pytest.raises(utils.InputError, match=message):
+        net.Net(make_params(**values))
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Return a function that puts random weights where torch keeps its downloads, and returns them."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def publish(name, **settings):
+        torch.manual_seed(1)
+        state = models.get_model(name, weights=None, **settings).state_dict()
+        for key in state:
+            if "running" in key:
+                state[key] = 0.1 * torch.rand_like(state[key]) + (0 if key.endswith("mean") else 0.9)
+        url = models.get_model_weights(name).DEFAULT.url
+        (tmp_path / "hub" / "checkpoints").mkdir(parents=True, exist_ok=True)
+        torch.save(state, tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2])
+        return state
+
+    return publish
+
+
+def initialized(params):
+    """The net of a new run, as train.py makes it."""
+    model = net.Net(params)
+    net.initialize(model, params)
+    return model
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small"])
+def test_pretrained_net_has_the_published_weights_but_for_the_head(published, name):
+    theirs = published(name)
+    model = initialized(make_params(5, net=name, image_size=32, pretrained=True))
+    ours, head = model.state_dict(), _head(model)[0]
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours if not key.startswith(head))
+    assert ours[f"{head}.weight"].shape[0] == 5
+
+
+def test_pretrained_net_of_a_thousand_classes_has_a_new_head(published):
+    theirs = published("squeezenet1_1")
+    model = initialized(make_params(1000, net="squeezenet1_1", pretrained=True))
+    assert not torch.equal(model.state_dict()["classifier.1.weight"], theirs["classifier.1.weight"])
+
+
+@pytest.mark.slow
+def test_pretrained_googlenet_scales_its_input_as_its_weights_expect(published):
+    theirs = published("googlenet", aux_logits=True, init_weights=False)
+    model = initialized(make_params(5, net="googlenet", image_size=64, pretrained=True)).eval()
+    images = 1e6 * torch.rand(2, 3, 64, 64)  # so large that random layers do not drown them in their biases
+    reference = models.googlenet(weights=None, aux_logits=True, init_weights=False, transform_input=True)
+    reference.load_state_dict(theirs)
+    reference.fc = model.fc
+    assert torch.allclose(model(images), reference.eval()(images), rtol=1e-3)
+
+
+def test_pretrained_weights_of_another_size_are_refused(monkeypatch):
+    with torch.device("meta"):
+        source = models.vit_b_16()
+        model = net.Net(make_params(net="vit_b_16"))
+        monkeypatch.setattr(models, "get_model", lambda *_, **__: source)
+        with pytest.raises(utils.InputError, match="net 'vit_b_16': its pretrained weights need image_size 224"):
+            load_pretrained(model, make_params(net="vit_b_16"))
+
+
+def test_pretrained_weights_without_a_network_say_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(utils.InputError, match=r"its weights cannot be downloaded \(.*\); or pretrained=false"):
+        initialized(make_params(net="squeezenet1_1", pretrained=True))
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small"])
+def test_frozen_backbone_trains_the_head_alone(published, name):
+    published(name)
+    model = initialized(make_params(5, net=name, image_size=32, pretrained=True, freeze_backbone=True))
+    head = _head(model)[0]
+    optimizer = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], lr=0.1)
+    before = {key: entry.clone() for key, entry in model.state_dict().items()}
+    for _ in range(3):
+        model.train()  # as train() does, each epoch
+        loss = net.loss_fn(model(torch.rand(4, 3, 32, 32)), torch.tensor([0, 1, 2, 3]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.eval()
+        assert not any(module.training for module in model.modules())
+    changed = {key for key, entry in model.state_dict().items() if not torch.equal(entry, before[key])}
+    assert changed == {f"{head}.weight", f"{head}.bias"}
+
+
+def test_frozen_backbone_stays_frozen_in_a_copy(published):
+    published("squeezenet1_1")
+    model = initialized(make_params(5, net="squeezenet1_1", image_size=32, pretrained=True, freeze_backbone=True))
+    twin = copy.deepcopy(model)
+    model.eval()
+    wrapped = nn.Sequential(twin).train()
+    assert wrapped.training and twin.classifier[1].training and not twin.features.training
+    assert not any(module.training for module in model.modules())
+
+
+# ---- the loss ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("num_examples", [1, 37])
+def test_loss_is_torchs_cross_entropy(label_smoothing, num_examples):
+    outputs, labels = make_outputs(num_examples, 6)
+    outputs.requires_grad_()
+    ours = net.loss_fn(outputs, labels, label_smoothing)
+    (our_gradient,) = torch.autograd.grad(ours, outputs)
+    theirs = F.cross_entropy(outputs, labels, label_smoothing=label_smoothing)
+    (their_gradient,) = torch.autograd.grad(theirs, outputs)
+    assert torch.allclose(ours, theirs) and torch.allclose(our_gradient, their_gradient, atol=1e-7)
+
+
+def test_loss_of_certain_logits_is_finite():
+    outputs = torch.tensor([[1e4, 0.0], [0.0, 1e4]])
+    assert net.loss_fn(outputs, torch.tensor([0, 0])) == 5000
+
+
+def test_train_loss_takes_smoothing_and_weights_from_the_params():
+    outputs, labels = make_outputs(50, 3)
+    plain = net.train_loss_fn(make_params(3))
+    assert torch.equal(plain(outputs, labels), net.loss_fn(outputs, labels))
+    smooth = net.train_loss_fn(make_params(3, label_smoothing=0.2))
+    assert torch.allclose(smooth(outputs, labels), F.cross_entropy(outputs, labels, label_smoothing=0.2))
+    counts = torch.bincount(labels, minlength=3).tolist()
+    balanced = net.train_loss_fn(make_params(3, counts=counts, class_weights="balanced"))
+    weights = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
+    expected = F.cross_entropy(outputs, labels, weight=torch.tensor(weights, dtype=torch.float32))
+    assert torch.allclose(balanced(outputs, labels), expected)  # over all of train, torch's normalisation is ours
+
+
+def test_balanced_loss_over_train_is_the_mean_of_the_classes_losses():
+    labels = torch.tensor([0] * 90 + [1] * 9 + [2])
+    outputs = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+    loss_fn = net.train_loss_fn(make_params(3, counts=[90, 9, 1], class_weights="balanced"))
+    of_class = [F.cross_entropy(outputs[labels == k], labels[labels == k]) for k in range(3)]
+    assert torch.allclose(loss_fn(outputs, labels), torch.stack(of_class).mean())
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(1)).split(25)
+    in_batches = torch.stack([loss_fn(outputs[part], labels[part]) for part in order]).mean()
+    assert torch.allclose(in_batches, loss_fn(outputs, labels))  # a mean over examples, so batches add up
+
+
+# ---- the metrics ---------------------------------------------------------------------------------------------------
+
+
+def scikit_learns(outputs, labels):
+    num_classes = outputs.shape[1]
+    predicted, labels, every = outputs.argmax(dim=1).numpy(), labels.numpy(), np.arange(num_classes)
+    macro = precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
+    top_5 = top_k_accuracy_score(labels, outputs.numpy(), k=5, labels=every) if num_classes > 5 else 1.0
+    return {
+        "accuracy": accuracy_score(labels, predicted), "top_5_accuracy": top_5,
+        "macro_precision": macro[0], "macro_recall": macro[1], "macro_f1": macro[2],
+        "loss": float(F.cross_entropy(outputs.double(), torch.as_tensor(labels))),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32, 1000])
+@pytest.mark.parametrize("num_classes", [3, 10])
+def test_metrics_over_any_batches_are_scikit_learns(batch_size, num_classes):
+    outputs, labels = make_outputs(250, num_classes)
+    sums = MetricSums(net.metrics)
+    for batch, batch_labels in zip(outputs.split(batch_size), labels.split(batch_size), strict=True):
+        sums.add(batch, batch_labels, net.loss_fn(batch, batch_labels))
+    assert sums.result() == pytest.approx(scikit_learns(outputs, labels), rel=1e-6)
+
+
+def test_metrics_of_classes_that_are_missing_or_never_predicted_are_scikit_learns():
+    labels = torch.tensor([0, 0, 1, 1, 1, 2, 6])
+    predicted = torch.tensor([0, 1, 1, 1, 3, 0, 0])  # 2 and 6 never predicted, 3 never there, 4 and 5 neither
+    outputs = F.one_hot(predicted, 7).float() + torch.linspace(0, 0.1, 7)
+    sums = MetricSums(net.metrics)
+    sums.add(outputs, labels, net.loss_fn(outputs, labels))
+    assert sums.result() == pytest.approx(scikit_learns(outputs, labels))
+
+
+def test_metrics_per_class_are_scikit_learns():
+    outputs, labels = make_outputs(250, 8)
+    outputs[:, 3] = -9  # a class that is never predicted
+    theirs = precision_recall_fscore_support(
+        labels.numpy(), outputs.argmax(dim=1).numpy(), labels=range(8), zero_division=0
+    )
+    for name, expected in zip(("macro_precision", "macro_recall", "macro_f1"), theirs, strict=False):
+        parts = [net.metrics[name](*batch) for batch in zip(outputs.split(32), labels.split(32), strict=True)]
+        numerator, denominator = (sum(entries) for entries in zip(*parts, strict=True))
+        assert torch.allclose((numerator / denominator).nan_to_num(0), torch.tensor(expected, dtype=torch.float32))
+
+
+# ---- predictions ---------------------------------------------------------------------------------------------------
+
+
+def test_predictions_name_the_classes():
+    outputs, labels = make_outputs(20, 4)
+    rows = net.predictions(outputs, labels, make_params(4))
+    probabilities = outputs.double().softmax(dim=1)
+    for row, probability, output, label in zip(rows, probabilities, outputs, labels, strict=True):
+        assert row["prediction"] == f"class {int(probability.argmax())}" and row["label"] == f"class {int(label)}"
+        assert row["confidence"] == pytest.approx(float(probability.max()), rel=1e-5)
+        assert row["loss"] == pytest.approx(float(F.cross_entropy(output[None], label[None])), rel=1e-5, abs=1e-6)
+
+
+def test_predictions_without_labels_have_neither_label_nor_loss():
+    rows = net.predictions(make_outputs(2, 4)[0], None, make_params(4))
+    assert [sorted(row) for row in rows] == [["confidence", "prediction"]] * 2
+
+
+# ---- hyperparameters that do not fit together ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pretrained": True}, "pretrained: there are no weights for net 'cs230'"),
+        ({"net": "resnet18", "freeze_backbone": True}, "freeze_backbone: needs pretrained"),
+        ({"normalize": "imagenet", "image_channels": 1}, "normalize: 'imagenet' needs image_channels 3"),
+        ({"image_channels": 2}, "image_channels"),
+        ({"image_size": 7}, "image_size"),
+    ],
+)
+def test_params_that_do_not_fit_together_are_refused(values, message):
+    with pytest.raises(utils.InputError, match=f"params.json: .*{message}"):
+        Params.from_values(values, "params.json")
+
+
+def test_same_seed_gives_the_same_weights():
+    for name, image_size in itertools.product(["cs230", "mnist", "squeezenet1_1"], [32]):
+        states = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            states.append(net.Net(make_params(net=name, image_size=image_size)).state_dict())
+        same = [all(torch.equal(states[0][key], other[key]) for key in other) for other in states]
+        assert same == [True, True, False]

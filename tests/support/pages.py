@@ -1,0 +1,85 @@
+"""What the README and the docs show: their blocks, their commands, and a clone in which to try them."""
+
+import doctest
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+PROJECT = Path(__file__).resolve().parents[2]
+PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))]
+STARTS = ("python ", "mkdir ", "torchrun --standalone ")  # .venv/bin/python of the first screen is CI's
+NEEDS_MORE = ("experiments/signs", "benchmarks/", "data/build_dataset.py")  # data or a network
+FENCE = r"```{}\n(.*?)^```$"
+BLOCK = re.compile(
+    rf"^(?:<!-- ([^\n]*?) -->\n)?{FENCE.format('([a-z]*)')}(?:\n\n{FENCE.format('text')})?", re.MULTILINE | re.DOTALL
+)
+
+
+class Block(NamedTuple):
+    """A block of code: what a comment on the line above it says, the word after its fence, and what it prints.
+
+    What it prints is in a block of `text` right below.
+    """
+
+    mark: str
+    language: str
+    text: str
+    output: str
+
+    @property
+    def commands(self):
+        """The commands in it that can be tried here, each whole."""
+        lines = [] if self.mark else self.text.replace("\\\n", " ").splitlines()
+        return [line for line in lines if line.startswith(STARTS) and not any(text in line for text in NEEDS_MORE)]
+
+
+def read(page):
+    return page.read_text(encoding="utf-8")
+
+
+def blocks_of(page):
+    return [Block(*groups) for groups in BLOCK.findall(read(page))]
+
+
+def listings_of(page):
+    """The files that a page shows whole, each below a comment with its name."""
+    return [(b.mark.removeprefix("file: "), b.text) for b in blocks_of(page) if b.mark.startswith("file: ")]
+
+
+def make_clone(folder):
+    """Copy the tracked files into a folder, and what the pages call `python` and `torchrun` beside it."""
+    for name in subprocess.check_output(["git", "ls-files", "-z"], cwd=PROJECT, text=True).split("\0")[:-1]:
+        if (PROJECT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PROJECT / name, folder / name)
+    for name, words in (("python", ""), ("torchrun", "-m torch.distributed.run ")):
+        shim = folder.parent / "bin" / name
+        shim.parent.mkdir(exist_ok=True)
+        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words}"$@"\n')
+        shim.chmod(shim.stat().st_mode | stat.S_IXUSR)
+    return folder
+
+
+def write_listings(page, clone):
+    for name, listing in listings_of(page):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_text(listing, encoding="utf-8")
+
+
+def run_command(command, clone):
+    """Run a command as typed, in the clone, and return its result."""
+    environment = {**os.environ, "PATH": f"{clone.parent / 'bin'}:{os.environ['PATH']}"}
+    return subprocess.run(["bash", "-c", command], cwd=clone, env=environment, capture_output=True, text=True)
+
+
+def assert_printed(expected, found, code):
+    """Compare as doctest does: `...` stands for anything, spaces and ends of lines are all the same."""
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert doctest.OutputChecker().check_output(expected, found, options), (
+        f"the page says that\n\n{code}\nprints\n\n{expected}\nbut it prints\n\n{found}"
+    )
