@@ -13,17 +13,16 @@ name says whose: `metrics_test_of_other_run_best.json`.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import utils
-from fiveline.device import fetch_device, to_device, tune_cpu
-from fiveline.jobs import processes
+from fiveline import jobs
+from fiveline.device import fetch_device, to_cpu, to_device, tune_cpu
 from fiveline.metrics import Loss, Metrics, MetricSums
-from fiveline.tasks import fetch_params, fetch_params_class
+from fiveline.tasks import Task, fetch_serve
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from fiveline.report.scores import ExampleScores
-
-SIZES = ("batch_size", "microbatch_size")  # hyperparameters that change no score
 
 
 def fetch_outputs(model: nn.Module, dataloader: Iterable[Any]) -> Iterator[tuple[Any, torch.Tensor]]:
@@ -45,11 +42,16 @@ def fetch_outputs(model: nn.Module, dataloader: Iterable[Any]) -> Iterator[tuple
         data_batch, labels_batch = to_device(batch, device)
         with torch.inference_mode():
             output_batch = model(data_batch)
-        if not isinstance(batch, processes.StandIn):
-            yield output_batch, labels_batch
+        yield output_batch, labels_batch
 
 
-def evaluate(model: nn.Module, loss_fn: Loss, dataloader: Iterable[Any], metrics: Metrics) -> dict[str, float]:
+def evaluate(
+    model: nn.Module,
+    loss_fn: Loss,
+    dataloader: Iterable[Any],
+    metrics: Metrics,
+    new_sums: Callable[[Metrics], MetricSums] = MetricSums,
+) -> dict[str, float]:
     """Evaluate the model on all batches; each example counts the same, whatever the batches.
 
     Args:
@@ -57,13 +59,14 @@ def evaluate(model: nn.Module, loss_fn: Loss, dataloader: Iterable[Any], metrics
         loss_fn: (outputs, labels) -> scalar mean
         dataloader: of (inputs, labels)
         metrics: name -> fn(outputs, labels) -> (numerator, denominator)
+        new_sums: makes the sums; those of a job add up over its processes
 
     Returns:
-        name -> value, the loss among them
+        name -> value, the loss last
     """
     import torch
 
-    sums = MetricSums(metrics)
+    sums = new_sums(metrics)
     for output_batch, labels_batch in fetch_outputs(model, dataloader):
         with torch.inference_mode():
             sums.add(output_batch, labels_batch, loss_fn(output_batch, labels_batch))
@@ -71,28 +74,28 @@ def evaluate(model: nn.Module, loss_fn: Loss, dataloader: Iterable[Any], metrics
 
 
 def score_examples(
-    model: nn.Module, net: Any, dataloader: DataLoader[Any], params: utils.Params
+    model: nn.Module, task: Task, dataloader: DataLoader[Any], params: utils.Params
 ) -> tuple[dict[str, float], ExampleScores]:
     """Evaluate as `evaluate` does, and keep what each example contributed.
 
     Args:
         model: on its device
-        net: the task's module
+        task: losses and metrics
         dataloader: of (inputs, labels), in the order of the split
         params: with facts
     """
     import torch
 
-    from fiveline.nets import fetch_metrics, fetch_predictions
     from fiveline.report.scores import ExampleScores
+    from fiveline.serving.trained import fetch_predictions
 
-    metrics = fetch_metrics(net, params)
-    sums, scores = MetricSums(metrics), ExampleScores(net.loss_fn, metrics, getattr(dataloader.dataset, "ids", None))
+    ids, serve = getattr(dataloader.dataset, "ids", None), fetch_serve(params.task)
+    sums, scores = MetricSums(task.metrics), ExampleScores(task.loss_fn, task.metrics, ids)
     for output_batch, labels_batch in fetch_outputs(model, dataloader):
         with torch.inference_mode():
-            sums.add(output_batch, labels_batch, net.loss_fn(output_batch, labels_batch))
-            outputs, labels = to_device((output_batch, labels_batch), torch.device("cpu"))
-            scores.add(outputs, labels, fetch_predictions(net, outputs, labels, params, len(labels)))
+            sums.add(output_batch, labels_batch, task.loss_fn(output_batch, labels_batch))
+            outputs, labels = to_cpu((output_batch, labels_batch))
+            scores.add(outputs, labels, fetch_predictions(serve, outputs, labels, params, len(labels)))
     return sums.result(), scores
 
 
@@ -118,12 +121,14 @@ def main(argv: list[str] | None = None) -> None:
         Stop: for a reason that is told in its message
     """
     args = make_parser().parse_args(argv)
-    processes.refuse("evaluate.py")
+    jobs.refuse("evaluate.py")
     model_dir = Path(args.model_dir)
     checkpoint_path = utils.checkpoint_path(model_dir, args.restore_file)
     overrides = utils.with_data_dir(args.overrides, args.data_dir)
     checksum = utils.checksum(checkpoint_path)  # before it is loaded: a run that goes on may replace it after that
-    params, net, model = fetch_trained(model_dir, checkpoint_path, overrides)
+    from fiveline.serving.trained import fetch_trained
+
+    params, task, model = fetch_trained(model_dir, checkpoint_path, overrides)
 
     from fiveline.loader import fetch_dataloader
     from fiveline.options.forward import prepare
@@ -135,8 +140,8 @@ def main(argv: list[str] | None = None) -> None:
     device = fetch_device(args.device, args.disable_cuda)
     tune_cpu()  # as in training
     with utils.fitting(checkpoint_path, "facts"):
-        dataloader = fetch_dataloader([args.split], data_dir, params, device, training=False)[args.split]
-    values, scores = score_examples(prepare(model, params, device), net, dataloader, params)
+        dataloader = fetch_dataloader(args.split, data_dir, params, device=device)
+    values, scores = score_examples(prepare(model, params, device), task, dataloader, params)
     logging.info(f"- Eval metrics : {utils.format_metrics(values)}")
     name = utils.scores_name(args.split, checkpoint_path, model_dir)
     scores.intervals()  # takes seconds for many examples: before the lock, which a training may wait for
@@ -152,67 +157,6 @@ def main(argv: list[str] | None = None) -> None:
         source = {"checkpoint": str(checkpoint_path), "sha256": checksum, "data_dir": str(data_dir)}
         utils.save_dict_to_json(source, model_dir / f"scored_{name}.json")
     print(utils.escaped_lines(report))  # when all is written: whoever reads it, `head` for one, may have seen enough
-
-
-def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) -> tuple[utils.Params, Any, nn.Module]:
-    """Return what a checkpoint holds: the hyperparameters with their facts, the task's module, the net, on the CPU.
-
-    Args:
-        model_dir: the run's directory
-        checkpoint_path: the checkpoint
-        overrides: `key=value` words laid over its hyperparameters
-
-    Raises:
-        InputError: there is no such checkpoint, it is damaged or of another net, or there are mistakes in the overrides
-    """
-    state = utils.read_checkpoint(checkpoint_path)
-    params = fetch_run_params(state, checkpoint_path, model_dir, overrides)
-
-    from fiveline.loader import fetch_facts
-    from fiveline.nets import fetch_net
-
-    data_dir = Path(params.data_dir or "")
-    if not utils.is_ours(state) and "data_dir" not in params.model_fields_set:
-        raise utils.InputError(f"{checkpoint_path}: does not say which data it was trained on; name it with --data_dir")
-    params = params.with_facts(state["facts"]) if utils.is_ours(state) else fetch_facts(data_dir, params)
-    net = fetch_net(params.task)
-    try:
-        with utils.fitting(checkpoint_path, "facts") if params.facts else contextlib.nullcontext():
-            model = net.Net(params)
-    except KeyError as error:
-        raise utils.InputError(
-            f"{checkpoint_path}: lacks {error}, which the net of task {params.task!r} is made with; it was not saved "
-            "by train.py. Score it where its net is, in the notebook perhaps: evaluate(model, loss_fn, loader, metrics)"
-        ) from None
-    utils.load_weights(state, model, checkpoint_path)
-    return params, net, model
-
-
-def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, overrides: list[str]) -> utils.Params:
-    """Return what a checkpoint was trained with; a checkpoint of CS230 does not say, the params file beside it does.
-
-    Raises:
-        InputError: mistakes in the overrides or the params file, or overrides that would score something else
-    """
-    if not utils.is_ours(state):
-        return fetch_params(model_dir, overrides)
-    values, mistakes = utils.read_overrides(overrides)
-    task = state["params"]["task"]
-    if values.setdefault("task", task) != task:
-        mistakes = [*mistakes, f"task: it is a checkpoint of {task!r}, found {values.pop('task')!r}"]
-    try:
-        params_class = fetch_params_class(task)
-    except utils.InputError as error:
-        raise utils.InputError(f"{path}: {error}") from None
-    source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
-    params = params_class.from_values({**state["params"], **values}, source, mistakes)
-    changed = params.differences({**state["params"], **{name: getattr(params, name) for name in SIZES}})
-    if changed:
-        raise utils.InputError(
-            f"{source}: a checkpoint is scored with the hyperparameters that it was trained with "
-            f"({'; '.join(changed)}); leave that out: only {', '.join(SIZES)} and settings of the machine may differ"
-        )
-    return params
 
 
 if __name__ == "__main__":

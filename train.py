@@ -6,31 +6,32 @@
     torchrun --standalone --nproc_per_node 2 train.py ...    two processes, the same steps
 
 Reads `params.json` (or .yaml) in --model_dir and writes beside it: `last.pth.tar`, `best.pth.tar`, `history.jsonl`,
-`metrics_val_*_weights.json`, `run.json` and `train.log`. The same command continues a stopped run.
+`metrics_val_*_weights.json`, `run.json` and `train.log`. Rerun the same command to continue a stopped run.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import utils
 from evaluate import evaluate
-from fiveline.device import Signals, concatenate, detach, fetch_device, pieces, to_device
-from fiveline.jobs import processes
+from fiveline import jobs
+from fiveline.device import concatenate, describe, detach, fetch_device, pieces, seed_everything, to_device, tune_cpu
 from fiveline.metrics import Loss, count_scored
-from fiveline.tasks import DEFAULT_TASK, fetch_params, fetch_params_class
+from fiveline.tasks import DEFAULT_TASK, Task, fetch_facts, fetch_params, fetch_params_class, fetch_task
 
 if TYPE_CHECKING:  # torch takes a second to import: main() does so after it has checked the command line and the params
     import torch
     from torch import nn
     from torch.utils.data import DataLoader
 
-    from fiveline.saving import Keeper
-    from fiveline.state import Training
+    from fiveline.saving import Saver
+    from fiveline.state import OneProcess, State, Step
 
 
 def train_step(
@@ -60,159 +61,169 @@ def train_step_in_pieces(
     microbatch_size: int,
     scaler: torch.amp.GradScaler,
 ) -> tuple[Any, torch.Tensor]:
-    """Take the step of `train_step` with about `microbatch_size` examples in memory at once, in fp16 too.
+    """Take the step of `train_step` with at most `microbatch_size` examples in memory at once; also for fp16.
 
-    Each piece's loss counts as much as it has scored labels, so the gradient is that of the whole batch. (Batch norm
-    sees the pieces alone: with it, the step is a slightly different one.) In fp16, where small gradients would be
-    zero, the scaler multiplies the loss and divides the gradients again; a step whose gradients are too large for
-    fp16 is left out, and the scale is halved.
+    Each piece's loss counts with its share of the scored labels, so the gradient is that of the whole batch. (Batch norm
+    sees each piece alone, which makes the step slightly different.) In fp16, where small gradients would be zero, the
+    scaler multiplies the loss and divides the gradients again. It skips a step whose gradients are too large for fp16.
 
     Returns:
         the outputs of the whole batch, batch first, and its loss, scalar
     """
-    num_scored = count_scored(labels_batch)
     output_pieces: list[Any] = []
-    loss, is_counted = num_scored * 0.0, False
+    num_scored, loss = count_scored(labels_batch), 0.0 * count_scored(labels_batch)
     optimizer.zero_grad()
     for train_piece, labels_piece in pieces((train_batch, labels_batch), microbatch_size):
         output_piece = model(train_piece)
-        output_pieces.append(detach(output_piece))
         num_scored_piece = count_scored(labels_piece)
-        # else there is no mean to take; not asked of a whole batch, because to ask is to wait for the device
-        if microbatch_size >= len(labels_batch) or num_scored_piece > 0:
-            loss_piece = loss_fn(output_piece, labels_piece) * num_scored_piece / num_scored
-            scaler.scale(loss_piece).backward()
-            loss, is_counted = loss + loss_piece.detach(), True
+        # a piece without scored labels counts nothing, but must not have the NaN of a mean over nothing
+        labels_piece = labels_piece.where((num_scored_piece > 0) | (num_scored == 0), 0)
+        loss_piece = loss_fn(output_piece, labels_piece) * num_scored_piece / num_scored
+        scaler.scale(loss_piece).backward()
+        output_pieces.append(detach(output_piece))
+        loss = loss + loss_piece.detach()
 
-    if is_counted or processes.world_size() > 1:  # the others of a job may have something to learn from
-        scaler.unscale_(optimizer)  # before the step, in which gradients are clipped
-        scaler.step(optimizer)
-        scaler.update()
+    scaler.unscale_(optimizer)  # before the step, in which gradients are clipped
+    scaler.step(optimizer)
+    scaler.update()
     return concatenate(output_pieces), loss
 
 
-def train(training: Training, dataloader: DataLoader[Any], keeper: Keeper) -> dict[str, float]:
+def train(
+    state: State, dataloader: DataLoader[Any], loss_fn: Loss, saver: Saver, step: Step = train_step
+) -> dict[str, float]:
     """Train for one epoch, or for what is left of it.
 
     Args:
-        training: model, optimizer, schedule, loss and metrics, and how far the epoch is
-        dataloader: of (inputs, labels), set to where the epoch is
-        keeper: saves between two steps
+        state: model, optimizer and position
+        dataloader: of (inputs, labels)
+        loss_fn: (outputs, labels) -> scalar mean
+        saver: saves between two steps
+        step: train_step, or train_step_in_pieces with its settings
 
     Returns:
-        the epoch's metrics over all train batches, each as it was when it was trained on, and `examples_per_second`
+        the epoch's metrics, each batch as it was when it was trained on
 
     Raises:
-        DivergedError: a loss or a gradient is not finite
-        InterruptedRun: a signal came; the state is saved
+        DivergedError: the loss is not finite
+        InterruptedRun: a signal arrived; the state is saved
     """
-    from fiveline.options.progress import Progress
-
-    model, params, sums, device = training.model, training.params, training.sums, training.device
-    job_batch = training.global_batch  # None in one process
-    is_cpu = device.type == "cpu"
-    model.train()
-    batches = iter(dataloader)
-    training.restore_generators()  # after the iterator is made: making it may draw random numbers
-    with Progress(len(dataloader), training.step, params.save_summary_steps) as progress:
-        for batch in keeper.watched(batches):
-            train_batch, labels_batch = batch if is_cpu else to_device(batch, device)
-            is_counted = job_batch is None or job_batch.begin(batch)
-            objects = (model, training.optimizer, training.loss_fn, train_batch, labels_batch)
-            num_examples = labels_batch.size(0)
-            microbatch_size = params.microbatch_size or num_examples
-            if microbatch_size >= num_examples and not training.scaler.is_enabled():
-                output_batch, loss = train_step(*objects)
-            else:
-                output_batch, loss = train_step_in_pieces(*objects, microbatch_size, training.scaler)
-            training.schedule.step()
-            training.step += 1
-            if is_counted:
-                sums.add(output_batch, labels_batch, loss)
-
-            if job_batch is None:
-                training.watch.look(loss, labels_batch)
-            else:
-                training.watch.look(job_batch.loss)
-            if progress.step(num_examples):
-                training.watch.check(sums.mean_loss())
-                progress.show(sums.mean_loss())
-    metrics = sums.result()
-    training.watch.check(metrics["loss"])
-    return {**metrics, "examples_per_second": progress.examples_per_second}
+    state.model.train()
+    batches = state.start_epoch(dataloader)
+    saver.start_epoch()
+    for batch in saver.watched(batches):
+        train_batch, labels_batch = to_device(batch, state.device)
+        state.set_learning_rate()
+        output_batch, loss = step(state.model, state.optimizer, loss_fn, train_batch, labels_batch)
+        state.sums.add(output_batch, labels_batch, loss)
+        state.step += 1
+        saver.log_step(len(labels_batch))
+    return state.sums.result()
 
 
 def train_and_evaluate(
-    training: Training,
+    state: State,
     train_dataloader: DataLoader[Any],
     val_dataloader: DataLoader[Any],
-    run: utils.RunDirectory,
+    task: Task,
+    saver: Saver,
+    step: Step = train_step,
 ) -> None:
-    """Train to the last epoch, evaluating after each and keeping the last and the best checkpoint.
+    """Train to the last epoch, evaluating after each one and keeping the last and the best checkpoint.
 
     Args:
-        training: new, or loaded from a checkpoint
-        train_dataloader: of (inputs, labels), from `fetch_dataloader` or your own
+        state: new, or loaded from a checkpoint
+        train_dataloader: of (inputs, labels)
         val_dataloader: of (inputs, labels)
-        run: where to write
+        task: losses and metrics
+        saver: writes into the run's directory
+        step: as in `train`
 
     Raises:
-        DivergedError: a loss or a gradient is not finite; the checkpoints from before stay
+        DivergedError: a loss or a weight is not finite; the checkpoints from before are kept
         InterruptedRun: SIGINT or SIGTERM; the state is saved
-        OtherRunError: the directory holds a run that has got further
     """
-    from fiveline.record.start import check_nothing_is_lost
-    from fiveline.saving import Keeper
+    while not state.is_finished():
+        logging.info(f"Epoch {state.epoch + 1}/{state.params.num_epochs}")
+        train_metrics = train(state, train_dataloader, task.train_loss_fn, saver, step)
+        state.check_loss(train_metrics["loss"])
+        logging.info(f"- Train metrics: {utils.format_metrics(train_metrics)}")
 
-    params = training.params
-    check_nothing_is_lost(run, training.epoch)
-    with Signals() as signals, Keeper(run, training, signals) as keeper:
-        while not training.is_finished():
-            epoch = training.epoch + 1
-            logging.info(f"Epoch {epoch}/{params.num_epochs}")
-            enter_epoch(train_dataloader, training)
-
-            train_metrics = train(training, train_dataloader, keeper)
-            speed = train_metrics.pop("examples_per_second")
-            logging.info(f"- Train metrics: {utils.format_metrics(train_metrics)}")
-            val_batches = keeper.watched(val_dataloader)
-            val_metrics = evaluate(training.evaluated_model, training.eval_loss_fn, val_batches, training.metrics)
-            training.watch.check(val_metrics["loss"])  # what the epoch's last step did shows here first
-            logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
-
-            row = {
-                "epoch": epoch,
-                "train": train_metrics,
-                "val": val_metrics,
-                "learning_rate": training.schedule.rate(training.schedule.num_steps - len(train_dataloader)),
-                "examples_per_second": speed,
-                "seconds": training.elapsed(),
-            }
-            is_best = training.end_epoch(val_metrics[params.monitor], val_metrics["loss"])
-            if is_best:
-                logging.info(f"- Found new best {params.monitor}")
-            keeper.end_epoch(row, is_best)
-    if training.stopped_early():
-        logging.info(f"Stopped early: no new best {params.monitor} for {params.early_stopping_epochs} epochs")
-        if params.schedule == "step" and training.epoch <= params.schedule_epochs:
-            logging.warning(f"- WARNING: the learning rate never dropped: schedule_epochs is {params.schedule_epochs}")
+        val_batches = saver.watched(iter(val_dataloader))
+        val_metrics = evaluate(state.evaluated, task.loss_fn, val_batches, task.metrics, state.new_sums)
+        state.check_loss(val_metrics["loss"])  # the epoch's last step shows here first
+        logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
+        saver.end_epoch(train_metrics, val_metrics)
 
 
-def enter_epoch(dataloader: DataLoader[Any], training: Training) -> None:
-    """Set the train loader to where the run is in its epoch; one that cannot be set begins the epoch anew.
+def set_up(
+    params: utils.Params, run: utils.RunDirectory, start: Any, device: torch.device, job: OneProcess
+) -> tuple[State, dict[str, DataLoader[Any]], Task]:
+    """Build data, net and optimizer from the hyperparameters, with what they switch on, and restore a checkpoint.
 
     Args:
-        dataloader: of `fetch_dataloader`, whose order is known in advance; or any other, of a notebook for one
-        training: its epoch, and the steps of the next one that are done
+        params: without facts
+        run: the run's directory
+        start: the checkpoint to begin with, from `find_start`
+        device: where to compute
+        job: the processes that train together
+
+    Raises:
+        InputError: a mistake in the data, or a checkpoint of another net
     """
-    sampler: Any = getattr(dataloader, "batch_sampler", None)
-    if hasattr(sampler, "set_position"):
-        sampler.set_position(training.epoch + 1, training.step)
-    elif training.step:
-        logging.warning("- WARNING: this loader cannot be entered amid an epoch, which begins anew")
-        training.schedule.num_steps -= training.step
-        training.step, training.generators = 0, None
-    training.begin_epoch()
+    from fiveline import options
+    from fiveline.loader import fetch_dataloader
+    from fiveline.state import State
+
+    data_dir = Path(params.data_dir or "")
+    logging.info(f"Loading the datasets from {data_dir} ...")
+    params = params.with_facts(start.facts) if start.facts is not None else fetch_facts(data_dir, params)
+    with utils.fitting(start.weights_path, "facts") if start.facts is not None else contextlib.nullcontext():
+        shard = job.rank, job.world_size
+        dataloaders = {
+            split: fetch_dataloader(split, data_dir, params, split == "train", device, shard)
+            for split in ("train", "val")
+        }
+        seed_everything(params.seed)
+        task = fetch_task(params)
+        net = task.Net(params)
+    run.note("data", utils.fingerprint(data_dir) if run.is_writer else {})
+
+    if start.weights is not None:
+        logging.info(f"Restoring parameters from {start.weights_path}")
+        utils.load_weights(start.weights, net, start.weights_path)
+    elif hasattr(net, "initialize"):
+        net.initialize()
+    job.share_weights(net, params.fsdp, device)
+    batches: Any = dataloaders["train"].batch_sampler
+    options.check_batch_norm(net, batches.num_examples // len(batches) // job.world_size, params)
+    net = options.prepare(net, params, device, has_lengths=batches.lengths is not None)
+    optimizer = options.fetch_optimizer(net, params)
+    job.average_before_steps(net, optimizer)
+    extras = options.fetch_extras(net, optimizer, params, job)
+    task = task.with_train_loss(job.weighed(task.train_loss_fn))
+    num_steps, sign = len(dataloaders["train"]), task.sign(params.monitor)
+    state = State(net, optimizer, params, num_steps, sign, task.metrics, job, extras)
+    if start.is_resumed:
+        state.load_state_dict(start.weights, start.weights_path)
+        logging.info(f"Continuing after epoch {state.epoch}" + (f", step {state.step}" if state.step else ""))
+    run.cut_history(state.epoch)  # epochs that no checkpoint holds are trained again
+    run.note("machine", {**describe(device), **options.describe(net, params), "processes": job.world_size})
+    num_weights = sum(weight.numel() for weight in net.parameters())
+    run.update_record(num_weights=num_weights, lower_is_better=task.lower_is_better)
+    return state, dataloaders, task
+
+
+def fetch_step(state: State) -> Step:
+    """Return the train step that the hyperparameters ask for: `train_step`, or `train_step_in_pieces`."""
+    import torch
+
+    params, job = state.params, state.job
+    if params.microbatch_size is None and "scaler" not in state.extras:
+        return job.step_of_share(train_step)
+    scaler = state.extras.get("scaler") or torch.amp.GradScaler(state.device.type, enabled=False)
+    size = params.microbatch_size or params.batch_size
+    return job.step_of_share(functools.partial(train_step_in_pieces, microbatch_size=size, scaler=scaler))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -225,14 +236,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--restore_file", default=None, help="start from the weights of this checkpoint: best, or a path"
     )
-    parser.add_argument("--restart", action="store_true", help="begin anew; the run before goes with the first save")
+    parser.add_argument("--restart", action="store_true", help="start over; the old run is kept until the first save")
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
-    parser.add_argument("--tensorboard", action="store_true", help="as tensorboard=true: events for TensorBoard, too")
-    parser.add_argument("--task", default=None, help="as task=NAME; with --describe_params, the task to describe")
+    parser.add_argument("--tensorboard", action="store_true", help="same as tensorboard=true: also write its events")
+    parser.add_argument("--task", default=None, help="same as task=NAME; with --describe_params, the task to describe")
     parser.add_argument("--describe_params", action="store_true", help="print a task's hyperparameters and stop")
     parser.add_argument("--profile", type=int, metavar="N", help="trace N steps, and print where their time goes")
-    parser.add_argument("--selftest_resume", action="store_true", help="does a run of yours survive kills, to the bit?")
+    parser.add_argument(
+        "--selftest_resume", action="store_true", help="check that a killed run resumes to the same bits"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that beat the file's")
     return parser
 
@@ -241,17 +254,11 @@ def main(argv: list[str] | None = None) -> None:
     """Run the script.
 
     Raises:
-        Stop: for a reason that is told in its message
+        Stop: its message gives the reason
     """
     args = make_parser().parse_args(argv)
     if args.describe_params:
-        from tabulate import tabulate
-
-        print(
-            tabulate(
-                utils.describe(fetch_params_class(args.task or DEFAULT_TASK)), headers="keys", disable_numparse=True
-            )
-        )
+        print(utils.describe(fetch_params_class(args.task or DEFAULT_TASK)))
         return
     if args.profile is not None and args.profile < 1:
         raise utils.InputError(f"--profile {args.profile}: expected the number of steps to trace, 1 or more")
@@ -261,21 +268,24 @@ def main(argv: list[str] | None = None) -> None:
     if args.selftest_resume:
         from fiveline.sanity.selftest import selftest
 
-        processes.refuse("--selftest_resume")
+        jobs.refuse("--selftest_resume")
         selftest(params, ["--device", str(fetch_device(args.device, args.disable_cuda))])
         return
-    with (
-        utils.RunDirectory(Path(args.model_dir), is_writer=processes.rank() == 0) as run,
-        contextlib.ExitStack() as job,
-    ):
-        utils.import_quickly("torch")
-        from fiveline.options.profile import profiled
-        from fiveline.options.set_up import set_up
-        from fiveline.record.start import Start, find_start
+    with utils.RunDirectory(Path(args.model_dir), is_writer=jobs.rank() == 0) as run:
+        train_run(params, run, args)
 
-        start = find_start(run, params, args.restore_file, args.restart) if run.is_writer else Start()
-        job.enter_context(processes.joined())
-        start = processes.from_first(start)
+
+def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Namespace) -> None:
+    """Train a run from where it stands to its end."""
+    utils.import_quickly("torch")
+    from fiveline import options
+    from fiveline.record.start import find_start
+    from fiveline.saving import Saver, Signals
+
+    options.check(params)
+    start = find_start(run, params, args.restore_file, args.restart) if run.is_writer else None
+    with jobs.joined() as job:
+        start = job.broadcast(start)
         if start.is_finished:
             run.finish(params)
             if run.is_writer:
@@ -284,14 +294,19 @@ def main(argv: list[str] | None = None) -> None:
         utils.set_logger(run.path / "train.log", logging.INFO if run.is_writer else logging.ERROR)
         for line in [*start.warnings, *(f"- WARNING: {line}" for line in params.warnings())]:
             logging.warning(line)
-        with run.recorded(params, restore_file=args.restore_file), processes.naming_the_lost():
-            device = fetch_device(args.device, args.disable_cuda)
-            training, dataloaders = set_up(params, run, start, device)
-            is_profiled = args.profile and run.is_writer
-            profile = profiled(training, args.profile, run) if is_profiled else contextlib.nullcontext()
-            with training.watch.naming_operations(params.detect_anomaly), profile:
-                train_and_evaluate(training, dataloaders["train"], dataloaders["val"], run)
+        with run.recorded(params, restore_file=args.restore_file), jobs.naming_the_lost():
+            device = fetch_device(args.device, args.disable_cuda, job.local_rank)
+            tune_cpu()
+            state, dataloaders, task = set_up(params, run, start, device, job)
+            together = f" in {job.world_size} processes" if job.world_size > 1 else ""
+            logging.info(f"Training {params.num_epochs - state.epoch} epoch(s) on {device}{together}")
+            with (
+                Signals(ends_at_second=job.world_size == 1) as signals,
+                options.switched_on(state, run, args.profile) as on_rows,
+                Saver(run, state, signals, on_rows) as saver,
+            ):
+                train_and_evaluate(state, dataloaders["train"], dataloaders["val"], task, saver, fetch_step(state))
 
 
 if __name__ == "__main__":
-    utils.run_script(main, processes.is_first_to_say)
+    utils.run_script(main, jobs.is_first_to_say)

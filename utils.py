@@ -68,7 +68,7 @@ from fiveline.record.plain import SafeFormatter, escaped, escaped_lines
 from fiveline.record.regular import check_regular, read_bytes
 from fiveline.record.rows import csv_lines
 from fiveline.record.run import RunDirectory, scores_lock
-from fiveline.record.script import import_quickly, put_off_dynamo, run_script
+from fiveline.record.script import import_quickly, run_script
 from fiveline.record.walk import files_below, is_hidden
 
 __all__ = [
@@ -106,7 +106,6 @@ __all__ = [
     "load_weights",
     "machine_settings",
     "open_atomically",
-    "put_off_dynamo",
     "read_bytes",
     "read_checkpoint",
     "read_json",

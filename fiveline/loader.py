@@ -1,138 +1,271 @@
-"""Loaders of batches for every task, fetched here or in other processes. The task says only what an example is."""
+"""The batches of every task: an ordinary DataLoader whose order is known from (seed, epoch), so it can start anywhere."""
 
 from __future__ import annotations
 
-import importlib
+import atexit
+import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-import utils
-from fiveline.batches import EpochBatches
-from fiveline.contract import check_attributes, check_facts
-from fiveline.device import end_workers_at_exit, ignore_signals_in_worker, to_device
-from fiveline.jobs import processes
-from fiveline.whole_batches import WholeBatches
+from fiveline.device import count_batches, seed_everything, seed_of
+from fiveline.tasks import fetch_collate_fn, fetch_dataset
+from utils import InputError, explain
+
+WINDOW_BATCHES = 100  # batches whose examples are sorted by length together
+FILES_OF_A_RUN, FILES_OF_A_WORKER = 40, 6  # open at once, at most: measured 16 and 5
 
 
-class _Batches(DataLoader[Any]):
-    """A DataLoader that adds nothing to a step where it has nothing to do, and lets a GPU finish its batches itself.
+class EpochBatches(Sampler[list[int]]):
+    """Which examples are in which batch. The order of an epoch is known from (seed, epoch), so it can start anywhere.
 
-    Attributes:
-        device: where to finish raw batches; None where they come finished
+    Batches are balanced: batch i of k holds `order[i * n // k : (i + 1) * n // k]`. They differ by one example at most.
+
+    Args:
+        num_examples: in the split
+        batch_size: the largest number of examples in a batch, over all processes of a job
+        seed: params.seed to shuffle; None for the order of the split
+        lengths: the length of each example, to put examples of similar length into one batch; used only with a seed
+        shard: (rank, world_size): which part of each batch belongs to this process, by the same rule
     """
 
-    device: torch.device | None = None
+    def __init__(
+        self,
+        num_examples: int,
+        batch_size: int,
+        seed: int | None = None,
+        lengths: Sequence[int] | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.num_examples, self.seed, self.shard = num_examples, seed, shard
+        self.lengths = None if lengths is None or seed is None else np.asarray(lengths)
+        self.num_batches = count_batches(num_examples, batch_size)
+        self.set_position(epoch=1)
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        dataset: Any = self.dataset
-        sampler: Any = self.batch_sampler
-        if self.num_workers or self.pin_memory:
-            batches: Iterator[Any] = super().__iter__()
-        # in training only: what is scored is computed as predict.py does, from batches that are gathered each
-        elif dataset.numbers_an_example and sampler.seed is not None and processes.world_size() == 1:
-            return dataset.cut(sampler)
-        else:  # as PyTorch's iterator does, without its bookkeeping
-            batches = map(dataset.__getitems__, sampler)
-        return batches if self.device is None else map(self._finish, batches)
+    def set_position(self, epoch: int, step: int = 0) -> None:
+        """Set which epoch (from 1) comes next, and how many of its batches are done."""
+        self.epoch, self.step = epoch, step
 
-    def _finish(self, batch: Any) -> Any:
-        raw, labels = moved = to_device(batch, self.device)  # type: ignore[arg-type]
-        pair = self.dataset.dataset.finish(raw), labels  # type: ignore[attr-defined]
-        return type(moved)(*pair) if hasattr(moved, "_fields") else pair  # a namedtuple, or not
+    def __len__(self) -> int:
+        """Return the number of batches in a whole epoch."""
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order, batches = self.order()
+        rank, world_size = self.shard
+        for i in batches[self.step :]:
+            batch = order[self._part(i, self.num_batches, self.num_examples)]
+            yield batch[self._part(rank, world_size, len(batch))].tolist()
+
+    @staticmethod
+    def _part(i: int, num_parts: int, number: int) -> slice:
+        return slice(int(i) * number // num_parts, (int(i) + 1) * number // num_parts)
+
+    def order(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the epoch's order of the examples, (num_examples,), and of the batches, (num_batches,); both int64."""
+        order, batches = np.arange(self.num_examples), np.arange(self.num_batches)
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
+            order = torch.randperm(self.num_examples, generator=generator).numpy()
+            if self.lengths is not None:
+                window = -(-WINDOW_BATCHES * self.num_examples // self.num_batches)
+                windows = [order[start : start + window] for start in range(0, len(order), window)]
+                order = np.concatenate([part[self.lengths[part].argsort(kind="stable")] for part in windows])
+                batches = torch.randperm(self.num_batches, generator=generator).numpy()
+        return order, batches
 
 
-def _task_module(params: utils.Params) -> ModuleType:
-    return importlib.import_module(f"model.{params.task}.data_loader")
+class DataError(InputError):
+    """A mistake in the data, found while a batch was loaded.
 
-
-def fetch_facts(data_dir: Path, params: utils.Params) -> utils.Params:
-    """Return the hyperparameters with what the data decides (class names, vocabulary) in `params.facts`.
-
-    Raises:
-        InputError: the data is missing or broken
+    PyTorch passes an error of a worker on with the worker's traceback in its message. This class cuts it off.
     """
-    facts = _task_module(params).fetch_facts(data_dir, params)
-    check_facts(facts, f"model/{params.task}/data_loader.py")
-    return params.with_facts(facts)
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition(f"{__name__}.DataError: ")[2].rstrip("\n"))
 
 
-def _fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
-    """Return a split as the task makes it, if it is one that can be shuffled and continued."""
-    dataset = _task_module(params).fetch_dataset(split, data_dir, params)
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise utils.InputError(
-            f"model/{params.task}/data_loader.py: {split}'s dataset, {type(dataset).__name__}, is a stream or has "
-            "no length; expected a map-style Dataset, with __len__ and __getitem__: shuffling and resuming ask for "
-            "examples by their number (those of a stream can be written to files first)"
-        )
-    if len(dataset) == 0:
-        raise utils.InputError(f"{data_dir}: the {split} split is empty")
-    check_attributes(dataset, f"model/{params.task}/data_loader.py: {split}'s dataset, {type(dataset).__name__}")
-    return dataset
+class Split(Dataset[Any]):
+    """A task's dataset, which names the example that could not be loaded.
+
+    Args:
+        dataset: map-style, of (inputs, labels)
+        collate_fn: makes a batch of a list of examples
+        seed: params.seed
+    """
+
+    def __init__(self, dataset: Any, collate_fn: Callable[[list[Any]], Any], seed: int) -> None:
+        self.dataset, self.collate_fn, self.seed = dataset, collate_fn, seed
+        self.ids: Sequence[Any] | None = getattr(dataset, "ids", None)
+        self.epoch = 0
+        self._get_items: Callable[[list[int]], Any] = getattr(dataset, "__getitems__", self._get_each)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, from 1, that augmentation depends on."""
+        self.epoch = epoch
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+    def _get_each(self, indices: list[int]) -> list[Any]:
+        return [self.dataset[index] for index in indices]
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        """Return a batch, (inputs, labels). PyTorch's DataLoader calls this."""
+        try:
+            return self._fetch(indices)
+        except InputError as error:
+            raise DataError(str(error)) from None
+        except Exception as error:
+            if explain(error) is not None:  # out of memory, for example: no example is to blame
+                raise
+            raise RuntimeError(f"{self._culprit(indices)} could not be loaded: {error!r}") from error
+
+    def _fetch(self, indices: list[int]) -> Any:
+        if get_worker_info() is not None:  # what a worker draws depends on the batch, not on the worker
+            seed_everything(self.seed, self.epoch, indices[0])
+        fetched = self._get_items(indices)
+        return fetched if isinstance(fetched, tuple) else self.collate_fn(fetched)
+
+    def _culprit(self, indices: list[int]) -> str:
+        """Return a name for the first example that cannot be loaded; for the batch, if each can be loaded alone."""
+        names = [f"example {i}" + (f" ({self.ids[i]})" if self.ids is not None else "") for i in indices]
+        for index, name in zip(indices, names, strict=True):
+            try:
+                self._fetch([index])
+            except Exception:  # the caller reports the error of the batch
+                return name
+        return f"a batch of {len(indices)}, from {names[0]} to {names[-1]},"
 
 
 def fetch_dataloader(
-    splits: Sequence[str],
+    split: str,
     data_dir: Path,
-    params: utils.Params,
+    params: Any,
+    training: bool = False,
     device: torch.device | None = None,
-    training: bool = True,
-) -> dict[str, DataLoader[Any]]:
-    """Return a DataLoader of (inputs, labels) batches for each split; only 'train' is shuffled.
+    shard: tuple[int, int] = (0, 1),
+) -> DataLoader[Any]:
+    """Return a DataLoader of (inputs, labels) batches.
 
     Args:
-        splits: of 'train', 'val', 'test'
+        split: 'train', 'val' or 'test'
         data_dir: the dataset
         params: with facts
-        device: where the batches will go; a GPU keeps a small split, else it fetches batches by itself, from pinned
-            memory
-        training: False to see the train split as it is, in order and without augmentation
+        training: shuffle and augment; otherwise the split comes in order, as it is
+        device: where the batches will go
+        shard: (rank, world_size) of this process in a job
 
     Raises:
-        InputError: the data of a split is missing, empty or broken, or it is no map-style dataset
+        InputError: the data is missing, empty or broken, or the dataset does not keep the contract
     """
-    module = _task_module(params)
-    dataloaders: dict[str, DataLoader[Any]] = {}
-    for split in splits:
-        dataset = _fetch_dataset(split, data_dir, params)
-        if not training and hasattr(dataset, "augment"):
-            dataset.augment = False
-        is_raw = device is not None and device.type != "cpu" and hasattr(dataset, "fetch_raw")
-        whole = WholeBatches(dataset, getattr(module, "collate_fn", default_collate), params.seed, is_raw)
-        num_workers = params.num_workers
-        if num_workers and getattr(dataset, "in_memory", whole.tensors is not None):
-            logging.info(f"- num_workers={num_workers} is not needed for {split}: the data is in memory")
-            num_workers = 0
-        if num_workers:
-            processes.check_open_files(num_workers, len(splits))
-            end_workers_at_exit()
-        is_moved = device is not None and whole.move_to(device)
-        if is_moved:
-            logging.info(f"- {split}: kept on {device}")
-        dataloaders[split] = _Batches(
-            whole,
-            batch_sampler=EpochBatches(
-                len(dataset),
-                params.batch_size,
-                seed=params.seed if training and split == "train" else None,
-                lengths=getattr(dataset, "lengths", None),
-            ),
-            collate_fn=_as_fetched,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            pin_memory=device is not None and device.type == "cuda" and not is_moved,
-            worker_init_fn=ignore_signals_in_worker if num_workers else None,
-            generator=torch.Generator(),  # its own, so that making an iterator does not draw from the global one
+    dataset = fetch_dataset(split, data_dir, params)
+    lengths = getattr(dataset, "lengths", None)
+    sampler = EpochBatches(len(dataset), params.batch_size, params.seed if training else None, lengths, shard)
+    if len(dataset) // len(sampler) < shard[1]:
+        raise InputError(
+            f"{split}: a batch of {len(dataset) // len(sampler)} examples cannot be shared by {shard[1]} processes; "
+            f"expected a batch_size and a split of at least {2 * shard[1]} examples, or start fewer processes"
         )
-        dataloaders[split].device = device if is_raw else None
-    return dataloaders
+    has_workers = params.num_workers > 0
+    if has_workers:
+        check_open_files(2 * params.num_workers)
+        atexit.unregister(_end_workers)
+        atexit.register(_end_workers)
+    return DataLoader(
+        Split(dataset, fetch_collate_fn(params.task), params.seed),
+        batch_sampler=sampler,
+        collate_fn=_as_fetched,
+        num_workers=params.num_workers,
+        persistent_workers=has_workers and not training,  # new ones each epoch, which know the epoch, for training
+        pin_memory=has_workers and device is not None and device.type == "cuda",
+        worker_init_fn=_outlive_signals if has_workers else None,
+        generator=torch.Generator(),  # its own, so that making an iterator does not draw from the global one
+    )
 
 
 def _as_fetched(batch: Any) -> Any:
     return batch
+
+
+def start_epoch(dataloader: DataLoader[Any], epoch: int, step: int) -> tuple[Iterator[Any], int]:
+    """Return the batches of an epoch from a step on, and that step.
+
+    A loader that `fetch_dataloader` did not make, in a notebook for example, cannot start within an epoch: its epoch
+    starts again, at step 0.
+    """
+    dataset: Any = dataloader.dataset
+    if hasattr(dataset, "set_epoch"):
+        dataset.set_epoch(epoch)
+    sampler: Any = dataloader.batch_sampler
+    if isinstance(sampler, EpochBatches):
+        sampler.set_position(epoch, step)
+    elif step:
+        logging.warning("- WARNING: this loader cannot start within an epoch; the epoch starts again")
+        step = 0
+    return iter(dataloader), step
+
+
+# --- worker processes
+
+
+def check_open_files(num_workers: int) -> None:
+    """Check that worker processes may open their files; otherwise they would wait forever. Raise the limit if allowed.
+
+    Raises:
+        InputError: the limit is too low
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    needed = FILES_OF_A_RUN + FILES_OF_A_WORKER * num_workers
+    limit, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= needed:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        wanted = needed if highest == resource.RLIM_INFINITY else min(needed, highest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, wanted), highest))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit < needed:
+        raise InputError(
+            f"num_workers {num_workers // 2}: the processes need about {needed} open files, and the limit is {limit}; "
+            f"raise it (ulimit -n {needed}) or lower num_workers"
+        )
+
+
+def _outlive_signals(_: int) -> None:
+    """Let a worker outlive Ctrl-C and a first SIGTERM: its parent stops it, after the checkpoint."""
+
+    def obey_from_now_on(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, obey_from_now_on)
+
+
+def notice_dead_workers_at_the_fetch() -> None:
+    """Undo torch's signal handler, which raises an error as soon as a worker dies.
+
+    That may be within a step, which cannot be saved. The next fetch from the dead worker raises it too, between steps.
+    """
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _end_workers() -> None:
+    """Kill the workers that are left at exit: Python would send a signal that they ignore, and wait."""
+    notice_dead_workers_at_the_fetch()  # torch's handler would report their end as an error
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

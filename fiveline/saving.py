@@ -1,105 +1,167 @@
-"""When to save a checkpoint, and everything that has to be on the disk before it."""
+"""When a run is saved, and in which order; signals; the progress line."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import signal
+import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import utils
-from fiveline.device import Signals, notice_dead_workers_at_the_fetch, to_cpu
-from fiveline.jobs import processes
-from fiveline.options.tensorboard import Events
-from fiveline.state import Training
+from tqdm import tqdm
 
-# Saving may take one part in so many of the time, and need not begin at once: of short epochs, not each is saved.
-# Nothing is lost by that: a run that is killed does them again, to the same bits.
+import utils
+from fiveline.device import to_cpu
+from fiveline.loader import notice_dead_workers_at_the_fetch
+from fiveline.state import State
+
+# Saving may cost one part in this many of the time, so not every short epoch is saved. A run that is killed trains the
+# epochs since the last save again, to the same bits.
 LONGEST_SHARE = 100
 FIRST_SECONDS = 5.0
 
 
-class Keeper:
-    """Saves the state of a run: after an epoch, every params.checkpoint_minutes, and when a signal asks to stop.
+class Signals:
+    """Note SIGINT and SIGTERM until the run is between two steps.
 
-    Of a job's processes, all take part in saving, at the same step, and the first one writes. A context manager: at the
-    end, what is not saved yet is saved; after an error, the best weights are.
+    A context manager. The first signal is only noted; a second one ends the process at once. In a job of several
+    processes a second one is ignored: torchrun passes on a signal that each process may have received already. SIGHUP
+    keeps its handler, because `nohup` ignores it. Outside the main thread nothing is noted.
+
+    Args:
+        ends_at_second: whether a second signal ends the process
+    """
+
+    def __init__(self, ends_at_second: bool = True) -> None:
+        self.received = 0  # the signal's number, 0 for none
+        self.ends_at_second = ends_at_second
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: object) -> None:
+        self.received = number
+        for each, before in self._before.items() if self.ends_at_second else ():
+            # in a notebook, the second signal interrupts the cell
+            signal.signal(each, before if before is signal.default_int_handler else signal.SIG_DFL)
+
+
+class Saver:
+    """Saves a run: after an epoch, every params.checkpoint_minutes, and when a signal arrives.
+
+    A context manager: at the end it saves what is not saved yet; after an error, the best weights. In a job, all
+    processes take part in saving, at the same step, and the first one writes.
 
     Args:
         run: where to write
-        training: what to save
-        signals: looked at between two steps
+        state: what to save
+        signals: checked between two steps
+        on_rows: called with the new rows of the history when they are saved
     """
 
-    def __init__(self, run: utils.RunDirectory, training: Training, signals: Signals) -> None:
-        self.run, self.training, self.signals = run, training, signals
-        self._events = Events(run, training.params) if training.params.tensorboard and run.is_writer else None
-        self._votes = processes.Votes() if processes.world_size() > 1 else None
+    def __init__(
+        self,
+        run: utils.RunDirectory,
+        state: State,
+        signals: Signals,
+        on_rows: Callable[[list[dict[str, Any]]], None] | None = None,
+    ) -> None:
+        self.run, self.state, self.signals, self.on_rows = run, state, signals, on_rows
+        self.is_writer = run.is_writer
         self._rows: list[dict[str, Any]] = []  # of epochs that are not on the disk yet
-        self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # the same: state and val metrics
+        self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # the same: checkpoint and val metrics
         self._is_saved = True
         self._earliest = time.monotonic() + FIRST_SECONDS
-        self._latest = time.monotonic() + 60 * training.params.checkpoint_minutes
+        self._latest = time.monotonic() + 60 * state.params.checkpoint_minutes
+        self._progress = Progress(self)
 
     def between_steps(self) -> None:
-        """Save if it is time to; called where the state of the run is a whole one.
+        """Save if it is time.
 
         Raises:
-            InterruptedRun: a signal came; the state is saved
+            InterruptedRun: a signal arrived; the state is saved
         """
-        number, is_due = self.signals.received, time.monotonic() >= self._latest
-        if self._votes is not None:
-            number, is_due = self._votes.agree(number, is_due)
-        if number:
+        number, is_due = self.state.job.agree(self.signals.received, time.monotonic() >= self._latest)
+        if number or is_due:
             self.save()
+        if number:
             raise utils.InterruptedRun(
-                f"stopped by signal {number} in epoch {self.training.epoch + 1}, step {self.training.step}; "
-                "saved, and the same command continues",
+                f"stopped by signal {number} in epoch {self.state.epoch + 1}, step {self.state.step}; saved. Rerun the "
+                "same command to continue",
                 number,
             )
-        if is_due:
-            self.save()
 
-    def watched(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yield batches, minding signals and the clock before each."""
-        iterator = iter(batches)
+    def watched(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Yield batches; before each of them, check signals and the clock."""
         notice_dead_workers_at_the_fetch()
         while True:
             self.between_steps()  # before the fetch, which may draw random numbers
             try:
-                yield next(iterator)
+                yield next(batches)
             except StopIteration:
                 return
-            except InterruptedError:  # on Windows, Ctrl-C ends the wait for a worker's batch, which is asked for again
+            except InterruptedError:  # on Windows, Ctrl-C ends the wait for a worker's batch
                 continue
             except Exception as error:
-                # a pipe that broke was that of a data loading process, too: it died while it handed over a batch
+                # a broken pipe too: a worker died while it handed over a batch
                 if not utils.is_dead_worker(error) and not isinstance(error, ConnectionError | EOFError):
                     raise
-                saved = ""
-                if processes.world_size() == 1:  # the other processes of a job are not here
-                    self.between_steps()  # nothing was drawn from the generators here: the state is whole
-                    self.save()
-                    saved = "Saved, and "
-                told = utils.explain(error) or f"a data loading process died ({type(error).__name__})"
-                raise utils.Stop(f"{told}. {saved or 'It was not saved now; '}the same command continues") from error
+                saved = "It was not saved now"
+                if self.state.job.world_size == 1:  # the other processes of a job are not here
+                    self.save()  # nothing was drawn from the generators here: the state is whole
+                    saved = "Saved"
+                reason = utils.explain(error) or f"a data loading process died ({type(error).__name__})"
+                raise utils.Stop(f"{reason}. {saved}; rerun the same command to continue") from error
 
-    def end_epoch(self, row: dict[str, Any], is_best: bool) -> None:
-        """Take note of an epoch, and save it unless the last save was only just now.
+    def log_step(self, num_examples: int) -> None:
+        """Update the progress line; at log steps, check that the loss is finite.
 
         Args:
-            row: for history.jsonl, with the val metrics
-            is_best: whether its weights are the best so far
+            num_examples: in the batch of this process
+
+        Raises:
+            DivergedError: the loss is not finite
         """
+        self._progress.step(num_examples)
+
+    def start_epoch(self) -> None:
+        """Start the progress line of an epoch."""
+        self._progress.start()
+
+    def end_epoch(self, train_metrics: dict[str, float], val_metrics: dict[str, float]) -> None:
+        """Count an epoch as complete, and save it unless the last save was only a moment ago."""
+        state = self.state
+        row = {
+            "epoch": state.epoch + 1,
+            "train": train_metrics,
+            "val": val_metrics,
+            "learning_rate": state.optimizer.param_groups[0]["lr"],
+            "examples_per_second": self._progress.examples_per_second,
+            "seconds": state.elapsed(),
+        }
+        is_best = state.end_epoch(val_metrics[state.params.monitor], val_metrics["loss"])
+        if is_best:
+            logging.info(f"- Found new best {state.params.monitor}")
         self._rows.append(row)
-        if self.run.is_writer:
+        if self.is_writer:
             self.run.show_epoch(row)
         self._is_saved = False
-        is_due = processes.from_first(time.monotonic() >= self._earliest)
+        is_due = state.job.all_gather(time.monotonic() >= self._earliest)[0]
         if is_best:
-            state = {} if is_due else self.training.state_dict()  # all take part; if it is due, `save` asks for it
-            # not copied on a GPU, whose memory is the net's
-            self._best = to_cpu(state, copy=True) if self.run.is_writer else {}, row["val"]
+            contents = {} if is_due else state.state_dict()  # `save` makes it if it is due
+            # a copy, and not on a GPU, whose memory is the net's
+            self._best = to_cpu(contents, copy=True) if self.is_writer else {}, val_metrics
         if is_due:
             self.save()
 
@@ -107,62 +169,107 @@ class Keeper:
         """Save everything now.
 
         Raises:
-            Stop: the disk is full or read-only, or the directory is another one than was locked; says what is needed.
-                The files of the last save are untouched
+            Stop: the disk is full or read-only, or the directory is no longer the one that was locked. The files of
+                the last save are untouched
         """
         start = time.monotonic()
         try:
             self._write()
-        except OSError as error:  # says how much room is needed
+        except OSError as error:
             raise utils.Stop(
                 f"{error.filename or self.run.path}: could not be saved ({error.strerror or error}). Fix that; then "
-                "the same command continues from the last checkpoint"
+                "rerun the same command to continue from the last checkpoint"
             ) from error
         self._rows, self._best, self._is_saved = [], None, True
         end = time.monotonic()
         self._earliest = end + (end - start) * LONGEST_SHARE
-        self._latest = end + 60 * self.training.params.checkpoint_minutes
+        self._latest = end + 60 * self.state.params.checkpoint_minutes
 
     def _write(self) -> None:
-        """Write in an order in which the checkpoint, last of all, never speaks of anything that is not there."""
-        training, run = self.training, self.run
-        training.check_finite()
-        state = training.state_dict()
-        if not run.is_writer:
+        """Write the checkpoint last of all, so that it never speaks of a file that is not there."""
+        state, run = self.state, self.run
+        state.check_weights()
+        contents = state.state_dict()
+        if not self.is_writer:
             return
         run.check_place()
         if self._rows:
             run.append_history(self._rows)
-            if self._events is not None:
-                self._events.write(self._rows)
+            if self.on_rows is not None:
+                self.on_rows(self._rows)
             utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
-        is_best = self._best is not None and training.step == 0 and training.epoch == training.best_epoch
+        is_best = self._best is not None and state.step == 0 and state.epoch == state.best_epoch
         seconds = sum(row.get("seconds") or 0.0 for row in run.history())
         with run.replacing_best() if self._best is not None else contextlib.nullcontext():
             if self._best is not None:
                 utils.save_dict_to_json(self._best[1], run.path / "metrics_val_best_weights.json")
                 if not is_best:  # the run has gone on since
                     utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
-            best = {"best_epoch": training.best_epoch, "best": training.best, "best_loss": training.best_loss}
-            run.update_record(epochs=training.epoch, **best, seconds=seconds)
-            utils.save_checkpoint(state, is_best, run.path)
+            best = {"best_epoch": state.best_epoch, "best": state.best, "best_loss": state.best_loss}
+            run.update_record(epochs=state.epoch, **best, seconds=seconds)
+            utils.save_checkpoint(contents, is_best, run.path)
         run.settle()
 
-    def __enter__(self) -> Keeper:
+    def __enter__(self) -> Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            if not self._is_saved:
-                self.save()
-            if self._events is not None:
-                self._events.close()
-        elif issubclass(kind, Exception):  # the run may have diverged, and would again: this is all there will be of it
+        self._progress.close()
+        if kind is None and not self._is_saved:
+            self.save()
+        elif kind is not None and issubclass(kind, Exception):  # diverged, perhaps, and would again
             self._keep_best()
 
     def _keep_best(self) -> None:
-        if self._best is not None and self._best[0] and self.run.is_writer:
+        if self._best is not None and self._best[0] and self.is_writer:
             self.run.check_place()
             with contextlib.suppress(OSError), self.run.replacing_best():  # the first error is the one to report
                 utils.write_checkpoint(self._best[0], self.run.path / "best.pth.tar")
                 utils.save_dict_to_json(self._best[1], self.run.path / "metrics_val_best_weights.json")
+
+
+class Progress:
+    """Progress through an epoch: a bar on a terminal, otherwise a log line every params.save_summary_steps steps.
+
+    Args:
+        saver: of the run
+    """
+
+    def __init__(self, saver: Saver) -> None:
+        self.state, self.is_terminal = saver.state, saver.is_writer and sys.stderr.isatty()
+        self.every = saver.state.params.save_summary_steps
+        self._bar: Any = None
+        self.start()
+
+    def start(self) -> None:
+        """Start an epoch, or the rest of one."""
+        self.close()
+        self.num_examples, self._start = 0, time.perf_counter()
+        if self.is_terminal:
+            total, initial = self.state.steps_per_epoch, self.state.step
+            self._bar = tqdm(total=total, initial=initial, leave=False, dynamic_ncols=True)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    @property
+    def examples_per_second(self) -> float:
+        """The speed of the job in this epoch; its processes have about the same number of examples each."""
+        return self.state.job.world_size * self.num_examples / max(time.perf_counter() - self._start, 1e-9)
+
+    def step(self, num_examples: int) -> None:
+        """Count one batch."""
+        self.num_examples += num_examples
+        if self._bar is not None:
+            self._bar.update()
+        if self.state.step % self.every:
+            return
+        loss, speed = self.state.sums.mean_loss(), f"{self.examples_per_second:,.0f} examples/s"
+        self.state.check_loss(loss)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss={loss:05.3f}, {speed}", refresh=False)
+        else:
+            logging.info(f"- step {self.state.step}/{self.state.steps_per_epoch} ; loss: {loss:05.3f} ; {speed}")

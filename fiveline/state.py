@@ -1,140 +1,181 @@
-"""The state of a run in memory, and the same as a checkpoint."""
+"""All that changes while a run trains: what a checkpoint holds."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import logging
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 import utils
-from fiveline import device as machine_device
-from fiveline.jobs import processes
-from fiveline.jobs.parallel import GlobalBatch, GlobalScaler
-from fiveline.jobs.sharded import local_part, whole
+from fiveline.device import generator_states, restore_generators, seed_everything
+from fiveline.loader import start_epoch
 from fiveline.metrics import Loss, Metrics, MetricSums
-from fiveline.nets import fetch_metrics, fetch_sign
-from fiveline.options.average import Average
-from fiveline.options.divergence import DivergenceWatch
-from fiveline.options.optimizer import Schedule, fetch_optimizer, load_moments
 
-SMALLEST_SCALE = 1e-6  # of the loss, in fp16; it is halved each time that a gradient is not finite
-BATCHES_TOGETHER = 64  # train metrics are asked for so many steps at once
+# one_cycle, as in torch.optim.lr_scheduler.OneCycleLR: starts at 1/25 of the rate, ends at 1/10000 of that
+ONE_CYCLE_WARMUP, ONE_CYCLE_START, ONE_CYCLE_END = 0.3, 1 / 25, 1 / 25e4
+Step = Callable[..., tuple[Any, torch.Tensor]]  # as train.train_step
+SMALLEST_SCALE = 1e-6  # of the loss in fp16; it is halved each time that a gradient is not finite
+
+
+class OneProcess:
+    """A job of one process: what several processes do together, it does alone. `fiveline.jobs` has the other kind."""
+
+    rank, world_size = 0, 1
+    local_rank: int | None = None
+    add_up: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def all_gather(self, entry: Any) -> list[Any]:
+        """Return the objects of all processes, by rank."""
+        return [entry]
+
+    def broadcast(self, entry: Any) -> Any:
+        """Return the first process's object."""
+        return entry
+
+    def agree(self, signal_number: int, is_due: bool) -> tuple[int, bool]:
+        """Return which signal any process received, 0 for none, and whether the first process wants to save."""
+        return signal_number, is_due
+
+    def share_weights(self, net: nn.Module, fsdp: bool, device: torch.device) -> None:
+        """Give every process the first one's weights, or with `fsdp` a shard of them."""
+        if fsdp:
+            logging.warning("- WARNING: fsdp has no effect in one process; torchrun starts more")
+
+    def average_before_steps(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Let the optimizer step with the gradients of all processes."""
+
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler:
+        """Return the scaler of fp16."""
+        return torch.amp.GradScaler(device.type)
+
+    def weighed(self, loss_fn: Loss) -> Loss:
+        """Return the loss function to train on."""
+        return loss_fn
+
+    def step_of_share(self, step: Step) -> Step:
+        """Return the train step for this process's shard of each batch."""
+        return step
+
+    def weights_of(self, net: nn.Module) -> dict[str, Any]:
+        """Return the whole weights of a net, for a checkpoint."""
+        return dict(net.state_dict())
+
+    def moments_of(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return the whole state of an optimizer, for a checkpoint."""
+        return optimizer.state_dict()
+
+    def load_moments(self, net: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        """Load the state of an optimizer. Its settings stay: hyperparameters and the device decide them."""
+        optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 @dataclasses.dataclass
-class Training:
-    """All that changes while a run trains, and what it needs for that.
+class State:
+    """A run in memory. Its position is (epoch, step); learning rate and data order are functions of it.
 
     Args:
-        model: on its device
-        optimizer: over the model's weights
-        schedule: of the optimizer's learning rate
-        loss_fn: the loss to train on
-        eval_loss_fn: the loss to report, the same for every setting of the training loss
-        metrics: name -> fn(outputs, labels) -> (numerator, denominator)
+        model: the net, on its device
+        optimizer: over the net's weights
         params: with facts
+        steps_per_epoch: optimizer steps in an epoch
         sign: 1 if more of params.monitor is better, -1 if less is
-        watch: looks at the gradients, and stops a run that diverges
-        scaler: of the loss, in fp16; otherwise it does nothing
-        average: of the weights, if params.ema_decay asks for one
-        epoch: how many epochs are complete, validation included
-        step: how many steps of the epoch after that are complete
-        sums: the train metrics of those steps, as far as this process has computed them
-        global_batch: makes each step one of all processes; None where there is one
-        seconds: what earlier processes spent on them
-        generators: the states of the global generators after them; None where the epoch has not begun
-        best: the best value of params.monitor so far; None before the first
-        best_loss: the val loss of the best epoch; None where an older checkpoint does not hold it
-        best_epoch: the epoch, from 1, that is best so far
+        metrics: name -> fn(outputs, labels) -> (numerator, denominator)
+        job: the processes that train together
+        extras: `scaler` and `average`, where an option adds them: objects with state_dict and load_state_dict
+        epoch: the number of complete epochs, validation included
+        step: the number of complete steps in the epoch after them
+        seconds: what earlier processes spent on those steps
+        best: the best value of params.monitor so far; None before the first epoch
+        best_loss: the val loss of the best epoch, which decides ties
+        best_epoch: the best epoch, from 1
+        epochs_since_best: since the best epoch or the last drop of the learning rate (schedule `plateau`)
+        num_drops: how often `plateau` has dropped the learning rate
+        generators: the states of the global generators after `step`; None where the epoch starts
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    loss_fn: Loss
-    eval_loss_fn: Loss
-    metrics: Metrics
     params: utils.Params
+    steps_per_epoch: int
     sign: int
-    watch: DivergenceWatch
-    sums: MetricSums
-    scaler: torch.amp.GradScaler
-    average: Average | None
-    global_batch: GlobalBatch | None = None
+    metrics: Metrics
+    job: OneProcess = dataclasses.field(default_factory=OneProcess)
+    extras: dict[str, Any] = dataclasses.field(default_factory=dict)
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
-    generators: dict[str, Any] | None = None
-    _start: float = 0.0
     best: float | None = None
     best_loss: float | None = None
     best_epoch: int = 0
+    epochs_since_best: int = 0
+    num_drops: int = 0
+    generators: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.new_sums = functools.partial(MetricSums, add_up=self.job.add_up)
+        self.sums = self.new_sums(self.metrics)
+        self._start = time.monotonic()
 
     @property
     def device(self) -> torch.device:
-        """The device that the model is on."""
+        """The device that the net is on."""
         return next(self.model.parameters()).device
 
     @property
-    def evaluated_model(self) -> nn.Module:
-        """The net that is evaluated, and whose weights are the run's result: the averaged one if there is one."""
-        return self.model if self.average is None else self.average.averaged
+    def evaluated(self) -> nn.Module:
+        """The net that is evaluated and saved as the run's result: the averaged one if there is one."""
+        return self.extras["average"].averaged if "average" in self.extras else self.model
 
-    def begin_epoch(self) -> None:
-        """Start the next epoch, or go on within one; `restore_generators` follows when the data iterator is made."""
+    def start_epoch(self, dataloader: DataLoader[Any]) -> Iterator[Any]:
+        """Return the batches of the next epoch, or the rest of it."""
+        batches, self.step = start_epoch(dataloader, self.epoch + 1, self.step)
         if self.step == 0:
-            self.sums, self.seconds = MetricSums(self.metrics, BATCHES_TOGETHER), 0.0
-        self.watch.set_position(self.epoch + 1, self.step)
+            self.sums, self.seconds, self.generators = self.new_sums(self.metrics), 0.0, None
+        # after the iterator is made, because making it may draw random numbers
+        if self.generators is None:
+            seed_everything(self.params.seed, self.epoch + 1, self.job.rank)
+        else:
+            restore_generators(self.generators)
         self._start = time.monotonic()
+        return batches
+
+    def set_learning_rate(self) -> float:
+        """Set and return the learning rate of the next step."""
+        rate = learning_rate(self.params, self.epoch * self.steps_per_epoch + self.step, self.steps_per_epoch)
+        rate *= float(self.params.schedule_factor**self.num_drops)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
 
     def elapsed(self) -> float:
-        """Return the seconds that went into the epoch so far, in all processes that worked on it."""
+        """Return the seconds spent on the epoch so far, by all processes that worked on it."""
         return self.seconds + time.monotonic() - self._start
 
-    def check_finite(self) -> None:
-        """Stop rather than save weights that have diverged.
-
-        Raises:
-            DivergedError: a loss, a gradient or a weight is not finite
-        """
-        self.watch.check(self.sums.mean_loss() if self.step else 0.0)
-        if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
-            self.watch.stop("gradients that are not finite at any scale", self.step)
-        is_finite = all(bool(local_part(weight).isfinite().all()) for weight in self.model.parameters())
-        if not all(processes.from_all(is_finite)):
-            self.watch.stop("a weight that is not finite", self.step)
-
-    def restore_generators(self) -> None:
-        """Put the global generators where they were at this step of this epoch."""
-        if self.generators is None:
-            machine_device.seed_everything(self.params.seed, self.epoch + 1, processes.rank())
-        else:
-            machine_device.restore_generators(self.generators)
-            self.generators = None
-
     def end_epoch(self, value: float, loss: float) -> bool:
-        """Take note that an epoch is complete.
+        """Count an epoch as complete, and return whether it is the best so far.
 
         Args:
-            value: of params.monitor on val
-            loss: on val, which decides between epochs of the same value
-
-        Returns:
-            whether it is the best epoch so far; one whose value is not a finite number never is
+            value: params.monitor on val; if it is not a finite number, the epoch is never the best
+            loss: on val; where two epochs have the same value, the lower loss is better
         """
-        is_high_better = self.sign > 0
-        new = utils.standing(value, loss, is_high_better)
-        old = utils.standing(self.best, self.best_loss, is_high_better)
+        new = utils.standing(value, loss, self.sign > 0)
+        old = utils.standing(self.best, self.best_loss, self.sign > 0)
         is_best = new is not None and (old is None or new > old)
         self.epoch, self.step = self.epoch + 1, 0
         if is_best:
             self.best, self.best_loss, self.best_epoch = value, loss, self.epoch
-        self.schedule.end_epoch(is_best)
+        self.epochs_since_best = 0 if is_best else self.epochs_since_best + 1
+        if self.params.schedule == "plateau" and self.epochs_since_best >= self.params.schedule_epochs:
+            self.num_drops, self.epochs_since_best = self.num_drops + 1, 0
         return is_best
 
     def stopped_early(self) -> bool:
@@ -142,111 +183,137 @@ class Training:
         return self.params.has_stopped_early(self.epoch, self.best_epoch)
 
     def is_finished(self) -> bool:
-        """Return whether nothing is left to do."""
+        """Return whether there is nothing left to train."""
         return self.epoch >= self.params.num_epochs or self.stopped_early()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the contents of a checkpoint: the seed's three keys, and what an exact continuation needs.
+    def check_loss(self, loss: float) -> None:
+        """Stop a run that has diverged.
 
-        All processes of a job take part in it; what the first one returns holds what the others add.
+        Args:
+            loss: a mean over many steps; one infinity or NaN among them shows in it
+
+        Raises:
+            DivergedError: the loss is not finite
         """
-        own = {
-            "sums": self.sums.state_dict() if self.step else {},
-            "generators": machine_device.generator_states() if self.step else None,
-        }
-        others: dict[str, Any] = {}
-        if processes.world_size() > 1 and self.step:
-            others = {"others": processes.from_all(machine_device.to_cpu(own))[1:]}
+        if not math.isfinite(loss):
+            self.stop(f"a loss of {loss}")
+
+    def check_weights(self) -> None:
+        """Stop rather than save weights that have diverged.
+
+        Raises:
+            DivergedError: a loss, a weight, or at any scale of fp16 a gradient is not finite
+        """
+        if self.step:
+            self.check_loss(self.sums.mean_loss())
+        scaler = self.extras.get("scaler")
+        if scaler is not None and scaler.get_scale() < SMALLEST_SCALE:
+            self.stop("gradients that are not finite at any scale")
+        weights = [weight.to_local() if hasattr(weight, "to_local") else weight for weight in self.model.parameters()]
+        if not all(self.job.all_gather(all(bool(weight.isfinite().all()) for weight in weights))):
+            self.stop("a weight that is not finite")
+
+    def stop(self, reason: str) -> None:
+        """Raise the DivergedError."""
+        raise utils.DivergedError(
+            f"diverged: {reason} in epoch {self.epoch + 1}, step {self.step} or before, at learning rate "
+            f"{self.optimizer.param_groups[0]['lr']:g}; checkpoints from before are kept. Try a smaller learning_rate, "
+            "warmup_epochs or clip_grad_norm, with --restart; detect_anomaly=true names the operation; a batch whose "
+            "labels are all -100 has no loss either"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the contents of a checkpoint: the seed's three keys, and what an exact resume needs.
+
+        In a job, all processes must call this.
+        """
+        generators = self.job.all_gather(generator_states() if self.step else None)
+        average = self.extras.get("average")
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "state_dict": whole(dict(self.evaluated_model.state_dict())),
-            "optim_dict": whole(self.optimizer.state_dict()),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),  # empty but in fp16
-            "average": self.average.state_dict() if self.average is not None else {},
+            "state_dict": self.job.weights_of(self.evaluated),
+            "optim_dict": self.job.moments_of(self.model, self.optimizer),
+            "schedule": {"epochs_since_best": self.epochs_since_best, "num_drops": self.num_drops},
+            "scaler": self.extras["scaler"].state_dict() if "scaler" in self.extras else {},
+            "average": average.state_dict() if average is not None else {},
             "seconds": self.elapsed() if self.step else 0.0,
             "best": self.best,
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
+            "batches": "balanced",  # checkpoints without this key continue with another order of the data
             "params": self.params.model_dump(mode="json"),
             "facts": self.params.facts,
-            **own,
-            **others,  # of the other processes, by rank, amid an epoch only
+            "sums": self.sums.state_dict() if self.step else {},
+            "generators": generators[0],
+            "others": [{"generators": states} for states in generators[1:]] if self.step else [],
         }
 
     def load_state_dict(self, state: Mapping[str, Any], path: Any = "checkpoint") -> None:
-        """Continue from a checkpoint of this run, all but its weights; an InputError names what does not fit.
+        """Continue from a checkpoint of this run, whose weights are loaded already.
 
-        Within an epoch, the number of processes may be another one than before: the first then has the sums of all, and
-        generators without a state begin the epoch again.
+        Within an epoch, the number of processes may differ from the one before: a process without a saved generator
+        starts with that of the epoch.
+
+        Raises:
+            InputError: names the part of the checkpoint that does not fit
         """
-        load_moments(self.optimizer, state["optim_dict"], path)
-        self.schedule.load_state_dict(state["schedule"])
+        with utils.fitting(path, "optim_dict"):
+            self.job.load_moments(self.model, self.optimizer, state["optim_dict"])
+            _check_moments(self.optimizer)
         with utils.fitting(path, "scaler or average"):
-            if self.scaler.is_enabled() and state.get("scaler"):  # which older checkpoints do not have
-                self.scaler.load_state_dict(state["scaler"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"], state["state_dict"])
-        for name in ("epoch", "step", "seconds", "best", "best_epoch"):
+            if "scaler" in self.extras and state["scaler"]:
+                self.extras["scaler"].load_state_dict(state["scaler"])
+            if "average" in self.extras:
+                self.extras["average"].load_state_dict(state["average"], state["state_dict"])
+        for name in ("epoch", "step", "seconds", "best", "best_loss", "best_epoch"):
             setattr(self, name, state[name])
-        self.best_loss = state.get("best_loss")  # older checkpoints do not have it
+        self.epochs_since_best, self.num_drops = (state["schedule"][key] for key in ("epochs_since_best", "num_drops"))
         if not self.step:
             return
-        rank, parts = processes.rank(), [state, *state.get("others", [])]
         with utils.fitting(path, "generators"):
-            self.generators = parts[rank]["generators"] if rank < len(parts) else None
-            machine_device.restore_generators(
-                self.generators or machine_device.generator_states()
-            )  # a trial; the step does it again
-        parts = [parts[rank]] if len(parts) == processes.world_size() else parts if rank == 0 else []
+            saved = [state["generators"], *(other["generators"] for other in state["others"])]
+            self.generators = saved[self.job.rank] if self.job.rank < len(saved) else None
+            restore_generators(self.generators or generator_states())  # a trial; start_epoch does it again
         with utils.fitting(path, "sums"):
-            for part in parts:
-                self.sums.load_state_dict(part["sums"], self.device)
-            copy.deepcopy(self.sums).result()  # raises whatever it would raise at the end of the epoch
+            if self.job.rank == 0:  # the sums are those of all processes
+                self.sums.load_state_dict(state["sums"], self.device)
+                copy.copy(self.sums).result() if self.job.world_size == 1 else None
 
 
-def fetch_training(model: nn.Module, net: Any, params: utils.Params, steps_per_epoch: int) -> Training:
-    """Return the state of a run that has not begun.
+def learning_rate(params: utils.Params, step: int, steps_per_epoch: int) -> float:
+    """Return the learning rate of a step, counted from 0 over all epochs; drops of `plateau` come on top.
 
-    Args:
-        model: on its device, with the weights to start from
-        net: the task's module, or anything with `loss_fn`, `metrics` and perhaps `train_loss_fn`
-        params: with facts
-        steps_per_epoch: optimizer steps in an epoch
-
-    Raises:
-        InputError: there is no metric of the name params.monitor, or batch norm would see single examples
+    The rate is computed from the step, not accumulated, so a run can continue with another number of epochs.
     """
-    smallest = min(params.batch_size // processes.world_size(), params.microbatch_size or params.batch_size)
-    # in 2-d and 3-d, it has the places of one image to take the mean over
-    if smallest < 2 and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
-        name = "microbatch_size" if params.microbatch_size == 1 else "batch_size"
-        each = " for each process" if processes.world_size() > 1 else ""
-        raise utils.InputError(
-            f"{name} 1{each}: the net has batch norm, which cannot train on one example; take 2 or more"
-        )
-    optimizer = fetch_optimizer(model, params)
-    global_batch = GlobalBatch(model, optimizer) if processes.world_size() > 1 else None
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    metrics = fetch_metrics(net, params)
-    loss_fn = net.train_loss_fn(params) if hasattr(net, "train_loss_fn") else net.loss_fn
-    scaling: dict[str, Any] = {"device": weights[0].device.type, "enabled": params.precision == "fp16"}
-    scaler = torch.amp.GradScaler(**scaling)
-    if global_batch is not None:
-        loss_fn, scaler = global_batch.counted(loss_fn), GlobalScaler(global_batch, **scaling)
-    return Training(
-        model=model,
-        optimizer=optimizer,
-        schedule=Schedule(optimizer, params, steps_per_epoch),
-        loss_fn=loss_fn,
-        eval_loss_fn=net.loss_fn,
-        metrics=metrics,
-        params=params,
-        sign=fetch_sign(net, params),
-        watch=DivergenceWatch(optimizer, weights, params.clip_grad_norm),
-        sums=MetricSums(metrics, BATCHES_TOGETHER),
-        scaler=scaler,
-        average=Average(model, optimizer, params.ema_decay) if params.ema_decay is not None else None,
-        global_batch=global_batch,
-    )
+    return params.learning_rate * _factor(params, step, steps_per_epoch)
+
+
+def _factor(params: utils.Params, step: int, steps_per_epoch: int) -> float:
+    total = params.num_epochs * steps_per_epoch
+    if params.schedule == "one_cycle":
+        rise = ONE_CYCLE_WARMUP * total if params.warmup_epochs is None else params.warmup_epochs * steps_per_epoch
+        if step <= rise - 1:
+            return _between(ONE_CYCLE_START, 1.0, step / (rise - 1) if rise > 1 else 1.0)
+        return _between(1.0, ONE_CYCLE_END, (step - rise + 1) / (total - rise) if total > rise else 1.0)
+    warmup = (params.warmup_epochs or 0) * steps_per_epoch
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if params.schedule == "cosine":
+        return _between(1.0, 0.0, (step - warmup) / (total - warmup) if total > warmup else 1.0)
+    if params.schedule == "step":
+        return float(params.schedule_factor ** (step // (params.schedule_epochs * steps_per_epoch)))
+    return 1.0
+
+
+def _between(start: float, end: float, share: float) -> float:
+    """Go from start to end along half a cosine wave."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0))) / 2
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError if loaded moments have other shapes than the weights: torch would notice only in a step."""
+    for weight, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if moment is not None and moment.shape not in (getattr(weight, "shape", None), ()):
+                raise ValueError(f"{name} has another shape than its weight")

@@ -1,20 +1,34 @@
-"""Find a task by name, and a run's hyperparameters by its directory. Imports no torch: a typo is told in a moment."""
+"""Find a task by its name, and check that it keeps the contract in `model/__init__.py`.
+
+Nothing here imports torch at import, so that a typo in a params file is reported at once.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import functools
 import importlib
-from collections.abc import Iterable, Sequence
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import utils
 
+if TYPE_CHECKING:
+    from fiveline.metrics import Loss, Metrics
+
+MODEL = Path(__file__).resolve().parents[1] / "model"
 DEFAULT_TASK = "vision"
+CONTRACT = "model/__init__.py says what they are"
+RESERVED_METRICS = ("loss", "examples_per_second")
 
 
 def list_tasks() -> list[str]:
     """Return the names of the folders of `model/` that hold a task."""
-    return sorted(path.parent.name for path in (Path(__file__).parents[1] / "model").glob("*/params.py"))
+    return sorted(path.parent.name for path in MODEL.glob("*/params.py"))
 
 
 def fetch_params_class(task: str) -> type[utils.Params]:
@@ -64,3 +78,164 @@ def recognise_task(keys: Iterable[str]) -> str:
     counts = {task: len(own_keys & set(fetch_params_class(task).model_fields)) for task in list_tasks()}
     best = [task for task, count in counts.items() if 0 < count == max(counts.values())]
     return best[0] if len(best) == 1 else DEFAULT_TASK
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a task's `net.py` defines, for one run.
+
+    Args:
+        Net: Net(params) is the net
+        loss_fn: (outputs, labels) -> scalar mean; the loss that is reported
+        train_loss_fn: the loss to train on
+        metrics: name -> fn(outputs, labels) -> (numerator, denominator)
+    """
+
+    Net: Callable[[Any], Any]
+    loss_fn: Loss
+    train_loss_fn: Loss
+    metrics: Metrics
+
+    @property
+    def lower_is_better(self) -> list[str]:
+        """The metrics that are errors, by name."""
+        return sorted(name for name, metric in self.metrics.items() if getattr(metric, "lower_is_better", False))
+
+    def with_train_loss(self, loss_fn: Loss) -> Task:
+        """Return a copy that trains on another loss."""
+        return dataclasses.replace(self, train_loss_fn=loss_fn)
+
+    def sign(self, monitor: str) -> int:
+        """Return 1 if more of the monitored metric is better, -1 if less is.
+
+        Raises:
+            InputError: there is no such metric
+        """
+        names = ["loss", *self.metrics]
+        if monitor not in names:
+            raise utils.InputError(f"monitor {monitor!r}: there is no such metric; choose one of {', '.join(names)}")
+        return -1 if monitor in ("loss", *self.lower_is_better) else 1
+
+
+def fetch_task(params: utils.Params) -> Task:
+    """Return the net, losses and metrics of a task.
+
+    Args:
+        params: with facts
+
+    Raises:
+        InputError: `model/<task>/net.py` does not keep the contract
+    """
+    net = importlib.import_module(f"model.{params.task}.net")
+    missing = [name for name in ("Net", "loss_fn", "metrics") if not hasattr(net, name)]
+    if missing:
+        raise utils.InputError(f"model/{params.task}/net.py: lacks {', '.join(missing)}; {CONTRACT}")
+    metrics = net.metrics(params) if callable(net.metrics) else net.metrics
+    if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
+        raise utils.InputError(f"model/{params.task}/net.py: metrics is {metrics!r}; expected a dict of functions")
+    taken = [name for name in RESERVED_METRICS if name in metrics]
+    if taken:
+        raise utils.InputError(f"metrics: {taken[0]!r} is reported for every task; give this metric another name")
+    train_loss_fn = net.train_loss_fn(params) if hasattr(net, "train_loss_fn") else net.loss_fn
+    return Task(net.Net, net.loss_fn, train_loss_fn, metrics)
+
+
+def fetch_serve(task: str) -> ModuleType | None:
+    """Return the module `model/<task>/serve.py`, which shows predictions in words; None if the task has none."""
+    is_there = importlib.util.find_spec(f"model.{task}.serve") is not None
+    return importlib.import_module(f"model.{task}.serve") if is_there else None
+
+
+def fetch_facts(data_dir: Path, params: utils.Params) -> utils.Params:
+    """Return the hyperparameters with what the data decides (class names, vocabulary) in `params.facts`.
+
+    Raises:
+        InputError: the data is missing or broken, or the facts do not keep the contract
+    """
+    module = importlib.import_module(f"model.{params.task}.data_loader")
+    facts = module.fetch_facts(data_dir, params) if hasattr(module, "fetch_facts") else {}
+    where = f"model/{params.task}/data_loader.py"
+    if not isinstance(facts, dict):
+        raise utils.InputError(f"{where}: fetch_facts returned {_shown(facts)}; expected a dict of plain values")
+    classes = facts.get("classes")
+    is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if classes is not None and not (is_list and len(set(classes)) == len(classes)):
+        raise utils.InputError(
+            f"{where}: facts['classes'] is {str(classes)[:60]}; expected a list of different names. "
+            "If it means something else here, give it another name"
+        )
+    return params.with_facts(facts)
+
+
+def fetch_collate_fn(task: str) -> Callable[[list[Any]], Any]:
+    """Return the task's `collate_fn`; torch's default if it has none."""
+    from torch.utils.data import default_collate
+
+    module = importlib.import_module(f"model.{task}.data_loader")
+    return getattr(module, "collate_fn", default_collate)
+
+
+def fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
+    """Return a split as the task makes it.
+
+    Raises:
+        InputError: the data is missing or broken, the split is empty, or the dataset does not keep the contract
+    """
+    from torch.utils.data import IterableDataset
+
+    module = importlib.import_module(f"model.{params.task}.data_loader")
+    dataset = module.fetch_dataset(split, data_dir, params)
+    where = f"model/{params.task}/data_loader.py: {split}'s dataset, {type(dataset).__name__}"
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise utils.InputError(
+            f"{where}, is a stream or has no length; expected a map-style Dataset, with __len__ and __getitem__: "
+            "shuffling and resuming need examples by number (write a stream to files first)"
+        )
+    if len(dataset) == 0:
+        raise utils.InputError(f"{data_dir}: the {split} split is empty")
+    _check_attributes(dataset, where)
+    return dataset
+
+
+def _check_attributes(dataset: Any, where: str) -> None:
+    """Check the attributes of a dataset that have a meaning in the contract: a dataset may use such a name otherwise."""
+    expected: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "ids": ("a list with a name (str or int) for each example", functools.partial(_is_column, kinds="iuU")),
+        "lengths": ("a list with a whole number for each example", functools.partial(_is_column, kinds="iu")),
+        "__getitems__": ("a method", callable),
+        "set_epoch": ("a method", callable),
+    }
+    for name, (description, is_right) in expected.items():
+        if not hasattr(dataset, name):
+            continue
+        value = getattr(dataset, name)
+        has_length = hasattr(value, "__len__") and not isinstance(value, str | Mapping)
+        if name in ("ids", "lengths") and has_length and len(value) != len(dataset):
+            found = f"has {len(value)} entries for {len(dataset)} examples"
+        elif is_right(value):
+            continue
+        else:
+            found = f"is {_shown(value)}"
+        raise utils.InputError(
+            f"{where}: its attribute {name!r} {found}; expected {description}. "
+            "If it means something else here, give it another name"
+        )
+
+
+def _is_column(values: Any, kinds: str) -> bool:
+    """Return whether values are a column of entries of NumPy's kinds: whole numbers (i, u) or text (U)."""
+    import numpy as np
+
+    if isinstance(values, str | Mapping) or not hasattr(values, "__getitem__"):
+        return False
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError):  # lists of different lengths
+        return False
+    return array.ndim == 1 and array.dtype.kind in kinds
+
+
+def _shown(value: Any) -> str:
+    shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+    inside = f" of {type(value[0]).__name__}" if isinstance(value, list | tuple) and value else ""
+    return f"{'' if value is None else 'a '}{type(value).__name__}{shape}{inside}"

@@ -1,110 +1,72 @@
-"""Models larger than a card, `fsdp: true`: each process keeps a part of every weight, of its gradient and its moments.
+"""Models larger than a card, `fsdp: true`: each process keeps a shard of every weight, gradient and moment.
 
-Checkpoints are whole all the same: every other script, and any number of processes, reads them. What torch has for
-this is imported where it is needed, because that takes its time.
+Checkpoints are whole all the same: every other script, and any number of processes, reads them.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
-import utils
-from fiveline.device import map_tensors
-from fiveline.jobs import processes
 from fiveline.options.forward import find_blocks
 
-
-def distribute(model: nn.Module, params: utils.Params, device: torch.device) -> None:
-    """Give all processes of the job the first one's weights, or a part of them each if params.fsdp asks for it.
-
-    Args:
-        model: on the CPU
-        params: fsdp
-        device: where to compute
-    """
-    processes.send_state(model)
-    if params.fsdp and processes.world_size() > 1:
-        _shard(model, device)
-    elif params.fsdp:
-        logging.warning("- WARNING: fsdp has no effect in one process; torchrun starts more")
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def _shard(model: nn.Module, device: torch.device) -> None:
-    """Spread a model's weights over the processes; they come together block by block while it computes.
+def shard(net: nn.Module, device: torch.device, world_size: int) -> None:
+    """Spread a net's weights over the processes; they come together block by block while it computes.
 
     Args:
-        model: on the CPU, with the same weights in all processes
+        net: with the same weights in all processes
         device: where to compute
+        world_size: the number of processes
     """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FSDPModule, fully_shard
-
-    for weight in model.parameters():  # not in the order that is fastest for convolutions: FSDP cannot cut it
+    for weight in net.parameters():  # FSDP cannot shard the channels-last order of convolutions
         weight.data = weight.data.contiguous()
-    mesh = init_device_mesh(device.type, (processes.world_size(),))
-    for block in find_blocks(model):
+    mesh = init_device_mesh(device.type, (world_size,))
+    for block in find_blocks(net):
         fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    for module in model.modules():
+    fully_shard(net, mesh=mesh)
+    for module in net.modules():
         if isinstance(module, FSDPModule):  # once outside of inference mode, which its first use may be in
             module.unshard()
             module.reshard()
 
 
-def is_sharded(model: nn.Module) -> bool:
-    """Return whether a model's weights are spread."""
-    return any(_is_spread(weight) for weight in model.parameters())
+def weights_of(net: nn.Module) -> dict[str, Any]:
+    """Return the whole weights, on the CPU of the first process; empty in the others."""
+    return get_model_state_dict(net, options=WHOLE)
 
 
-def _is_spread(entry: Any) -> bool:
-    return hasattr(entry, "full_tensor")  # a DTensor
-
-
-def local_part(tensor: torch.Tensor) -> torch.Tensor:
-    """Return what this process keeps of a tensor: all, if it is not spread."""
-    return tensor.to_local() if _is_spread(tensor) else tensor  # type: ignore[attr-defined]
-
-
-def whole(state: Any) -> Any:
-    """Put the spread tensors of any nested object together, on the CPU of the first process; all have to take part.
-
-    Tensors that are not spread stay as they are.
-    """
-
-    def gather(leaf: Any) -> Any:
-        if not _is_spread(leaf):
-            return leaf
-        tensor = leaf.full_tensor()
-        return tensor.cpu() if processes.rank() == 0 else None
-
-    return map_tensors(gather, state)
-
-
-def spread(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return an optimizer's whole state with its tensors spread as the weights are that they belong to.
-
-    Its settings stay this optimizer's: the hyperparameters decide them, and the device whether it is a fused one.
-    """
+def moments_of(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the optimizer's whole state with a number for each weight, as torch's `state_dict` of one process does."""
+    whole = get_optimizer_state_dict(net, optimizer, options=WHOLE)
+    if not whole:
+        return {}
+    names = [name for group in whole["param_groups"] for name in group["params"]]
     groups = optimizer.state_dict()["param_groups"]
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    if not any(_is_spread(weight) for weight in weights):
-        return {**state, "param_groups": groups}
-    from torch.distributed.tensor import distribute_tensor
+    return {"state": {i: whole["state"][name] for i, name in enumerate(names) if name in whole["state"]},
+            "param_groups": groups}  # fmt: skip
 
-    def like(weight: Any, entry: Any) -> Any:
-        if _is_spread(weight) and isinstance(entry, torch.Tensor) and entry.shape == weight.shape:
-            # no source: every process has the same
-            on_device = entry.to(weight.device)
-            return distribute_tensor(on_device, weight.device_mesh, weight.placements, src_data_rank=None)
-        return entry
 
-    entries = {
-        number: {name: like(weights[number], entry) for name, entry in entries.items()}
-        for number, entries in state["state"].items()
-    }
-    return {**state, "param_groups": groups, "state": entries}
+def load_moments(net: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load the state that `moments_of` returned; every process has all of it."""
+    groups = optimizer.state_dict()["param_groups"]
+    numbered = get_optimizer_state_dict(net, optimizer)  # its groups name the weights in order
+    named = [{**group, "params": numbered["param_groups"][i]["params"]} for i, group in enumerate(groups)]
+    names = [name for group in named for name in group["params"]]
+    moments = {names[i]: entry for i, entry in state["state"].items()}
+    set_optimizer_state_dict(
+        net, optimizer, {"state": moments, "param_groups": named}, options=StateDictOptions(full_state_dict=True)
+    )

@@ -18,8 +18,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import utils
+from fiveline import torch_private
 from fiveline.device import map_tensors
 
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 NO_SUCH_PRECISION = ("not implemented for 'Half'", "not implemented for 'BFloat16'", "could not create a primitive")
 AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -65,7 +67,7 @@ def describe_forward(model: nn.Module, params: utils.Params) -> dict[str, Any]:
     return {
         "precision": "fp32" if params.precision == "tf32" and not has_tf32 else params.precision,
         "channels_last": any(w.dim() == 4 and not w.is_contiguous() for w in weights),
-        "compiled": model._compiled_call_impl is not None,
+        "compiled": torch_private.is_compiled(model),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 
@@ -113,7 +115,7 @@ def _contexts(block: nn.Module) -> tuple[Any, Any]:
 @contextlib.contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Keep batch norms from adding a batch to their running statistics that they have added already."""
-    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in block.modules() if isinstance(module, NORMS)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

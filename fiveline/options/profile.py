@@ -14,7 +14,7 @@ from tabulate import tabulate
 from torch.profiler import ProfilerActivity
 
 import utils
-from fiveline.state import Training
+from fiveline.state import State
 
 TRACE_FILE = "profile.json.gz"
 FIRST_STEPS = 3  # not traced: they are slower, because memory is found and operations are set up
@@ -22,15 +22,15 @@ NUM_SHOWN = 10
 
 
 @contextlib.contextmanager
-def profiled(training: Training, num_steps: int, run: utils.RunDirectory) -> Iterator[None]:
+def profiled(state: State, num_steps: int, run: utils.RunDirectory) -> Iterator[None]:
     """Trace the first steps inside, of whatever trains there; the run itself is as it would be without.
 
     Args:
-        training: whose optimizer's steps are counted
+        state: of the run, whose optimizer's steps are counted
         num_steps: how many to trace, after the first few
         run: where to write TRACE_FILE
     """
-    is_cuda = training.device.type == "cuda"
+    is_cuda = state.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda else [])]
     profiler = torch.profiler.profile(activities=activities)
     num_done = 0
@@ -43,7 +43,7 @@ def profiled(training: Training, num_steps: int, run: utils.RunDirectory) -> Ite
         elif num_done == FIRST_STEPS + num_steps:
             _finish(profiler, num_steps, run)
 
-    hook = training.optimizer.register_step_post_hook(count)
+    hook = state.optimizer.register_step_post_hook(count)
     try:
         yield
     finally:

@@ -26,7 +26,6 @@ class _Part(BaseModel):
 
 
 class _Schedule(_Part):
-    num_steps: int = Count
     epochs_since_best: int = Count
     num_drops: int = Count
 

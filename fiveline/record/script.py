@@ -31,27 +31,6 @@ def import_quickly(*names: str) -> None:
         gc.freeze()
 
 
-def put_off_dynamo() -> None:
-    """Let torch._dynamo be imported when something is compiled, not by the first optimizer: it takes about a second.
-
-    Optimizers import it to tell a compiler that may be at work to leave them out. Here their functions are put in place
-    of the ones that say so; where torch has them under other names, the optimizer imports it as ever.
-    """
-    import torch
-    from torch.optim import Optimizer
-
-    if "torch._dynamo" in sys.modules:
-        return
-    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
-        function = getattr(getattr(Optimizer, name), "__wrapped__", None)
-        if function is not None:
-            setattr(function, "__dynamo_disable", function)  # noqa: B010  where torch keeps the one to call
-    for optimizer in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop):
-        step = getattr(vars(optimizer).get("step"), "__wrapped__", None)  # AdamW's is that of Adam
-        if step is not None:
-            optimizer.step = torch.no_grad()(step)  # type: ignore[method-assign]
-
-
 def open_closed_descriptors() -> None:
     """Open the null device in place of standard streams that were closed (`>&-`).
 

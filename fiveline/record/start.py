@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import utils
-from fiveline.options.tensorboard import check_installed
 
 BEST, LAST = "best.pth.tar", "last.pth.tar"
 PREVIOUS, DAMAGED = "last.previous.pth.tar", "last.damaged.pth.tar"
@@ -60,8 +59,6 @@ def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str 
         InputError: the directory holds a run with other hyperparameters, one of other code, or damaged checkpoints; or
             the params ask for TensorBoard, and there is none
     """
-    if params.tensorboard:
-        check_installed()
     begin = _restored(run.path, restore_file) if restore_file else Start()  # read before --restart puts it aside
     if restart:
         run.clear()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fiveline.device import example_draws
+from fiveline.device import epoch_draws
 from model.ner import schemes, vocabulary
 from model.ner.embeddings import check_file
 from model.ner.entities import IGNORED_LABEL
@@ -67,11 +67,9 @@ class TaggedSentences(Dataset[Any]):
         InputError: a tag that the vocabulary lacks
     """
 
-    in_memory = True
-
     def __init__(self, sentences: Sentences, params: Params, augment: bool) -> None:
         self.ids, self.params = sentences.ids, params
-        self.augment, self.epoch = augment and params.word_dropout_rate > 0, 1
+        self._is_train, self._draws = augment and params.word_dropout_rate > 0, torch.zeros(0)
         self.lengths = [len(tokens) for tokens in sentences.tokens]
         self._lengths = torch.tensor(self.lengths)
         self._starts = self._lengths.cumsum(0) - self._lengths
@@ -92,8 +90,9 @@ class TaggedSentences(Dataset[Any]):
         return len(self.ids)
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch's unknown words to draw, from 1."""
-        self.epoch = epoch
+        """Draw the unknown words of an epoch, from 1."""
+        if self._is_train:
+            self._draws = epoch_draws(self.params.seed, epoch, len(self._words), 1).squeeze(1)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
         """Return the inputs of one sentence, and its labels, (num_tokens,)."""
@@ -114,9 +113,8 @@ class TaggedSentences(Dataset[Any]):
         is_padding = places >= lengths  # (batch_size, max_len)
         positions = self._starts[chosen].unsqueeze(1) + places  # (batch_size, max_len); at padding, some other token
         words = self._words[positions]
-        if self.augment:
-            draws = example_draws(self.params.seed, self.epoch, indices, len(places))
-            words.masked_fill_(draws < self.params.word_dropout_rate, self._unk)
+        if len(self._draws):
+            words.masked_fill_(self._draws[positions] < self.params.word_dropout_rate, self._unk)
         inputs = {"words": words.masked_fill_(is_padding, self._pad)}
         if self.params.char_channels:
             forms = self._forms[positions]

@@ -54,6 +54,7 @@ class Net(nn.Module):
 
     def __init__(self, params: Params) -> None:
         super().__init__()
+        self._embedding_file, self._words = params.embedding_file, params.words
         self.pad = params.words.index(params.facts["pad_word"])
         self.dropout_rate = params.dropout_rate
         self.embedding = nn.Embedding(len(params.words), params.embedding_dim)
@@ -89,6 +90,15 @@ class Net(nn.Module):
         hidden = F.dropout(hidden, self.dropout_rate, self.training)
         return self.fc(hidden)  # (batch_size, max_len, num_tags)
 
+    def initialize(self) -> None:
+        """Start from the word vectors of params.embedding_file, if there is one.
+
+        Raises:
+            InputError: the file is missing, broken, or has vectors of another size
+        """
+        if self._embedding_file is not None:
+            load_vectors(self.embedding.weight, self._words, Path(self._embedding_file))
+
 
 def reversal(is_token: Tensor) -> Tensor:
     """Return the positions that turn each sentence around and leave its padding at the end; applied twice, nothing.
@@ -104,16 +114,6 @@ def reversal(is_token: Tensor) -> Tensor:
     """
     places = torch.arange(is_token.shape[1], device=is_token.device)
     return torch.where(is_token, is_token.sum(dim=1, keepdim=True) - 1 - places, places)
-
-
-def initialize(model: Net, params: Params) -> None:
-    """Start a new run from the word vectors of params.embedding_file, if one is named.
-
-    Raises:
-        InputError: the file is missing, broken, or has vectors of another size
-    """
-    if params.embedding_file is not None:
-        load_vectors(model.embedding.weight, params.words, Path(params.embedding_file))
 
 
 def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
     return -(chosen * weights).sum()
 
 
-def fetch_metrics(params: Params) -> dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+def metrics(params: Params) -> dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
     """Return the metrics: accuracy over tokens; precision, recall and f1 over entities, as CoNLL counts them."""
     counter = EntityCounter(params.tags, scheme_of(params.facts))
 

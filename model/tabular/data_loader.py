@@ -76,6 +76,11 @@ class RowDataset(TensorDataset):
         labels = encode_quantities(table, params) if params.target_type == "number" else encode_classes(table, params)
         super().__init__(_encode_features(table, params, split), labels)
 
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """Return a batch of features and labels."""
+        rows = torch.as_tensor(indices)
+        return self.tensors[0].index_select(0, rows), self.tensors[1].index_select(0, rows)
+
 
 def _fetch_ids(table: Table, id_column: str | None) -> list[str]:
     """Return the rows' names; raise InputError if two are the same."""

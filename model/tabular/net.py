@@ -20,7 +20,6 @@ from model.tabular.linear import Linear
 from model.tabular.params import Params
 
 LINEAR_LAYERS: dict[str, Callable[[int, int], nn.Module]] = {"torch": nn.Linear, "custom": Linear}
-lower_is_better = {"mae", "rmse"}
 
 
 def _sizes(params: Params) -> tuple[int, int]:
@@ -183,7 +182,7 @@ def r2(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return total - (outputs - labels).square().sum(), total
 
 
-def fetch_metrics(params: Params) -> dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+def metrics(params: Params) -> dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
     """Return the metrics: of classes, or of a quantity in its own unit, which takes the std of train to say."""
     if params.target_type == "classes":
         return {
@@ -195,7 +194,9 @@ def fetch_metrics(params: Params) -> dict[str, Callable[[Tensor, Tensor], tuple[
     std = params.facts["target_std"]
     root = functools.partial(rmse, target_std=std)
     root.finish = torch.sqrt  # type: ignore[attr-defined]
-    return {"mae": functools.partial(mae, target_std=std), "rmse": root, "r2": r2}
+    distance = functools.partial(mae, target_std=std)
+    root.lower_is_better = distance.lower_is_better = True  # type: ignore[attr-defined]
+    return {"mae": distance, "rmse": root, "r2": r2}
 
 
 def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:

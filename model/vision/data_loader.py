@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fiveline.device import example_draws, send
+from fiveline.device import epoch_draws
 from model.vision.decode import decode_all, draft_side, grey_bits
 from model.vision.facts import fetch_facts as fetch_facts
 from model.vision.facts import unknown_class
 from model.vision.formats import Examples, Files, left_out, normal, walk_files
 from model.vision.params import Params
 from model.vision.readers import read_split
-from model.vision.storage import describe, is_ready, keep_in_memory, keep_on_disk, num_bytes
+from model.vision.storage import describe, is_ready, keep_in_memory, keep_on_disk
 from utils import InputError
 
 
@@ -42,11 +42,10 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
                 raise InputError(unknown_class(name, label, data_dir, params))
         self.ids = examples.ids
         self.labels = torch.tensor([numbers[label] for label in examples.labels], dtype=torch.int64)
-        self.params, self.augment, self.epoch = params, augment, 1
+        self.params, self._is_train = params, augment
+        self._draws: Tensor | None = None
         self.examples = keep_in_memory(keep_on_disk(examples, data_dir, params), params)
         self.in_memory = is_ready(self.examples, params)
-        self.nbytes = num_bytes(len(self.ids), params)
-        self._pixels: Tensor | None = None  # of all images, where they are kept on a GPU
         shape = (1, params.image_channels, 1, 1)
         self._mean = torch.tensor(params.facts["mean"]).reshape(shape)
         self._std = torch.tensor(params.facts["std"]).reshape(shape)
@@ -55,13 +54,9 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         return len(self.ids)
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch's augmentation to draw, from 1."""
-        self.epoch = epoch
-
-    def move_to(self, device: torch.device) -> None:
-        """Keep all images and labels on a device; what `fetch_raw` and `finish` return is there from now on."""
-        self._pixels = self._decode(range(len(self))).to(device)
-        self.labels = self.labels.to(device)
+        """Draw the augmentation of an epoch, from 1."""
+        if self._is_train:
+            self._draws = epoch_draws(self.params.seed, epoch, len(self), 5)
 
     def _decode(self, indices: Sequence[int]) -> Tensor:
         return torch.from_numpy(decode_all(self.examples.images, self.examples.rows_of(indices), self.params))
@@ -73,28 +68,11 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return images, float32, (batch_size, image_channels, image_size, image_size), and labels, (batch_size,)."""
-        raw, labels = self.fetch_raw(indices)
-        return self.finish(raw), labels
+        positions = torch.as_tensor(indices)
+        draws = None if self._draws is None else self._draws[positions]
+        return self._finish(self._decode(indices), draws), self.labels[positions]
 
-    def fetch_raw(self, indices: Sequence[int]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return what `finish` makes the images of, on whichever device it is, and labels, (batch_size,).
-
-        Returns:
-            (pixels, draws), or (pixels,) where nothing is augmented:
-            pixels, uint8, (batch_size, image_size, image_size, image_channels), and draws, uniform, (batch_size, 5);
-            and the labels
-        """
-        device = self.labels.device
-        positions = send(torch.as_tensor(indices), device)
-        pixels = self._decode(indices) if self._pixels is None else self._pixels.index_select(0, positions)
-        labels = self.labels.index_select(0, positions)
-        if not self.augment:
-            return (pixels,), labels
-        return (pixels, send(example_draws(self.params.seed, self.epoch, indices, 5), device)), labels
-
-    def finish(self, raw: tuple[Tensor, ...]) -> Tensor:
-        """Return images as `__getitems__` does, from what `fetch_raw` returned: augmented and scaled."""
-        pixels, draws = raw[0], raw[1] if len(raw) == 2 else None
+    def _finish(self, pixels: Tensor, draws: Tensor | None) -> Tensor:
         if draws is not None:
             pixels = _move(pixels, draws, self.params)
         images = pixels.permute(0, 3, 1, 2)  # (batch_size, image_channels, image_size, image_size), channels-last
@@ -103,8 +81,6 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         if draws is not None and self.params.jitter > 0:
             images = _jitter(images, draws, self.params.jitter)
         if self.params.normalize != "none":
-            if self._mean.device != images.device:  # once: each copy to a GPU would wait for it
-                self._mean, self._std = self._mean.to(images.device), self._std.to(images.device)
             images = (images - self._mean) / self._std
         return images
 

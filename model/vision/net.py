@@ -88,17 +88,10 @@ def Net(params: Params) -> nn.Module:
     """
     nets: dict[str, Callable[[Params], nn.Module]] = {"cs230": ThreeConvNet, "mnist": MnistNet}
     order = torch.channels_last if params.channels_last else torch.contiguous_format
-    return nets.get(params.net, torchvision_net)(params).to(memory_format=order)
-
-
-def initialize(model: nn.Module, params: Params) -> None:
-    """Give the net of a new run its first weights, where params.pretrained asks for others than random ones.
-
-    Raises:
-        InputError: they cannot be downloaded
-    """
+    net = nets.get(params.net, torchvision_net)(params).to(memory_format=order)
     if params.pretrained:
-        load_pretrained(model, params)
+        net.initialize = functools.partial(load_pretrained, net, params)
+    return net
 
 
 def loss_fn(

@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from fiveline.nets import fetch_net
 from PIL import Image
 
-from fiveline.nets import fetch_net
 from fiveline.tasks import fetch_params_class
 from tests.support.pages import PAGES, PROJECT, assert_printed, blocks_of, make_clone, read, run_command, write_listings
 

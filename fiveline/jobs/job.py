@@ -1,0 +1,228 @@
+"""The processes of a job: one optimizer step of theirs equals that of one process with the whole batch."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from fiveline.jobs import naming_the_lost
+from fiveline.metrics import Loss, count_scored
+from fiveline.record.script import import_quickly
+from fiveline.state import OneProcess, Step
+
+TIMEOUT = datetime.timedelta(minutes=10)  # the longest time that one process waits for another
+VOTE_SECONDS = 0.2  # how often the processes agree on whether to stop or to save
+MOST_STEPS = 1000  # between two votes
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[Job]:
+    """Connect the processes for the block: gloo between CPUs, NCCL between GPUs.
+
+    While a process waits for the others, a signal ends it at once, and all but the first until training starts: torchrun
+    sends a signal when another process has failed, and there is nothing to save.
+    """
+    # The first optimizer imports torch._dynamo, parts of which would keep a process group that exists already, with
+    # gloo's threads: at exit, one of them sometimes needed Python after Python had ended, and aborted the process.
+    import_quickly("torch._dynamo")
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    with naming_the_lost():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    job = Job()
+    if job.rank == 0:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    yield job
+    dist.destroy_process_group()  # not after an error: others may be in the middle of something
+
+
+class Job(OneProcess):
+    """Several processes. The loss is a mean over scored labels, which fall unevenly to the processes.
+
+    So before each step one all_reduce adds up the number of scored labels, and each process weighs its loss with its
+    share of them. The optimizer then steps with the sum of the gradients, which is that of the whole batch. The running
+    statistics of batch norm are averaged with the same weights: weights and buffers are always the same everywhere.
+
+    (torch's DistributedDataParallel would overlap sending with the backward pass. With `find_unused_parameters`, which
+    any net may need, it warns in each process, and a process sometimes aborted at exit.)
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()  # type: ignore[misc]
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        self.is_sharded = False
+        self.share = torch.ones(())  # of the scored labels of the whole batch, in this process
+        self._buffers: list[torch.Tensor] = []
+        self._is_averaged = False
+        self._every, self._num_asked, self._last = 1, 0, time.monotonic()
+
+    def all_gather(self, entry: Any) -> list[Any]:
+        """Return the objects of all processes, by rank; tensors in them should be on the CPU."""
+        entries: list[Any] = [None] * self.world_size
+        dist.all_gather_object(entries, entry)
+        return entries
+
+    def broadcast(self, entry: Any) -> Any:
+        """Return the first process's object."""
+        entries = [entry]
+        dist.broadcast_object_list(entries, src=0, device=torch.device("cpu"))
+        return entries[0]
+
+    def add_up(self, numbers: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Return the sum of a tensor over all processes, on the CPU."""
+        numbers = numbers.cpu().clone()
+        dist.all_reduce(numbers)
+        return numbers
+
+    def agree(self, signal_number: int, is_due: bool) -> tuple[int, bool]:
+        """Return which signal any process received, 0 for none, and whether the first process wants to save.
+
+        Called before every step; the processes exchange votes about five times a second.
+        """
+        self._num_asked += 1
+        if self._num_asked < self._every:
+            return 0, False
+        now = time.monotonic()
+        steps = int(VOTE_SECONDS * self._num_asked / max(now - self._last, 1e-9))
+        votes = torch.tensor([signal_number, 0, 0])
+        if self.rank == 0:
+            votes[1:] = torch.tensor([int(is_due), min(max(steps, 1), MOST_STEPS)])
+        dist.all_reduce(votes, dist.ReduceOp.MAX)
+        number, due, self._every = votes.tolist()
+        self._num_asked, self._last = 0, now
+        return number, bool(due)
+
+    # --- the net and its step
+
+    def share_weights(self, net: nn.Module, fsdp: bool, device: torch.device) -> None:
+        """Give every process the first one's weights; with `fsdp`, only a shard of each weight, gradient and moment.
+
+        Args:
+            net: on the CPU
+            fsdp: params.fsdp
+            device: where to compute
+        """
+        for tensor in net.state_dict().values():
+            dist.broadcast(tensor, src=0)
+        self.is_sharded = fsdp
+        if fsdp:
+            from fiveline.jobs.sharded import shard
+
+            shard(net, device, self.world_size)
+
+    def average_before_steps(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Let the optimizer step with the gradients of all processes. Hooks that look at gradients come after this."""
+        norms = [module for module in net.modules() if isinstance(module, NORMS)]
+        pairs = [(module.running_mean, module.running_var) for module in norms]
+        self._buffers = [buffer for pair in pairs for buffer in pair if buffer is not None]
+        optimizer.register_step_pre_hook(lambda optimizer, *_: self.average(optimizer))
+
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler:
+        """Return the scaler of fp16, which looks at the gradients of all processes: all skip the same steps."""
+        return _JobScaler(self, device)
+
+    def weighed(self, loss_fn: Loss) -> Loss:
+        """Return a loss function whose gradient counts with this process's share of the scored labels."""
+        # FSDP divides by the number of processes
+        factor = self.world_size if self.is_sharded else 1
+
+        def loss_of_share(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+            loss = loss_fn(outputs, labels)
+            loss.register_hook(lambda gradient: gradient * self.share.to(gradient) * factor)
+            return loss
+
+        return loss_of_share
+
+    def step_of_share(self, step: Step) -> Step:
+        """Return a train step that first counts the scored labels of all processes."""
+
+        def counted(
+            model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Loss, inputs: Any, labels: torch.Tensor
+        ) -> tuple[Any, torch.Tensor]:
+            num_scored = count_scored(labels).float()
+            total = num_scored.clone()
+            dist.all_reduce(total)
+            self.share, self._is_averaged = num_scored / total, False
+            # a share without scored labels counts nothing, but its loss must not be the NaN of a mean over nothing
+            labels = labels.where((num_scored > 0) | (total == 0), 0)
+            return step(model, optimizer, loss_fn, inputs, labels)
+
+        return counted
+
+    @torch.no_grad()
+    def average(self, optimizer: torch.optim.Optimizer) -> None:
+        """Add up the weighed gradients and buffers of all processes, once a step."""
+        if self._is_averaged:
+            return
+        self._is_averaged = True
+        weighed = [buffer * self.share.to(buffer) for buffer in self._buffers]
+        for buffer, total in zip(self._buffers, _all_reduced(weighed), strict=True):
+            buffer.copy_(total)
+        if self.is_sharded:
+            return
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        is_used = torch.tensor([float(weight.grad is not None) for weight in weights], device=self.share.device)
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+        *totals, num_users = _all_reduced([*gradients, is_used])
+        for weight, total, is_used_anywhere in zip(weights, totals, num_users.tolist(), strict=True):
+            # where no process has a gradient, the optimizer leaves the weight alone, as in one process
+            weight.grad = total if is_used_anywhere else None
+
+    # --- checkpoints, which are whole: any number of processes reads them
+
+    def weights_of(self, net: nn.Module) -> dict[str, Any]:
+        """Return the whole weights of a net; all processes must call this."""
+        if not self.is_sharded:
+            return super().weights_of(net)
+        from fiveline.jobs import sharded
+
+        return sharded.weights_of(net)
+
+    def moments_of(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return the whole state of an optimizer; all processes must call this."""
+        if not self.is_sharded:
+            return super().moments_of(net, optimizer)
+        from fiveline.jobs import sharded
+
+        return sharded.moments_of(net, optimizer)
+
+    def load_moments(self, net: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        """Load the whole state of an optimizer; all processes must call this."""
+        if not self.is_sharded:
+            return super().load_moments(net, optimizer, state)
+        from fiveline.jobs import sharded
+
+        return sharded.load_moments(net, optimizer, state)
+
+
+class _JobScaler(torch.amp.GradScaler):
+    def __init__(self, job: Job, device: torch.device) -> None:
+        super().__init__(device.type)
+        self.job = job
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        self.job.average(optimizer)
+        super().unscale_(optimizer)
+
+
+def _all_reduced(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the sum of each tensor over all processes; tensors of one type are sent together."""
+    totals: list[torch.Tensor] = list(tensors)
+    for dtype in {tensor.dtype for tensor in tensors}:
+        numbers = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        flat = torch.cat([tensors[i].reshape(-1) for i in numbers])
+        dist.all_reduce(flat)
+        for i, part in zip(numbers, flat.split([tensors[i].numel() for i in numbers]), strict=True):
+            totals[i] = part.view(tensors[i].shape)
+    return totals

@@ -1,0 +1,122 @@
+"""A trained net from its checkpoint, and its predictions in words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import utils
+from fiveline.tasks import Task, fetch_facts, fetch_params, fetch_params_class, fetch_task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SIZES = ("batch_size", "microbatch_size")  # hyperparameters that change no score
+RESERVED_COLUMNS = ("id", "error")
+
+
+def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) -> tuple[utils.Params, Task, nn.Module]:
+    """Return what a checkpoint holds: the hyperparameters with their facts, the task, and the net on the CPU.
+
+    Args:
+        model_dir: the run's directory
+        checkpoint_path: the checkpoint
+        overrides: `key=value` words laid over its hyperparameters
+
+    Raises:
+        InputError: there is no such checkpoint, it is damaged or of another net, or there are mistakes in the overrides
+    """
+    state = utils.read_checkpoint(checkpoint_path)
+    params = fetch_run_params(state, checkpoint_path, model_dir, overrides)
+
+    data_dir = Path(params.data_dir or "")
+    if not utils.is_ours(state) and "data_dir" not in params.model_fields_set:
+        raise utils.InputError(f"{checkpoint_path}: does not say which data it was trained on; name it with --data_dir")
+    params = params.with_facts(state["facts"]) if utils.is_ours(state) else fetch_facts(data_dir, params)
+    task = fetch_task(params)
+    try:
+        with utils.fitting(checkpoint_path, "facts") if params.facts else contextlib.nullcontext():
+            model = task.Net(params)
+    except KeyError as error:
+        raise utils.InputError(
+            f"{checkpoint_path}: lacks {error}, which the net of task {params.task!r} is made with; it was not saved "
+            "by train.py. Score it where its net is, in the notebook for example: evaluate(model, loss_fn, loader, metrics)"
+        ) from None
+    utils.load_weights(state, model, checkpoint_path)
+    return params, task, model
+
+
+def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, overrides: list[str]) -> utils.Params:
+    """Return what a checkpoint was trained with; a checkpoint of CS230 does not say, the params file beside it does.
+
+    Raises:
+        InputError: mistakes in the overrides or the params file, or overrides that would score something else
+    """
+    if not utils.is_ours(state):
+        return fetch_params(model_dir, overrides)
+    values, mistakes = utils.read_overrides(overrides)
+    task = state["params"]["task"]
+    if values.setdefault("task", task) != task:
+        mistakes = [*mistakes, f"task: it is a checkpoint of {task!r}, found {values.pop('task')!r}"]
+    try:
+        params_class = fetch_params_class(task)
+    except utils.InputError as error:
+        raise utils.InputError(f"{path}: {error}") from None
+    source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+    params = params_class.from_values({**state["params"], **values}, source, mistakes)
+    changed = params.differences({**state["params"], **{name: getattr(params, name) for name in SIZES}})
+    if changed:
+        raise utils.InputError(
+            f"{source}: a checkpoint is scored with the hyperparameters that it was trained with "
+            f"({'; '.join(changed)}); leave that out: only {', '.join(SIZES)} and settings of the machine may differ"
+        )
+    return params
+
+
+def fetch_probabilities(serve: Any, outputs: Any, labels: Any, params: utils.Params) -> list[dict[str, Any]]:
+    """Return the probability of each class, a row for each example, as the task's `probabilities` says.
+
+    Raises:
+        InputError: the task has no such function, or this run predicts no classes
+    """
+    if not hasattr(serve, "probabilities"):
+        raise utils.InputError(
+            f"--probabilities: model/{params.task}/serve.py has no probabilities(outputs, labels, params); leave the "
+            "flag out, or write the function (the contract is in model/__init__.py)"
+        )
+    every: list[dict[str, Any]] = serve.probabilities(outputs, labels, params)
+    return [{f"probability_{name}": value for name, value in row.items()} for row in every]
+
+
+def fetch_predictions(
+    serve: Any, outputs: Any, labels: Any, params: utils.Params, num_examples: int
+) -> list[dict[str, Any]]:
+    """Return the predictions for a batch in words: a row for each example, empty if the task has no serve.py.
+
+    Args:
+        serve: the task's serve.py, or None
+        outputs: of the net, on the CPU, batch first
+        labels: batch first, or None for inputs without
+        params: with facts
+        num_examples: in the batch
+
+    Raises:
+        InputError: there are more rows, or fewer
+    """
+    if serve is None:
+        return [{} for _ in range(num_examples)]
+    rows: list[dict[str, Any]] = serve.predictions(outputs, labels, params)
+    taken = sorted({name for row in rows for name in RESERVED_COLUMNS if name in row})
+    if taken:
+        raise utils.InputError(
+            f"predictions: a row has the key {taken[0]!r}, which is the name of a column already; choose another one "
+            "(the contract is in model/__init__.py)"
+        )
+    if len(rows) != num_examples:
+        raise utils.InputError(
+            f"predictions: returned {len(rows)} rows for a batch of {num_examples}; expected one for each example, "
+            "whatever the number of its labels (the contract is in model/__init__.py)"
+        )
+    return rows

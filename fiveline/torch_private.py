@@ -1,0 +1,40 @@
+"""Everything here reaches into torch's private parts. Each piece has its reason, its fallback and a release to review.
+
+Reviewed with torch 2.14; look at it again at 2.17.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+
+def put_off_dynamo() -> None:
+    """Let torch._dynamo be imported when something is compiled, not by the first optimizer.
+
+    Reason: the import takes about a second of every start. Optimizers import it to mark functions that a compiler should
+    leave out; here the marks are set without it.
+    Fallback: where torch keeps these functions under other names, the optimizer imports torch._dynamo as usual.
+    """
+    if "torch._dynamo" in sys.modules:
+        return
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        function = getattr(getattr(Optimizer, name), "__wrapped__", None)
+        if function is not None:
+            setattr(function, "__dynamo_disable", function)  # noqa: B010  where torch keeps the function to call
+    for optimizer in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop):
+        step = getattr(vars(optimizer).get("step"), "__wrapped__", None)  # AdamW's is that of Adam
+        if step is not None:
+            optimizer.step = torch.no_grad()(step)  # type: ignore[method-assign]
+
+
+def is_compiled(net: nn.Module) -> bool:
+    """Return whether `net.compile()` was called.
+
+    Reason: torch has no public way to tell, and run.json records it.
+    Fallback: False.
+    """
+    return getattr(net, "_compiled_call_impl", None) is not None
