@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import utils
 from evaluate import fetch_trained
 from fiveline.device import concatenate
-from fiveline.jobs import processes
+from fiveline import jobs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
         Stop: for a reason that is told in its message
     """
     args = make_parser().parse_args(argv)
-    processes.refuse("export.py")
+    jobs.refuse("export.py")
     check_installed(args.format)
     if args.tolerance is not None and not 0 <= args.tolerance < math.inf:
         raise utils.InputError(f"--tolerance {args.tolerance}: expected a number from 0, for example 0.001")

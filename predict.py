@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import utils
 from evaluate import fetch_trained
 from fiveline.device import fetch_device, to_device, tune_cpu
-from fiveline.jobs import processes
+from fiveline import jobs
 from fiveline.serving.intervals import fetch_margin
 from fiveline.serving.output import SUFFIXES, rounded, to_lines, write_lines
 
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
         Stop: for a reason that is told in its message
     """
     args = make_parser().parse_args(argv)
-    processes.refuse("predict.py")
+    jobs.refuse("predict.py")
     if args.output is None and getattr(sys.stdout, "name", "") == os.devnull:  # closed: `>&-`
         raise utils.InputError("standard output is closed, and the predictions would be lost; give --output FILE")
     paths = [Path(word) for word in args.input]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import utils
 from fiveline.device import fetch_device, seed_everything, tune_cpu
-from fiveline.jobs import processes
+from fiveline import jobs
 from fiveline.tasks import fetch_params
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         Stop: for a reason that is told in its message
     """
     args = make_parser().parse_args(argv)
-    processes.refuse("sanity_check.py")
+    jobs.refuse("sanity_check.py")
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(args.overrides, args.data_dir))
 
     utils.import_quickly("torch")

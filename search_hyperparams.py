@@ -23,7 +23,7 @@ from pathlib import Path
 
 import synthesize_results
 import utils
-from fiveline.jobs import processes
+from fiveline import jobs
 from fiveline.study.plan import Plan
 from fiveline.study.settings import read_settings, words_for_all_trials
 from fiveline.study.trials import Directories, Trial
@@ -182,7 +182,7 @@ def main(argv: list[str] | None = None) -> None:
         Stop: for a reason that is told in its message
     """
     args = make_parser().parse_args(argv)
-    processes.refuse("search_hyperparams.py")
+    jobs.refuse("search_hyperparams.py")
     words = ["--data_dir", args.data_dir] if args.data_dir else []
     plan = make_plan(args)
     if args.status:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -200,8 +200,8 @@ def fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
 def _check_attributes(dataset: Any, where: str) -> None:
     """Check the attributes of a dataset that have a meaning in the contract: a dataset may use such a name otherwise."""
     expected: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        "ids": ("a list with a name (str or int) for each example", functools.partial(_is_column, kinds="iuU")),
-        "lengths": ("a list with a whole number for each example", functools.partial(_is_column, kinds="iu")),
+        "ids": ("a list with a name (str or int) for each example", _are_names),
+        "lengths": ("a list with a whole number for each example", _are_lengths),
         "__getitems__": ("a method", callable),
         "set_epoch": ("a method", callable),
     }
@@ -222,17 +222,19 @@ def _check_attributes(dataset: Any, where: str) -> None:
         )
 
 
-def _is_column(values: Any, kinds: str) -> bool:
-    """Return whether values are a column of entries of NumPy's kinds: whole numbers (i, u) or text (U)."""
+def _are_names(values: Any) -> bool:
+    is_column = hasattr(values, "__getitem__") and hasattr(values, "__len__") and not isinstance(values, str | Mapping)
+    return is_column and all(isinstance(value, str | Integral) for value in values)
+
+
+def _are_lengths(values: Any) -> bool:
     import numpy as np
 
-    if isinstance(values, str | Mapping) or not hasattr(values, "__getitem__"):
-        return False
     try:
         array = np.asarray(values)
     except (ValueError, TypeError):  # lists of different lengths
         return False
-    return array.ndim == 1 and array.dtype.kind in kinds
+    return array.ndim == 1 and array.dtype.kind in "iu"
 
 
 def _shown(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Names that the contract gives a meaning to: a dataset's, a net's or a row's own use of one is refused."""
 
+import sys
 import types
 
 import numpy as np
@@ -8,12 +9,12 @@ import torch
 from torch.utils.data import Dataset
 
 import utils
-from fiveline import loader as data_loader
-from fiveline import nets as net
-from fiveline.loader import fetch_dataloader, fetch_facts
-from fiveline.nets import fetch_metrics, fetch_net, fetch_predictions
+from fiveline.loader import fetch_dataloader
+from fiveline.serving.trained import fetch_predictions
+from fiveline.tasks import fetch_facts, fetch_task
 
 NUM_EXAMPLES = 6
+MINE = utils.Params(task="mine")
 
 
 class Examples(Dataset):
@@ -35,8 +36,8 @@ def load(monkeypatch, tmp_path):
 
     def fetch(**attributes):
         module = types.SimpleNamespace(fetch_dataset=lambda split, data_dir, params: Examples(**attributes))
-        monkeypatch.setattr(data_loader, "_task_module", lambda params: module)
-        return fetch_dataloader(["val"], tmp_path, utils.Params())["val"]
+        monkeypatch.setitem(sys.modules, "model.mine.data_loader", module)
+        return fetch_dataloader("val", tmp_path, MINE)
 
     return fetch
 
@@ -56,30 +57,24 @@ def load(monkeypatch, tmp_path):
         ({"lengths": (5, 1)}, "'lengths' has 2 entries for 6 examples"),
         ({"lengths": [1.5] * NUM_EXAMPLES}, "'lengths' is a list of float"),
         ({"lengths": [[1], [1, 2], [1], [1], [1], [1]]}, "'lengths' is a list of list"),
-        ({"augment": torch.nn.Identity()}, "'augment' is a Identity; expected True or False"),
-        ({"augment": None}, "'augment' is NoneType"),
-        ({"in_memory": {0: 1}}, "'in_memory' is a dict"),
         ({"set_epoch": 3}, "'set_epoch' is a int; expected a method"),
-        ({"fetch_raw": True}, "'fetch_raw' is a bool"),
-        ({"fetch_raw": print}, "'finish' is NoneType; expected a method, beside fetch_raw"),
-        ({"fetch_raw": print, "finish": print, "move_to": print}, "'nbytes' is NoneType; expected a number of bytes"),
     ],
 )
 def test_an_attribute_that_means_something_else_is_refused(load, attributes, words):
     with pytest.raises(utils.InputError) as error:
         load(**attributes)
     message = str(error.value)
-    assert message.startswith("model/vision/data_loader.py: val's dataset, Examples: its attribute ")
-    assert words in message and "as model/__init__.py says" in message and "give it another name" in message
+    assert message.startswith("model/mine/data_loader.py: val's dataset, Examples: its attribute ")
+    assert words in message and "give it another name" in message
 
 
 @pytest.mark.parametrize(
     "attributes",
     [
-        {"ids": [f"{i}.jpg" for i in range(NUM_EXAMPLES)], "lengths": np.arange(NUM_EXAMPLES), "augment": True},
-        {"ids": range(NUM_EXAMPLES), "lengths": torch.arange(NUM_EXAMPLES), "in_memory": False},
+        {"ids": [f"{i}.jpg" for i in range(NUM_EXAMPLES)], "lengths": np.arange(NUM_EXAMPLES)},
+        {"ids": range(NUM_EXAMPLES), "lengths": torch.arange(NUM_EXAMPLES)},
         {"ids": np.array(list("abcdef")), "set_epoch": print},
-        {"finish": 3, "move_to": "there", "nbytes": "many"},  # means nothing without fetch_raw
+        {"augment": 3, "tokens": "many"},  # names without a meaning in the contract
     ],
 )
 def test_attributes_that_keep_the_contract_are_used(load, attributes):
@@ -91,20 +86,43 @@ def test_attributes_that_keep_the_contract_are_used(load, attributes):
 @pytest.mark.parametrize("classes", [3, "abc", {"a": 0}, ["a", "a"], [0, 1], ("a", "b")])
 def test_classes_that_are_no_list_of_names_are_refused(monkeypatch, tmp_path, classes):
     module = types.SimpleNamespace(fetch_facts=lambda data_dir, params: {"classes": classes})
-    monkeypatch.setattr(data_loader, "_task_module", lambda params: module)
+    monkeypatch.setitem(sys.modules, "model.mine.data_loader", module)
     with pytest.raises(utils.InputError, match=r"facts\['classes'\] is .*; expected a list of different names"):
-        fetch_facts(tmp_path, utils.Params())
+        fetch_facts(tmp_path, MINE)
 
 
-def test_names_of_a_net_that_are_taken_are_refused(monkeypatch):
-    for name in ("loss", "examples_per_second"):
-        own = types.SimpleNamespace(metrics={name: print})
-        with pytest.raises(utils.InputError, match=f"metrics: '{name}' is reported of every task already"):
-            fetch_metrics(own, utils.Params())
-    module = types.SimpleNamespace(Net=1, loss_fn=1, predictions=1, metrics={}, lower_is_better="mae")
-    monkeypatch.setattr(net.importlib, "import_module", lambda name: module)
-    with pytest.raises(utils.InputError, match="lower_is_better is 'mae'; expected a set of names of metrics"):
-        fetch_net("mine")
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({"metrics": {"loss": print}}, "metrics: 'loss' is reported for every task"),
+        ({"metrics": lambda params: {"examples_per_second": print}}, "'examples_per_second' is reported for every"),
+        ({"metrics": {"accuracy": 3}}, "metrics is {'accuracy': 3}; expected a dict of functions"),
+        ({"metrics": lambda params: 3}, "metrics is 3; expected a dict of functions"),
+        ({}, "model/mine/net.py: lacks metrics; model/__init__.py says what they are"),
+    ],
+)
+def test_a_net_that_does_not_keep_the_contract_is_refused(monkeypatch, names, words):
+    module = types.SimpleNamespace(Net=print, loss_fn=print, **names)
+    monkeypatch.setitem(sys.modules, "model.mine.net", module)
+    with pytest.raises(utils.InputError) as error:
+        fetch_task(MINE)
+    assert words in str(error.value)
+
+
+def test_metrics_say_themselves_whether_lower_is_better(monkeypatch):
+    def error(outputs, labels):
+        return outputs.sum(), labels.sum()
+
+    error.lower_is_better = True
+    module = types.SimpleNamespace(Net=print, loss_fn=print, metrics={"error": error, "score": print})
+    monkeypatch.setitem(sys.modules, "model.mine.net", module)
+    task = fetch_task(MINE)
+    assert task.lower_is_better == ["error"]
+    assert [task.sign(name) for name in ("error", "score", "loss")] == [-1, 1, -1]
+    with pytest.raises(
+        utils.InputError, match="monitor 'accuracy': there is no such metric; choose one of loss, error"
+    ):
+        task.sign("accuracy")
 
 
 @pytest.mark.parametrize("name", ["id", "error"])

@@ -1,19 +1,28 @@
 """Device, seeds, and random numbers that belong to an example."""
 
-import os
 import random
-import signal
 
 import numpy as np
 import pytest
 import torch
 
-from fiveline import device as runtime
+from fiveline.device import (
+    describe,
+    epoch_draws,
+    fetch_device,
+    generator_states,
+    pieces,
+    restore_generators,
+    seed_everything,
+    seed_of,
+    to_device,
+    tune_cpu,
+)
 from utils import InputError
 
 
-def test_example_draws_are_uniform():
-    draws = runtime.example_draws(230, 1, range(100_000), 3).numpy()
+def test_epoch_draws_are_uniform():
+    draws = epoch_draws(230, 1, 100_000, 3).numpy()
     assert draws.dtype == np.float32 and draws.shape == (100_000, 3)
     assert draws.min() >= 0 and draws.max() < 1
     for column in draws.T:
@@ -22,45 +31,34 @@ def test_example_draws_are_uniform():
         assert distance < 1.95 / np.sqrt(len(column))
 
 
-def test_example_draws_of_neighbours_have_nothing_in_common():
-    draws = runtime.example_draws(230, 1, range(20_000), 2).numpy()
-    neighbours = [
-        (draws[:-1, 0], draws[1:, 0]),
-        (draws[:, 0], draws[:, 1]),
-        (draws[:, 0], runtime.example_draws(230, 2, range(20_000), 1).numpy()[:, 0]),
-        (draws[:, 0], runtime.example_draws(231, 1, range(20_000), 1).numpy()[:, 0]),
-        (draws[1:, 0], runtime.example_draws(231, 1, range(20_000), 1).numpy()[:-1, 0]),
-    ]
-    for one, other in neighbours:
-        assert abs(np.corrcoef(one, other)[0, 1]) < 4 / np.sqrt(20_000)
+def test_epoch_draws_of_neighbouring_keys_are_independent():
+    first = epoch_draws(230, 1, 20_000, 2).numpy()[:, 0]
+    others = [epoch_draws(seed, epoch, 20_000, 2).numpy()[:, 0] for seed, epoch in ((230, 2), (231, 1), (1, 230))]
+    for other in others:
+        assert abs(np.corrcoef(first, other)[0, 1]) < 4 / np.sqrt(20_000)
+        assert abs(np.corrcoef(first[1:], other[:-1])[0, 1]) < 4 / np.sqrt(20_000)
 
 
-def test_example_draws_do_not_depend_on_the_batch():
-    whole = runtime.example_draws(7, 3, range(50), 4)
-    assert torch.equal(runtime.example_draws(7, 3, [41, 0, 41], 4), whole[[41, 0, 41]])
-    assert torch.equal(runtime.example_draws(7, 3, np.array([5]), 2), whole[5:6, :2])
-    assert runtime.example_draws(7, 3, [], 4).shape == (0, 4)
-
-
-def test_example_draws_leave_the_generators_alone():
+def test_epoch_draws_leave_the_generators_alone():
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    runtime.example_draws(7, 3, range(50), 4)
+    epoch_draws(7, 3, 50, 4)
     assert random.getstate() == states[0] and np.random.get_state()[1].tolist() == states[1]
     assert torch.equal(torch.get_rng_state(), states[2])
 
 
-def test_example_draws_stay_what_they_are():
-    """A run that continues on next year's machine must draw these."""
-    assert runtime.example_draws(230, 1, [0, 1, 2**40], 2).tolist() == [
-        [0.27934491634368896, 0.5147197842597961],
-        [0.22239142656326294, 0.31719648838043213],
-        [0.6248990297317505, 0.9776816368103027],
+def test_epoch_draws_stay_what_they_are():
+    """A run that continues on another machine must draw these."""
+    assert epoch_draws(230, 1, 3, 2).tolist() == [
+        [0.41851741075515747, 0.6478314399719238],
+        [0.17707610130310059, 0.549216091632843],
+        [0.4152105450630188, 0.9432709813117981],
     ]
+    assert seed_of(230, 1) == 11808220471115987461
 
 
 def test_seed_everything_seeds_all_three_generators():
     def draw(*args):
-        runtime.seed_everything(*args)
+        seed_everything(*args)
         return random.random(), np.random.rand(), torch.rand(()).item()
 
     first = draw(230, 1, 0)
@@ -72,28 +70,28 @@ def test_seed_everything_seeds_all_three_generators():
 
 
 def test_the_generator_of_a_mac_s_gpu_is_among_those_that_are_kept(monkeypatch):
-    own, before = [torch.tensor([1, 2, 3], dtype=torch.uint8)], runtime.generator_states()
+    own, before = [torch.tensor([1, 2, 3], dtype=torch.uint8)], generator_states()
     assert before["mps"] is None or torch.backends.mps.is_available()
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.mps, "get_rng_state", lambda: own[-1])
     monkeypatch.setattr(torch.mps, "set_rng_state", own.append)
-    states = runtime.generator_states()
+    states = generator_states()
     own[-1] = torch.zeros(3, dtype=torch.uint8)
-    runtime.restore_generators(states)
+    restore_generators(states)
     assert own[-1].tolist() == [1, 2, 3]
     older = {name: state for name, state in states.items() if name != "mps"}
-    runtime.restore_generators(older)
+    restore_generators(older)
     assert len(own) == 2
 
 
 def test_to_device_moves_nested_batches():
     batch = {"words": torch.ones(2), "more": [torch.zeros(1), (torch.arange(3), {"deep": torch.ones(1, 1)})]}
-    moved = runtime.to_device(batch, torch.device("meta"))
+    moved = to_device(batch, torch.device("meta"))
     assert moved["words"].is_meta and moved["more"][0].is_meta and moved["more"][1][1]["deep"].is_meta
     assert isinstance(moved["more"], list) and isinstance(moved["more"][1], tuple)
     assert moved["more"][1][0].shape == (3,) and moved["more"][1][0].dtype == torch.int64
     assert not batch["words"].is_meta
-    same = runtime.to_device(batch, torch.device("cpu"))
+    same = to_device(batch, torch.device("cpu"))
     assert same["words"] is batch["words"]
 
 
@@ -103,64 +101,51 @@ def test_what_a_copy_would_spoil_is_awaited(device, is_awaited):
         def to(self, device, non_blocking):
             return device.type, non_blocking
 
-    moved = runtime.to_device({"words": Anywhere()}, torch.device(device))
+    moved = to_device({"words": Anywhere()}, torch.device(device))
     assert moved == {"words": (device, not is_awaited)}
 
 
 @pytest.mark.parametrize(
     ("number", "size", "sizes"),
     [
-        (33, 16, [16, 17]),
-        (17, 16, [17]),
+        (33, 16, [11, 11, 11]),
+        (17, 16, [8, 9]),
         (5, 2, [2, 3]),
-        (10, 4, [4, 4, 2]),
+        (10, 4, [3, 3, 4]),
         (8, 4, [4, 4]),
         (3, 1, [1, 1, 1]),
         (1, 4, [1]),
     ],
 )
-def test_pieces_leave_no_single_example_over_and_lose_none(number, size, sizes):
+def test_pieces_are_balanced_and_lose_no_example(number, size, sizes):
     labels = torch.arange(number)
-    pieces = list(runtime.pieces(({"x": labels * 2}, labels), size))
-    assert [len(piece) for _, piece in pieces] == sizes
-    assert torch.equal(torch.cat([piece for _, piece in pieces]), labels)
-    assert all(torch.equal(inputs["x"], piece * 2) for inputs, piece in pieces)
+    found = list(pieces(({"x": labels * 2}, labels), size))
+    assert [len(piece) for _, piece in found] == sizes
+    assert torch.equal(torch.cat([piece for _, piece in found]), labels)
+    assert all(torch.equal(inputs["x"], piece * 2) for inputs, piece in found)
 
 
 def test_device_is_the_named_one():
-    assert runtime.fetch_device("cpu") == torch.device("cpu")
-    assert runtime.fetch_device(disable_cuda=True) == torch.device("cpu")
-    assert runtime.fetch_device("cpu", disable_cuda=True) == torch.device("cpu")
-    assert runtime.fetch_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert fetch_device("cpu") == torch.device("cpu")
+    assert fetch_device(disable_cuda=True) == torch.device("cpu")
+    assert fetch_device("cpu", disable_cuda=True) == torch.device("cpu")
+    assert fetch_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.parametrize("name", ["banana", "cuda:99", "cpu:x", ""])
 def test_device_that_is_not_there_is_refused_in_one_line(name):
-    with pytest.raises(InputError, match=f"--device {name}: not to be had on this machine .*; try --device cpu") as e:
-        runtime.fetch_device(name)
+    with pytest.raises(InputError, match=f"--device {name}: not available on this machine .*; try --device cpu") as e:
+        fetch_device(name)
     assert "\n" not in str(e.value)
 
 
 def test_device_that_contradicts_itself_is_refused():
     with pytest.raises(InputError, match="--disable-cuda and --device cuda:0 contradict each other"):
-        runtime.fetch_device("cuda:0", disable_cuda=True)
-
-
-def test_a_second_ctrl_c_in_a_notebook_interrupts_the_cell_and_not_the_kernel():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # where no script of ours has set its own
-    try:
-        with runtime.Signals() as signals:
-            os.kill(os.getpid(), signal.SIGINT)
-            assert signals.received == signal.SIGINT
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+        fetch_device("cuda:0", disable_cuda=True)
 
 
 def test_describe_says_what_may_change_the_bits():
-    description = runtime.describe(torch.device("cpu"))
+    description = describe(torch.device("cpu"))
     assert description == {"device": "cpu", "device_name": "cpu", "threads": torch.get_num_threads()}
 
 
@@ -172,6 +157,6 @@ def test_tune_cpu_keeps_the_optimizer_from_computing_with_denormal_numbers():
     weight.grad = torch.zeros_like(weight)
     moment = optimizer.state[weight]["exp_avg"]
     assert 0 < moment.max() < torch.finfo(torch.float32).tiny
-    runtime.tune_cpu()
+    tune_cpu()
     optimizer.step()
     assert (moment.view(torch.int32) == 0).all()

@@ -1,6 +1,5 @@
 """Every folder of model/ keeps the contract: a new task is tested the moment its folder exists."""
 
-import importlib
 import json
 import math
 from pathlib import Path
@@ -12,10 +11,10 @@ import evaluate
 import train
 import utils
 from fiveline.device import map_tensors, seed_everything, tensors_of
-from fiveline.loader import fetch_dataloader, fetch_facts
-from fiveline.nets import fetch_metrics, fetch_net, fetch_sign
-from fiveline.state import fetch_training
-from fiveline.tasks import fetch_params_class, list_tasks
+from fiveline.loader import fetch_dataloader
+from fiveline.options import fetch_optimizer
+from fiveline.state import State
+from fiveline.tasks import fetch_facts, fetch_params_class, fetch_serve, fetch_task, list_tasks
 
 PROJECT = Path(__file__).resolve().parents[2]
 SMALL = {"batch_size": 8, "num_epochs": 1, "learning_rate": 0.005}
@@ -37,8 +36,12 @@ def params(task):
 
 
 @pytest.fixture(scope="module")
-def net(task):
-    return fetch_net(task)
+def net(params):
+    return fetch_task(params)
+
+
+def state_of(model, net, params):
+    return State(model, fetch_optimizer(model, params), params, 1, net.sign(params.monitor), net.metrics)
 
 
 @pytest.fixture
@@ -50,11 +53,11 @@ def model(net, params):
 @pytest.fixture(scope="module")
 def dataset(params):
     """The val split, as the task makes it."""
-    return fetch_dataloader(["val"], Path(params.data_dir), params)["val"].dataset
+    return fetch_dataloader("val", Path(params.data_dir), params).dataset
 
 
 def batch_of(dataset, indices):
-    return dataset.__getitems__((1, list(indices)))
+    return dataset.__getitems__(list(indices))
 
 
 def outputs_of(model, inputs):
@@ -93,12 +96,12 @@ def test_the_initial_loss_is_near_its_theoretical_value(model, net, dataset):
 
 
 def test_the_training_loss_can_be_driven_down_on_one_batch(model, net, params):
-    dataloader = fetch_dataloader(["train"], Path(params.data_dir), params)["train"]
+    dataloader = fetch_dataloader("train", Path(params.data_dir), params, training=True)
     batch = next(iter(dataloader))
-    training = fetch_training(model, net, params, steps_per_epoch=1)
+    state = state_of(model, net, params)
     model.train()
     losses = [
-        train.train_step(model, training.optimizer, training.loss_fn, *batch)[1].item() for _ in range(100)
+        train.train_step(model, state.optimizer, net.train_loss_fn, *batch)[1].item() for _ in range(100)
     ]  # fmt: skip
     assert min(losses[-10:]) < 0.2 * losses[0], f"from {losses[0]:.3f} to {losses[-1]:.3f}"
 
@@ -135,39 +138,40 @@ def test_metrics_do_not_depend_on_the_batch_size(model, net, params):
     found = []
     for batch_size in (7, 64):
         sized = params.model_copy(update={"batch_size": batch_size}).with_facts(params.facts)
-        dataloader = fetch_dataloader(["val"], Path(params.data_dir), sized)["val"]
-        found.append(evaluate.evaluate(model, net.loss_fn, dataloader, fetch_metrics(net, params)))
+        dataloader = fetch_dataloader("val", Path(params.data_dir), sized)
+        found.append(evaluate.evaluate(model, net.loss_fn, dataloader, net.metrics))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
-    assert set(found[0]) == {*fetch_metrics(net, params), "loss"}
-    assert fetch_sign(net, params) in (-1, 1)  # the default monitor is one of them
+    assert set(found[0]) == {*net.metrics, "loss"}
+    assert net.sign(params.monitor) in (-1, 1)  # the default monitor is one of them
 
 
 def test_a_checkpoint_gives_back_the_same_bits(model, net, params, dataset, tmp_path):
-    training = fetch_training(model, net, params, steps_per_epoch=1)
-    train.train_step(model, training.optimizer, training.loss_fn, *batch_of(dataset, range(8)))
-    utils.save_checkpoint(training.state_dict(), True, tmp_path)
+    state = state_of(model, net, params)
+    train.train_step(model, state.optimizer, net.train_loss_fn, *batch_of(dataset, range(8)))
+    utils.save_checkpoint(state.state_dict(), True, tmp_path)
     seed_everything(99)
     again = net.Net(params)
-    state = utils.load_checkpoint(tmp_path / "best.pth.tar", again)
-    assert state["facts"] == params.facts
+    loaded = utils.load_checkpoint(tmp_path / "best.pth.tar", again)
+    assert loaded["facts"] == params.facts
     inputs, _ = batch_of(dataset, range(8))
     first, second = outputs_of(model, inputs), outputs_of(again, inputs)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
-def test_predictions_have_a_row_for_each_example(model, net, params, dataset):
+def test_predictions_have_a_row_for_each_example(model, task, params, dataset):
+    serve = fetch_serve(task)
     inputs, labels = batch_of(dataset, range(6))
     outputs = outputs_of(model, inputs)
-    rows = net.predictions(outputs, labels, params)
+    rows = serve.predictions(outputs, labels, params)
     assert len(rows) == 6 and all({"label", "prediction", "loss"} <= row.keys() for row in rows)
-    unlabelled = net.predictions(outputs, None, params)
+    unlabelled = serve.predictions(outputs, None, params)
     assert len(unlabelled) == 6 and not any("label" in row or "loss" in row for row in unlabelled)
     for with_label, without in zip(rows, unlabelled, strict=True):  # only labels tell where a sentence's padding begins
         assert str(without["prediction"]).startswith(str(with_label["prediction"]))
 
 
 def test_a_new_input_that_cannot_be_read_is_an_error_in_its_place(task, params, tmp_path):
-    module = importlib.import_module(f"model.{task}.data_loader")
+    module = fetch_serve(task)
     if not hasattr(module, "fetch_unlabelled"):
         pytest.skip(f"{task} has no fetch_unlabelled: predict.py says so")
     assert list(module.fetch_unlabelled([], params)) == []
@@ -179,7 +183,7 @@ def test_a_new_input_that_cannot_be_read_is_an_error_in_its_place(task, params, 
 
 
 def test_what_is_said_of_the_inputs_is_plain_and_says_what_the_outputs_are(task, params, dataset):
-    module = importlib.import_module(f"model.{task}.data_loader")
+    module = fetch_serve(task)
     if not hasattr(module, "describe_inputs"):
         pytest.skip(f"{task} has no describe_inputs: export.py writes down its facts instead")
     described = module.describe_inputs(params)
