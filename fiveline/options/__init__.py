@@ -44,7 +44,7 @@ def prepare(net: nn.Module, params: utils.Params, device: torch.device, has_leng
 
 
 def check_batch_norm(net: nn.Module, smallest_batch: int, params: utils.Params) -> None:
-    """Check that batch norm sees at least two examples.
+    """Check that batch norm never sees a single example.
 
     Args:
         net: the net
@@ -52,14 +52,15 @@ def check_batch_norm(net: nn.Module, smallest_batch: int, params: utils.Params) 
         params: microbatch_size, batch_size
 
     Raises:
-        InputError: it would see one
+        InputError: it would
     """
     smallest = min(smallest_batch, params.microbatch_size or smallest_batch)
     # in 2-d and 3-d, it takes the mean over the places of one image
     if smallest < 2 and any(isinstance(module, nn.BatchNorm1d) for module in net.modules()):
         name = "microbatch_size" if params.microbatch_size == 1 else "batch_size"
         raise utils.InputError(
-            f"{name} gives a process batches of {smallest} example; the net has batch norm, which needs 2 or more"
+            f"{name} {getattr(params, name)}: the net has batch norm, which cannot train on one example, and a process "
+            "would get batches of one; take 2 or more for each process"
         )
 
 

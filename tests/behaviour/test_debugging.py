@@ -23,7 +23,7 @@ import train
 import utils
 from fiveline.options.profile import FIRST_STEPS, table
 from fiveline.state import fetch_training
-from tests.doors.test_train import assert_same_bits, read_state, run_train, write_run
+from tests.support.runs import assert_same_bits, read_state, run_train, write_run
 from train import train_and_evaluate
 
 

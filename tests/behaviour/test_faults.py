@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fiveline.batches import EpochBatches
+from fiveline.nets import fetch_net
 from PIL import Image
 
 import evaluate
@@ -24,11 +26,9 @@ import train
 import utils
 from fiveline import loader as data_loader
 from fiveline import whole_batches
-from fiveline.batches import EpochBatches
-from fiveline.nets import fetch_net
 from fiveline.study.server import _open_output
 from tests.behaviour.test_resume import log_of, start, wait_until
-from tests.doors.test_train import assert_same_bits, read_state, without_times
+from tests.support.runs import assert_same_bits, read_state, without_times
 
 resource = pytest.importorskip("resource", reason="Windows has no limits on what a process may take")
 

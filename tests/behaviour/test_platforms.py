@@ -15,7 +15,7 @@ from fiveline.options.forward import prepare
 from fiveline.record import files
 from fiveline.saving import Keeper
 from model.vision.params import Params
-from tests.doors.test_train import run_train
+from tests.support.runs import run_train
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import utils
-from tests.doors.test_train import assert_same_bits, read_state, without_times
+from tests.support.runs import assert_same_bits, read_state, without_times
 
 PROJECT = Path(__file__).resolve().parents[2]
 TASKS = {

@@ -24,7 +24,7 @@ from fiveline.record.rows import from_cell
 from fiveline.report.details import read_per_class, read_predictions
 from fiveline.report.runs import read_runs
 from tests.behaviour.test_faults import finish, stopped
-from tests.doors.test_train import read_state
+from tests.support.runs import read_state
 
 EVIL = [
     "..",

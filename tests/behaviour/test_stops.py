@@ -19,8 +19,8 @@ import utils
 from model.vision import decode
 from tests.behaviour.test_faults import EACH_STEP, assert_same_end, at_log_line, finish, photos, stopped  # noqa: F401
 from tests.behaviour.test_resume import TASKS, log_of, start, wait_until, write_run
-from tests.doors.test_train import PROJECT, read_state
 from tests.fiveline.record.test_run import number_of_dead_process, temporary_name
+from tests.support.runs import PROJECT, read_state
 
 
 def terminate():

@@ -13,12 +13,11 @@ import torch
 
 import train
 import utils
-from fiveline.jobs import processes
-from fiveline.jobs.parallel import _in_buckets
+from fiveline import jobs
 from fiveline.sanity.selftest import differences
 from tests.behaviour.test_faults import photos  # noqa: F401
 from tests.behaviour.test_resume import log_of, wait_until, write_run
-from tests.doors.test_train import assert_same_bits, read_state, without_times
+from tests.support.runs import assert_same_bits, read_state, without_times
 
 PROJECT = Path(__file__).resolve().parents[3]
 TABULAR = {"task": "tabular", "net": "two_layer", "batch_size": 32, "num_epochs": 1, "optimizer": "sgd"}
@@ -138,36 +137,11 @@ def children(process):
     return found
 
 
-# --- shares
-
-
-@pytest.mark.parametrize("num_processes", [1, 2, 3, 8])
-@pytest.mark.parametrize(("num_examples", "batch_size"), [(1, 1), (2, 2), (5, 32), (17, 32), (32, 32), (7, 4)])
-def test_each_example_of_a_batch_is_in_one_share(monkeypatch, num_processes, num_examples, batch_size):
-    monkeypatch.setenv("WORLD_SIZE", str(num_processes))
-    shares = []
-    for rank in range(num_processes):
-        monkeypatch.setenv("RANK", str(rank))
-        shares.append(processes.share(1, list(range(num_examples)), batch_size))
-    counted = [share[1] for share in shares if not isinstance(share, processes.StandIn)]
-    assert [index for indices in counted for index in indices] == list(range(num_examples))
-    assert all(indices for _, indices in shares)  # a stand-in has something to compute as well
-    assert max(map(len, counted)) - min(map(len, counted)) <= 1
-    if batch_size >= 2 * num_processes and num_examples > 1:
-        assert min(len(indices) for _, indices in shares) > 1  # for batch norm
-
-
 def test_a_process_that_was_started_alone_is_the_first_of_one(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
-    assert (processes.rank(), processes.world_size(), processes.local_rank()) == (0, 1, 0)
+    assert (jobs.rank(), jobs.world_size()) == (0, 1)
     monkeypatch.setenv("WORLD_SIZE", "4")  # a batch system's leftover
-    assert (processes.rank(), processes.world_size()) == (0, 1)
-
-
-def test_gradients_are_sent_in_buckets_of_one_type():
-    tensors = [torch.zeros(3), torch.zeros(2**23), torch.zeros(1), torch.zeros(1, dtype=torch.float64)]
-    assert [len(bucket) for bucket in _in_buckets(tensors)] == [1, 1, 1, 1]
-    assert [len(bucket) for bucket in _in_buckets([tensors[0], tensors[2], tensors[3]])] == [2, 1]
+    assert (jobs.rank(), jobs.world_size()) == (0, 1)
 
 
 # --- the same as one process
@@ -179,7 +153,7 @@ def test_two_processes_end_where_one_does(tmp_path):
     second = together(2, write_run(tmp_path / "two", **TABULAR))
     assert_same_within_rounding(first, second)
     log = log_of(second)
-    assert log.count("Starting training for 1 epoch(s) on cpu in 2 processes") == 1
+    assert log.count("Training 1 epoch(s) on cpu in 2 processes") == 1
     assert log.count("Epoch 1/1") == 1 and log.count("- Eval metrics") == 1 and log.count("Loading the datasets") == 1
     assert utils.read_json(second / "run.json")["status"] == "finished"
     assert utils.read_json(second / "run.json")["machine"]["processes"] == 2
@@ -194,13 +168,6 @@ def test_two_processes_end_where_one_does(tmp_path):
     [
         pytest.param(2, NER, id="ner", marks=pytest.mark.slow),
         pytest.param(3, TABULAR, id="three", marks=pytest.mark.slow),  # 32 is no multiple of 3
-        # one process has nothing to do
-        pytest.param(
-            2,
-            {**TABULAR, "batch_size": 1, "num_epochs": 1, "learning_rate": 1e-3},
-            id="single",
-            marks=pytest.mark.slow,
-        ),
         pytest.param(3, {**TABULAR, "batch_size": 7, "optimizer": "adam"}, id="seven", marks=pytest.mark.thorough),
         # shares of 10 and 11: not as many pieces
         pytest.param(3, {**TABULAR, "microbatch_size": 4}, id="pieces", marks=pytest.mark.thorough),
@@ -214,7 +181,7 @@ def test_any_number_of_processes_ends_where_one_does(tmp_path, num_processes, pa
 
 @pytest.mark.slow
 def test_batch_norm_is_the_same_in_all_processes(make_run):
-    folder = make_run(batch_size=6, num_epochs=3)  # 40 examples: 4 are left for the last batch, one process has none
+    folder = make_run(batch_size=7, num_epochs=3)  # shares of 2 and 3
     state = read_state(together(3, folder))
     assert all(bool(tensor.isfinite().all()) for tensor in state["state_dict"].values())
     assert_scored_alike_in_one_process(folder)
@@ -225,11 +192,12 @@ def test_batch_norm_is_the_same_in_all_processes(make_run):
 def test_no_thread_of_the_job_is_left_when_it_is_done():
     """One that needs Python when that has gone aborts the process: a job failed now and then when its work was done."""
     code = """
-import pathlib, processes
-with processes.joined():
+import pathlib
+from fiveline import jobs
+with jobs.joined() as job:
     import torch
     torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])  # what training imports, while there is a group
-    print([each for each in range(2) if each in processes.from_all(processes.rank())])
+    print([each for each in range(2) if each in job.all_gather(job.rank)])
 print([path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")])
 """
     for text in run_ranks(2, "-c", code):
@@ -264,7 +232,7 @@ def test_two_processes_average_the_weights_that_one_does(tmp_path):
 
 @pytest.mark.thorough
 def test_averages_hold_the_same_batch_norm_in_all_processes(make_run):
-    folder = make_run(batch_size=6, num_epochs=3, ema_decay=0.8)
+    folder = make_run(batch_size=7, num_epochs=3, ema_decay=0.8)
     together(3, folder)
     assert_scored_alike_in_one_process(folder)
 
@@ -273,45 +241,40 @@ SHARE_WITHOUT_LABELS = """
 import copy
 import torch
 from torch.nn.functional import cross_entropy
-from fiveline.jobs import processes
-from fiveline.jobs.parallel import GlobalBatch
+from fiveline import jobs
+from train import train_step
 
 torch.manual_seed(0)
 model = torch.nn.Linear(3, 2)
 alone, batches = copy.deepcopy(model), (torch.randn(4, 3), torch.tensor([0, 1, 1, -100]))
 optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (model, alone)]
-expected = cross_entropy(alone(batches[0]), batches[1])
-expected.backward()
-optimizers[1].step()
-with processes.joined():
-    step = GlobalBatch(model, optimizers[0])
-    inputs, labels = (batch[:3] if processes.rank() == 0 else batch[3:] for batch in batches)
-    step.begin((inputs, labels))
-    step.counted(cross_entropy)(model(inputs), labels).backward()
-    optimizers[0].step()
-    torch.testing.assert_close(step.loss, expected.detach())
+train_step(alone, optimizers[1], cross_entropy, *batches)
+with jobs.joined() as job:
+    job.average_before_steps(model, optimizers[0])
+    inputs, labels = (batch[:3] if job.rank == 0 else batch[3:] for batch in batches)
+    job.step_of_share(train_step)(model, optimizers[0], job.weighed(cross_entropy), inputs, labels)
     torch.testing.assert_close(model.state_dict(), alone.state_dict())
 """
 
 
 UNUSED = """
 import torch
-from fiveline.jobs import processes
-from fiveline.jobs.parallel import GlobalBatch
+from fiveline import jobs
+from train import train_step
 
 torch.manual_seed(0)
-with processes.joined():
+with jobs.joined() as job:
     model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("both", "second", "none")})
     before = model["none"].weight.detach().clone(), model["second"].weight.detach().clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=0.5)
-    step = GlobalBatch(model, optimizer)
-    loss_fn = step.counted(torch.nn.functional.cross_entropy)
-    step.begin(None)
-    outputs = model["both"](torch.ones(3, 2))
-    if processes.rank() == 1:
-        outputs = model["second"](outputs)
-    loss_fn(outputs, torch.tensor([0, 1, 1])).backward()
-    optimizer.step()
+    job.average_before_steps(model, optimizer)
+
+    def forward(inputs):
+        outputs = model["both"](inputs)
+        return model["second"](outputs) if job.rank == 1 else outputs
+
+    loss_fn = job.weighed(torch.nn.functional.cross_entropy)
+    job.step_of_share(train_step)(forward, optimizer, loss_fn, torch.ones(3, 2), torch.tensor([0, 1, 1]))
     assert torch.equal(model["none"].weight, before[0])
     assert not torch.equal(model["second"].weight, 0.75 * before[1])  # that would be its decay alone
     assert all(torch.isfinite(weight).all() for weight in model.parameters())
@@ -509,10 +472,10 @@ def test_torchruns_signal_does_not_disturb_who_asks_whether_to_say_it(monkeypatc
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(processes, "_store", asked)
+    monkeypatch.setattr(jobs, "_store", asked)
     before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("disturbed"))
     try:
-        assert processes.is_first_to_say(utils.InputError("a mistake"), utils.InputError("a mistake"))
+        assert jobs.is_first_to_say(utils.InputError("a mistake"), utils.InputError("a mistake"))
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -1,0 +1,121 @@
+"""The position of a run and what follows from it: the learning rate, what is best, when the run has diverged."""
+
+import math
+import warnings
+
+import pytest
+import torch
+
+import utils
+from fiveline.options.optimizer import fetch_optimizer
+from fiveline.state import State, learning_rate
+
+
+def make_state(steps_per_epoch=7, **values):
+    params = utils.Params.from_values(values, "test")
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 2)
+    metrics = {"accuracy": lambda outputs, labels: ((outputs.argmax(1) == labels).sum(), len(labels))}
+    return State(model, fetch_optimizer(model, params), params, steps_per_epoch, 1, metrics)
+
+
+def add_batch(state, loss, labels=(0, 1)):
+    state.sums.add(torch.zeros(len(labels), 2), torch.tensor(labels), torch.tensor(loss))
+    state.step += 1
+
+
+STEPS, EPOCHS = 7, 6
+SCHEDULERS = torch.optim.lr_scheduler
+SCHEDULES = [
+    ({"schedule": "constant"}, lambda o: SCHEDULERS.ConstantLR(o, factor=1.0)),
+    ({"schedule": "cosine"}, lambda o: SCHEDULERS.CosineAnnealingLR(o, STEPS * EPOCHS)),
+    (
+        {"schedule": "step", "schedule_epochs": 2, "schedule_factor": 0.3},
+        lambda o: SCHEDULERS.StepLR(o, step_size=2 * STEPS, gamma=0.3),
+    ),
+    (
+        {"schedule": "one_cycle"},
+        lambda o: SCHEDULERS.OneCycleLR(o, 0.1, total_steps=STEPS * EPOCHS, cycle_momentum=False),
+    ),
+    (
+        {"schedule": "one_cycle", "warmup_epochs": 3},
+        lambda o: SCHEDULERS.OneCycleLR(o, 0.1, total_steps=STEPS * EPOCHS, pct_start=0.5, cycle_momentum=False),
+    ),
+]
+
+
+def their_rates(optimizer, scheduler, num_steps):
+    rates = []
+    for _ in range(num_steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("values", "theirs"), SCHEDULES, ids=lambda value: str(value) if isinstance(value, dict) else ""
+)
+def test_schedule_gives_the_rates_of_torchs(values, theirs):
+    params = utils.Params.from_values({"learning_rate": 0.1, "num_epochs": EPOCHS, **values}, "test")
+    ours = [learning_rate(params, step, STEPS) for step in range(STEPS * EPOCHS)]
+    other = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = their_rates(other, theirs(other), STEPS * EPOCHS)
+    assert ours == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_warmup_rises_in_a_straight_line_to_the_rate():
+    params = utils.Params.from_values({"learning_rate": 0.1, "num_epochs": EPOCHS, "warmup_epochs": 1}, "test")
+    rates = [learning_rate(params, step, STEPS) for step in range(STEPS + 2)]
+    assert rates == pytest.approx([0.1 * (i + 1) / (STEPS + 1) for i in range(STEPS)] + [0.1, 0.1])
+
+
+def test_the_learning_rate_follows_from_the_position_alone():
+    state = make_state(learning_rate=0.1, num_epochs=EPOCHS, schedule="cosine", warmup_epochs=0.5)
+    rates = []
+    for state.epoch in range(EPOCHS):
+        for state.step in range(STEPS):
+            rates.append(state.set_learning_rate())
+    later = make_state(learning_rate=0.1, num_epochs=EPOCHS, schedule="cosine", warmup_epochs=0.5)
+    later.epoch, later.step = 3, 4
+    assert later.set_learning_rate() == rates[3 * STEPS + 4] == later.optimizer.param_groups[0]["lr"]
+
+
+def test_plateau_drops_as_torchs_does():
+    values = [0.1, 0.2, 0.2, 0.15, 0.1, 0.3, 0.2, 0.2, 0.2, 0.2, 0.2, 0.5]
+    state = make_state(learning_rate=0.1, schedule="plateau", schedule_epochs=2, schedule_factor=0.5)
+    other = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.1)
+    # torch's patience counts the epochs that are forgiven: its 1 is our 2
+    theirs = SCHEDULERS.ReduceLROnPlateau(other, mode="max", factor=0.5, patience=1, threshold=0.0)
+    for value in values:
+        state.end_epoch(value, loss=1.0)
+        theirs.step(value)
+        assert state.set_learning_rate() == pytest.approx(other.param_groups[0]["lr"])
+    assert state.num_drops == 3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_where_it_is_looked_at():
+    for loss in (math.inf, math.nan):
+        state = make_state(learning_rate=0.25)
+        state.epoch, state.step = 1, 4
+        add_batch(state, 1.0)
+        add_batch(state, loss)
+        add_batch(state, 1.0)  # a later finite loss does not hide it
+        message = f"a loss of {loss} in epoch 2, step 7 or before, at learning rate 0.25"
+        with pytest.raises(utils.DivergedError, match=message):
+            state.check_loss(state.sums.mean_loss())
+        with pytest.raises(utils.DivergedError, match=message):
+            state.check_weights()
+
+
+def test_a_batch_without_scored_labels_does_not_count_in_the_mean():
+    state = make_state()
+    add_batch(state, 1.0)
+    add_batch(state, math.nan, labels=(-100, -100))
+    assert state.sums.mean_loss() == 1.0
+    with torch.no_grad():
+        state.model.weight[0, 0] = math.nan  # what its gradient does
+    with pytest.raises(utils.DivergedError, match="a weight that is not finite.* all -100 has no loss"):
+        state.check_weights()
