@@ -63,9 +63,9 @@ def train_step_in_pieces(
 ) -> tuple[Any, torch.Tensor]:
     """Take the step of `train_step` with at most `microbatch_size` examples in memory at once; also for fp16.
 
-    Each piece's loss counts with its share of the scored labels, so the gradient is that of the whole batch. (Batch norm
-    sees each piece alone, which makes the step slightly different.) In fp16, where small gradients would be zero, the
-    scaler multiplies the loss and divides the gradients again. It skips a step whose gradients are too large for fp16.
+    Each piece's loss counts with its share of the scored labels, so the gradient is that of the whole batch. (Batch
+    norm sees each piece alone, which makes the step slightly different.) In fp16, where small gradients would be zero,
+    the scaler multiplies the loss and divides the gradients again. It skips a step whose gradients are too large.
 
     Returns:
         the outputs of the whole batch, batch first, and its loss, scalar

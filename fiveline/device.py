@@ -107,7 +107,7 @@ def tensors_of(batch: Any) -> list[torch.Tensor]:
 def to_device(batch: Any, device: torch.device) -> Any:
     """Move a batch to a device; a copy from pinned memory to a GPU is not waited for.
 
-    On the CPU a non-blocking copy could be read before it is complete, and on Apple's GPU after Python freed its source.
+    On the CPU a non-blocking copy could be read before it is complete; on Apple's GPU, after Python freed its source.
     """
     is_awaited = device.type in ("cpu", "mps")
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=not is_awaited), batch)
@@ -133,7 +133,7 @@ def pieces(batch: tuple[Any, torch.Tensor], size: int) -> Iterator[tuple[Any, to
 
 
 def count_batches(num_examples: int, size: int) -> int:
-    """Return the number of balanced batches of about `size` examples; no batch is a single example, unless size is 1."""
+    """Return the number of balanced batches of about `size` examples; none is a single example, unless size is 1."""
     return max(1, min(-(-num_examples // size), num_examples // min(size, 2)))
 
 

@@ -1,4 +1,4 @@
-"""The batches of every task: an ordinary DataLoader whose order is known from (seed, epoch), so it can start anywhere."""
+"""The batches of every task: an ordinary DataLoader. Its order follows from (seed, epoch), so it can start anywhere."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class Split(Dataset[Any]):
         for index, name in zip(indices, names, strict=True):
             try:
                 self._fetch([index])
-            except Exception:  # the caller reports the error of the batch
+            except Exception:  # noqa: PERF203  the caller reports the error of the batch
                 return name
         return f"a batch of {len(indices)}, from {names[0]} to {names[-1]},"
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 import utils
 from fiveline.device import to_cpu
 from fiveline.loader import notice_dead_workers_at_the_fetch
+from fiveline.record.start import check_nothing_is_lost
 from fiveline.state import State
 
 # Saving may cost one part in this many of the time, so not every short epoch is saved. A run that is killed trains the
@@ -60,7 +61,8 @@ class Signals:
 class Saver:
     """Saves a run: after an epoch, every params.checkpoint_minutes, and when a signal arrives.
 
-    A context manager: at the end it saves what is not saved yet; after an error, the best weights. In a job, all
+    A context manager: at its start it refuses a directory whose run has got further (OtherRunError); at its end it
+    saves what is not saved yet, or, after an error, the best weights. In a job, all
     processes take part in saving, at the same step, and the first one writes.
 
     Args:
@@ -211,6 +213,7 @@ class Saver:
         run.settle()
 
     def __enter__(self) -> Saver:
+        check_nothing_is_lost(self.run, self.state.epoch)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

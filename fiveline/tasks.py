@@ -198,7 +198,7 @@ def fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
 
 
 def _check_attributes(dataset: Any, where: str) -> None:
-    """Check the attributes of a dataset that have a meaning in the contract: a dataset may use such a name otherwise."""
+    """Check the attributes that have a meaning in the contract: a dataset may use such a name for something else."""
     expected: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "ids": ("a list with a name (str or int) for each example", _are_names),
         "lengths": ("a list with a whole number for each example", _are_lengths),

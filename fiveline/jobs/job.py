@@ -29,8 +29,8 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.I
 def connected() -> Iterator[Job]:
     """Connect the processes for the block: gloo between CPUs, NCCL between GPUs.
 
-    While a process waits for the others, a signal ends it at once, and all but the first until training starts: torchrun
-    sends a signal when another process has failed, and there is nothing to save.
+    While a process waits for the others, a signal ends it at once, and all but the first until training starts:
+    torchrun sends a signal when another process has failed, and there is nothing to save.
     """
     # The first optimizer imports torch._dynamo, parts of which would keep a process group that exists already, with
     # gloo's threads: at exit, one of them sometimes needed Python after Python had ended, and aborted the process.

@@ -133,7 +133,7 @@ def check_nothing_is_lost(run: utils.RunDirectory, epoch: int) -> None:
         raise utils.OtherRunError(
             f"{run.path}: holds a run of {num_epochs} epochs, which this one, of {epoch} so far, would replace; "
             "take another folder or remove this one; to continue, "
-            "training.load_state_dict(utils.load_checkpoint(path, model))"
+            "state.load_state_dict(utils.load_checkpoint(path, model))"
         )
 
 

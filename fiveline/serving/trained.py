@@ -42,7 +42,7 @@ def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) 
     except KeyError as error:
         raise utils.InputError(
             f"{checkpoint_path}: lacks {error}, which the net of task {params.task!r} is made with; it was not saved "
-            "by train.py. Score it where its net is, in the notebook for example: evaluate(model, loss_fn, loader, metrics)"
+            "by train.py. Score it where its net is, in a notebook: evaluate(model, loss_fn, loader, metrics)"
         ) from None
     utils.load_weights(state, model, checkpoint_path)
     return params, task, model

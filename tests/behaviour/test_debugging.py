@@ -21,8 +21,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import train
 import utils
+from fiveline.options import fetch_optimizer
 from fiveline.options.profile import FIRST_STEPS, table
-from fiveline.state import fetch_training
+from fiveline.saving import Saver, Signals
+from fiveline.state import State
+from fiveline.tasks import Task
 from tests.support.runs import assert_same_bits, read_state, run_train, write_run
 from train import train_and_evaluate
 
@@ -103,7 +106,7 @@ def accuracy(outputs, labels):
     return (outputs.argmax(dim=1) == labels).sum(), len(labels)
 
 
-OWN = types.SimpleNamespace(loss_fn=F.cross_entropy, metrics={"accuracy": accuracy})
+OWN = Task(None, F.cross_entropy, F.cross_entropy, {"accuracy": accuracy})
 
 
 class Session:
@@ -120,7 +123,8 @@ class Session:
         self.val_loader = DataLoader(TensorDataset(inputs[200:], labels[200:]), batch_size=60)
         model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
         self.params = utils.Params.from_values({"num_epochs": 3, "learning_rate": 0.05, **values}, "the session")
-        self.training = fetch_training(model, OWN, self.params, len(self.train_loader))
+        optimizer = fetch_optimizer(model, self.params)
+        self.state = State(model, optimizer, self.params, len(self.train_loader), 1, OWN.metrics)
         self.folder = folder
         folder.mkdir(exist_ok=True)
         utils.set_logger(folder / "train.log")
@@ -132,9 +136,14 @@ class Session:
         return torch.utils.data.default_collate(examples)
 
     def train(self):
-        with utils.RunDirectory(self.folder) as run, run.recorded(self.params):
-            train_and_evaluate(self.training, self.train_loader, self.val_loader, run)
-        return self.training.model.state_dict()
+        with (
+            utils.RunDirectory(self.folder) as run,
+            run.recorded(self.params),
+            Signals() as signals,
+            Saver(run, self.state, signals) as saver,
+        ):
+            train_and_evaluate(self.state, self.train_loader, self.val_loader, OWN, saver)
+        return self.state.model.state_dict()
 
 
 def test_a_session_with_loaders_of_its_own_leaves_a_whole_run(tmp_path):
@@ -142,12 +151,12 @@ def test_a_session_with_loaders_of_its_own_leaves_a_whole_run(tmp_path):
     session.train()
     rows = utils.read_lines(tmp_path / "run" / "history.jsonl")
     assert [row["epoch"] for row in rows] == [1, 2, 3] and len(session.seen) == 30
-    assert session.training.best == max(row["val"]["accuracy"] for row in rows) > 0.9
+    assert session.state.best == max(row["val"]["accuracy"] for row in rows) > 0.9
     state = read_state(tmp_path / "run", "best")
     model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
     model.load_state_dict(state["state_dict"])
     (inputs, labels) = next(iter(session.val_loader))
-    assert (model(inputs).argmax(dim=1) == labels).float().mean().item() == pytest.approx(session.training.best)
+    assert (model(inputs).argmax(dim=1) == labels).float().mean().item() == pytest.approx(session.state.best)
     assert utils.read_json(tmp_path / "run" / "run.json")["status"] == "finished"
 
 
@@ -171,14 +180,14 @@ def test_a_session_gives_the_same_bits_again(tmp_path):
     assert_same_bits(dict(first), dict(second))
 
 
-def test_an_interrupted_session_begins_its_epoch_anew_and_says_so(tmp_path):
+def test_an_interrupted_session_starts_its_epoch_again_and_warns(tmp_path):
     session = Session(tmp_path / "run", fault=14, schedule="one_cycle")
     with pytest.raises(utils.InterruptedRun, match="epoch 2, step 4"):
         session.train()
     session.train()
-    assert "cannot be entered amid an epoch, which begins anew" in (tmp_path / "run" / "train.log").read_text()
+    assert "cannot start within an epoch; the epoch starts again" in (tmp_path / "run" / "train.log").read_text()
     rows = utils.read_lines(tmp_path / "run" / "history.jsonl")
-    assert [row["epoch"] for row in rows] == [1, 2, 3] and session.training.schedule.num_steps == 30
+    assert [row["epoch"] for row in rows] == [1, 2, 3] and session.state.epoch == 3
 
 
 def contents(folder):
@@ -196,7 +205,7 @@ def test_a_cell_that_is_run_again_does_not_replace_a_run(tmp_path, has_last):
     assert contents(tmp_path / "run") == before  # its record too
     if has_last:
         again = Session(tmp_path / "run", num_epochs=4)
-        again.training.load_state_dict(utils.load_checkpoint(tmp_path / "run/last.pth.tar", again.training.model))
+        again.state.load_state_dict(utils.load_checkpoint(tmp_path / "run/last.pth.tar", again.state.model))
         again.train()
         assert len(utils.read_lines(tmp_path / "run/history.jsonl")) == 4
 
@@ -208,7 +217,7 @@ def test_a_session_that_was_killed_continues_from_its_checkpoint(tmp_path):
     row = utils.read_lines(tmp_path / "run/history.jsonl")[-1]
     utils.write_lines(tmp_path / "run/history.jsonl", [{**row, "epoch": epoch} for epoch in (1, 2, 3)])
     again = Session(tmp_path / "run", num_epochs=4)
-    again.training.load_state_dict(utils.load_checkpoint(tmp_path / "run/last.pth.tar", again.training.model))
+    again.state.load_state_dict(utils.load_checkpoint(tmp_path / "run/last.pth.tar", again.state.model))
     again.train()
     assert [row["epoch"] for row in utils.read_lines(tmp_path / "run/history.jsonl")] == [1, 2, 3, 4]
 

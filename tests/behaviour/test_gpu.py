@@ -4,7 +4,6 @@ A tensor on `meta` has a shape and no numbers, so whatever would wait for a GPU 
 """
 
 import csv
-import logging
 import sys
 
 import pytest
@@ -13,16 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
 import utils
-from fiveline import device as runtime
-from fiveline.jobs import processes
-from fiveline.loader import fetch_dataloader, fetch_facts
+from fiveline.device import to_cpu
 from fiveline.metrics import MetricSums
-from fiveline.options.set_up import set_up
 from fiveline.record.start import Start
 from fiveline.sanity.selftest import _compare
-from fiveline.saving import Keeper
+from fiveline.saving import Saver, Signals
+from fiveline.state import OneProcess
 from fiveline.tasks import fetch_params
-from model.vision.data_loader import ImageDataset
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 JITTERED = {"jitter": 0.3, "shift": 1, "horizontal_flip": True, "normalize": "train"}
@@ -37,7 +33,6 @@ SETTINGS = {
     "tokens and averaged weights": {"task": "ner", "data_dir": "data/ner_small", "ema_decay": 0.9},
     "averaged weights": {"ema_decay": 0.9, "num_epochs": 3, "activation_checkpointing": True},
 }
-NEVER_KEPT = ("tokens", "tokens and averaged weights", "images that are decoded")
 
 
 class BlockingCopies(TorchDispatchMode):
@@ -75,141 +70,65 @@ def make_any_run(make_run, tmp_path, project):
 
 
 @pytest.fixture
-def make_training(make_any_run, monkeypatch):
-    """Return a function that sets up a run on a device: its directory, what trains, and the dataloader of train."""
+def make_state(make_any_run, monkeypatch):
+    """Return a function that sets up a run on a device: its directory, state, train dataloader and task."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)  # a progress bar shows the loss
 
     def make(device, **values):
         model_dir = make_any_run(**values)
         run = utils.RunDirectory(model_dir)
-        training, dataloaders = set_up(fetch_params(model_dir, []), run, Start(), torch.device(device))
-        return run, training, dataloaders["train"]
+        params = fetch_params(model_dir, [])
+        state, dataloaders, task = train.set_up(params, run, Start(), torch.device(device), OneProcess())
+        return run, state, dataloaders["train"], task.train_loss_fn
 
     return make
 
 
-def epoch_on(run, training, dataloader):
+def epoch_on(run, state, dataloader, loss_fn):
     """Train for one epoch."""
-    train.enter_epoch(dataloader, training)
-    return train.train(training, dataloader, Keeper(run, training, runtime.Signals()))
+    return train.train(state, dataloader, loss_fn, Saver(run, state, Signals()), train.fetch_step(state))
 
 
-@pytest.mark.parametrize("room", [0, 2**30], ids=["sent", "kept"])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_no_step_waits_for_the_device(make_training, monkeypatch, setting, room):
-    monkeypatch.setattr(runtime, "room_for_data", lambda device: room)
-    monkeypatch.setattr(MetricSums, "result", lambda self: self._add_waiting() or {"loss": 0.0})  # which waits, then
-    run, training, dataloader = make_training("meta", **SETTINGS[setting])
-    is_cut = SETTINGS[setting].get("task") == "tabular" or (room > 0 and setting not in NEVER_KEPT)
-    assert bool(dataloader.dataset.numbers_an_example) == is_cut
+def test_no_step_waits_for_the_device(make_state, monkeypatch, setting):
+    monkeypatch.setattr(MetricSums, "result", lambda self: {"loss": 0.0})  # which waits, at the end of the epoch
+    run, state, dataloader, loss_fn = make_state("meta", **SETTINGS[setting])
     copies = BlockingCopies()
-    training.optimizer.register_step_post_hook(lambda *_: setattr(copies, "step", copies.step + 1))
+    state.optimizer.register_step_post_hook(lambda *_: setattr(copies, "step", copies.step + 1))
     with copies:
-        epoch_on(run, training, dataloader)
-    assert training.step == copies.step == len(dataloader) > 2
+        epoch_on(run, state, dataloader, loss_fn)
+    assert state.step == copies.step == len(dataloader) > 2
     of_steps = [found for found in copies.found if 0 < found[0] < len(dataloader)]
     assert not of_steps and len(copies.found) <= 4  # constants are moved with the first batch, and the first metrics
 
 
-def test_what_waits_is_noticed(make_training, monkeypatch):
-    run, training, dataloader = make_training("meta")
-    monkeypatch.setattr(training, "loss_fn", lambda outputs, labels: outputs.sum() * float(outputs.detach().mean()))
+def test_a_step_that_waits_is_noticed(make_state, monkeypatch):
+    run, state, dataloader, _ = make_state("meta")
     with pytest.raises(RuntimeError, match="cannot be called on meta tensors"):
-        epoch_on(run, training, dataloader)
-    run, training, dataloader = make_training("meta", name="another")
-    plain = training.loss_fn
-    training.loss_fn = lambda outputs, labels: plain(outputs, labels) * torch.ones(2).to(outputs.device).mean()
+        epoch_on(run, state, dataloader, lambda outputs, labels: outputs.sum() * float(outputs.detach().mean()))
+    run, state, dataloader, plain = make_state("meta", name="another")
     monkeypatch.setattr(MetricSums, "result", lambda self: {"loss": 0.0})
+
+    def waiting(outputs, labels):
+        return plain(outputs, labels) * torch.ones(2).to(outputs.device).mean()
+
     with BlockingCopies() as copies:
-        epoch_on(run, training, dataloader)
+        epoch_on(run, state, dataloader, waiting)
     assert copies.found == [(0, (2,))] * len(dataloader)
 
 
 @pytest.mark.parametrize("setting", ["rows", "another optimizer", "averaged weights"])
-def test_a_state_that_waits_on_the_cpu_is_the_same_to_the_type(make_training, setting):
-    run, training, dataloader = make_training("cpu", **SETTINGS[setting])
-    epoch_on(run, training, dataloader)
-    state = training.state_dict()
-    copy = runtime.to_cpu(state, copy=True)
-    assert _compare("state", state, copy) == []
+def test_a_state_that_waits_on_the_cpu_is_the_same_to_the_type(make_state, setting):
+    run, state, dataloader, loss_fn = make_state("cpu", **SETTINGS[setting])
+    epoch_on(run, state, dataloader, loss_fn)
+    state.seconds, state.elapsed = 0.0, lambda: 0.0
+    contents = state.state_dict()
+    copy = to_cpu(contents, copy=True)
+    assert _compare("state", contents, copy) == []
     with torch.no_grad():
-        for weight in training.evaluated_model.parameters():
+        for weight in state.evaluated.parameters():
             weight.add_(1.0)
-    assert len(_compare("state", training.state_dict(), copy)) >= len(list(training.evaluated_model.parameters()))
-
-
-# ---- splits that a GPU keeps ---------------------------------------------------------------------------------------
-
-
-def batches_of(dataloader, epoch, step=0):
-    dataloader.batch_sampler.set_position(epoch, step)
-    return list(dataloader)
-
-
-@pytest.fixture
-def kept_images(make_run, monkeypatch):
-    """Return a function that makes two loaders of small images: as for a GPU that keeps them, and as for the CPU."""
-
-    def make(split, **values):
-        model_dir = make_run(**{"batch_size": 7, **JITTERED, **values})
-        params = fetch_params(model_dir, [])
-        data_dir = model_dir.parent / "data"
-        params = fetch_facts(data_dir, params)
-        monkeypatch.setattr(runtime, "room_for_data", lambda device: 2**30)
-        here, move_to = torch.device("cpu"), ImageDataset.move_to
-        monkeypatch.setattr(ImageDataset, "move_to", lambda self, device: move_to(self, here))
-        kept = fetch_dataloader([split], data_dir, params, torch.device("meta"))[split]
-        kept.device = here
-        return kept, fetch_dataloader([split], data_dir, params)[split]
-
-    return make
-
-
-@pytest.mark.parametrize("numbers", [1, 1000, 2**24], ids=["a batch", "some", "the epoch"])
-def test_images_that_a_gpu_keeps_are_cut_into_the_same_batches(kept_images, monkeypatch, caplog, numbers):
-    caplog.set_level(logging.INFO)
-    monkeypatch.setattr("fiveline.whole_batches.GPU_WINDOW_NUMBERS", numbers)
-    kept, plain = kept_images("train")
-    assert "train: kept on meta" in caplog.text
-    for epoch in (1, 2):
-        expected = batches_of(plain, epoch)
-        for step in range(len(expected) + 1):
-            batches = batches_of(kept, epoch, step)
-            assert len(batches) == len(expected) - step
-            for (inputs, labels), (others, other_labels) in zip(batches, expected[step:], strict=True):
-                assert inputs.stride() == others.stride() and torch.equal(labels, other_labels)
-                torch.testing.assert_close(inputs, others, rtol=0, atol=1e-6)  # a mean in another order
-
-
-def test_what_is_scored_is_not_cut_and_a_job_takes_shares(kept_images, monkeypatch):
-    kept, plain = kept_images("val", normalize="none")
-    for (inputs, labels), (others, other_labels) in zip(batches_of(kept, 1), batches_of(plain, 1), strict=True):
-        assert torch.equal(inputs, others) and torch.equal(labels, other_labels)
-        assert inputs.untyped_storage().nbytes() == inputs.nbytes  # not a part of a window
-    kept, plain = kept_images("train", name="another")
-    whole = batches_of(plain, 2)
-    monkeypatch.setattr(processes, "world_size", lambda: 2)
-    shares = []
-    for rank in (0, 1):
-        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
-        shares.append(batches_of(kept, 2))
-    for (inputs, labels), first, second in zip(whole, *shares, strict=True):
-        torch.testing.assert_close(torch.cat([first[0], second[0]]), inputs, rtol=0, atol=1e-6)
-        assert torch.equal(torch.cat([first[1], second[1]]), labels)
-
-
-def test_a_split_that_is_large_or_not_in_memory_is_not_kept(kept_images, make_run, monkeypatch):
-    assert kept_images("train", name="decoded", cache="none")[0].dataset.numbers_an_example == 0
-    kept, _ = kept_images("train", name="small")
-    assert kept.dataset.numbers_an_example == 8 * 8
-    num_bytes = kept.dataset.dataset.nbytes
-    monkeypatch.setattr(runtime, "room_for_data", lambda device: num_bytes - 1)
-    assert not kept.dataset.move_to(torch.device("cpu"))
-    assert num_bytes == 40 * 8 * 8
-
-
-def test_a_cpu_keeps_nothing():
-    assert runtime.room_for_data(torch.device("cpu")) == runtime.room_for_data(torch.device("meta")) == 0
+    assert len(_compare("state", state.state_dict(), copy)) >= len(list(state.evaluated.parameters()))
 
 
 # ---- on a GPU ------------------------------------------------------------------------------------------------------
@@ -218,8 +137,8 @@ def test_a_cpu_keeps_nothing():
 @on_gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_no_step_waits_for_a_gpu(make_training, setting, precision):
-    run, training, dataloader = make_training("cuda", **SETTINGS[setting], precision=precision)
+def test_no_step_waits_for_a_gpu(make_state, setting, precision):
+    run, state, dataloader, loss_fn = make_state("cuda", **SETTINGS[setting], precision=precision)
     num_steps = 0
 
     def watch(*_):
@@ -228,9 +147,9 @@ def test_no_step_waits_for_a_gpu(make_training, setting, precision):
         if num_steps in (2, len(dataloader) - 1):  # constants are moved with the first batch
             torch.cuda.set_sync_debug_mode("error" if num_steps == 2 else "default")
 
-    training.optimizer.register_step_post_hook(watch)
+    state.optimizer.register_step_post_hook(watch)
     try:
-        epoch_on(run, training, dataloader)
+        epoch_on(run, state, dataloader, loss_fn)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert num_steps == len(dataloader) > 3

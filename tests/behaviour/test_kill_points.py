@@ -14,7 +14,8 @@ CHILD = """
 import builtins, io, json, os, pathlib, shutil, signal, sys
 
 sys.path.insert(0, os.getcwd())
-import torch, train, utils, model.vision.net, model.vision.data_loader, training.keeper, training.start
+import torch, train, utils, model.vision.net, model.vision.data_loader, fiveline.record.start
+from fiveline.saving import Saver
 torch.set_num_threads(1)
 what, folder = sys.argv[1], pathlib.Path(sys.argv[2])
 count, limit = 0, 0
@@ -83,14 +84,14 @@ def kill_at_each(act):
     print(limit, flush=True)
     os._exit(status)
 
-def save_in_copies(keeper):
+def save_in_copies(saver):
     def save(copy):
-        keeper.run = utils.RunDirectory(copy)
-        original(keeper)
+        saver.run = utils.RunDirectory(copy)
+        original(saver)
     kill_at_each(save)
 
 if what == "save":
-    original, training.keeper.Keeper.save = training.keeper.Keeper.save, save_in_copies
+    original, Saver.save = Saver.save, save_in_copies
     train.main(["--model_dir", str(folder)])
 kill_at_each(lambda copy: train.main(["--model_dir", str(copy)]))
 """

@@ -10,10 +10,10 @@ from torch import nn
 
 import search_hyperparams
 import utils
-from fiveline.device import Signals
 from fiveline.options.forward import prepare
 from fiveline.record import files
-from fiveline.saving import Keeper
+from fiveline.saving import Saver, Signals
+from fiveline.state import State
 from model.vision.params import Params
 from tests.support.runs import run_train
 
@@ -74,15 +74,12 @@ def test_ctrl_c_while_a_batch_is_awaited_takes_none_away(tmp_path):
                 raise InterruptedError(4, "Interrupted function call")
             return next(self.batches)
 
-    class Training:
-        params = utils.Params()
-        epoch = step = 0
-
-    signals = Signals()
-    keeper = Keeper(utils.RunDirectory(tmp_path), Training(), signals)
-    keeper.save = lambda: None
-    assert list(keeper.watched(Interrupted())) == ["a", "b", "c"]
-    batches, signals.received = keeper.watched(Interrupted()), 0
+    model, signals = torch.nn.Linear(1, 1), Signals()
+    state = State(model, torch.optim.SGD(model.parameters()), utils.Params(), 3, 1, {})
+    saver = Saver(utils.RunDirectory(tmp_path), state, signals)
+    saver.save = lambda: None
+    assert list(saver.watched(Interrupted())) == ["a", "b", "c"]
+    batches, signals.received = saver.watched(Interrupted()), 0
     assert next(batches) == "a"
     signals.received = 2
     with pytest.raises(utils.InterruptedRun, match="stopped by signal 2"):

@@ -161,13 +161,14 @@ def test_scores_do_not_outlive_the_best_weights_that_they_are_of(run, tmp_path):
 
 def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
     from fiveline.loader import fetch_dataloader
+    from fiveline.serving.trained import fetch_run_params
 
     state = utils.read_checkpoint(run / "best.pth.tar")
-    params = evaluate.fetch_run_params(state, run / "best.pth.tar", run, []).with_facts(state["facts"])
+    params = fetch_run_params(state, run / "best.pth.tar", run, []).with_facts(state["facts"])
     model = net.Net(params)
     utils.load_weights(state, model, run / "best.pth.tar")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    dataloader = fetch_dataloader(["val"], PROJECT / "data/digits", params)["val"]
+    dataloader = fetch_dataloader("val", PROJECT / "data/digits", params)
     torch.manual_seed(7)
     generator = torch.get_rng_state()
     evaluate.evaluate(model, net.loss_fn, dataloader, net.metrics)

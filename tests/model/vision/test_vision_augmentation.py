@@ -1,4 +1,4 @@
-"""Batches of images: the same bytes from any process, and augmentation that depends on seed, epoch and example alone."""
+"""Batches of images: the same bytes from any process; augmentation depends on seed, epoch and example alone."""
 
 import numpy as np
 import pytest
