@@ -138,7 +138,7 @@ def test_a_full_disk_is_told_and_after_making_room_the_run_ends_in_the_same_bits
     if free:  # room enough to say so
         record = utils.read_json(folder / "run.json")
         assert (record["status"], record["reason"]) == ("failed", message)
-        assert message.startswith(f"{folder}/") and "the same command continues" in message
+        assert message.startswith(f"{folder}/") and "the same command" in message
     assert {path: path.read_bytes() for path in folder.glob("*.pth.tar")} == before
     assert not list(folder.glob(".*.tmp"))
 
@@ -382,7 +382,7 @@ def test_a_killed_loading_process_is_told_and_the_run_saved(make_run, photos):
 
     with at_log_line("- step 2/", kill_a_worker):
         message = stopped(folder)
-    assert message.startswith("a data loading process died (") and "Saved, and the same command continues" in message
+    assert message.startswith("a data loading process died (") and "Saved; rerun the same command to continue" in message
     assert utils.read_json(folder / "run.json")["status"] == "failed"
     assert_same_end(whole, finish(folder))
 
