@@ -1,173 +1,139 @@
-"""Images that come packed into files of many: `<split>.npz`, and those that torchvision downloads."""
+"""Images that come packed into files of many: `<split>.npz`, MNIST's IDX files, CIFAR-10's batches.
+
+Each reader returns (the class name of each image, images (n, height, width[, 3]), uint8). Imports no torch by itself.
+"""
 
 from __future__ import annotations
 
 import collections
-import io
 import math
-import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from model.vision.formats import Examples, Mapped, normal
-from utils import InputError
+from utils import InputError, read_bytes
 
-MOST_BYTES = 32 * 2**30  # of an array, once unpacked
-UNSUSPICIOUS_BYTES = 2**31  # of an array, once unpacked, however densely it is packed
-MOST_DENSE = 100  # times that a larger array is smaller in the file: photos are 2 times, drawings perhaps 50
-HEADER_BYTES = 2**14  # NumPy refuses an array's header of more than 10,000
-LARGE_BYTES = 2**28  # an array up to here is read, and its checksum looked at
-_NO_ARCHIVE = (ValueError, TypeError, AttributeError, RuntimeError)  # NumPy's, when a file is not what its name says
+UNSUSPICIOUS_BYTES = 2**31  # of an array, once unpacked, however small it is in the file
+MAX_DENSITY = 100  # how many times larger than in the file an array may be: photos are 2 times, drawings perhaps 50
+# NumPy's errors, when a file is not what its name says
+NPZ_ERRORS = (OSError, LookupError, EOFError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
+FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
 
-def read_npz(path: Path) -> Examples:
+def read_npz(path: Path) -> tuple[list[str], np.ndarray]:
     """Read the arrays `images`, `labels` and perhaps `classes`; never unpickles.
-
-    Large images that `np.savez` wrote, uncompressed, are left in the file and mapped into memory; their checksum is not
-    looked at, because that would mean to read them all.
 
     Raises:
         InputError: one of them is missing, of another type or shape, or the file is damaged
     """
     try:
-        headers = _read_headers(path)
-        if not {"images", "labels"} <= headers.keys():
-            raise InputError(f"{path}: expected arrays `images` and `labels`, found {', '.join(headers) or 'none'}")
-        _check(path, headers)
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as arrays:
-            labels = arrays["labels"]
-            classes = arrays["classes"].astype(str) if "classes" in arrays else None
-            images = _map(path, headers["images"]) or arrays["images"]
+            if not {"images", "labels"} <= set(arrays.files):
+                found = ", ".join(arrays.files) or "none"
+                raise InputError(f"{path}: expected arrays `images` and `labels`, found {found}")
+            images, labels = _array(arrays, "images", path), _array(arrays, "labels", path)
+            classes = _array(arrays, "classes", path).astype(str) if "classes" in arrays else None
     except InputError:
         raise
-    except (OSError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, *_NO_ARCHIVE) as error:
+    except (*NPZ_ERRORS, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: expected arrays `images` and `labels` ({str(error) or 'cut off'})") from None
-    check_range(labels, None if classes is None else len(classes), path)
-    names = [] if classes is None else classes.tolist()
-    if len(set(names)) < len(names):
-        twice = collections.Counter(names).most_common(1)[0][0]
-        raise InputError(f"{path}: classes has {twice!r} twice; expected a name of its own for each class")
-    if isinstance(images, np.ndarray) and images.shape[3:] == (1,):
-        images = images.reshape(images.shape[:3])
-    names = [normal(name) for name in names]
-    found = [str(number) if classes is None else names[number] for number in labels.tolist()]
-    return Examples([f"{path.stem}[{i}]" for i in range(len(labels))], found, images)
-
-
-class _Header(NamedTuple):
-    """What the file says of an array; `offset` is where its bytes begin, None where they are not there as they are."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    offset: int | None
-
-
-def _read_headers(path: Path) -> dict[str, _Header]:
-    """Return the arrays of a file by their names.
-
-    Raises:
-        InputError: rather than to run out of memory over arrays that are absurdly large, or only say that they are
-    """
-    headers = {}
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            with archive.open(entry) as unpacking:
-                file = io.BytesIO(unpacking.read(HEADER_BYTES))  # a header may claim to be gigabytes long
-                is_old = np.lib.format.read_magic(file) == (1, 0)
-                read = np.lib.format.read_array_header_1_0 if is_old else np.lib.format.read_array_header_2_0
-                shape, is_fortran, dtype = read(file)
-                num_header_bytes = file.tell()
-            name = entry.filename.removesuffix(".npy")
-            if dtype.hasobject and name in ("images", "labels", "classes"):
-                kind = "text, dtype=str" if name == "classes" else "numbers"
-                raise InputError(f"{path}: {name} are Python objects {shape}; expected {kind}")
-            is_plain = entry.compress_type == zipfile.ZIP_STORED and not is_fortran
-            num_bytes = math.prod(shape) * dtype.itemsize
-            if not dtype.hasobject and num_bytes > min(entry.file_size, _most_bytes(path, entry)):
-                raise InputError(
-                    f"{path}: {entry.filename} claims {num_bytes:,} bytes, of which the file holds "
-                    f"{entry.compress_size:,}, compressed at most {MOST_DENSE}-fold; expected that much in the file, "
-                    "as np.savez saves it, or folders of images"
-                )
-            offset = _start(path, entry) + num_header_bytes if is_plain else None
-            headers[name] = _Header(shape, dtype, offset)
-    return headers
-
-
-def _most_bytes(path: Path, entry: zipfile.ZipInfo) -> int:
-    """Return how large an array may be, so that a small file does not fill the memory."""
-    if entry.compress_type == zipfile.ZIP_STORED:
-        return path.stat().st_size
-    return min(max(UNSUSPICIOUS_BYTES, MOST_DENSE * entry.compress_size), MOST_BYTES)
-
-
-def _start(path: Path, entry: zipfile.ZipInfo) -> int:
-    """Return where the bytes of an archive's entry begin: after a name and more that only its own header knows."""
-    with path.open("rb") as file:
-        file.seek(entry.header_offset + 26)
-        len_name, len_extra = struct.unpack("<HH", file.read(4))
-    return int(entry.header_offset + 30 + len_name + len_extra)
-
-
-def _check(path: Path, headers: dict[str, _Header]) -> None:
-    """Check types and shapes, before anything is unpacked."""
-    images, labels, classes = headers["images"], headers["labels"], headers.get("classes")
     shape = images.shape
-    is_image = len(shape) == 3 or shape[3:] in ((1,), (3,))
-    if images.dtype != np.uint8 or not is_image or 0 in shape[1:]:
+    if images.dtype != np.uint8 or not (len(shape) == 3 or shape[3:] in ((1,), (3,))) or 0 in shape[1:]:
         raise InputError(f"{path}: images are {images.dtype} {shape}; expected uint8 (n, height, width[, 3])")
     if labels.shape != shape[:1] or labels.dtype.kind not in "iu":
-        raise InputError(
-            f"{path}: labels are {labels.dtype} {labels.shape}; expected one integer for each of {shape[0]} images"
-        )
-    if classes is not None and len(classes.shape) != 1:
+        found = f"{labels.dtype} {labels.shape}"
+        raise InputError(f"{path}: labels are {found}; expected one integer for each of {shape[0]} images")
+    if classes is not None and classes.ndim != 1:
         raise InputError(f"{path}: classes are {classes.dtype} {classes.shape}; expected a name for each class")
+    names = None if classes is None else classes.tolist()
+    if names is not None and len(set(names)) < len(names):
+        twice = collections.Counter(names).most_common(1)[0][0]
+        raise InputError(f"{path}: classes has {twice!r} twice; expected a name of its own for each class")
+    return _class_names(labels, names, path), images.reshape(shape[:3]) if shape[3:] == (1,) else images
 
 
-def _map(path: Path, header: _Header) -> Mapped | None:
-    """Return an array without reading it, or None if it is small or not in the file as it is."""
-    if header.offset is None or math.prod(header.shape) <= LARGE_BYTES:
-        return None
-    shape = header.shape[:3] if header.shape[3:] == (1,) else header.shape
-    return Mapped(path, header.offset, shape)
+def _check_sizes(path: Path) -> None:
+    """Refuse arrays that would fill the memory although the file is small."""
+    file_bytes = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.file_size > max(UNSUSPICIOUS_BYTES, MAX_DENSITY * min(entry.compress_size, file_bytes)):
+                raise InputError(
+                    f"{path}: {entry.filename} claims {entry.file_size:,} bytes, of which the file holds "
+                    f"{min(entry.compress_size, file_bytes):,}, compressed at most {MAX_DENSITY}-fold; expected that "
+                    "much in the file, as np.savez saves it, or folders of images"
+                )
 
 
-def check_range(labels: np.ndarray, num_classes: int | None, path: Path) -> None:
-    """Raise InputError if there are labels without a class."""
-    is_wrong = (labels < 0) if num_classes is None else (labels < 0) | (labels >= num_classes)
+def _array(arrays: Any, name: str, path: Path) -> np.ndarray:
+    try:
+        return arrays[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        expected = "text, dtype=str" if name == "classes" else "numbers"
+        raise InputError(f"{path}: {name} are Python objects; expected {expected}") from None
+
+
+def _class_names(labels: np.ndarray, names: list[str] | None, path: Path) -> list[str]:
+    """Return the class name of each label; without names, the number.
+
+    Raises:
+        InputError: there are labels without a class
+    """
+    is_wrong = (labels < 0) if names is None else (labels < 0) | (labels >= len(names))
     if is_wrong.any():
-        expected = "0 or more" if num_classes is None else f"0 to {num_classes - 1}, a number for each of its classes"
+        expected = "0 or more" if names is None else f"0 to {len(names) - 1}, a number for each of its classes"
         first = int(is_wrong.argmax())
-        found = f"labels from {labels.min()} to {labels.max()}; expected {expected}"
         raise InputError(
-            f"{path}: {found}; labels[{first}] is {labels[first]}, the first of {is_wrong.sum()} wrong ones"
+            f"{path}: labels from {labels.min()} to {labels.max()}; expected {expected}; "
+            f"labels[{first}] is {labels[first]}, the first of {is_wrong.sum()} wrong ones"
         )
+    return [str(number) if names is None else names[number] for number in labels.tolist()]
 
 
-def read_torchvision(path: Path, split: str) -> Examples:
-    """Read `MNIST/raw`, `FashionMNIST/raw` or `cifar-10-batches-py`, through torchvision.
+def read_mnist(folder: Path, split: str) -> tuple[list[str], np.ndarray]:
+    """Read `MNIST/raw` or `FashionMNIST/raw`, the files of torchvision.
 
-    CIFAR-10 comes as pickles: torchvision compares them with the checksums that it knows before it opens them.
+    Raises:
+        InputError: files are missing or damaged
+    """
+    prefix, name = "t10k" if split == "test" else "train", folder.parent.name
+    try:
+        images = _read_idx(folder / f"{prefix}-images-idx3-ubyte", 3)
+        labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte", 1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: {name} is not complete ({error}); data/build_dataset.py downloads it") from None
+    if len(images) != len(labels):
+        raise InputError(f"{folder}: {len(images)} images and {len(labels)} labels in the {split} split of {name}")
+    return _class_names(labels, FASHION if name == "FashionMNIST" else [str(i) for i in range(10)], folder), images
+
+
+def _read_idx(path: Path, num_axes: int) -> np.ndarray:
+    """Return the array of an IDX file: four bytes (0, 0, 8 for uint8, the number of axes), the sizes, the values."""
+    content = read_bytes(path)
+    start = 4 + 4 * num_axes
+    shape = np.frombuffer(content[4:start], dtype=">u4").tolist()
+    if content[:4] != bytes([0, 0, 8, num_axes]) or len(content) != start + math.prod(shape):
+        raise ValueError(f"{path.name}: expected an IDX file of bytes with {num_axes} axes")
+    return np.frombuffer(bytearray(content), np.uint8, offset=start).reshape(shape)  # bytearray: so it can be written
+
+
+def read_cifar10(folder: Path, split: str) -> tuple[list[str], np.ndarray]:
+    """Read `cifar-10-batches-py`, whose pickles torchvision compares with its own checksums before it opens them.
 
     Raises:
         InputError: files are missing or are not the original ones
     """
     from torchvision import datasets  # here, because it takes more than a second
 
-    name = "CIFAR10" if path.name == "cifar-10-batches-py" else path.parent.name
-    root = path.parent if name == "CIFAR10" else path.parent.parent
     try:
-        dataset: Any = getattr(datasets, name)(root, train=split == "train", download=False)
-    except Exception as error:  # torchvision's readers raise whatever they stumble over
+        dataset: Any = datasets.CIFAR10(folder.parent, train=split == "train", download=False)
+    except Exception as error:  # torchvision's readers raise errors of many kinds
         reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: {name} is not complete ({reason}); data/build_dataset.py downloads it") from None
-    images, numbers = np.asarray(dataset.data), np.asarray(dataset.targets)
-    if len(images) != len(numbers):
-        raise InputError(f"{path}: {len(images)} images and {len(numbers)} labels in the {split} split of {name}")
-    check_range(numbers, len(dataset.classes), path)
-    labels = [dataset.classes[number].partition(" - ")[0] for number in numbers.tolist()]  # MNIST: '3 - three'
-    return Examples([f"{split}[{i}]" for i in range(len(labels))], labels, images)
+        raise InputError(f"{folder}: CIFAR10 is not complete ({reason}); data/build_dataset.py downloads it") from None
+    return _class_names(np.asarray(dataset.targets), dataset.classes, folder), np.asarray(dataset.data)

@@ -95,3 +95,18 @@ class Params(utils.Params):
         """The class names, in the order of the outputs; known once the data is."""
         names: list[str] = self.facts["classes"]
         return names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(image_size, image_size, image_channels)."""
+        return self.image_size, self.image_size, self.image_channels
+
+    @property
+    def known_grey_bits(self) -> int:
+        """How many bits the values of 16-bit grey images use in every split; older runs used all 16."""
+        return int(self.facts.get("grey_bits", 16))
+
+    @property
+    def draft_side(self) -> int:
+        """The side down to which a JPEG may be reduced while it is decoded, which is much faster."""
+        return 8 * self.image_size

@@ -1,6 +1,5 @@
 """Image files as cameras, microscopes, storage boxes and strangers leave them."""
 
-import errno
 import logging
 import os
 import re
@@ -13,8 +12,9 @@ import pytest
 from PIL import EpsImagePlugin, Image
 from sklearn.preprocessing import StandardScaler
 
+from fiveline.record import files
 from fiveline.record.origin import fingerprint
-from model.vision import cache, packed
+from model.vision import packed
 from model.vision.data_loader import (
     collate_unlabelled,
     describe_inputs,
@@ -133,30 +133,6 @@ def png_of_16_bits(*pixel):
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zipfile.zlib.crc32(name + data))
         for name, data in [*parts, (b"IEND", b"")]
     )
-
-
-@pytest.mark.parametrize("bits", [0, 12])
-@pytest.mark.parametrize(
-    ("pixel", "largest"),
-    [((900, 65535), 3), ((900, 4095), 3), ((4095, 0, 7, 65535), 15), ((40_000, 65535), None), ((40_000, 0), None)],
-)
-def test_alpha_hides_no_16_bits_that_are_almost_black(tmp_path, caplog, pixel, largest, bits):
-    make(tmp_path)
-    (tmp_path / "train/b/1.png").write_bytes(png_of_16_bits(*pixel))
-    fetch_facts(tmp_path, SMALL.model_copy(update={"grey_bits": bits}))
-    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == (largest is not None)
-    assert all(f"of train reach {largest} of 255" in line and "without alpha" in line for line in warnings)
-
-
-def test_16_bit_colour_that_is_almost_black_is_warned_of(tmp_path, caplog):
-    for level, is_dark in ((4095, True), (40_000, False)):
-        make(tmp_path)
-        (tmp_path / "train/b/1.png").write_bytes(png_of_16_bits(level, level, 0))
-        assert decode(tmp_path / "train/b/1.png", SMALL)[0, 0].tolist() == [level >> 8, level >> 8, 0]
-        caplog.clear()
-        fetch_facts(tmp_path, SMALL)
-        assert ("16-bit colour images of train reach 15 of 255" in caplog.text) == is_dark
 
 
 def test_a_transparent_value_of_16_bits_is_white(tmp_path):
@@ -293,7 +269,9 @@ def test_images_of_other_formats_are_counted_and_warned_of(tmp_path, caplog):
 
 def test_a_file_of_another_format_is_named_with_the_formats_that_are_read(tmp_path):
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
-    with pytest.raises(InputError, match=r"x\.heic: not a readable image \(it begins as no file of JPEG, PNG, GIF, "):
+    with pytest.raises(
+        InputError, match=r"x\.heic: not a readable image \(its contents are not of any of the formats JPEG, PNG, GIF, "
+    ):
         decode(tmp_path / "x.heic", SMALL)
 
 
@@ -378,7 +356,7 @@ def test_a_stored_array_that_claims_more_than_the_file_has_is_refused(tmp_path):
     start = content.index(b"PK\x01\x02")
     content[start + 20 : start + 28] = struct.pack("<II", 2**32 - 2, 2**32 - 2)  # compressed and unpacked sizes
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"train\.npz: images\.npy claims 2,147,483,648 bytes"):
+    with pytest.raises(InputError, match=r"train\.npz: images\.npy claims 4,294,967,294 bytes"):
         read_split("train", tmp_path, SMALL)
 
 
@@ -405,22 +383,15 @@ def test_two_classes_of_one_name_are_refused(tmp_path):
         read_split("train", tmp_path, SMALL)
 
 
-NOW = "train now has a class that this run does not know"
-
-
 @pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize(
-    ("before", "after", "message"),
-    [
-        ("ab", "abc", rf"{NOW} \(c\): another --model_dir, or --restart"),
-        ("ab", "ac", rf"{NOW} \(c\) and lacks b: another --model_dir, or --restart"),
-        ("ab", "abcd", rf"{NOW} \(c, d\): another"),
-    ],
-)
-def test_a_class_that_came_later_is_called_new(tmp_path, split, before, after, message):
+@pytest.mark.parametrize(("before", "after"), [("ab", "abc"), ("ab", "ac"), ("ab", "abcd")])
+def test_a_class_that_came_later_is_refused(tmp_path, split, before, after):
     params = with_facts(make(tmp_path / "before", classes=before), SMALL)
     data_dir = make(tmp_path / "after", classes=after)
-    with pytest.raises(InputError, match=rf"^{data_dir}: {message}"):
+    message = (
+        r"^c/0.png: class 'c' is not among the classes of train when .* \(a, b\); .* another --model_dir"
+    )
+    with pytest.raises(InputError, match=message):
         fetch_dataset(split, data_dir, params)
 
 
@@ -467,44 +438,22 @@ def test_another_image_of_the_same_size_and_time_is_noticed(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no permissions of this kind")
-@pytest.mark.parametrize(
-    ("file_mode", "folder_mode", "expected"),
-    [(0o600, 0o700, 0o600), (0o644, 0o755, 0o644), (0o644, 0o700, 0o600), (0o640, 0o750, 0o640), (0o444, 0o711, 0o644)],
-)
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_decoded_images_are_as_private_as_their_files(
-    tmp_path, monkeypatch, file_mode, folder_mode, expected, elsewhere
-):
+def test_decoded_images_can_be_read_by_their_owner_alone(tmp_path, monkeypatch, elsewhere):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data_dir = make(tmp_path / "data")
-    for path in (data_dir / "train").rglob("*.png"):
-        path.chmod(0o644)
-    (data_dir / "train/b/1.png").chmod(file_mode)  # one of them is enough
-    (data_dir / "train/b").chmod(folder_mode)
     if elsewhere:
         (data_dir / ".decoded").write_text("")
     fetch_dataset("train", data_dir, with_facts(data_dir, SMALL))
-    (decoded,) = tmp_path.rglob("train_8x8x3")
-    assert oct(decoded.stat().st_mode & 0o777) == oct(0o600 if elsewhere else expected)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no permissions of this kind")
-def test_decoded_images_are_private_where_the_group_is_another(tmp_path, monkeypatch):
-    def refuse(*args):
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "fchown", refuse)
-    make(tmp_path)
-    (tmp_path / "train/b/1.png").chmod(0o640)
-    fetch_dataset("train", tmp_path, with_facts(tmp_path, SMALL))
-    assert oct((tmp_path / ".decoded/train_8x8x3").stat().st_mode & 0o777) == oct(0o600)
+    (decoded,) = tmp_path.rglob("train_8x8x3-*.npy")
+    assert oct(decoded.stat().st_mode & 0o777) == oct(0o600)
 
 
 def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path, monkeypatch):
     make(tmp_path)
     (tmp_path / "victim").write_text("mine")
     (tmp_path / ".decoded").mkdir()
-    (tmp_path / f".decoded/.train_8x8x3.{os.getpid()}.tmp").symlink_to(tmp_path / "victim")
-    monkeypatch.setattr(cache.Path, "glob", lambda self, pattern: iter(()))
+    monkeypatch.setattr(files, "temporary_path", lambda path: path.with_name(".x.tmp"))  # guessed by someone
+    (tmp_path / ".decoded/.x.tmp").symlink_to(tmp_path / "victim")
     fetch_dataset("train", tmp_path, with_facts(tmp_path, SMALL))
-    assert (tmp_path / "victim").read_text() == "mine" and (tmp_path / ".decoded/train_8x8x3").is_file()
+    assert (tmp_path / "victim").read_text() == "mine"

@@ -20,8 +20,8 @@ from torchvision import datasets
 from fiveline.record.origin import fingerprint
 from model.vision.data_loader import fetch_dataset, fetch_facts, fetch_unlabelled
 from model.vision.decode import decode
-from model.vision.formats import read_folders
 from model.vision.params import Params
+from model.vision.readers import _read_folders as read_folders
 from model.vision.readers import read_split
 from model.vision.show import fetch_inputs
 from utils import InputError
@@ -203,7 +203,9 @@ def test_a_class_that_train_lacks_is_refused(tmp_path):
     make_folders(tmp_path)
     save_image(tmp_path / "val/emu/0.png")
     params = SMALL.with_facts(fetch_facts(tmp_path, SMALL))
-    with pytest.raises(InputError, match=r"^emu/0.png: class 'emu' is not in train, which has cat, dog$"):
+    with pytest.raises(
+        InputError, match=r"^emu/0.png: class 'emu' is not among the classes of train when .*\(cat, dog\)"
+    ):
         fetch_dataset("val", tmp_path, params)
 
 
@@ -408,9 +410,9 @@ def test_npz_labels_are_numbers_or_names(tmp_path):
         ({"labels": np.full(6, -1)}, "labels from -1 to -1; expected 0 or more"),
         ({"labels": np.arange(6), "classes": np.array(["a", "b"])}, "labels from 0 to 5; expected 0 to 1, a number"),
         ({"classes": np.array("ab")}, r"classes are <U2 \(\); expected a name for each class"),
-        ({"labels": np.array([None] * 6)}, r"labels are Python objects \(6,\); expected numbers"),
-        ({"labels": np.array(["a"] * 99, object)}, r"labels are Python objects \(99,\); expected numbers"),
-        ({"classes": np.array(["a", "b"], object)}, r"classes are Python objects \(2,\); expected text, dtype=str"),
+        ({"labels": np.array([None] * 6)}, "labels are Python objects; expected numbers"),
+        ({"labels": np.array(["a"] * 99, object)}, "labels are Python objects; expected numbers"),
+        ({"classes": np.array(["a", "b"], object)}, "classes are Python objects; expected text, dtype=str"),
     ],
 )
 def test_npz_of_another_kind_is_refused(tmp_path, arrays, message):
@@ -519,7 +521,7 @@ def test_mnist_that_is_not_complete_is_refused(tmp_path):
         read_split("train", tmp_path, GREY)
     (raw / "train-labels-idx1-ubyte").unlink()
     (raw / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))  # downloaded, but not unpacked
-    with pytest.raises(InputError, match=r"MNIST is not complete \(Dataset not found"):
+    with pytest.raises(InputError, match=r"MNIST is not complete \(.*No such file"):
         read_split("train", tmp_path, GREY)
 
 
