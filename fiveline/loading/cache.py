@@ -34,7 +34,7 @@ WAIT_SECONDS = 600.0  # for another process that makes the same file
 
 
 def cached_array(
-    data_dir: Path, name: str, key: str, shape: tuple[int, ...], make: Callable[[range], np.ndarray]
+    data_dir: Path, name: str, key: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]
 ) -> np.ndarray | None:
     """Return an array from its file; the first call makes the file.
 
@@ -43,7 +43,7 @@ def cached_array(
         name: of the file, `train_64x64x3` for example; a file with this name and another key is replaced
         key: text that changes when the values would change; `files_key` makes one from files
         shape: (num_examples, ...)
-        make: returns the values of the examples in a range, uint8, (len(range), ...)
+        make: returns the values of a slice of the examples, uint8
 
     Returns:
         uint8, mapped from the file (writing to it does not change the file); None if no folder can be written, which
@@ -55,12 +55,12 @@ def cached_array(
     file_name = f"{name}-{hashlib.sha256(f'{shape} {key}'.encode()).hexdigest()[:16]}.npy"
     paths = [folder / file_name for folder in _folders(data_dir)]
     for path in paths:
-        array = _open(path, shape)
-        if array is not None:
+        if (array := _open(path, shape)) is not None:
             return array
     for path in paths:
         try:
-            return _make_once(path, name, shape, make)
+            _make_file(path, name, shape, make)
+            return _open(path, shape)
         except (OSError, Timeout, NotImplementedError) as error:  # noqa: PERF203  the last: no locks there
             reason = getattr(error, "strerror", None) or str(error)
             logging.info(f"- decoded images cannot be kept in {path.parent} ({reason})")
@@ -110,48 +110,28 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return array if is_whole else None
 
 
-def _make_once(path: Path, name: str, shape: tuple[int, ...], make: Callable[[range], np.ndarray]) -> np.ndarray:
-    """Return the array from its file, made by this process or by another one that is faster."""
+def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]) -> None:
+    """Make the file, which other processes see once it is complete, and delete older files of its name."""
     place = path.parent.parent
     if place.is_dir() and not place.stat().st_mode & 0o222:  # root could write there, but the owner forbids it
         raise OSError(errno.EACCES, "it is read-only", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f"{name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logging.info(f"- waiting for another process, which decodes the images into {path}")
-        lock.acquire(timeout=WAIT_SECONDS)
-    try:
-        array = _open(path, shape)
-        if array is None:
-            _write(path, name, shape, make)
-            array = _open(path, shape)
-    finally:
-        lock.release()
-    if array is None:
-        raise OSError(errno.EIO, "the file that was written there cannot be read back", str(path))
-    return array
-
-
-def _write(path: Path, name: str, shape: tuple[int, ...], make: Callable[[range], np.ndarray]) -> None:
-    """Make the array in a file, which other processes see once it is complete, and delete older files of its name."""
-    num_bytes = math.prod(shape)
-    if shutil.disk_usage(path.parent).free < num_bytes + SPARE_BYTES:
-        raise OSError(errno.ENOSPC, f"they take {num_bytes:,} bytes, and the disk is almost full", str(path))
-    remove_stale(path.parent)
-    logging.info(f"- decoding {shape[0]} images once, into {path}")
-    rows_at_once = max(1, CHUNK_BYTES // math.prod(shape[1:]))
-    checksum = 0
-    with open_atomically(path, num_bytes=num_bytes, mode=0o600) as file:
-        # not through a memory map: on a full disk, writing to a map kills the process
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for start in range(0, shape[0], rows_at_once):
-            values = make(range(start, min(start + rows_at_once, shape[0])))
-            checksum = zlib.crc32(values.data, checksum)
-            file.write(values.data)
-        file.write(checksum.to_bytes(4, "little"))
-    for old in [path.with_name(name), *path.parent.glob(f"{glob.escape(name)}-*.npy")]:  # the first: of older versions
-        if old != path:
+    with FileLock(path.with_name(f"{name}.lock"), timeout=WAIT_SECONDS):
+        if _open(path, shape) is not None:  # another process made it meanwhile
+            return
+        num_bytes, checksum = math.prod(shape), 0
+        if shutil.disk_usage(path.parent).free < num_bytes + SPARE_BYTES:
+            raise OSError(errno.ENOSPC, f"they take {num_bytes:,} bytes, and the disk is almost full", str(path))
+        remove_stale(path.parent)
+        logging.info(f"- decoding {shape[0]} images once, into {path}")
+        rows_at_once = max(1, CHUNK_BYTES // math.prod(shape[1:]))
+        with open_atomically(path, num_bytes=num_bytes, mode=0o600) as file:  # no map: on a full disk, that is fatal
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for start in range(0, shape[0], rows_at_once):
+                values = make(slice(start, start + rows_at_once))
+                checksum = zlib.crc32(values.data, checksum)
+                file.write(values.data)
+            file.write(checksum.to_bytes(4, "little"))
+        for old in {path.with_name(name), *path.parent.glob(f"{glob.escape(name)}-*.npy")} - {path}:
             with contextlib.suppress(OSError):  # Windows keeps a file that is mapped
                 old.unlink()

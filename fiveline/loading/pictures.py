@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib.util
 import stat
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from fiveline.record.errors import InputError
+from fiveline.record.walk import files_below
 
 # Pillow opens many more, whatever the file's name: for EPS it would start Ghostscript
 FORMATS = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000"]
@@ -19,22 +23,37 @@ SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf",
 }  # fmt: skip
-UNREAD_SUFFIXES = {
-    ".heic", ".heif", ".hif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".svg",
-    ".eps", ".pdf", ".psd", ".tga", ".ico", ".pcx", ".dib", ".dds", ".qoi", ".exr", ".hdr", ".pfm", ".fits",
-}  # fmt: skip
 DEPTHS = (8, 10, 12, 14, 16)  # bits of the sensors whose values come in 16-bit files
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_Turn = Image.Transpose
+TURNS = {  # by the EXIF orientation
+    2: _Turn.FLIP_LEFT_RIGHT, 3: _Turn.ROTATE_180, 4: _Turn.FLIP_TOP_BOTTOM, 5: _Turn.TRANSPOSE, 6: _Turn.ROTATE_270,
+    7: _Turn.TRANSVERSE, 8: _Turn.ROTATE_90,
+}  # fmt: skip
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # max_pixels decides, and refuses
+
+
+def find_images(folder: Path) -> tuple[list[str], list[str], list[InputError]]:
+    """Return the image files below a folder, the other files, and an error for each folder that cannot be read.
+
+    Args:
+        folder: the names that are returned are relative to it
+    """
+    unreadable: list[OSError] = []
+    images: list[str] = []
+    others: list[str] = []
+    for name in files_below(folder, unreadable.append):
+        (images if Path(name).suffix.lower() in SUFFIXES else others).append(name)
+    hint = "chmod it, or take it out"
+    errors = [f"{error.filename}: this folder cannot be read ({error.strerror}); {hint}" for error in unreadable]
+    return images, others, [InputError(error) for error in errors]
+
+
+def left_out(folder: Path, others: Sequence[str]) -> tuple[str, ...]:
+    """Return a note about the files in a folder that are not read; no note if there are none."""
+    kinds = collections.Counter(Path(name).suffix.lower() or Path(name).name for name in others)
+    counts = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+    return (f"{folder}: {len(others)} file(s) that cannot be read as images are left out ({counts})",) if others else ()
 
 
 def open_picture(path: Path, side: int, max_pixels: int, grey_bits: int | None) -> Image.Image:

@@ -26,8 +26,8 @@ def on_device(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def positions_on(device: torch.device, indices: Sequence[int]) -> torch.Tensor:
-    """Return indices as a tensor on a device, int64; a GPU is not waited for."""
+    """Return indices as a tensor on a device, without waiting for a GPU."""
     import torch
 
-    positions = torch.as_tensor(indices, dtype=torch.int64)
+    positions = torch.as_tensor(indices)
     return positions.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else positions

@@ -22,7 +22,7 @@ from model.vision.params import Params
 from model.vision.readers import Examples, normal, read_split
 from utils import InputError
 
-CHUNK_BYTES = 2**26  # of decoded images are gone through at a time for the pixel statistics
+CHUNK_BYTES = 2**24  # of decoded images are gone through at a time for the pixel statistics
 SAMPLE_SIZE = 100  # images whose values say how many bits are used: reading all of them may take minutes
 CONSTANT_STD = 0.1 / 255  # of a channel that is constant but for a few levels of noise, which is not to be magnified
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -42,18 +42,16 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, examples: Examples, data_dir: Path, params: Params) -> None:
         self.examples, self.params, self.ids = examples, params, examples.ids
-        self.labels = _class_numbers(examples, params)
+        labels = _class_numbers(examples, params)
         pixels, rows = load_pixels(examples, data_dir, params)
-        self.path = getattr(pixels, "filename", None)  # of a mapped file
         self.pixels = None if pixels is None else torch.from_numpy(pixels)
         if self.pixels is not None and params.num_workers == 0:
             self.pixels = on_device(self.pixels)
         self.device = torch.device("cpu") if self.pixels is None else self.pixels.device
-        self.rows, self.labels = torch.from_numpy(rows).to(self.device), self.labels.to(self.device)
+        self.labels, self.rows = labels.to(self.device), torch.from_numpy(rows).to(self.device)
         self.draws: Tensor | None = None  # (num_examples, 5), uniform
-        shape = (1, params.image_channels, 1, 1)
-        self.mean = torch.tensor(params.facts["mean"], device=self.device).reshape(shape)
-        self.std = torch.tensor(params.facts["std"], device=self.device).reshape(shape)
+        self.mean = torch.tensor(params.facts["mean"], device=self.device)[:, None, None]  # (image_channels, 1, 1)
+        self.std = torch.tensor(params.facts["std"], device=self.device)[:, None, None]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,22 +67,12 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return images, float32, (batch_size, image_channels, image_size, image_size), and labels, (batch_size,)."""
-        positions = positions_on(self.device, indices)
+        positions, params = positions_on(self.device, indices), self.params
         if self.pixels is None:
-            pixels = torch.from_numpy(decode_all(self.examples.images_at(indices), self.params))
+            pixels = torch.from_numpy(decode_all(self.examples.images_at(indices), params))
         else:
             pixels = self.pixels.index_select(0, self.rows.index_select(0, positions))
         draws = None if self.draws is None else self.draws.index_select(0, positions)
-        return self._scale(pixels, draws), self.labels.index_select(0, positions)
-
-    def _scale(self, pixels: Tensor, draws: Tensor | None) -> Tensor:
-        """Return the inputs of the net.
-
-        Args:
-            pixels: (batch_size, image_size, image_size, image_channels), uint8
-            draws: (batch_size, 5), uniform, to augment the images by; None to leave them as they are
-        """
-        params = self.params
         if draws is not None:
             pixels = _move(pixels, draws, params)
         images = pixels.permute(0, 3, 1, 2)  # (batch_size, image_channels, image_size, image_size), channels-last
@@ -92,7 +80,9 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         images = images.to(torch.float32, memory_format=order).div_(255)
         if draws is not None and params.jitter > 0:
             images = _jitter(images, draws, params.jitter)
-        return images if params.normalize == "none" else (images - self.mean) / self.std
+        if params.normalize != "none":
+            images = (images - self.mean) / self.std
+        return images, self.labels.index_select(0, positions)
 
 
 def _move(pixels: Tensor, draws: Tensor, params: Params) -> Tensor:
@@ -118,13 +108,7 @@ def _move(pixels: Tensor, draws: Tensor, params: Params) -> Tensor:
 
 
 def _jitter(images: Tensor, draws: Tensor, strength: float) -> Tensor:
-    """Change contrast and brightness of each image by a factor of up to 1 +- strength.
-
-    Args:
-        images: (batch_size, image_channels, image_size, image_size), in [0, 1]
-        draws: (batch_size, 5), uniform; the last two are used here
-        strength: params.jitter
-    """
+    """Change contrast and brightness of images in [0, 1] by factors of up to 1 +- strength, from the last two draws."""
     contrast, brightness = (1 + strength * (2 * draws[:, 3:] - 1)).T.reshape(2, -1, 1, 1, 1)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     return (((images - mean) * contrast + mean) * brightness).clamp_(0, 1)
@@ -139,16 +123,12 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> ImageDataset:
     examples = read_split(split, data_dir, params)
     for note in examples.notes:
         logging.info(f"- {note}")
-    dataset = ImageDataset(examples, data_dir, params)
     if split == "train" and (gone := {normal(name) for name in params.classes} - set(examples.labels)):
         logging.warning(f"- WARNING: {data_dir}: train lacks {', '.join(sorted(gone))}, a class that the net knows")
-    if isinstance(examples.images, list) or dataset.pixels is None:  # the images have been decoded, or will be
-        place = f"mapped from {dataset.path}" if dataset.path else "in memory"
-        if dataset.pixels is None:
-            hint = "" if params.num_workers else "; num_workers=... does it ahead of time, in other processes"
-            place = f"each decoded when it is needed{hint}"
-        num_bytes = len(dataset) * math.prod(params.image_shape)
-        logging.info(f"- {split}: {len(dataset)} images, {num_bytes / 2**20:,.1f} MB, {place}")
+    dataset = ImageDataset(examples, data_dir, params)
+    if dataset.pixels is None:
+        hint = "num_workers=... does it ahead of time, in other processes"
+        logging.info(f"- {split}: each of {len(dataset)} images is decoded when it is needed; {hint}")
     return dataset
 
 
@@ -156,11 +136,12 @@ def _class_numbers(examples: Examples, params: Params) -> Tensor:
     numbers = {normal(name): number for number, name in enumerate(params.classes)}
     for name, label in zip(examples.ids, examples.labels, strict=True):
         if label not in numbers:
+            known = ", ".join(params.classes[:10])
             raise InputError(
-                f"{name}: class {label!r} is not among the classes of train when this run began "
-                f"({', '.join(params.classes[:10])}); if train has it now: another --model_dir, or --restart"
+                f"{name}: class {label!r} is not among the classes of train when this run began ({known}); "
+                "if train has it now: another --model_dir, or --restart"
             )
-    return torch.tensor([numbers[label] for label in examples.labels], dtype=torch.int64)
+    return torch.tensor([numbers[label] for label in examples.labels])
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
@@ -170,19 +151,21 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
         InputError: there is no train split, or it is broken
     """
     examples = read_split("train", data_dir, params)
-    counts = collections.Counter(examples.labels)
+    num_examples, counts = len(examples.ids), collections.Counter(examples.labels)
     if len(counts) < 2:
-        found = f"train has {len(counts)} class(es) in {len(examples.labels)} images"
+        found = f"train has {len(counts)} class(es) in {num_examples} images"
         raise InputError(f"{data_dir}: {found}; expected two or more")
     classes = sorted(counts, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
-    facts: dict[str, Any] = {"classes": classes, "class_counts": [counts[name] for name in classes]}
-    sample = examples.images_at(range(0, len(examples.ids), math.ceil(len(examples.ids) / SAMPLE_SIZE)))
-    is_packed = isinstance(sample, np.ndarray)  # and has 8 bits
-    facts["grey_bits"] = params.grey_bits or (16 if is_packed else find_grey_bits(sample, params.max_image_pixels))
-    facts["mean"], facts["std"] = [0.0] * params.image_channels, [1.0] * params.image_channels
-    if params.normalize == "imagenet":
-        facts["mean"], facts["std"] = IMAGENET_MEAN, IMAGENET_STD
-    elif params.normalize == "train":
+    sample = examples.images_at(range(0, num_examples, math.ceil(num_examples / SAMPLE_SIZE)))
+    found_bits = 16 if isinstance(sample, np.ndarray) else find_grey_bits(sample, params.max_image_pixels)
+    facts: dict[str, Any] = {
+        "classes": classes,
+        "class_counts": [counts[name] for name in classes],
+        "grey_bits": params.grey_bits or found_bits,
+        "mean": IMAGENET_MEAN if params.normalize == "imagenet" else [0.0] * params.image_channels,
+        "std": IMAGENET_STD if params.normalize == "imagenet" else [1.0] * params.image_channels,
+    }
+    if params.normalize == "train":
         facts["mean"], facts["std"] = _pixel_statistics(examples, data_dir, params.with_facts(facts))
     return facts
 
@@ -193,15 +176,13 @@ def _pixel_statistics(examples: Examples, data_dir: Path, params: Params) -> tup
     The standard deviation of a constant channel counts as 1, as in scikit-learn's StandardScaler.
     """
     pixels, rows = load_pixels(examples, data_dir, params)
-    levels = np.arange(256) / 255
-    counts = np.zeros((params.image_channels, 256), dtype=np.int64)  # pixels of each channel at each level: exact
     size = max(1, CHUNK_BYTES // math.prod(params.image_shape))
+    sums = np.zeros((2, params.image_channels), dtype=np.int64)  # of values and of their squares: exact
     for start in range(0, len(rows), size):
         part = np.arange(start, min(start + size, len(rows)))
         decoded = decode_all(examples.images_at(part), params) if pixels is None else pixels[rows[part]]
-        for channel in range(params.image_channels):
-            counts[channel] += np.bincount(decoded[..., channel].ravel(), minlength=256)
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    means = shares @ levels  # (image_channels,)
-    stds = np.sqrt((shares * (levels - means[:, None]) ** 2).sum(axis=1))
-    return means.tolist(), np.where(stds < CONSTANT_STD, 1.0, stds).tolist()
+        values = decoded.reshape(-1, params.image_channels).astype(np.int64)
+        sums += values.sum(axis=0), (values**2).sum(axis=0)
+    means, squares = sums / (len(rows) * params.image_size**2)  # (image_channels,)
+    stds = np.sqrt(np.maximum(squares - means**2, 0)) / 255
+    return (means / 255).tolist(), np.where(stds < CONSTANT_STD, 1.0, stds).tolist()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from fiveline.loading.pictures import open_picture
+from fiveline.loading.pictures import find_images, left_out, open_picture
 from model.vision.params import Params
-from model.vision.readers import Examples, find_images, left_out, read_split
+from model.vision.readers import Examples, read_split
 from utils import InputError
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ THUMBNAIL_SIDE = 128  # pixels of a picture in a page
 
 
 def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
-    """Return one dict an example: the predicted class's name and probability, and, where known, the label and the loss.
+    """Return one dict an example: the predicted class and its probability; and, unless labels is None, label and loss.
 
     Args:
         outputs: logits, (batch_size, num_classes), on the CPU
-        labels: (batch_size,), or None for inputs without labels
+        labels: (batch_size,)
         params: for the classes' names
     """
     import torch.nn.functional as F
@@ -55,7 +55,7 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[st
         if not path.is_dir():
             yield str(path), path
             continue
-        images, others, errors = find_images(path, is_strict=False)
+        images, others, errors = find_images(path)
         yield from ((str(path / name), path / name) for name in images)
         for note in left_out(path, others):
             logging.info(f"- {note}")
@@ -72,33 +72,30 @@ def collate_unlabelled(examples: Sequence[Path], params: Params) -> tuple[Tensor
 
     names = [str(path) for path in examples]
     once = params.model_copy(update={"cache": "none"}).with_facts(params.facts)
-    split = Examples(names, [params.classes[0]] * len(names), list(examples))
+    split = Examples(names, [params.classes[0]] * len(names), list(examples), np.arange(len(names)))
     return ImageDataset(split, Path(), once).__getitems__(range(len(names)))[0], None
 
 
 def describe_inputs(params: Params) -> dict[str, Any]:
     """Return how images become inputs and outputs become answers, for code that does not use this project."""
     side, mode = params.image_size, "RGB" if params.image_channels == 3 else "L"
-    bits, draft = params.known_grey_bits, params.draft_side
+    levels, draft = 2**params.known_grey_bits, 8 * side
     steps = [
         "open the file with Pillow; of several pictures take the first",
         f"let Pillow decode a large JPEG at half, quarter or an eighth of its size: draft(None, ({draft}, {draft}))",
         "turn it upright as its EXIF orientation says (ImageOps.exif_transpose)",
-        f"where it has 16 bits of grey (Pillow's modes I and I;16): divide by {2 ** (bits - 8)} and round down, which "
-        f"gives 8 bits (mode L); {2**bits} and more are refused; the value info['transparency'], if any, becomes 255",
+        f"where it has 16 bits of grey (Pillow's modes I and I;16): divide by {levels // 256} and round down, which "
+        f"gives 8 bits (mode L); {levels} and more are refused; the value info['transparency'], if any, becomes 255",
         "where parts are transparent, put it on white: convert to RGBA, then alpha_composite on a white picture",
         f"convert to mode {mode} with Pillow's convert, from any mode: grey, RGB, palette (P), CMYK",
         f"resize to {side} x {side} pixels, stretching its sides: Pillow's BILINEAR (which antialiases)",
         "divide by 255, as float32",
-        "subtract mean and divide by std, each channel its own",
+        *(["subtract mean and divide by std, each channel its own"] if params.normalize != "none" else []),
         "put the axes in the order (batch_size, channels, height, width)",
     ]
-    return {
-        "steps": [step for step in steps if params.normalize != "none" or "mean" not in step],
-        **({} if params.normalize == "none" else {"mean": params.facts["mean"], "std": params.facts["std"]}),
-        "outputs": "logits, one for each of `classes`; softmax over the last axis makes them probabilities",
-        "classes": params.classes,
-    }
+    scale = {} if params.normalize == "none" else {"mean": params.facts["mean"], "std": params.facts["std"]}
+    outputs = "logits, one for each of `classes`; softmax over the last axis makes them probabilities"
+    return {"steps": steps, **scale, "outputs": outputs, "classes": params.classes}
 
 
 def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Params) -> dict[str, dict[str, Any]]:
@@ -111,15 +108,11 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
         params: the hyperparameters in READS
 
     Raises:
-        InputError: the data is gone or broken, or is a pickle
+        InputError: the data is gone or broken
     """
-    if (data_dir / "cifar-10-batches-py").is_dir():
-        raise InputError(f"{data_dir}: its images are pickled, and pickles are not opened for a page")
     examples, wanted, found = read_split(split, data_dir, params), set(ids), {}
-    for position, name in enumerate(examples.ids):
-        if name not in wanted:
-            continue
-        image = examples.images_at([position])[0]
+    positions = [position for position, name in enumerate(examples.ids) if name in wanted]
+    for position, image in zip(positions, examples.images_at(positions), strict=True):
         try:
             if isinstance(image, np.ndarray):
                 picture = Image.fromarray(image)
@@ -128,5 +121,5 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
             picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         except Exception:  # noqa: S112  Pillow's readers raise errors of many kinds
             continue
-        found[name] = {"image": picture, **({"source": image} if isinstance(image, Path) else {})}
+        found[examples.ids[position]] = {"image": picture} | ({"source": image} if isinstance(image, Path) else {})
     return found

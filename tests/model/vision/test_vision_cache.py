@@ -1,11 +1,13 @@
 """Decoded images on disk: made once, shared, made anew when a file changes, and never a reason to fail."""
 
+import copy
 import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,9 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from fiveline.loader import fetch_dataloader, start_epoch
 from fiveline.loading import cache
 from fiveline.record.temporary import temporary_path
-from model.vision import decode
+from model.vision import decode, npz
 from model.vision.data_loader import fetch_dataset, fetch_facts
 from model.vision.params import Params
 from model.vision.readers import read_split
@@ -52,6 +55,13 @@ def decoded_files(monkeypatch):
     return names
 
 
+def pixels_of(dataset):
+    """Return the images of a dataset without normalisation, (n, height, width, channels), uint8."""
+    plain = copy.copy(dataset)
+    plain.params = dataset.params.model_copy(update={"normalize": "none"})
+    return (plain.__getitems__(range(len(dataset)))[0] * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
 def find_file(folder):
     (path,) = folder.glob("train_8x8x3-*.npy")
     return path
@@ -60,8 +70,7 @@ def find_file(folder):
 def fetch_pixels(data_dir, split="train", **values):
     params = PARAMS.model_copy(update=values)
     dataset = fetch_dataset(split, data_dir, params.with_facts(fetch_facts(data_dir, params)))
-    dataset.augment = False
-    return dataset.fetch_raw(range(len(dataset)))[0][0]
+    return pixels_of(dataset)
 
 
 def expected_pixels(data_dir, split="train", params=PARAMS):
@@ -94,7 +103,7 @@ def test_a_second_run_maps_what_the_first_one_decoded(images, make_run, run_scri
     assert run_script("train.py", "--model_dir", first).returncode == 0
     result = run_script("train.py", "--model_dir", second)
     assert result.returncode == 0, result.stderr
-    assert "train: 12 images, 0.0 MB, mapped from " in result.stderr and "decoding" not in result.stderr
+    assert "decoding" not in result.stderr
     for name in ("metrics_val_best_weights.json", "metrics_val_last_weights.json"):
         assert (first / name).read_text() == (second / name).read_text()
 
@@ -106,7 +115,7 @@ def test_runs_that_cut_off_another_val_share_the_file(images, decoded_files):
             params = PARAMS.model_copy(update={"val_fraction": fraction})
             dataset = fetch_dataset(split, images, params.with_facts(fetch_facts(images, params)))
             assert len(decoded_files) == 12
-            pixels = dataset.fetch_raw(range(len(dataset)))[0][0]
+            pixels = pixels_of(dataset)
             for name, image in zip(dataset.ids, pixels, strict=True):
                 assert np.array_equal(image, decode.decode.__wrapped__(images / "train" / name, params))
 
@@ -123,7 +132,8 @@ def test_many_processes_decode_once(images, project):
 import logging, sys, threading, time
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 from pathlib import Path
-from model.vision import decode
+from fiveline.loader import fetch_dataloader, start_epoch
+from model.vision import decode, npz
 from model.vision.data_loader import fetch_facts
 from model.vision.params import Params
 original = decode.decode
@@ -221,10 +231,10 @@ def test_damaged_pixels_are_decoded_again(images):
 
 def test_a_run_keeps_the_images_it_began_with(images):
     dataset = fetch_dataset("val", images, PARAMS.with_facts(fetch_facts(images, PARAMS)))
-    before = dataset.fetch_raw([0])[0][0].clone()
+    before = pixels_of(dataset)
     Image.new("RGB", (9, 9), "red").save(images / "val/a/0.png")
-    assert not torch.equal(fetch_pixels(images, "val")[0], before[0])  # another run, which makes the file anew
-    assert torch.equal(dataset.fetch_raw([0])[0][0], before)
+    assert not torch.equal(fetch_pixels(images, "val"), before)  # another run, which makes the file anew
+    assert torch.equal(pixels_of(dataset), before)
 
 
 def test_what_a_killed_process_left_is_cleared(images):
@@ -269,7 +279,7 @@ def test_a_read_only_dataset_is_decoded_into_the_users_cache(images, tmp_path, d
     path = find_file(folder)
     told = [record.message for record in caplog.records if "read-only" in record.message]
     assert told == [f"- decoded images cannot be kept in {images / '.decoded'} (it is read-only)"]
-    assert f"mapped from {path}" in caplog.text
+    assert f"- decoding 12 images once, into {path}" in caplog.text
 
 
 @pytest.mark.parametrize("why", ["file in the way", "full", "no locks"])
@@ -282,12 +292,11 @@ def test_without_a_place_to_write_images_are_kept_in_memory(images, tmp_path, ca
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5000))
     else:
 
-        def acquire(self, timeout):
+        def acquire(self, *args, **options):
             raise NotImplementedError("FileSystem does not appear to support flock")
 
         monkeypatch.setattr(cache.FileLock, "acquire", acquire)
     assert torch.equal(fetch_pixels(images, cache="disk"), expected_pixels(images))
-    assert "train: 12 images, 0.0 MB, in memory" in caplog.text
     assert len(re.findall("cannot be kept in .*(almost full|exists|directory|flock)", caplog.text)) == 4
 
 
@@ -302,12 +311,12 @@ from model.vision.params import Params
 params = Params(image_size=64)
 params = params.with_facts(fetch_facts(Path({str(images)!r}), params))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-print(fetch_dataset("train", Path({str(images)!r}), params).fetch_raw([0])[0][0].shape)
+print(fetch_dataset("train", Path({str(images)!r}), params)[0][0].shape)
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("cannot be kept in ") == 2 and "File too large" in result.stdout
-    assert "12 images, 0.1 MB, in memory" in result.stdout
+    assert "torch.Size([3, 64, 64])" in result.stdout
     left = [*(images / ".decoded").iterdir(), *(tmp_path / "cache").rglob("*x*")]
     assert all(path.suffix == ".lock" for path in left)
 
@@ -318,9 +327,85 @@ def test_large_sets_are_decoded_when_needed_unless_somebody_says_more(images, ca
     params = Params(image_size=8, horizontal_flip=False)
     params = params.with_facts(fetch_facts(images, params))
     train, val = (fetch_dataset(split, images, params) for split in ("train", "val"))
-    assert not train.in_memory and val.in_memory
-    assert "- train: 12 images, 0.0 MB, each decoded when it is needed; num_workers=... does it" in caplog.text
-    assert decoded_files and not list((images / ".decoded").glob("*.npy"))
+    assert train.pixels is None and val.pixels is not None
+    assert "- train: each of 12 images is decoded when it is needed; num_workers=... does it" in caplog.text
+    assert decoded_files and not list((images / ".decoded").glob("train_*.npy"))
     mapped = fetch_dataset("train", images, params.model_copy(update={"cache": "disk"}).with_facts(params.facts))
-    assert not mapped.in_memory  # so data loading processes wait for the disk in its place
-    assert torch.equal(mapped.fetch_raw(range(12))[0][0], train.fetch_raw(range(12))[0][0])
+    assert torch.equal(pixels_of(mapped), pixels_of(train))
+
+
+# ---- packed --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def everything_is_large(monkeypatch):
+    monkeypatch.setattr(decode, "SMALL_BYTES", 0)
+    monkeypatch.setattr(npz, "LARGE_BYTES", 0)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (8, 8, 3)])
+@pytest.mark.parametrize("with_val", [True, False])
+@pytest.mark.usefixtures("everything_is_large")
+def test_large_npz_files_are_mapped(tmp_path, shape, with_val):
+    pixels = np.random.default_rng(0).integers(0, 256, size=(20, *shape), dtype=np.uint8)
+    np.savez(tmp_path / "train.npz", note=np.arange(5.0), images=pixels, labels=np.arange(20) % 2)
+    if with_val:
+        np.savez(tmp_path / "val.npz", images=pixels[:4], labels=np.arange(4) % 2)
+    examples = read_split("train", tmp_path, PARAMS)
+    assert isinstance(examples.images, np.memmap) and len(examples.ids) == (20 if with_val else 18)
+    params = PARAMS.model_copy(update={"image_channels": 3 if shape[2:] == (3,) else 1})
+    dataset = fetch_dataset("train", tmp_path, params.with_facts(fetch_facts(tmp_path, params)))
+    rows = [int(name[6:-1]) for name in dataset.ids]
+    assert rows == sorted(rows) and with_val == (rows == list(range(20)))
+    assert np.array_equal(pixels_of(dataset), pixels[rows].reshape(len(rows), 8, 8, -1))
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_mapped_images_of_another_size_are_resized_when_needed(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, size=(20, 11, 9), dtype=np.uint8)
+    for split in ("train", "val"):
+        np.savez(tmp_path / f"{split}.npz", images=pixels, labels=np.arange(20) % 2)
+    fetched = fetch_pixels(tmp_path)
+    assert np.array_equal(fetched[7], decode.decode(pixels[7], PARAMS))
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_large_npz_files_that_cannot_be_mapped_are_read(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, size=(20, 8, 8), dtype=np.uint8)
+    labels = np.arange(20) % 2
+    np.savez_compressed(tmp_path / "val.npz", images=pixels, labels=labels)
+    np.savez(tmp_path / "train.npz", images=np.asfortranarray(pixels), labels=labels)
+    for split in ("train", "val"):
+        examples = read_split(split, tmp_path, PARAMS)
+        assert not isinstance(examples.images, np.memmap) and np.array_equal(examples.images, pixels)
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_a_large_npz_that_is_cut_is_refused(tmp_path):
+    images = np.zeros((200, 8, 8), np.uint8)
+    np.savez(tmp_path / "train.npz", images=images, labels=np.arange(200) % 2)
+    whole = (tmp_path / "train.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "train.npz") as archive:
+        directory = whole[archive.start_dir :]
+    for data in (whole[:5000], whole[:5000] + directory):
+        (tmp_path / "train.npz").write_bytes(data)
+        with pytest.raises(InputError, match="train.npz: expected `images`"):
+            read_split("train", tmp_path, PARAMS)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_mapped_sets_train_as_others_do(tmp_path, num_workers, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, size=(30, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "train.npz", images=pixels, labels=np.arange(30) % 2)
+    batches = []
+    for large in (0, 2**30):
+        monkeypatch.setattr(npz, "LARGE_BYTES", large)
+        params = fetch_params(tmp_path, num_workers)
+        batches.append(list(start_epoch(fetch_dataloader("train", tmp_path, params, training=True), 1, 0)[0]))
+    for (a, b), (c, d) in zip(*batches, strict=True):
+        assert torch.equal(a, c) and torch.equal(b, d)
+
+
+def fetch_params(data_dir, num_workers):
+    params = Params(image_size=8, image_channels=1, batch_size=4, shift=1, num_workers=num_workers)
+    return params.with_facts(fetch_facts(data_dir, params))
