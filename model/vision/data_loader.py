@@ -2,64 +2,63 @@
 
 from __future__ import annotations
 
+import collections
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from fiveline.device import epoch_draws
-from model.vision.decode import decode_all, draft_side, grey_bits
-from model.vision.facts import fetch_facts as fetch_facts
-from model.vision.facts import unknown_class
-from model.vision.formats import Examples, Files, left_out, normal, walk_files
+from fiveline.loading import on_device, positions_on
+from fiveline.loading.pictures import find_grey_bits
+from model.vision.decode import decode_all, load_pixels
 from model.vision.params import Params
-from model.vision.readers import read_split
-from model.vision.storage import describe, is_ready, keep_in_memory, keep_on_disk
+from model.vision.readers import Examples, normal, read_split
 from utils import InputError
+
+CHUNK_BYTES = 2**24  # of decoded images are gone through at a time for the pixel statistics
+SAMPLE_SIZE = 100  # images whose values say how many bits are used: reading all of them may take minutes
+CONSTANT_STD = 0.1 / 255  # of a channel that is constant but for a few levels of noise, which is not to be magnified
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
-    """The images of one split.
+    """The images of one split; augmented once `set_epoch` has been called.
 
     Args:
         examples: from `read_split`
         data_dir: where they are from; decoded images are kept there, if `cache` says so
         params: image_size, image_channels, cache, augmentation, and the facts
-        augment: for the train split
 
     Raises:
-        InputError: a class that train lacks, or, where all images are decoded at once, an unreadable one
+        InputError: an example is of an unknown class, or, if all images are decoded now, some cannot be read
     """
 
-    def __init__(self, examples: Examples, data_dir: Path, params: Params, augment: bool) -> None:
-        numbers = {normal(name): number for number, name in enumerate(params.classes)}
-        for name, label in zip(examples.ids, examples.labels, strict=True):
-            if label not in numbers:
-                raise InputError(unknown_class(name, label, data_dir, params))
-        self.ids = examples.ids
-        self.labels = torch.tensor([numbers[label] for label in examples.labels], dtype=torch.int64)
-        self.params, self._is_train = params, augment
-        self._draws: Tensor | None = None
-        self.examples = keep_in_memory(keep_on_disk(examples, data_dir, params), params)
-        self.in_memory = is_ready(self.examples, params)
-        shape = (1, params.image_channels, 1, 1)
-        self._mean = torch.tensor(params.facts["mean"]).reshape(shape)
-        self._std = torch.tensor(params.facts["std"]).reshape(shape)
+    def __init__(self, examples: Examples, data_dir: Path, params: Params) -> None:
+        self.examples, self.params, self.ids = examples, params, examples.ids
+        labels = _class_numbers(examples, params)
+        pixels, rows = load_pixels(examples, data_dir, params)
+        self.pixels = None if pixels is None else torch.from_numpy(pixels)
+        if self.pixels is not None and params.num_workers == 0:
+            self.pixels = on_device(self.pixels)
+        self.device = torch.device("cpu") if self.pixels is None else self.pixels.device
+        self.labels, self.rows = labels.to(self.device), torch.from_numpy(rows).to(self.device)
+        self.draws: Tensor | None = None  # (num_examples, 5), uniform
+        self.mean = torch.tensor(params.facts["mean"], device=self.device)[:, None, None]  # (image_channels, 1, 1)
+        self.std = torch.tensor(params.facts["std"], device=self.device)[:, None, None]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the augmentation of an epoch, from 1."""
-        if self._is_train:
-            self._draws = epoch_draws(self.params.seed, epoch, len(self), 5)
-
-    def _decode(self, indices: Sequence[int]) -> Tensor:
-        return torch.from_numpy(decode_all(self.examples.images, self.examples.rows_of(indices), self.params))
+        """Augment from now on, with the random numbers of this epoch (from 1)."""
+        self.draws = epoch_draws(self.params.seed, epoch, len(self), 5).to(self.device)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return one image, (image_channels, image_size, image_size), and its class number."""
@@ -68,21 +67,22 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return images, float32, (batch_size, image_channels, image_size, image_size), and labels, (batch_size,)."""
-        positions = torch.as_tensor(indices)
-        draws = None if self._draws is None else self._draws[positions]
-        return self._finish(self._decode(indices), draws), self.labels[positions]
-
-    def _finish(self, pixels: Tensor, draws: Tensor | None) -> Tensor:
+        positions, params = positions_on(self.device, indices), self.params
+        if self.pixels is None:
+            pixels = torch.from_numpy(decode_all(self.examples.images_at(indices), params))
+        else:
+            pixels = self.pixels.index_select(0, self.rows.index_select(0, positions))
+        draws = None if self.draws is None else self.draws.index_select(0, positions)
         if draws is not None:
-            pixels = _move(pixels, draws, self.params)
+            pixels = _move(pixels, draws, params)
         images = pixels.permute(0, 3, 1, 2)  # (batch_size, image_channels, image_size, image_size), channels-last
-        order = torch.channels_last if self.params.channels_last else torch.contiguous_format
+        order = torch.channels_last if params.channels_last else torch.contiguous_format
         images = images.to(torch.float32, memory_format=order).div_(255)
-        if draws is not None and self.params.jitter > 0:
-            images = _jitter(images, draws, self.params.jitter)
-        if self.params.normalize != "none":
-            images = (images - self._mean) / self._std
-        return images
+        if draws is not None and params.jitter > 0:
+            images = _jitter(images, draws, params.jitter)
+        if params.normalize != "none":
+            images = (images - self.mean) / self.std
+        return images, self.labels.index_select(0, positions)
 
 
 def _move(pixels: Tensor, draws: Tensor, params: Params) -> Tensor:
@@ -102,26 +102,20 @@ def _move(pixels: Tensor, draws: Tensor, params: Params) -> Tensor:
     columns = (places + steps[:, 1:]).clamp(0, side - 1)
     if params.horizontal_flip:
         columns = torch.where(draws[:, :1] < 0.5, side - 1 - columns, columns)
-    rows = rows + side * torch.arange(batch_size, device=pixels.device)[:, None]  # among those of all images
+    rows = rows + side * torch.arange(batch_size, device=pixels.device)[:, None]  # in the rows of all images
     sources = (side * rows[:, :, None] + columns[:, None, :]).flatten()
     return pixels.flatten(0, 2).index_select(0, sources).view(pixels.shape)  # each pixel moves as a whole, once
 
 
 def _jitter(images: Tensor, draws: Tensor, strength: float) -> Tensor:
-    """Change contrast and brightness of each image by a factor of up to 1 +- strength.
-
-    Args:
-        images: (batch_size, image_channels, image_size, image_size), in [0, 1]
-        draws: (batch_size, 5), uniform; the last two are used here
-        strength: params.jitter
-    """
+    """Change contrast and brightness of images in [0, 1] by factors of up to 1 +- strength, from the last two draws."""
     contrast, brightness = (1 + strength * (2 * draws[:, 3:] - 1)).T.reshape(2, -1, 1, 1, 1)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     return (((images - mean) * contrast + mean) * brightness).clamp_(0, 1)
 
 
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> ImageDataset:
-    """Return the dataset of 'train', 'val' or 'test'; only train is augmented.
+    """Return the dataset of 'train', 'val' or 'test'.
 
     Raises:
         InputError: the data is missing or broken
@@ -129,64 +123,66 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> ImageDataset:
     examples = read_split(split, data_dir, params)
     for note in examples.notes:
         logging.info(f"- {note}")
-    dataset = ImageDataset(examples, data_dir, params, augment=split == "train")
     if split == "train" and (gone := {normal(name) for name in params.classes} - set(examples.labels)):
         logging.warning(f"- WARNING: {data_dir}: train lacks {', '.join(sorted(gone))}, a class that the net knows")
-    if isinstance(examples.images, Files) or not dataset.in_memory:  # else nothing was to be chosen
-        logging.info(f"- {split}: {describe(dataset.examples, params)}")
+    dataset = ImageDataset(examples, data_dir, params)
+    if dataset.pixels is None:
+        hint = "num_workers=... does it ahead of time, in other processes"
+        logging.info(f"- {split}: each of {len(dataset)} images is decoded when it is needed; {hint}")
     return dataset
 
 
-def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, Path | InputError]]:
-    """Yield new images: files, and those of folders, at any depth, in order."""
-    for path in paths:
-        if not path.is_dir():
-            yield str(path), path
-            continue
-        others: list[str] = []
-        unreadable: list[InputError] = []
-        for name, is_image in walk_files(path, unreadable.append):
-            if is_image:
-                yield str(path / name), path / name
-            else:
-                others.append(name)
-        for note in left_out(path, others):
-            logging.info(f"- {note}")
-        yield from ((str(path), error) for error in unreadable)
+def _class_numbers(examples: Examples, params: Params) -> Tensor:
+    numbers = {normal(name): number for number, name in enumerate(params.classes)}
+    for name, label in zip(examples.ids, examples.labels, strict=True):
+        if label not in numbers:
+            known = ", ".join(params.classes[:10])
+            raise InputError(
+                f"{name}: class {label!r} is not among the classes of train when this run began ({known}); "
+                "if train has it now: another --model_dir, or --restart"
+            )
+    return torch.tensor([numbers[label] for label in examples.labels])
 
 
-def collate_unlabelled(examples: Sequence[Path], params: Params) -> tuple[Tensor, None]:
-    """Return images as `ImageDataset` does: it does it.
+def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
+    """Return what the train split decides: the classes, how many examples each has, and the mean and std of pixels.
 
     Raises:
-        InputError: one of them cannot be read
+        InputError: there is no train split, or it is broken
     """
-    names = [str(path) for path in examples]
-    once = params.model_copy(update={"cache": "none"}).with_facts(params.facts)
-    split = Examples(names, [params.classes[0]] * len(names), Files(Path(), names))
-    return ImageDataset(split, Path(), once, augment=False).__getitems__(range(len(names)))[0], None
-
-
-def describe_inputs(params: Params) -> dict[str, Any]:
-    """Return how images become inputs and outputs become answers, for code without ours."""
-    side, mode = params.image_size, "RGB" if params.image_channels == 3 else "L"
-    bits, draft = grey_bits(params), draft_side(params)
-    steps = [
-        "open the file with Pillow; of several pictures take the first",
-        f"let Pillow decode a large JPEG at half, quarter or an eighth of its size: draft(None, ({draft}, {draft}))",
-        "turn it upright as its EXIF orientation says (ImageOps.exif_transpose)",
-        f"where it has 16 bits of grey (Pillow's modes I and I;16): divide by {2 ** (bits - 8)} and round down, which "
-        f"gives 8 bits (mode L); {2**bits} and more are refused; the value info['transparency'], if any, becomes 255",
-        "where parts are transparent, put it on white: convert to RGBA, then alpha_composite on a white picture",
-        f"convert to mode {mode} with Pillow's convert, from any mode: grey, RGB, palette (P), CMYK",
-        f"resize to {side} x {side} pixels, stretching its sides: Pillow's BILINEAR (which antialiases)",
-        "divide by 255, as float32",
-        "subtract mean and divide by std, each channel its own",
-        "put the axes in the order (batch_size, channels, height, width)",
-    ]
-    return {
-        "steps": [step for step in steps if params.normalize != "none" or "mean" not in step],
-        **({} if params.normalize == "none" else {"mean": params.facts["mean"], "std": params.facts["std"]}),
-        "outputs": "logits, one for each of `classes`; softmax over the last axis makes them probabilities",
-        "classes": params.classes,
+    examples = read_split("train", data_dir, params)
+    num_examples, counts = len(examples.ids), collections.Counter(examples.labels)
+    if len(counts) < 2:
+        found = f"train has {len(counts)} class(es) in {num_examples} images"
+        raise InputError(f"{data_dir}: {found}; expected two or more")
+    classes = sorted(counts, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
+    sample = examples.images_at(range(0, num_examples, math.ceil(num_examples / SAMPLE_SIZE)))
+    found_bits = 16 if isinstance(sample, np.ndarray) else find_grey_bits(sample, params.max_image_pixels)
+    facts: dict[str, Any] = {
+        "classes": classes,
+        "class_counts": [counts[name] for name in classes],
+        "grey_bits": params.grey_bits or found_bits,
+        "mean": IMAGENET_MEAN if params.normalize == "imagenet" else [0.0] * params.image_channels,
+        "std": IMAGENET_STD if params.normalize == "imagenet" else [1.0] * params.image_channels,
     }
+    if params.normalize == "train":
+        facts["mean"], facts["std"] = _pixel_statistics(examples, data_dir, params.with_facts(facts))
+    return facts
+
+
+def _pixel_statistics(examples: Examples, data_dir: Path, params: Params) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel over all pixels, on the scale from 0 to 1.
+
+    The standard deviation of a constant channel counts as 1, as in scikit-learn's StandardScaler.
+    """
+    pixels, rows = load_pixels(examples, data_dir, params)
+    size = max(1, CHUNK_BYTES // math.prod(params.image_shape))
+    sums = np.zeros((2, params.image_channels), dtype=np.int64)  # of values and of their squares: exact
+    for start in range(0, len(rows), size):
+        part = np.arange(start, min(start + size, len(rows)))
+        decoded = decode_all(examples.images_at(part), params) if pixels is None else pixels[rows[part]]
+        values = decoded.reshape(-1, params.image_channels).astype(np.int64)
+        sums += values.sum(axis=0), (values**2).sum(axis=0)
+    means, squares = sums / (len(rows) * params.image_size**2)  # (image_channels,)
+    stds = np.sqrt(np.maximum(squares - means**2, 0)) / 255
+    return (means / 255).tolist(), np.where(stds < CONSTANT_STD, 1.0, stds).tolist()

@@ -1,109 +1,87 @@
-"""Images as arrays of one size: whatever the format, the colours, the orientation and the shape of the file."""
+"""Images as arrays of one size, kept in memory, in a file, or nowhere, as the hyperparameter `cache` says."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
+import PIL
 from PIL import Image
 
-from model.vision.formats import Files, Pixels
-from model.vision.opening import open_picture
+from fiveline.loading import cached_array, files_key, pictures
+from fiveline.loading.threads import decode_in_threads
 from model.vision.params import Params
+from model.vision.readers import Examples
 from utils import InputError
 
-CHUNK = 32  # images that one thread decodes at a time
-CHUNK_BYTES = 64 * 2**20  # of decoded images, where a whole split is gone through a part at a time
+SMALL_BYTES = 2 * 2**30  # of decoded images; larger sets are decoded when they are needed, unless `cache` says more
 
 
 def decode(image: Path | np.ndarray, params: Params) -> np.ndarray:
-    """Return one image, resized to a square: its sides are stretched, nothing is cut off.
-
-    A photo is turned upright as its EXIF entry says, transparent parts show white, and of an animation the first
-    picture counts.
+    """Return one image, (image_size, image_size, image_channels), uint8: its sides are stretched, nothing is cut off.
 
     Args:
         image: a file, or an array (height, width) or (height, width, 3), uint8
         params: image_size, image_channels, max_image_pixels, and the fact grey_bits
 
-    Returns:
-        (image_size, image_size, image_channels), uint8
-
     Raises:
         InputError: the file is missing, damaged, no image, or one that claims absurdly many pixels
     """
-    if isinstance(image, np.ndarray):
-        return _to_square(Image.fromarray(image), params)
+    side, mode = params.image_size, "RGB" if params.image_channels == 3 else "L"
     try:
-        picture = open_picture(image, draft_side(params), params.max_image_pixels, grey_bits(params))
-        return _to_square(picture, params)
-    except Exception as error:  # the readers of Pillow's formats raise whatever they stumble over
+        if isinstance(image, np.ndarray):
+            picture = Image.fromarray(image)
+        else:
+            picture = pictures.open_picture(image, 8 * side, params.max_image_pixels, params.known_grey_bits)
+        if picture.mode != mode:
+            picture = picture.convert(mode)
+        if picture.size != (side, side):
+            picture = picture.resize((side, side), Image.Resampling.BILINEAR)
+        return np.asarray(picture).reshape(params.image_shape)
+    except Exception as error:  # Pillow's readers raise errors of many kinds
         raise InputError(f"{image}: not a readable image ({error}); repair it or take it out") from None
 
 
-def draft_side(params: Params) -> int:
-    """Return the side down to which a JPEG may be made smaller while it is decoded, which is much faster."""
-    return 8 * params.image_size
-
-
-def grey_bits(params: Params) -> int:
-    """Return how many bits the values of 16-bit grey images use, in every split."""
-    return int(params.facts.get("grey_bits", 16))  # runs from before this fact used all 16
-
-
-def _to_square(picture: Image.Image, params: Params) -> np.ndarray:
-    mode, size = ("RGB" if params.image_channels == 3 else "L"), (params.image_size, params.image_size)
-    if picture.mode != mode:
-        picture = picture.convert(mode)
-    if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(picture).reshape(*size, params.image_channels)
-
-
-def image_shape(params: Params) -> tuple[int, int, int]:
-    """Return (image_size, image_size, image_channels)."""
-    return params.image_size, params.image_size, params.image_channels
-
-
-def chunks(num_images: int, params: Params) -> Iterator[range]:
-    """Yield positions, as many at a time as may be in memory at once."""
-    size = max(1, CHUNK_BYTES // math.prod(image_shape(params)))
-    for start in range(0, num_images, size):
-        yield range(start, min(start + size, num_images))
-
-
-def is_decoded(images: Files | Pixels, params: Params) -> bool:
-    """Return whether images are arrays that are as they should be already."""
-    return not isinstance(images, Files) and (*images.shape[1:], 1)[:3] == image_shape(params)
-
-
-def decode_all(images: Files | Pixels, positions: Sequence[int] | np.ndarray, params: Params) -> np.ndarray:
-    """Return some of the images, (len(positions), image_size, image_size, image_channels), uint8.
+def decode_all(images: list[Path] | np.ndarray, params: Params) -> np.ndarray:
+    """Return images as `decode` does, (num_images, image_size, image_size, image_channels), uint8.
 
     Raises:
-        InputError: as `decode` says
+        InputError: names all images that cannot be read
     """
-    shape = image_shape(params)
-    if not isinstance(images, Files) and is_decoded(images, params):
-        return images[np.asarray(positions)].reshape(-1, *shape)
-    pixels = np.empty((len(positions), *shape), dtype=np.uint8)
+    if isinstance(images, np.ndarray) and _is_decoded(images, params):
+        return images.reshape(-1, *params.image_shape)
+    return decode_in_threads(images, lambda image: decode(image, params), params.image_shape)
 
-    def fill(start: int) -> None:
-        for i in range(start, min(start + CHUNK, len(positions))):
-            pixels[i] = decode(images[positions[i]], params)
 
-    starts = range(0, len(positions), CHUNK)
-    # Pillow decodes files outside the interpreter's lock; small arrays are quicker in one thread.
-    # torch's number of threads is 1 in a worker process, whose neighbours have the other cores.
-    num_threads = torch.get_num_threads() if isinstance(images, Files) else 1
-    if num_threads == 1 or len(starts) == 1:
-        for start in starts:
-            fill(start)
-    else:
-        with ThreadPoolExecutor(num_threads) as pool:
-            list(pool.map(fill, starts))
-    return pixels
+def _is_decoded(images: list[Path] | np.ndarray, params: Params) -> bool:
+    return isinstance(images, np.ndarray) and (*images.shape[1:], 1)[:3] == params.image_shape
+
+
+def load_pixels(examples: Examples, data_dir: Path, params: Params) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return decoded images, in memory or in a mapped file, and which of them the examples are.
+
+    Returns:
+        uint8, (n, image_size, image_size, image_channels), or None if each is to be decoded when it is needed;
+        int64, (num_examples,)
+
+    Raises:
+        InputError: names all images that cannot be read
+    """
+    images, shape = examples.images, (len(examples.images), *params.image_shape)
+    is_large = math.prod(shape) > SMALL_BYTES
+    if _is_decoded(images, params):
+        return decode_all(images, params), examples.rows
+    if params.cache == "none" or (params.cache == "auto" and is_large):
+        return None, examples.rows
+    if isinstance(images, list) and params.cache != "memory":
+        # the whole folder, whichever part the examples are: runs that cut off another val share the file
+        name = f"{examples.folder.name}_{'x'.join(map(str, params.image_shape))}"
+        code = hashlib.sha256(b"".join(Path(path).read_bytes() for path in (__file__, pictures.__file__))).hexdigest()
+        key = f"{files_key(images, examples.folder)} {code} {PIL.__version__} {params.known_grey_bits}"
+        pixels = cached_array(data_dir, name, key, shape, lambda part: decode_all(images[part], params))
+        if pixels is not None or is_large:
+            return pixels, examples.rows
+    positions = np.arange(len(examples.ids))
+    return decode_all(examples.images_at(positions), params), positions

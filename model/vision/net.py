@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.vision.params import Params
-from model.vision.torchvision_net import load_pretrained, torchvision_net
+from model.vision.torchvision_net import torchvision_net
 
 
 class ThreeConvNet(nn.Module):
     """CS230's net: three blocks of convolution, batch norm, pooling and ReLU, then two linear layers.
 
     Parameter names are CS230's, so its checkpoints load.
-
-    Args:
-        params: image_channels, image_size, num_channels, dropout_rate, and the classes in its facts
     """
 
     def __init__(self, params: Params) -> None:
@@ -38,11 +34,7 @@ class ThreeConvNet(nn.Module):
         self.dropout_rate = params.dropout_rate
 
     def forward(self, s: Tensor) -> Tensor:
-        """Return logits, (batch_size, num_classes).
-
-        Args:
-            s: images, (batch_size, image_channels, image_size, image_size)
-        """
+        """Return logits, (batch_size, num_classes), of images, (batch_size, image_channels, image_size, image_size)."""
         s = F.relu(F.max_pool2d(self.bn1(self.conv1(s)), 2))  # (batch_size, num_channels, image_size / 2, ...)
         s = F.relu(F.max_pool2d(self.bn2(self.conv2(s)), 2))  # (batch_size, num_channels * 2, image_size / 4, ...)
         s = F.relu(F.max_pool2d(self.bn3(self.conv3(s)), 2))  # (batch_size, num_channels * 4, side, side)
@@ -53,11 +45,7 @@ class ThreeConvNet(nn.Module):
 
 
 class MnistNet(nn.Module):
-    """The small net of many a first PyTorch lesson: two 5 x 5 convolutions, one pooling, two linear layers.
-
-    Args:
-        params: image_channels, image_size, num_channels, dropout_rate, and the classes in its facts
-    """
+    """The small net of many a first PyTorch lesson: two 5 x 5 convolutions, one pooling, two linear layers."""
 
     def __init__(self, params: Params) -> None:
         super().__init__()
@@ -69,11 +57,7 @@ class MnistNet(nn.Module):
         self.dropout_rate = params.dropout_rate
 
     def forward(self, s: Tensor) -> Tensor:
-        """Return logits, (batch_size, num_classes).
-
-        Args:
-            s: images, (batch_size, image_channels, image_size, image_size)
-        """
+        """Return logits, (batch_size, num_classes), of images, (batch_size, image_channels, image_size, image_size)."""
         s = F.relu(self.conv1(s))  # (batch_size, num_channels, image_size - 4, image_size - 4)
         s = F.relu(F.max_pool2d(self.conv2(s), 2))  # (batch_size, num_channels * 2, side, side)
         s = F.relu(self.fc1(s.flatten(1)))  # (batch_size, 100)
@@ -84,29 +68,23 @@ class MnistNet(nn.Module):
 def Net(params: Params) -> nn.Module:
     """Return the net that params.net names, with random weights drawn from the global generator.
 
-    With params.channels_last, weights are kept so: the same numbers, in the order in which convolutions are fastest.
+    With params.channels_last, weights are stored in the order in which convolutions are fastest.
     """
     nets: dict[str, Callable[[Params], nn.Module]] = {"cs230": ThreeConvNet, "mnist": MnistNet}
     order = torch.channels_last if params.channels_last else torch.contiguous_format
-    net = nets.get(params.net, torchvision_net)(params).to(memory_format=order)
-    if params.pretrained:
-        net.initialize = functools.partial(load_pretrained, net, params)
-    return net
+    return nets.get(params.net, torchvision_net)(params).to(memory_format=order)
 
 
 def loss_fn(
     outputs: Tensor, labels: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
 ) -> Tensor:
-    """Return the cross-entropy, written out; torch.nn.functional.cross_entropy does the same.
+    """Return the cross-entropy, a scalar, written out; torch.nn.functional.cross_entropy does the same.
 
     Args:
         outputs: logits, (batch_size, num_classes)
         labels: class numbers, (batch_size,), int64
         label_smoothing: the share of each label that is spread evenly over all classes
-        class_weights: (num_classes,), 1 on average over the train split; each example counts with its class's
-
-    Returns:
-        scalar, the mean over the batch
+        class_weights: (num_classes,), 1 on average over the train split; each example has the weight of its class
     """
     num_examples = labels.shape[0]
     log_probabilities = F.log_softmax(outputs, dim=1)  # (batch_size, num_classes)
@@ -128,51 +106,41 @@ def train_loss_fn(params: Params) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the examples whose largest logit is the label's; of all examples."""
+    """Count the examples whose largest logit is the label's; and all examples."""
     return (outputs.argmax(dim=1) == labels).sum(), torch.ones_like(labels).sum()
 
 
 def top_5_accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the examples whose label is among the five largest logits; of all examples."""
+    """Count the examples whose label is among the five largest logits; and all examples."""
     top = outputs.topk(min(5, outputs.shape[1]), dim=1).indices  # (batch_size, 5)
     return (top == labels.unsqueeze(1)).sum(), torch.ones_like(labels).sum()
 
 
-@functools.lru_cache(maxsize=1)  # metrics ask one after the other for the same batch
+@functools.lru_cache(maxsize=1)  # three metrics ask for the same batch
 def count_classes(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, for each class, the examples rightly called so, those called so, and those that are so.
-
-    The last answer is kept: outputs and labels are not to be changed in place before the next.
-
-    Args:
-        outputs: logits, (batch_size, num_classes)
-        labels: class numbers, (batch_size,)
-
-    Returns:
-        three tensors, (num_classes,), float32
-    """
-    called, num_classes = outputs.argmax(dim=1), outputs.shape[1]
-    nobody, everyone = torch.zeros(num_classes, device=labels.device), torch.ones(len(labels), device=labels.device)
-    hits = nobody.index_add(0, labels, (called == labels).float())
-    return hits, nobody.index_add(0, called, everyone), nobody.index_add(0, labels, everyone)
+    """Count the correct predictions of each class, its predictions, and its labels; each (num_classes,), float32."""
+    predicted = outputs.argmax(dim=1)
+    zeros, ones = outputs.new_zeros(outputs.shape[1], dtype=torch.float32), torch.ones_like(labels, dtype=torch.float32)
+    correct = zeros.index_add(0, labels, (predicted == labels).float())
+    return correct, zeros.index_add(0, predicted, ones), zeros.index_add(0, labels, ones)
 
 
 def macro_precision(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count, for each class, the examples rightly called so; of those called so. Both (num_classes,)."""
-    hits, called, _ = count_classes(outputs, labels)
-    return hits, called
+    """Count the correct predictions of each class; and its predictions."""
+    correct, predicted, _ = count_classes(outputs, labels)
+    return correct, predicted
 
 
 def macro_recall(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count, for each class, the examples rightly called so; of those that are so. Both (num_classes,)."""
-    hits, _, are = count_classes(outputs, labels)
-    return hits, are
+    """Count the correct predictions of each class; and its labels."""
+    correct, _, labelled = count_classes(outputs, labels)
+    return correct, labelled
 
 
 def macro_f1(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count, for each class, twice the hits; of those called so plus those that are so. Both (num_classes,)."""
-    hits, called, are = count_classes(outputs, labels)
-    return 2 * hits, called + are
+    """Count twice the correct predictions of each class; and its predictions plus its labels."""
+    correct, predicted, labelled = count_classes(outputs, labels)
+    return 2 * correct, predicted + labelled
 
 
 metrics = {
@@ -182,28 +150,3 @@ metrics = {
     "macro_recall": macro_recall,
     "macro_f1": macro_f1,
 }
-
-
-def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
-    """Return one dict an example: the predicted class's name and probability, and, where known, the label and the loss.
-
-    Args:
-        outputs: logits, (batch_size, num_classes), on the CPU
-        labels: (batch_size,), or None for inputs without
-        params: for the classes' names
-    """
-    confidences, predicted = outputs.softmax(dim=1).max(dim=1)
-    rows: list[dict[str, Any]] = [
-        {"prediction": params.classes[number], "confidence": confidence}
-        for number, confidence in zip(predicted.tolist(), confidences.tolist(), strict=True)
-    ]
-    if labels is not None:
-        losses = F.cross_entropy(outputs, labels, reduction="none").tolist()
-        for row, label, loss in zip(rows, labels.tolist(), losses, strict=True):
-            row.update(label=params.classes[label], loss=loss)
-    return rows
-
-
-def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dict[str, float]]:
-    """Return the probability of each class, one dict an example."""
-    return [dict(zip(params.classes, row, strict=True)) for row in outputs.softmax(dim=1).tolist()]

@@ -1,4 +1,4 @@
-"""Hyperparameters of image classification. The defaults are those of CS230's vision example."""
+"""Hyperparameters of image classification. The defaults are CS230's."""
 
 from __future__ import annotations
 
@@ -12,42 +12,30 @@ OWN_NETS = ("cs230", "mnist")
 
 
 class Params(utils.Params):
-    """What `experiments/<run>/params.json` may say when its task is `vision`."""
+    """The keys of `experiments/<run>/params.json` when its task is `vision`."""
 
     data_dir: str | None = Field(
         "data/digits", description="the dataset; --data_dir beats it", json_schema_extra=utils.MACHINE
     )
-    image_size: int = Field(64, ge=8, le=2048, description="images are resized to a square of so many pixels")
+    image_size: int = Field(64, ge=8, le=2048, description="pixels of a side; images are resized to squares")
     image_channels: Literal[1, 3] = Field(3, description="3: colour (grey images are repeated); 1: grey")
     normalize: Literal["none", "train", "imagenet"] = Field(
         "none", description="after scaling to [0, 1]: nothing, or (x - mean) / std of the train split or of ImageNet"
     )
-    grey_bits: Literal[0, 8, 10, 12, 14, 16] = Field(
-        0, description="bits that the values of 16-bit grey images use; 0: as many as in a sample of train"
-    )
+    grey_bits: Literal[0, 8, 10, 12, 14, 16] = Field(0, description="bits used in 16-bit grey images; 0: as in train")
     max_image_pixels: int = Field(
-        178_956_970,
-        ge=2,
-        description="image files whose header claims more pixels are refused, before they fill the memory",
-        json_schema_extra=utils.MACHINE,
+        178_956_970, ge=2, description="larger image files are refused", json_schema_extra=utils.MACHINE
     )
     horizontal_flip: bool = Field(True, description="train on mirror images half of the time; not for text or digits")
-    shift: int = Field(0, ge=0, le=64, description="train on images moved by up to so many pixels each way")
+    shift: int = Field(0, ge=0, le=64, description="train on images moved by up to this many pixels each way")
     jitter: float = Field(0.0, ge=0, lt=1, description="train with brightness and contrast changed by up to this share")
 
-    net: str = Field("cs230", description="cs230, mnist, or a classification model of torchvision, resnet18 for one")
+    net: str = Field("cs230", description="cs230, mnist, or a classification model of torchvision, such as resnet18")
     num_channels: int = Field(32, ge=1, description="width of the first convolution of cs230 and mnist")
-    dropout_rate: float = Field(
-        0.8, ge=0, lt=1, description="share of the features dropped before the last layer of cs230 and mnist"
-    )
+    dropout_rate: float = Field(0.8, ge=0, lt=1, description="dropout before the last layer of cs230 and mnist")
     pretrained: bool = Field(False, description="start a torchvision model from its ImageNet weights (a download)")
-    freeze_backbone: bool = Field(
-        False, description="train the new last layer only, and leave the pretrained rest as it is"
-    )
-
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="share of each label spread over all classes, in training"
-    )
+    freeze_backbone: bool = Field(False, description="train only the new last layer of a pretrained model")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each training label spread over all classes")
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: in training, rare classes weigh as much as frequent ones"
     )
@@ -56,15 +44,12 @@ class Params(utils.Params):
     split_seed: int = Field(230, ge=0, lt=2**32, description="decides which examples are cut off; not the run's seed")
     cache: Literal["auto", "memory", "disk", "none"] = Field(
         "auto",
-        description="images decoded at each start into memory, once into a file that runs share (disk), or each when "
-        "it is needed; auto: disk for files of up to 2 GB decoded, memory for packed ones, none for more",
+        description="decode images at each start into memory, once into a file that runs share (disk), or each when "
+        "it is needed (none); auto: disk up to 2 GB decoded, else none",
         json_schema_extra=utils.MACHINE,
     )
-
     channels_last: bool = Field(
-        True,
-        description="the order of images and weights in memory: usually faster, the same numbers within rounding",
-        json_schema_extra=utils.MACHINE,
+        True, description="memory format of images and weights: usually faster", json_schema_extra=utils.MACHINE
     )
 
     @model_validator(mode="after")
@@ -82,8 +67,8 @@ class Params(utils.Params):
     def warnings(self) -> list[str]:
         """Return one line for each setting that can have no effect, or a wrong one, beside the others."""
         is_own = self.net in OWN_NETS
-        idle = utils.idle_unless(self, {"num_channels": is_own, "dropout_rate": is_own}, "net")
-        lines = [*super().warnings(), *idle]
+        lines = super().warnings()
+        lines += utils.idle_unless(self, {"num_channels": is_own, "dropout_rate": is_own}, "net")
         if self.pretrained and self.image_channels == 3 and self.normalize != "imagenet":
             lines.append(f"normalize={self.normalize}: pretrained weights were trained with normalize=imagenet")
         if self.shift >= self.image_size:
@@ -93,5 +78,14 @@ class Params(utils.Params):
     @property
     def classes(self) -> list[str]:
         """The class names, in the order of the outputs; known once the data is."""
-        names: list[str] = self.facts["classes"]
-        return names
+        return list(self.facts["classes"])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(image_size, image_size, image_channels)."""
+        return self.image_size, self.image_size, self.image_channels
+
+    @property
+    def known_grey_bits(self) -> int:
+        """How many bits the values of 16-bit grey images use in every split; older runs used all 16."""
+        return int(self.facts.get("grey_bits", 16))

@@ -1,22 +1,125 @@
-"""What comes after training: predictions in words, new inputs, what an exported program needs to know."""
+"""What comes after training: predictions in words, new images, and what an exported program's user has to know."""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from model.vision.show import READS, fetch_inputs
+import numpy as np
+from PIL import Image
 
-__all__ = ["READS", "fetch_inputs"]
-READS_STDIN = False
+from fiveline.loading.pictures import find_images, left_out, open_picture
+from model.vision.params import Params
+from model.vision.readers import Examples, read_split
+from utils import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+READS = ("split_seed", "val_fraction", "grey_bits", "max_image_pixels")  # the hyperparameters of `fetch_inputs`
+THUMBNAIL_SIDE = 128  # pixels of a picture in a page
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("predictions", "probabilities"):
-        from model.vision import net
+def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
+    """Return one dict an example: the predicted class and its probability; and, unless labels is None, label and loss.
 
-        return getattr(net, name)
-    if name in ("fetch_unlabelled", "collate_unlabelled", "show_unlabelled", "describe_inputs"):
-        from model.vision import data_loader
+    Args:
+        outputs: logits, (batch_size, num_classes), on the CPU
+        labels: (batch_size,)
+        params: for the classes' names
+    """
+    import torch.nn.functional as F
 
-        return getattr(data_loader, name)
-    raise AttributeError(name)
+    confidences, predicted = outputs.softmax(dim=1).max(dim=1)
+    rows: list[dict[str, Any]] = [
+        {"prediction": params.classes[number], "confidence": confidence}
+        for number, confidence in zip(predicted.tolist(), confidences.tolist(), strict=True)
+    ]
+    if labels is not None:
+        losses = F.cross_entropy(outputs, labels, reduction="none").tolist()
+        for row, label, loss in zip(rows, labels.tolist(), losses, strict=True):
+            row.update(label=params.classes[label], loss=loss)
+    return rows
+
+
+def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dict[str, float]]:
+    """Return the probability of each class, one dict an example."""
+    return [dict(zip(params.classes, row, strict=True)) for row in outputs.softmax(dim=1).tolist()]
+
+
+def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, Path | InputError]]:
+    """Yield new images: files, and the images in folders, at any depth, in order."""
+    for path in paths:
+        if not path.is_dir():
+            yield str(path), path
+            continue
+        images, others, errors = find_images(path)
+        yield from ((str(path / name), path / name) for name in images)
+        for note in left_out(path, others):
+            logging.info(f"- {note}")
+        yield from ((str(path), error) for error in errors)
+
+
+def collate_unlabelled(examples: Sequence[Path], params: Params) -> tuple[Tensor, None]:
+    """Return images as `ImageDataset` does.
+
+    Raises:
+        InputError: one of them cannot be read
+    """
+    from model.vision.data_loader import ImageDataset
+
+    names = [str(path) for path in examples]
+    once = params.model_copy(update={"cache": "none"}).with_facts(params.facts)
+    split = Examples(names, [params.classes[0]] * len(names), list(examples), np.arange(len(names)))
+    return ImageDataset(split, Path(), once).__getitems__(range(len(names)))[0], None
+
+
+def describe_inputs(params: Params) -> dict[str, Any]:
+    """Return how images become inputs and outputs become answers, for code that does not use this project."""
+    side, mode = params.image_size, "RGB" if params.image_channels == 3 else "L"
+    levels, draft = 2**params.known_grey_bits, 8 * side
+    steps = [
+        "open the file with Pillow; of several pictures take the first",
+        f"let Pillow decode a large JPEG at half, quarter or an eighth of its size: draft(None, ({draft}, {draft}))",
+        "turn it upright as its EXIF orientation says (ImageOps.exif_transpose)",
+        f"where it has 16 bits of grey (Pillow's modes I and I;16): divide by {levels // 256} and round down, which "
+        f"gives 8 bits (mode L); {levels} and more are refused; the value info['transparency'], if any, becomes 255",
+        "where parts are transparent, put it on white: convert to RGBA, then alpha_composite on a white picture",
+        f"convert to mode {mode} with Pillow's convert, from any mode: grey, RGB, palette (P), CMYK",
+        f"resize to {side} x {side} pixels, stretching its sides: Pillow's BILINEAR (which antialiases)",
+        "divide by 255, as float32",
+        *(["subtract mean and divide by std, each channel its own"] if params.normalize != "none" else []),
+        "put the axes in the order (batch_size, channels, height, width)",
+    ]
+    scale = {} if params.normalize == "none" else {"mean": params.facts["mean"], "std": params.facts["std"]}
+    outputs = "logits, one for each of `classes`; softmax over the last axis makes them probabilities"
+    return {"steps": steps, **scale, "outputs": outputs, "classes": params.classes}
+
+
+def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Params) -> dict[str, dict[str, Any]]:
+    """Return images of a split by their id, as {"image": a small PIL image, "source": its file, if it has one}.
+
+    Args:
+        ids: of the examples wanted; one that the split does not have, or that cannot be read, is left out
+        split: 'train', 'val' or 'test'
+        data_dir: the dataset
+        params: the hyperparameters in READS
+
+    Raises:
+        InputError: the data is gone or broken
+    """
+    examples, wanted, found = read_split(split, data_dir, params), set(ids), {}
+    positions = [position for position, name in enumerate(examples.ids) if name in wanted]
+    for position, image in zip(positions, examples.images_at(positions), strict=True):
+        try:
+            if isinstance(image, np.ndarray):
+                picture = Image.fromarray(image)
+            else:
+                picture = open_picture(image, 2 * THUMBNAIL_SIDE, params.max_image_pixels, params.grey_bits or None)
+            picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        except Exception:  # noqa: S112  Pillow's readers raise errors of many kinds
+            continue
+        found[examples.ids[position]] = {"image": picture} | ({"source": image} if isinstance(image, Path) else {})
+    return found

@@ -16,7 +16,7 @@ import torch
 import evaluate
 import train
 import utils
-from model.vision import decode
+from fiveline.loading import pictures
 from tests.behaviour.test_faults import EACH_STEP, assert_same_end, at_log_line, finish, photos, stopped  # noqa: F401
 from tests.behaviour.test_resume import TASKS, log_of, start, wait_until, write_run
 from tests.fiveline.record.test_run import number_of_dead_process, temporary_name
@@ -71,7 +71,7 @@ def test_sigterm_while_a_file_is_read_is_not_taken_for_a_broken_file(make_run, p
         time.sleep(60)  # a network file system that does not answer
         raise AssertionError
 
-    monkeypatch.setattr(decode, "open_picture", read_slowly)
+    monkeypatch.setattr(pictures, "open_picture", read_slowly)
     folder = make_run(data_dir=str(photos), image_channels=3)
     assert stopped_script(folder) == 143
     assert utils.read_json(folder / "run.json")["reason"].startswith("interrupted by SIGTERM")

@@ -567,6 +567,7 @@ def test_images_are_found_in_every_shape_of_data(tmp_path):
     header = np.array([2051, 3, 28, 28], dtype=">u4").tobytes()
     (tmp_path / "MNIST/raw").mkdir(parents=True)
     (tmp_path / "MNIST/raw/t10k-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+    (tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte").write_bytes(np.array([2049, 3], dtype=">u4").tobytes() + b"\1\2\3")
     (tmp_path / "folders/test/cat").mkdir(parents=True)
     Image.new("RGB", (400, 200), "red").save(tmp_path / "folders/test/cat/large.png")
     (tmp_path / "folders/test/cat/broken.jpg").write_bytes(b"no image")
@@ -576,7 +577,7 @@ def test_images_are_found_in_every_shape_of_data(tmp_path):
     assert {name: entry["image"].size for name, entry in found.items()} == {"cat/large.png": (128, 64)}
     (tmp_path / "MNIST/raw/t10k-images-idx3-ubyte").write_bytes(header + b"torn")
     for name in ("MNIST/raw", "cifar-10-batches-py"):
-        with pytest.raises(InputError, match="expected the images|pickle"):
+        with pytest.raises(InputError, match="MNIST is not complete|pickle"):
             fetch_inputs(["test[2]"], "test", tmp_path, Params())
         shutil.rmtree(tmp_path / name, ignore_errors=True)
         (tmp_path / "cifar-10-batches-py").mkdir(exist_ok=True)

@@ -1,8 +1,8 @@
 """Decoded images on disk: made once, shared, made anew when a file changes, and never a reason to fail."""
 
+import copy
 import logging
 import os
-import pickle
 import re
 import shutil
 import subprocess
@@ -15,10 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fiveline.loader import fetch_dataloader
-from model.vision import cache, decode, formats, packed, storage
+from fiveline.loader import fetch_dataloader, start_epoch
+from fiveline.loading import cache
+from fiveline.record.temporary import temporary_path
+from model.vision import decode, npz
 from model.vision.data_loader import fetch_dataset, fetch_facts
-from model.vision.formats import Files, Mapped
 from model.vision.params import Params
 from model.vision.readers import read_split
 from utils import InputError, fingerprint
@@ -54,11 +55,22 @@ def decoded_files(monkeypatch):
     return names
 
 
+def pixels_of(dataset):
+    """Return the images of a dataset without normalisation, (n, height, width, channels), uint8."""
+    plain = copy.copy(dataset)
+    plain.params = dataset.params.model_copy(update={"normalize": "none"})
+    return (plain.__getitems__(range(len(dataset)))[0] * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def find_file(folder):
+    (path,) = folder.glob("train_8x8x3-*.npy")
+    return path
+
+
 def fetch_pixels(data_dir, split="train", **values):
     params = PARAMS.model_copy(update=values)
     dataset = fetch_dataset(split, data_dir, params.with_facts(fetch_facts(data_dir, params)))
-    dataset.augment = False
-    return dataset.fetch_raw(range(len(dataset)))[0][0]
+    return pixels_of(dataset)
 
 
 def expected_pixels(data_dir, split="train", params=PARAMS):
@@ -91,7 +103,7 @@ def test_a_second_run_maps_what_the_first_one_decoded(images, make_run, run_scri
     assert run_script("train.py", "--model_dir", first).returncode == 0
     result = run_script("train.py", "--model_dir", second)
     assert result.returncode == 0, result.stderr
-    assert "train: 12 images, 0.0 MB, mapped from " in result.stderr and "decoding" not in result.stderr
+    assert "decoding" not in result.stderr
     for name in ("metrics_val_best_weights.json", "metrics_val_last_weights.json"):
         assert (first / name).read_text() == (second / name).read_text()
 
@@ -103,7 +115,7 @@ def test_runs_that_cut_off_another_val_share_the_file(images, decoded_files):
             params = PARAMS.model_copy(update={"val_fraction": fraction})
             dataset = fetch_dataset(split, images, params.with_facts(fetch_facts(images, params)))
             assert len(decoded_files) == 12
-            pixels = dataset.fetch_raw(range(len(dataset)))[0][0]
+            pixels = pixels_of(dataset)
             for name, image in zip(dataset.ids, pixels, strict=True):
                 assert np.array_equal(image, decode.decode.__wrapped__(images / "train" / name, params))
 
@@ -114,21 +126,14 @@ def test_the_dataset_stays_the_same_for_everybody_else(images):
     assert (images / ".decoded").is_dir() and fingerprint(images) == before
 
 
-def test_a_data_loading_process_maps_the_file_by_itself(images):
-    dataset = fetch_dataset("val", images, PARAMS.with_facts(fetch_facts(images, PARAMS)))
-    sent = pickle.dumps(dataset.examples.images)
-    pixels = dataset.fetch_raw(range(6))[0][0].numpy()
-    assert pixels[0].tobytes() not in sent
-    assert np.array_equal(pickle.loads(sent)[np.arange(6)], pixels)
-
-
 @pytest.mark.slow
 def test_many_processes_decode_once(images, project):
     code = f"""
 import logging, sys, threading, time
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 from pathlib import Path
-from model.vision import decode
+from fiveline.loader import fetch_dataloader, start_epoch
+from model.vision import decode, npz
 from model.vision.data_loader import fetch_facts
 from model.vision.params import Params
 original = decode.decode
@@ -175,7 +180,7 @@ def test_a_change_of_the_files_is_noticed(images, decoded_files, change):
     pixels = fetch_pixels(images)
     assert len(decoded_files) == len(pixels)
     assert torch.equal(pixels, expected_pixels(images))
-    assert len(list((images / ".decoded").glob("train_8x8x3"))) == 1  # in the place of the old one
+    assert len(list((images / ".decoded").glob("*.npy"))) == 1  # in the place of the old one
 
 
 def test_another_size_or_colour_is_another_file(images, decoded_files):
@@ -200,7 +205,7 @@ def test_another_way_to_decode_is_noticed(images, decoded_files, monkeypatch, tm
 @pytest.mark.parametrize("damage", ["empty", "cut", "header", "foreign", "longer", "folder"])
 def test_a_file_that_is_not_what_it_should_be_is_made_anew(images, decoded_files, damage):
     fetch_pixels(images)
-    path = images / ".decoded/train_8x8x3"
+    path = find_file(images / ".decoded")
     whole = path.read_bytes()
     if damage == "folder":
         path.unlink()
@@ -214,36 +219,36 @@ def test_a_file_that_is_not_what_it_should_be_is_made_anew(images, decoded_files
     assert damage == "folder" or path.read_bytes() == whole
 
 
-def test_spoilt_pixels_are_decoded_again(images, caplog):
+def test_damaged_pixels_are_decoded_again(images):
     fetch_pixels(images)
-    path = images / ".decoded/train_8x8x3"
-    spoilt = bytearray(path.read_bytes())
-    spoilt[cache.HEADER_BYTES + 3 * 192 + 7] ^= 1  # in the fourth image
-    spoilt[cache.HEADER_BYTES + 9 * 192] ^= 128
-    path.write_bytes(spoilt)
-    dataset = fetch_dataset("train", images, PARAMS.with_facts(fetch_facts(images, Params(image_size=8))))
-    for _ in range(2):
-        assert torch.equal(dataset.fetch_raw(range(12))[0][0], expected_pixels(images))
-    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert warnings == [f"- WARNING: {path} is damaged; what is, is decoded again. The next run makes it anew"]
-    assert torch.equal(fetch_pixels(images), expected_pixels(images)) and path.read_bytes() != bytes(spoilt)
+    path = find_file(images / ".decoded")
+    damaged = bytearray(path.read_bytes())
+    damaged[128 + 3 * 192 + 7] ^= 1  # in the fourth image
+    path.write_bytes(damaged)
+    assert torch.equal(fetch_pixels(images), expected_pixels(images))
+    assert path.read_bytes() != bytes(damaged)
 
 
 def test_a_run_keeps_the_images_it_began_with(images):
     dataset = fetch_dataset("val", images, PARAMS.with_facts(fetch_facts(images, PARAMS)))
-    before = dataset.fetch_raw([0])[0][0].clone()
+    before = pixels_of(dataset)
     Image.new("RGB", (9, 9), "red").save(images / "val/a/0.png")
-    assert not torch.equal(fetch_pixels(images, "val")[0], before[0])  # another run, which makes the file anew
-    assert torch.equal(dataset.fetch_raw([0])[0][0], before)
+    assert not torch.equal(fetch_pixels(images, "val"), before)  # another run, which makes the file anew
+    assert torch.equal(pixels_of(dataset), before)
 
 
 def test_what_a_killed_process_left_is_cleared(images):
     (images / ".decoded").mkdir()
-    stale = images / ".decoded/.train_8x8x3.123.tmp"
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    stale = temporary_path(images / ".decoded/train_8x8x3-0.npy")
+    stale = stale.with_name(stale.name.replace(f"-{os.getpid()}.tmp", f"-{process.pid}.tmp"))
     stale.write_bytes(b"half")
     (images / ".decoded/train_8x8x3.lock").touch()
+    older = images / ".decoded/train_8x8x3"  # of a version that named it so
+    older.touch()
     assert torch.equal(fetch_pixels(images), expected_pixels(images))
-    assert not stale.exists()
+    assert not stale.exists() and not older.exists()
 
 
 def test_an_unreadable_image_is_named_and_leaves_nothing_behind(images):
@@ -270,10 +275,11 @@ def test_a_read_only_dataset_is_decoded_into_the_users_cache(images, tmp_path, d
         images.chmod(0o755)
     assert len(decoded_files) == 12 + 2 * 12  # of which twice for what is expected
     assert not (images / ".decoded").exists()
-    (path,) = (tmp_path / "cache/fiveline").glob("data-*/train_8x8x3")
+    (folder,) = (tmp_path / "cache/fiveline").glob("data-*")
+    path = find_file(folder)
     told = [record.message for record in caplog.records if "read-only" in record.message]
     assert told == [f"- decoded images cannot be kept in {images / '.decoded'} (it is read-only)"]
-    assert f"mapped from {path}" in caplog.text
+    assert f"- decoding 12 images once, into {path}" in caplog.text
 
 
 @pytest.mark.parametrize("why", ["file in the way", "full", "no locks"])
@@ -286,12 +292,11 @@ def test_without_a_place_to_write_images_are_kept_in_memory(images, tmp_path, ca
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5000))
     else:
 
-        def acquire(self, timeout):
+        def acquire(self, *args, **options):
             raise NotImplementedError("FileSystem does not appear to support flock")
 
         monkeypatch.setattr(cache.FileLock, "acquire", acquire)
     assert torch.equal(fetch_pixels(images, cache="disk"), expected_pixels(images))
-    assert "train: 12 images, 0.0 MB, in memory" in caplog.text
     assert len(re.findall("cannot be kept in .*(almost full|exists|directory|flock)", caplog.text)) == 4
 
 
@@ -306,28 +311,27 @@ from model.vision.params import Params
 params = Params(image_size=64)
 params = params.with_facts(fetch_facts(Path({str(images)!r}), params))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-print(fetch_dataset("train", Path({str(images)!r}), params).fetch_raw([0])[0][0].shape)
+print(fetch_dataset("train", Path({str(images)!r}), params)[0][0].shape)
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("cannot be kept in ") == 2 and "File too large" in result.stdout
-    assert "12 images, 0.1 MB, in memory" in result.stdout
+    assert "torch.Size([3, 64, 64])" in result.stdout
     left = [*(images / ".decoded").iterdir(), *(tmp_path / "cache").rglob("*x*")]
     assert all(path.suffix == ".lock" for path in left)
 
 
 def test_large_sets_are_decoded_when_needed_unless_somebody_says_more(images, caplog, monkeypatch, decoded_files):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(storage, "SMALL_BYTES", 12 * 8 * 8 * 3 - 1)
+    monkeypatch.setattr(decode, "SMALL_BYTES", 12 * 8 * 8 * 3 - 1)
     params = Params(image_size=8, horizontal_flip=False)
     params = params.with_facts(fetch_facts(images, params))
     train, val = (fetch_dataset(split, images, params) for split in ("train", "val"))
-    assert not train.in_memory and val.in_memory
-    assert "- train: 12 images, 0.0 MB, each decoded when it is needed; num_workers=... does so" in caplog.text
-    assert decoded_files and not (images / ".decoded/train_8x8x3").exists()
+    assert train.pixels is None and val.pixels is not None
+    assert "- train: each of 12 images is decoded when it is needed; num_workers=... does it" in caplog.text
+    assert decoded_files and not list((images / ".decoded").glob("train_*.npy"))
     mapped = fetch_dataset("train", images, params.model_copy(update={"cache": "disk"}).with_facts(params.facts))
-    assert not mapped.in_memory  # so data loading processes wait for the disk in its place
-    assert torch.equal(mapped.fetch_raw(range(12))[0][0], train.fetch_raw(range(12))[0][0])
+    assert torch.equal(pixels_of(mapped), pixels_of(train))
 
 
 # ---- packed --------------------------------------------------------------------------------------------------------
@@ -335,31 +339,25 @@ def test_large_sets_are_decoded_when_needed_unless_somebody_says_more(images, ca
 
 @pytest.fixture
 def everything_is_large(monkeypatch):
-    monkeypatch.setattr(storage, "SMALL_BYTES", 0)
-    monkeypatch.setattr(packed, "LARGE_BYTES", 0)
-    monkeypatch.setattr(formats, "READ_AHEAD_BYTES", 0)
+    monkeypatch.setattr(decode, "SMALL_BYTES", 0)
+    monkeypatch.setattr(npz, "LARGE_BYTES", 0)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (8, 8, 3)])
 @pytest.mark.parametrize("with_val", [True, False])
 @pytest.mark.usefixtures("everything_is_large")
-def test_large_npz_files_are_mapped(tmp_path, shape, with_val, caplog):
-    caplog.set_level(logging.INFO)
+def test_large_npz_files_are_mapped(tmp_path, shape, with_val):
     pixels = np.random.default_rng(0).integers(0, 256, size=(20, *shape), dtype=np.uint8)
     np.savez(tmp_path / "train.npz", note=np.arange(5.0), images=pixels, labels=np.arange(20) % 2)
     if with_val:
         np.savez(tmp_path / "val.npz", images=pixels[:4], labels=np.arange(4) % 2)
     examples = read_split("train", tmp_path, PARAMS)
-    assert isinstance(examples.images, Mapped) and len(examples.ids) == (20 if with_val else 18)
+    assert isinstance(examples.images, np.memmap) and len(examples.ids) == (20 if with_val else 18)
     params = PARAMS.model_copy(update={"image_channels": 3 if shape[2:] == (3,) else 1})
     dataset = fetch_dataset("train", tmp_path, params.with_facts(fetch_facts(tmp_path, params)))
-    assert not dataset.in_memory and f"mapped from {tmp_path / 'train.npz'}" in caplog.text
     rows = [int(name[6:-1]) for name in dataset.ids]
     assert rows == sorted(rows) and with_val == (rows == list(range(20)))
-    fetched = dataset.fetch_raw([3, 0, 11])[0][0].numpy()
-    assert np.array_equal(fetched, pixels[[rows[3], rows[0], rows[11]]].reshape(3, 8, 8, -1))
-    assert len(pickle.dumps(examples.images)) < 500  # a data loading process maps it by itself
-    assert np.array_equal(pickle.loads(pickle.dumps(examples.images))[5], pixels.reshape(examples.images.shape)[5])
+    assert np.array_equal(pixels_of(dataset), pixels[rows].reshape(len(rows), 8, 8, -1))
 
 
 @pytest.mark.usefixtures("everything_is_large")
@@ -379,7 +377,7 @@ def test_large_npz_files_that_cannot_be_mapped_are_read(tmp_path):
     np.savez(tmp_path / "train.npz", images=np.asfortranarray(pixels), labels=labels)
     for split in ("train", "val"):
         examples = read_split(split, tmp_path, PARAMS)
-        assert isinstance(examples.images, np.ndarray) and np.array_equal(examples.images, pixels)
+        assert not isinstance(examples.images, np.memmap) and np.array_equal(examples.images, pixels)
 
 
 @pytest.mark.usefixtures("everything_is_large")
@@ -391,21 +389,19 @@ def test_a_large_npz_that_is_cut_is_refused(tmp_path):
         directory = whole[archive.start_dir :]
     for data in (whole[:5000], whole[:5000] + directory):
         (tmp_path / "train.npz").write_bytes(data)
-        with pytest.raises(InputError, match="train.npz: expected arrays"):
+        with pytest.raises(InputError, match="train.npz: expected `images`"):
             read_split("train", tmp_path, PARAMS)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.usefixtures("everything_is_large")
 def test_mapped_sets_train_as_others_do(tmp_path, num_workers, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, size=(30, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "train.npz", images=pixels, labels=np.arange(30) % 2)
     batches = []
     for large in (0, 2**30):
-        monkeypatch.setattr(storage, "SMALL_BYTES", large)
-        monkeypatch.setattr(packed, "LARGE_BYTES", large)
+        monkeypatch.setattr(npz, "LARGE_BYTES", large)
         params = fetch_params(tmp_path, num_workers)
-        batches.append(list(fetch_dataloader(["train"], tmp_path, params)["train"]))
+        batches.append(list(start_epoch(fetch_dataloader("train", tmp_path, params, training=True), 1, 0)[0]))
     for (a, b), (c, d) in zip(*batches, strict=True):
         assert torch.equal(a, c) and torch.equal(b, d)
 
@@ -413,16 +409,3 @@ def test_mapped_sets_train_as_others_do(tmp_path, num_workers, monkeypatch):
 def fetch_params(data_dir, num_workers):
     params = Params(image_size=8, image_channels=1, batch_size=4, shift=1, num_workers=num_workers)
     return params.with_facts(fetch_facts(data_dir, params))
-
-
-# ---- the list of files ---------------------------------------------------------------------------------------------
-
-
-def test_files_are_a_sequence_of_paths(tmp_path):
-    names = ["a/1.png", "b/ü\u2028.png", "c/\udcff.png", ""]
-    files = Files(tmp_path, names)
-    assert len(files) == 4 and list(files) == [tmp_path / name for name in names]
-    assert files[-2] == tmp_path / names[2] and files.name(1) == names[1] and tmp_path / "b/x" not in files
-    with pytest.raises(IndexError):
-        files[4]
-    assert len(Files(tmp_path, [])) == 0 and len(pickle.dumps(Files(tmp_path, ["x.png"] * 1000))) < 20_000

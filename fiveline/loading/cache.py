@@ -1,0 +1,137 @@
+"""An array that takes long to make, such as decoded images: made once, and mapped by every process that needs it.
+
+The file lies in the hidden folder `.decoded` of the dataset or, where that cannot be written, in the user's cache
+folder (`$XDG_CACHE_HOME` or `~/.cache`, below `fiveline`). Both folders may be deleted at any time. The file is an
+ordinary `.npy` with the CRC-32 of its values behind them. Only its owner may read it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import hashlib
+import logging
+import math
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from fiveline.record.files import open_atomically
+from fiveline.record.regular import check_regular
+from fiveline.record.temporary import remove_stale
+
+FOLDER = ".decoded"
+CHUNK_BYTES = 2**28  # of the array are made at a time
+CHECKED_BYTES = 2**31  # a larger array is opened without reading all of it, so its checksum is not compared
+SPARE_BYTES = 2**30  # of the disk are left free: checkpoints need them
+WAIT_SECONDS = 600.0  # for another process that makes the same file
+
+
+def cached_array(
+    data_dir: Path, name: str, key: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]
+) -> np.ndarray | None:
+    """Return an array from its file; the first call makes the file.
+
+    Args:
+        data_dir: the dataset that the array is made from
+        name: of the file, `train_64x64x3` for example; a file with this name and another key is replaced
+        key: text that changes when the values would change; `files_key` makes one from files
+        shape: (num_examples, ...)
+        make: returns the values of a slice of the examples, uint8
+
+    Returns:
+        uint8, mapped from the file (writing to it does not change the file); None if no folder can be written, which
+        the log explains
+
+    Raises:
+        Exception: whatever `make` raises
+    """
+    file_name = f"{name}-{hashlib.sha256(f'{shape} {key}'.encode()).hexdigest()[:16]}.npy"
+    paths = [folder / file_name for folder in _folders(data_dir)]
+    for path in paths:
+        if (array := _open(path, shape)) is not None:
+            return array
+    for path in paths:
+        try:
+            _make_file(path, name, shape, make)
+            return _open(path, shape)
+        except (OSError, Timeout, NotImplementedError) as error:  # noqa: PERF203  the last: no locks there
+            reason = getattr(error, "strerror", None) or str(error)
+            logging.info(f"- decoded images cannot be kept in {path.parent} ({reason})")
+    return None
+
+
+def files_key(paths: Iterable[Path], folder: Path) -> str:
+    """Return a digest that changes when a file is added, removed, renamed or written to, without reading any file.
+
+    Any program can set a file's st_mtime; st_ctime is set by the system at each change (not on Windows).
+
+    Args:
+        paths: the files, all below `folder`
+        folder: which may be named in another way (relative, through a link) next time
+    """
+    digest, start = hashlib.sha256(), len(os.fsencode(folder))
+    for path in paths:
+        try:
+            status = path.stat()
+            state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        except OSError as error:  # `make` will report it
+            state = str(error.errno)
+        digest.update(os.fsencode(path)[start:] + f"\0{state}\n".encode())
+    return digest.hexdigest()
+
+
+def _folders(data_dir: Path) -> Iterator[Path]:
+    """Yield the folders that may hold the file, the best one first."""
+    yield data_dir / FOLDER
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        place = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()
+        yield Path(place, "fiveline", f"{data_dir.resolve().name}-{digest[:16]}")
+
+
+def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return the array in a file, or None if there is no such file or it is damaged."""
+    try:
+        check_regular(path)
+        array = np.lib.format.open_memmap(path, mode="c")
+        end = array.offset + array.nbytes
+        is_whole = array.shape == shape and array.dtype == np.uint8 and path.stat().st_size == end + 4
+        if is_whole and array.nbytes <= CHECKED_BYTES:
+            is_whole = zlib.crc32(array.data) == np.fromfile(path, "<u4", offset=end)[0]
+    except (OSError, ValueError):
+        return None
+    return array if is_whole else None
+
+
+def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]) -> None:
+    """Make the file, which other processes see once it is complete, and delete older files of its name."""
+    place = path.parent.parent
+    if place.is_dir() and not place.stat().st_mode & 0o222:  # root could write there, but the owner forbids it
+        raise OSError(errno.EACCES, "it is read-only", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f"{name}.lock"), timeout=WAIT_SECONDS):
+        if _open(path, shape) is not None:  # another process made it meanwhile
+            return
+        num_bytes, checksum = math.prod(shape), 0
+        if shutil.disk_usage(path.parent).free < num_bytes + SPARE_BYTES:
+            raise OSError(errno.ENOSPC, f"they take {num_bytes:,} bytes, and the disk is almost full", str(path))
+        remove_stale(path.parent)
+        logging.info(f"- decoding {shape[0]} images once, into {path}")
+        rows_at_once = max(1, CHUNK_BYTES // math.prod(shape[1:]))
+        with open_atomically(path, num_bytes=num_bytes, mode=0o600) as file:  # no map: on a full disk, that is fatal
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for start in range(0, shape[0], rows_at_once):
+                values = make(slice(start, start + rows_at_once))
+                checksum = zlib.crc32(values.data, checksum)
+                file.write(values.data)
+            file.write(checksum.to_bytes(4, "little"))
+        for old in {path.with_name(name), *path.parent.glob(f"{glob.escape(name)}-*.npy")} - {path}:
+            with contextlib.suppress(OSError):  # Windows keeps a file that is mapped
+                old.unlink()

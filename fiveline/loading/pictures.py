@@ -1,0 +1,128 @@
+"""Image files as Pillow's pictures: which formats are opened, how large they may be, and which bits they keep."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import importlib.util
+import stat
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from fiveline.record.errors import InputError
+from fiveline.record.walk import files_below
+
+# Pillow opens many more, whatever the file's name: for EPS it would start Ghostscript
+FORMATS = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000"]
+FORMATS += ["AVIF"] if importlib.util.find_spec("PIL.AvifImagePlugin") else []  # since Pillow 11.3
+SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf",
+}  # fmt: skip
+DEPTHS = (8, 10, 12, 14, 16)  # bits of the sensors whose values come in 16-bit files
+_Turn = Image.Transpose
+TURNS = {  # by the EXIF orientation
+    2: _Turn.FLIP_LEFT_RIGHT, 3: _Turn.ROTATE_180, 4: _Turn.FLIP_TOP_BOTTOM, 5: _Turn.TRANSPOSE, 6: _Turn.ROTATE_270,
+    7: _Turn.TRANSVERSE, 8: _Turn.ROTATE_90,
+}  # fmt: skip
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # max_pixels decides, and refuses
+
+
+def find_images(folder: Path) -> tuple[list[str], list[str], list[InputError]]:
+    """Return the image files below a folder, the other files, and an error for each folder that cannot be read.
+
+    Args:
+        folder: the names that are returned are relative to it
+    """
+    unreadable: list[OSError] = []
+    images: list[str] = []
+    others: list[str] = []
+    for name in files_below(folder, unreadable.append):
+        (images if Path(name).suffix.lower() in SUFFIXES else others).append(name)
+    hint = "chmod it, or take it out"
+    errors = [f"{error.filename}: this folder cannot be read ({error.strerror}); {hint}" for error in unreadable]
+    return images, others, [InputError(error) for error in errors]
+
+
+def left_out(folder: Path, others: Sequence[str]) -> tuple[str, ...]:
+    """Return a note about the files in a folder that are not read; no note if there are none."""
+    kinds = collections.Counter(Path(name).suffix.lower() or Path(name).name for name in others)
+    counts = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+    return (f"{folder}: {len(others)} file(s) that cannot be read as images are left out ({counts})",) if others else ()
+
+
+def open_picture(path: Path, side: int, max_pixels: int, grey_bits: int | None) -> Image.Image:
+    """Return the first picture of a file: upright as its EXIF entry says, 8 bits a value, transparent parts white.
+
+    Args:
+        path: the file
+        side: a JPEG of at least twice this size is decoded at a half, a quarter or an eighth of its size
+        max_pixels: files whose header claims more pixels are refused
+        grey_bits: how many bits the values of 16-bit grey pictures use; None: as many as this picture needs
+
+    Raises:
+        Exception: of many kinds, as Pillow's readers raise them
+    """
+    with _open(path, max_pixels) as picture:
+        picture.draft(None, (side, side))
+        picture.load()
+    orientation = None
+    with contextlib.suppress(Exception):  # EXIF that cannot be read is ignored, as other viewers do
+        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    # not ImageOps.exif_transpose: it writes the other EXIF entries again, and fails where one of them is malformed
+    upright = picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        return _from_16_bits(upright, grey_bits)
+    if upright.has_transparency_data:  # the colours below are arbitrary, often as black as the drawing on them
+        upright = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    return upright
+
+
+def _open(path: Path, max_pixels: int) -> Image.Image:
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its other end
+        raise ValueError("not a regular file")
+    Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow refuses above twice this number
+    try:
+        return Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{error} If the file is right, set max_image_pixels higher") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"its contents are not of any of the formats {', '.join(FORMATS)}") from None
+
+
+def _from_16_bits(picture: Image.Image, grey_bits: int | None) -> Image.Image:
+    """Return a picture of 16-bit grey values with 8 bits; Pillow would cut them off at 255."""
+    values = np.asarray(picture)
+    largest = int(values.max())
+    if picture.mode == "F" or values.min() < 0 or largest >= 2**16:
+        raise ValueError("its pixels have 32 bits; save them as 8 or 16 bits, which say what white is")
+    bits = grey_bits or _bits_for(largest)
+    if largest >= 2**bits:
+        raise ValueError(
+            f"its values reach {largest}, where the values of train use {bits} bits and stay below {2**bits}; save it "
+            f"on the scale of train, or train with grey_bits={_bits_for(largest)}"
+        )
+    pixels = (values >> (bits - 8)).astype(np.uint8)
+    if "transparency" in picture.info:
+        pixels[values == picture.info["transparency"]] = 255
+    return Image.fromarray(pixels)
+
+
+def _bits_for(largest: int) -> int:
+    return next((bits for bits in DEPTHS if largest < 2**bits), DEPTHS[-1])
+
+
+def find_grey_bits(paths: Iterable[Path], max_pixels: int) -> int:
+    """Return how many bits the values of 16-bit grey pictures use: enough for the largest value, or 16 without any."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(Exception), _open(path, max_pixels) as picture:  # decoding names a broken file
+            if picture.mode.startswith("I"):
+                found.append(int(np.asarray(picture).max()))
+    return _bits_for(max(found)) if found else 16
