@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import utils
-from evaluate import fetch_trained
-from fiveline.device import concatenate
-from fiveline.jobs import processes
-from fiveline.serving import fetch_serve
+from fiveline import jobs
+from fiveline.device import concatenate, tensors_of
+from fiveline.serving.trained import fetch_trained
+from fiveline.tasks import fetch_serve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,7 +75,7 @@ def fetch_pairs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple
     import torch
 
     dataset: Any = dataloader.dataset
-    alone = (dataset.__getitems__((1, [i])) for i in range(min(NUM_SAMPLES, len(dataset))))
+    alone = (dataset.__getitems__([i]) for i in range(min(NUM_SAMPLES, len(dataset))))
     for inputs, _ in itertools.chain(alone, dataloader):
         with torch.inference_mode():
             yield inputs, model(inputs)
@@ -83,11 +83,8 @@ def fetch_pairs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple
 
 def choose_example(samples: list[tuple[Any, Any]]) -> Any:
     """Return the largest inputs, to follow through the net; two examples at least, as torch takes a 1 for fixed."""
-    from fiveline.serving.interface import named
-
-    largest = max((inputs for inputs, _ in samples), key=lambda each: sum(t.numel() for t in named(each, "").values()))
-    is_single = len(next(iter(named(largest, "").values()))) == 1
-    return concatenate([largest, largest]) if is_single else largest
+    largest = max((inputs for inputs, _ in samples), key=lambda inputs: sum(t.numel() for t in tensors_of(inputs)))
+    return concatenate([largest, largest]) if len(tensors_of(largest)[0]) == 1 else largest
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -116,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
         Stop: a mistake in the arguments, the format cannot hold this net, or the program computes something else
     """
     args = make_parser().parse_args(argv)
-    processes.refuse("export.py")
+    jobs.refuse("export.py")
     check_installed(args.format)
     if args.tolerance is not None and not 0 <= args.tolerance < math.inf:
         raise utils.InputError(f"--tolerance {args.tolerance}: expected a number from 0, for example 0.001")
@@ -132,10 +129,10 @@ def main(argv: list[str] | None = None) -> None:
     from fiveline.serving.interface import find_class_axis, find_interfaces
     from fiveline.serving.verify import changes, check_program
 
-    dataloader = fetch_dataloader([args.split], Path(params.data_dir or ""), params, training=False)[args.split]
+    dataloader = fetch_dataloader(args.split, Path(params.data_dir or ""), params)
     samples = list(itertools.islice(fetch_pairs(model, dataloader), 2 * NUM_SAMPLES))
     serve = fetch_serve(params.task)
-    described = serve.describe_inputs(params) if hasattr(serve, "describe_inputs") else {"facts": params.facts}
+    described = getattr(serve, "describe_inputs", lambda params: {"facts": params.facts})(params)
     sides = find_interfaces(samples, described.get("axes", {}), unique=args.format == "onnx")
     if args.format == "safetensors":
         content, agreement = programs.to_safetensors(model), "read back, equal to the net's weights"
@@ -143,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         content = programs.to_program(args.format, model, choose_example(samples), sides)
         dataset: Any = dataloader.dataset
-        class_axis = find_class_axis(samples[0][1], dataset.__getitems__((1, [0]))[1])
+        class_axis = find_class_axis(samples[0][1], dataset.__getitems__([0])[1])
         with tempfile.TemporaryDirectory() as folder:  # elsewhere: a run's directory is train.py's
             path = Path(folder) / output.name
             utils.write_atomically(path, content)

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import utils
-from evaluate import fetch_trained
-from fiveline.device import fetch_device, to_device, tune_cpu
-from fiveline.jobs import processes
-from fiveline.serving import fetch_serve
+from fiveline import jobs
+from fiveline.device import fetch_device, to_cpu, to_device, tune_cpu
 from fiveline.serving.intervals import fetch_margin, with_intervals
 from fiveline.serving.output import check_output, rounded, write_rows
+from fiveline.serving.trained import fetch_predictions, fetch_probabilities, fetch_trained
 from fiveline.serving.unlabelled import Batch, check_input, fetch_unlabelled
+from fiveline.tasks import fetch_serve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,15 +52,13 @@ def predict(
     """
     import torch
 
-    from fiveline.nets import fetch_predictions, fetch_probabilities
-
     device = next(model.parameters()).device
     model.eval()
     for rows, inputs, labels in batches:
         predicted: list[dict[str, Any]] = []
         if inputs is not None:
             with torch.inference_mode():
-                outputs = to_device(model(to_device(inputs, device)), torch.device("cpu"))
+                outputs = to_cpu(model(to_device(inputs, device)))
                 num_read = sum("error" not in row for row in rows)
                 predicted = fetch_predictions(serve, outputs, labels, params, num_read)
                 if with_all:
@@ -98,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         Stop: a mistake in the arguments or inputs, or some inputs are broken
     """
     args = make_parser().parse_args(argv)
-    processes.refuse("predict.py")
+    jobs.refuse("predict.py")
     if args.output is None and getattr(sys.stdout, "name", "") == os.devnull:  # closed: `>&-`
         raise utils.InputError("standard output is closed, and the predictions would be lost; give --output FILE")
     paths, output = [Path(word) for word in args.input], None if args.output is None else Path(args.output)

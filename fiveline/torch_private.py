@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 def put_off_dynamo() -> None:
     """Let torch._dynamo be imported when something is compiled, not by the first optimizer.
 
-    Reason: the import takes about a second of every start. Optimizers import it to mark functions that a compiler should
-    leave out; here the marks are set without it.
+    Reason: the import takes about a second of every start. Optimizers import it to mark functions that a compiler
+    should leave out; here the marks are set without it.
     Fallback: where torch keeps these functions under other names, the optimizer imports torch._dynamo as usual.
     """
     if "torch._dynamo" in sys.modules:

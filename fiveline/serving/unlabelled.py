@@ -39,7 +39,7 @@ def fetch_unlabelled(paths: Sequence[Path], serve: Any, params: utils.Params) ->
     """
     if not hasattr(serve, "fetch_unlabelled"):
         raise utils.InputError(
-            f"model/{params.task}/data_loader.py: has no fetch_unlabelled(paths, params), which reads new inputs; "
+            f"model/{params.task}/serve.py: has no fetch_unlabelled(paths, params), which reads new inputs; "
             "model/__init__.py says what it returns, docs/your_own_task.md has an example"
         )
     if Path("-") in paths and not getattr(serve, "READS_STDIN", False):
