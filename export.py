@@ -1,4 +1,4 @@
-"""Hand a trained net on: as a program that runs without this project, with what its user has to know beside it.
+"""Export a trained net as a program that runs without this project, with the facts that its user needs beside it.
 
     python export.py --model_dir experiments/base_model --format pt2
     python export.py --model_dir experiments/ner --format onnx --output tagger.onnx
@@ -6,15 +6,15 @@
     pt2           a graph of torch's operations: `torch.export.load("best.pt2").module()` runs it
     onnx          for onnxruntime and others; needs `pip install -r requirements-export.txt`
     torchscript   for programs that still load it; PyTorch has deprecated it, pt2 is its successor
-    safetensors   the weights alone, for code that has the net; needs requirements-export.txt too
+    safetensors   the weights alone, for code that has the net; also needs requirements-export.txt
 
-Batches may be of any size, and sentences of any length. The program is run in a process of its own, which cannot see
+Batches may have any size, and sentences any length. The program is run in a process of its own, which cannot import
 this project, on a split of the data, and its outputs are compared with the net's. If a prediction changes, or an output
-differs by more than 1e-4 of the outputs' standard deviation over the split, the exit code is 1 and nothing is kept;
---tolerance accepts more.
+differs by more than 1e-4 of the outputs' standard deviation over the split, the exit code is 1 and the program is not
+kept; --tolerance accepts more.
 
 Writes `best.<format>` into the run's directory, or --output, and `best.<format>.json` beside it: the inputs by name,
-type and shape, how they are made, the classes, and how well the program agrees.
+type and shape, how to make them, the classes, and how well the program agrees with the net.
 """
 
 from __future__ import annotations
@@ -30,18 +30,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import utils
-from evaluate import fetch_trained
-from fiveline.device import concatenate
 from fiveline import jobs
+from fiveline.device import concatenate, tensors_of
+from fiveline.serving.trained import fetch_trained
+from fiveline.tasks import fetch_serve
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import DataLoader
 
-    from fiveline.serving.interface import Interface
-
 PACKAGES = {"pt2": [], "torchscript": [], "onnx": ["onnx", "onnxscript", "onnxruntime"], "safetensors": ["safetensors"]}
-NUM_SAMPLES = 20  # batches, and examples alone, that are looked at to see which sizes vary
+NUM_SAMPLES = 20  # batches, and single examples, that show which sizes vary
 
 
 def check_installed(format_name: str) -> None:
@@ -54,10 +53,10 @@ def check_installed(format_name: str) -> None:
 
 
 def find_output(model_dir: Path, format_name: str, restore_file: str, output: str | None) -> Path:
-    """Return the file to write: --output, a file in it if it is a folder, or else one in the run's directory.
+    """Return the file to write: --output, or a file in it if it is a folder; by default one in the run's directory.
 
     Raises:
-        InputError: there is no such folder, or the name is that of another kind of file
+        InputError: there is no such folder, or the suffix is not that of the format
     """
     name = f"{Path(restore_file).name.removesuffix('.pth.tar')}.{format_name}"
     path = model_dir / name if output is None else Path(output)
@@ -72,99 +71,20 @@ def find_output(model_dir: Path, format_name: str, restore_file: str, output: st
 
 
 def fetch_pairs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple[Any, Any]]:
-    """Yield inputs and the net's outputs: of the first examples, each alone, and then of all batches."""
+    """Yield inputs and the net's outputs: for the first examples, each alone, and then for all batches."""
     import torch
 
     dataset: Any = dataloader.dataset
-    alone = (dataset.__getitems__((1, [i])) for i in range(min(NUM_SAMPLES, len(dataset))))
+    alone = (dataset.__getitems__([i]) for i in range(min(NUM_SAMPLES, len(dataset))))
     for inputs, _ in itertools.chain(alone, dataloader):
         with torch.inference_mode():
             yield inputs, model(inputs)
 
 
 def choose_example(samples: list[tuple[Any, Any]]) -> Any:
-    """Return the largest inputs, to follow through the net; of two examples at least: torch takes a 1 for fixed."""
-    from fiveline.serving.interface import named
-
-    largest = max((inputs for inputs, _ in samples), key=lambda each: sum(t.numel() for t in named(each, "").values()))
-    is_single = len(next(iter(named(largest, "").values()))) == 1
-    return concatenate([largest, largest]) if is_single else largest
-
-
-def make_program(
-    format_name: str, model: nn.Module, samples: list[tuple[Any, Any]], sides: tuple[Interface, Interface], path: Path
-) -> None:
-    """Write a net as a program.
-
-    Raises:
-        Stop: the format cannot do this net; says what torch stumbled over
-    """
-    from fiveline.serving.programs import write_program
-
-    try:
-        write_program(format_name, model, choose_example(samples), sides, path)
-    except Exception as error:  # torch's exporters have dozens of kinds
-        if utils.explain(error) is not None:  # a full disk, say
-            raise
-        told = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        raise utils.Stop(
-            f"--format {format_name}: this net cannot be exported so ({type(error).__name__}: {told[:300]})"
-        ) from error
-
-
-def check_program(
-    format_name: str,
-    path: Path,
-    sides: tuple[Interface, Interface],
-    pairs: Iterator[tuple[Any, Any]],
-    class_axis: int | None,
-    tolerance: float | None,
-) -> dict[str, float]:
-    """Return how far a program's outputs are from the net's, in a process of its own.
-
-    Args:
-        format_name: as in --format
-        path: the program
-        sides: its inputs and outputs
-        pairs: inputs and the net's outputs
-        class_axis: of the outputs
-        tolerance: the user's, with which predictions may change; None for the default, with which none may
-
-    Raises:
-        Stop: too far, or the program does not run
-    """
-    from fiveline.serving.verify import TOLERANCE, run_in_fresh_process
-
-    found = run_in_fresh_process(path, format_name, sides[0], pairs, class_axis)
-    share, limit = found["largest_difference_as_share"], TOLERANCE if tolerance is None else tolerance
-    if share <= limit and (tolerance is not None or not found.get("num_changed")):
-        return {**found, "tolerance": limit}
-    advice = f"; to accept this, type --tolerance {max(1.5 * share, 1e-9):.2g}" if math.isfinite(share) else ""
-    raise utils.Stop(
-        f"--format {format_name}: the program's outputs differ from the net's by up to "
-        f"{found['largest_difference']:.3g}, {share:.2g} of their standard deviation ({limit:g} is accepted)"
-        f"{_changes(found)}; it is not kept{advice}"
-    )
-
-
-def _changes(found: dict[str, Any]) -> str:
-    if "num_changed" not in found:
-        return ""
-    return f", and {found['num_changed']:,} of {found['num_predictions']:,} predictions change"
-
-
-def save_weights(model: nn.Module, path: Path) -> dict[str, str]:
-    """Write a net's weights, and read them back.
-
-    Raises:
-        Stop: they are not the same
-    """
-    from fiveline.serving.programs import same_weights, write_safetensors
-
-    write_safetensors(model, {"format": "pt"}, path)
-    if not same_weights(model, path):
-        raise utils.Stop("--format safetensors: what is read back are other weights; the file is not kept")
-    return {"weights": "read back, the same to the bit"}
+    """Return the largest inputs, to follow through the net; two examples at least, as torch takes a 1 for fixed."""
+    largest = max((inputs for inputs, _ in samples), key=lambda inputs: sum(t.numel() for t in tensors_of(inputs)))
+    return concatenate([largest, largest]) if len(tensors_of(largest)[0]) == 1 else largest
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -190,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the script.
 
     Raises:
-        Stop: for a reason that is told in its message
+        Stop: a mistake in the arguments, the format cannot hold this net, or the program computes something else
     """
     args = make_parser().parse_args(argv)
     jobs.refuse("export.py")
@@ -204,43 +124,40 @@ def main(argv: list[str] | None = None) -> None:
     model.eval()
 
     from fiveline.loader import fetch_dataloader
-    from fiveline.serving.facts import axis_names, gather_facts
-    from fiveline.serving.interface import apart, find_class_axis, find_interfaces
+    from fiveline.serving import programs
+    from fiveline.serving.facts import gather_facts
+    from fiveline.serving.interface import find_class_axis, find_interfaces
+    from fiveline.serving.verify import changes, check_program
 
-    dataloader = fetch_dataloader([args.split], Path(params.data_dir or ""), params, training=False)[args.split]
+    dataloader = fetch_dataloader(args.split, Path(params.data_dir or ""), params)
     samples = list(itertools.islice(fetch_pairs(model, dataloader), 2 * NUM_SAMPLES))
-    sides = find_interfaces(samples, axis_names(params))
-    if args.format == "onnx":  # whose tensors all have names of their own
-        sides = apart(sides)
-    with tempfile.TemporaryDirectory() as folder:  # not beside the output: what is left in a run is in train.py's way
-        path = Path(folder) / output.name
-        verified: dict[str, Any] = {"split": args.split, "num_examples": len(dataloader.dataset)}  # type: ignore[arg-type]
-        if args.format == "safetensors":
-            verified = save_weights(model, path)
-        else:
-            make_program(args.format, model, samples, sides, path)
-            class_axis = find_class_axis(samples[0][1], dataloader.dataset.__getitems__((1, [0]))[1])  # type: ignore
-            pairs = fetch_pairs(model, dataloader)
-            verified |= check_program(args.format, path, sides, pairs, class_axis, args.tolerance)
-        content = path.read_bytes()
+    serve = fetch_serve(params.task)
+    described = getattr(serve, "describe_inputs", lambda params: {"facts": params.facts})(params)
+    sides = find_interfaces(samples, described.get("axes", {}), unique=args.format == "onnx")
+    if args.format == "safetensors":
+        content, agreement = programs.to_safetensors(model), "read back, equal to the net's weights"
+        verified: dict[str, Any] = {"weights": agreement}
+    else:
+        content = programs.to_program(args.format, model, choose_example(samples), sides)
+        dataset: Any = dataloader.dataset
+        class_axis = find_class_axis(samples[0][1], dataset.__getitems__([0])[1])
+        with tempfile.TemporaryDirectory() as folder:  # elsewhere: a run's directory is train.py's
+            path = Path(folder) / output.name
+            utils.write_atomically(path, content)
+            found = check_program(path, fetch_pairs(model, dataloader), class_axis, args.tolerance)
+        verified = {"split": args.split, "num_examples": len(dataset), **found}
+        agreement = (
+            f"agrees with the net on the {len(dataset)} examples of {args.split} (largest difference "
+            f"{found['largest_difference']:.2g}, {found['largest_difference_as_share']:.2g} of the outputs' standard "
+            f"deviation{changes(found)})"
+        )
     utils.write_atomically(output, content)
-    facts = gather_facts(args.format, output.name, sides, params)
+    facts = gather_facts(args.format, output.name, sides, params, described)
     utils.save_dict_to_json({**facts, "verified": verified}, output.with_name(f"{output.name}.json"))
     if args.format == "torchscript":
-        print("- PyTorch has deprecated TorchScript; what can load --format pt2 had better do so", file=sys.stderr)
-    told = f"{output}: {len(content):,} bytes, {agreement(verified)}; {output.name}.json says how to use it"
-    print(utils.escaped_lines(told))
-
-
-def agreement(verified: dict[str, Any]) -> str:
-    """Return what the check has found, in words."""
-    if "largest_difference" not in verified:
-        return "read back the same, to the bit"
-    return (
-        f"as the net on the {verified['num_examples']} examples of {verified['split']} "
-        f"(largest difference {verified['largest_difference']:.2g}, "
-        f"{verified['largest_difference_as_share']:.2g} of the outputs' standard deviation{_changes(verified)})"
-    )
+        print("- PyTorch has deprecated TorchScript; prefer --format pt2 where it can be loaded", file=sys.stderr)
+    message = f"{output}: {len(content):,} bytes, {agreement}; {output.name}.json says how to use it"
+    print(utils.escaped_lines(message))
 
 
 if __name__ == "__main__":

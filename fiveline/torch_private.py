@@ -5,7 +5,9 @@ Reviewed with torch 2.14; look at it again at 2.17.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -38,3 +40,28 @@ def is_compiled(net: nn.Module) -> bool:
     Fallback: False.
     """
     return getattr(net, "_compiled_call_impl", None) is not None
+
+
+@contextlib.contextmanager
+def any_length(model: nn.Module) -> Iterator[None]:
+    """Let torch.export leave the length of sequences open, for a net with an LSTM or GRU in it.
+
+    Reason: torch.export follows an RNN step by step, and so takes the length of the example for a constant. torch has
+    replacements that do not, for its own ONNX exporter, but no public name for them. Only shapes are taken from them:
+    the program still calls the LSTM or GRU itself.
+    Fallback: `export.py` reports that it cannot export such a net; other nets do not come here.
+    """
+    if not any(isinstance(module, nn.LSTM | nn.GRU) for module in model.modules()):
+        yield
+        return
+    from torch.export import _patches
+
+    with contextlib.ExitStack() as stack:
+        for operation, replacement in (
+            (torch.ops.aten.lstm.input, _patches.register_lstm_while_loop_decomposition),
+            (torch.ops.aten.gru.input, _patches.register_gru_while_loop_decomposition),
+        ):
+            stack.callback(operation._dispatch_cache.clear)  # runs last: torch remembers what an operation called
+            stack.enter_context(replacement())
+            operation._dispatch_cache.clear()
+        yield

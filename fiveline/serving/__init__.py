@@ -1,1 +1,1 @@
-"""Behind `export.py`: nets as programs, the check that they compute what the nets do, and the facts beside them."""
+"""Behind `predict.py` and `export.py`: new inputs as batches, rows of predictions, nets as programs."""

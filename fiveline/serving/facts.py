@@ -1,8 +1,8 @@
-"""What whoever runs a program has to know of it, as one JSON object: how to call it, with what, and what comes out."""
+"""The JSON beside an exported program: how to call it, how to prepare its inputs, and what its outputs mean."""
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,40 +22,34 @@ USAGE = {
 }
 
 
-def _describe_inputs(params: utils.Params) -> dict[str, Any]:
-    """Return what the task says of its inputs; where it says nothing, what the data has decided."""
-    module = importlib.import_module(f"model.{params.task}.data_loader")
-    if not hasattr(module, "describe_inputs"):
-        return {"facts": params.facts}
-    described: dict[str, Any] = module.describe_inputs(params)
-    return described
-
-
-def axis_names(params: utils.Params) -> dict[str, list[str]]:
-    """Return what the task calls the axes of its inputs, as far as it does."""
-    names: dict[str, list[str]] = _describe_inputs(params).get("axes", {})
-    return names
-
-
 def gather_facts(
-    format_name: str, file_name: str, sides: tuple[Interface, Interface], params: utils.Params
+    format_name: str,
+    file_name: str,
+    sides: tuple[Interface, Interface],
+    params: utils.Params,
+    described: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return all that there is to say of a program but how well it agrees with its net.
+    """Return all facts about a program except how well it agrees with its net.
 
     Args:
-        format_name: as in export.py's --format
-        file_name: of the program
+        format_name: one of USAGE
+        file_name: the program's
         sides: the interfaces of inputs and outputs
         params: with facts
+        described: from the task's `describe_inputs`
     """
-    described = {key: value for key, value in _describe_inputs(params).items() if key != "axes"}
-    meaning = {"meaning": described.pop("outputs")} if "outputs" in described else {}
+    inputs, outputs = (
+        [{"name": name, "dtype": side.dtypes[name], "shape": shape} for name, shape in side.shapes.items()]
+        for side in sides
+    )
+    meaning = {"meaning": described["outputs"]} if "outputs" in described else {}
+    steps = {key: value for key, value in described.items() if key not in ("axes", "outputs")}
     return {
         "format": format_name,
         "usage": _usage(format_name, file_name, sides[0]),
-        "inputs": _tensors(sides[0]),
-        "preprocessing": {"where": "before the program: nothing of it is inside", **described},
-        "outputs": [{**entry, **meaning} for entry in _tensors(sides[1])],
+        "inputs": inputs,
+        "preprocessing": {"where": "before the program, which does none of it", **steps},
+        "outputs": [{**output, **meaning} for output in outputs],
         "hyperparameters": params.model_dump(mode="json"),
         "made_by_torch": str(torch.__version__),
     }
@@ -67,8 +61,3 @@ def _usage(format_name: str, file_name: str, inputs: Interface) -> list[str]:
     pairs = "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}"
     call = {"dict": pairs, "tensor": names[0], "tuple": f"({', '.join(names)},)"}[inputs.kind]
     return [line.format(file=file_name, call=call, pairs=pairs) for line in USAGE[format_name]]
-
-
-def _tensors(side: Interface) -> list[dict[str, Any]]:
-    """Return name, type and shape of each; an axis with a name may be of any size."""
-    return [{"name": name, "dtype": side.dtypes[name], "shape": shape} for name, shape in side.shapes.items()]

@@ -1,4 +1,4 @@
-"""What a net is called with and what it returns, as named tensors: which of their sizes are free, seen on examples."""
+"""What a net is called with and what it returns, as named tensors, and which of their sizes may vary."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from torch import Tensor
 
 import utils
 
-Named = dict[str, Tensor]
-
 
 @dataclasses.dataclass(frozen=True)
 class Interface:
-    """The inputs or outputs of a net.
+    """The inputs or the outputs of a net.
 
     Args:
-        kind: what holds the tensors: 'tensor' (there is one), 'dict' or 'tuple'
-        dtypes: name -> type, 'float32'
-        shapes: name -> a number for each axis, or a name where it may be any; equal ones have the same name
+        kind: what holds the tensors: 'tensor' (there is only one), 'dict' or 'tuple'
+        dtypes: name -> type, for example 'float32'
+        shapes: name -> for each axis its size, or a name if any size will do; axes with one name have the same size
     """
 
     kind: str
@@ -28,27 +26,21 @@ class Interface:
     shapes: dict[str, list[int | str]]
 
 
-def kind_of(batch: Any) -> str:
-    """Return what holds the tensors of a batch."""
-    return "tensor" if isinstance(batch, Tensor) else "dict" if isinstance(batch, dict) else "tuple"
-
-
-def named(batch: Any, name: str) -> Named:
-    """Return the tensors of a batch by their names: `name`, or `name_0` and so on, or those that they have in a dict.
+def named(batch: Any, name: str) -> dict[str, Tensor]:
+    """Return the tensors of a batch by name: their keys in a dict; else `name`, or `name_0`, `name_1`, ... in a tuple.
 
     Raises:
-        InputError: the batch is more than a tuple or dict of tensors, or the inputs are a namedtuple
+        InputError: a program cannot take or return such a batch
     """
-    if name == "inputs" and hasattr(batch, "_fields"):
-        raise utils.InputError(
-            f"{name}: found the namedtuple {type(batch).__name__}, a type of your code, which a program does without; "
-            "to export the net, let it take a dict of tensors (it can train on either)"
-        )
     if isinstance(batch, Tensor):
         return {name: batch}
+    is_own_type = name == "inputs" and hasattr(batch, "_fields")  # a namedtuple, which no other code can import
     entries = batch if isinstance(batch, dict) else {f"{name}_{i}": entry for i, entry in enumerate(batch)}
-    if not all(isinstance(entry, Tensor) for entry in entries.values()):
-        raise utils.InputError(f"{name}: expected a tensor, or a tuple or dict of tensors; only these can be exported")
+    if is_own_type or not all(isinstance(entry, Tensor) for entry in entries.values()):
+        raise utils.InputError(
+            f"{name}: found the type {type(batch).__name__}; a program can take and return only a tensor, or a plain "
+            "tuple or dict of tensors. To export the net, change its forward to a dict of tensors"
+        )
     return dict(entries)
 
 
@@ -63,47 +55,39 @@ def find_class_axis(outputs: Any, labels: Any) -> int | None:
 
 
 def find_interfaces(
-    samples: Sequence[tuple[Any, Any]], axis_names: Mapping[str, Sequence[str]]
+    samples: Sequence[tuple[Any, Any]], axis_names: Mapping[str, Sequence[str]], unique: bool = False
 ) -> tuple[Interface, Interface]:
-    """Look at batches of different sizes: the first axis is free, and so is any other whose size is not always one.
+    """Return the interfaces of inputs and outputs, as batches of different sizes show them.
+
+    The first axis may have any size, and so may every other axis whose size differs among the batches.
 
     Args:
         samples: inputs and outputs
-        axis_names: what the task calls the axes of its inputs, as far as it does
-
-    Returns:
-        of the inputs, and of the outputs
+        axis_names: input -> the task's names for its axes
+        unique: whether to rename outputs that have the name of an input: ONNX needs a name of its own for each tensor
     """
-    inputs = [named(each, "inputs") for each, _ in samples]
-    outputs = [named(each, "outputs") for _, each in samples]
-    known: dict[tuple[int, ...], str] = {tuple(len(next(iter(batch.values()))) for batch in inputs): "batch_size"}
+    batches = [(named(inputs, "inputs"), named(outputs, "outputs")) for inputs, outputs in samples]
+    known = {tuple(len(next(iter(inputs.values()))) for inputs, _ in batches): "batch_size"}  # sizes -> name
+    taken: list[str] = []
     sides = []
-    for batches, side in zip((inputs, outputs), samples[0], strict=True):
+    for side, container in enumerate(samples[0]):
+        dtypes: dict[str, str] = {}
         shapes: dict[str, list[int | str]] = {}
-        for name, tensor in batches[0].items():
-            shapes[name] = []
-            for axis in range(tensor.dim()):
-                sizes = tuple(batch[name].shape[axis] for batch in batches)
-                if len(set(sizes)) == 1 and axis > 0:
-                    shapes[name].append(sizes[0])
+        for name, tensor in batches[0][side].items():
+            shape: list[int | str] = []
+            for axis, sizes in enumerate(zip(*(batch[side][name].shape for batch in batches), strict=True)):
+                if axis > 0 and len(set(sizes)) == 1:
+                    shape.append(sizes[0])
                     continue
-                given = axis_names.get(name, ())
-                label = given[axis] if axis < len(given) else f"{name}_{axis}"
-                # axes that are equal in all samples are one, and others are not
-                shapes[name].append(known.setdefault(sizes, _unused(label, known.values())))
-        dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in batches[0].items()}
-        sides.append(Interface(kind_of(side), dtypes, shapes))
+                axis_name = dict(enumerate(axis_names.get(name, ()))).get(axis, f"{name}_{axis}")
+                # axes with the same size in every sample are the same axis, and get the same name
+                shape.append(known.setdefault(sizes, _unused(axis_name, known.values())))
+            own_name = _unused(name, taken) if unique else name
+            taken.append(own_name)
+            dtypes[own_name], shapes[own_name] = str(tensor.dtype).removeprefix("torch."), shape
+        kind = "tensor" if isinstance(container, Tensor) else "dict" if isinstance(container, dict) else "tuple"
+        sides.append(Interface(kind, dtypes, shapes))
     return sides[0], sides[1]
-
-
-def apart(sides: tuple[Interface, Interface]) -> tuple[Interface, Interface]:
-    """Return the interfaces with other names for outputs that are called as inputs are, `words_out` for one."""
-    inputs, outputs = sides
-    names: dict[str, str] = {}
-    for name in outputs.shapes:
-        names[name] = _unused(name, [*inputs.shapes, *names.values()])
-    dtypes = {names[name]: dtype for name, dtype in outputs.dtypes.items()}
-    return inputs, Interface(outputs.kind, dtypes, {names[name]: shape for name, shape in outputs.shapes.items()})
 
 
 def _unused(name: str, used: Collection[str]) -> str:

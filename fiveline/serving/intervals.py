@@ -1,9 +1,8 @@
-"""How far off a predicted number may be, from what the run was off by on examples that had no part in its making.
+"""Prediction intervals for numbers, from the errors on the test split, which had no part in training.
 
-With n examples put aside, at least 90% of new ones like them lie within the ceil(0.9 (n + 1))-th smallest of their n
-distances from the prediction, whatever the net: split conformal prediction. That holds on average over runs and their
-test splits, not for each: with 60 examples, the margin of one run in ten covers less than 85%. The examples are those
-of the test split, because val has chosen the checkpoint; `evaluate.py` writes them down.
+At least 90% of new examples lie within the ceil(0.9 (n + 1))-th smallest of the errors on n such examples, for any net:
+split conformal prediction. This holds on average over runs and their test splits, not for each: with 60 examples, the
+margin of one run in ten covers less than 85%. Val cannot be used, because it has chosen the checkpoint.
 
 Source: Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, Distribution-Free Predictive Inference for Regression (2018).
 """
@@ -12,35 +11,44 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import utils
 
-COVERAGE = 0.9
 
-
-def margin(distances: Sequence[float], coverage: float = COVERAGE) -> float | None:
-    """Return what `coverage` of new examples are off by at most; None where there are too few examples to say so."""
-    rank = math.ceil(coverage * (len(distances) + 1))
-    return sorted(distances)[rank - 1] if rank <= len(distances) else None
+def margin(errors: Sequence[float], coverage: float = 0.9) -> float | None:
+    """Return a bound on the errors of `coverage` of new examples; None if there are too few errors for one."""
+    rank = math.ceil(coverage * (len(errors) + 1))
+    return sorted(errors)[rank - 1] if rank <= len(errors) else None
 
 
 def fetch_margin(checkpoint_path: Path, model_dir: Path) -> float | None:
-    """Return the margin of a checkpoint that predicts numbers; None where its test predictions are not there.
+    """Return the margin of a checkpoint that predicts numbers; None if `evaluate.py` has not scored it on test.
 
-    Args:
-        checkpoint_path: the checkpoint
-        model_dir: the run's directory, with evaluate.py's table in it, and what says of which checkpoint that is: one
-            of another folder may have the same name, and the run may have gone on since
+    The checksum beside `evaluate.py`'s table decides: another folder's checkpoint may have the same name, and the run
+    may have continued since.
     """
     name = utils.scores_name("test", checkpoint_path, model_dir)
     path = model_dir / f"predictions_{name}.csv"
     try:
         utils.check_regular(path)
         with path.open(encoding="utf-8", newline="") as file:
-            distances = [abs(float(row["label"]) - float(row["prediction"])) for row in csv.DictReader(file)]
+            errors = [abs(float(row["label"]) - float(row["prediction"])) for row in csv.DictReader(file)]
         scored = utils.read_json(model_dir / f"scored_{name}.json")
-        return margin(distances) if scored["sha256"] == utils.checksum(checkpoint_path) else None
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):  # none, or of classes, or not evaluate.py's
+        return margin(errors) if scored["sha256"] == utils.checksum(checkpoint_path) else None
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):  # no table, one of classes, or not evaluate.py's
         return None
+
+
+def with_intervals(rows: Iterable[dict[str, Any]], margin: float | None) -> Iterator[dict[str, Any]]:
+    """Yield rows with `lower` and `upper` beside each predicted number; they are None if the margin is."""
+    for row in rows:
+        number = row.get("prediction")
+        if isinstance(number, float):
+            bounds = (None, None) if margin is None else (number - margin, number + margin)
+            # 10 digits are more than float32 has, and make 0.3 of 0.1 + 0.2
+            lower, upper = (None if bound is None else float(f"{bound:.10g}") for bound in bounds)
+            row = {**row, "lower": lower, "upper": upper}
+        yield row

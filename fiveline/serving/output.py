@@ -1,77 +1,106 @@
-"""Rows of predictions as lines of text, made one after the other."""
+"""Rows of predictions as CSV or JSON lines, written one after the other."""
 
 from __future__ import annotations
 
+import collections
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import utils
 
 SUFFIXES = (".csv", ".jsonl")
-PROBABILITY = "probability_"  # and the name of the class
+
+
+def check_output(path: Path, inputs: Sequence[Path]) -> None:
+    """Check --output.
+
+    Raises:
+        InputError: its suffix is unknown, there is no such folder, or the file is also an --input
+    """
+    if path.suffix not in SUFFIXES:
+        raise utils.InputError(f"--output {path}: expected a name that ends in {' or '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise utils.InputError(f"--output {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise utils.InputError(f"--output {path}: this is a folder; expected the name of a file")
+    if path.exists() and any(each.exists() and each.samefile(path) for each in inputs):
+        raise utils.InputError(f"--output {path}: it is also an --input, and would be replaced; choose another name")
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], output: Path | None) -> collections.Counter[str]:
+    """Write rows as they come, to a file, which appears when it is complete, or as CSV to standard output.
+
+    Returns:
+        the number of `rows`, of `broken` ones, and of predicted numbers that are `without_interval`
+
+    Raises:
+        InputError: there are no rows
+        OSError: the file cannot be written
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    lines = to_lines(_counted(rows, counts), ".csv" if output is None else output.suffix)
+    if output is not None:
+        with utils.open_atomically(output) as file:
+            for line in lines:
+                file.write(line.encode("utf-8", "backslashreplace"))  # a file's name need not be valid UTF-8
+        return counts
+    is_terminal = sys.stdout.isatty()
+    if not is_terminal and hasattr(sys.stdout, "reconfigure"):  # the same bytes as in a file, on Windows also
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+    for line in lines:
+        print(utils.escaped_lines(line) if is_terminal else line, end="", flush=True)
+    return counts
+
+
+def _counted(rows: Iterable[Mapping[str, Any]], counts: collections.Counter[str]) -> Iterator[Mapping[str, Any]]:
+    for row in rows:
+        counts.update(rows=1, broken=int("error" in row), without_interval=int(row.get("lower", 0) is None))
+        yield row
+    if not counts["rows"]:  # raised before an older --output is replaced
+        raise utils.InputError("--input: nothing in it to predict for")
 
 
 def to_lines(rows: Iterable[Mapping[str, Any]], suffix: str) -> Iterator[str]:
-    """Yield CSV, with a header, or JSON lines, which have the same keys, but for empty ones.
+    """Yield rows as lines of CSV, with a header, or as JSON lines, which leave out empty cells.
 
     Args:
-        rows: with an `id`, and an `error` or the same further keys as all rows without one
+        rows: with an `id`, and an `error` or else the same columns as all other rows without an `error`
         suffix: one of SUFFIXES
     """
     if suffix == ".jsonl":
         for row in rows:
             yield utils.to_json({key: row[key] for key in row if row[key] is not None}, indent=None) + "\n"
-        return
-    yield from utils.csv_lines(_cells(rows))
+    else:
+        yield from utils.csv_lines(_cells(rows))
 
 
 def _cells(rows: Iterable[Mapping[str, Any]]) -> Iterator[Iterable[Any]]:
     """Yield the header and then the cells; the first row that is not broken decides the columns."""
-    rows, waiting = iter(rows), []
+    rows, first = iter(rows), []
     for row in rows:
-        waiting.append(row)
+        first.append(row)
         if "error" not in row:
             break
-    if not waiting:  # a mistake that all inputs share is reported without a header
+    if not first:  # a mistake that all inputs share is reported without a header
         return
-    columns = [*waiting[-1]] if "error" not in waiting[-1] else ["id", "prediction"]
-    yield [*columns, "error"]
-    for row in itertools.chain(waiting, rows):
-        yield [row.get(name) for name in (*columns, "error")]
+    columns = [*(first[-1] if "error" not in first[-1] else ("id", "prediction")), "error"]
+    yield columns
+    for row in itertools.chain(first, rows):
+        yield [row.get(name) for name in columns]
 
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row whose probabilities have 6 significant digits; a list of them becomes one text."""
-    return {
-        key: _round(value) if key == "confidence" or key.startswith(PROBABILITY) else value
-        for key, value in row.items()
-    }
+    to_round = [key for key in row if key == "confidence" or key.startswith("probability_")]
+    return {**row, **{key: _round(row[key]) for key in to_round}}
 
 
 def _round(value: Any) -> Any:
-    """Return a probability with 6 digits. One below 1 stays below 1, and one above 0 above 0."""
     if isinstance(value, list | tuple):
         return " ".join(str(_round(each)) for each in value)
     if not isinstance(value, float) or not 0 < value < 1:
         return value
-    return min(float(f"{value:.6g}"), 0.999999)
-
-
-def write_lines(lines: Iterable[str], output: Path | None) -> None:
-    """Write lines as they come, to standard output, or to a file that others see when it is whole.
-
-    Raises:
-        OSError: the file cannot be written
-    """
-    if output is None:
-        if not sys.stdout.isatty() and hasattr(sys.stdout, "reconfigure"):  # as in a file, on Windows too
-            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
-        for line in lines:
-            print(utils.escaped_lines(line) if sys.stdout.isatty() else line, end="", flush=True)
-        return
-    with utils.open_atomically(output) as file:
-        for line in lines:
-            file.write(line.encode("utf-8", "backslashreplace"))  # a file's name may be no text
+    return min(float(f"{value:.6g}"), 0.999999)  # never 1, which would be certain

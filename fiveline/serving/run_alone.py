@@ -1,119 +1,116 @@
-"""Run an exported program on batches from standard input; print how far its outputs are from those expected.
+"""Run an exported program on batches from standard input, and print how far its outputs are from the expected ones.
 
-Started by `verify.py` as `python -I`, in another folder: nothing of this project can be imported here, and nothing is.
-
-    sys.argv: the program, its format, what holds its inputs, the axis of the classes or `none`, the names of the inputs
-    standard input, for each batch: a line with the number of bytes, then a .npz of in_0, ..., out_0, ...
+Started by `verify.py` as `python -I PROGRAM CLASS_AXIS` in another folder, so that it can import nothing of this
+project. Standard input holds a pickle for each batch: the inputs and the expected outputs, as NumPy arrays.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
+import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-Arrays = list[np.ndarray]
+
+def convert(function: Callable[[Any], Any], batch: Any) -> Any:
+    """Apply a function to the tensors of a batch: one tensor, or a tuple, list or dict of them."""
+    if isinstance(batch, dict):
+        return {name: function(each) for name, each in batch.items()}
+    return tuple(map(function, batch)) if isinstance(batch, (tuple, list)) else function(batch)
 
 
-def load(path: str, format_name: str, kind: str, names: list[str]) -> Callable[[Arrays], Arrays]:
-    """Return a function from inputs to outputs."""
-    if format_name == "onnx":
+def entries(batch: Any) -> list[Any]:
+    """Return the tensors of a batch as a list."""
+    return list(batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else [batch])
+
+
+def load(path: str) -> Callable[[Any], Any]:
+    """Return a program as a function from inputs to outputs, all of them NumPy arrays."""
+    if path.endswith(".onnx"):
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return lambda arrays: list(session.run(None, dict(zip(names, arrays, strict=True))))
+        names = [each.name for each in session.get_inputs()]
+        return lambda inputs: session.run(None, dict(zip(names, entries(inputs), strict=True)))
 
     import torch
 
-    program: Any = torch.export.load(path).module() if format_name == "pt2" else torch.jit.load(path)
+    program: Any = torch.export.load(path).module() if path.endswith(".pt2") else torch.jit.load(path)
 
-    def run(arrays: Arrays) -> Arrays:
-        tensors = [torch.from_numpy(array) for array in arrays]
-        as_dict, as_tuple = dict(zip(names, tensors, strict=True)), tuple(tensors)
+    def run(inputs: Any) -> Any:
         with torch.no_grad():
-            outputs = program(as_dict if kind == "dict" else as_tuple if kind == "tuple" else tensors[0])
-        if isinstance(outputs, dict):
-            outputs = list(outputs.values())
-        return [output.numpy() for output in (outputs if isinstance(outputs, (tuple, list)) else [outputs])]
+            return convert(torch.Tensor.numpy, program(convert(torch.from_numpy, inputs)))
 
     return run
 
 
-def compare(batches: Iterable[tuple[Arrays, Arrays]], class_axis: int | None) -> dict[str, float]:
-    """Return how far outputs are from those expected, over all batches.
+def compare(batches: Iterable[tuple[list[Any], list[Any]]], class_axis: int | None) -> dict[str, float]:
+    """Return how far outputs are from the expected ones, over all batches.
 
     Args:
         batches: outputs, and the expected ones
-        class_axis: of the first output, along which the largest entry is the prediction; None if there are no classes
+        class_axis: axis of the first output whose largest entry is the prediction; None if there are no classes
 
     Returns:
-        `largest_difference`; `largest_difference_as_share` of the spread, which is the standard deviation of that
-        output's entries over all batches; and with classes `num_predictions` and `num_changed` ones
+        `largest_difference`; `largest_difference_as_share` of the standard deviation of that output over all batches;
+        and with classes `num_predictions` and `num_changed`
 
     Raises:
-        ValueError: they are not of the same shapes
+        ValueError: the shapes differ
     """
-    worst: list[float] = []
-    moments: list[Any] = []  # of each output, of its finite entries: number, mean, sum of squared deviations
+    worst: Any = 0.0  # of each output
+    sums: Any = 0.0
     changed = {} if class_axis is None else {"num_predictions": 0, "num_changed": 0}
     for outputs, expected in batches:
-        worst, moments = worst or [0.0] * len(expected), moments or [np.zeros(3)] * len(expected)
-        for i, (ours, theirs) in enumerate(zip(outputs, expected, strict=True)):
-            if ours.shape != theirs.shape:
-                raise ValueError(f"outputs of shape {ours.shape}, expected {theirs.shape}")
-            worst[i] = max(worst[i], _distance(ours, theirs))
-            moments[i] = _merge(moments[i], theirs[np.isfinite(theirs)].astype(np.float64))
+        shapes, expected_shapes = ([each.shape for each in side] for side in (outputs, expected))
+        if shapes != expected_shapes:
+            raise ValueError(f"outputs of shapes {shapes}, expected {expected_shapes}")
+        worst = np.maximum(worst, [_difference(*pair) for pair in zip(outputs, expected, strict=True)])
+        sums = sums + np.array([_sums(each) for each in expected])
         if class_axis is not None:
             predicted = [side[0].argmax(axis=class_axis) for side in (outputs, expected)]
             changed["num_predictions"] += predicted[0].size
             changed["num_changed"] += int((predicted[0] != predicted[1]).sum())
-    shares = [distance / _spread(*each) if distance else 0.0 for distance, each in zip(worst, moments, strict=True)]
-    return {"largest_difference": max(worst), "largest_difference_as_share": max(shares), **changed}
+    shares = [each / _spread(*row) if each else 0.0 for each, row in zip(worst, sums, strict=True)]
+    return {"largest_difference": float(max(worst)), "largest_difference_as_share": float(max(shares)), **changed}
 
 
-def _distance(ours: np.ndarray, theirs: np.ndarray) -> float:
-    theirs = theirs.astype(np.float64)
+def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the largest difference; a NaN or infinity on one side alone is infinitely far off."""
     same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
     with np.errstate(invalid="ignore"):
-        distance = np.where(same, 0.0, np.abs(ours - theirs))
-    distance[np.isnan(distance)] = np.inf
-    return float(distance.max(initial=0))
+        difference = np.where(same, 0.0, np.abs(ours - theirs.astype(np.float64)))
+    return float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0))
 
 
-def _merge(moments: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the moments after adding values, by Chan, Golub and LeVeque's formula."""
-    number, mean, squares = moments
-    if not values.size:
-        return moments
-    total, gap = number + values.size, values.mean() - mean
-    more = values.var() * values.size + gap**2 * number * values.size / total
-    return np.array([total, mean + gap * values.size / total, squares + more])
+def _sums(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the number, sum and sum of squares of the finite entries."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    return finite.size, finite.sum(), (finite**2).sum()
 
 
-def _spread(number: float, mean: float, squares: float) -> float:
-    """Return the standard deviation; of a constant, its size, or 1 where that is less."""
-    spread = math.sqrt(squares / number) if number else 0.0
-    return spread if spread > 1e-12 * abs(mean) else max(1.0, abs(mean))
+def _spread(number: float, total: float, squares: float) -> float:
+    """Return the standard deviation; for a constant, its size, but at least 1."""
+    mean = total / max(number, 1)
+    spread = math.sqrt(max(squares / max(number, 1) - mean**2, 0))
+    return spread if spread > 1e-7 * abs(mean) else max(1.0, abs(mean))  # float32 has 7 digits
 
 
 def main() -> None:
     """Run the script."""
-    path, format_name, kind, class_axis, *names = sys.argv[1:]
-    run = load(path, format_name, kind, names)
+    run, class_axis = load(sys.argv[1]), json.loads(sys.argv[2])
+    file: Any = sys.stdin.buffer
 
-    def batches() -> Iterator[tuple[Arrays, Arrays]]:
-        while line := sys.stdin.buffer.readline():
-            with np.load(io.BytesIO(sys.stdin.buffer.read(int(line)))) as arrays:
-                inputs = [arrays[f"in_{i}"] for i in range(len(names))]
-                expected = [arrays[f"out_{i}"] for i in range(len(arrays.files) - len(names))]
-            yield run(inputs), expected
+    def batches() -> Iterator[tuple[list[Any], list[Any]]]:
+        while file.peek(1):
+            inputs, expected = pickle.load(file)  # from the process that started this one
+            yield entries(run(inputs)), entries(expected)
 
-    print(json.dumps(compare(batches(), None if class_axis == "none" else int(class_axis))))
+    print(json.dumps(compare(batches(), class_axis)))
 
 
 if __name__ == "__main__":

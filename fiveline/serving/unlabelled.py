@@ -1,112 +1,85 @@
-"""New inputs as batches, for every task: made by the code that makes evaluation's, and read only as they are needed."""
+"""New inputs as batches: read only as they are needed, and collated by the task's own code."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import default_collate
-
 import utils
 
-Example = tuple[str, Any]  # its name, and what the task makes a batch of, or the InputError that says why it cannot
+Collate = Callable[[Sequence[Any]], tuple[Any, Any]]
+Batch = tuple[list[dict[str, Any]], Any, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class UnlabelledBatch:
-    """Some new inputs.
-
-    Args:
-        ids: their names, in order
-        errors: position in `ids` -> why there is no input for it
-        inputs: of the others, as the net takes them; None where there are none
-        labels: of the others, to tell padding by: -100 there, anything elsewhere; None where the task has no padding
-        shown: position in `ids` -> columns that show the input beside its prediction
-    """
-
-    ids: list[str]
-    errors: dict[int, str]
-    inputs: Any = None
-    labels: Any = None
-    shown: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
-
-
-def fetch_unlabelled(paths: Sequence[Path], params: utils.Params) -> Iterator[UnlabelledBatch]:
-    """Yield new inputs in batches of params.batch_size; no more than two batches are in memory at once.
-
-    They are divided as `EpochBatches` divides a split: the same examples give the same batches, and so the same bits.
-
-    Args:
-        paths: what the user named
-        params: with facts
+def check_input(path: Path) -> None:
+    """Check an --input: a file, a folder, `-`, or a pipe that the shell made for `<(command)`.
 
     Raises:
-        InputError: the task has no code for inputs without labels, or none for those that come on standard input
+        InputError: there is no such file, or it is another pipe or a device, which may have no end
     """
-    module = importlib.import_module(f"model.{params.task}.data_loader")
-    if not hasattr(module, "fetch_unlabelled"):
+    if str(path) == "-":
+        return
+    if not path.exists():
+        raise utils.InputError(f"--input {path}: there is no such file or folder")
+    is_from_shell = path.is_fifo() and path.parent in (Path("/dev/fd"), Path("/proc/self/fd"))
+    if not path.is_dir() and not is_from_shell:
+        utils.check_regular(path)
+
+
+def fetch_unlabelled(paths: Sequence[Path], serve: Any, params: utils.Params) -> Iterator[Batch]:
+    """Yield (rows, inputs, labels) for params.batch_size new inputs at a time.
+
+    `rows` has an entry for each input: its `id`, and an `error` if it cannot be read. `inputs` is what the net takes
+    for the rows without an error; None if there are none. `labels` is -100 at padding; None without padding.
+
+    Raises:
+        InputError: the task does not read inputs without labels, or does not read standard input
+    """
+    if not hasattr(serve, "fetch_unlabelled"):
         raise utils.InputError(
-            f"model/{params.task}/data_loader.py: has no fetch_unlabelled(paths, params), which reads new inputs; "
+            f"model/{params.task}/serve.py: has no fetch_unlabelled(paths, params), which reads new inputs; "
             "model/__init__.py says what it returns, docs/your_own_task.md has an example"
         )
-    if Path("-") in paths and not getattr(module, "READS_STDIN", False):
-        raise utils.InputError(f"--input -: {params.task} reads no standard input; name files or folders in its place")
+    if Path("-") in paths and not getattr(serve, "READS_STDIN", False):
+        raise utils.InputError(f"--input -: {params.task} does not read standard input; name files or folders instead")
 
     def collate(examples: Sequence[Any]) -> tuple[Any, Any]:
-        if hasattr(module, "collate_unlabelled"):
-            return module.collate_unlabelled(examples, params)
+        if hasattr(serve, "collate_unlabelled"):
+            return serve.collate_unlabelled(examples, params)
+        from torch.utils.data import default_collate
+
         return default_collate(list(examples)), None
 
-    show: Callable[[Any], dict[str, Any]] = getattr(module, "show_unlabelled", lambda example: {})
-    examples = module.fetch_unlabelled(paths, params)
-    return (_make_batch(chunk, collate, show) for chunk in _chunks(examples, params.batch_size))
+    show: Callable[[Any], dict[str, Any]] = getattr(serve, "show_unlabelled", lambda example: {})
+    examples = iter(serve.fetch_unlabelled(paths, params))
+    chunks = iter(lambda: list(itertools.islice(examples, params.batch_size)), [])
+    return (_make_batch(chunk, collate, show) for chunk in chunks)
 
 
-def _chunks(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
-    """Yield `size` examples at a time; a single one left over at the end joins those before it."""
-    waiting: list[Example] = []
-    for example in examples:
-        waiting.append(example)
-        if len(waiting) == size + 2:
-            yield waiting[:size]
-            del waiting[:size]
-    while waiting:
-        number = 1 if size == 1 else len(waiting)
-        yield waiting[:number]
-        del waiting[:number]
-
-
-def _make_batch(
-    chunk: Sequence[Example],
-    collate: Callable[[Sequence[Any]], tuple[Any, Any]],
-    show: Callable[[Any], dict[str, Any]],
-) -> UnlabelledBatch:
-    """Put examples together, but for those that cannot be."""
-    errors = {i: str(example) for i, (_, example) in enumerate(chunk) if isinstance(example, utils.InputError)}
-    ids = [name for name, _ in chunk]
+def _make_batch(chunk: list[tuple[str, Any]], collate: Collate, show: Callable[[Any], dict[str, Any]]) -> Batch:
+    """Collate the examples that can be read; the others are an InputError that says why they cannot."""
     try:
-        batch = _collate_others(chunk, errors, collate)
-    except utils.InputError:  # of one of them, at least: each is tried alone
-        told = {i: _mistake_in(example, collate) for i, (_, example) in enumerate(chunk) if i not in errors}
-        errors |= {i: message for i, message in told.items() if message is not None}
-        batch = _collate_others(chunk, errors, collate)
-    shown = {i: show(example) for i, (_, example) in enumerate(chunk) if i not in errors}
-    return UnlabelledBatch(ids, errors, *batch, shown)
+        inputs, labels = _collate_readable(chunk, collate)
+    except utils.InputError:  # at least one example is broken: try each alone
+        chunk = [(name, _checked(example, collate)) for name, example in chunk]
+        inputs, labels = _collate_readable(chunk, collate)
+    rows = [
+        {"id": name, "error": str(example)} if isinstance(example, utils.InputError) else {"id": name, **show(example)}
+        for name, example in chunk
+    ]
+    return rows, inputs, labels
 
 
-def _collate_others(
-    chunk: Sequence[Example], errors: dict[int, str], collate: Callable[[Sequence[Any]], tuple[Any, Any]]
-) -> tuple[Any, Any]:
-    examples = [example for i, (_, example) in enumerate(chunk) if i not in errors]
+def _collate_readable(chunk: list[tuple[str, Any]], collate: Collate) -> tuple[Any, Any]:
+    examples = [example for _, example in chunk if not isinstance(example, utils.InputError)]
     return collate(examples) if examples else (None, None)
 
 
-def _mistake_in(example: Any, collate: Callable[[Sequence[Any]], tuple[Any, Any]]) -> str | None:
+def _checked(example: Any, collate: Collate) -> Any:
     try:
-        collate([example])
+        _collate_readable([("", example)], collate)
     except utils.InputError as error:
-        return str(error)
-    return None
+        return error
+    return example

@@ -1,14 +1,14 @@
-"""Predictions: those of evaluation, to the bit; of any number of inputs, and whatever some of them are."""
+"""Predictions agree with evaluation, for any number of inputs, and whatever is wrong with some of them."""
 
 import csv
 import io
-import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import types
 import weakref
 from pathlib import Path
 
@@ -21,12 +21,16 @@ import evaluate
 import predict
 import train
 import utils
+from fiveline.device import count_batches
 from fiveline.loader import fetch_dataloader
 from fiveline.serving import unlabelled
 from fiveline.serving.intervals import margin
 from fiveline.serving.output import rounded, to_lines
+from fiveline.serving.trained import fetch_trained
+from fiveline.tasks import fetch_serve
 
 PROJECT = Path(__file__).resolve().parents[2]
+SERVE = ("predictions", "probabilities", "fetch_unlabelled", "collate_unlabelled", "show_unlabelled", "READS_STDIN")
 NUM_IMAGES = {"train": 60, "val": 20, "test": 33}
 
 
@@ -113,20 +117,29 @@ def run_predict(model_dir, *words, exit_code=None):
     return read_csv(output)
 
 
+def hide(monkeypatch, task, name):
+    """Let the task's serve.py lack a function."""
+    serve = fetch_serve(task)
+    without = {key: getattr(serve, key) for key in SERVE if key != name and hasattr(serve, key)}
+    monkeypatch.setattr(predict, "fetch_serve", lambda _: types.SimpleNamespace(**without))
+
+
 def read_csv(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_predictions_on_the_test_split_are_evaluations_to_the_bit(runs, name):
-    rows = run_predict(runs / name, "--input", runs / TEST_INPUTS[name])
+def test_predictions_on_the_test_split_are_evaluations_to_the_bit_in_the_same_batches(runs, name):
     expected = read_csv(runs / name / "predictions_test_best.csv")
+    size, remainder = divmod(len(expected), count_batches(len(expected), RUNS[name]["batch_size"]))
+    assert remainder == 0
+    rows = run_predict(runs / name, "--input", runs / TEST_INPUTS[name], "--batch_size", size)
     assert len(rows) == len(expected) > 2 * RUNS[name]["batch_size"]
     columns = ("prediction", "confidence") if name != "number" else ("prediction",)
     for column in columns:
         found = [row[column] for row in expected]
-        if column == "confidence":  # of which predict.py writes 6 digits
+        if column == "confidence":  # predict.py writes 6 digits
             found = [str(min(float(f"{float(text):.6g}"), 0.999999)) for text in found]
         assert [row[column] for row in rows] == found
     for row, other in zip(rows, expected, strict=True):
@@ -191,8 +204,8 @@ def test_no_column_is_empty_by_design(runs, name, columns):
 def test_probabilities_of_each_class_are_those_of_the_net(runs, name):
     model_dir = runs / name
     rows = run_predict(model_dir, "--input", runs / TEST_INPUTS[name], "--probabilities")
-    params, _, model = evaluate.fetch_trained(model_dir, model_dir / "best.pth.tar", [])
-    loader = fetch_dataloader(["test"], Path(params.data_dir), params, training=False)["test"]
+    params, _, model = fetch_trained(model_dir, model_dir / "best.pth.tar", [])
+    loader = fetch_dataloader("test", Path(params.data_dir), params)
     names = [column.removeprefix("probability_") for column in rows[0] if column.startswith("probability_")]
     assert names == (params.tags if name == "ner" else params.classes)
     expected = []
@@ -213,9 +226,9 @@ def test_probabilities_of_each_class_are_those_of_the_net(runs, name):
 def test_probabilities_are_refused_where_a_number_is_predicted_or_the_task_has_none(runs, monkeypatch):
     words = ["--input", runs / TEST_INPUTS["number"], "--probabilities"]
     assert "this run predicts a number, not classes" in run_predict(runs / "number", *words, exit_code=2)
-    monkeypatch.delattr("model.vision.net.probabilities")
+    hide(monkeypatch, "vision", "probabilities")
     words = ["--input", runs / TEST_INPUTS["vision"], "--probabilities"]
-    assert "model/vision/net.py has no probabilities(" in run_predict(runs / "vision", *words, exit_code=2)
+    assert "model/vision/serve.py has no probabilities(" in run_predict(runs / "vision", *words, exit_code=2)
 
 
 @pytest.mark.parametrize(
@@ -372,15 +385,15 @@ def test_an_output_that_is_an_input_is_refused_and_left_as_it_is(runs, tmp_path)
     before = rows.read_bytes()
     (tmp_path / "again.csv").symlink_to(rows)
     for name in ("rows.csv", "again.csv"):
-        with pytest.raises(utils.InputError, match="it is an --input too"):
+        with pytest.raises(utils.InputError, match="it is also an --input"):
             predict.main(["--model_dir", str(runs / "number"), "--input", str(rows), "--output", str(tmp_path / name)])
     assert rows.read_bytes() == before
 
 
 def test_a_task_without_the_hook_is_told_which_function_to_write(runs, monkeypatch):
-    monkeypatch.delattr("model.tabular.data_loader.fetch_unlabelled")
+    hide(monkeypatch, "tabular", "fetch_unlabelled")
     told = run_predict(runs / "number", "--input", runs / TEST_INPUTS["number"], exit_code=2)
-    assert told.startswith("model/tabular/data_loader.py: has no fetch_unlabelled(paths, params)")
+    assert told.startswith("model/tabular/serve.py: has no fetch_unlabelled(paths, params)")
 
 
 def test_an_output_of_before_stays_until_the_new_one_is_whole(runs, tmp_path, monkeypatch):
@@ -388,7 +401,7 @@ def test_an_output_of_before_stays_until_the_new_one_is_whole(runs, tmp_path, mo
     output.write_text("of before")
     command = ["--model_dir", str(runs / "ner"), "--input", str(TEST_INPUTS["ner"]), "--output", str(output)]
     with monkeypatch.context() as patch:
-        patch.setattr("model.ner.net.predictions", lambda *_: 1 / 0)
+        patch.setattr("model.ner.serve.predictions", lambda *_: 1 / 0, raising=False)
         with pytest.raises(ZeroDivisionError):
             predict.main(command)
     assert output.read_text() == "of before" and [path.name for path in tmp_path.iterdir()] == ["out.csv"]
@@ -403,7 +416,7 @@ class Counted:
     """Something of which one can see how many are alive."""
 
 
-def test_no_more_than_two_batches_are_in_memory(monkeypatch):
+def test_no_more_than_two_batches_are_in_memory():
     alive, most = weakref.WeakSet(), []
 
     def fetch(paths, params):
@@ -416,21 +429,12 @@ def test_no_more_than_two_batches_are_in_memory(monkeypatch):
     module = type(
         "Module", (), {"fetch_unlabelled": fetch, "collate_unlabelled": lambda examples, _: (len(examples), None)}
     )
-    monkeypatch.setitem(sys.modules, "model.counted.data_loader", module)
     params = utils.Params(task="counted", batch_size=16)
-    batches = unlabelled.fetch_unlabelled([], params)
+    batches = unlabelled.fetch_unlabelled([], module, params)
     first = next(batches)
-    assert len(most) == 18  # read as they are asked for
-    sizes = [len(first.ids), *(len(batch.ids) for batch in batches)]
-    assert sizes == [16] * 625 and max(most) <= 2 * 16 + 2
-
-
-@pytest.mark.parametrize(("number", "size"), list(itertools.product(range(1, 12), (1, 2, 3, 5))))
-def test_inputs_are_divided_as_a_split_is(number, size):
-    from fiveline.batches import EpochBatches
-
-    chunks = [[i for i, _ in chunk] for chunk in unlabelled._chunks([(i, None) for i in range(number)], size)]
-    assert chunks == [indices for _, indices in EpochBatches(number, size, seed=None)]
+    assert len(most) == 16  # read as they are asked for
+    sizes = [len(first[0]), *(len(rows) for rows, _, _ in batches)]
+    assert sizes == [16] * 625 and max(most) <= 2 * 16
 
 
 @pytest.mark.slow
