@@ -141,8 +141,3 @@ class RowDataset(TensorDataset):
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> RowDataset:
     """Return the dataset of 'train', 'val' or 'test'; raise InputError if the data is missing or does not fit train."""
     return RowDataset(read_split(split, data_dir, params), params, "" if split == "train" else split)
-
-
-from model.tabular.serve import collate_unlabelled as collate_unlabelled  # noqa: E402
-from model.tabular.serve import describe_inputs as describe_inputs  # noqa: E402
-from model.tabular.serve import fetch_unlabelled as fetch_unlabelled  # noqa: E402

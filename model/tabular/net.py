@@ -197,9 +197,3 @@ def metrics(params: Params) -> dict[str, Any]:
         errors[name].lower_is_better = True
     errors["rmse"].finish = torch.sqrt
     return errors | {"r2": r2}
-
-
-fetch_metrics = metrics
-lower_is_better = {"mae", "rmse"}
-from model.tabular.serve import predictions as predictions  # noqa: E402
-from model.tabular.serve import probabilities as probabilities  # noqa: E402

@@ -295,11 +295,10 @@ def test_classes_are_sorted_numbers_by_size(tmp_path):
 def test_a_batch_is_fetched_whole(tmp_path):
     write(tmp_path, train=SMALL)
     dataset, params = load(tmp_path)
-    loader = fetch_dataloader(["train"], tmp_path, params)["train"]
-    features, labels = loader.dataset.__getitems__((1, [2, 0]))
+    features, labels = dataset.__getitems__([2, 0])
     assert features.shape == (2, 5) and features.dtype == torch.float32
     assert torch.equal(features[0], dataset[2][0]) and labels.tolist() == [dataset[2][1], dataset[0][1]]
-    batches = list(fetch_dataloader(["val"], tmp_path, params)["val"])
+    batches = list(fetch_dataloader("val", tmp_path, params))
     assert torch.equal(torch.cat([batch[0] for batch in batches]), dataset.tensors[0])
 
 
