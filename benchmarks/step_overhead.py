@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     device = fetch_device(args.device)
     loops: dict[str, BareLoop | OurLoop] = {
         "bare loop": BareLoop(params, device),
-        "bare loop with the metrics": BareLoop(params, device, tabular_net.fetch_metrics(params)),
+        "bare loop with the metrics": BareLoop(params, device, tabular_net.metrics(params)),
         "ours": OurLoop(DATA_DIR, params, device),
     }
     moments = {name: note_steps(loop) for name, loop in loops.items()}

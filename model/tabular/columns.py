@@ -1,17 +1,15 @@
 """Columns of text as numbers: standardised, with an indicator of what is missing, or one slot for each category.
 
-What train decides of a column is one dict of plain values, made by `describe_column` and followed by `encode_column`:
+`describe` makes one dict of a column of train, which `encode` follows for any split:
 
-    {"name": "age", "mean": 48.2, "std": 13.1, "low": -17.3, "high": 113.7, "rare": False,
-     "has_missing": True}
+    {"name": "age", "mean": 48.2, "std": 13.1, "low": -17.3, "high": 113.7, "rare": False, "has_missing": True}
     {"name": "port", "categories": ["Cork", "Lima"], "unseen": [0.25, 0.75, 0.0]}
 
 The first becomes two features: age, and whether it is missing. Numbers are limited to low and high: train's range, or
 five standard deviations from the mean where that is wider. In a `rare` column only one or two rows of train differ
 from all others: a number outside train's range counts as the mean. The second becomes three features: Cork, Lima, any
 other. `unseen` stands for a cell that is neither: the last slot if train has such rows, or else the shares of the
-categories in train, as a missing number gets the mean. What does not vary in train has no say: its features are the
-same for every row of any split.
+categories in train. A column that does not vary in train becomes the same features in every row of any split.
 """
 
 from __future__ import annotations
@@ -24,126 +22,94 @@ from typing import Any
 
 import numpy as np
 
-from model.tabular.cells import (
-    category_of,
-    find_measures,
-    is_disguised,
-    is_moment,
-    nfc,
-    parse_number,
-    value_order,
-)
+from model.tabular.cells import category_of, is_disguised, parse_number, sort_key
 from model.tabular.params import Params
-from model.tabular.quantities import PLAIN_NUMBERS, mean_and_std, missing_values, read_numbers
 from model.tabular.readers import Table
 from utils import InputError
 
-MOST_CATEGORIES = 1000  # one slot each: beyond, the column is more likely a name or a text
-FEW_CATEGORIES = 20  # so many are never too many
-WORTH_A_WARNING = 0.05  # of the rows are unlike train; fewer get a line in the log
-FEW_ROWS, MANY_ROWS = 3, 50  # nothing is learnt from fewer than 3 rows, where there are 50 or more
+RESOLUTION = 1e-12  # rounding in float64 may be all that differs between numbers this close, relative to their size
+MAX_CATEGORIES = 1000  # one slot each; a column with more is more likely a name or a text
+PLAIN_NUMBERS = "write numbers as 1234.5, without decimal commas, thousands separators, percent and currency signs"
 
 
-def describe_column(table: Table, name: str, params: Params) -> dict[str, Any]:
-    """Return the facts that the train split decides of a feature.
-
-    Args:
-        table: train
-        name: of the column
-        params: categorical, missing, min_category_count
-
-    Raises:
-        InputError: there is no such column, text stands among numbers, or it has too many categories
-    """
-    missing = missing_values(params)
-    different = {cell for cell in set(table.column(name, "feature")) if category_of(cell) not in missing}
-    if not _is_categorical(table, name, different, params):
-        return _describe_numbers(name, read_numbers(table, name, missing))
-    return _describe_categories(table, name, params)
+def missing_values(params: Params) -> set[str]:
+    """Return the texts that count as missing, as `category_of` spells them and as the user does."""
+    return {text.strip() for text in params.missing} | {category_of(text.strip()) for text in params.missing}
 
 
-def _is_categorical(table: Table, name: str, different: Collection[str], params: Params) -> bool:
-    if params.categorical is not None:
-        return name in params.categorical
-    if not different or any(math.isfinite(parse_number(cell)) for cell in different):
-        return False
-    disguised = {cell for cell in different if is_disguised(cell)} | find_measures(different, FEW_CATEGORIES)
-    if len(disguised) > len(different) / 2:
-        first = next(i for i, cell in enumerate(table.columns[name]) if cell in disguised)
+def read_numbers(table: Table, name: str, missing: Collection[str], role: str = "feature") -> np.ndarray:
+    """Return the numbers of a column, float64, NaN where one is missing; raise InputError for any other cell."""
+    cells = table.column(name, role)
+    values = np.array([math.nan if cell in missing else parse_number(cell) for cell in cells], dtype=np.float64)
+    for i in np.flatnonzero(np.isinf(values)).tolist():
+        names = "`target_type` can be 'classes'" if role == "target" else "list the column in `categorical`"
+        cure = PLAIN_NUMBERS if is_disguised(cells[i]) else "correct it, or add it to `missing`"
         raise InputError(
-            f"{table.where(first, name)}: found {table.columns[name][first]!r}, which is not read as a number "
-            f"({len(disguised)} of the column's {len(different)} different values are like it); {PLAIN_NUMBERS}; "
-            "if these are names of things, list the column in `categorical`"
+            f"{table.where(i, name)}: found {cells[i]!r}, expected a number that is finite and below 1e30; {cure}; if "
+            f"the column holds names of things, {names}"
         )
-    moments = {cell for cell in different if is_moment(cell)}
-    if len(moments) > max(len(different) / 2, FEW_CATEGORIES):
-        logging.warning(
-            f"- WARNING: column {name!r} holds {len(moments)} different dates or times, such as {min(moments)!r}, "
-            "which are read as names; give numbers, such as the days since a date"
+    values[np.isin(values, [parse_number(text) for text in missing])] = math.nan  # -999.0 is -999
+    return values
+
+
+def mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation; the first value and 0 where only rounding may differ."""
+    size = np.abs(values).max(initial=0.0)
+    if len(values) == 0 or np.ptp(values) <= RESOLUTION * size:
+        return float(values[0]) if len(values) else 0.0, 0.0
+    scale = 2.0 ** math.frexp(size)[1]  # a power of two changes no digit; the square of 1e-200 would be 0
+    return float(values.mean()), float((values / scale).std() * scale)
+
+
+def describe(table: Table, name: str, params: Params) -> dict[str, Any]:
+    """Return the facts of a feature that train decides; raise InputError if there is no such column or it is broken."""
+    missing, cells = missing_values(params), table.column(name)
+    different = {cell for cell in set(cells) if category_of(cell) not in missing}
+    is_categorical = bool(different) and all(math.isinf(parse_number(cell)) for cell in different)
+    if params.categorical is not None:
+        is_categorical = name in params.categorical
+    elif is_categorical and (num_disguised := sum(map(is_disguised, different))) > len(different) / 2:
+        first = next(i for i, cell in enumerate(cells) if is_disguised(cell))
+        raise InputError(
+            f"{table.where(first, name)}: found {cells[first]!r}, which is not read as a number ({num_disguised} of "
+            f"the column's {len(different)} different values are like it); {PLAIN_NUMBERS}; if these are names of "
+            "things, list the column in `categorical`"
         )
-    return True
+    if is_categorical:
+        return _describe_categories(table, name, params)
+    return _describe_numbers(name, read_numbers(table, name, missing))
+
+
+def _are_few(number: int, num_rows: int) -> bool:
+    """Return whether too few rows differ from all others to learn anything from them."""
+    return number == 0 or (number < 3 and num_rows >= 50)
 
 
 def _describe_numbers(name: str, values: np.ndarray) -> dict[str, Any]:
     present = values[~np.isnan(values)]
-    num_missing = len(values) - len(present)
     mean, std = mean_and_std(present)
     rare = std > 0 and _are_few(len(present) - np.unique(present, return_counts=True)[1].max(), len(values))
-    if _counts_rows(present):
-        logging.warning(
-            f"- WARNING: column {name!r} holds {len(present)} different whole numbers, as a row number or an id does: "
-            "if the rows are sorted, it gives the target away. Leave it out of `features`, or make it the id_column"
-        )
     low, high = (present.min(), present.max()) if std else (mean, mean)
     reach = 0.0 if rare else 5 * std
-    return {
-        "name": name,
-        "mean": mean,
-        "std": std or 1.0,
-        "low": float(min(low, mean - reach)),
-        "high": float(max(high, mean + reach)),
-        "rare": bool(rare),
-        "has_missing": not _are_few(min(num_missing, len(present)), len(values)),
-    }
-
-
-def _are_few(number: int, num_rows: int) -> bool:
-    """Say whether so few rows differ from all others that nothing can be learnt from them."""
-    return number == 0 or (number < FEW_ROWS and num_rows >= MANY_ROWS)
-
-
-def _counts_rows(values: np.ndarray) -> bool:
-    """Say whether numbers are whole and all different, and nearly consecutive or in the order of the file."""
-    if len(values) < 30 or (values != np.round(values)).any() or len(np.unique(values)) < len(values):
-        return False
-    steps = np.diff(values)
-    return bool(np.ptp(values) < 3 * len(values) or (steps > 0).all() or (steps < 0).all())
+    limits = {"low": float(min(low, mean - reach)), "high": float(max(high, mean + reach)), "rare": bool(rare)}
+    has_missing = not _are_few(min(len(values) - len(present), len(present)), len(values))
+    return {"name": name, "mean": mean, "std": std or 1.0, **limits, "has_missing": has_missing}
 
 
 def _describe_categories(table: Table, name: str, params: Params) -> dict[str, Any]:
-    missing, cells = missing_values(params), table.columns[name]
-    counts = collections.Counter(category_of(cell) for cell in cells)
-    categories = sorted(
-        (category for category in counts.keys() - missing if counts[category] >= params.min_category_count),
-        key=value_order,
-    )
+    counts = collections.Counter(category_of(cell) for cell in table.column(name))
+    frequent = {category for category, count in counts.items() if count >= params.min_category_count}
+    categories = sorted(frequent - missing_values(params), key=sort_key)
     num_rows = sum(counts[category] for category in categories)
+    found = f"{len(categories)} categories in {num_rows} train rows"
     cure = "raise min_category_count, make it the id_column, or leave it out of `features`"
-    if len(categories) > MOST_CATEGORIES:
-        raise InputError(
-            f"{table.path}, column {name!r}: {len(categories)} categories in {len(table)} rows, expected at most "
-            f"{MOST_CATEGORIES}; {cure}"
-        )
-    if len(categories) > FEW_CATEGORIES and num_rows < 4 * len(categories):
-        logging.warning(
-            f"- WARNING: column {name!r} is nearly unique: {len(categories)} categories in {num_rows} train rows. They "
-            f"become {len(categories) + 1} features that can hardly be learnt from; {cure}"
-        )
-    if _are_few(len(cells) - num_rows, len(cells)):
-        unseen = [*(counts[category] / num_rows for category in categories), 0.0]
-    else:
-        unseen = [*(0.0 for _ in categories), 1.0]
-    return {"name": name, "categories": categories, "unseen": unseen}
+    if len(categories) > MAX_CATEGORIES:
+        raise InputError(f"{table.path}, column {name!r}: {found}, expected at most {MAX_CATEGORIES}; {cure}")
+    if len(categories) > 20 and num_rows < 4 * len(categories):
+        logging.warning(f"- WARNING: column {name!r} is nearly unique: {found}, too few to learn from; {cure}")
+    has_others = not _are_few(len(table) - num_rows, len(table))
+    unseen = [0.0 if has_others else counts[category] / num_rows for category in categories]
+    return {"name": name, "categories": categories, "unseen": [*unseen, float(has_others)]}
 
 
 def feature_names(column: dict[str, Any]) -> list[str]:
@@ -155,51 +121,45 @@ def feature_names(column: dict[str, Any]) -> list[str]:
 
 
 def varies(column: dict[str, Any]) -> bool:
-    """Say whether the features of a column differ between rows of train."""
+    """Return whether the features of a column differ between rows of train."""
     if "categories" in column:
         return len(column["categories"]) + (column["unseen"][-1] > 0) > 1
-    return bool(column["has_missing"] or column["low"] < column["high"])
+    return column["has_missing"] or column["low"] < column["high"]
 
 
-def encode_column(table: Table, column: dict[str, Any], missing: Collection[str], split: str = "") -> np.ndarray:
-    """Return the features that a column becomes, float64, (num_rows, len(feature_names(column))).
+def encode(table: Table, params: Params, split: str = "") -> np.ndarray:
+    """Return the inputs of the net, (num_rows, num_features), float32; raise InputError for text among numbers.
 
     Args:
         table: any split
-        column: from `describe_column` on train
-        missing: from `missing_values`
-        split: its name, if the log is to say how many rows are unlike train
-
-    Raises:
-        InputError: there is no such column, or text stands where train has numbers
+        params: missing, and the facts
+        split: its name, to log how many of its rows are unlike train
     """
-    encode = _encode_categories if "categories" in column else _encode_numbers
-    features, unlike = encode(table, column, missing)
-    for what, rows in unlike.items() if split else ():
-        share = float(np.mean(rows))
-        if share > 0:
-            level, sign = (logging.WARNING, "WARNING: ") if share >= WORTH_A_WARNING else (logging.INFO, "")
-            example = table.columns[nfc(column["name"])][int(np.argmax(rows))]
-            logging.log(
-                level,
-                f"- {sign}column {column['name']!r}: {np.sum(rows)} of {len(rows)} rows of {split} ({share:.1%}) "
-                f"{what}; the first is {example!r}",
-            )
-    return features
+    missing, encoded = missing_values(params), []
+    for column in params.facts["columns"]:
+        encode_column = _encode_categories if "categories" in column else _encode_numbers
+        features, unlike = encode_column(table, column, missing)
+        encoded.append(features)
+        for words, rows in unlike.items() if split else ():
+            if rows.any():
+                level, sign = (logging.WARNING, "WARNING: ") if rows.mean() >= 0.05 else (logging.INFO, "")
+                example = table.column(column["name"])[int(np.argmax(rows))]
+                found = f"{rows.sum()} of {len(rows)} rows of {split} ({rows.mean():.1%}) {words}"
+                logging.log(level, f"- {sign}column {column['name']!r}: {found}; the first is {example!r}")
+    return np.concatenate(encoded, axis=1, dtype=np.float32, casting="same_kind")
 
 
-def _encode_numbers(
-    table: Table, column: dict[str, Any], missing: Collection[str]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the features of a column of numbers, and which rows are unlike train, by what is unlike."""
+Encoded = tuple[np.ndarray, dict[str, np.ndarray]]  # features; which rows are unlike train, by words that say how
+
+
+def _encode_numbers(table: Table, column: dict[str, Any], missing: Collection[str]) -> Encoded:
     low, high = column.get("low", -math.inf), column.get("high", math.inf)  # older checkpoints have no limits
-    if low == high:
-        cells = table.column(column["name"], "feature")
+    if low == high:  # train has one number, so other text does no harm
+        cells = table.column(column["name"])
         values = np.array([math.nan if category_of(cell) in missing else low for cell in cells])
     else:
         values = read_numbers(table, column["name"], missing)
-    is_missing = np.isnan(values)
-    is_far = (values < low) | (values > high)
+    is_missing, is_far = np.isnan(values), (values < low) | (values > high)
     scaled = (np.clip(values, low, high) - column["mean"]) / column["std"]
     features = np.where(is_missing | (is_far & column.get("rare", False)), 0.0, scaled)  # 0 is the mean of train
     unlike = {"are far outside train's range and are limited to it": is_far}
@@ -210,17 +170,12 @@ def _encode_numbers(
     return features[:, None], unlike
 
 
-def _encode_categories(
-    table: Table, column: dict[str, Any], missing: Collection[str]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the features of a column of categories, and which rows are unlike train, by what is unlike."""
+def _encode_categories(table: Table, column: dict[str, Any], missing: Collection[str]) -> Encoded:
     number = len(column["categories"])
-    positions = {category: i for i, category in enumerate(column["categories"])}
     # older checkpoints compare texts, and put every other text into the last slot
     spell, unseen = (category_of, column["unseen"]) if "unseen" in column else (str, [0.0] * number + [1.0])
-    cells = [spell(cell) for cell in table.column(column["name"], "feature")]
-    found = np.array([positions.get(cell, number) for cell in cells])
-    is_missing = np.array([cell in missing for cell in cells])
-    slots = np.concatenate([np.eye(number, number + 1), [unseen]])
-    features = slots[np.where(is_missing, number, found)]
-    return features, {"hold a category that train does not have, or too rarely": (found == number) & ~is_missing}
+    positions = {category: i for i, category in enumerate(column["categories"])} | dict.fromkeys(missing, number)
+    cells = [spell(cell) for cell in table.column(column["name"])]
+    features = np.vstack([np.eye(number, number + 1), unseen])[[positions.get(cell, number) for cell in cells]]
+    is_new = np.array([cell not in positions for cell in cells])
+    return features, {"hold a category that train does not have, or too rarely": is_new}

@@ -1,118 +1,183 @@
-"""CSV files as columns of text, and the ways in which a folder can hold the three splits:
+"""CSV files as columns of text, and the ways in which a folder holds the three splits:
 
-    train.csv, val.csv, test.csv      each split a file
+    train.csv, val.csv, test.csv      each split is a file
     train.csv, test.csv               val is cut from train
-    data.csv                          val and test are cut from the whole
+    data.csv                          val and test are cut from it
 
-UTF-8, a header in the first line, cells between params.delimiter, in quotes where they hold one. What is cut off is the
-same for every run (params.split_seed, val_fraction, test_fraction), the same share of every class.
+The files are UTF-8, with column names in the first line and params.delimiter between cells. Which rows are cut off
+depends on split_seed, val_fraction and test_fraction alone; it is the same share of every class.
 """
 
 from __future__ import annotations
 
 import collections
+import csv
 import dataclasses
 import difflib
-import itertools
 import logging
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from model.tabular.cells import nfc, parse_number
 from model.tabular.params import Params
-from model.tabular.rows import check_length, read_header, read_rows
 from utils import InputError
+
+NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # as errors="surrogateescape" reads bytes that are not UTF-8
+
+
+class Row(NamedTuple):
+    """A row of a CSV file: its number, from 1 after the header, its last line in the file, and its stripped cells."""
+
+    number: int
+    line: int
+    cells: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of a CSV file.
-
-    Args:
-        path: the file
-        columns: name -> the cells, as text without spaces around
-        rows: the number of each row in the file, from 1 after the header
-        lines: the file's line that each row ends in, from 1
-    """
+    """Rows of a CSV file, and the names of their cells."""
 
     path: Path
-    columns: dict[str, list[str]]
-    rows: list[int]
-    lines: list[int]
+    header: list[str]
+    rows: list[Row]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, positions: Sequence[int]) -> Table:
-        """Return some of the rows."""
-        columns = {name: [cells[i] for i in positions] for name, cells in self.columns.items()}
-        return Table(self.path, columns, [self.rows[i] for i in positions], [self.lines[i] for i in positions])
-
-    def column(self, name: str, role: str) -> list[str]:
-        """Return the cells of a column.
-
-        Args:
-            name: as in the header
-            role: what the column is wanted for, in the message
-
-        Raises:
-            InputError: there is no such column
-        """
+    def column(self, name: str, role: str = "feature") -> list[str]:
+        """Return the cells of a column; if there is none, raise InputError, which names the column's role."""
         name = nfc(name)
-        if name not in self.columns:
-            close = difflib.get_close_matches(name, self.columns, n=1)
+        if name not in self.header:
+            close = difflib.get_close_matches(name, self.header, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            shown = ", ".join(list(self.columns)[:10]) + (", ..." if len(self.columns) > 10 else "")
-            if any(math.isfinite(parse_number(each)) for each in self.columns):
+            shown = ", ".join(self.header[:10]) + (", ..." if len(self.header) > 10 else "")
+            if any(math.isfinite(parse_number(each)) for each in self.header):
                 shown += "; the first line should hold names"
             raise InputError(f"{self.path}: there is no column {name!r}, the {role}; {hint}It has {shown}")
-        return self.columns[name]
+        position = self.header.index(name)
+        return [row.cells[position] for row in self.rows]
 
     def where(self, position: int, name: str) -> str:
-        """Say where a cell is."""
-        return f"{self.path}, row {self.rows[position]} (line {self.lines[position]}), column {name!r}"
+        """Return the words that say where a cell is."""
+        return f"{self.path}, row {self.rows[position].number} (line {self.rows[position].line}), column {name!r}"
+
+    def ids(self, id_column: str | None) -> list[str]:
+        """Return a name for each row; raise InputError if two rows have the same."""
+        if not id_column:
+            return [str(row.number) for row in self.rows]
+        ids, first = self.column(id_column, "id_column"), dict[str, int]()
+        for i, name in enumerate(ids):
+            if first.setdefault(name, i) != i:
+                raise InputError(
+                    f"{self.where(i, id_column)}: id {name!r} is also the id of line {self.rows[first[name]].line}; "
+                    "expected another id for each row. Correct it, or leave id_column out: rows are then counted"
+                )
+        return ids
 
 
 def read_table(path: Path, delimiter: str = ",") -> Table:
-    """Return the table in a CSV file; empty lines are passed over.
-
-    Raises:
-        InputError: not UTF-8, no rows, a header without names or with one twice, a row longer or shorter than it
-    """
-    found = read_rows(path, delimiter)
-    header = read_header(found, path, delimiter)
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    for line, row in found:
+    """Return a whole CSV file; raise InputError at the first row that cannot be read, or if there are no rows."""
+    header, rows = read_rows(path, delimiter)
+    table = Table(path, header, [])
+    for row in rows:
         if isinstance(row, InputError):
             raise row
-        check_length(row, header, f"{path}, row {len(rows) + 1} (line {line})", delimiter)
-        rows.append(row)
-        lines.append(line)
-    if not rows:
+        table.rows.append(row)
+    if not table.rows:
         raise InputError(f"{path}: holds a header and nothing below; expected at least one row")
-    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    return Table(path, columns, list(range(1, len(rows) + 1)), lines)
+    return table
+
+
+def read_rows(path: Path, delimiter: str) -> tuple[list[str], Iterator[Row | InputError]]:
+    """Return the header of a CSV file and an iterator over its rows.
+
+    In place of a row that cannot be read, there is an InputError; the rows after it follow. Empty lines are skipped.
+    """
+    rows = _parse(path, delimiter)
+    return _check_header(next(rows, Row(0, 0, [])), path, delimiter), rows
+
+
+def _parse(path: Path, delimiter: str) -> Iterator[Row | InputError]:
+    number = width = 0
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
+            while (cells := _next_cells(reader, path)) is not None:
+                if isinstance(cells, InputError):
+                    yield cells
+                elif not any(cells) and len(cells) < 2:
+                    continue
+                elif len(cells) == (width := width or len(cells)):
+                    yield Row(number, reader.line_num, cells)
+                else:
+                    yield InputError(
+                        f"{path}, row {number} (line {reader.line_num}): found {len(cells)} cells, expected {width} as "
+                        f"in the header; a cell that holds a {delimiter!r} needs quotes around it"
+                    )
+                number += 1
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _next_cells(reader: Any, path: Path) -> list[str] | InputError | None:
+    """Return the cells of the next row, why it cannot be read, or None at the end."""
+    first = reader.line_num + 1
+    try:
+        cells: list[str] = next(reader)
+    except StopIteration:
+        return None
+    except csv.Error as error:
+        cure = "close the quote that opens there or below, or write each quote within a cell twice"
+        return InputError(f"{path}, line {first}: not CSV ({error}, in line {reader.line_num}); {cure}")
+    text = "".join(cells)
+    if "\0" in text or (not text.isascii() and NOT_UTF_8.search(text)):
+        hint = " (it looks like UTF-16)" if "\0" in text else ""
+        return InputError(f"{path}, line {reader.line_num}: not UTF-8 text{hint}; save the file as UTF-8")
+    delimiters = (reader.line_num - first) * (len(cells) - 1)  # in as many whole rows as there are line ends
+    if delimiters and any(cell.count(reader.dialect.delimiter) == delimiters for cell in cells):
+        logging.warning(
+            f"- WARNING: {path}, lines {first} to {reader.line_num} are one row: a cell of it holds whole lines of the "
+            "file; look at its quotes"
+        )
+    return [cell.strip() for cell in cells]
+
+
+def _check_header(header: Row | InputError, path: Path, delimiter: str) -> list[str]:
+    """Return the names of the columns; raise InputError if the first line is not a row of different names."""
+    if isinstance(header, InputError):
+        raise header
+    names = [nfc(name) for name in header.cells]
+    others = [sign for sign in ",;\t" if sign != delimiter and len(names) == 1 and sign in names[0]]
+    twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
+    if not any(names):
+        problem = "empty; expected the columns' names in the first line and a row in each below"
+    elif others:
+        problem = f"one column, {names[0][:60]!r}; with delimiter={others[0]!r} there are more"
+    elif "" in names:
+        problem = f"column {names.index('') + 1} has no name (pandas writes its index so); take it out, or name it"
+    elif twice:
+        problem = f"{len(twice)} name(s) twice in the header, {', '.join(twice[:5])}; rename one of each"
+    else:
+        return names
+    raise InputError(f"{path}: {problem}")
 
 
 def read_split(split: str, data_dir: Path, params: Params) -> Table:
-    """Return the rows of 'train', 'val' or 'test'.
-
-    Raises:
-        InputError: the data is missing, in none of the known shapes, or broken
-    """
+    """Return the rows of 'train', 'val' or 'test'; raise InputError if the data is missing or broken."""
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: there is no such data directory; --data_dir says where the data is")
-    there = {name for name in ("train", "val", "test", "data") if (data_dir / f"{name}.csv").is_file()}
-    if split in there and ("val" in there if split == "train" else "train" in there):
+    found = {name for name in ("train", "val", "test", "data") if (data_dir / f"{name}.csv").is_file()}
+    if split in found and ("val" in found if split == "train" else "train" in found):
         return read_table(data_dir / f"{split}.csv", params.delimiter)
     fractions = {"val": params.val_fraction}
-    if "train" not in there:
+    if "train" not in found:
         fractions["test"] = params.test_fraction
-    whole_path = data_dir / ("train.csv" if "train" in there else "data.csv")
+    whole_path = data_dir / ("train.csv" if "train" in found else "data.csv")
     if not whole_path.is_file() or split not in ("train", *fractions):
         names = sorted(path.name for path in data_dir.iterdir())
         raise InputError(
@@ -126,7 +191,7 @@ def read_split(split: str, data_dir: Path, params: Params) -> Table:
         f"- {whole_path} is split by split_seed {params.split_seed}: {split} is {len(positions[split])} "
         f"of its {len(whole)} rows"
     )
-    return whole.take(positions[split])
+    return Table(whole_path, whole.header, [whole.rows[i] for i in positions[split]])
 
 
 def _cut(labels: Sequence[str], fractions: dict[str, float], seed: int) -> dict[str, list[int]]:
@@ -140,11 +205,10 @@ def _cut(labels: Sequence[str], fractions: dict[str, float], seed: int) -> dict[
     for i, label in enumerate(labels):
         positions_of[label].append(i)
     for _, positions in sorted(positions_of.items()):
-        order = iter([positions[i] for i in generator.permutation(len(positions))])
-        left = len(positions)
+        order = generator.permutation(positions).tolist()
         for split, fraction in fractions.items():
-            number = min(max(1, round(len(positions) * fraction)), left - 1)
-            chosen[split] += itertools.islice(order, number)
-            left -= number
+            number = min(max(1, round(len(positions) * fraction)), len(order) - 1)
+            chosen[split] += order[:number]
+            order = order[number:]
         chosen["train"] += order
     return {split: sorted(positions) for split, positions in chosen.items()}

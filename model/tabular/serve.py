@@ -1,22 +1,137 @@
-"""What comes after training: predictions in words, new inputs, what an exported program needs to know."""
+"""What comes after training: predictions in words, new rows, exported programs, and rows on the results page.
+
+Imports torch only inside functions, because the results page does not need it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import collections
+import logging
+import math
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from model.tabular.show import READS, fetch_inputs
+from model.tabular.cells import category_of
+from model.tabular.columns import encode, missing_values
+from model.tabular.params import Params
+from model.tabular.readers import Table, read_rows, read_split
+from utils import InputError
 
-__all__ = ["READS", "fetch_inputs"]
-READS_STDIN = False
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# the hyperparameters that decide which examples a split has, and what they are called
+READS = ("split_seed", "val_fraction", "test_fraction", "delimiter", "target", "target_type", "id_column")
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("predictions", "probabilities"):
-        from model.tabular import net
+def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
+    """Return one dict an example: prediction, for classes its confidence, and, unless labels is None, label and loss.
 
-        return getattr(net, name)
-    if name in ("fetch_unlabelled", "collate_unlabelled", "show_unlabelled", "describe_inputs"):
-        from model.tabular import data_loader
+    Args:
+        outputs: of the net, on the CPU
+        labels: (batch_size,), or None for inputs without labels
+        params: the facts name the classes, or give the mean and std of a number
+    """
+    import torch.nn.functional as F
 
-        return getattr(data_loader, name)
-    raise AttributeError(name)
+    if params.target_type == "number":
+        columns: dict[str, list[Any]] = {"prediction": _in_units(outputs, params)}
+        if labels is not None:
+            columns |= {"label": _in_units(labels, params)}
+            columns |= {"loss": F.mse_loss(outputs, labels, reduction="none").tolist()}
+    else:
+        confidences, predicted = outputs.softmax(dim=1).max(dim=1)
+        columns = {"prediction": [params.classes[i] for i in predicted.tolist()], "confidence": confidences.tolist()}
+        if labels is not None:
+            columns |= {"label": [params.classes[i] for i in labels.tolist()]}
+            columns |= {"loss": F.cross_entropy(outputs, labels, reduction="none").tolist()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _in_units(values: Tensor, params: Params) -> list[float]:
+    """Return standardised values in the data's own unit, with the decimals that float32 can tell apart."""
+    std = params.facts["target_std"]
+    decimals = 5 - math.floor(math.log10(std))
+    return [round(value, decimals) for value in (values.double() * std + params.facts["target_mean"]).tolist()]
+
+
+def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dict[str, float]]:
+    """Return the probability of each class, one dict an example; raise InputError if a number is predicted."""
+    if params.target_type == "number":
+        raise InputError("--probabilities: this run predicts a number, not classes; leave the flag out")
+    return [dict(zip(params.classes, row, strict=True)) for row in outputs.softmax(dim=1).tolist()]
+
+
+def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, Table | InputError]]:
+    """Yield each row of CSV files with its name, as a table of one row; for a broken row or file, an InputError.
+
+    A row's name is its cell in params.id_column, or else its file and number. Only the net's columns are needed.
+    """
+    for path in paths:
+        try:
+            yield from _read_unlabelled(path, params)
+        except InputError as error:  # noqa: PERF203
+            yield str(path), error
+
+
+def _read_unlabelled(path: Path, params: Params) -> Iterator[tuple[str, Table | InputError]]:
+    header, rows = read_rows(path, params.delimiter)
+    columns, missing, unseen = params.facts["columns"], missing_values(params), collections.Counter[str]()
+    known = {column["name"]: missing.union(column["categories"]) for column in columns if "unseen" in column}
+    for column in columns:
+        Table(path, header, []).column(column["name"])
+    number = 0
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, InputError):
+            yield f"{path}:{number}", row
+            continue
+        cells = dict(zip(header, row.cells, strict=True))
+        unseen.update(each for each in known if category_of(cells[each]) not in known[each])
+        yield cells.get(params.id_column or "", f"{path}:{number}"), Table(path, header, [row])
+    for name, count in unseen.items():
+        logging.warning(
+            f"- WARNING: column {name!r}: {count} of {number} rows of {path} hold a category that train does not have"
+        )
+
+
+def collate_unlabelled(examples: Sequence[Table], params: Params) -> tuple[Tensor, None]:
+    """Return the inputs of the net of tables of one row each; raise InputError for text where train has numbers."""
+    import torch
+
+    names = [column["name"] for column in params.facts["columns"]]
+    rows = [table.rows[0]._replace(cells=[table.column(name)[0] for name in names]) for table in examples]
+    return torch.from_numpy(encode(Table(examples[0].path, names, rows), params)), None
+
+
+def describe_inputs(params: Params) -> dict[str, Any]:
+    """Return how rows become inputs and what the outputs mean, for code that uses an exported net."""
+    described = {
+        "steps": [
+            "take spaces around cells away; go through `columns` in order, and put what each becomes side by side",
+            "two cells are equal if their texts are, in Unicode's form NFC, or if both are numbers of the same value, "
+            "in ASCII and without leading zeros: 1 and 1.0 are equal, 1 and 01 are not",
+            "a column with `mean`: (number - mean) / std in float64, where a number below `low` counts as `low` and "
+            "one above `high` as `high`, or both as the mean if `rare` is true; 0 if the cell equals one of `missing`, "
+            "or if `low` is `high`; where has_missing is true, then 1 if the cell equals one of `missing`, else 0",
+            "a column with `categories`: 1 at the position of the category that the cell equals, 0 at the others, and "
+            "0 at one more; if it equals no category, or one of `missing`, the numbers in `unseen`",
+            "turn the result into float32, and only then; it is in the order of `feature_names`",
+        ],
+        "missing": params.missing,
+        "outputs": "logits, one for each of `classes`; softmax over the last axis makes them probabilities",
+        **{name: fact for name, fact in params.facts.items() if name != "class_counts"},
+    }
+    if params.target_type == "number":
+        described["outputs"] = f"{params.target} in standard deviations: times `target_std`, plus `target_mean`"
+    return described
+
+
+def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Params) -> dict[str, dict[str, Any]]:
+    """Return rows of a split by their id, as {"row": {column: cell}}, without the target; skip ids that it lacks."""
+    table, wanted, hidden = read_split(split, data_dir, params), set(ids), (params.target, params.id_column)
+    return {
+        name: {"row": {key: cell for key, cell in zip(table.header, row.cells, strict=True) if key not in hidden}}
+        for name, row in zip(table.ids(params.id_column), table.rows, strict=True)
+        if name in wanted
+    }

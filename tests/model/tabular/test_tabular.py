@@ -17,10 +17,10 @@ import train
 import utils
 from fiveline.loader import fetch_dataloader
 from fiveline.metrics import MetricSums
-from model.tabular import net
-from model.tabular.columns import MOST_CATEGORIES
+from model.tabular import net, serve
+from model.tabular.columns import MAX_CATEGORIES
 from model.tabular.data_loader import fetch_dataset, fetch_facts
-from model.tabular.linear import Linear, LinearFunction
+from model.tabular.net import Linear, LinearFunction
 from model.tabular.params import Params
 from model.tabular.readers import read_split, read_table
 
@@ -192,7 +192,7 @@ def standardised(values, mean, std):
 
 
 def sums(outputs, labels, batch_size, params):
-    total = MetricSums(net.fetch_metrics(params))
+    total = MetricSums(net.metrics(params))
     for one, other in zip(outputs.split(batch_size), labels.split(batch_size), strict=True):
         total.add(one, other, net.loss_fn(one, other))
     return total.result()
@@ -209,20 +209,20 @@ def test_r2_equals_scikit_learns_where_the_split_has_the_mean_of_train():
 def test_predictions_of_classes_name_them():
     params = Params().with_facts({"classes": ["no", "yes"]})
     outputs = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
-    rows = net.predictions(outputs, torch.tensor([0, 0]), params)
+    rows = serve.predictions(outputs, torch.tensor([0, 0]), params)
     assert [row["prediction"] for row in rows] == ["no", "yes"] and [row["label"] for row in rows] == ["no", "no"]
     assert rows[1]["confidence"] == pytest.approx(1 / (1 + math.exp(-3)))
     assert np.mean([row["loss"] for row in rows]) == pytest.approx(net.loss_fn(outputs, torch.tensor([0, 0])).item())
-    assert set(net.predictions(outputs, None, params)[0]) == {"prediction", "confidence"}
+    assert set(serve.predictions(outputs, None, params)[0]) == {"prediction", "confidence"}
 
 
 def test_predictions_of_a_quantity_are_in_its_unit():
     params = Params(target_type="number").with_facts({"target_mean": 150.0, "target_std": 77.0})
     targets = standardised(np.array([151.0, 25.0]), 150, 77)
-    rows = net.predictions(torch.zeros(2), targets, params)
+    rows = serve.predictions(torch.zeros(2), targets, params)
     assert [row["prediction"] for row in rows] == [150, 150] and [row["label"] for row in rows] == [151, 25]
     assert rows[1]["loss"] == pytest.approx((125 / 77) ** 2)
-    assert net.predictions(torch.zeros(1), None, params) == [{"prediction": 150.0}]
+    assert serve.predictions(torch.zeros(1), None, params) == [{"prediction": 150.0}]
 
 
 # ---- columns
@@ -295,11 +295,10 @@ def test_classes_are_sorted_numbers_by_size(tmp_path):
 def test_a_batch_is_fetched_whole(tmp_path):
     write(tmp_path, train=SMALL)
     dataset, params = load(tmp_path)
-    loader = fetch_dataloader(["train"], tmp_path, params)["train"]
-    features, labels = loader.dataset.__getitems__((1, [2, 0]))
+    features, labels = dataset.__getitems__([2, 0])
     assert features.shape == (2, 5) and features.dtype == torch.float32
     assert torch.equal(features[0], dataset[2][0]) and labels.tolist() == [dataset[2][1], dataset[0][1]]
-    batches = list(fetch_dataloader(["val"], tmp_path, params)["val"])
+    batches = list(fetch_dataloader("val", tmp_path, params))
     assert torch.equal(torch.cat([batch[0] for batch in batches]), dataset.tensors[0])
 
 
@@ -308,8 +307,8 @@ def test_files_may_have_a_byte_order_mark_windows_lines_quotes_and_empty_lines(t
     write(tmp_path)
     (tmp_path / "train.csv").write_bytes(text.encode("utf-8"))
     table = read_table(tmp_path / "train.csv", ";")
-    assert table.columns == {"a": ["1", "2"], "b": ["2; 3", "line\nbreak"], "label": ["x", "y"]}
-    assert table.rows == [1, 2] and table.lines == [2, 5]
+    assert table.header == ["a", "b", "label"]
+    assert table.rows == [(1, 2, ["1", "2; 3", "x"]), (2, 5, ["2", "line\nbreak", "y"])]
 
 
 # ---- splits
@@ -322,10 +321,10 @@ def test_one_file_is_split_by_seed_and_class(tmp_path, caplog):
     params = Params(target="label", val_fraction=0.2, test_fraction=0.1)
     tables = {split: read_split(split, tmp_path, params) for split in ("train", "val", "test")}
     assert {split: len(table) for split, table in tables.items()} == {"train": 70, "val": 20, "test": 10}
-    assert {split: table.columns["label"].count("rare") for split, table in tables.items()} == {
+    assert {split: table.column("label").count("rare") for split, table in tables.items()} == {
         "train": 7, "val": 2, "test": 1
     }  # fmt: skip
-    assert sorted(row for table in tables.values() for row in table.rows) == list(range(1, 101))
+    assert sorted(row.number for table in tables.values() for row in table.rows) == list(range(1, 101))
     assert "split by split_seed 230: val is 20 of its 100 rows" in caplog.text
     assert read_split("val", tmp_path, params).rows == tables["val"].rows
     other = Params(target="label", val_fraction=0.2, test_fraction=0.1, split_seed=1)
@@ -335,15 +334,15 @@ def test_one_file_is_split_by_seed_and_class(tmp_path, caplog):
 def test_val_is_cut_from_train_where_there_is_none(tmp_path):
     write(tmp_path, train=SMALL + "5,red,a\n6,red,b\n", test=SMALL)
     params = Params(target="label")
-    rows = [read_split(split, tmp_path, params).rows for split in ("train", "val", "test")]
+    rows = [[row.number for row in read_split(split, tmp_path, params).rows] for split in ("train", "val", "test")]
     assert sorted(rows[0] + rows[1]) == [1, 2, 3, 4, 5, 6] and len(rows[1]) == 2 and rows[2] == [1, 2, 3, 4]
 
 
 def test_digits_rows_are_the_digits_images():
     images = np.load(PROJECT / "data/digits/test.npz")
     table = read_table(PROJECT / "data/digits_rows/test.csv")
-    assert [int(digit) for digit in table.columns["digit"]] == images["labels"].tolist()
-    pixels = np.array([cells for name, cells in table.columns.items() if name != "digit"], dtype=int).T
+    assert [int(digit) for digit in table.column("digit")] == images["labels"].tolist()
+    pixels = np.array([table.column(name) for name in table.header if name != "digit"], dtype=int).T
     assert (pixels == images["images"].reshape(-1, 64) // 15).all()
 
 
@@ -416,7 +415,7 @@ def test_missing_folders_files_and_columns_are_told(tmp_path):
 def test_a_quantity_and_classes_are_not_taken_for_one_another(tmp_path):
     numbers = "a,label\n" + "".join(f"{i},{i * 1.5}\n" for i in range(60))
     write(tmp_path, train=numbers)
-    assert "60 different numbers in 60 train rows are hardly classes" in mistake(tmp_path)
+    assert "60 different numbers in 60 train rows, such as '88.5', are hardly classes" in mistake(tmp_path)
     write(tmp_path, train=SMALL)
     message = mistake(tmp_path, target_type="number")
     assert "row 1 (line 2), column 'label': found 'a', expected a number" in message and "'classes'" in message
@@ -425,9 +424,9 @@ def test_a_quantity_and_classes_are_not_taken_for_one_another(tmp_path):
 
 
 def test_a_column_of_names_is_not_taken_for_categories(tmp_path):
-    rows = "".join(f"name{i},{'xy'[i % 2]}\n" for i in range(MOST_CATEGORIES + 1))
+    rows = "".join(f"name{i},{'xy'[i % 2]}\n" for i in range(MAX_CATEGORIES + 1))
     write(tmp_path, train="name,label\n" + rows)
-    assert f"column 'name': {MOST_CATEGORIES + 1} categories" in mistake(tmp_path)
+    assert f"column 'name': {MAX_CATEGORIES + 1} categories" in mistake(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -496,7 +495,7 @@ def test_a_quantity_is_learnt_and_scored_in_its_unit(tmp_path, monkeypatch, caps
     labels, predicted = ([float(row[name]) for row in rows] for name in ("label", "prediction"))
     assert values["r2"] > 0.3 and len(rows) == 66 and not (run / "per_class_test_best.csv").exists()
     assert values["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(labels, predicted), rel=1e-5)
-    targets = read_table(PROJECT / "data/diabetes/data.csv").columns["progression"]
+    targets = read_table(PROJECT / "data/diabetes/data.csv").column("progression")
     assert labels == [float(targets[int(row["id"]) - 1]) for row in rows]
 
 
