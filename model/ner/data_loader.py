@@ -1,10 +1,10 @@
-"""Sentences as padded batches: indexed once, kept as one row of numbers, cut out and padded as whole batches."""
+"""Sentences as padded batches: numbered once, kept as one row of numbers, cut out and padded as whole batches."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +14,57 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fiveline.device import epoch_draws
+from fiveline.metrics import IGNORED_LABEL
 from model.ner import schemes, vocabulary
 from model.ner.embeddings import check_file
-from model.ner.entities import IGNORED_LABEL
 from model.ner.params import Params
 from model.ner.readers import Sentences, read_split
-from model.ner.stream import stream_sentences
+from model.ner.schemes import OUTSIDE
 from utils import InputError
 
 PAD_CHARACTER, UNK_CHARACTER = 0, 1
-READS_STDIN = True
-LONG_SENTENCE = 1000  # tokens; longer ones are more likely several sentences
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
-    """Return the facts of the data, its words, tags and characters, as `vocabulary.fetch_facts` says, and its `scheme`.
+    """Return the facts of the data: the tags of all splits, the rest of train.
 
-    The scheme is that of the train tags alone: a stray tag of another split must not change how all are scored.
+    Returns:
+        `words` and `tags`, in the order of their numbers; `pad_word` and `unk_word`, two of the words; `characters`;
+        `rare_tags`, which become O; and `scheme`, of the train tags alone: a stray tag elsewhere changes no score
 
     Raises:
-        InputError: there is no train split, it is broken, or params.embedding_file does not fit
+        InputError: train is missing, broken or untagged, CS230's files or params.embedding_file do not fit
     """
     if params.embedding_file is not None:
         check_file(Path(params.embedding_file), params.embedding_dim)
-    # the tags as they are in the files
-    sentences = read_split("train", data_dir, params.model_copy(update={"tag_scheme": "bio"}))
-    if sentences.skipped:
-        number, first = len(sentences.skipped), sentences.skipped[0]
-        logging.info(f"- train: skipped {number} lines that are no tokens, such as comments; the first is line {first}")
-    longest = max(sentences.tokens, key=len, default=[])
-    if len(longest) > LONG_SENTENCE:
-        where = sentences.ids[sentences.tokens.index(longest)]
-        logging.warning(f"- WARNING: {where} is a sentence of {len(longest):,} tokens; a blank line ends each sentence")
-    scheme = schemes.report(sentences.ids, sentences.tags, params, data_dir)
-    if params.tag_scheme == "iob1":
-        sentences = dataclasses.replace(sentences, tags=[schemes.from_iob1(tags) for tags in sentences.tags])
-    facts = vocabulary.fetch_facts(sentences, data_dir, params)
-    scheme = scheme or schemes.guess(facts["tags"])  # train has nothing but O; the tags are those of tags.txt
-    schemes.warn_of_others(facts["tags"], scheme)
-    return {**facts, "scheme": scheme}
+    splits = {"train": (train := read_split("train", data_dir, params, is_quiet=True))}
+    facts = vocabulary.read(data_dir, params)
+    if facts is None:
+        for split in ("val", "test"):  # a mistake in one is reported when it is used
+            with contextlib.suppress(InputError):
+                splits[split] = read_split(split, data_dir, params, is_quiet=True)
+        facts = vocabulary.derive(splits, params)
+    counts = vocabulary.count_tags(train)
+    every = dict.fromkeys(tag for each in splits.values() for tag in vocabulary.count_tags(each))
+    rare = [tag for tag in every if counts[tag] < params.min_count_tag and tag not in facts["tags"]]
+    if rare:
+        which = f"{sum(counts[tag] for tag in rare)} tokens of train become O, their tags are rarer than min_count_tag"
+        logging.info(f"- {which}: {', '.join(rare)}")
+    num_tags = sum(len(splits) == 1 or counts[tag] > 0 or tag == OUTSIDE for tag in facts["tags"])
+    if num_tags < 2:
+        raise InputError(
+            f"{data_dir}: train has {num_tags} tag(s) in {len(train.ids)} sentences, expected two or more; the files "
+            "must be tagged, and tag_column must be the column of the tags"
+        )
+    tags = [[OUTSIDE if tag in rare else tag for tag in each] for each in train.tags]
+    has_entities = any(tag != OUTSIDE for each in tags for tag in each)
+    places = [f"{data_dir}/{name}" for name in train.ids]
+    return {
+        **facts,
+        "rare_tags": rare,
+        "characters": [*vocabulary.SPECIALS.values(), *sorted({*"".join("".join(tokens) for tokens in train.tokens)})],
+        "scheme": schemes.detect(places, tags) if has_entities else schemes.guess(facts["tags"]),
+    }
 
 
 class TaggedSentences(Dataset[Any]):
@@ -60,16 +72,14 @@ class TaggedSentences(Dataset[Any]):
 
     Args:
         sentences: from `read_split`
-        params: word_dropout_rate, char_channels, max_word_len, and the facts
-        augment: whether some words are to be unknown; for the train split
+        params: seed, word_dropout_rate, char_channels, max_word_len, and the facts
 
     Raises:
         InputError: a tag that the vocabulary lacks
     """
 
-    def __init__(self, sentences: Sentences, params: Params, augment: bool) -> None:
+    def __init__(self, sentences: Sentences, params: Params) -> None:
         self.ids, self.params = sentences.ids, params
-        self._is_train, self._draws = augment and params.word_dropout_rate > 0, torch.zeros(0)
         self.lengths = [len(tokens) for tokens in sentences.tokens]
         self._lengths = torch.tensor(self.lengths)
         self._starts = self._lengths.cumsum(0) - self._lengths
@@ -77,22 +87,23 @@ class TaggedSentences(Dataset[Any]):
         self._pad, self._unk = numbers.pop(params.facts["pad_word"]), numbers[params.facts["unk_word"]]
         # one row of all the tokens, and as many beyond its end as the longest sentence has
         beyond = [0] * max(self.lengths, default=0)
-        words = [numbers.get(token, self._unk) for tokens in sentences.tokens for token in tokens]
-        self._words = torch.tensor(words + beyond)
+        tokens = [token for tokens in sentences.tokens for token in tokens]
+        self._words = self._known_words = torch.tensor([numbers.get(token, self._unk) for token in tokens] + beyond)
         self._labels = torch.tensor(_number_tags(sentences, params.facts) + beyond)
         if params.char_channels:
             forms: dict[str, int] = {}  # of a word as it is written, known or unknown
-            numbered = [forms.setdefault(token, len(forms)) for tokens in sentences.tokens for token in tokens]
-            self._forms = torch.tensor(numbered + beyond)
-            self._characters, self._form_lengths = _number_characters(list(forms), params)
+            self._forms = torch.tensor([forms.setdefault(token, len(forms)) for token in tokens] + beyond)
+            self._characters = _number_characters(list(forms), params)
+            self._form_lengths = (self._characters != PAD_CHARACTER).sum(dim=1)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the unknown words of an epoch, from 1."""
-        if self._is_train:
-            self._draws = epoch_draws(self.params.seed, epoch, len(self._words), 1).squeeze(1)
+        """Draw which words are unknown in this epoch of training, from 1."""
+        if self.params.word_dropout_rate > 0:
+            draws = epoch_draws(self.params.seed, epoch, len(self._words), 1).squeeze(1)  # (num_tokens,)
+            self._words = self._known_words.masked_fill(draws < self.params.word_dropout_rate, self._unk)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
         """Return the inputs of one sentence, and its labels, (num_tokens,)."""
@@ -112,10 +123,7 @@ class TaggedSentences(Dataset[Any]):
         places = torch.arange(int(lengths.max()))  # (max_len,)
         is_padding = places >= lengths  # (batch_size, max_len)
         positions = self._starts[chosen].unsqueeze(1) + places  # (batch_size, max_len); at padding, some other token
-        words = self._words[positions]
-        if len(self._draws):
-            words.masked_fill_(self._draws[positions] < self.params.word_dropout_rate, self._unk)
-        inputs = {"words": words.masked_fill_(is_padding, self._pad)}
+        inputs = {"words": self._words[positions].masked_fill_(is_padding, self._pad)}
         if self.params.char_channels:
             forms = self._forms[positions]
             longest = int(self._form_lengths[forms].masked_fill_(is_padding, 0).max())
@@ -124,29 +132,29 @@ class TaggedSentences(Dataset[Any]):
         return inputs, self._labels[positions].masked_fill_(is_padding, IGNORED_LABEL)
 
 
-def _number_tags(sentences: Sentences, facts: Mapping[str, Any]) -> list[int]:
+def _number_tags(sentences: Sentences, facts: dict[str, Any]) -> list[int]:
     """Return the numbers of all the tags, one sentence after the other."""
     numbers = {tag: number for number, tag in enumerate(facts["tags"])}
-    numbers |= dict.fromkeys(facts["rare_tags"], numbers[vocabulary.OUTSIDE])
+    numbers |= dict.fromkeys(facts["rare_tags"], numbers[OUTSIDE])
     for name, tags in zip(sentences.ids, sentences.tags, strict=True):
         for tag in tags:
             if tag not in numbers:
                 known = ", ".join(facts["tags"][:20])
                 raise InputError(
                     f"{name}: tag {tag!r} is not one of those that train (or tags.txt) has: {known}; correct it; or, "
-                    "if it is right, build tags.txt again, if there is one, and start another run, which will know it"
+                    "if it is right, run build_vocab.py again if there is a tags.txt, and start another run"
                 )
     return [numbers[tag] for tags in sentences.tags for tag in tags]
 
 
-def _number_characters(forms: Sequence[str], params: Params) -> tuple[Tensor, Tensor]:
-    """Return the characters of each form, (num_forms, max_word_len), int32, and how many they are, (num_forms,)."""
+def _number_characters(forms: Sequence[str], params: Params) -> Tensor:
+    """Return the characters of each form, (num_forms, max_word_len), int32."""
     numbers = {character: number for number, character in enumerate(params.facts["characters"])}
     table = np.full((len(forms), params.max_word_len), PAD_CHARACTER, dtype=np.int32)
     for row, form in enumerate(forms):
         characters = [numbers.get(character, UNK_CHARACTER) for character in form[: params.max_word_len]]
         table[row, : len(characters)] = characters
-    return torch.from_numpy(table), torch.from_numpy((table != PAD_CHARACTER).sum(axis=1))
+    return torch.from_numpy(table)
 
 
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> TaggedSentences:
@@ -155,45 +163,4 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> TaggedSentences
     Raises:
         InputError: the data is missing or broken
     """
-    return TaggedSentences(read_split(split, data_dir, params), params, augment=split == "train")
-
-
-def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, list[str] | InputError]]:
-    """Yield new sentences as `stream_sentences` says."""
-    return stream_sentences(paths, params)
-
-
-def show_unlabelled(example: list[str]) -> dict[str, str]:
-    """Return the tokens as a text that is split at spaces like the tags; spaces inside a token become no-break ones."""
-    return {"tokens": " ".join(token.replace(" ", "\u00a0") for token in example)}
-
-
-def collate_unlabelled(examples: Sequence[list[str]], params: Params) -> tuple[dict[str, Tensor], Tensor]:
-    """Return sentences as `TaggedSentences` does: it does it. Of the labels only the padding's -100 mean something."""
-    tags = [[vocabulary.OUTSIDE] * len(tokens) for tokens in examples]
-    sentences = Sentences([""] * len(examples), list(examples), tags)
-    return TaggedSentences(sentences, params, augment=False).__getitems__(range(len(examples)))
-
-
-def describe_inputs(params: Params) -> dict[str, Any]:
-    """Return how sentences become inputs and outputs become answers, for code without ours."""
-    facts = params.facts
-    steps = [
-        "split the sentence at spaces into tokens",
-        f"words: each token's position in `words`, or that of {facts['unk_word']!r} if it is not there",
-        f"fill up shorter sentences of a batch at their ends with the position of {facts['pad_word']!r}",
-    ]
-    if params.char_channels:
-        steps.append(
-            f"chars: the positions in `characters` of each token's first {params.max_word_len} characters, "
-            f"{UNK_CHARACTER} for an unknown one; shorter tokens, and padding, are filled up with {PAD_CHARACTER}"
-        )
-    return {
-        "steps": steps,
-        "axes": {"words": ["batch_size", "max_len"], "chars": ["batch_size", "max_len", "max_word_len"]},
-        "words": params.words,
-        **({"characters": facts["characters"]} if params.char_channels else {}),
-        "outputs": "logits, one for each of `classes`, for each token; softmax over the last axis makes them "
-        "probabilities; what stands at padding means nothing",
-        "classes": params.tags,
-    }
+    return TaggedSentences(read_split(split, data_dir, params), params)

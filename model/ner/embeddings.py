@@ -1,82 +1,58 @@
-"""Word vectors made elsewhere: GloVe's text format, a word and then its numbers in each line."""
+"""Pretrained word vectors in GloVe's text format: a word and then its numbers in each line. Imports no torch."""
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TextIO
 
 from utils import InputError
 
+HEADER = re.compile(r"\d+ \d+\s*")  # the first line of word2vec's text format: number and length of the vectors
 
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines; the first of word2vec's text format (number and length of the vectors) becomes empty."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
-        first = file.readline()
-        is_header = len(first.split()) == 2 and all(part.isdecimal() for part in first.split())
-        yield "" if is_header else first
-        yield from file
+
+def _open(path: Path) -> TextIO:
+    return path.open(encoding="utf-8-sig", errors="replace", newline="\n")
 
 
 def check_file(path: Path, embedding_dim: int) -> None:
-    """Look at the first vector.
+    """Check the first vector of a file.
 
     Raises:
         InputError: the file is missing, or its vectors are not of embedding_dim numbers
     """
     try:
-        num_numbers = max(0, len(next(filter(str.strip, _lines(path)), "").split()) - 1)
+        with _open(path) as file:
+            first = next((line for line in file if line.strip() and not HEADER.fullmatch(line)), "")
     except OSError as error:
         raise InputError(f"embedding_file {path}: cannot be read ({error.strerror})") from None
-    if num_numbers != embedding_dim:
-        raise InputError(
-            f"embedding_file {path}: has vectors of {num_numbers} numbers, but embedding_dim is {embedding_dim}; "
-            "they must be the same"
-        )
+    if (found := max(0, len(first.split()) - 1)) != embedding_dim:
+        raise InputError(f"embedding_file {path}: has vectors of {found} numbers; expected embedding_dim={found}")
 
 
 def read_vectors(path: Path, words: Sequence[str], embedding_dim: int) -> dict[str, list[float]]:
-    """Return the vectors of those words that the file has; one written in capitals may have its lower-case one.
+    """Return the vectors of the words that the file has; a word with capitals may have its lower-case one.
 
     Raises:
         InputError: a line is broken
     """
     wanted = {*words, *(word.lower() for word in words)}
     found: dict[str, list[float]] = {}
-    for number, line in enumerate(_lines(path), start=1):
-        word, *numbers = line.rstrip().rsplit(" ", embedding_dim)  # from the right: a few of GloVe's words have spaces
-        if word not in wanted:
-            continue
-        try:
-            found[word] = [float(text) for text in numbers]
-        except ValueError:
-            numbers = []
-        if len(numbers) != embedding_dim or not all(map(math.isfinite, found[word])):
-            problem = f"expected {embedding_dim} numbers after {word!r}"
-            raise InputError(f"embedding_file {path}:{number}: {problem}, none NaN or infinite: {line[:60]!r}")
+    with _open(path) as file:
+        for number, line in enumerate(file, start=1):
+            word, *texts = line.rstrip().rsplit(" ", embedding_dim)  # from the right: some of GloVe's words have spaces
+            if word not in wanted or (number == 1 and HEADER.fullmatch(line)):
+                continue
+            try:
+                found[word] = [float(text) for text in texts]
+            except ValueError:
+                texts = []
+            if len(texts) != embedding_dim or not all(map(math.isfinite, found[word])):
+                raise InputError(
+                    f"embedding_file {path}:{number}: expected {embedding_dim} finite numbers after {word!r}, found "
+                    f"{line[:60]!r}"
+                )
     spellings = {word: word if word in found else word.lower() for word in words}
     return {word: found[spelling] for word, spelling in spellings.items() if spelling in found}
-
-
-@torch.no_grad()
-def load_vectors(weight: Tensor, words: Sequence[str], path: Path) -> None:
-    """Put the vectors of a file into the rows of an embedding; words that it lacks keep their random ones.
-
-    Args:
-        weight: (vocab_size, embedding_dim), changed in place
-        words: of the rows, in order
-        path: the file
-
-    Raises:
-        InputError: the file does not fit, or is broken
-    """
-    check_file(path, weight.shape[1])
-    vectors = read_vectors(path, words, weight.shape[1])
-    logging.info(f"- {path} has vectors for {len(vectors)} of {len(words)} words")
-    for row, word in enumerate(words):
-        if word in vectors:
-            weight[row] = torch.tensor(vectors[word])

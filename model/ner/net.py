@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.ner.embeddings import load_vectors
-from model.ner.entities import IGNORED_LABEL, EntityCounter
+from fiveline.metrics import IGNORED_LABEL
+from model.ner.embeddings import check_file, read_vectors
+from model.ner.entities import EntityCounter
 from model.ner.params import Params
 from model.ner.schemes import scheme_of
+
+Metric = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class CharacterFeatures(nn.Module):
     """Reads a word's characters: a convolution over three at a time, and the largest value of each channel.
-
-    Args:
-        params: char_embedding_dim, char_channels, and the characters in its facts
 
     Source: Ma and Hovy, End-to-end Sequence Labeling via Bi-directional LSTM-CNNs-CRF (2016).
     """
@@ -44,17 +45,17 @@ class CharacterFeatures(nn.Module):
 
 
 class Net(nn.Module):
-    """CS230's net: an embedding, an LSTM, a linear layer; where asked for, characters and a second direction.
+    """CS230's net: an embedding, an LSTM, a linear layer; optionally characters and a second direction.
 
     Parameter names are CS230's, so its checkpoints load. A sentence's outputs do not depend on the rest of its batch.
 
     Args:
-        params: sizes, dropout_rate, bidirectional, and the vocabulary in its facts
+        params: sizes, dropout_rate, bidirectional, embedding_file, and the vocabulary in its facts
     """
 
     def __init__(self, params: Params) -> None:
         super().__init__()
-        self._embedding_file, self._words = params.embedding_file, params.words
+        self.params = params
         self.pad = params.words.index(params.facts["pad_word"])
         self.dropout_rate = params.dropout_rate
         self.embedding = nn.Embedding(len(params.words), params.embedding_dim)
@@ -68,6 +69,23 @@ class Net(nn.Module):
         self.lstm = lstm()
         self.lstm_reverse = lstm() if params.bidirectional else None
         self.fc = nn.Linear(params.lstm_hidden_dim * (2 if params.bidirectional else 1), len(params.tags))
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Start a new run from the vectors of params.embedding_file, if any; words that it lacks keep random ones.
+
+        Raises:
+            InputError: the file is missing, broken, or has vectors of another size
+        """
+        if self.params.embedding_file is None:
+            return
+        path, words = Path(self.params.embedding_file), self.params.words
+        check_file(path, self.params.embedding_dim)
+        vectors = read_vectors(path, words, self.params.embedding_dim)
+        logging.info(f"- {path} has vectors for {len(vectors)} of {len(words)} words")
+        for row, word in enumerate(words):
+            if word in vectors:
+                self.embedding.weight[row] = torch.tensor(vectors[word])
 
     def forward(self, s: dict[str, Tensor]) -> Tensor:
         """Return logits, (batch_size, max_len, num_tags).
@@ -90,21 +108,12 @@ class Net(nn.Module):
         hidden = F.dropout(hidden, self.dropout_rate, self.training)
         return self.fc(hidden)  # (batch_size, max_len, num_tags)
 
-    def initialize(self) -> None:
-        """Start from the word vectors of params.embedding_file, if there is one.
-
-        Raises:
-            InputError: the file is missing, broken, or has vectors of another size
-        """
-        if self._embedding_file is not None:
-            load_vectors(self.embedding.weight, self._words, Path(self._embedding_file))
-
 
 def reversal(is_token: Tensor) -> Tensor:
-    """Return the positions that turn each sentence around and leave its padding at the end; applied twice, nothing.
+    """Return the positions that turn each sentence around and leave its padding at the end; they undo themselves.
 
-    The same as pack_padded_sequence does for an LSTM of two directions, but without waiting for the device, and
-    several times as fast on a CPU.
+    This is what pack_padded_sequence does for an LSTM of two directions, but several times as fast on a CPU, and
+    without waiting for a GPU.
 
     Args:
         is_token: (batch_size, max_len), bool
@@ -134,64 +143,18 @@ def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
     return -(chosen * weights).sum()
 
 
-def metrics(params: Params) -> dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+def metrics(params: Params) -> dict[str, Metric]:
     """Return the metrics: accuracy over tokens; precision, recall and f1 over entities, as CoNLL counts them."""
-    counter = EntityCounter(params.tags, scheme_of(params.facts))
+    # cached, because all four metrics need the counts of the same batch
+    count = functools.lru_cache(maxsize=1)(EntityCounter(params.tags, scheme_of(params.facts)).count)
 
-    def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Count the tokens whose largest logit is the label's; of all tokens."""
-        return (counter.predict(outputs) == labels).sum(), (labels != IGNORED_LABEL).sum()
+    def ratio(choose: Callable[..., tuple[Tensor, Tensor]]) -> Metric:
+        # vectors of one entry, because a scalar 0 / 0 is NaN: a net that finds nothing has precision 0
+        return lambda outputs, labels: choose(*count(outputs, labels).split(1))
 
-    def precision(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Count the entities rightly found; of those found."""
-        _, num_predicted, hits = counter.count(outputs, labels)
-        return hits, num_predicted
-
-    def recall(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Count the entities rightly found; of those that are there."""
-        num_true, _, hits = counter.count(outputs, labels)
-        return hits, num_true
-
-    def f1(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Count twice the entities rightly found; of those found plus those that are there."""
-        num_true, num_predicted, hits = counter.count(outputs, labels)
-        return 2 * hits, num_true + num_predicted
-
-    return {"accuracy": accuracy, "precision": precision, "recall": recall, "f1": f1}
-
-
-def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
-    """Return one dict a sentence: the predicted tags and their mean probability, and, where known, tags and mean loss.
-
-    Args:
-        outputs: logits, (batch_size, max_len, num_tags), on the CPU
-        labels: (batch_size, max_len), -100 at padding; None for sentences without, all of max_len tokens
-        params: for the tags' names
-    """
-    confidences, predicted = outputs.softmax(dim=2).max(dim=2)  # both (batch_size, max_len)
-    known = torch.zeros_like(predicted) if labels is None else labels
-    losses = F.cross_entropy(outputs.transpose(1, 2), known, reduction="none")  # (batch_size, max_len)
-    rows = []
-    for i, mask in enumerate(known != IGNORED_LABEL):
-        row = {"prediction": _names(predicted[i][mask], params), "confidence": float(confidences[i][mask].mean())}
-        if labels is not None:
-            row |= {"label": _names(labels[i][mask], params), "loss": float(losses[i][mask].mean())}
-        rows.append(row)
-    return rows
-
-
-def probabilities(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, list[float]]]:
-    """Return one dict a sentence: for each tag, its probability for each token.
-
-    Args:
-        outputs: logits, (batch_size, max_len, num_tags), on the CPU
-        labels: (batch_size, max_len), -100 at padding; None for sentences without padding
-        params: for the tags' names
-    """
-    masks = torch.ones(outputs.shape[:2], dtype=torch.bool) if labels is None else labels != IGNORED_LABEL
-    every = zip(outputs.softmax(dim=2), masks, strict=True)
-    return [dict(zip(params.tags, each[mask].T.tolist(), strict=True)) for each, mask in every]
-
-
-def _names(numbers: Tensor, params: Params) -> str:
-    return " ".join(params.tags[number] for number in numbers.tolist())
+    return {
+        "accuracy": ratio(lambda tokens, right, *_: (right, tokens)),
+        "precision": ratio(lambda tokens, right, true, predicted, found: (found, predicted)),
+        "recall": ratio(lambda tokens, right, true, predicted, found: (found, true)),
+        "f1": ratio(lambda tokens, right, true, predicted, found: (2 * found, true + predicted)),
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 import utils
 
@@ -43,17 +43,10 @@ class Params(utils.Params):
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share of train cut off as val where the data has no val")
     split_seed: int = Field(230, ge=0, lt=2**32, description="decides which examples are cut off; not the run's seed")
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Params:
-        if self.token_column == self.tag_column:
-            raise ValueError(f"tag_column: {self.tag_column} is the token_column too")
-        return self
-
     def warnings(self) -> list[str]:
         """Return one line for each setting that can have no effect beside the others."""
-        has_characters = self.char_channels > 0
-        of_characters = {"char_embedding_dim": has_characters, "max_word_len": has_characters}
-        return [*super().warnings(), *utils.idle_unless(self, of_characters, "char_channels")]
+        is_used = dict.fromkeys(("char_embedding_dim", "max_word_len"), self.char_channels > 0)
+        return [*super().warnings(), *utils.idle_unless(self, is_used, "char_channels")]
 
     @property
     def words(self) -> list[str]:

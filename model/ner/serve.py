@@ -1,22 +1,153 @@
-"""What comes after training: predictions in words, new inputs, what an exported program needs to know."""
+"""What comes after training: predictions in words, new sentences, how to use an exported net.
+
+torch is imported inside the functions, because the results page needs only `fetch_inputs`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import itertools
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from model.ner.show import READS, fetch_inputs
+from model.ner import columns
+from model.ner.params import Params
+from model.ner.readers import COLUMN_SUFFIXES, Sentences, decode_lines, read_split, split_tokens
+from model.ner.schemes import OUTSIDE, looks_like_a_tag
+from utils import InputError
 
-__all__ = ["READS", "fetch_inputs"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+READS = ("split_seed", "val_fraction", "token_column", "tag_column", "tag_scheme")  # what `fetch_inputs` looks at
 READS_STDIN = True
 
+Unlabelled = Iterator[tuple[str, "list[str] | InputError"]]  # file:line, and the tokens or what is wrong
 
-def __getattr__(name: str) -> Any:
-    if name in ("predictions", "probabilities"):
-        from model.ner import net
 
-        return getattr(net, name)
-    if name in ("fetch_unlabelled", "collate_unlabelled", "show_unlabelled", "describe_inputs"):
-        from model.ner import data_loader
+def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
+    """Return one dict a sentence: the predicted tags and their mean probability, and, where known, tags and mean loss.
 
-        return getattr(data_loader, name)
-    raise AttributeError(name)
+    Args:
+        outputs: logits, (batch_size, max_len, num_tags), on the CPU
+        labels: (batch_size, max_len), -100 at padding; None for sentences without, all of max_len tokens
+        params: for the tags' names
+    """
+    import torch.nn.functional as F
+
+    def names(numbers: Tensor) -> str:
+        return " ".join(params.tags[number] for number in numbers.tolist())
+
+    confidences, predicted = outputs.softmax(dim=2).max(dim=2)  # both (batch_size, max_len)
+    known = predicted if labels is None else labels
+    losses = F.cross_entropy(outputs.transpose(1, 2), known, reduction="none")  # (batch_size, max_len)
+    rows = []
+    for i, mask in enumerate(known >= 0):
+        row = {"prediction": names(predicted[i][mask]), "confidence": float(confidences[i][mask].mean())}
+        if labels is not None:
+            row |= {"label": names(labels[i][mask]), "loss": float(losses[i][mask].mean())}
+        rows.append(row)
+    return rows
+
+
+def probabilities(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, list[float]]]:
+    """Return one dict a sentence: for each tag, its probability for each token. Takes what `predictions` takes."""
+    masks = outputs[..., 0] == outputs[..., 0] if labels is None else labels >= 0  # (batch_size, max_len)
+    every = zip(outputs.softmax(dim=2), masks, strict=True)
+    return [dict(zip(params.tags, each[mask].T.tolist(), strict=True)) for each, mask in every]
+
+
+def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Unlabelled:
+    """Yield the sentences of UTF-8 files (`-`: standard input), with an InputError in the place of a broken one.
+
+    A file whose name ends as a column file's (but .txt), or whose first lines have tags, is read as a column file, as a
+    whole. Any other file has one sentence a line, and is read as the sentences are needed.
+    """
+    for path in paths:
+        try:
+            with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
+                # three lines from a terminal or a pipe: someone may be typing, and waiting for an answer
+                head = list(itertools.islice(file, 100 if path.is_file() else 3))
+                if path.suffix in COLUMN_SUFFIXES[1:] or _has_columns(head, params):
+                    yield from _read_columns(b"".join([*head, *file]), str(path), params)
+                else:
+                    yield from _read_lines(itertools.chain(head, file), str(path))
+        except OSError as error:  # noqa: PERF203
+            yield str(path), InputError(f"{path}: cannot be read ({error.strerror})")
+
+
+def _has_columns(head: Sequence[bytes], params: Params) -> bool:
+    """Return whether the first three tokens have known tags: `O` among them, or two different ones."""
+    texts = [line.decode("utf-8", "replace").strip() for line in head]
+    rows = [text.split() for text in texts if columns.is_token(text)][:3]
+    width = len(rows[0]) if rows and len({len(row) for row in rows}) == 1 else 0
+    if width < 2 or not -width <= params.tag_column < width:
+        return False
+    tags = {row[params.tag_column] for row in rows}
+    is_known = all(tag in params.tags or looks_like_a_tag(tag) for tag in tags)
+    return is_known and len(rows) > 1 and (OUTSIDE in tags or len(tags) > 1)
+
+
+def _read_columns(data: bytes, path: str, params: Params) -> Unlabelled:
+    try:
+        sentences, _ = columns.read(decode_lines(data, path), path, params, is_tagged=False)
+    except InputError as error:
+        yield path, error
+        return
+    yield from ((f"{path}:{tokens[0][0]}", [token for _, token, _ in tokens]) for tokens in sentences)
+
+
+def _read_lines(lines: Iterable[bytes], path: str) -> Unlabelled:
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}:{number}"
+        try:
+            yield where, split_tokens("".join(decode_lines(line, path, number)), where)
+        except InputError as error:  # noqa: PERF203
+            yield where, error
+
+
+def show_unlabelled(example: list[str]) -> dict[str, str]:
+    """Return the tokens as a text that is split at spaces like the tags; spaces inside a token become no-break ones."""
+    return {"tokens": " ".join(token.replace(" ", "\u00a0") for token in example)}
+
+
+def collate_unlabelled(examples: Sequence[list[str]], params: Params) -> tuple[dict[str, Tensor], Tensor]:
+    """Return a batch of sentences as evaluation makes it. Of the labels only the padding's -100 mean something."""
+    from model.ner.data_loader import TaggedSentences
+
+    tags = [[OUTSIDE] * len(tokens) for tokens in examples]
+    return TaggedSentences(Sentences([""] * len(tags), list(examples), tags), params).__getitems__(range(len(tags)))
+
+
+def describe_inputs(params: Params) -> dict[str, Any]:
+    """Return how sentences become inputs and outputs become answers, for code without ours."""
+    facts, has_characters = params.facts, params.char_channels > 0
+    steps = [
+        "split the sentence at spaces into tokens",
+        f"words: each token's position in `words`, or that of {facts['unk_word']!r} if it is not there",
+        f"fill up shorter sentences of a batch at their ends with the position of {facts['pad_word']!r}",
+        f"chars: the positions in `characters` of each token's first {params.max_word_len} characters, 1 for an "
+        "unknown one; shorter tokens, and padding, are filled up with 0",
+    ]
+    return {
+        "steps": steps if has_characters else steps[:-1],
+        "axes": {"words": ["batch_size", "max_len"], "chars": ["batch_size", "max_len", "max_word_len"]},
+        "words": params.words,
+        **({"characters": facts["characters"]} if has_characters else {}),
+        "outputs": "logits, one for each of `classes`, for each token; softmax over the last axis makes them "
+        "probabilities; what stands at padding means nothing",
+        "classes": params.tags,
+    }
+
+
+def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Params) -> dict[str, dict[str, Any]]:
+    """Return the sentences of a split by their id, as {"tokens": [...]}; ids that it lacks are left out.
+
+    Raises:
+        InputError: the data is missing or broken
+    """
+    sentences = read_split(split, data_dir, params)
+    tokens, wanted = dict(zip(sentences.ids, sentences.tokens, strict=True)), set(ids)
+    return {name: {"tokens": its} for name, its in tokens.items() if name in wanted}

@@ -285,7 +285,7 @@ def test_a_column_file_of_any_name_is_seen_by_its_tags_and_one_without_tags_by_i
     assert [row["tokens"] for row in run_predict(column_run, "--input", path)] == ["in Rome", "at"]
     path.write_text("in\tO\nRome O\n")
     rows = run_predict(column_run, "--input", path, copy, exit_code=1)
-    assert rows[0]["error"].startswith(f"{path}:2: 1 columns, but 2") and rows[1]["tokens"] == "in New\u00a0York"
+    assert rows[0]["error"].startswith(f"{path}:2: 1 columns, expected 2") and rows[1]["tokens"] == "in New\u00a0York"
 
 
 # --- broken inputs

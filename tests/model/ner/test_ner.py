@@ -17,9 +17,10 @@ import train
 import utils
 from fiveline.loader import fetch_dataloader
 from fiveline.metrics import MetricSums
-from model.ner import net
+from model.ner import net, serve
 from model.ner.data_loader import fetch_dataset, fetch_facts
 from model.ner.embeddings import read_vectors
+from model.ner.entities import EntityCounter
 from model.ner.params import Params
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -89,9 +90,9 @@ def test_batch_is_every_sentence_padded_to_the_longest(corpus, char_channels):
 
 def test_every_sentence_is_trained_on_once_in_batches_of_similar_length(corpus):
     params = with_facts(CORPUS, batch_size=32)
-    loaders = fetch_dataloader(["train", "test"], CORPUS, params)
-    for split, loader in loaders.items():
-        dataset = loader.dataset.dataset
+    for split in ("train", "test"):
+        loader = fetch_dataloader(split, CORPUS, params, training=split == "train")
+        dataset = fetch_dataset(split, CORPUS, params)
         seen, num_places = [], 0
         for inputs, labels in loader:
             num_places += labels.numel()
@@ -122,9 +123,8 @@ def test_word_dropout_is_of_the_epoch_and_the_sentence_alone(corpus):
     alone = words([5], 1)[0]
     assert torch.equal(alone, whole[5, : len(alone)])
     assert not torch.equal(words(list(range(40)), 2), whole)
-    dataset.augment = False  # as for the train split where it is only evaluated
-    assert torch.equal(words(list(range(40)), 1), true)
-    assert not fetch_dataset("val", corpus, params).augment
+    unseen = fetch_dataset("train", corpus, params)  # where no epoch of training begins, as in evaluation
+    assert torch.equal(unseen.__getitems__(list(range(40)))[0]["words"], true)
 
 
 # ---- the net
@@ -177,15 +177,15 @@ def test_word_vectors_of_a_file_are_the_start(corpus, tmp_path):
     path.write_text("5 3\n" + "\n".join(lines), encoding="utf-8")  # word2vec's first line
     params = with_facts(corpus, embedding_dim=3, embedding_file=str(path))
     model = net.Net(params)
-    net.initialize(model, params)
+    model.initialize()
     assert model.embedding.weight[params.words.index("the")].tolist() == [1, 2, 3]
-    with pytest.raises(utils.InputError, match="has vectors of 3 numbers, but embedding_dim is 50"):
+    with pytest.raises(utils.InputError, match="has vectors of 3 numbers; expected embedding_dim=3"):
         with_facts(corpus, embedding_file=str(path))
     with pytest.raises(utils.InputError, match="nowhere.txt: cannot be read"):
         with_facts(corpus, embedding_file="nowhere.txt")
     path.write_text("b 1 2 3\nthe 1 2\n", encoding="utf-8")
-    with pytest.raises(utils.InputError, match="expected 3 numbers after 'the'"):
-        net.initialize(model, params)
+    with pytest.raises(utils.InputError, match="expected 3 finite numbers after 'the'"):
+        model.initialize()
 
 
 def test_run_starts_from_word_vectors_and_is_scored_without_them(tmp_path, corpus):
@@ -220,7 +220,7 @@ def test_entities_are_counted_as_seqeval_does(seed):
     close = generator.random()
     predicted = [[tag if generator.random() < close else generator.choice(tags) for tag in line] for line in labels]
     numbers = {tag: number for number, tag in enumerate(tags)}
-    sums = MetricSums(net.fetch_metrics(with_tags(tags)))
+    sums = MetricSums(net.metrics(with_tags(tags)))
     for start in range(0, len(labels), 3):  # in batches
         rows = range(start, min(start + 3, len(labels)))
         shape = (len(rows), max(len(labels[i]) for i in rows))
@@ -240,29 +240,29 @@ def test_entities_are_counted_as_seqeval_does(seed):
 
 
 def test_nothing_found_is_precision_zero():
-    metrics = net.fetch_metrics(with_tags(["O", "B-A"]))
+    metrics = net.metrics(with_tags(["O", "B-A"]))
     sums = MetricSums(metrics)
     sums.add(logits_of(torch.zeros(1, 3, dtype=torch.int64), 2), torch.tensor([[0, 1, 0]]), torch.tensor(1.0))
     assert sums.result() == pytest.approx({"accuracy": 2 / 3, "precision": 0, "recall": 0, "f1": 0, "loss": 1})
 
 
 def test_tags_without_prefix_count_as_runs():
-    count = net.EntityCounter(["NOUN", "VERB", "O"]).count
+    count = EntityCounter(["NOUN", "VERB", "O"], "plain").count
     outputs = logits_of(torch.tensor([[0, 0, 1, 2, 1]]), 3)
-    assert [int(n) for n in count(outputs, torch.tensor([[0, 0, 1, 1, 2]]))] == [2, 3, 1]
+    assert count(outputs, torch.tensor([[0, 0, 1, 1, 2]])).tolist() == [5, 3, 2, 3, 1]
 
 
 def test_predictions_name_the_tags_of_each_sentence():
     params = with_tags(["O", "B-A"])
     outputs = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[3.0, 0.0], [9.0, 0.0]]])
     labels = torch.tensor([[0, 0], [1, -100]])
-    rows = net.predictions(outputs, labels, params)
+    rows = serve.predictions(outputs, labels, params)
     assert [(row["prediction"], row["label"]) for row in rows] == [("O B-A", "O O"), ("O", "B-A")]
     probability = torch.softmax(outputs, dim=2)
     assert rows[0]["confidence"] == pytest.approx(float(probability[0].max(dim=1).values.mean()))
     assert rows[0]["loss"] == pytest.approx(float(F.cross_entropy(outputs[0], labels[0])))
     assert rows[1]["loss"] == pytest.approx(float(F.cross_entropy(outputs[1, :1], labels[1, :1])))
-    assert net.predictions(outputs, None, params)[1].keys() == {"prediction", "confidence"}
+    assert serve.predictions(outputs, None, params)[1].keys() == {"prediction", "confidence"}
 
 
 # ---- CS230's projects

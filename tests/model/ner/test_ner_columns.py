@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 import train
 import utils
-from model.ner import columns
+from model.ner import columns, serve
 from model.ner.data_loader import fetch_facts
 from model.ner.embeddings import read_vectors
 from model.ner.params import Params
 from model.ner.readers import COLUMN_SUFFIXES, read_split
-from model.ner.stream import stream_sentences
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC"]
 
@@ -54,8 +53,7 @@ def mistake(folder, text, **values):
         ("# not a tag\nin O\n\n\n# neither\nat O\n", [["in"], ["at"]]),
         ("-DOCSTART- -X-\n\n# a comment here\nin O\n-DOCSTART- O\nat O\n", [["in"], ["at"]]),
         ("# only\n\n\n# comments\n\nin O\n", [["in"]]),
-        ("in O\nat O\n# end of file\n", [["in", "at"]]),
-        ("in\tO\n# end = 1\n\n# written by hand\n\n", [["in"]]),
+        ("in\tO\n\n# end = 1\n\n# written by hand\n\n", [["in"]]),
         ("in O\n# O\n", [["in", "#"]]),
     ],
 )
@@ -68,14 +66,18 @@ def test_a_comment_inside_a_sentence_is_refused(tmp_path):
     assert (
         mistake(tmp_path, "in O\n# id 2\nat O\n") == mistake(tmp_path, "in _ _ O\n# text = at\nat _ _ O\n") == message
     )
+    assert mistake(tmp_path, "in O\n# end of file\n") == message
     assert mistake(tmp_path, "in O\n# id 2\n\nat O\n") == mistake(tmp_path, "in O\n#hash\n") == message
 
 
 def test_skipped_lines_are_logged_with_the_first(tmp_path, caplog):
     read(tmp_path, "# id 1\nin O\nRome B-A\n\n# id 2\nin O\n")
+    caplog.clear()
     with caplog.at_level("INFO"):
-        fetch_facts(tmp_path, Params())
-    assert "- train: skipped 2 lines that are no tokens, such as comments; the first is line 1" in caplog.text
+        fetch_facts(tmp_path, Params())  # reads the files too, but quietly
+        read_split("train", tmp_path, Params())
+    assert caplog.text.count("skipped") == 1
+    assert "- train.conll: skipped 2 lines that are not tokens, such as comments; the first is line 1" in caplog.text
 
 
 # ---- columns
@@ -85,11 +87,9 @@ def test_tokens_of_files_with_tabs_may_hold_spaces(tmp_path):
     text = "New York\tNNP\tB-LOC\n\u00a0\tX\tO\nis  big \tVB\tO\n \t\t\nok\tJJ\tO\n"
     assert read(tmp_path, text) == ([["New York", "\u00a0", "is  big"], ["ok"]], [["B-LOC", "O", "O"], ["O"]])
     assert "train.conll:1: 3 columns" not in mistake(tmp_path, "a O\nNew York O\n")
-    message = (
-        "train.conll:2: 3 columns, but 2 in the lines before; the columns are separated by spaces (a token with spaces"
-    )
+    message = "train.conll:2: 3 columns, expected 2; they are separated by spaces (a token with spaces needs tabs)"
     assert mistake(tmp_path, "a O\nNew York O\n").startswith(message)
-    message = "train.conll:2: 1 columns, but 2 in the lines before; the columns are separated by tabs"
+    message = "train.conll:2: 1 columns, expected 2; they are separated by tabs"
     assert mistake(tmp_path, "a\tO\nb O\n").startswith(message)
 
 
@@ -97,13 +97,13 @@ def test_tokens_of_files_with_tabs_may_hold_spaces(tmp_path):
     "text, message",
     [
         ("a\tb\tO\nc\t\tO\n", None),
-        ("a\tb\tO\na\t\t\n", "train.conll:2: the tag, in column -1, is empty"),
-        ("a\t\tO\n \tb\tO\n", "train.conll:2: the token, in column 0, is empty"),
-        ("a\tO\nb\t\n", "train.conll:2: the tag, in column -1, is empty"),
-        ("b\t\na\tO\n", "train.conll:1: the tag, in column -1, is empty"),
-        ("a\tO\n\tO\n", "train.conll:2: the token, in column 0, is empty"),
-        ("\tO\na\tO\n", "train.conll:1: the token, in column 0, is empty"),
-        ("a\tO\t\nb\tO\n", None),
+        ("a\tb\tO\na\t\t\n", "train.conll:2: expected a tag in column -1, found ''"),
+        ("a\t\tO\n \tb\tO\n", "train.conll:2: expected a token in column 0, found ''"),
+        ("a\tO\nb\t\n", "train.conll:2: expected a tag in column -1, found ''"),
+        ("b\t\na\tO\n", "train.conll:1: expected a tag in column -1, found ''"),
+        ("a\tO\n\tO\n", "train.conll:2: expected a token in column 0, found ''"),
+        ("\tO\na\tO\n", "train.conll:1: expected a token in column 0, found ''"),
+        ("a\tO\t\nb\tO\n", "train.conll:1: expected a tag in column -1, found ''"),
         ("a\tx\tb O\n", "train.conll:1: expected a tag in column -1, found 'b O'"),
         ("x\ta\tO\ny\t\tO\n", None),
         ("a O\rb O\r", "train.conll:1: a carriage return inside a line; expected UTF-8 text whose lines end in LF"),
@@ -121,7 +121,7 @@ def test_odd_cells_are_read_or_refused_with_file_and_line(tmp_path, text, messag
 
 
 def test_an_empty_token_is_refused(tmp_path):
-    message = "train.conll:2: the token, in column 1, is empty"
+    message = "train.conll:2: expected a token in column 1, found ''"
     assert mistake(tmp_path, "x\ta\tO\ny\t\tO\n", token_column=1) == message
 
 
@@ -135,16 +135,13 @@ def test_conllu_has_its_ranges_and_empty_nodes_left_out(tmp_path):
         "3\tsur\tNOUN\tB-LOC",
         "",
     ]
-    for suffix in (".conllu", ".tsv"):
-        tokens, tags = read(tmp_path, "\n".join(rows * 2), suffix, token_column=1)
-        assert tokens == [["de", "el", "sur"]] * 2 and tags == [["O", "O", "B-LOC"]] * 2
-        message = mistake(tmp_path, "\n".join(rows * 2), suffix=suffix)
-        assert message.startswith(
-            f"train{suffix}:2: token_column is 0, but column 0 numbers the tokens of each sentence 1, 2"
-        )
-        for split in ("train", "val"):
-            (tmp_path / f"{split}{suffix}").unlink()
-    text = "0.1\ta\tO\n1-2\tb\tO\n\n0.2\tc\tO\n"  # times and scores: nothing is numbered here
+    tokens, tags = read(tmp_path, "\n".join(rows * 2), ".conllu", token_column=1)
+    assert tokens == [["de", "el", "sur"]] * 2 and tags == [["O", "O", "B-LOC"]] * 2
+    message = mistake(tmp_path, "\n".join(rows * 2), suffix=".conllu")
+    assert message == "train.conllu:2: column 0 of a .conllu file numbers the tokens; type token_column=1"
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.conllu").unlink()
+    text = "0.1\ta\tO\n1-2\tb\tO\n\n0.2\tc\tO\n"  # times and scores, in another file
     assert read(tmp_path, text, token_column=1)[0] == [["a", "b"], ["c"]]
     assert read(tmp_path, "1 X O\n2 X O\n3 X O\n\n7 X O\n")[0] == [["1", "2", "3"], ["7"]]
 
@@ -153,30 +150,20 @@ def test_conllu_has_its_ranges_and_empty_nodes_left_out(tmp_path):
 
 
 def test_a_corpus_without_blank_lines_is_reported_as_one_long_sentence(tmp_path, run_script):
-    message = "train.conll: one very long sentence, of 1,500 tokens; expected a blank line after each sentence"
+    message = "train.conll: one sentence, of 1,500 tokens; expected several, a blank line after each"
     assert mistake(tmp_path, "in O\nRome B-LOC\nx O\n" * 500) == message
     (tmp_path / "val.conll").unlink()
     (tmp_path / "train.conll").write_text("in O\nRome B-LOC\n" * 30)
     (tmp_path / "params.json").write_text(f'{{"task": "ner", "data_dir": "{tmp_path}"}}')
     with pytest.raises(utils.InputError) as error:
         train.main(["--model_dir", str(tmp_path)])
-    assert str(error.value) == (
-        f"{tmp_path}: train is one sentence, of 60 tokens, so no val split can be cut from it; in a column file a "
-        "blank line ends each sentence"
-    )
+    found = "one sentence, of 60 tokens; expected several, a blank line after each"
+    assert str(error.value) == f"{tmp_path}/train.conll: {found}"
     for name, word in (("sentences", "a"), ("labels", "O")):
         (tmp_path / "test").mkdir(exist_ok=True)
         (tmp_path / f"test/{name}.txt").write_text(" ".join([word] * 201) + "\n")
-    with pytest.raises(
-        utils.InputError, match="one very long sentence, of 201 tokens; expected a line for each sentence"
-    ):
+    with pytest.raises(utils.InputError, match="one sentence, of 201 tokens; expected several, a line for each"):
         read_split("test", tmp_path, Params())
-
-
-def test_long_sentences_between_documents_are_warned_of(tmp_path, caplog):
-    read(tmp_path, ("-DOCSTART- O\n" + "in O\nRome B-LOC\n" * 501) * 2)
-    fetch_facts(tmp_path, Params())
-    assert "- WARNING: train.conll:2 is a sentence of 1,002 tokens; a blank line ends each sentence" in caplog.text
 
 
 def test_a_val_split_of_another_name_is_warned_of(tmp_path, caplog):
@@ -248,7 +235,7 @@ def test_column_files_are_read_as_by_an_independent_reader_or_refused(tmp_path, 
         tokens, tags = read(tmp_path, data, token_column=position)
     except utils.InputError as error:
         assert re.search(r"train\.conll:\d+: ", str(error)), error
-        reason = "columns, but|column 0 numbers|a comment inside|are the same"
+        reason = "columns, expected|a comment inside"
         if encoding == "utf-8":
             assert re.search(reason if parse_columns(text, num_columns) else "no token in", str(error)), error
         return
@@ -318,7 +305,7 @@ def test_any_text_is_read_or_refused_and_no_token_appears_from_nowhere(tmp_path,
 
 def streamed(path):
     params = Params().with_facts({"tags": ["O", "B-LOC", "NN", "."]})
-    return [(name.removeprefix(str(path)), tokens) for name, tokens in stream_sentences([path], params)]
+    return [(name.removeprefix(str(path)), tokens) for name, tokens in serve.fetch_unlabelled([path], params)]
 
 
 @pytest.mark.parametrize("suffix", [".txt", *COLUMN_SUFFIXES])
@@ -366,21 +353,3 @@ def test_vectors_are_those_of_an_independent_reader_or_refused(tmp_path, rows, e
         return
     whole = {word: [float(text) for text in numbers] for word, numbers in rows if word in wanted and len(numbers) == 2}
     assert found == whole
-
-
-@pytest.mark.parametrize(
-    "name, text, is_warned",
-    [
-        ("new.txt", "w\n" * 21, True),
-        ("new.txt", "w\n\n" * 21, True),
-        ("new.txt", "w\n" * 20, False),
-        ("new.txt", "w\n" * 150 + "two words\n", False),
-        ("new.txt", "two words\n" + "w\n" * 150, False),
-        ("new.conll", "w\n" * 21, False),
-    ],
-)
-def test_one_token_on_each_line_of_a_text_file_is_warned_of(tmp_path, caplog, name, text, is_warned):
-    (tmp_path / name).write_text(text)
-    list(stream_sentences([tmp_path / name], Params().with_facts({"tags": ["O", "B-A"]})))
-    expected = f"- WARNING: {tmp_path / name}: every line holds one token, and was read as a sentence; if this is a col"
-    assert caplog.text.count(expected) == caplog.text.count("WARNING: ") == is_warned

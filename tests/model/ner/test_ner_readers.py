@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import build_vocab
 import utils
-from model.ner import vocabulary
 from model.ner.data_loader import fetch_dataset, fetch_facts
 from model.ner.params import Params
 from model.ner.readers import read_split
@@ -134,9 +134,13 @@ def test_broken_pairs_are_told_with_file_and_line(pairs, sentences, labels, told
 @pytest.mark.parametrize(
     "text, told, values",
     [
-        ("Ada B-PER\nslept\n", "train.conll:2: 1 columns, but 2 in the lines before", {}),
-        ("Ada B-PER\n", "train.conll:1: 2 column(s), so there is no tag_column 3", {"tag_column": 3}),
-        ("Ada B-PER\n", "train.conll:1: 2 column(s), so there is no token_column -3", {"token_column": -3}),
+        ("Ada B-PER\nslept\n", "train.conll:2: 1 columns, expected 2; they are separated by spaces", {}),
+        ("Ada B-PER\n", "train.conll:1: 2 column(s), but token_column is 0 and tag_column is 3", {"tag_column": 3}),
+        (
+            "Ada B-PER\n",
+            "train.conll:1: 2 column(s), but token_column is -3 and tag_column is -1",
+            {"token_column": -3},
+        ),
     ],
 )
 def test_broken_column_files_are_told_with_file_and_line(tmp_path, text, told, values):
@@ -148,7 +152,6 @@ def test_a_tag_that_train_lacks_is_told(pairs, caplog):
     write_pair(pairs, "test", "Ada won\n", "B-PER B-EVENT\n")
     dataset, params = load(pairs, "test")  # scored, as an error: the net has an output for it
     assert params.tags == ["B-PER", "O", "B-LOC", "B-EVENT"] and dataset[0][1].tolist() == [0, 3]
-    assert params.facts["tag_counts"] == [3, 4, 3, 0]
     assert "- WARNING: tags of test that train lacks count as errors there: B-EVENT" in caplog.text
     assert load(pairs, "test", min_count_tag=2)[0][0][1].tolist() == [0, 1]  # rarer than that: O, as was asked for
     (pairs / "words.txt").write_text("Ada\n<pad>\nUNK\n")
@@ -164,17 +167,18 @@ def test_missing_data_is_told(tmp_path):
     (tmp_path / "notes.md").touch()
     assert "it holds notes.md, expected train/sentences.txt" in mistake(tmp_path)
     write_pair(tmp_path, "train")
-    assert "there is no test split in it" in mistake(tmp_path, "test")
+    assert "no test split in a known layout" in mistake(tmp_path, "test")
     (tmp_path / "train.txt").write_text(COLUMNS, encoding="utf-8")
     assert "train and train.txt both are its train split" in mistake(tmp_path)
     (tmp_path / "train.txt").unlink()
     (tmp_path / "train/labels.txt").unlink()
-    assert "labels.txt: there is no such file" in mistake(tmp_path)
+    assert "labels.txt: cannot be read (No such file or directory)" in mistake(tmp_path)
 
 
-def test_one_column_cannot_be_token_and_tag():
-    with pytest.raises(utils.InputError, match="tag_column: 0 is the token_column too"):
-        Params.from_values({"tag_column": 0}, "x")
+def test_one_column_cannot_be_token_and_tag(tmp_path):
+    (tmp_path / "train.conll").write_text("in O\n")
+    for values in ({"tag_column": 0}, {"tag_column": -2}, {"token_column": 1}):
+        assert "expected two different columns, counted from 0 (-1: the last)" in mistake(tmp_path, **values)
 
 
 # ---- vocabulary
@@ -185,8 +189,6 @@ def test_vocabulary_is_of_train_alone_in_the_order_of_first_occurrence(pairs):
     _, params = load(pairs)
     assert params.words == ["Ada", "met", "Grace", "in", "Paris", "Rome", "fell", "saw", "<pad>", "UNK"]
     assert params.tags == ["B-PER", "O", "B-LOC"]
-    assert params.facts["tag_counts"] == [3, 4, 3]
-    assert (params.facts["num_sentences"], params.facts["num_tokens"]) == (3, 10)
     assert params.facts["characters"][:4] == ["<pad>", "UNK", "A", "G"]
     assert json.loads(json.dumps(params.facts)) == params.facts  # plain values
     dataset, _ = load(pairs, "val")
@@ -205,7 +207,7 @@ def test_rare_tags_become_o(pairs, caplog):
     with caplog.at_level("INFO"):
         dataset, params = load(pairs, min_count_tag=2)
     assert "1 tokens of train become O, their tags are rarer than min_count_tag: B-EVENT" in caplog.text
-    assert params.tags == ["B-PER", "O", "B-LOC"] and params.facts["tag_counts"] == [3, 5, 3]
+    assert params.tags == ["B-PER", "O", "B-LOC"] and params.facts["rare_tags"] == ["B-EVENT"]
     assert dataset[3][1].tolist() == [1]
 
 
@@ -217,7 +219,7 @@ def test_words_that_are_spelt_like_padding_are_unknown(pairs):
 
 
 def test_files_of_the_vocabulary_are_written_as_cs230_does_and_decide(pairs, capsys):
-    vocabulary.main(["--data_dir", str(pairs), "min_count_word=2"])
+    build_vocab.main(["--data_dir", str(pairs), "min_count_word=2"])
     assert (pairs / "words.txt").read_text() == "Ada\nRome\n<pad>\nUNK\n"
     assert (pairs / "tags.txt").read_text() == "B-PER\nO\nB-LOC\n"
     sizes = json.loads((pairs / "dataset_params.json").read_text())
@@ -237,15 +239,15 @@ def test_files_of_the_vocabulary_are_written_as_cs230_does_and_decide(pairs, cap
 
 def test_vocabulary_files_that_contradict_each_other_are_told(pairs):
     (pairs / "words.txt").write_text("Ada\n<pad>\nUNK\n")
-    assert "tags.txt: there is no such file" in mistake(pairs)
+    assert "tags.txt: cannot be read (No such file or directory)" in mistake(pairs)
     (pairs / "tags.txt").write_text("B-PER\nB-LOC\n")
-    assert "tags.txt: lacks the tag 'O'" in mistake(pairs)
+    assert "tags.txt: lacks 'O'" in mistake(pairs)
     (pairs / "tags.txt").write_text("O\nB-PER\n")
     assert "tag 'B-LOC' is not one of those that train (or tags.txt) has: O, B-PER" in mistake(pairs)
     (pairs / "dataset_params.json").write_text('{"vocab_size": 4}')
     assert "words.txt: 3 lines, but dataset_params.json beside it says vocab_size 4" in mistake(pairs)
     (pairs / "dataset_params.json").write_text('{"unk_word": "<unk>"}')
-    assert "words.txt: lacks the unk_word '<unk>'" in mistake(pairs)
+    assert "words.txt: lacks '<unk>'" in mistake(pairs)
 
 
 # ---- Kaggle's corpus
