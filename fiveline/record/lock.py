@@ -7,20 +7,16 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fiveline.record.errors import InputError
-from fiveline.record.files import read_json
-
 try:
     import fcntl
 except ImportError:  # Windows, where a file that is open cannot be removed
     fcntl = None  # type: ignore[assignment]
 
-HOLDER = ".lock.json"  # says who holds it
 _held: set[int] = set()  # descriptors of the folders that this process has locked
 
 
 def _close_in_child() -> None:
-    """Close a data loading process's copies of the descriptors: it may outlive its parent, whose lock is to end."""
+    """Close a data loading process's copies of the descriptors: it may outlive its parent, whose lock must end."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
@@ -31,12 +27,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class DirectoryLock:
-    """Locks the file `.lock` and the folder itself, because `.lock` can be removed while it is held.
+    """Locks the file `.lock` and also the folder itself, because `.lock` can be removed while it is held.
 
-    NFS and Windows lock no folders; there, `.lock` alone counts.
-
-    Args:
-        path: the folder
+    NFS and Windows lock no folders; there, only `.lock` counts.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,12 +37,7 @@ class DirectoryLock:
         self._file, self._folder = FileLock(path / ".lock"), -1
 
     def acquire(self) -> None:
-        """Take both.
-
-        Raises:
-            Timeout: another process has one of them
-            OSError: the folder cannot be written
-        """
+        """Take both; a Timeout says that another process has one of them."""
         self._file.acquire(timeout=0)
         if fcntl is None:
             return
@@ -63,7 +51,7 @@ class DirectoryLock:
             pass
 
     def release(self) -> None:
-        """Give back whatever is held."""
+        """Release what is held."""
         if self._folder in _held:
             _held.remove(self._folder)
             os.close(self._folder)
@@ -75,12 +63,3 @@ class DirectoryLock:
             return self._folder not in _held or os.path.samestat(os.fstat(self._folder), self.path.stat())
         except FileNotFoundError:
             return False
-
-
-def holder_of(path: Path) -> str:
-    """Return who works in a folder, for a message."""
-    try:
-        entry = read_json(path / HOLDER)
-        return f"process {entry['process']} on {entry['host']} since {entry['since']}"
-    except (InputError, KeyError):
-        return "another process"

@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import utils
-from fiveline.record.files import LONGEST_LINE, MAX_TEXT_BYTES, append_line, keep_as, read_text
-from fiveline.record.rows import from_cell
-from fiveline.record.temporary import temporary_path
+from fiveline.record.atomic import keep_as, temporary_path
+from fiveline.record.escape import from_cell
+from fiveline.record.files import LONGEST_LINE, MAX_TEXT_BYTES, append_line, read_text, write_lines
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has other links, permissions and limits")
 
@@ -102,7 +102,7 @@ def without_nan(value):
 @example(rows=[{"data_dir": "no UTF-8: \udcff"}])
 def test_what_is_written_is_valid_json_and_reads_the_same(tmp_path_factory, rows):
     folder = tmp_path_factory.getbasetemp()
-    utils.write_lines(folder / "rows.jsonl", rows)
+    write_lines(folder / "rows.jsonl", rows)
     assert utils.read_lines(folder / "rows.jsonl") == without_nan(rows)
     utils.save_dict_to_json({"rows": rows}, folder / "rows.json")
     assert utils.read_json(folder / "rows.json") == {"rows": without_nan(rows)}
@@ -258,7 +258,7 @@ def test_no_link_is_followed(tmp_path, monkeypatch):
         append_line(path, ROWS[0])
     utils.write_atomically(path, b"ours")
     assert not path.is_symlink() and path.read_bytes() == b"ours"
-    assert temporary_path(path) != temporary_path(path)  # nobody can guess it
+    assert temporary_path(path) != temporary_path(path)  # no one can guess it
     monkeypatch.setattr(os, "urandom", bytes)  # and if they could
     temporary_path(path).symlink_to(victim)
     with pytest.raises(FileExistsError, match="exists.*file"):
@@ -303,6 +303,6 @@ def test_a_second_name_of_one_file_leaves_no_temporary_one(tmp_path):
 
 def test_a_file_may_have_a_name_as_long_as_names_may_be(tmp_path):
     for name in ("n" * 251 + ".csv", "é" * 127):
-        utils.write_atomically(tmp_path / name, [b"text"])
+        utils.write_atomically(tmp_path / name, b"text")
         assert (tmp_path / name).read_bytes() == b"text"
     assert len(list(tmp_path.iterdir())) == 2
