@@ -190,30 +190,18 @@ def load_weights(state: Mapping[str, Any], model: nn.Module, path: Path) -> None
     Raises:
         InputError: it is a checkpoint of another net; lists the keys that are missing, unknown or of another shape
     """
-    theirs: dict[str, torch.Tensor] = state["state_dict"]
-    ours = model.state_dict()
-    found = {
-        "it lacks": [key for key in ours if key not in theirs and not key.endswith("num_batches_tracked")],
-        "it also has": [key for key in theirs if key not in ours],
-        "of another shape": [
-            f"{key} {_shape(theirs[key])} instead of {_shape(ours[key])}"
-            for key in ours
-            if key in theirs and _shape(theirs[key]) != _shape(ours[key])
-        ],
-    }
-    if any(found.values()):
-        reasons = "; ".join(f"{reason} {_first(keys)}" for reason, keys in found.items() if keys)
-        raise InputError(f"{path}: a checkpoint of another net than the params describe: {reasons}")
+    for key, value in model.state_dict().items():
+        if key.endswith("num_batches_tracked"):  # PyTorch 0.4, which CS230 used, had none
+            state["state_dict"].setdefault(key, value)
     with fitting(path, "state_dict"):
-        model.load_state_dict(theirs, strict=False)  # num_batches_tracked may be missing: PyTorch 0.4 had none
-
-
-def _shape(value: Any) -> Any:
-    return tuple(value.shape) if hasattr(value, "shape") else type(value).__name__
-
-
-def _first(keys: list[str], most: int = 4) -> str:
-    return ", ".join(map(str, keys[:most])) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+        try:
+            model.load_state_dict(state["state_dict"])
+        except RuntimeError as error:
+            if "Error(s) in loading state_dict" not in str(error):
+                raise
+            reason = " ".join(str(error).partition(":")[2].split())
+            reason = reason if len(reason) < 300 else f"{reason[:300]}..."
+            raise InputError(f"{path}: a checkpoint of another net than the params describe: {reason}") from None
 
 
 def load_checkpoint(

@@ -18,7 +18,6 @@ from fiveline.record.atomic import remove_stale
 from fiveline.record.contents import read_history, read_record
 from fiveline.record.errors import NO_ROOM, InputError, InUseError, OtherRunError, Stop, explain
 from fiveline.record.files import append_line, read_json, save_dict_to_json, write_lines
-from fiveline.record.lock import DirectoryLock
 from fiveline.record.origin import now, provenance, versions
 from fiveline.record.params import Params
 
@@ -49,7 +48,8 @@ class RunDirectory:
 
     def __init__(self, path: Path, is_writer: bool = True) -> None:
         self.path, self.is_writer = path, is_writer
-        self._lock = DirectoryLock(path)
+        self._lock, self._place = FileLock(path / ".lock"), path / ".lock"
+        self._locked: os.stat_result | None = None  # `.lock` as it was locked
 
     def __enter__(self) -> RunDirectory:
         """Take the directory's lock.
@@ -61,7 +61,8 @@ class RunDirectory:
         if not self.is_writer:
             return self
         try:
-            self._lock.acquire()
+            self._lock.acquire(timeout=0)
+            self._locked = self._place.stat()
             remove_stale(self.path)
             self.settle()
             entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now()}
@@ -87,14 +88,21 @@ class RunDirectory:
         if not self.is_writer:
             return
         with contextlib.suppress(OSError):  # a disk that has become read-only
-            if self._lock.is_in_place():
+            if self._is_in_place():
                 (self.path / HOLDER).unlink(missing_ok=True)
                 self.settle()
         self._lock.release()
 
+    def _is_in_place(self) -> bool:
+        """Return whether the path still leads to what was locked: no one moved or removed the folder or `.lock`."""
+        try:
+            return self._locked is None or os.path.samestat(self._locked, self._place.stat())
+        except FileNotFoundError:
+            return False
+
     def check_place(self) -> None:
         """Raise Stop unless the path still leads to the directory that was locked."""
-        if not self._lock.is_in_place():
+        if not self._is_in_place():
             raise Stop(f"{self.path}: moved, removed or made again while this command worked in it; it writes no more")
 
     def record(self) -> dict[str, Any]:
@@ -121,7 +129,7 @@ class RunDirectory:
             save_dict_to_json(before, self.path / "run.json")
             raise
         except BaseException as error:
-            if self._lock.is_in_place():
+            if self._is_in_place():
                 self._record_failure(error)
             raise
         self.finish(params)

@@ -209,27 +209,11 @@ def test_half_a_line_is_removed_before_the_next_is_added(tmp_path, cut):
     assert [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] == ROWS[:2]
 
 
-def test_a_line_is_added_to_a_long_file_and_to_half_a_line_that_is_longer_than_any(tmp_path):
+def test_a_line_is_added_to_a_long_file(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text("".join(json.dumps({"epoch": 1, "x": "y" * 100}) + "\n" for _ in range(LONGEST_LINE // 100)))
     append_line(path, ROWS[1])
     assert utils.read_lines(path)[-1] == ROWS[1] and len(utils.read_lines(path)) == LONGEST_LINE // 100 + 1
-    path.write_text('{"epoch": 1}\n{"epoch": 2, "x": "' + "y" * 2 * LONGEST_LINE)
-    append_line(path, ROWS[2])
-    assert utils.read_lines(path, is_growing=True) == [{"epoch": 1}, ROWS[2]]
-
-
-def test_a_row_behind_half_a_line_is_read_wherever_that_ends(tmp_path):
-    """As versions before this one wrote histories on a disk that was full for a moment."""
-    path = tmp_path / "history.jsonl"
-    lines = [json.dumps(row, ensure_ascii=False).encode() for row in ROWS]
-    for cut in range(len(lines[1]) + 1):
-        path.write_bytes(b"\n".join([lines[0], lines[1][:cut] + lines[2], lines[3], b""]))
-        assert utils.read_lines(path, is_growing=True) == [ROWS[0], ROWS[2], ROWS[3]]
-    path.write_bytes(lines[0] + b"\n" + lines[1][:20] + lines[2][:40] + lines[3] + b"\n" + lines[1][:50])
-    assert utils.read_lines(path, is_growing=True) == [ROWS[0], ROWS[3]]
-    with pytest.raises(utils.InputError, match="line 2: not valid JSON"):
-        utils.read_lines(path)
 
 
 @posix

@@ -100,18 +100,19 @@ def test_a_killed_process_leaves_the_directory_free(tmp_path, hold):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows removes no file that is open")
-def test_a_removed_lock_lets_no_second_process_in(tmp_path, hold):
-    process = hold(tmp_path)
-    for _ in range(2):  # the second try finds the `.lock` that the first one made
-        (tmp_path / ".lock").unlink()
-        with pytest.raises(utils.InUseError, match=f"in use by process {process.pid} "), utils.RunDirectory(tmp_path):
-            pass
+def test_a_process_whose_lock_was_removed_writes_no_more(tmp_path, hold):
+    with utils.RunDirectory(tmp_path) as run:
+        run.check_place()
         assert is_held(tmp_path)
+        (tmp_path / ".lock").unlink()
+        process = hold(tmp_path)
+        with pytest.raises(utils.Stop, match="moved, removed or made again"):
+            run.check_place()
+        run.show_epoch({"epoch": 1})
+        assert not (tmp_path / "history.jsonl").exists()
+    assert is_held(tmp_path)
     process.communicate("")
     assert not is_held(tmp_path)
-    with utils.RunDirectory(tmp_path) as run:
-        assert is_held(tmp_path)
-        run.check_place()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the child in /proc")
