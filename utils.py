@@ -21,14 +21,40 @@ from typing import Any
 
 from fiveline.record.atomic import open_atomically, write_atomically
 from fiveline.record.check import check_values, describe, find_mistakes
-from fiveline.record.checkpoint import checkpoint_path, checksum, is_ours, load_checkpoint, load_weights
-from fiveline.record.checkpoint import read_checkpoint, save_checkpoint, scores_name, standing, write_checkpoint
+from fiveline.record.checkpoint import (
+    checkpoint_path,
+    checksum,
+    is_ours,
+    load_checkpoint,
+    load_weights,
+    read_checkpoint,
+    save_checkpoint,
+    scores_name,
+    standing,
+    write_checkpoint,
+)
 from fiveline.record.contents import fitting
-from fiveline.record.errors import NO_ROOM, DivergedError, InputError, InterruptedRun, InUseError, Stop
-from fiveline.record.errors import explain, is_dead_worker
+from fiveline.record.errors import (
+    NO_ROOM,
+    DivergedError,
+    InputError,
+    InterruptedRun,
+    InUseError,
+    Stop,
+    explain,
+    is_dead_worker,
+)
 from fiveline.record.escape import SafeFormatter, csv_lines, escaped, escaped_lines
-from fiveline.record.files import check_regular, files_below, is_hidden, read_bytes, read_json, read_lines
-from fiveline.record.files import save_dict_to_json, to_json
+from fiveline.record.files import (
+    check_regular,
+    files_below,
+    is_hidden,
+    read_bytes,
+    read_json,
+    read_lines,
+    save_dict_to_json,
+    to_json,
+)
 from fiveline.record.origin import fingerprint
 from fiveline.record.params import MACHINE, Params, idle_unless, machine_settings
 from fiveline.record.params_file import find_params_file, read_overrides, read_values, with_data_dir
@@ -75,7 +101,7 @@ def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file, never a link. On a full disk, a few KB of lines wait for room, and one error says that some may lack."""
+    """A log file, never a link. On a full disk a few KB of lines wait for room, and one error says so."""
 
     has_failed = False
 

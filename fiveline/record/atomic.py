@@ -32,16 +32,13 @@ def open_atomically(
 ) -> Iterator[BinaryIO]:
     """Open a file to write; readers see the old file or the whole new one, also after an error or a power cut.
 
-    The bytes go to a temporary file in the same folder and to the disk, which then takes the place of `path`.
+    An OSError names `path`, and when there is no room, the bytes that are needed and free.
 
     Args:
-        path: the file
+        path: the file; until the end, the bytes are in a temporary one in the same folder
         previous: a name under which to keep the old file; None to drop it
         num_bytes: how many will be written, if known, for the message when there is no room
         mode: permissions; a file that exists never gets more than it has
-
-    Raises:
-        OSError: the file cannot be written; names `path`, and when there is no room, the bytes needed and free
     """
     temporary = temporary_path(path)
     if path.is_file() and not path.is_symlink():
@@ -64,8 +61,9 @@ def open_atomically(
     except BaseException as error:
         with contextlib.suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
-        is_own = isinstance(error, OSError) and str(error.filename) in ("None", str(temporary), str(path.parent))
-        raise _named(error, path, num_bytes) if is_own else error  # type: ignore[arg-type]
+        if isinstance(error, OSError) and str(error.filename) in ("None", str(temporary), str(path.parent)):
+            raise _named(error, path, num_bytes) from error
+        raise
 
 
 def _named(error: OSError, path: Path, num_bytes: int | None) -> OSError:

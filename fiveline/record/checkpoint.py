@@ -1,6 +1,6 @@
 """Checkpoints: ordinary `torch.save` files with the seed's three keys; never unpickled, never loaded when damaged.
 
-The checksum is the CRC-32 that a zip file, and so each file of `torch.save`, holds of every part. torch.load ignores it.
+The checksum is the CRC-32 of each part in a zip file, which is what `torch.save` writes; `torch.load` ignores it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fiveline.record.atomic import write_atomically
-from fiveline.record.contents import check_nesting, check_net, fitting
+from fiveline.record.check import check_values
+from fiveline.record.contents import Net, check_nesting, fitting
 from fiveline.record.errors import TOO_MANY_FILES, InputError, is_out_of_memory
 from fiveline.record.files import read_bytes
 from fiveline.record.script import import_quickly
@@ -32,35 +33,27 @@ LONGEST_FOLDER = 120  # bytes of a folder's name within a file's name
 def standing(value: Any, loss: Any, is_high_better: bool) -> tuple[float, float] | None:
     """Return a pair by which epochs, trials and rows of a table are compared: the larger pair is the better result.
 
-    Args:
-        value: the monitored metric on val
-        loss: on val; between equal values the lower loss is better, and one that is not a finite number is the worst
-        is_high_better: whether more of the metric is better
-
-    Returns:
-        None for a value that is not a finite number, which is never the best
+    Between equal values, the lower loss is better. A value that is not a finite number is never the best: None.
     """
-    value, loss = (
-        float(each) if type(each) in (int, float) and abs(each) <= sys.float_info.max else None
-        for each in (value, loss)
-    )
-    if value is None:
-        return None
-    return (value if is_high_better else -value), (-math.inf if loss is None else -loss)
+    value, loss = map(_finite, (value, loss))
+    return None if value is None else (value if is_high_better else -value, -math.inf if loss is None else -loss)
+
+
+def _finite(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) <= sys.float_info.max else None
 
 
 def save_checkpoint(state: Mapping[str, Any], is_best: bool, checkpoint: Path | str) -> None:
     """Save `state` as `last.pth.tar` in a folder, and also as `best.pth.tar` if `is_best`.
 
-    The previous last one is kept as `last.previous.pth.tar`, in case the new one is damaged on the disk.
+    The previous last one is kept as `last.previous.pth.tar`, in case the new one is damaged on the disk. After an
+    OSError, the old files are untouched.
 
     Args:
         state: the seed's keys `epoch`, `state_dict`, `optim_dict`, and any others; tensors and builtins only
         is_best: whether these are the best weights so far
         checkpoint: the folder (a `model_dir`)
-
-    Raises:
-        OSError: the disk is full or read-only; the old files are untouched
     """
     folder, data = Path(checkpoint), _to_bytes(state)
     if is_best:  # first, so that `last` never claims a best that is not there
@@ -115,10 +108,7 @@ def _is_damaged(data: bytes) -> bool:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, onto the CPU.
-
-    Args:
-        path: a file of `save_checkpoint`, or of any code that saved a dict with a `state_dict`, such as CS230's
+    """Read a checkpoint of ours, or of any code that saved a dict with a `state_dict`, such as CS230's, onto the CPU.
 
     Raises:
         InputError: no such file, damaged, not a checkpoint, or one that would run code when loaded
@@ -147,7 +137,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: expected a dict with the key 'state_dict', as train.py and CS230 save it")
     check_nesting(state, path)
     if is_ours(state):
-        check_net(state, path)
+        check_values(Net, state, str(path))
     return state
 
 
@@ -180,16 +170,7 @@ def is_ours(state: Mapping[str, Any]) -> bool:
 
 
 def load_weights(state: Mapping[str, Any], model: nn.Module, path: Path) -> None:
-    """Load the weights of a checkpoint into a model.
-
-    Args:
-        state: from `read_checkpoint`
-        model: the net that the hyperparameters describe
-        path: the checkpoint's, for the message
-
-    Raises:
-        InputError: it is a checkpoint of another net; lists the keys that are missing, unknown or of another shape
-    """
+    """Load the weights of a checkpoint; an InputError lists the keys that are missing, unknown or of another shape."""
     for key, value in model.state_dict().items():
         if key.endswith("num_batches_tracked"):  # PyTorch 0.4, which CS230 used, had none
             state["state_dict"].setdefault(key, value)
@@ -207,11 +188,7 @@ def load_weights(state: Mapping[str, Any], model: nn.Module, path: Path) -> None
 def load_checkpoint(
     checkpoint: Path | str, model: nn.Module, optimizer: torch.optim.Optimizer | None = None
 ) -> dict[str, Any]:
-    """Load weights, and the optimizer's state if one is given, from a checkpoint file; return all its contents.
-
-    Raises:
-        InputError: as `read_checkpoint` and `load_weights` say, or it holds no state for this optimizer
-    """
+    """Load weights, and the optimizer's state if one is given, from a checkpoint file; return all its contents."""
     state = read_checkpoint(Path(checkpoint))
     load_weights(state, model, Path(checkpoint))
     if optimizer is not None:

@@ -29,7 +29,7 @@ class _Params(_Part):
     task: str
 
 
-class _Net(_Part):
+class Net(_Part):
     """What evaluate.py needs of a checkpoint."""
 
     state_dict: dict[str, Any]
@@ -47,7 +47,7 @@ class _Optimizer(_Part):
     param_groups: list[dict[str, Any]]
 
 
-class _Run(_Net):
+class Run(Net):
     """What a run needs of a checkpoint to continue."""
 
     epoch: int = Count
@@ -118,16 +118,6 @@ def find_record_mistakes(record: Mapping[str, Any]) -> list[str]:
     return find_mistakes(_Record, record)
 
 
-def check_net(state: Mapping[str, Any], path: Path) -> None:
-    """Check what is needed to build the net of a checkpoint; an InputError names the file and the keys."""
-    check_values(_Net, state, str(path))
-
-
-def check_run(state: Mapping[str, Any], path: Path) -> None:
-    """Check what is needed to continue the run of a checkpoint; an InputError names the file and the keys."""
-    check_values(_Run, state, str(path))
-
-
 def check_nesting(state: Any, path: Path) -> None:
     """Check that a walk through a loaded object comes to an end; else an InputError names the file."""
     level = [state]
@@ -143,7 +133,7 @@ def check_nesting(state: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def fitting(path: Path | str, key: str) -> Iterator[None]:
-    """Turn any error of a block that uses a part of a checkpoint into an InputError that names the file and the part."""
+    """Turn any error of a block that uses a part of a checkpoint into an InputError that names file and part."""
     try:
         yield
     except Exception as error:  # torch and Python raise a dozen kinds

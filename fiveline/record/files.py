@@ -25,15 +25,11 @@ HIDDEN = {
 
 
 def check_regular(path: Path | str, mode: int | None = None) -> None:
-    """Check that a path is a file with contents: reading a pipe could wait for ever, and a device has no end.
+    """Raise InputError unless a path is a file with contents: a pipe could wait for ever, and a device has no end.
 
     Args:
         path: the file
         mode: st_mode of its stat, if the caller has it
-
-    Raises:
-        InputError: it is a folder, a pipe, a socket or a device
-        OSError: there is no such file
     """
     mode = os.stat(path).st_mode if mode is None else mode  # noqa: PTH116  a Path for each image takes its time
     if not stat.S_ISREG(mode):
@@ -42,12 +38,7 @@ def check_regular(path: Path | str, mode: int | None = None) -> None:
 
 
 def read_bytes(path: Path, max_bytes: int | None = None) -> bytes:
-    """Read a regular file.
-
-    Raises:
-        InputError: it is not a regular file, or larger than `max_bytes`
-        OSError: there is no such file, or it cannot be read
-    """
+    """Read a file; an InputError says that it is not a regular one, or larger than `max_bytes`."""
     # O_NONBLOCK: else the opening of a pipe would wait
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:  # noqa: PTH123
         status = os.fstat(file.fileno())
@@ -58,12 +49,7 @@ def read_bytes(path: Path, max_bytes: int | None = None) -> bytes:
 
 
 def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict") -> str:
-    """Read a UTF-8 text file, without its byte-order mark.
-
-    Raises:
-        InputError: there is no such file, it is not UTF-8, or larger than `max_bytes`
-        OSError: this process has too many open files
-    """
+    """Read a UTF-8 text file, without its byte-order mark; an InputError says why it cannot be read."""
     try:
         return read_bytes(path, max_bytes).decode("utf-8-sig", errors)
     except FileNotFoundError:
@@ -143,14 +129,11 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path, is_growing: bool = False) -> list[dict[str, Any]]:
-    """Read the JSON objects of a file of one a line; a missing file has no lines.
+    """Read a file with one JSON object a line; a missing file has no lines, an InputError names a broken one.
 
     Args:
         path: the file
         is_growing: whether half a line at the end, which a writer left, is passed over
-
-    Raises:
-        InputError: the file is unreadable, or a line is not a JSON object
     """
     if not path.exists():
         return []
@@ -171,10 +154,7 @@ def files_below(folder: Path, onerror: Callable[[OSError], None] | None = None) 
     """Yield the names of all files below a folder, relative to it, with slashes, in the same order on every system.
 
     Hidden files and folders are left out. Folders that are links are followed, but not back to one above them.
-
-    Args:
-        folder: the folder
-        onerror: called with the error of each folder that cannot be read; None to pass over those
+    `onerror` is called with the error of each folder that cannot be read.
     """
     for parent, folders, names in os.walk(folder, onerror=onerror, followlinks=True):
         here = Path(parent)

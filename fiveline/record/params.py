@@ -166,17 +166,11 @@ def _idle_beside(params: Params) -> Iterator[str]:
     yield from idle_unless(params, {"schedule_epochs": drops, "schedule_factor": drops}, "schedule")
     yield from idle_unless(params, {"momentum": params.optimizer in ("sgd", "rmsprop")}, "optimizer")
     if params.microbatch_size is not None and params.microbatch_size >= params.batch_size:
-        yield f"microbatch_size={params.microbatch_size}: has no effect unless it is below batch_size={params.batch_size}"
+        yield f"microbatch_size={params.microbatch_size}: has no effect unless below batch_size={params.batch_size}"
 
 
 def idle_unless(params: Params, is_used: Mapping[str, bool], decider: str) -> Iterator[str]:
-    """Yield a line for each hyperparameter that is not used, and has another value than its default.
-
-    Args:
-        params: hyperparameters of any task
-        is_used: by name
-        decider: the hyperparameter that decides it
-    """
+    """Yield a line for each hyperparameter that `decider` makes unused and that has another value than its default."""
     for name, used in is_used.items():
         value, default = getattr(params, name), type(params).model_fields[name].default
         if not used and value != default:

@@ -48,41 +48,30 @@ class RunDirectory:
 
     def __init__(self, path: Path, is_writer: bool = True) -> None:
         self.path, self.is_writer = path, is_writer
-        self._lock, self._place = FileLock(path / ".lock"), path / ".lock"
-        self._locked: os.stat_result | None = None  # `.lock` as it was locked
+        self._lock = FileLock(path / ".lock")
+        self._locked: os.stat_result | None = None  # which file it was
 
     def __enter__(self) -> RunDirectory:
-        """Take the directory's lock.
-
-        Raises:
-            InUseError: another process has it; names the process, its machine and since when
-            InputError: the directory cannot be written
-        """
+        """Take the directory's lock; an InUseError says who has it, an InputError that the folder cannot be written."""
         if not self.is_writer:
             return self
         try:
             self._lock.acquire(timeout=0)
-            self._locked = self._place.stat()
+            self._locked = (self.path / ".lock").stat()
             remove_stale(self.path)
             self.settle()
             entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now()}
             save_dict_to_json(entry, self.path / HOLDER)
         except Timeout:
-            self._lock.release()
-            raise InUseError(
-                f"{self.path}: in use by {self._holder()}; wait for it, or take another --model_dir"
-            ) from None
+            holder = "another process"
+            with contextlib.suppress(InputError, KeyError):
+                holder = "process {process} on {host} since {since}".format(**read_json(self.path / HOLDER))
+            raise InUseError(f"{self.path}: in use by {holder}; wait for it, or take another --model_dir") from None
         except OSError as error:
             self._lock.release()
             kind = Stop if error.errno in NO_ROOM else InputError
             raise kind(f"{self.path}: cannot be written ({error.strerror or error})") from None
         return self
-
-    def _holder(self) -> str:
-        try:
-            return "process {process} on {host} since {since}".format(**read_json(self.path / HOLDER))
-        except (InputError, KeyError):
-            return "another process"
 
     def __exit__(self, *_: object) -> None:
         if not self.is_writer:
@@ -96,7 +85,7 @@ class RunDirectory:
     def _is_in_place(self) -> bool:
         """Return whether the path still leads to what was locked: no one moved or removed the folder or `.lock`."""
         try:
-            return self._locked is None or os.path.samestat(self._locked, self._place.stat())
+            return self._locked is None or os.path.samestat(self._locked, (self.path / ".lock").stat())
         except FileNotFoundError:
             return False
 
@@ -144,21 +133,12 @@ class RunDirectory:
             logging.error(f"- run.json could not be written either ({second})")
 
     def finish(self, params: Params) -> None:
-        """Record that nothing is left to do, unless that is recorded already; a process may have died right before it.
-
-        Args:
-            params: what it was run with; the record may name other ones, of a later command that failed
-        """
+        """Record that nothing is left to do; `params`: a later command that failed may have left other ones there."""
         if self.record().get("status") not in ("finished", "pruned"):
             self.update_record(status="finished", reason=None, end=now(), **_resolved(params))
 
     def note(self, name: str, entry: Mapping[str, Any]) -> None:
-        """Record what may change the bits of a result, and warn if a continued run finds another value.
-
-        Args:
-            name: `data`, `machine` or `versions`
-            entry: its value now
-        """
+        """Record `data`, `machine` or `versions`, which may change the bits; warn if a continued run finds another."""
         if not self.is_writer:
             return
         before = self.record().get(name) or {}
@@ -166,10 +146,8 @@ class RunDirectory:
             f"{key}: {before[key]} -> {entry[key]}" for key in entry if before.get(key, entry[key]) != entry[key]
         ]
         if changed and self.history():
-            changes = "; ".join(changed)
-            logging.warning(
-                f"- WARNING: the {name} changed since this run began ({changes}); it may not end in the same bits"
-            )
+            found = f"the {name} changed since this run began ({'; '.join(changed)})"
+            logging.warning(f"- WARNING: {found}; it may not end in the same bits")
         self.update_record(**{name: dict(entry)})
 
     def history(self) -> list[dict[str, Any]]:
@@ -177,7 +155,7 @@ class RunDirectory:
         return read_history(self.path / "history.jsonl")
 
     def show_epoch(self, row: Mapping[str, Any]) -> None:
-        """Append an epoch at once, for readers who follow the run; `append_history`, with the checkpoint, secures it."""
+        """Append an epoch at once, for readers who follow the run; `append_history` secures it with a checkpoint."""
         with contextlib.suppress(OSError, Stop):  # a full disk, perhaps; then the save reports it
             self.check_place()
             append_line(self.path / "history.jsonl", row)
@@ -228,10 +206,9 @@ class RunDirectory:
         remove_stale(self.path)
 
     def settle(self) -> None:
-        """Remove what was put aside if there is a new checkpoint; if there is none and the new run is over, put it back.
+        """Remove what was put aside if there is a new checkpoint; else put it back: a failed restart costs nothing.
 
-        So a mistake in what a run is restarted with costs nothing. Whenever it is killed, nothing is lost: what is in
-        MOVING has no other place yet.
+        Whenever it is killed, nothing is lost: what is in MOVING has no other place yet.
         """
         replaced, moving = self.path / REPLACED, self.path / MOVING
         if replaced.is_dir():

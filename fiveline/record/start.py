@@ -6,8 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from fiveline.record.check import check_values
 from fiveline.record.checkpoint import checkpoint_path, is_ours, read_checkpoint
-from fiveline.record.contents import check_run
+from fiveline.record.contents import Run
 from fiveline.record.errors import InputError, OtherRunError
 from fiveline.record.params import Params
 from fiveline.record.run import RunDirectory
@@ -18,27 +19,16 @@ PREVIOUS, DAMAGED = "last.previous.pth.tar", "last.damaged.pth.tar"
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What to begin with.
+    """What to begin with."""
 
-    Args:
-        weights: the checkpoint to take weights from, and, to continue, everything else; None for new weights
-        weights_path: where it was read
-        is_resumed: whether a run is continued
-        epoch: epochs that are complete
-        best: the best value of the monitored metric in them
-        facts: what the data had decided for them; None to look at the data
-        is_finished: whether nothing is left to do
-        warnings: for the log
-    """
-
-    weights: dict[str, Any] | None = None
+    weights: dict[str, Any] | None = None  # the checkpoint with the weights and, to continue, all else; None: new ones
     weights_path: Path = Path()
-    is_resumed: bool = False
-    epoch: int = 0
-    best: float = float("nan")
-    facts: dict[str, Any] | None = None
+    is_resumed: bool = False  # whether a run is continued
+    epoch: int = 0  # complete epochs
+    best: float = float("nan")  # value of the monitored metric
+    facts: dict[str, Any] | None = None  # what the data had decided; None to look at the data
     is_finished: bool = False
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # for the log
 
     def summary(self, path: Path, params: Params) -> str:
         """Return the result of a finished run in one line, and what can be done with it."""
@@ -55,8 +45,8 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
     Args:
         run: the directory
         params: the hyperparameters of this command
-        restore_file: a checkpoint's name in the directory (`best`), or its path, to start from its weights
-        restart: whether to replace what an earlier run left
+        restore_file: the value of --restore_file
+        restart: the value of --restart
 
     Raises:
         InputError: the directory holds a run with other hyperparameters or of other code, or damaged checkpoints
@@ -75,7 +65,7 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
             f"{last_path}: made by other code, so it cannot be continued; --restore_file last starts from its weights, "
             "--restart starts over (both replace it). In a study, move the folder away"
         )
-    check_run(last, last_path)
+    check_values(Run, last, str(last_path))
     changed = params.differences(last["params"])
     was_restored = run.record().get("restore_file")
     if restore_file != was_restored:
@@ -119,15 +109,7 @@ def _read_last(model_dir: Path) -> tuple[Path, dict[str, Any] | None, tuple[str,
 
 
 def check_nothing_is_lost(run: RunDirectory, epoch: int) -> None:
-    """Check that training may write into a directory: a notebook's cell that is run twice would replace a run there.
-
-    Args:
-        run: the directory
-        epoch: epochs that are complete in what is about to be trained
-
-    Raises:
-        OtherRunError: the directory holds a run that has got further
-    """
+    """Raise OtherRunError if a directory holds a run of more epochs: a notebook's cell run twice replaces it."""
     if not run.is_writer or len(run.history()) <= epoch:  # of train.py, there are no more than the checkpoint holds
         return
     _, last, _ = _read_last(run.path)

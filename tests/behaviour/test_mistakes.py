@@ -247,7 +247,9 @@ def test_a_checkpoint_of_another_net_is_told(make_run):
     state = utils.read_checkpoint(checkpoint)
     cs230 = {key: state[key] for key in ("epoch", "state_dict", "optim_dict")}
     utils.save_checkpoint(cs230, True, wide)
-    assert "conv1.weight: copying a param with shape torch.Size([4, 1, 3, 3])" in refusal(evaluate.main, "--model_dir", wide)
+    assert "conv1.weight: copying a param with shape torch.Size([4, 1, 3, 3])" in refusal(
+        evaluate.main, "--model_dir", wide
+    )
 
 
 def test_a_damaged_checkpoint_is_told_and_left_alone(make_run):

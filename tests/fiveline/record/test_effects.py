@@ -86,7 +86,7 @@ def test_a_warm_up_is_warned_of_if_the_rate_never_gets_to_its_height(schedule):
         (
             "ner",
             {"batch_size": 8, "microbatch_size": 8},
-            "microbatch_size=8: has no effect unless it is below batch_size",
+            "microbatch_size=8: has no effect unless below batch_size",
         ),
         ("vision", {"net": "resnet18", "num_channels": 8}, "num_channels=8: net=resnet18 does not look at it"),
         ("vision", {"net": "resnet18", "pretrained": True}, "normalize=none: pretrained weights were trained with"),
