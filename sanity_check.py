@@ -55,7 +55,9 @@ def main(argv: list[str] | None = None) -> None:
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(args.overrides, args.data_dir))
 
     utils.import_quickly("torch")
-    utils.put_off_dynamo()
+    from fiveline.torch_private import put_off_dynamo
+
+    put_off_dynamo()
     from fiveline.sanity.context import Context
 
     checks = choose(args.only)

@@ -21,8 +21,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fiveline.record.atomic import write_atomically
 from fiveline.record.errors import InputError, Stop
-from fiveline.record.files import write_atomically
 from fiveline.record.script import run_script  # not from utils, which imports pydantic: runs without run.json need none
 from fiveline.report.columns import Column, all_columns, find_column, hyperparameters_that_differ, sort_column
 from fiveline.report.export import to_csv, to_latex

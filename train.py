@@ -265,6 +265,10 @@ def main(argv: list[str] | None = None) -> None:
     flags = {"tensorboard=true": args.tensorboard, f"task={args.task}": args.task is not None}
     overrides = [*args.overrides, *(word for word, is_given in flags.items() if is_given)]
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(overrides, args.data_dir))
+    if params.tensorboard:
+        from fiveline.options.tensorboard import check_installed
+
+        check_installed()
     if args.selftest_resume:
         from fiveline.sanity.selftest import selftest
 
@@ -289,7 +293,7 @@ def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Name
         if start.is_finished:
             run.finish(params)
             if run.is_writer:
-                print(utils.escaped_lines(start.told(run.path, params)))
+                print(utils.escaped_lines(start.summary(run.path, params)))
             return
         utils.set_logger(run.path / "train.log", logging.INFO if run.is_writer else logging.ERROR)
         for line in [*start.warnings, *(f"- WARNING: {line}" for line in params.warnings())]:

@@ -1,4 +1,4 @@
-"""What the files of a run hold, key by key: checkpoints (a valid checksum says nothing of that), run.json, history."""
+"""Check the contents of a run's files key by key: checkpoints, run.json and history.jsonl may be whole, yet wrong."""
 
 from __future__ import annotations
 
@@ -15,14 +15,26 @@ from fiveline.record.errors import InputError, explain
 from fiveline.record.files import read_json, read_lines
 
 DEEPEST = 64  # levels of dicts and lists within each other
-MOST_REPEATS = 10_000  # of dicts and lists that stand in several places: they unfold without limit
+MOST_PARTS = 1_000_000  # dicts and lists in one level; those that stand in several places unfold without limit
 LARGEST = 2**63
-
 Count = Field(ge=0, lt=LARGEST)
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class _Params(_Part):
+    __pydantic_extra__: dict[str, JsonValue]
+    task: str
+
+
+class Net(_Part):
+    """What evaluate.py needs of a checkpoint."""
+
+    state_dict: dict[str, Any]
+    params: _Params
+    facts: dict[str, Any]
 
 
 class _Schedule(_Part):
@@ -35,16 +47,8 @@ class _Optimizer(_Part):
     param_groups: list[dict[str, Any]]
 
 
-class _Net(_Part):
-    """What evaluate.py needs."""
-
-    state_dict: dict[str, Any]
-    params: dict[str, JsonValue]
-    facts: dict[str, Any]
-
-
-class _Run(_Net):
-    """What a run needs to go on."""
+class Run(Net):
+    """What a run needs of a checkpoint to continue."""
 
     epoch: int = Count
     step: int = Count
@@ -62,7 +66,7 @@ class _Run(_Net):
 
 
 class _Epoch(_Part):
-    """A line of history.jsonl; null is a number that JSON does not have."""
+    """A line of history.jsonl; NaN is saved as null."""
 
     epoch: int = Field(ge=1, lt=LARGEST)
     train: dict[str, float | None] = {}
@@ -71,7 +75,7 @@ class _Epoch(_Part):
 
 
 class _Record(_Part):
-    """run.json, as far as anything is computed from it."""
+    """The part of run.json that anything is computed from."""
 
     status: str = ""
     reason: str | None = None
@@ -87,42 +91,20 @@ class _Record(_Part):
     versions: dict[str, Any] = {}
 
 
-def read_epochs(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a history.jsonl; none where there is no such file.
-
-    Raises:
-        InputError: names the row and the key
-    """
-    rows = read_lines(path, is_growing=True)
-    for number, row in enumerate(rows, start=1):
-        if mistakes := find_mistakes(_Epoch, row):
-            raise InputError(f"{path}, row {number}: {'; '.join(mistakes)}")
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Read a history.jsonl, one dict an epoch; a missing file has none. An InputError names the row and the key."""
+    try:
+        rows = read_lines(path, is_growing=True)
+        for number, row in enumerate(rows, start=1):
+            if mistakes := find_mistakes(_Epoch, row):
+                raise InputError(f"{path}, row {number}: {'; '.join(mistakes)}")
+    except InputError as error:
+        raise InputError(f"{error}; move {path.name} away, and the same command continues without it") from None
     return rows
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of the history.jsonl of a run that is to go on; none where there is no such file.
-
-    Raises:
-        InputError: names the row, the key and what to do
-    """
-    try:
-        return read_epochs(path)
-    except InputError as error:
-        raise InputError(f"{error}; move {path.name} away, and the same command continues without it") from None
-
-
-def find_record_mistakes(record: Mapping[str, Any]) -> list[str]:
-    """Return the mistakes in the contents of a run.json."""
-    return find_mistakes(_Record, record)
-
-
 def read_record(path: Path) -> dict[str, Any]:
-    """Return a run.json; empty where there is no such file.
-
-    Raises:
-        InputError: names the file, the keys and what to do
-    """
+    """Read a run.json, empty where there is no such file. An InputError names the file and the keys."""
     try:
         record = read_json(path) if path.exists() else {}
         check_values(_Record, record, str(path))
@@ -131,59 +113,31 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def check_net(state: Mapping[str, Any], path: Path) -> None:
-    """Check what is needed to build the net of a checkpoint.
-
-    Raises:
-        InputError: names the file and the keys
-    """
-    check_values(_Net, state, str(path))
-    if not isinstance(state["params"].get("task"), str):
-        raise InputError(f"{path}: params.task: expected the name of a task, found {state['params'].get('task')!r:.60}")
-
-
-def check_run(state: Mapping[str, Any], path: Path) -> None:
-    """Check what is needed to continue the run of a checkpoint.
-
-    Raises:
-        InputError: names the file and the keys
-    """
-    check_values(_Run, state, str(path))
+def find_record_mistakes(record: Mapping[str, Any]) -> list[str]:
+    """Return the mistakes in the contents of a run.json."""
+    return find_mistakes(_Record, record)
 
 
 def check_nesting(state: Any, path: Path) -> None:
-    """Check that whoever goes through a loaded object comes to an end.
-
-    Raises:
-        InputError: it is nested too deeply, holds itself, or holds numbers that nothing else can hold
-    """
-    waiting: list[tuple[Any, int]] = [(state, 0)]
-    seen: set[int] = set()
-    num_visits = 0
-    while waiting:
-        value, depth = waiting.pop()
-        num_visits += 1
-        seen.add(id(value))
-        if depth > DEEPEST or num_visits - len(seen) > MOST_REPEATS:
-            raise InputError(f"{path}: its dicts and lists are nested without end; expected at most {DEEPEST} levels")
-        for entry in (*value.keys(), *value.values()) if isinstance(value, dict) else value:
-            if isinstance(entry, (dict, list, tuple, set, frozenset)):
-                waiting.append((entry, depth + 1))
-            elif type(entry) is int and not -LARGEST <= entry < LARGEST:
-                raise InputError(f"{path}: it holds {str(entry)[:30]}..., a whole number of more than 64 bits")
+    """Check that a walk through a loaded object comes to an end; else an InputError names the file."""
+    level = [state]
+    for _ in range(DEEPEST):
+        entries = [entry for each in level for entry in (each.values() if isinstance(each, dict) else each)]
+        level = [entry for entry in entries if isinstance(entry, (dict, list, tuple, set, frozenset))]
+        if not level:
+            return
+        if len(level) > MOST_PARTS:
+            break
+    raise InputError(f"{path}: its dicts and lists are nested without end; expected at most {DEEPEST} levels")
 
 
 @contextlib.contextmanager
 def fitting(path: Path | str, key: str) -> Iterator[None]:
-    """Turn any error of a block that uses a part of a checkpoint into one that names the file and the part.
-
-    Raises:
-        InputError: with the error, and where in the code it came about
-    """
+    """Turn any error of a block that uses a part of a checkpoint into an InputError that names file and part."""
     try:
         yield
-    except Exception as error:  # by what is wrong with it, torch and Python raise a dozen kinds
-        if explain(error) is not None:  # says something else already: the memory has run out, for example
+    except Exception as error:  # torch and Python raise a dozen kinds
+        if explain(error) is not None:  # out of memory, for example, which is not the checkpoint's mistake
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         reason = str(error).strip().partition("\n")[0][:200]

@@ -1,23 +1,21 @@
-"""The ways in which a script stops early, each with its exit code and the status that its run is left in."""
+"""The ways in which a script stops early: each has an exit code, and a status that its run is left in."""
 
 from __future__ import annotations
 
 import errno
 import os
-import sys
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or what this user may write
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or this user's share of it
 BROKEN_DISK = (errno.EROFS, errno.EIO, errno.ESTALE)
 TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 WRONG_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST, errno.EINVAL)
-MORE_FILES = "too many open files; raise the limit (ulimit -n 4096), or lower num_workers"
-NULL_TEXTS = ("embedded null byte", "embedded null character")  # ValueError, of open() and of pathlib
-NO_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory",
-                   "Storage size calculation overflowed", "Overflow when unpacking long")  # fmt: skip
+MORE_FILES = "raise the limit (ulimit -n 4096), or lower num_workers"
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory",
+             "Storage size calculation overflowed", "Overflow when unpacking long")  # fmt: skip
 
 
 class Stop(Exception):
-    """A stop that is explained in its message, in one or two plain lines, and needs no traceback."""
+    """A stop whose message explains it in one or two plain lines; a traceback would add nothing."""
 
     exit_code = 1
     status = "failed"
@@ -30,11 +28,11 @@ class InputError(Stop, ValueError):
 
 
 class OtherRunError(InputError):
-    """The directory holds another run, which stays as it is: its record too."""
+    """The directory holds another run, which is left as it is, its run.json included."""
 
 
 class DivergedError(Stop):
-    """The loss is not finite: going on would only burn time."""
+    """The loss is not finite: training on would only waste time."""
 
     exit_code = 3
     status = "diverged"
@@ -47,12 +45,12 @@ class InUseError(Stop):
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """SIGINT or SIGTERM: the same command continues.
+    """SIGINT or SIGTERM came; rerunning the same command continues.
 
-    No `Stop`, and no `Exception` at all: a signal comes anywhere, and `except Exception` must not swallow it.
+    Not an `Exception`: a signal can come at any moment, and `except Exception` must not swallow it.
 
     Args:
-        message: what to tell the user
+        message: for the user
         signal_number: 2 (SIGINT) or 15 (SIGTERM); the exit code is 128 plus this number, as in a shell
     """
 
@@ -63,47 +61,51 @@ class InterruptedRun(KeyboardInterrupt):
         self.exit_code = 128 + signal_number
 
 
+# Errors of the machine or of a setting, not of the code: class, words in the message, how to stop and what to print.
+KNOWN_ERRORS = (
+    ("BdbQuit", "", Stop, "ended in the debugger; the same command continues from the last checkpoint, if any"),
+    ("FileNotFoundError", "No usable temporary directory", Stop,
+     "{}: they are full or read-only; free some space, or set TMPDIR to a folder with room"),
+    ("RuntimeError", "Too many open files", Stop, "too many open files; " + MORE_FILES),
+    ("RuntimeError", "DataLoader worker (pid", Stop,
+     "a data loading process died ({}); if memory ran out, lower num_workers or batch_size"),
+    ("ValueError", "embedded null", InputError,
+     "a path holds a null character ({}); expected the name of a file or a folder"),
+    ("NotImplementedError", "for the MPS device", InputError, "--device mps: {}; --device cpu has it"),
+    ("ValueError", "more than 1 value per channel when training", InputError,
+     "batch norm cannot train on a single number ({}); raise batch_size or microbatch_size"),
+    ("RuntimeError", "does not have a deterministic implementation", InputError,
+     "deterministic: {}; take another operation, or deterministic=false"),
+    ("RuntimeError", "CUBLAS_WORKSPACE_CONFIG=", InputError,
+     "deterministic: cuBLAS has another setting; export CUBLAS_WORKSPACE_CONFIG=:4096:8, or unset it"),
+)  # fmt: skip
+
+
 def explain(error: BaseException) -> Stop | None:
-    """Return what to tell of an error that the machine or a setting made, not the code; None for any other error."""
+    """Return the Stop that reports an error of the machine or of a setting; None for any other error."""
     if isinstance(error, Stop):
         return error
-    text = str(error).strip().partition("\n")[0]
-    if type(error).__name__ == "BdbQuit":  # of bdb, which is loaded only where there is a breakpoint
-        return Stop("ended in the debugger; the same command continues from the last checkpoint, if there is one")
-    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in text:
-        return Stop(f"{error.strerror}: they are full or read-only; make room, or set TMPDIR to a folder with room")
     if isinstance(error, OSError) and (stop := _explain_os_error(error)) is not None:
         return stop
-    if isinstance(error, RuntimeError) and "Too many open files" in str(error):  # torch's, of shared memory
-        return Stop(MORE_FILES)
-    if isinstance(error, ValueError) and text in NULL_TEXTS:
-        return InputError(f"a path holds a null character ({text}); expected the name of a file or a folder")
-    if isinstance(error, NotImplementedError) and "for the MPS device" in text:
-        return InputError(f"--device mps: {text.partition('. ')[0]}; --device cpu has it")
+    text = str(getattr(error, "strerror", None) or error).strip().partition("\n")[0]
     if is_out_of_memory(error):
-        told = text or type(error).__name__
-        return Stop(
-            f"out of memory ({told}); lower microbatch_size or num_workers, or else batch_size or the size of the net"
-        )
-    if isinstance(error, ValueError) and "more than 1 value per channel when training" in text:
-        return InputError(f"batch norm cannot train on a single number ({text}); raise batch_size or microbatch_size")
-    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in text:
-        return InputError(f"deterministic: {text.partition(',')[0]}; take another operation, or deterministic=false")
-    if isinstance(error, RuntimeError) and "CUBLAS_WORKSPACE_CONFIG=" in text:
-        return InputError("deterministic: cuBLAS is set otherwise; export CUBLAS_WORKSPACE_CONFIG=:4096:8, or unset it")
-    if is_dead_worker(error):
-        return Stop(f"a data loading process died ({text}); if memory ran out, lower num_workers or batch_size")
+        reason = text or type(error).__name__
+        hint = "lower microbatch_size or num_workers, or else batch_size or the size of the net"
+        return Stop(f"out of memory ({reason}); {hint}")
+    names = [cls.__name__ for cls in type(error).__mro__]  # names: importing bdb only to ask for its class is slow
+    for name, words, kind, message in KNOWN_ERRORS:
+        if name in names and words in str(error):
+            return kind(message.format(text.partition(". ")[0].partition(", but")[0]))
     return None
 
 
 def _explain_os_error(error: OSError) -> Stop | None:
-    """Return how to report an error of the system; None for one that says neither a file nor a limit."""
+    """Return the Stop that reports an error of the system; None where it names neither a file nor a limit."""
     name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
     if error.errno in (*NO_ROOM, *BROKEN_DISK):
         return Stop(f"{name or 'a file or the output: '}could not be written ({error.strerror})")
     if error.errno in TOO_MANY_FILES:
-        hint = "raise the limit (ulimit -n 4096), or lower num_workers"
-        return Stop(f"{name or 'a file: '}could not be opened ({error.strerror}); {hint}")
+        return Stop(f"{name or 'a file: '}could not be opened ({error.strerror}); {MORE_FILES}")
     if not name or error.errno == errno.ENOMEM:
         return None
     if isinstance(error, PermissionError):
@@ -114,15 +116,11 @@ def _explain_os_error(error: OSError) -> Stop | None:
 
 
 def is_dead_worker(error: BaseException) -> bool:
-    """Return whether an error says that a data loading process is gone; not one that the process itself reports."""
+    """Return whether an error reports that a data loading process died, not one that the process itself reports."""
     return isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out, of the machine or of a GPU; torch says so in several ways."""
-    torch = sys.modules.get("torch")  # not imported here: an error of torch's comes after its import
-    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError | OSError | TypeError) and any(
-        words in str(error) for words in NO_MEMORY_TEXTS
-    )
+    """Return whether the memory of the machine or of a GPU ran out; torch has several messages for it."""
+    is_torchs = isinstance(error, RuntimeError | OSError | TypeError)
+    return isinstance(error, MemoryError) or (is_torchs and any(words in str(error) for words in NO_MEMORY))

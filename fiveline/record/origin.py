@@ -13,19 +13,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fiveline.record.walk import files_below
+from fiveline.record.files import files_below
 
 PACKAGES = ("torch", "torchvision", "numpy", "pydantic")
 
 
 def fingerprint(data_dir: Path) -> dict[str, Any]:
     """Return a hash of the names and sizes of all files of a dataset, and their number; hidden ones do not count."""
-    lines = []
-    for name in files_below(data_dir):
-        path = data_dir / name
-        if path.is_file():
-            lines.append(f"{name}\0{path.stat().st_size}\n")
-    digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass"))  # a name may be no UTF-8
+    paths = [(name, data_dir / name) for name in files_below(data_dir)]
+    lines = [f"{name}\0{path.stat().st_size}\n" for name, path in paths if path.is_file()]
+    digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass"))  # not every name is UTF-8
     return {"fingerprint": digest.hexdigest()[:16], "num_files": len(lines)}
 
 
@@ -35,10 +32,10 @@ def now() -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Return what one needs to know to run this again: command, code, versions, machine."""
+    """Return what is needed to run this again: command, commit, machine."""
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "git": _git_state(Path(__file__).resolve().parents[2]),
+        "git": _git_state(),
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "start": now(),
@@ -46,26 +43,19 @@ def provenance() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that decide the numbers."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    """Return the versions of Python and of the packages that decide the numbers; None for one that is missing."""
+    found = {name: next(iter(metadata.distributions(name=name)), None) for name in PACKAGES}
+    return {"python": platform.python_version(), **{name: each.version if each else None for name, each in found.items()}}
 
 
-def _version(package: str) -> str | None:
+def _git_state() -> dict[str, Any] | None:
+    """Return the commit and whether tracked files differ from it; None outside a git checkout."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).resolve().parents[2]), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Return the commit and whether tracked files differ from it, or None outside a git checkout."""
-    try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _git(folder: Path, *words: str) -> str:
-    command = ["git", "-C", str(folder), *words]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()

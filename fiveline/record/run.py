@@ -1,10 +1,11 @@
-"""A run directory: who works in it, how far the run is, what it was run with. Files as listed in the README."""
+"""A run directory: who works in it, how far the run is, what it was run with. The README lists its files."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,16 +14,21 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fiveline.record.atomic import remove_stale
 from fiveline.record.contents import read_history, read_record
 from fiveline.record.errors import NO_ROOM, InputError, InUseError, OtherRunError, Stop, explain
-from fiveline.record.files import append_line, save_dict_to_json, write_lines
-from fiveline.record.lock import HOLDER, DirectoryLock, holder_of
+from fiveline.record.files import append_line, read_json, save_dict_to_json, write_lines
 from fiveline.record.origin import now, provenance, versions
 from fiveline.record.params import Params
-from fiveline.record.products import PRODUCTS, SCORES_OF_BEST
-from fiveline.record.temporary import remove_stale
 
-# Where the products of the run before wait for the first checkpoint of the new one; and on their way there, or back.
+PRODUCTS = (  # all that a run writes, and `--restart` replaces
+    "scored_*.json", "shares_*.npz", "metrics_*.json", "predictions_*.csv", "per_class_*.csv", "run.json",
+    "history.jsonl", "train.log", "evaluate.log", "output.txt", "last.pth.tar", "best.pth.tar",
+    "last.previous.pth.tar", "last.damaged.pth.tar", "events.out.tfevents.*", "profile.json.gz",
+)  # fmt: skip
+SCORES_OF_BEST = re.compile(r".*_(train|val|test)_best\.(json|npz|csv)")
+HOLDER = ".lock.json"  # who holds the lock
+# Where the previous run's products wait for the first checkpoint of a restarted one; and on their way there, or back.
 REPLACED, MOVING = ".replaced", ".moving"
 LONGEST_WAIT = 60.0  # seconds that a training waits for an evaluation that writes; someone may have suspended it
 
@@ -42,28 +48,25 @@ class RunDirectory:
 
     def __init__(self, path: Path, is_writer: bool = True) -> None:
         self.path, self.is_writer = path, is_writer
-        self._lock = DirectoryLock(path)
+        self._lock = FileLock(path / ".lock")
+        self._locked: os.stat_result | None = None  # which file it was
 
     def __enter__(self) -> RunDirectory:
-        """Take the directory, for one writer at a time.
-
-        Raises:
-            InUseError: another process has it; names the process, its machine and since when
-            InputError: the directory cannot be written
-        """
+        """Take the directory's lock; an InUseError says who has it, an InputError that the folder cannot be written."""
         if not self.is_writer:
             return self
         try:
-            self._lock.acquire()
+            self._lock.acquire(timeout=0)
+            self._locked = (self.path / ".lock").stat()
             remove_stale(self.path)
             self.settle()
             entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now()}
             save_dict_to_json(entry, self.path / HOLDER)
         except Timeout:
-            self._lock.release()
-            raise InUseError(
-                f"{self.path}: in use by {holder_of(self.path)}; wait for it, or take another --model_dir"
-            ) from None
+            holder = "another process"
+            with contextlib.suppress(InputError, KeyError):
+                holder = "process {process} on {host} since {since}".format(**read_json(self.path / HOLDER))
+            raise InUseError(f"{self.path}: in use by {holder}; wait for it, or take another --model_dir") from None
         except OSError as error:
             self._lock.release()
             kind = Stop if error.errno in NO_ROOM else InputError
@@ -73,15 +76,22 @@ class RunDirectory:
     def __exit__(self, *_: object) -> None:
         if not self.is_writer:
             return
-        with contextlib.suppress(OSError):  # a disk that has become read-only; what is left there means nothing
-            if self._lock.is_in_place():
+        with contextlib.suppress(OSError):  # a disk that has become read-only
+            if self._is_in_place():
                 (self.path / HOLDER).unlink(missing_ok=True)
                 self.settle()
         self._lock.release()
 
+    def _is_in_place(self) -> bool:
+        """Return whether the path still leads to what was locked: no one moved or removed the folder or `.lock`."""
+        try:
+            return self._locked is None or os.path.samestat(self._locked, (self.path / ".lock").stat())
+        except FileNotFoundError:
+            return False
+
     def check_place(self) -> None:
         """Raise Stop unless the path still leads to the directory that was locked."""
-        if not self._lock.is_in_place():
+        if not self._is_in_place():
             raise Stop(f"{self.path}: moved, removed or made again while this command worked in it; it writes no more")
 
     def record(self) -> dict[str, Any]:
@@ -108,46 +118,36 @@ class RunDirectory:
             save_dict_to_json(before, self.path / "run.json")
             raise
         except BaseException as error:
-            status = getattr(error, "status", "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
-            if not self._lock.is_in_place():
-                raise
-            try:
-                # of an error in a data loading process, the last line: its traceback stands before it
-                reason = str(explain(error) or str(error).strip().rpartition("\n")[2]) or type(error).__name__
-                self.update_record(status=status, reason=reason.removeprefix(f"{status}: "), end=now())
-            except (OSError, InputError) as second:  # a full disk, perhaps: the first error is the one to report
-                logging.error(f"- run.json could not be written either ({second})")
+            if self._is_in_place():
+                self._record_failure(error)
             raise
         self.finish(params)
 
-    def finish(self, params: Params) -> None:
-        """Say that nothing is left to do, unless that is said already; a process may have died right before it.
+    def _record_failure(self, error: BaseException) -> None:
+        status = getattr(error, "status", "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        try:
+            # of an error in a data loading process, the last line: its traceback stands before it
+            reason = str(explain(error) or str(error).strip().rpartition("\n")[2]) or type(error).__name__
+            self.update_record(status=status, reason=reason.removeprefix(f"{status}: "), end=now())
+        except (OSError, InputError) as second:  # a full disk, perhaps: the first error is the one to report
+            logging.error(f"- run.json could not be written either ({second})")
 
-        Args:
-            params: what it was run with; the record may name those of a command that failed since
-        """
+    def finish(self, params: Params) -> None:
+        """Record that nothing is left to do; `params`: a later command that failed may have left other ones there."""
         if self.record().get("status") not in ("finished", "pruned"):
             self.update_record(status="finished", reason=None, end=now(), **_resolved(params))
 
     def note(self, name: str, entry: Mapping[str, Any]) -> None:
-        """Record what may change the bits of a result, and say so where a continued run finds something else.
-
-        Args:
-            name: `data`, `machine` or `versions`
-            entry: what it is now
-        """
+        """Record `data`, `machine` or `versions`, which may change the bits; warn if a continued run finds another."""
         if not self.is_writer:
             return
-        before = self.record().get(name)
-        if before and self.history():
-            changed = [
-                f"{key}: {before[key]} -> {entry[key]}" for key in entry if before.get(key, entry[key]) != entry[key]
-            ]
-            if changed:
-                logging.warning(
-                    f"- WARNING: the {name} changed since this run began ({'; '.join(changed)}); "
-                    "it may not end in the same bits"
-                )
+        before = self.record().get(name) or {}
+        changed = [
+            f"{key}: {before[key]} -> {entry[key]}" for key in entry if before.get(key, entry[key]) != entry[key]
+        ]
+        if changed and self.history():
+            found = f"the {name} changed since this run began ({'; '.join(changed)})"
+            logging.warning(f"- WARNING: {found}; it may not end in the same bits")
         self.update_record(**{name: dict(entry)})
 
     def history(self) -> list[dict[str, Any]]:
@@ -155,24 +155,23 @@ class RunDirectory:
         return read_history(self.path / "history.jsonl")
 
     def show_epoch(self, row: Mapping[str, Any]) -> None:
-        """Add an epoch at once, for those who follow the run; `append_history`, with the checkpoint, makes it last."""
-        with contextlib.suppress(OSError, Stop):  # the disk is full, perhaps; then the save reports it
+        """Append an epoch at once, for readers who follow the run; `append_history` secures it with a checkpoint."""
+        with contextlib.suppress(OSError, Stop):  # a full disk, perhaps; then the save reports it
             self.check_place()
             append_line(self.path / "history.jsonl", row)
 
     def append_history(self, new: Sequence[Mapping[str, Any]]) -> None:
         """Add epochs, in place of what an interrupted run may have written for them and after them."""
-        rows = [old for old in self.history() if old["epoch"] < new[0]["epoch"]]
-        write_lines(self.path / "history.jsonl", [*rows, *new])
+        self.cut_history(new[0]["epoch"] - 1, new)
 
-    def cut_history(self, epoch: int) -> None:
-        """Keep the epochs up to and including `epoch`, the one that the checkpoint was taken after."""
+    def cut_history(self, epoch: int, new: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Keep the epochs up to and including `epoch`, the one that the checkpoint was taken after, and add `new`."""
         if self.is_writer:
-            write_lines(self.path / "history.jsonl", [row for row in self.history() if row["epoch"] <= epoch])
+            write_lines(self.path / "history.jsonl", [*(row for row in self.history() if row["epoch"] <= epoch), *new])
 
     @contextlib.contextmanager
     def replacing_best(self) -> Iterator[None]:
-        """Remove what evaluate.py wrote of the best weights; it writes no more until others have taken their place."""
+        """Remove evaluate.py's scores of the best weights, and let it write none until others have replaced them."""
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(scores_lock(self.path).acquire(timeout=LONGEST_WAIT))
@@ -182,14 +181,13 @@ class RunDirectory:
             yield
 
     def forget_scores_of_best(self) -> None:
-        """Remove what evaluate.py wrote of the best weights."""
-        removed: list[str] = []
-        left: list[str] = []
-        for name in SCORES_OF_BEST:
-            if (self.path / name).exists():
-                with contextlib.suppress(PermissionError):  # Windows; of training and a table, the training counts
-                    (self.path / name).unlink()
-                (left if (self.path / name).exists() else removed).append(name)
+        """Remove evaluate.py's scores of the best weights."""
+        scores = [path for path in self._products() if SCORES_OF_BEST.fullmatch(path.name)]
+        for path in scores:
+            with contextlib.suppress(PermissionError):  # Windows; of training and a table, the training counts
+                path.unlink()
+        left = [path.name for path in scores if path.exists()]
+        removed = [path.name for path in scores if path.name not in left]
         if left:
             logging.warning(f"- WARNING: open elsewhere, and of the best weights before these: {', '.join(left)}")
         if removed:
@@ -208,10 +206,9 @@ class RunDirectory:
         remove_stale(self.path)
 
     def settle(self) -> None:
-        """Remove what was put aside, if there is a new checkpoint; if not, and the new run is over, put it back.
+        """Remove what was put aside if there is a new checkpoint; else put it back: a failed restart costs nothing.
 
-        So a mistake in what a run is begun anew with costs nothing. Whenever it is killed, nothing is lost: what is
-        in MOVING has no other place yet.
+        Whenever it is killed, nothing is lost: what is in MOVING has no other place yet.
         """
         replaced, moving = self.path / REPLACED, self.path / MOVING
         if replaced.is_dir():

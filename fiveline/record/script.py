@@ -1,4 +1,4 @@
-"""How a script begins, and how it ends: its exit code, and what it says."""
+"""How a script begins, and how it ends: its exit code and its last message."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ import sys
 from collections.abc import Callable
 
 from fiveline.record.errors import InterruptedRun, explain
-from fiveline.record.plain import SafeFormatter
+from fiveline.record.escape import SafeFormatter
 
 
 def import_quickly(*names: str) -> None:
-    """Import large modules in four fifths of the time: Python does not look for garbage meanwhile, as there is none."""
+    """Import large modules with the garbage collector off: there is no garbage to find, and it takes a fifth longer."""
     missing = [name for name in names if name not in sys.modules]
-    if not missing:
-        return
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -27,11 +25,11 @@ def import_quickly(*names: str) -> None:
     finally:
         if was_enabled:
             gc.enable()
-    if "torch" in missing:  # so there is no model yet; to look through all that torch made takes half a second at exit
+    if "torch" in missing:  # so there is no model yet; a search through all that torch made takes half a second at exit
         gc.freeze()
 
 
-def open_closed_descriptors() -> None:
+def _open_closed_descriptors() -> None:
     """Open the null device in place of standard streams that were closed (`>&-`).
 
     Otherwise the next file that is opened, a checkpoint for example, gets the number of standard output.
@@ -47,18 +45,18 @@ def open_closed_descriptors() -> None:
 
 
 def run_script(
-    main: Callable[[], None], may_say: Callable[[BaseException, BaseException | None], bool] | None = None
+    main: Callable[[], None], may_report: Callable[[BaseException, BaseException | None], bool] | None = None
 ) -> None:
     """Run a script's `main` and exit: 0 done, 2 a mistake, 3 diverged, 4 in use, 130 / 143 interrupted, 1 any other.
 
-    What the user can mend, a full disk too, is said in plain lines; only a bug shows a traceback.
+    What the user can fix, a full disk included, is reported in plain lines; only a bug shows a traceback.
 
     Args:
         main: the work
-        may_say: asked before an error is said, with the error and its explanation: whether no other process of the
-            same job has said it; None where there is only one
+        may_report: of a job of several processes, called with an error and its explanation; returns whether this
+            process should report it, because no other one has
     """
-    open_closed_descriptors()
+    _open_closed_descriptors()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr does: for names of files
 
     def stop_here(number: int, _: object) -> None:
@@ -68,22 +66,20 @@ def run_script(
 
     console = logging.StreamHandler()
     console.setFormatter(SafeFormatter("%(message)s"))
-    logging.basicConfig(handlers=[console])  # until `set_logger`; else such lines begin with WARNING:root:
+    logging.basicConfig(handlers=[console])  # until `set_logger`
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop_here)
     try:
         main()
-        sys.stdout.flush()  # here, where an error of it is reported as any other
-    except BrokenPipeError:  # the reader of our output, `head` for one, has seen enough
+        sys.stdout.flush()  # here, where its error is reported like any other
+    except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
         sys.stderr.close()
         sys.exit(0)
     except (Exception, InterruptedRun) as error:
         stop = error if isinstance(error, InterruptedRun) else explain(error)
-        is_said = may_say is not None and not may_say(error, stop)
-        if stop is None:
-            if is_said:
-                sys.exit(1)
+        is_silent = may_report is not None and not may_report(error, stop)
+        if stop is None and not is_silent:
             raise
-        if not is_said:
+        if not is_silent:
             logging.error(f"error: {stop}")  # into the log as well
-        sys.exit(stop.exit_code)
+        sys.exit(stop.exit_code if stop is not None else 1)

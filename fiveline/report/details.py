@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fiveline.record.contents import read_epochs
+from fiveline.record import contents
 from fiveline.record.errors import InputError
-from fiveline.record.regular import check_regular
-from fiveline.record.rows import from_cell
+from fiveline.record.escape import from_cell
+from fiveline.record.files import check_regular
 from fiveline.report.runs import Run
 
 PREDICTIONS = "predictions_test_best.csv"
@@ -25,7 +25,7 @@ def read_history(run: Run, problems: list[str]) -> list[dict[str, Any]]:
         problems: gets a line for a file that could not be read
     """
     try:
-        return read_epochs(run.path / "history.jsonl")
+        return contents.read_history(run.path / "history.jsonl")
     except InputError as error:
         problems.append(str(error))
     except OSError as error:

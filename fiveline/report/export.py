@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from fiveline.record.rows import csv_lines
+from fiveline.record.escape import csv_lines
 from fiveline.report.table import Mean, Table, is_numeric
 from fiveline.report.text import text_of, texts_of
 

@@ -58,10 +58,10 @@ def read_params(folder: str, files: set[str], problems: list[str]) -> dict[str, 
         return {}
     if name == "params.json":
         return flatten(read_json(folder, name, problems), f"{folder}/{name}", problems)
-    from fiveline.record.text import parse_file  # PyYAML, which most folders do not need
+    from fiveline.record.params_file import read_values  # PyYAML, which most folders do not need
 
     try:
-        return flatten(parse_file(Path(folder, name))[0], f"{folder}/{name}", problems)
+        return flatten(read_values(Path(folder, name))[0], f"{folder}/{name}", problems)
     except InputError as error:
         problems.append(str(error))
         return {}

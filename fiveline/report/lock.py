@@ -7,8 +7,7 @@ import os
 import socket
 from pathlib import Path
 
-from fiveline.record.files import MAX_TEXT_BYTES
-from fiveline.record.regular import read_bytes
+from fiveline.record.files import MAX_TEXT_BYTES, read_bytes
 
 try:
     import fcntl

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from fiveline.record.plain import escaped
+from fiveline.record.escape import escaped
 from fiveline.report.table import Mean, Seconds, Table, is_numeric
 
 ELLIPSIS = "…"

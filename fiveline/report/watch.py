@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fiveline.record.errors import Stop
-from fiveline.record.plain import escaped_lines
+from fiveline.record.escape import escaped_lines
 from fiveline.report.runs import Run, read_runs
 from fiveline.report.text import text_of
 

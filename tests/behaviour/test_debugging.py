@@ -23,6 +23,8 @@ import train
 import utils
 from fiveline.options import fetch_optimizer
 from fiveline.options.profile import FIRST_STEPS, table
+from fiveline.record.errors import OtherRunError
+from fiveline.record.files import write_lines
 from fiveline.saving import Saver, Signals
 from fiveline.state import State
 from fiveline.tasks import Task
@@ -200,7 +202,7 @@ def test_a_cell_that_is_run_again_does_not_replace_a_run(tmp_path, has_last):
     if not has_last:
         (tmp_path / "run/last.pth.tar").unlink()
     before = contents(tmp_path / "run")
-    with pytest.raises(utils.OtherRunError, match=r"holds a run of 3 epochs, .* take another folder .*load_state_dict"):
+    with pytest.raises(OtherRunError, match=r"holds a run of 3 epochs, .* take another folder .*load_state_dict"):
         Session(tmp_path / "run").train()
     assert contents(tmp_path / "run") == before  # its record too
     if has_last:
@@ -215,7 +217,7 @@ def test_a_session_that_was_killed_continues_from_its_checkpoint(tmp_path):
     session = Session(tmp_path / "run", num_epochs=2)
     session.train()
     row = utils.read_lines(tmp_path / "run/history.jsonl")[-1]
-    utils.write_lines(tmp_path / "run/history.jsonl", [{**row, "epoch": epoch} for epoch in (1, 2, 3)])
+    write_lines(tmp_path / "run/history.jsonl", [{**row, "epoch": epoch} for epoch in (1, 2, 3)])
     again = Session(tmp_path / "run", num_epochs=4)
     again.state.load_state_dict(utils.load_checkpoint(tmp_path / "run/last.pth.tar", again.state.model))
     again.train()

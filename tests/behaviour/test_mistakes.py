@@ -241,12 +241,15 @@ def test_a_checkpoint_of_another_net_is_told(make_run):
     wide = make_run("wide", num_channels=6)
     message = refusal(train.main, "--model_dir", wide, "--restore_file", checkpoint)
     assert f"{checkpoint}: a checkpoint of another net" in message
-    assert "conv1.weight (4, 1, 3, 3) instead of (6, 1, 3, 3)" in message
+    assert "size mismatch for conv1.weight: copying a param with shape torch.Size([4, 1, 3, 3])" in message
+    assert "in current model is torch.Size([6, 1, 3, 3])" in message
 
     state = utils.read_checkpoint(checkpoint)
     cs230 = {key: state[key] for key in ("epoch", "state_dict", "optim_dict")}
     utils.save_checkpoint(cs230, True, wide)
-    assert "conv1.weight (4, 1, 3, 3) instead of" in refusal(evaluate.main, "--model_dir", wide)
+    assert "conv1.weight: copying a param with shape torch.Size([4, 1, 3, 3])" in refusal(
+        evaluate.main, "--model_dir", wide
+    )
 
 
 def test_a_damaged_checkpoint_is_told_and_left_alone(make_run):

@@ -11,7 +11,7 @@ from torch import nn
 import search_hyperparams
 import utils
 from fiveline.options.forward import prepare
-from fiveline.record import files
+from fiveline.record import atomic
 from fiveline.saving import Saver, Signals
 from fiveline.state import State
 from model.vision.params import Params
@@ -39,7 +39,7 @@ def held(monkeypatch):
 def test_a_file_that_somebody_reads_is_replaced_a_little_later(tmp_path, monkeypatch, held):
     path = tmp_path / "run.json"
     path.write_bytes(b"old")
-    monkeypatch.setattr(files, "PATIENCE", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(atomic, "PATIENCE", (0.0, 0.0, 0.0))
     held("replace", "run.json", 3)
     utils.write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
@@ -119,8 +119,10 @@ def test_text_that_powershell_wrote_is_explained(tmp_path):
 
 def test_what_apples_gpu_lacks_is_explained():
     error = NotImplementedError("The operator 'aten::x' is not currently implemented for the MPS device. If you want")
-    told = str(utils.explain(error))
-    assert told.startswith("--device mps: The operator 'aten::x' is not") and told.endswith("; --device cpu has it")
+    message = str(utils.explain(error))
+    assert message.startswith("--device mps: The operator 'aten::x' is not") and message.endswith(
+        "; --device cpu has it"
+    )
     assert utils.explain(NotImplementedError("of the user's own")) is None
 
 

@@ -20,7 +20,7 @@ import sanity_check
 import synthesize_results
 import train
 import utils
-from fiveline.record.rows import from_cell
+from fiveline.record.escape import from_cell
 from fiveline.report.details import read_per_class, read_predictions
 from fiveline.report.runs import read_runs
 from tests.behaviour.test_faults import finish, stopped

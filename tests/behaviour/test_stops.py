@@ -17,9 +17,9 @@ import evaluate
 import train
 import utils
 from fiveline.loading import pictures
+from fiveline.record.atomic import temporary_path
 from tests.behaviour.test_faults import EACH_STEP, assert_same_end, at_log_line, finish, photos, stopped  # noqa: F401
 from tests.behaviour.test_resume import TASKS, log_of, start, wait_until, write_run
-from tests.fiveline.record.test_run import number_of_dead_process, temporary_name
 from tests.support.runs import PROJECT, read_state
 
 
@@ -237,8 +237,9 @@ def damage(path):
 
 def test_stale_temporary_files_are_cleaned(make_run):
     folder = make_run()
-    for number in (number_of_dead_process(), os.getpid(), 10**30):  # our own: one before us had it, in a container say
-        (folder / temporary_name(number)).write_bytes(b"half")
+    for name in ("last.pth.tar", "best.pth.tar", "run.json", "history.jsonl", ".lock.json"):
+        temporary_path(folder / name).write_bytes(b"half")
+    (folder / ".last.pth.tar.0123456789ab.n7_lab-123.tmp").write_bytes(b"half")  # as older versions called it
     finish(folder)
     assert not list(folder.glob(".*.tmp"))
 

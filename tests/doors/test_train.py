@@ -239,23 +239,6 @@ def test_of_equal_values_the_lower_val_loss_is_best_also_when_the_run_was_killed
         assert_same_bits(read_state(whole, name), read_state(parts, name))
 
 
-def test_a_checkpoint_from_before_best_loss_is_continued(tmp_path, monkeypatch):
-    scripted(monkeypatch)
-    folder = run_train(tmp_path / "run", num_epochs=2)
-    state = read_state(folder)
-    del state["best_loss"]
-    utils.write_checkpoint(state, folder / "last.pth.tar")
-    scripted(monkeypatch, first=3)
-    run_train(folder, "num_epochs=4")
-    assert (read_state(folder)["best_epoch"], read_state(folder)["best_loss"]) == (3, 0.4)
-    state = read_state(folder)
-    del state["best_loss"]
-    utils.write_checkpoint(state, folder / "last.pth.tar")
-    scripted(monkeypatch, first=4)  # the loss to beat, 0.4, is in the history
-    run_train(folder, "num_epochs=5")
-    assert (read_state(folder)["best_epoch"], read_state(folder)["best_loss"]) == (3, 0.4)
-
-
 def test_early_stopping_waits_as_long_as_it_is_told(tmp_path, capsys):
     folder = run_train(tmp_path / "run", num_epochs=50, early_stopping_epochs=2, learning_rate=1e-9, optimizer="sgd")
     state = read_state(folder)

@@ -9,7 +9,7 @@ import torch
 import search_hyperparams
 import train
 import utils
-from fiveline.options.optimizer import Schedule
+from fiveline.state import State
 from fiveline.tasks import fetch_params, fetch_params_class
 from tests.support.pages import PROJECT
 
@@ -22,15 +22,13 @@ def make(task="vision", **values):
 
 def rates(params, is_best):
     """The learning rates of all steps that are taken when epochs turn out to be a new best or not."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    schedule, taken, best = Schedule(optimizer, params, STEPS), [], 0
-    for epoch in range(1, params.num_epochs + 1):
-        for _ in range(STEPS):
-            taken.append(optimizer.param_groups[0]["lr"])
-            schedule.step()
-        best = epoch if is_best[epoch - 1] else best
-        schedule.end_epoch(is_best[epoch - 1])
-        if params.has_stopped_early(epoch, best):
+    model, taken = torch.nn.Linear(1, 1), []
+    state = State(model, torch.optim.SGD(model.parameters()), params, STEPS, 1, {})
+    for epoch in range(params.num_epochs):
+        for state.step in range(STEPS):
+            taken.append(state.set_learning_rate())
+        state.end_epoch(epoch + 1 if is_best[epoch] else 0, loss=1.0)
+        if state.stopped_early():
             break
     return taken
 
@@ -86,7 +84,7 @@ def test_a_warm_up_is_warned_of_if_the_rate_never_gets_to_its_height(schedule):
         (
             "ner",
             {"batch_size": 8, "microbatch_size": 8},
-            "microbatch_size=8: cuts nothing unless it is below batch_size",
+            "microbatch_size=8: has no effect unless below batch_size",
         ),
         ("vision", {"net": "resnet18", "num_channels": 8}, "num_channels=8: net=resnet18 does not look at it"),
         ("vision", {"net": "resnet18", "pretrained": True}, "normalize=none: pretrained weights were trained with"),

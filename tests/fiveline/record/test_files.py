@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import utils
-from fiveline.record.files import LONGEST_LINE, MAX_TEXT_BYTES, append_line, keep_as, read_text
-from fiveline.record.rows import from_cell
-from fiveline.record.temporary import temporary_path
+from fiveline.record.atomic import keep_as, temporary_path
+from fiveline.record.escape import from_cell
+from fiveline.record.files import LONGEST_LINE, MAX_TEXT_BYTES, append_line, read_text, write_lines
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has other links, permissions and limits")
 
@@ -102,7 +102,7 @@ def without_nan(value):
 @example(rows=[{"data_dir": "no UTF-8: \udcff"}])
 def test_what_is_written_is_valid_json_and_reads_the_same(tmp_path_factory, rows):
     folder = tmp_path_factory.getbasetemp()
-    utils.write_lines(folder / "rows.jsonl", rows)
+    write_lines(folder / "rows.jsonl", rows)
     assert utils.read_lines(folder / "rows.jsonl") == without_nan(rows)
     utils.save_dict_to_json({"rows": rows}, folder / "rows.json")
     assert utils.read_json(folder / "rows.json") == {"rows": without_nan(rows)}
@@ -209,27 +209,11 @@ def test_half_a_line_is_removed_before_the_next_is_added(tmp_path, cut):
     assert [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] == ROWS[:2]
 
 
-def test_a_line_is_added_to_a_long_file_and_to_half_a_line_that_is_longer_than_any(tmp_path):
+def test_a_line_is_added_to_a_long_file(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text("".join(json.dumps({"epoch": 1, "x": "y" * 100}) + "\n" for _ in range(LONGEST_LINE // 100)))
     append_line(path, ROWS[1])
     assert utils.read_lines(path)[-1] == ROWS[1] and len(utils.read_lines(path)) == LONGEST_LINE // 100 + 1
-    path.write_text('{"epoch": 1}\n{"epoch": 2, "x": "' + "y" * 2 * LONGEST_LINE)
-    append_line(path, ROWS[2])
-    assert utils.read_lines(path, is_growing=True) == [{"epoch": 1}, ROWS[2]]
-
-
-def test_a_row_behind_half_a_line_is_read_wherever_that_ends(tmp_path):
-    """As versions before this one wrote histories on a disk that was full for a moment."""
-    path = tmp_path / "history.jsonl"
-    lines = [json.dumps(row, ensure_ascii=False).encode() for row in ROWS]
-    for cut in range(len(lines[1]) + 1):
-        path.write_bytes(b"\n".join([lines[0], lines[1][:cut] + lines[2], lines[3], b""]))
-        assert utils.read_lines(path, is_growing=True) == [ROWS[0], ROWS[2], ROWS[3]]
-    path.write_bytes(lines[0] + b"\n" + lines[1][:20] + lines[2][:40] + lines[3] + b"\n" + lines[1][:50])
-    assert utils.read_lines(path, is_growing=True) == [ROWS[0], ROWS[3]]
-    with pytest.raises(utils.InputError, match="line 2: not valid JSON"):
-        utils.read_lines(path)
 
 
 @posix
@@ -258,7 +242,7 @@ def test_no_link_is_followed(tmp_path, monkeypatch):
         append_line(path, ROWS[0])
     utils.write_atomically(path, b"ours")
     assert not path.is_symlink() and path.read_bytes() == b"ours"
-    assert temporary_path(path) != temporary_path(path)  # nobody can guess it
+    assert temporary_path(path) != temporary_path(path)  # no one can guess it
     monkeypatch.setattr(os, "urandom", bytes)  # and if they could
     temporary_path(path).symlink_to(victim)
     with pytest.raises(FileExistsError, match="exists.*file"):
@@ -303,6 +287,6 @@ def test_a_second_name_of_one_file_leaves_no_temporary_one(tmp_path):
 
 def test_a_file_may_have_a_name_as_long_as_names_may_be(tmp_path):
     for name in ("n" * 251 + ".csv", "é" * 127):
-        utils.write_atomically(tmp_path / name, [b"text"])
+        utils.write_atomically(tmp_path / name, b"text")
         assert (tmp_path / name).read_bytes() == b"text"
     assert len(list(tmp_path.iterdir())) == 2

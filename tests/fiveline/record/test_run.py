@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import utils
+from fiveline.record.atomic import temporary_path
 from fiveline.record.origin import fingerprint
 from fiveline.report.lock import is_held
 from model.vision.params import Params
@@ -29,10 +30,6 @@ import pathlib, sys, utils
 with utils.open_atomically(pathlib.Path(sys.argv[1], "metrics_test_best.json")) as file:
     print("held", flush=True)
     file.write(sys.stdin.read().encode())
-"""
-ELSEWHERE = """
-import os, socket
-os.getpid, socket.gethostname = lambda: {process}, lambda: "n7.lab"
 """
 OUT_OF_MEMORY = (
     "out of memory (MemoryError); lower microbatch_size or num_workers, or else batch_size or the size of the net"
@@ -61,18 +58,6 @@ def hold(project):
 
 def make_params(**values):
     return Params.from_values(values, source="a test")
-
-
-def number_of_dead_process():
-    """Return a process's number that no process has any more."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def temporary_name(process, host=None):
-    """Return what `last.pth.tar` is called while a process of a machine writes it."""
-    return f".last.pth.tar.{host or socket.gethostname().replace('.', '_')}-{process}.tmp"
 
 
 def status_after(path, error):
@@ -115,18 +100,19 @@ def test_a_killed_process_leaves_the_directory_free(tmp_path, hold):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows removes no file that is open")
-def test_a_removed_lock_lets_no_second_process_in(tmp_path, hold):
-    process = hold(tmp_path)
-    for _ in range(2):  # the second try finds the `.lock` that the first one made
-        (tmp_path / ".lock").unlink()
-        with pytest.raises(utils.InUseError, match=f"in use by process {process.pid} "), utils.RunDirectory(tmp_path):
-            pass
+def test_a_process_whose_lock_was_removed_writes_no_more(tmp_path, hold):
+    with utils.RunDirectory(tmp_path) as run:
+        run.check_place()
         assert is_held(tmp_path)
+        (tmp_path / ".lock").unlink()
+        process = hold(tmp_path)
+        with pytest.raises(utils.Stop, match="moved, removed or made again"):
+            run.check_place()
+        run.show_epoch({"epoch": 1})
+        assert not (tmp_path / "history.jsonl").exists()
+    assert is_held(tmp_path)
     process.communicate("")
     assert not is_held(tmp_path)
-    with utils.RunDirectory(tmp_path) as run:
-        assert is_held(tmp_path)
-        run.check_place()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the child in /proc")
@@ -170,17 +156,16 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path, hold):
     assert writer.returncode == 0 and utils.read_json(tmp_path / "metrics_test_best.json") == {}
 
 
-def test_what_a_process_of_another_machine_is_writing_is_left_for_a_day(tmp_path, hold):
-    """On a disk that machines share; no process of this one has the number of the other's."""
-    process = number_of_dead_process()
-    writer = hold(tmp_path, ELSEWHERE.format(process=process) + WRITE)
-    (tmp_path / temporary_name(7, "n8_lab")).touch()  # a checkpoint: its writer had the lock, which we have now
-    old = tmp_path / ".predictions_test_best.csv.n8_lab-7.tmp"
+def test_what_a_process_without_the_lock_is_writing_is_left_for_a_day(tmp_path, hold):
+    """Also on a disk that machines share, where no one can tell whether the writer lives."""
+    writer = hold(tmp_path, WRITE)
+    temporary_path(tmp_path / "last.pth.tar").touch()  # a checkpoint: its writer had the lock, which we have now
+    old = temporary_path(tmp_path / "predictions_test_best.csv")
     old.touch()
     os.utime(old, (time.time() - 25 * 60 * 60,) * 2)
     with utils.RunDirectory(tmp_path):
         left = [path.name for path in tmp_path.glob(".*.tmp")]
-    assert len(left) == 1 and re.fullmatch(rf"\.metrics_test_best\.json\.\w+\.n7_lab-{process}\.tmp", left[0])
+    assert len(left) == 1 and re.fullmatch(r"\.metrics_test_best\.json\.\w+\.tmp", left[0])
     writer.communicate("{}")
     assert writer.returncode == 0 and utils.read_json(tmp_path / "metrics_test_best.json") == {}
 
@@ -275,7 +260,7 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
         "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
         "metrics_val_best_weights.json", "metrics_test_best.json", "predictions_test_best.csv",
         "per_class_test_best.csv", "scored_test_best.json", "shares_test_best.npz",
-        temporary_name(number_of_dead_process()),
+        temporary_path(tmp_path / "last.pth.tar").name,
     ]  # fmt: skip
     (tmp_path / "sub").mkdir()
     for name in theirs + ours:

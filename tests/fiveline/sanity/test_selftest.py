@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import utils
+from fiveline.record.files import write_lines
 from fiveline.sanity.selftest import NOT_REPEATED, NOT_SAVED, differences, selftest, unreadable
 from fiveline.tasks import fetch_params
 from tests.behaviour.test_faults import finish
@@ -31,7 +32,7 @@ def test_each_kind_of_difference_is_named(make_run):
     utils.write_checkpoint({**state, "generators": None}, second / "last.pth.tar")
     rows = utils.read_lines(second / "history.jsonl")
     rows[1]["val"]["loss"] += 1e-12
-    utils.write_lines(second / "history.jsonl", rows)
+    write_lines(second / "history.jsonl", rows)
     (second / "metrics_val_last_weights.json").write_text("{}")
     found = differences(first, second)
     assert re.match(r"last.pth.tar state_dict fc2.bias: 1 of 3 numbers differ, by up to ", found[0])

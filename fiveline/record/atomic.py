@@ -1,0 +1,114 @@
+"""Write files that are never seen half written, whatever kills the writer, and remove what a killed one left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from fiveline.record.errors import NO_ROOM
+
+PATIENCE = (0.01, 0.05, 0.2, 0.5, 1.0) if os.name == "nt" else ()  # seconds; Windows replaces no file that is open
+STALE_SECONDS = 24 * 60 * 60  # no process writes one file for this long
+LONGEST_NAME = 255  # bytes, on most file systems
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.[\w-]+)?\.tmp")  # older versions added the host and the process
+WRITTEN_UNDER_LOCK = (".pth.tar.", ".run.json.", ".history.jsonl.", "..lock.json.")
+
+
+def write_atomically(path: Path, data: bytes | memoryview, previous: Path | None = None) -> None:
+    """Write `data` as `open_atomically` does."""
+    with open_atomically(path, previous, len(data)) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def open_atomically(
+    path: Path, previous: Path | None = None, num_bytes: int | None = None, mode: int = 0o666
+) -> Iterator[BinaryIO]:
+    """Open a file to write; readers see the old file or the whole new one, also after an error or a power cut.
+
+    An OSError names `path`, and when there is no room, the bytes that are needed and free.
+
+    Args:
+        path: the file; until the end, the bytes are in a temporary one in the same folder
+        previous: a name under which to keep the old file; None to drop it
+        num_bytes: how many will be written, if known, for the message when there is no room
+        mode: permissions; a file that exists never gets more than it has
+    """
+    temporary = temporary_path(path)
+    if path.is_file() and not path.is_symlink():
+        mode &= path.stat().st_mode
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # O_EXCL follows no link
+    try:
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            keep_as(path, previous)
+        _replace(temporary, path)
+        if os.name != "nt":  # Windows opens no folders
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # else a power cut could undo the replacement
+            finally:
+                os.close(folder)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and str(error.filename) in ("None", str(temporary), str(path.parent)):
+            raise _named(error, path, num_bytes) from error
+        raise
+
+
+def _named(error: OSError, path: Path, num_bytes: int | None) -> OSError:
+    reason = error.strerror or str(error)
+    if error.errno in NO_ROOM:
+        needed = "" if num_bytes is None else f"{num_bytes:,} bytes are needed, "
+        with contextlib.suppress(OSError):
+            reason += f"; {needed}{shutil.disk_usage(path.parent).free:,} are free on the disk"
+    return OSError(error.errno, reason, str(path))
+
+
+def keep_as(path: Path, other: Path) -> None:
+    """Give a file a second name, replacing what had that name; does nothing where there are no hard links."""
+    temporary = temporary_path(other)
+    with contextlib.suppress(OSError):  # FAT, some network file systems
+        os.link(path, temporary)
+        with contextlib.suppress(OSError):
+            _replace(temporary, other)
+        temporary.unlink(missing_ok=True)  # still there if both were names of one file already
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    for seconds in PATIENCE:
+        with contextlib.suppress(PermissionError):
+            temporary.replace(path)
+            return
+        time.sleep(seconds)
+    temporary.replace(path)
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a new name beside a file that no one can guess: `.name.random.tmp`, of at most 255 bytes."""
+    tail = f".{os.urandom(6).hex()}.tmp"
+    return path.with_name("." + os.fsdecode(os.fsencode(path.name)[: LONGEST_NAME - 1 - len(tail)]) + tail)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a run directory, which the caller has locked.
+
+    Only a lock's holder writes checkpoints and the record. Other scripts, evaluate.py for example, write their files
+    without the lock, so those are left for a day.
+    """
+    for path in folder.glob(".*.tmp"):
+        if TEMPORARY.fullmatch(path.name):
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # complete by now; on Windows, open
+                is_own = any(name in path.name for name in WRITTEN_UNDER_LOCK)
+                if is_own or time.time() - path.lstat().st_mtime > STALE_SECONDS:
+                    path.unlink()

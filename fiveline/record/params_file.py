@@ -1,0 +1,169 @@
+"""Read hyperparameters as people write them: JSON, YAML 1.2, and `key=value` words on the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fiveline.record.errors import InputError
+from fiveline.record.files import read_text, to_json
+
+FILE_NAMES = ("params.json", "params.yaml", "params.yml")
+LARGEST = 2**63  # torch and NumPy hold no larger whole numbers
+MOST_VALUES = 20_000  # in a YAML file, an alias counted as what it stands for; far more than people write by hand
+# The core schema of YAML 1.2. PyYAML comes with the words of YAML 1.1 only: `no`, `off`, `12:30` are not text there,
+# and `1e-3` is not a number.
+CORE_SCHEMA = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?(?:0|[1-9][0-9]*)",
+    "float": r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+    "merge": "<<",
+}
+JSON_HABITS = (  # the text around a mistake, and what people know from Python, JavaScript or YAML
+    (r".?(#|//|/\*)", "JSON has no comments; take it out, or name the file {}.yaml and begin comments with #"),
+    (r".?,\s*[}\]]", "JSON has no comma after the last entry; take it out"),
+    (r".?'", "JSON has double quotes only"),
+    (r".?(True|False|None)\b", "JSON writes true, false and null"),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the schema of YAML 1.2; notes duplicate keys and limits what aliases unfold to."""
+
+    yaml_implicit_resolvers = {  # None: whatever the first character is
+        None: [(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{text})$")) for tag, text in CORE_SCHEMA.items()]
+    }
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.mistakes: list[str] = []
+        self._num_values = 0
+        self._sizes: dict[yaml.Node, int] = {}  # how many values a node holds, itself included
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        before, is_alias = self._num_values, self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if node is not None:
+            self._num_values += self._sizes.get(node, 1) if is_alias else 1  # 1: an alias within what it stands for
+            self._sizes.setdefault(node, self._num_values - before)
+        if self._num_values > MOST_VALUES:
+            raise yaml.YAMLError(f"more than {MOST_VALUES:,} values")
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if (key.tag, str(key.value)) in seen:
+                self.mistakes.append(f"duplicate key {key.value!r} in line {key.start_mark.line + 1}")
+            seen.add((key.tag, str(key.value)))
+        return node
+
+
+def _read_int(text: str) -> int:
+    number = int(text)
+    if not -LARGEST <= number < LARGEST:
+        raise ValueError(f"expected whole numbers of at most 64 bits, found {text[:40]}")
+    return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _read_int(str(loader.construct_scalar(node))))  # type: ignore[arg-type]
+
+
+def find_params_file(model_dir: Path) -> Path:
+    """Return the params file of a run directory; an InputError says what is missing, or that there are two."""
+    if not model_dir.is_dir():
+        raise InputError(
+            f"{model_dir}: there is no such directory; make it and put a params.json in it (or --model_dir)"
+        )
+    paths = [model_dir / name for name in FILE_NAMES if (model_dir / name).exists()]  # the reader refuses a pipe
+    if not paths:
+        raise InputError(
+            f"{model_dir}: no params.json and no params.yaml in it; an empty one, {{}}, takes the defaults"
+        )
+    if len(paths) > 1:
+        raise InputError(f"{model_dir}: both {paths[0].name} and {paths[1].name}; remove the one that does not count")
+    return paths[0]
+
+
+def read_values(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the keys and values of a JSON or YAML file, and its duplicate keys as messages.
+
+    Raises:
+        InputError: there is no such file, its text is broken (names line and column), or it is not a mapping
+    """
+    text, is_json = read_text(path), path.suffix == ".json"
+    values, mistakes = _parse_json(text, path) if is_json else _parse_yaml(text, str(path))
+    if values is None and not is_json:
+        values = {}  # an empty YAML file takes the defaults
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected keys and values, {{...}}, found {type(values).__name__}")
+    wrong = [key for key in values if not isinstance(key, str)]
+    if wrong:
+        raise InputError(f"{path}: expected names as keys, found {wrong[0]!r}")
+    return values, mistakes
+
+
+def read_overrides(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of `key=value` words from the command line, read as YAML, and the mistakes in them."""
+    values: dict[str, Any] = {}
+    mistakes: list[str] = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key.isidentifier():
+            mistakes.append(f"{word!r} is not of the form key=value; write for example learning_rate=3e-4")
+            continue
+        try:
+            values[key] = _parse_yaml(text, "value")[0]
+        except InputError as error:
+            mistakes.append(f"{word}: {error}")
+    return values, mistakes
+
+
+def with_data_dir(overrides: Sequence[str], data_dir: str | None) -> list[str]:
+    """Return the overrides with --data_dir as the last one, which beats the others."""
+    return [*overrides, *([f"data_dir={to_json(data_dir)}"] if data_dir else [])]
+
+
+def _parse_json(text: str, path: Path) -> tuple[Any, list[str]]:
+    mistakes: list[str] = []
+
+    def note_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in values:
+                mistakes.append(f"duplicate key {key!r}")
+            values[key] = value
+        return values
+
+    try:
+        return json.loads(text, object_pairs_hook=note_duplicates, parse_int=_read_int), mistakes
+    except json.JSONDecodeError as error:
+        around = text[: error.pos].rstrip()[-1:] + text[error.pos :].lstrip()
+        default = error.msg if text.strip() else "the file is empty; {{}} takes the defaults"
+        reason = next((hint for pattern, hint in JSON_HABITS if re.match(pattern, around)), default).format(path.stem)
+        raise InputError(f"{path}: not valid JSON, line {error.lineno} column {error.colno}: {reason}") from None
+    except (RecursionError, ValueError) as error:  # absurd nesting, a number of more digits than Python reads
+        raise InputError(f"{path}: not valid JSON ({error})") from None
+
+
+def _parse_yaml(text: str, source: str) -> tuple[Any, list[str]]:
+    try:
+        loader = _Loader(text)
+        return loader.get_single_data(), loader.mistakes
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        if isinstance(error, yaml.reader.ReaderError):
+            where = f", line {text.count(chr(10), 0, error.position) + 1}"
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{source}: not valid YAML{where}: {problem}") from None
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML's own slips: an unhashable key, `!!bool maybe`, a date that does not exist, absurd nesting
+        raise InputError(f"{source}: not valid YAML ({error})") from None
