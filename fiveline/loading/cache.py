@@ -1,8 +1,7 @@
 """An array that takes long to make, such as decoded images: made once, and mapped by every process that needs it.
 
-The file lies in the hidden folder `.decoded` of the dataset or, where that cannot be written, in the user's cache
-folder (`$XDG_CACHE_HOME` or `~/.cache`, below `fiveline`). Both folders may be deleted at any time. The file is an
-ordinary `.npy` with the CRC-32 of its values behind them. Only its owner may read it.
+The file is an ordinary `.npy` with the CRC-32 of its values behind them. It lies in the hidden folder `.decoded` of the
+dataset or, where that cannot be written, below `~/.cache/fiveline`, may be deleted, and only its owner may read it.
 """
 
 from __future__ import annotations
@@ -46,11 +45,7 @@ def cached_array(
         make: returns the values of a slice of the examples, uint8
 
     Returns:
-        uint8, mapped from the file (writing to it does not change the file); None if no folder can be written, which
-        the log explains
-
-    Raises:
-        Exception: whatever `make` raises
+        uint8, mapped from the file; None if no folder can be written, which the log explains
     """
     file_name = f"{name}-{hashlib.sha256(f'{shape} {key}'.encode()).hexdigest()[:16]}.npy"
     paths = [folder / file_name for folder in _folders(data_dir)]
@@ -70,17 +65,13 @@ def cached_array(
 def files_key(paths: Iterable[Path], folder: Path) -> str:
     """Return a digest that changes when a file is added, removed, renamed or written to, without reading any file.
 
-    Any program can set a file's st_mtime; st_ctime is set by the system at each change (not on Windows).
-
-    Args:
-        paths: the files, all below `folder`
-        folder: which may be named in another way (relative, through a link) next time
+    It does not depend on how `folder`, which holds all the files, is named (relative, or through a link).
     """
     digest, start = hashlib.sha256(), len(os.fsencode(folder))
     for path in paths:
         try:
             status = path.stat()
-            state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+            state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"  # no program can set st_ctime
         except OSError as error:  # `make` will report it
             state = str(error.errno)
         digest.update(os.fsencode(path)[start:] + f"\0{state}\n".encode())
@@ -121,7 +112,7 @@ def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[sl
             return
         num_bytes, checksum = math.prod(shape), 0
         if shutil.disk_usage(path.parent).free < num_bytes + SPARE_BYTES:
-            raise OSError(errno.ENOSPC, f"they take {num_bytes:,} bytes, and the disk is almost full", str(path))
+            raise OSError(errno.ENOSPC, f"they take {num_bytes:,} bytes, and the disk is almost full")
         remove_stale(path.parent)
         logging.info(f"- decoding {shape[0]} images once, into {path}")
         rows_at_once = max(1, CHUNK_BYTES // math.prod(shape[1:]))

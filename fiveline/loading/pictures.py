@@ -7,8 +7,10 @@ import contextlib
 import importlib.util
 import stat
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -23,6 +25,7 @@ SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf",
 }  # fmt: skip
+MAX_NAMED = 20  # unreadable images in one message, which counts the others
 DEPTHS = (8, 10, 12, 14, 16)  # bits of the sensors whose values come in 16-bit files
 _Turn = Image.Transpose
 TURNS = {  # by the EXIF orientation
@@ -44,9 +47,8 @@ def find_images(folder: Path) -> tuple[list[str], list[str], list[InputError]]:
     others: list[str] = []
     for name in files_below(folder, unreadable.append):
         (images if Path(name).suffix.lower() in SUFFIXES else others).append(name)
-    hint = "chmod it, or take it out"
-    errors = [f"{error.filename}: this folder cannot be read ({error.strerror}); {hint}" for error in unreadable]
-    return images, others, [InputError(error) for error in errors]
+    found = [f"{error.filename}: this folder cannot be read ({error.strerror})" for error in unreadable]
+    return images, others, [InputError(f"{each}; chmod it, or take it out") for each in found]
 
 
 def left_out(folder: Path, others: Sequence[str]) -> tuple[str, ...]:
@@ -56,11 +58,11 @@ def left_out(folder: Path, others: Sequence[str]) -> tuple[str, ...]:
     return (f"{folder}: {len(others)} file(s) that cannot be read as images are left out ({counts})",) if others else ()
 
 
-def open_picture(path: Path, side: int, max_pixels: int, grey_bits: int | None) -> Image.Image:
+def open_picture(image: Path | np.ndarray, side: int, max_pixels: int, grey_bits: int | None) -> Image.Image:
     """Return the first picture of a file: upright as its EXIF entry says, 8 bits a value, transparent parts white.
 
     Args:
-        path: the file
+        image: the file; or an array (height, width) or (height, width, 3), uint8
         side: a JPEG of at least twice this size is decoded at a half, a quarter or an eighth of its size
         max_pixels: files whose header claims more pixels are refused
         grey_bits: how many bits the values of 16-bit grey pictures use; None: as many as this picture needs
@@ -68,7 +70,9 @@ def open_picture(path: Path, side: int, max_pixels: int, grey_bits: int | None) 
     Raises:
         Exception: of many kinds, as Pillow's readers raise them
     """
-    with _open(path, max_pixels) as picture:
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image)
+    with _open(image, max_pixels) as picture:
         picture.draft(None, (side, side))
         picture.load()
     orientation = None
@@ -126,3 +130,36 @@ def find_grey_bits(paths: Iterable[Path], max_pixels: int) -> int:
             if picture.mode.startswith("I"):
                 found.append(int(np.asarray(picture).max()))
     return _bits_for(max(found)) if found else 16
+
+
+def decode_in_threads(
+    images: Sequence[Any] | np.ndarray, decode: Callable[[Any], np.ndarray], shape: tuple[int, ...]
+) -> np.ndarray:
+    """Return images, (len(images), *shape), uint8, each as `decode` returns it.
+
+    Raises:
+        InputError: names all images for which `decode` raised an InputError
+    """
+    import torch
+
+    values = np.empty((len(images), *shape), dtype=np.uint8)
+
+    def fill(i: int) -> str:
+        try:
+            values[i] = decode(images[i])
+        except InputError as error:
+            return str(error)
+        return ""
+
+    # Pillow decodes files outside the interpreter's lock, but not arrays, which are small.
+    # In a data loading process, torch's number of threads is 1, because there are other such processes.
+    num_threads = 1 if isinstance(images, np.ndarray) else torch.get_num_threads()
+    if num_threads == 1:
+        errors = [fill(i) for i in range(len(images))]
+    else:
+        with ThreadPoolExecutor(num_threads) as pool:
+            errors = list(pool.map(fill, range(len(images))))
+    if errors := [error for error in errors if error]:
+        title = f"{len(errors)} images cannot be read:\n  " if len(errors) > 1 else ""
+        raise InputError(title + "\n  ".join(errors[:MAX_NAMED]))
+    return values

@@ -115,11 +115,7 @@ def _jitter(images: Tensor, draws: Tensor, strength: float) -> Tensor:
 
 
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> ImageDataset:
-    """Return the dataset of 'train', 'val' or 'test'.
-
-    Raises:
-        InputError: the data is missing or broken
-    """
+    """Return the dataset of 'train', 'val' or 'test'; InputError if the data is missing or broken."""
     examples = read_split(split, data_dir, params)
     for note in examples.notes:
         logging.info(f"- {note}")
@@ -136,25 +132,18 @@ def _class_numbers(examples: Examples, params: Params) -> Tensor:
     numbers = {normal(name): number for number, name in enumerate(params.classes)}
     for name, label in zip(examples.ids, examples.labels, strict=True):
         if label not in numbers:
-            known = ", ".join(params.classes[:10])
-            raise InputError(
-                f"{name}: class {label!r} is not among the classes of train when this run began ({known}); "
-                "if train has it now: another --model_dir, or --restart"
-            )
+            known = f"is not among the classes of train when this run began ({', '.join(params.classes[:10])})"
+            hint = "if train has it now: another --model_dir, or --restart"
+            raise InputError(f"{name}: class {label!r} {known}; {hint}")
     return torch.tensor([numbers[label] for label in examples.labels])
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
-    """Return what the train split decides: the classes, how many examples each has, and the mean and std of pixels.
-
-    Raises:
-        InputError: there is no train split, or it is broken
-    """
+    """Return what the train split decides: the classes, how many examples each has, and the mean and std of pixels."""
     examples = read_split("train", data_dir, params)
     num_examples, counts = len(examples.ids), collections.Counter(examples.labels)
     if len(counts) < 2:
-        found = f"train has {len(counts)} class(es) in {num_examples} images"
-        raise InputError(f"{data_dir}: {found}; expected two or more")
+        raise InputError(f"{data_dir}: train has {len(counts)} class(es) in {num_examples} images; expected 2 or more")
     classes = sorted(counts, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
     sample = examples.images_at(range(0, num_examples, math.ceil(num_examples / SAMPLE_SIZE)))
     found_bits = 16 if isinstance(sample, np.ndarray) else find_grey_bits(sample, params.max_image_pixels)

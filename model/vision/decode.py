@@ -11,7 +11,6 @@ import PIL
 from PIL import Image
 
 from fiveline.loading import cached_array, files_key, pictures
-from fiveline.loading.threads import decode_in_threads
 from model.vision.params import Params
 from model.vision.readers import Examples
 from utils import InputError
@@ -31,10 +30,7 @@ def decode(image: Path | np.ndarray, params: Params) -> np.ndarray:
     """
     side, mode = params.image_size, "RGB" if params.image_channels == 3 else "L"
     try:
-        if isinstance(image, np.ndarray):
-            picture = Image.fromarray(image)
-        else:
-            picture = pictures.open_picture(image, 8 * side, params.max_image_pixels, params.known_grey_bits)
+        picture = pictures.open_picture(image, 8 * side, params.max_image_pixels, params.known_grey_bits)
         if picture.mode != mode:
             picture = picture.convert(mode)
         if picture.size != (side, side):
@@ -50,13 +46,9 @@ def decode_all(images: list[Path] | np.ndarray, params: Params) -> np.ndarray:
     Raises:
         InputError: names all images that cannot be read
     """
-    if isinstance(images, np.ndarray) and _is_decoded(images, params):
+    if isinstance(images, np.ndarray) and (*images.shape, 1)[1:4] == params.image_shape:
         return images.reshape(-1, *params.image_shape)
-    return decode_in_threads(images, lambda image: decode(image, params), params.image_shape)
-
-
-def _is_decoded(images: list[Path] | np.ndarray, params: Params) -> bool:
-    return isinstance(images, np.ndarray) and (*images.shape[1:], 1)[:3] == params.image_shape
+    return pictures.decode_in_threads(images, lambda image: decode(image, params), params.image_shape)
 
 
 def load_pixels(examples: Examples, data_dir: Path, params: Params) -> tuple[np.ndarray | None, np.ndarray]:
@@ -65,13 +57,10 @@ def load_pixels(examples: Examples, data_dir: Path, params: Params) -> tuple[np.
     Returns:
         uint8, (n, image_size, image_size, image_channels), or None if each is to be decoded when it is needed;
         int64, (num_examples,)
-
-    Raises:
-        InputError: names all images that cannot be read
     """
     images, shape = examples.images, (len(examples.images), *params.image_shape)
     is_large = math.prod(shape) > SMALL_BYTES
-    if _is_decoded(images, params):
+    if isinstance(images, np.ndarray) and (*images.shape, 1)[:4] == shape:  # it needs no decoding
         return decode_all(images, params), examples.rows
     if params.cache == "none" or (params.cache == "auto" and is_large):
         return None, examples.rows

@@ -75,9 +75,7 @@ def Net(params: Params) -> nn.Module:
     return nets.get(params.net, torchvision_net)(params).to(memory_format=order)
 
 
-def loss_fn(
-    outputs: Tensor, labels: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
-) -> Tensor:
+def loss_fn(outputs: Tensor, labels: Tensor, label_smoothing: float = 0, class_weights: Tensor | None = None) -> Tensor:
     """Return the cross-entropy, a scalar, written out; torch.nn.functional.cross_entropy does the same.
 
     Args:

@@ -14,9 +14,7 @@ OWN_NETS = ("cs230", "mnist")
 class Params(utils.Params):
     """The keys of `experiments/<run>/params.json` when its task is `vision`."""
 
-    data_dir: str | None = Field(
-        "data/digits", description="the dataset; --data_dir beats it", json_schema_extra=utils.MACHINE
-    )
+    data_dir: str | None = Field("data/digits", description="--data_dir beats it", json_schema_extra=utils.MACHINE)
     image_size: int = Field(64, ge=8, le=2048, description="pixels of a side; images are resized to squares")
     image_channels: Literal[1, 3] = Field(3, description="3: colour (grey images are repeated); 1: grey")
     normalize: Literal["none", "train", "imagenet"] = Field(
@@ -36,9 +34,7 @@ class Params(utils.Params):
     pretrained: bool = Field(False, description="start a torchvision model from its ImageNet weights (a download)")
     freeze_backbone: bool = Field(False, description="train only the new last layer of a pretrained model")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each training label spread over all classes")
-    class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced: in training, rare classes weigh as much as frequent ones"
-    )
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: train on all classes equally")
 
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share of train cut off as val where the data has no val")
     split_seed: int = Field(230, ge=0, lt=2**32, description="decides which examples are cut off; not the run's seed")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from fiveline.loading.pictures import find_images, left_out, open_picture
 from model.vision.params import Params
@@ -25,10 +24,7 @@ THUMBNAIL_SIDE = 128  # pixels of a picture in a page
 def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
     """Return one dict an example: the predicted class and its probability; and, unless labels is None, label and loss.
 
-    Args:
-        outputs: logits, (batch_size, num_classes), on the CPU
-        labels: (batch_size,)
-        params: for the classes' names
+    Logits, (batch_size, num_classes), and labels, (batch_size,), are on the CPU.
     """
     import torch.nn.functional as F
 
@@ -63,17 +59,13 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[st
 
 
 def collate_unlabelled(examples: Sequence[Path], params: Params) -> tuple[Tensor, None]:
-    """Return images as `ImageDataset` does.
-
-    Raises:
-        InputError: one of them cannot be read
-    """
+    """Return images as `ImageDataset` does; InputError if one of them cannot be read."""
     from model.vision.data_loader import ImageDataset
 
-    names = [str(path) for path in examples]
-    once = params.model_copy(update={"cache": "none"}).with_facts(params.facts)
+    names, once = [str(path) for path in examples], params.model_copy(update={"cache": "none"})
     split = Examples(names, [params.classes[0]] * len(names), list(examples), np.arange(len(names)))
-    return ImageDataset(split, Path(), once).__getitems__(range(len(names)))[0], None
+    dataset = ImageDataset(split, Path(), once.with_facts(params.facts))
+    return dataset.__getitems__(range(len(names)))[0], None
 
 
 def describe_inputs(params: Params) -> dict[str, Any]:
@@ -101,11 +93,7 @@ def describe_inputs(params: Params) -> dict[str, Any]:
 def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Params) -> dict[str, dict[str, Any]]:
     """Return images of a split by their id, as {"image": a small PIL image, "source": its file, if it has one}.
 
-    Args:
-        ids: of the examples wanted; one that the split does not have, or that cannot be read, is left out
-        split: 'train', 'val' or 'test'
-        data_dir: the dataset
-        params: the hyperparameters in READS
+    An id that the split does not have, or whose image cannot be read, is left out.
 
     Raises:
         InputError: the data is gone or broken
@@ -114,10 +102,7 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
     positions = [position for position, name in enumerate(examples.ids) if name in wanted]
     for position, image in zip(positions, examples.images_at(positions), strict=True):
         try:
-            if isinstance(image, np.ndarray):
-                picture = Image.fromarray(image)
-            else:
-                picture = open_picture(image, 2 * THUMBNAIL_SIDE, params.max_image_pixels, params.grey_bits or None)
+            picture = open_picture(image, 2 * THUMBNAIL_SIDE, params.max_image_pixels, params.grey_bits or None)
             picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         except Exception:  # noqa: S112  Pillow's readers raise errors of many kinds
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import sys
@@ -34,12 +35,12 @@ def torchvision_net(params: Params) -> Any:
         options = {"image_size": params.image_size}
     elif params.net.startswith("maxvit_"):
         options = {"input_size": (params.image_size, params.image_size)}
-    elif params.net in ("googlenet", "inception_v3"):
-        # the train step takes no extra outputs; and ImageNet weights expect another scale than ImageNet's
+    elif params.net in ("googlenet", "inception_v3"):  # without extra outputs; and their weights expect another scale
         options = {"aux_logits": False, "init_weights": True, "transform_input": params.pretrained}
     try:
         model = models.get_model(params.net, weights=None, num_classes=len(params.classes), **options)
-        _try_size(model, params.image_size)
+        side = params.image_size  # without numbers, trying it costs little
+        copy.deepcopy(model).to("meta").eval()(torch.empty(1, 3, side, side, device="meta"))
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"net {params.net!r}: does not work with image_size {params.image_size} ({reason})") from None
@@ -48,15 +49,6 @@ def torchvision_net(params: Params) -> Any:
     if params.pretrained:
         model.initialize = functools.partial(load_pretrained, model, params)
     return model
-
-
-def _try_size(model: nn.Module, image_size: int) -> None:
-    """Raise torch's error if the model cannot take images of this size. Only shapes go through it, which is fast."""
-    entries = [*model.named_parameters(), *model.named_buffers()]
-    shapes = {name: torch.empty_like(entry, device="meta") for name, entry in entries}
-    model.eval()
-    torch.func.functional_call(model, shapes, (torch.empty(1, 3, image_size, image_size, device="meta"),))
-    model.train()
 
 
 def _head(model: nn.Module) -> tuple[str, nn.Module]:
@@ -75,8 +67,8 @@ def load_pretrained(model: nn.Module, params: Params) -> None:
     try:
         source = models.get_model(params.net, weights="DEFAULT", progress=sys.stderr.isatty())
     except (OSError, RuntimeError, HTTPException) as error:
-        reason = f"its weights cannot be downloaded ({error}); or pretrained=false"
-        raise InputError(f"net {params.net!r}: {reason}") from None
+        hint = "or pretrained=false"
+        raise InputError(f"net {params.net!r}: its weights cannot be downloaded ({error}); {hint}") from None
     ours, theirs, head = model.state_dict(), source.state_dict(), _head(model)[0]
     for name in [name for name in ours if not name.startswith(f"{head}.")]:
         if ours[name].shape != theirs[name].shape:
@@ -86,10 +78,7 @@ def load_pretrained(model: nn.Module, params: Params) -> None:
 
 
 def _freeze(model: Any) -> None:
-    """Train the last layer only: the rest keeps its weights and stays in eval mode.
-
-    In train mode, batch norm would go on following the data with its running means, and dropout would stay on.
-    """
+    """Train the last layer only. The rest stays in eval mode, or batch norm's running means would follow the data."""
     name, head = _head(model)
     model.requires_grad_(False)
     head.requires_grad_(True)

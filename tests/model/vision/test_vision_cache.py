@@ -18,7 +18,7 @@ from PIL import Image
 from fiveline.loader import fetch_dataloader, start_epoch
 from fiveline.loading import cache
 from fiveline.record.temporary import temporary_path
-from model.vision import decode, npz
+from model.vision import decode
 from model.vision.data_loader import fetch_dataset, fetch_facts
 from model.vision.params import Params
 from model.vision.readers import read_split
@@ -133,7 +133,7 @@ import logging, sys, threading, time
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 from pathlib import Path
 from fiveline.loader import fetch_dataloader, start_epoch
-from model.vision import decode, npz
+from model.vision import decode
 from model.vision.data_loader import fetch_facts
 from model.vision.params import Params
 original = decode.decode
@@ -337,50 +337,14 @@ def test_large_sets_are_decoded_when_needed_unless_somebody_says_more(images, ca
 # ---- packed --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def everything_is_large(monkeypatch):
-    monkeypatch.setattr(decode, "SMALL_BYTES", 0)
-    monkeypatch.setattr(npz, "LARGE_BYTES", 0)
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (8, 8, 3)])
-@pytest.mark.parametrize("with_val", [True, False])
-@pytest.mark.usefixtures("everything_is_large")
-def test_large_npz_files_are_mapped(tmp_path, shape, with_val):
-    pixels = np.random.default_rng(0).integers(0, 256, size=(20, *shape), dtype=np.uint8)
-    np.savez(tmp_path / "train.npz", note=np.arange(5.0), images=pixels, labels=np.arange(20) % 2)
-    if with_val:
-        np.savez(tmp_path / "val.npz", images=pixels[:4], labels=np.arange(4) % 2)
-    examples = read_split("train", tmp_path, PARAMS)
-    assert isinstance(examples.images, np.memmap) and len(examples.ids) == (20 if with_val else 18)
-    params = PARAMS.model_copy(update={"image_channels": 3 if shape[2:] == (3,) else 1})
-    dataset = fetch_dataset("train", tmp_path, params.with_facts(fetch_facts(tmp_path, params)))
-    rows = [int(name[6:-1]) for name in dataset.ids]
-    assert rows == sorted(rows) and with_val == (rows == list(range(20)))
-    assert np.array_equal(pixels_of(dataset), pixels[rows].reshape(len(rows), 8, 8, -1))
-
-
-@pytest.mark.usefixtures("everything_is_large")
-def test_mapped_images_of_another_size_are_resized_when_needed(tmp_path):
+def test_packed_images_of_another_size_are_resized(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, size=(20, 11, 9), dtype=np.uint8)
     for split in ("train", "val"):
         np.savez(tmp_path / f"{split}.npz", images=pixels, labels=np.arange(20) % 2)
-    fetched = fetch_pixels(tmp_path)
-    assert np.array_equal(fetched[7], decode.decode(pixels[7], PARAMS))
+    for kind in ("auto", "none"):
+        assert np.array_equal(fetch_pixels(tmp_path, cache=kind)[7], decode.decode(pixels[7], PARAMS))
 
 
-@pytest.mark.usefixtures("everything_is_large")
-def test_large_npz_files_that_cannot_be_mapped_are_read(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, size=(20, 8, 8), dtype=np.uint8)
-    labels = np.arange(20) % 2
-    np.savez_compressed(tmp_path / "val.npz", images=pixels, labels=labels)
-    np.savez(tmp_path / "train.npz", images=np.asfortranarray(pixels), labels=labels)
-    for split in ("train", "val"):
-        examples = read_split(split, tmp_path, PARAMS)
-        assert not isinstance(examples.images, np.memmap) and np.array_equal(examples.images, pixels)
-
-
-@pytest.mark.usefixtures("everything_is_large")
 def test_a_large_npz_that_is_cut_is_refused(tmp_path):
     images = np.zeros((200, 8, 8), np.uint8)
     np.savez(tmp_path / "train.npz", images=images, labels=np.arange(200) % 2)
@@ -394,18 +358,11 @@ def test_a_large_npz_that_is_cut_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_mapped_sets_train_as_others_do(tmp_path, num_workers, monkeypatch):
-    pixels = np.random.default_rng(0).integers(0, 256, size=(30, 8, 8), dtype=np.uint8)
-    np.savez(tmp_path / "train.npz", images=pixels, labels=np.arange(30) % 2)
+def test_images_from_a_file_from_memory_and_one_by_one_train_alike(images, num_workers):
     batches = []
-    for large in (0, 2**30):
-        monkeypatch.setattr(npz, "LARGE_BYTES", large)
-        params = fetch_params(tmp_path, num_workers)
-        batches.append(list(start_epoch(fetch_dataloader("train", tmp_path, params, training=True), 1, 0)[0]))
-    for (a, b), (c, d) in zip(*batches, strict=True):
-        assert torch.equal(a, c) and torch.equal(b, d)
-
-
-def fetch_params(data_dir, num_workers):
-    params = Params(image_size=8, image_channels=1, batch_size=4, shift=1, num_workers=num_workers)
-    return params.with_facts(fetch_facts(data_dir, params))
+    for kind in ("disk", "memory", "none"):
+        params = Params(image_size=8, batch_size=4, shift=1, num_workers=num_workers, cache=kind)
+        params = params.with_facts(fetch_facts(images, params))
+        batches.append(list(start_epoch(fetch_dataloader("train", images, params, training=True), 1, 0)[0]))
+    for first, *others in zip(*batches, strict=True):
+        assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))

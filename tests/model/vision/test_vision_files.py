@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fiveline.record import files
 from fiveline.record.origin import fingerprint
-from model.vision import npz as npz_module
+from model.vision import readers
 from model.vision.data_loader import fetch_dataset, fetch_facts
 from model.vision.decode import decode
 from model.vision.params import Params
@@ -332,13 +332,13 @@ def npy(shape, data=b"", descr="|u1"):
     [("images", (2**20, 64, 64)), ("labels", (2**32,)), ("classes", (2**32,))],
 )
 def test_npz_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch, name, header):
-    monkeypatch.setattr(npz_module, "UNSUSPICIOUS_BYTES", 2**20)
+    monkeypatch.setattr(readers, "UNSUSPICIOUS_BYTES", 2**20)
     monkeypatch.setattr(np, "load", lambda *args, **options: pytest.fail("unpacked"))
     arrays = {"images": npy((2, 8, 8), bytes(128)), "labels": npy((2,), bytes(2)), "classes": npy((2,), b"ab", "|S1")}
     with zipfile.ZipFile(tmp_path / "train.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         for key, content in {**arrays, name: npy(header, bytes(2**23))}.items():
             archive.writestr(f"{key}.npy", content)
-    with pytest.raises(InputError, match=rf"train\.npz: {name}"):
+    with pytest.raises(InputError, match=rf"train\.npz: .*found {name}"):
         read_split("train", tmp_path, SMALL)
 
 
@@ -351,7 +351,7 @@ def test_a_stored_array_that_claims_more_than_the_file_has_is_refused(tmp_path):
     start = content.index(b"PK\x01\x02")
     content[start + 20 : start + 28] = struct.pack("<II", 2**32 - 2, 2**32 - 2)  # compressed and unpacked sizes
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"train\.npz: images\.npy claims 4,294,967,294 bytes"):
+    with pytest.raises(InputError, match=r"train\.npz: .*found images\.npy claims 4,294,967,294 bytes"):
         read_split("train", tmp_path, SMALL)
 
 

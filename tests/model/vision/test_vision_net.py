@@ -14,7 +14,7 @@ from torchvision import models
 
 import utils
 from fiveline.metrics import MetricSums
-from model.vision import net
+from model.vision import net, serve
 from model.vision.params import Params
 from model.vision.torchvision_net import _head, load_pretrained
 
@@ -252,7 +252,7 @@ def published(tmp_path, monkeypatch):
 def initialized(params):
     """The net of a new run, as train.py makes it."""
     model = net.Net(params)
-    net.initialize(model, params)
+    model.initialize()
     return model
 
 
@@ -425,7 +425,7 @@ def test_metrics_per_class_are_scikit_learns():
 
 def test_predictions_name_the_classes():
     outputs, labels = make_outputs(20, 4)
-    rows = net.predictions(outputs, labels, make_params(4))
+    rows = serve.predictions(outputs, labels, make_params(4))
     probabilities = outputs.double().softmax(dim=1)
     for row, probability, output, label in zip(rows, probabilities, outputs, labels, strict=True):
         assert row["prediction"] == f"class {int(probability.argmax())}" and row["label"] == f"class {int(label)}"
@@ -434,7 +434,7 @@ def test_predictions_name_the_classes():
 
 
 def test_predictions_without_labels_have_neither_label_nor_loss():
-    rows = net.predictions(make_outputs(2, 4)[0], None, make_params(4))
+    rows = serve.predictions(make_outputs(2, 4)[0], None, make_params(4))
     assert [sorted(row) for row in rows] == [["confidence", "prediction"]] * 2
 
 

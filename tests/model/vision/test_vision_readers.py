@@ -209,7 +209,7 @@ def test_a_class_that_train_lacks_is_refused(tmp_path):
 
 def test_one_class_is_no_classification(tmp_path):
     make_folders(tmp_path, {"cat": 3})
-    with pytest.raises(InputError, match="train has 1 class.* in 3 images; expected two or more"):
+    with pytest.raises(InputError, match="train has 1 class.* in 3 images; expected 2 or more"):
         fetch_facts(tmp_path, SMALL)
 
 
@@ -407,7 +407,7 @@ def test_npz_labels_are_numbers_or_names(tmp_path):
         ({"labels": np.zeros(6)}, r"found images .* and labels float64 \(6,\)"),
         ({"labels": np.full(6, -1)}, "labels from -1 to -1; expected 0 or more"),
         ({"labels": np.arange(6), "classes": np.array(["a", "b"])}, "labels from 0 to 5; expected 0 to 1, a number"),
-        ({"classes": np.array("ab")}, r"found classes of shape \(\)"),
+        ({"classes": np.array("ab")}, "found classes of another shape, 'ab'"),
         ({"labels": np.array([None] * 6)}, "an integer for each, .* found Object arrays cannot be loaded"),
         ({"labels": np.array(["a"] * 99, object)}, "an integer for each, .* found Object arrays cannot be loaded"),
         ({"classes": np.array(["a", "b"], object)}, "perhaps `classes`, text; found Object arrays cannot be loaded"),
@@ -636,9 +636,7 @@ def test_a_split_without_images_is_refused(tmp_path):
     for name in ("train/cat", "test_signs"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "x.txt").write_text("x")
-    with pytest.raises(
-        InputError, match=r"are left out \(1 .txt\); .*: no images in"
-    ):
+    with pytest.raises(InputError, match=r"are left out \(1 .txt\); .*: no images in"):
         read_split("train", tmp_path, SMALL)
     with pytest.raises(InputError, match="test_signs: no images in it; it holds x.txt"):
         read_split("test", tmp_path, SMALL)
