@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import utils
-from fiveline.device import fetch_device, seed_everything, tune_cpu
 from fiveline import jobs
+from fiveline.device import fetch_device, seed_everything, tune_cpu
 from fiveline.tasks import fetch_params
 
 if TYPE_CHECKING:

@@ -12,8 +12,6 @@ Reads `params.json` (or .yaml) in --model_dir and writes beside it: `last.pth.ta
 from __future__ import annotations
 
 import argparse
-import contextlib
-import functools
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import utils
 from evaluate import evaluate
 from fiveline import jobs
-from fiveline.device import concatenate, describe, detach, fetch_device, pieces, seed_everything, to_device, tune_cpu
+from fiveline.device import concatenate, detach, fetch_device, pieces, to_device
 from fiveline.metrics import Loss, count_scored
-from fiveline.tasks import DEFAULT_TASK, Task, fetch_facts, fetch_params, fetch_params_class, fetch_task
+from fiveline.tasks import DEFAULT_TASK, Task, fetch_params, fetch_params_class
 
 if TYPE_CHECKING:  # torch takes a second to import: main() does so after it has checked the command line and the params
     import torch
@@ -31,7 +29,7 @@ if TYPE_CHECKING:  # torch takes a second to import: main() does so after it has
     from torch.utils.data import DataLoader
 
     from fiveline.saving import Saver
-    from fiveline.state import OneProcess, State, Step
+    from fiveline.state import State, Step
 
 
 def train_step(
@@ -156,76 +154,6 @@ def train_and_evaluate(
         saver.end_epoch(train_metrics, val_metrics)
 
 
-def set_up(
-    params: utils.Params, run: utils.RunDirectory, start: Any, device: torch.device, job: OneProcess
-) -> tuple[State, dict[str, DataLoader[Any]], Task]:
-    """Build data, net and optimizer from the hyperparameters, with what they switch on, and restore a checkpoint.
-
-    Args:
-        params: without facts
-        run: the run's directory
-        start: the checkpoint to begin with, from `find_start`
-        device: where to compute
-        job: the processes that train together
-
-    Raises:
-        InputError: a mistake in the data, or a checkpoint of another net
-    """
-    from fiveline import options
-    from fiveline.loader import fetch_dataloader
-    from fiveline.state import State
-
-    data_dir = Path(params.data_dir or "")
-    logging.info(f"Loading the datasets from {data_dir} ...")
-    params = params.with_facts(start.facts) if start.facts is not None else fetch_facts(data_dir, params)
-    with utils.fitting(start.weights_path, "facts") if start.facts is not None else contextlib.nullcontext():
-        shard = job.rank, job.world_size
-        dataloaders = {
-            split: fetch_dataloader(split, data_dir, params, split == "train", device, shard)
-            for split in ("train", "val")
-        }
-        seed_everything(params.seed)
-        task = fetch_task(params)
-        net = task.Net(params)
-    run.note("data", utils.fingerprint(data_dir) if run.is_writer else {})
-
-    if start.weights is not None:
-        logging.info(f"Restoring parameters from {start.weights_path}")
-        utils.load_weights(start.weights, net, start.weights_path)
-    elif hasattr(net, "initialize"):
-        net.initialize()
-    job.share_weights(net, params.fsdp, device)
-    batches: Any = dataloaders["train"].batch_sampler
-    options.check_batch_norm(net, batches.num_examples // len(batches) // job.world_size, params)
-    net = options.prepare(net, params, device, has_lengths=batches.lengths is not None)
-    optimizer = options.fetch_optimizer(net, params)
-    job.average_before_steps(net, optimizer)
-    extras = options.fetch_extras(net, optimizer, params, job)
-    task = task.with_train_loss(job.weighed(task.train_loss_fn))
-    num_steps, sign = len(dataloaders["train"]), task.sign(params.monitor)
-    state = State(net, optimizer, params, num_steps, sign, task.metrics, job, extras)
-    if start.is_resumed:
-        state.load_state_dict(start.weights, start.weights_path)
-        logging.info(f"Continuing after epoch {state.epoch}" + (f", step {state.step}" if state.step else ""))
-    run.cut_history(state.epoch)  # epochs that no checkpoint holds are trained again
-    run.note("machine", {**describe(device), **options.describe(net, params), "processes": job.world_size})
-    num_weights = sum(weight.numel() for weight in net.parameters())
-    run.update_record(num_weights=num_weights, lower_is_better=task.lower_is_better)
-    return state, dataloaders, task
-
-
-def fetch_step(state: State) -> Step:
-    """Return the train step that the hyperparameters ask for: `train_step`, or `train_step_in_pieces`."""
-    import torch
-
-    params, job = state.params, state.job
-    if params.microbatch_size is None and "scaler" not in state.extras:
-        return job.step_of_share(train_step)
-    scaler = state.extras.get("scaler") or torch.amp.GradScaler(state.device.type, enabled=False)
-    size = params.microbatch_size or params.batch_size
-    return job.step_of_share(functools.partial(train_step_in_pieces, microbatch_size=size, scaler=scaler))
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -282,34 +210,30 @@ def main(argv: list[str] | None = None) -> None:
 def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Namespace) -> None:
     """Train a run from where it stands to its end."""
     utils.import_quickly("torch")
-    from fiveline import options
-    from fiveline.record.start import find_start
+    from fiveline.options.set_up import fetch_step, find_start, set_up, switched_on
     from fiveline.saving import Saver, Signals
 
-    options.check(params)
-    start = find_start(run, params, args.restore_file, args.restart) if run.is_writer else None
+    start = find_start(run, params, args.restore_file, args.restart)
     with jobs.joined() as job:
         start = job.broadcast(start)
         if start.is_finished:
             run.finish(params)
             if run.is_writer:
-                print(utils.escaped_lines(start.summary(run.path, params)))
+                print(utils.escaped_lines(start.told(run.path, params)))
             return
         utils.set_logger(run.path / "train.log", logging.INFO if run.is_writer else logging.ERROR)
         for line in [*start.warnings, *(f"- WARNING: {line}" for line in params.warnings())]:
             logging.warning(line)
         with run.recorded(params, restore_file=args.restore_file), jobs.naming_the_lost():
             device = fetch_device(args.device, args.disable_cuda, job.local_rank)
-            tune_cpu()
             state, dataloaders, task = set_up(params, run, start, device, job)
-            together = f" in {job.world_size} processes" if job.world_size > 1 else ""
-            logging.info(f"Training {params.num_epochs - state.epoch} epoch(s) on {device}{together}")
+            step = fetch_step(state, train_step, train_step_in_pieces)
             with (
                 Signals(ends_at_second=job.world_size == 1) as signals,
-                options.switched_on(state, run, args.profile) as on_rows,
+                switched_on(state, run, args.profile) as on_rows,
                 Saver(run, state, signals, on_rows) as saver,
             ):
-                train_and_evaluate(state, dataloaders["train"], dataloaders["val"], task, saver, fetch_step(state))
+                train_and_evaluate(state, dataloaders["train"], dataloaders["val"], task, saver, step)
 
 
 if __name__ == "__main__":

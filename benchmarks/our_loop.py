@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 import torch
+from fiveline.nets import fetch_net
 
 import utils
 from fiveline.device import Signals, tune_cpu
 from fiveline.loader import fetch_dataloader
-from fiveline.nets import fetch_net
 from fiveline.options.forward import prepare
 from fiveline.saving import Keeper
 from fiveline.state import fetch_training

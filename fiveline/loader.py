@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import logging
-import multiprocessing
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +12,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from fiveline.device import count_batches, seed_everything, seed_of
+from fiveline.record import workers
 from fiveline.tasks import fetch_collate_fn, fetch_dataset
 from utils import InputError, explain
 
 WINDOW_BATCHES = 100  # batches whose examples are sorted by length together
-FILES_OF_A_RUN, FILES_OF_A_WORKER = 40, 6  # open at once, at most: measured 16 and 5
 
 
 class EpochBatches(Sampler[list[int]]):
@@ -179,9 +174,7 @@ def fetch_dataloader(
         )
     has_workers = params.num_workers > 0
     if has_workers:
-        check_open_files(2 * params.num_workers)
-        atexit.unregister(_end_workers)
-        atexit.register(_end_workers)
+        workers.prepare(params.num_workers)
     return DataLoader(
         Split(dataset, fetch_collate_fn(params.task), params.seed),
         batch_sampler=sampler,
@@ -189,7 +182,7 @@ def fetch_dataloader(
         num_workers=params.num_workers,
         persistent_workers=has_workers and not training,  # new ones each epoch, which know the epoch, for training
         pin_memory=has_workers and device is not None and device.type == "cuda",
-        worker_init_fn=_outlive_signals if has_workers else None,
+        worker_init_fn=workers.outlive_signals if has_workers else None,
         generator=torch.Generator(),  # its own, so that making an iterator does not draw from the global one
     )
 
@@ -214,58 +207,3 @@ def start_epoch(dataloader: DataLoader[Any], epoch: int, step: int) -> tuple[Ite
         logging.warning("- WARNING: this loader cannot start within an epoch; the epoch starts again")
         step = 0
     return iter(dataloader), step
-
-
-# --- worker processes
-
-
-def check_open_files(num_workers: int) -> None:
-    """Check that worker processes may open their files; otherwise they would wait forever. Raise the limit if allowed.
-
-    Raises:
-        InputError: the limit is too low
-    """
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    needed = FILES_OF_A_RUN + FILES_OF_A_WORKER * num_workers
-    limit, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY or limit >= needed:
-        return
-    with contextlib.suppress(OSError, ValueError):
-        wanted = needed if highest == resource.RLIM_INFINITY else min(needed, highest)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, wanted), highest))
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit < needed:
-        raise InputError(
-            f"num_workers {num_workers // 2}: the processes need about {needed} open files, and the limit is {limit}; "
-            f"raise it (ulimit -n {needed}) or lower num_workers"
-        )
-
-
-def _outlive_signals(_: int) -> None:
-    """Let a worker outlive Ctrl-C and a first SIGTERM: its parent stops it, after the checkpoint."""
-
-    def obey_from_now_on(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, obey_from_now_on)
-
-
-def notice_dead_workers_at_the_fetch() -> None:
-    """Undo torch's signal handler, which raises an error as soon as a worker dies.
-
-    That may be within a step, which cannot be saved. The next fetch from the dead worker raises it too, between steps.
-    """
-    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def _end_workers() -> None:
-    """Kill the workers that are left at exit: Python would send a signal that they ignore, and wait."""
-    notice_dead_workers_at_the_fetch()  # torch's handler would report their end as an error
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,64 +17,12 @@ from torch.utils.data import DataLoader
 import utils
 from fiveline.device import generator_states, restore_generators, seed_everything
 from fiveline.loader import start_epoch
-from fiveline.metrics import Loss, Metrics, MetricSums
+from fiveline.metrics import Metrics, MetricSums
 
 # one_cycle, as in torch.optim.lr_scheduler.OneCycleLR: starts at 1/25 of the rate, ends at 1/10000 of that
 ONE_CYCLE_WARMUP, ONE_CYCLE_START, ONE_CYCLE_END = 0.3, 1 / 25, 1 / 25e4
 Step = Callable[..., tuple[Any, torch.Tensor]]  # as train.train_step
 SMALLEST_SCALE = 1e-6  # of the loss in fp16; it is halved each time that a gradient is not finite
-
-
-class OneProcess:
-    """A job of one process: what several processes do together, it does alone. `fiveline.jobs` has the other kind."""
-
-    rank, world_size = 0, 1
-    local_rank: int | None = None
-    add_up: Callable[[torch.Tensor], torch.Tensor] | None = None
-
-    def all_gather(self, entry: Any) -> list[Any]:
-        """Return the objects of all processes, by rank."""
-        return [entry]
-
-    def broadcast(self, entry: Any) -> Any:
-        """Return the first process's object."""
-        return entry
-
-    def agree(self, signal_number: int, is_due: bool) -> tuple[int, bool]:
-        """Return which signal any process received, 0 for none, and whether the first process wants to save."""
-        return signal_number, is_due
-
-    def share_weights(self, net: nn.Module, fsdp: bool, device: torch.device) -> None:
-        """Give every process the first one's weights, or with `fsdp` a shard of them."""
-        if fsdp:
-            logging.warning("- WARNING: fsdp has no effect in one process; torchrun starts more")
-
-    def average_before_steps(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Let the optimizer step with the gradients of all processes."""
-
-    def scaler(self, device: torch.device) -> torch.amp.GradScaler:
-        """Return the scaler of fp16."""
-        return torch.amp.GradScaler(device.type)
-
-    def weighed(self, loss_fn: Loss) -> Loss:
-        """Return the loss function to train on."""
-        return loss_fn
-
-    def step_of_share(self, step: Step) -> Step:
-        """Return the train step for this process's shard of each batch."""
-        return step
-
-    def weights_of(self, net: nn.Module) -> dict[str, Any]:
-        """Return the whole weights of a net, for a checkpoint."""
-        return dict(net.state_dict())
-
-    def moments_of(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Return the whole state of an optimizer, for a checkpoint."""
-        return optimizer.state_dict()
-
-    def load_moments(self, net: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-        """Load the state of an optimizer. Its settings stay: hyperparameters and the device decide them."""
-        optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 @dataclasses.dataclass
@@ -89,7 +36,7 @@ class State:
         steps_per_epoch: optimizer steps in an epoch
         sign: 1 if more of params.monitor is better, -1 if less is
         metrics: name -> fn(outputs, labels) -> (numerator, denominator)
-        job: the processes that train together
+        job: the processes that train together: `fiveline.jobs.OneProcess()`, or those of torchrun
         extras: `scaler` and `average`, where an option adds them: objects with state_dict and load_state_dict
         epoch: the number of complete epochs, validation included
         step: the number of complete steps in the epoch after them
@@ -108,7 +55,7 @@ class State:
     steps_per_epoch: int
     sign: int
     metrics: Metrics
-    job: OneProcess = dataclasses.field(default_factory=OneProcess)
+    job: Any
     extras: dict[str, Any] = dataclasses.field(default_factory=dict)
     epoch: int = 0
     step: int = 0

@@ -45,7 +45,7 @@ def refuse(script: str) -> None:
 def joined() -> contextlib.AbstractContextManager[Any]:
     """Return a context manager that gives the job: one process, or several that are connected for the block."""
     if world_size() == 1:
-        from fiveline.state import OneProcess
+        from fiveline.jobs.one import OneProcess
 
         return contextlib.nullcontext(OneProcess())
     from fiveline.jobs.job import connected

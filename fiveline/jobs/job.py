@@ -15,9 +15,10 @@ import torch.distributed as dist
 from torch import nn
 
 from fiveline.jobs import naming_the_lost
+from fiveline.jobs.one import OneProcess
 from fiveline.metrics import Loss, count_scored
 from fiveline.record.script import import_quickly
-from fiveline.state import OneProcess, Step
+from fiveline.state import Step
 
 TIMEOUT = datetime.timedelta(minutes=10)  # the longest time that one process waits for another
 VOTE_SECONDS = 0.2  # how often the processes agree on whether to stop or to save
@@ -59,7 +60,7 @@ class Job(OneProcess):
     """
 
     def __init__(self) -> None:
-        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()  # type: ignore[misc]
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.is_sharded = False
         self.share = torch.ones(())  # of the scored labels of the whole batch, in this process
@@ -79,7 +80,7 @@ class Job(OneProcess):
         dist.broadcast_object_list(entries, src=0, device=torch.device("cpu"))
         return entries[0]
 
-    def add_up(self, numbers: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def add_up(self, numbers: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all processes, on the CPU."""
         numbers = numbers.cpu().clone()
         dist.all_reduce(numbers)

@@ -51,7 +51,7 @@ def weights_of(net: nn.Module) -> dict[str, Any]:
 
 def moments_of(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return the optimizer's whole state with a number for each weight, as torch's `state_dict` of one process does."""
-    whole = get_optimizer_state_dict(net, optimizer, options=WHOLE)
+    whole: Any = get_optimizer_state_dict(net, optimizer, options=WHOLE)
     if not whole:
         return {}
     names = [name for group in whole["param_groups"] for name in group["params"]]
@@ -63,7 +63,7 @@ def moments_of(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, An
 def load_moments(net: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load the state that `moments_of` returned; every process has all of it."""
     groups = optimizer.state_dict()["param_groups"]
-    numbered = get_optimizer_state_dict(net, optimizer)  # its groups name the weights in order
+    numbered: Any = get_optimizer_state_dict(net, optimizer)  # its groups name the weights in order
     named = [{**group, "params": numbered["param_groups"][i]["params"]} for i, group in enumerate(groups)]
     names = [name for group in named for name in group["params"]]
     moments = {names[i]: entry for i, entry in state["state"].items()}

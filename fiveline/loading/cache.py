@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from fiveline.record.files import open_atomically
+from fiveline.record.atomic import open_atomically
 from fiveline.record.regular import check_regular
 from fiveline.record.temporary import remove_stale
 

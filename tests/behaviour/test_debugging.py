@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import train
 import utils
-from fiveline.options import fetch_optimizer
+from fiveline.jobs.one import OneProcess
 from fiveline.options.profile import FIRST_STEPS, table
+from fiveline.options.set_up import fetch_optimizer
 from fiveline.record.errors import OtherRunError
 from fiveline.record.files import write_lines
 from fiveline.saving import Saver, Signals
@@ -126,7 +127,7 @@ class Session:
         model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
         self.params = utils.Params.from_values({"num_epochs": 3, "learning_rate": 0.05, **values}, "the session")
         optimizer = fetch_optimizer(model, self.params)
-        self.state = State(model, optimizer, self.params, len(self.train_loader), 1, OWN.metrics)
+        self.state = State(model, optimizer, self.params, len(self.train_loader), 1, OWN.metrics, OneProcess())
         self.folder = folder
         folder.mkdir(exist_ok=True)
         utils.set_logger(folder / "train.log")

@@ -381,7 +381,9 @@ def test_a_killed_loading_process_is_told_and_the_run_saved(make_run, photos):
 
     with at_log_line("- step 2/", kill_a_worker):
         message = stopped(folder)
-    assert message.startswith("a data loading process died (") and "Saved; rerun the same command to continue" in message
+    assert (
+        message.startswith("a data loading process died (") and "Saved; rerun the same command to continue" in message
+    )
     assert utils.read_json(folder / "run.json")["status"] == "failed"
     assert_same_end(whole, finish(folder))
 

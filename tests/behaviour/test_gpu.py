@@ -13,11 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import train
 import utils
 from fiveline.device import to_cpu
+from fiveline.jobs.one import OneProcess
 from fiveline.metrics import MetricSums
+from fiveline.options.set_up import fetch_step, set_up
 from fiveline.record.start import Start
 from fiveline.sanity.selftest import _compare
 from fiveline.saving import Saver, Signals
-from fiveline.state import OneProcess
 from fiveline.tasks import fetch_params
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -78,7 +79,7 @@ def make_state(make_any_run, monkeypatch):
         model_dir = make_any_run(**values)
         run = utils.RunDirectory(model_dir)
         params = fetch_params(model_dir, [])
-        state, dataloaders, task = train.set_up(params, run, Start(), torch.device(device), OneProcess())
+        state, dataloaders, task = set_up(params, run, Start(), torch.device(device), OneProcess())
         return run, state, dataloaders["train"], task.train_loss_fn
 
     return make
@@ -86,7 +87,13 @@ def make_state(make_any_run, monkeypatch):
 
 def epoch_on(run, state, dataloader, loss_fn):
     """Train for one epoch."""
-    return train.train(state, dataloader, loss_fn, Saver(run, state, Signals()), train.fetch_step(state))
+    return train.train(
+        state,
+        dataloader,
+        loss_fn,
+        Saver(run, state, Signals()),
+        fetch_step(state, train.train_step, train.train_step_in_pieces),
+    )
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

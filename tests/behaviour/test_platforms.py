@@ -10,6 +10,7 @@ from torch import nn
 
 import search_hyperparams
 import utils
+from fiveline.jobs.one import OneProcess
 from fiveline.options.forward import prepare
 from fiveline.record import atomic
 from fiveline.saving import Saver, Signals
@@ -75,7 +76,7 @@ def test_ctrl_c_while_a_batch_is_awaited_takes_none_away(tmp_path):
             return next(self.batches)
 
     model, signals = torch.nn.Linear(1, 1), Signals()
-    state = State(model, torch.optim.SGD(model.parameters()), utils.Params(), 3, 1, {})
+    state = State(model, torch.optim.SGD(model.parameters()), utils.Params(), 3, 1, {}, OneProcess())
     saver = Saver(utils.RunDirectory(tmp_path), state, signals)
     saver.save = lambda: None
     assert list(saver.watched(Interrupted())) == ["a", "b", "c"]

@@ -14,7 +14,7 @@ import torch
 import evaluate
 import train
 import utils
-from fiveline.options import check_batch_norm
+from fiveline.options.set_up import check_batch_norm
 from fiveline.tasks import fetch_params_class
 from tests.support.runs import QUICK, assert_same_bits, read_state, run_train, without_times, write_run
 

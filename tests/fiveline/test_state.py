@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import utils
+from fiveline.jobs.one import OneProcess
 from fiveline.options.optimizer import fetch_optimizer
 from fiveline.state import State, learning_rate
 
@@ -16,7 +17,7 @@ def make_state(steps_per_epoch=7, **values):
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 2)
     metrics = {"accuracy": lambda outputs, labels: ((outputs.argmax(1) == labels).sum(), len(labels))}
-    return State(model, fetch_optimizer(model, params), params, steps_per_epoch, 1, metrics)
+    return State(model, fetch_optimizer(model, params), params, steps_per_epoch, 1, metrics, OneProcess())
 
 
 def add_batch(state, loss, labels=(0, 1)):

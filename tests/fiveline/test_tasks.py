@@ -11,8 +11,9 @@ import evaluate
 import train
 import utils
 from fiveline.device import map_tensors, seed_everything, tensors_of
+from fiveline.jobs.one import OneProcess
 from fiveline.loader import fetch_dataloader
-from fiveline.options import fetch_optimizer
+from fiveline.options.set_up import fetch_optimizer
 from fiveline.state import State
 from fiveline.tasks import fetch_facts, fetch_params_class, fetch_serve, fetch_task, list_tasks
 
@@ -41,7 +42,7 @@ def net(params):
 
 
 def state_of(model, net, params):
-    return State(model, fetch_optimizer(model, params), params, 1, net.sign(params.monitor), net.metrics)
+    return State(model, fetch_optimizer(model, params), params, 1, net.sign(params.monitor), net.metrics, OneProcess())
 
 
 @pytest.fixture

@@ -558,10 +558,10 @@ def test_curves_of_long_runs_are_thinned_out_and_keep_their_ends(tmp_path, monke
 
 
 def test_images_are_found_in_every_shape_of_data(tmp_path):
+    from model.vision.show import fetch_inputs
     from PIL import Image
 
     from model.vision.params import Params
-    from model.vision.show import fetch_inputs
 
     pixels = np.random.default_rng(0).integers(0, 255, (3, 28, 28), dtype=np.uint8)
     header = np.array([2051, 3, 28, 28], dtype=">u4").tobytes()

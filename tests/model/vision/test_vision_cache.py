@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fiveline.record.temporary import temporary_path
 from PIL import Image
 
 from fiveline.loader import fetch_dataloader, start_epoch
 from fiveline.loading import cache
-from fiveline.record.temporary import temporary_path
 from model.vision import decode
 from model.vision.data_loader import fetch_dataset, fetch_facts
 from model.vision.params import Params

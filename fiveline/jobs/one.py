@@ -1,0 +1,65 @@
+"""A job of one process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from fiveline.metrics import Loss
+from fiveline.state import Step
+
+
+class OneProcess:
+    """A job of one process: what several processes do together, it does alone. `fiveline.jobs` has the other kind."""
+
+    rank, world_size = 0, 1
+    local_rank: int | None = None
+    add_up: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def all_gather(self, entry: Any) -> list[Any]:
+        """Return the objects of all processes, by rank."""
+        return [entry]
+
+    def broadcast(self, entry: Any) -> Any:
+        """Return the first process's object."""
+        return entry
+
+    def agree(self, signal_number: int, is_due: bool) -> tuple[int, bool]:
+        """Return which signal any process received, 0 for none, and whether the first process wants to save."""
+        return signal_number, is_due
+
+    def share_weights(self, net: nn.Module, fsdp: bool, device: torch.device) -> None:
+        """Give every process the first one's weights, or with `fsdp` a shard of them."""
+        if fsdp:
+            logging.warning("- WARNING: fsdp has no effect in one process; torchrun starts more")
+
+    def average_before_steps(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Let the optimizer step with the gradients of all processes."""
+
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler:
+        """Return the scaler of fp16."""
+        return torch.amp.GradScaler(device.type)
+
+    def weighed(self, loss_fn: Loss) -> Loss:
+        """Return the loss function to train on."""
+        return loss_fn
+
+    def step_of_share(self, step: Step) -> Step:
+        """Return the train step for this process's shard of each batch."""
+        return step
+
+    def weights_of(self, net: nn.Module) -> dict[str, Any]:
+        """Return the whole weights of a net, for a checkpoint."""
+        return dict(net.state_dict())
+
+    def moments_of(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return the whole state of an optimizer, for a checkpoint."""
+        return optimizer.state_dict()
+
+    def load_moments(self, net: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        """Load the state of an optimizer. Its settings stay: hyperparameters and the device decide them."""
+        optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,194 @@
+"""Everything between a run's hyperparameters and its first step: options are hung on the objects here."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+import utils
+from fiveline import torch_private
+from fiveline.device import describe, seed_everything, tune_cpu
+from fiveline.loader import fetch_dataloader
+from fiveline.options import forward, tensorboard
+from fiveline.options import optimizer as by_name
+from fiveline.options.average import Average
+from fiveline.options.profile import profiled
+from fiveline.record import start as record_start
+from fiveline.state import State, Step
+from fiveline.tasks import Task, fetch_facts, fetch_task
+
+
+def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str | None, restart: bool) -> Any:
+    """Return where a run begins, as `fiveline.record.start.find_start` does; None in all processes but the first.
+
+    Raises:
+        InputError: as there; or a package is missing that an option needs
+    """
+    if params.tensorboard:
+        tensorboard.check_installed()
+    return record_start.find_start(run, params, restore_file, restart) if run.is_writer else None
+
+
+def set_up(
+    params: utils.Params, run: utils.RunDirectory, start: Any, device: torch.device, job: Any
+) -> tuple[State, dict[str, DataLoader[Any]], Task]:
+    """Build data, net and optimizer from the hyperparameters, with what they switch on, and restore a checkpoint.
+
+    Args:
+        params: without facts
+        run: the run's directory
+        start: the checkpoint to begin with, from `find_start`
+        device: where to compute
+        job: the processes that train together
+
+    Raises:
+        InputError: a mistake in the data, or a checkpoint of another net
+    """
+    tune_cpu()
+    data_dir = Path(params.data_dir or "")
+    logging.info(f"Loading the datasets from {data_dir} ...")
+    params = params.with_facts(start.facts) if start.facts is not None else fetch_facts(data_dir, params)
+    with utils.fitting(start.weights_path, "facts") if start.facts is not None else contextlib.nullcontext():
+        shard = job.rank, job.world_size
+        dataloaders = {
+            split: fetch_dataloader(split, data_dir, params, split == "train", device, shard)
+            for split in ("train", "val")
+        }
+        seed_everything(params.seed)
+        task = fetch_task(params)
+        net = task.Net(params)
+    run.note("data", utils.fingerprint(data_dir) if run.is_writer else {})
+
+    if start.weights is not None:
+        logging.info(f"Restoring parameters from {start.weights_path}")
+        utils.load_weights(start.weights, net, start.weights_path)
+    elif hasattr(net, "initialize"):
+        net.initialize()
+    job.share_weights(net, params.fsdp, device)
+    batches: Any = dataloaders["train"].batch_sampler
+    check_batch_norm(net, batches.num_examples // len(batches) // job.world_size, params)
+    net = forward.prepare(net, params, device)
+    if params.compile:
+        forward.compile_net(net, has_lengths=batches.lengths is not None)
+    optimizer = fetch_optimizer(net, params)
+    job.average_before_steps(net, optimizer)
+    extras = fetch_extras(net, optimizer, params, job)
+    task = task.with_train_loss(job.weighed(task.train_loss_fn))
+    num_steps, sign = len(dataloaders["train"]), task.sign(params.monitor)
+    state = State(net, optimizer, params, num_steps, sign, task.metrics, job, extras)
+    if start.is_resumed:
+        state.load_state_dict(start.weights, start.weights_path)
+        logging.info(f"Continuing after epoch {state.epoch}" + (f", step {state.step}" if state.step else ""))
+    run.cut_history(state.epoch)  # epochs that no checkpoint holds are trained again
+    run.note("machine", {**describe(device), **forward.describe_forward(net, params), "processes": job.world_size})
+    num_weights = sum(weight.numel() for weight in net.parameters())
+    run.update_record(num_weights=num_weights, lower_is_better=task.lower_is_better)
+    together = f" in {job.world_size} processes" if job.world_size > 1 else ""
+    logging.info(f"Training {params.num_epochs - state.epoch} epoch(s) on {device}{together}")
+    return state, dataloaders, task
+
+
+def check_batch_norm(net: nn.Module, smallest_batch: int, params: utils.Params) -> None:
+    """Check that batch norm never sees a single example.
+
+    Args:
+        net: the net
+        smallest_batch: examples in the smallest batch of one process
+        params: microbatch_size, batch_size
+
+    Raises:
+        InputError: it would
+    """
+    smallest = min(smallest_batch, params.microbatch_size or smallest_batch)
+    # in 2-d and 3-d, it takes the mean over the places of one image
+    if smallest < 2 and any(isinstance(module, nn.BatchNorm1d) for module in net.modules()):
+        name = "microbatch_size" if params.microbatch_size == 1 else "batch_size"
+        raise utils.InputError(
+            f"{name} {getattr(params, name)}: the net has batch norm, which cannot train on one example, and a process "
+            "would get batches of one; take 2 or more for each process"
+        )
+
+
+def fetch_optimizer(net: nn.Module, params: utils.Params) -> torch.optim.Optimizer:
+    """Return the optimizer that params.optimizer names, over the weights that are trained.
+
+    Raises:
+        InputError: nothing is left to train
+    """
+    if not params.compile:
+        torch_private.put_off_dynamo()
+    return by_name.fetch_optimizer(net, params)
+
+
+def fetch_extras(net: nn.Module, optimizer: torch.optim.Optimizer, params: utils.Params, job: Any) -> dict[str, Any]:
+    """Clip gradients if asked, and return the further objects of a checkpoint: the scaler of fp16, averaged weights."""
+    extras: dict[str, Any] = {}
+    if params.clip_grad_norm is not None:
+        by_name.clip_gradients(optimizer, params.clip_grad_norm)
+    if params.precision == "fp16":
+        extras["scaler"] = job.scaler(next(net.parameters()).device)
+    if params.ema_decay is not None:
+        extras["average"] = Average(net, optimizer, params.ema_decay)
+    return extras
+
+
+def fetch_step(state: State, whole: Step, in_pieces: Step) -> Step:
+    """Return the train step that the hyperparameters ask for.
+
+    Args:
+        state: of the run
+        whole: train.train_step
+        in_pieces: train.train_step_in_pieces
+    """
+    params, job = state.params, state.job
+    if params.microbatch_size is None and "scaler" not in state.extras:
+        return job.step_of_share(whole)
+    scaler = state.extras.get("scaler") or torch.amp.GradScaler(state.device.type, enabled=False)
+    size = params.microbatch_size or params.batch_size
+    return job.step_of_share(functools.partial(in_pieces, microbatch_size=size, scaler=scaler))
+
+
+@contextlib.contextmanager
+def switched_on(
+    state: State, run: utils.RunDirectory, num_profiled: int | None
+) -> Iterator[Callable[[list[dict[str, Any]]], None] | None]:
+    """Watch a run in the ways that hyperparameters and --profile ask for, for the block.
+
+    Yields:
+        what to call with new rows of the history; None where nobody wants them
+    """
+    with contextlib.ExitStack() as stack:
+        if state.params.detect_anomaly:
+            stack.enter_context(_naming_operations(state))
+        if num_profiled and run.is_writer:
+            stack.enter_context(profiled(state, num_profiled, run))
+        if state.params.tensorboard and run.is_writer:
+            events = tensorboard.Events(run, state.params)
+            yield events.write
+            events.close()
+        else:
+            yield None
+
+
+@contextlib.contextmanager
+def _naming_operations(state: State) -> Iterator[None]:
+    """Check the gradient of every single operation, which is slow.
+
+    Raises:
+        DivergedError: names the operation; torch warns with the line of its forward pass
+    """
+    with torch.autograd.set_detect_anomaly(True):
+        try:
+            yield
+        except RuntimeError as error:
+            if "returned nan values" in str(error):
+                state.stop(str(error).rstrip("."))
+            raise
