@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from fiveline.record.atomic import open_atomically
-from fiveline.record.regular import check_regular
-from fiveline.record.temporary import remove_stale
+from fiveline.record.atomic import open_atomically, remove_stale
+from fiveline.record.files import check_regular
 
 FOLDER = ".decoded"
 CHUNK_BYTES = 2**28  # of the array are made at a time

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from fiveline.record.errors import InputError
-from fiveline.record.walk import files_below
+from fiveline.record.files import files_below
 
 # Pillow opens many more, whatever the file's name: for EPS it would start Ghostscript
 FORMATS = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000"]
