@@ -86,7 +86,8 @@ class Saver:
         self._is_saved = True
         self._earliest = time.monotonic() + FIRST_SECONDS
         self._latest = time.monotonic() + 60 * state.params.checkpoint_minutes
-        self._progress = Progress(self)
+        self._bar: Any = None  # on a terminal
+        self.num_examples, self._start = 0, time.perf_counter()
 
     def between_steps(self) -> None:
         """Save if it is time.
@@ -126,8 +127,16 @@ class Saver:
                 reason = utils.explain(error) or f"a data loading process died ({type(error).__name__})"
                 raise utils.Stop(f"{reason}. {saved}; rerun the same command to continue") from error
 
+    def start_epoch(self) -> None:
+        """Start the progress of an epoch, or of the rest of one: a bar on a terminal, else lines in the log."""
+        self._close_bar()
+        self.num_examples, self._start = 0, time.perf_counter()
+        if self.is_writer and sys.stderr.isatty():
+            total, initial = self.state.steps_per_epoch, self.state.step
+            self._bar = tqdm(total=total, initial=initial, leave=False, dynamic_ncols=True)
+
     def log_step(self, num_examples: int) -> None:
-        """Update the progress line; at log steps, check that the loss is finite.
+        """Count a batch; every params.save_summary_steps steps, check and show the mean loss.
 
         Args:
             num_examples: in the batch of this process
@@ -135,11 +144,28 @@ class Saver:
         Raises:
             DivergedError: the loss is not finite
         """
-        self._progress.step(num_examples)
+        state = self.state
+        self.num_examples += num_examples
+        if self._bar is not None:
+            self._bar.update()
+        if state.step % state.params.save_summary_steps:
+            return
+        loss, speed = state.sums.mean_loss(), f"{self.examples_per_second:,.0f} examples/s"
+        state.check_loss(loss)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss={loss:05.3f}, {speed}", refresh=False)
+        else:
+            logging.info(f"- step {state.step}/{state.steps_per_epoch} ; loss: {loss:05.3f} ; {speed}")
 
-    def start_epoch(self) -> None:
-        """Start the progress line of an epoch."""
-        self._progress.start()
+    @property
+    def examples_per_second(self) -> float:
+        """The speed of the job in this epoch; its processes have about the same number of examples each."""
+        return self.state.job.world_size * self.num_examples / max(time.perf_counter() - self._start, 1e-9)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def end_epoch(self, train_metrics: dict[str, float], val_metrics: dict[str, float]) -> None:
         """Count an epoch as complete, and save it unless the last save was only a moment ago."""
@@ -149,7 +175,7 @@ class Saver:
             "train": train_metrics,
             "val": val_metrics,
             "learning_rate": state.optimizer.param_groups[0]["lr"],
-            "examples_per_second": self._progress.examples_per_second,
+            "examples_per_second": self.examples_per_second,
             "seconds": state.elapsed(),
         }
         is_best = state.end_epoch(val_metrics[state.params.monitor], val_metrics["loss"])
@@ -217,7 +243,7 @@ class Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._progress.close()
+        self._close_bar()
         if kind is None and not self._is_saved:
             self.save()
         elif kind is not None and issubclass(kind, Exception):  # diverged, perhaps, and would again
@@ -229,50 +255,3 @@ class Saver:
             with contextlib.suppress(OSError), self.run.replacing_best():  # the first error is the one to report
                 utils.write_checkpoint(self._best[0], self.run.path / "best.pth.tar")
                 utils.save_dict_to_json(self._best[1], self.run.path / "metrics_val_best_weights.json")
-
-
-class Progress:
-    """Progress through an epoch: a bar on a terminal, otherwise a log line every params.save_summary_steps steps.
-
-    Args:
-        saver: of the run
-    """
-
-    def __init__(self, saver: Saver) -> None:
-        self.state, self.is_terminal = saver.state, saver.is_writer and sys.stderr.isatty()
-        self.every = saver.state.params.save_summary_steps
-        self._bar: Any = None
-        self.start()
-
-    def start(self) -> None:
-        """Start an epoch, or the rest of one."""
-        self.close()
-        self.num_examples, self._start = 0, time.perf_counter()
-        if self.is_terminal:
-            total, initial = self.state.steps_per_epoch, self.state.step
-            self._bar = tqdm(total=total, initial=initial, leave=False, dynamic_ncols=True)
-
-    def close(self) -> None:
-        """Remove the bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    @property
-    def examples_per_second(self) -> float:
-        """The speed of the job in this epoch; its processes have about the same number of examples each."""
-        return self.state.job.world_size * self.num_examples / max(time.perf_counter() - self._start, 1e-9)
-
-    def step(self, num_examples: int) -> None:
-        """Count one batch."""
-        self.num_examples += num_examples
-        if self._bar is not None:
-            self._bar.update()
-        if self.state.step % self.every:
-            return
-        loss, speed = self.state.sums.mean_loss(), f"{self.examples_per_second:,.0f} examples/s"
-        self.state.check_loss(loss)
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"loss={loss:05.3f}, {speed}", refresh=False)
-        else:
-            logging.info(f"- step {self.state.step}/{self.state.steps_per_epoch} ; loss: {loss:05.3f} ; {speed}")

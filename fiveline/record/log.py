@@ -1,0 +1,74 @@
+"""The log of a run, on the terminal and in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fiveline.record.errors import NO_ROOM, InputError, Stop
+from fiveline.record.escape import SafeFormatter
+from fiveline.record.files import check_regular
+
+
+def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
+    """Send `logging.info(...)` to the terminal and to the end of a file.
+
+    Calling it again, for another run in the same process, moves the log to the new file.
+
+    Args:
+        log_path: the file, for example `experiments/base_model/train.log`; None for the terminal only
+        level: lines below this level are not logged
+
+    Raises:
+        InputError: the file cannot be written, or is a link
+        Stop: the disk is full
+    """
+    logger = logging.getLogger()
+    logger.setLevel(level)
+    for handler in logger.handlers[:]:
+        # a plain StreamHandler comes from logging.basicConfig: with it, the terminal would show each line twice
+        if getattr(handler, "is_ours", False) or type(handler) is logging.StreamHandler:
+            logger.removeHandler(handler)
+            with contextlib.suppress(OSError):  # lines that a full disk did not take
+                handler.close()
+    handlers: dict[logging.Handler, str] = {logging.StreamHandler(): "%(message)s"}
+    if log_path is not None:
+        try:
+            if Path(log_path).exists():
+                check_regular(log_path)  # opening a pipe could wait for ever
+            log_file = _LogFile(log_path, encoding="utf-8", errors="backslashreplace")  # not every name is UTF-8
+        except OSError as error:
+            hint = "; it is a link, which a log does not follow: remove it" if Path(log_path).is_symlink() else ""
+            kind = Stop if error.errno in NO_ROOM else InputError
+            raise kind(f"{log_path}: cannot be written ({error.strerror or error}){hint}") from None
+        handlers[log_file] = "%(asctime)s:%(levelname)s: %(message)s"
+    for handler, line_format in handlers.items():
+        handler.setFormatter(SafeFormatter(line_format))
+        handler.is_ours = True  # type: ignore[attr-defined]
+        logger.addHandler(handler)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file, never a link. On a full disk a few KB of lines wait for room, and one error says so."""
+
+    has_failed = False
+
+    def _open(self) -> Any:
+        no_wait = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        opener = lambda path, flags: os.open(path, flags | no_wait, 0o666)  # noqa: E731
+        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=opener)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        if not self.has_failed:
+            self.has_failed = True
+            logging.error(f"- {self.baseFilename}: cannot be written ({sys.exc_info()[1]}); the log may lack lines")
+
+
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """Format metrics as in the seed's log: `accuracy: 0.906 ; loss: 0.519`."""
+    return " ; ".join(f"{name}: {value:05.3f}" for name, value in metrics.items())
