@@ -110,7 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="batch_size=256, say: beats the checkpoint's")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="beats the checkpoint's: batch_size=256")
     return parser
 
 
@@ -118,18 +118,17 @@ def main(argv: list[str] | None = None) -> None:
     """Run the script.
 
     Raises:
-        Stop: for a reason that is told in its message
+        Stop: its message gives the reason
     """
     args = make_parser().parse_args(argv)
     jobs.refuse("evaluate.py")
     model_dir = Path(args.model_dir)
     checkpoint_path = utils.checkpoint_path(model_dir, args.restore_file)
     overrides = utils.with_data_dir(args.overrides, args.data_dir)
-    checksum = utils.checksum(checkpoint_path)  # before it is loaded: a run that goes on may replace it after that
+    checksum = utils.checksum(checkpoint_path)  # before it is loaded: a run that is training may replace it later
     from fiveline.serving.trained import fetch_trained
 
     params, task, model = fetch_trained(model_dir, checkpoint_path, overrides)
-
     from fiveline.loader import fetch_dataloader
     from fiveline.options.forward import prepare
     from fiveline.report.scores import write_report
@@ -148,15 +147,15 @@ def main(argv: list[str] | None = None) -> None:
     with utils.scores_lock(model_dir):
         if utils.checksum(checkpoint_path) != checksum:
             raise utils.Stop(
-                f"{checkpoint_path} was replaced while it was scored, by a run that goes on: these are metrics of "
-                "weights that are gone, and were not written; the same command scores those that are there now"
+                f"{checkpoint_path}: a run replaced it while it was scored, so the metrics were not written; rerun the "
+                "same command to score the new weights"
             )
         for path in (model_dir / f"scored_{name}.json", model_dir / f"shares_{name}.npz"):
-            path.unlink(missing_ok=True)  # until the report is whole, it is of no checkpoint
+            path.unlink(missing_ok=True)  # until the report is complete, it belongs to no checkpoint
         report = write_report(model_dir, name, values, scores, params)
         source = {"checkpoint": str(checkpoint_path), "sha256": checksum, "data_dir": str(data_dir)}
         utils.save_dict_to_json(source, model_dir / f"scored_{name}.json")
-    print(utils.escaped_lines(report))  # when all is written: whoever reads it, `head` for one, may have seen enough
+    print(utils.escaped_lines(report))  # last, because its reader, such as `head`, may stop reading
 
 
 if __name__ == "__main__":

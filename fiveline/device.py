@@ -61,17 +61,14 @@ def device_in_use() -> torch.device:
 
 
 def tune_cpu() -> None:
-    """Spare a CPU two costs that change no result. Call this before the first step.
-
-    With glibc, freed memory stays with the process for the next step: by default large blocks return to the system, and
-    each step waits for zeroed pages. Numbers below 1e-38 count as zero: the moments of Adam decay to such numbers where
-    a weight gets no gradient for long (a rare word's), and some processors compute with them a hundred times slower.
-    """
+    """Spare a CPU two costs that change no result. Call this before the first step."""
     import torch
 
+    # Adam's moments decay to numbers below 1e-38 where a weight gets no gradient for long, such as a rare word's, and
+    # some processors compute with these a hundred times slower
     torch.set_flush_denormal(True)
     with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
+        libc = ctypes.CDLL("libc.so.6")  # keeps freed memory for the next step, which else waits for zeroed pages
         for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
             libc.mallopt(option, 2**30)
 

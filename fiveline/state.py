@@ -27,45 +27,25 @@ SMALLEST_SCALE = 1e-6  # of the loss in fp16; it is halved each time that a grad
 
 @dataclasses.dataclass
 class State:
-    """A run in memory. Its position is (epoch, step); learning rate and data order are functions of it.
+    """A run in memory. Its position is (epoch, step); learning rate and data order are functions of it."""
 
-    Args:
-        model: the net, on its device
-        optimizer: over the net's weights
-        params: with facts
-        steps_per_epoch: optimizer steps in an epoch
-        sign: 1 if more of params.monitor is better, -1 if less is
-        metrics: name -> fn(outputs, labels) -> (numerator, denominator)
-        job: the processes that train together: `fiveline.jobs.OneProcess()`, or those of torchrun
-        extras: `scaler` and `average`, where an option adds them: objects with state_dict and load_state_dict
-        epoch: the number of complete epochs, validation included
-        step: the number of complete steps in the epoch after them
-        seconds: what earlier processes spent on those steps
-        best: the best value of params.monitor so far; None before the first epoch
-        best_loss: the val loss of the best epoch, which decides ties
-        best_epoch: the best epoch, from 1
-        epochs_since_best: since the best epoch or the last drop of the learning rate (schedule `plateau`)
-        num_drops: how often `plateau` has dropped the learning rate
-        generators: the states of the global generators after `step`; None where the epoch starts
-    """
-
-    model: nn.Module
+    model: nn.Module  # on its device
     optimizer: torch.optim.Optimizer
-    params: utils.Params
+    params: utils.Params  # with facts
     steps_per_epoch: int
-    sign: int
+    sign: int  # 1 if more of params.monitor is better, -1 if less is
     metrics: Metrics
-    job: Any
-    extras: dict[str, Any] = dataclasses.field(default_factory=dict)
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    best: float | None = None
-    best_loss: float | None = None
-    best_epoch: int = 0
-    epochs_since_best: int = 0
-    num_drops: int = 0
-    generators: dict[str, Any] | None = None
+    job: Any  # the processes that train together: fiveline.jobs.one.OneProcess(), or those of torchrun
+    extras: dict[str, Any] = dataclasses.field(default_factory=dict)  # an option's `scaler` or `average`
+    epoch: int = 0  # complete epochs, validation included
+    step: int = 0  # complete steps in the epoch after them
+    seconds: float = 0.0  # what earlier processes spent on those steps
+    best: float | None = None  # the best value of params.monitor so far
+    best_loss: float | None = None  # the val loss of that epoch, which decides ties
+    best_epoch: int = 0  # from 1
+    epochs_since_best: int = 0  # or since `plateau` last dropped the learning rate
+    num_drops: int = 0  # of the learning rate, by `plateau`
+    generators: dict[str, Any] | None = None  # the states of the global generators after `step`
 
     def __post_init__(self) -> None:
         self.new_sums = functools.partial(MetricSums, add_up=self.job.add_up)
