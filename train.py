@@ -100,11 +100,7 @@ def train(
         step: train_step, or train_step_in_pieces with its settings
 
     Returns:
-        the epoch's metrics, each batch as it was when it was trained on
-
-    Raises:
-        DivergedError: the loss is not finite
-        InterruptedRun: a signal arrived; the state is saved
+        the metrics over the epoch, of each batch as it was before its step
     """
     state.model.train()
     batches = state.start_epoch(dataloader)
@@ -139,7 +135,7 @@ def train_and_evaluate(
 
     Raises:
         DivergedError: a loss or a weight is not finite; the checkpoints from before are kept
-        InterruptedRun: SIGINT or SIGTERM; the state is saved
+        InterruptedRun: SIGINT or SIGTERM arrived; the state is saved
     """
     while not state.is_finished():
         logging.info(f"Epoch {state.epoch + 1}/{state.params.num_epochs}")

@@ -26,14 +26,13 @@ FIRST_SECONDS = 5.0
 
 
 class Signals:
-    """Note SIGINT and SIGTERM until the run is between two steps.
+    """A context manager that notes SIGINT and SIGTERM, so that a run stops between two steps.
 
-    A context manager. The first signal is only noted; a second one ends the process at once. In a job of several
-    processes a second one is ignored: torchrun passes on a signal that each process may have received already. SIGHUP
-    keeps its handler, because `nohup` ignores it. Outside the main thread nothing is noted.
+    A second signal ends the process at once. SIGHUP keeps its handler, because `nohup` ignores it. Outside the main
+    thread nothing is noted.
 
     Args:
-        ends_at_second: whether a second signal ends the process
+        ends_at_second: False in a job, where torchrun passes on a signal that each process may have received already
     """
 
     def __init__(self, ends_at_second: bool = True) -> None:
@@ -61,9 +60,9 @@ class Signals:
 class Saver:
     """Saves a run: after an epoch, every params.checkpoint_minutes, and when a signal arrives.
 
-    A context manager: at its start it refuses a directory whose run has got further (OtherRunError); at its end it
-    saves what is not saved yet, or, after an error, the best weights. In a job, all
-    processes take part in saving, at the same step, and the first one writes.
+    A context manager. At its start it refuses a directory whose run has got further (OtherRunError); at its end it
+    saves what is not saved yet, or, after an error, the best weights. In a job, all processes save at the same step,
+    and the first one writes.
 
     Args:
         run: where to write
@@ -129,7 +128,6 @@ class Saver:
 
     def start_epoch(self) -> None:
         """Start the progress of an epoch, or of the rest of one: a bar on a terminal, else lines in the log."""
-        self._close_bar()
         self.num_examples, self._start = 0, time.perf_counter()
         if self.is_writer and sys.stderr.isatty():
             total, initial = self.state.steps_per_epoch, self.state.step

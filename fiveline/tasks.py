@@ -82,18 +82,11 @@ def recognise_task(keys: Iterable[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a task's `net.py` defines, for one run.
-
-    Args:
-        Net: Net(params) is the net
-        loss_fn: (outputs, labels) -> scalar mean; the loss that is reported
-        train_loss_fn: the loss to train on
-        metrics: name -> fn(outputs, labels) -> (numerator, denominator)
-    """
+    """What a task's `net.py` defines, for one run."""
 
     Net: Callable[[Any], Any]
-    loss_fn: Loss
-    train_loss_fn: Loss
+    loss_fn: Loss  # that is reported
+    train_loss_fn: Loss  # to train on
     metrics: Metrics
 
     @property
