@@ -83,8 +83,8 @@ class Saver:
         self._rows: list[dict[str, Any]] = []  # of epochs that are not on the disk yet
         self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # the same: checkpoint and val metrics
         self._is_saved = True
-        self._earliest = time.monotonic() + FIRST_SECONDS
-        self._latest = time.monotonic() + 60 * state.params.checkpoint_minutes
+        now = time.monotonic()
+        self._earliest, self._latest = now + FIRST_SECONDS, now + 60 * state.params.checkpoint_minutes
         self._bar: Any = None  # on a terminal
         self.num_examples, self._start = 0, time.perf_counter()
 
@@ -168,14 +168,9 @@ class Saver:
     def end_epoch(self, train_metrics: dict[str, float], val_metrics: dict[str, float]) -> None:
         """Count an epoch as complete, and save it unless the last save was only a moment ago."""
         state = self.state
-        row = {
-            "epoch": state.epoch + 1,
-            "train": train_metrics,
-            "val": val_metrics,
-            "learning_rate": state.optimizer.param_groups[0]["lr"],
-            "examples_per_second": self.examples_per_second,
-            "seconds": state.elapsed(),
-        }
+        row = {"epoch": state.epoch + 1, "train": train_metrics, "val": val_metrics}
+        row |= {"learning_rate": state.optimizer.param_groups[0]["lr"]}
+        row |= {"examples_per_second": self.examples_per_second, "seconds": state.elapsed()}
         is_best = state.end_epoch(val_metrics[state.params.monitor], val_metrics["loss"])
         if is_best:
             logging.info(f"- Found new best {state.params.monitor}")

@@ -9,27 +9,12 @@ Importing this room loads no torch.
 from __future__ import annotations
 
 import contextlib
-import datetime
-import hashlib
-import json
-import os
-import signal
-from collections.abc import Iterator
 from typing import Any
 
-from fiveline.record.errors import InputError, Stop
+from fiveline.jobs.endings import is_first_to_say, naming_the_lost, rank, world_size
+from fiveline.record.errors import InputError
 
-LOST_WORDS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL", "Timed out")
-
-
-def world_size() -> int:
-    """Return the number of processes of the job."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
-
-
-def rank() -> int:
-    """Return the number of this process in the job, from 0."""
-    return int(os.environ.get("RANK", "0")) if "WORLD_SIZE" in os.environ else 0
+__all__ = ["is_first_to_say", "joined", "naming_the_lost", "rank", "refuse", "world_size"]
 
 
 def refuse(script: str) -> None:
@@ -51,76 +36,3 @@ def joined() -> contextlib.AbstractContextManager[Any]:
     from fiveline.jobs.job import connected
 
     return connected()
-
-
-# --- how they end
-
-
-def is_first_to_say(error: BaseException, stop: BaseException | None) -> bool:
-    """Return whether no other process has reported the same error yet, and leave the reason for the others.
-
-    Args:
-        error: why this process ends
-        stop: the error as the user sees it; None for a bug, which is shown with its traceback
-    """
-    if world_size() == 1:
-        return True
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it when another failed; the store takes a moment
-    shown = stop if stop is not None else error
-    words = {
-        "message": str(shown) if stop is not None else f"{type(error).__name__}: {error}",
-        "exit_code": getattr(shown, "exit_code", 1),
-        "status": getattr(shown, "status", "failed"),
-    }
-    try:
-        store = _store()
-        store.compare_set("last_words", "", json.dumps(words))
-        digest = hashlib.sha256(str(words["message"]).encode("utf-8", "replace")).hexdigest()
-        return bool(store.add(digest, 1) == 1)
-    except (RuntimeError, KeyError):  # the process that keeps the store is gone, or it was not torchrun
-        return True
-
-
-@contextlib.contextmanager
-def naming_the_lost() -> Iterator[None]:
-    """Turn the error of waiting for a lost process into the reason that the lost process left.
-
-    Raises:
-        Stop: with the message, status and exit code of the process that failed, where it had time to leave a reason
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if world_size() == 1 or not any(words in str(error) for words in LOST_WORDS):
-            raise
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun stops this process now; first it reports why
-        raise _last_words(str(error)) from None
-
-
-def _last_words(text: str) -> Stop:
-    """Return the reason that the first process to end has left, as an error of this process."""
-    try:
-        store = _store()
-        words = json.loads(store.get("last_words")) if store.check(["last_words"]) else None
-    except (RuntimeError, KeyError):
-        words = None
-    if words is None:
-        # gloo puts a place in its source before the reason, and advice after it
-        reason = text.strip().partition("\n")[0].partition(". This is")[0].rpartition("] ")[2]
-        return Stop(
-            f"another process of the job has died, or did not answer ({reason}); rerun the same command to continue "
-            "from the last checkpoint"
-        )
-    stop = Stop(words["message"])
-    stop.exit_code, stop.status = words["exit_code"], words["status"]
-    return stop
-
-
-def _store() -> Any:
-    """Return torchrun's own store, which outlives the processes; empty for each attempt of --max_restarts."""
-    import torch.distributed as dist
-
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, is_master=False, timeout=datetime.timedelta(seconds=5))  # type: ignore[attr-defined]
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"fiveline/{attempt}", store)  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from fiveline.jobs import naming_the_lost
+from fiveline.jobs.endings import naming_the_lost
 from fiveline.jobs.one import OneProcess
 from fiveline.metrics import Loss, count_scored
 from fiveline.record.script import import_quickly

@@ -472,7 +472,7 @@ def test_torchruns_signal_does_not_disturb_who_asks_whether_to_say_it(monkeypatc
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(jobs, "_store", asked)
+    monkeypatch.setattr("fiveline.jobs.endings._store", asked)
     before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("disturbed"))
     try:
         assert jobs.is_first_to_say(utils.InputError("a mistake"), utils.InputError("a mistake"))
