@@ -26,7 +26,7 @@ from tabulate import tabulate
 
 import train
 import utils
-from fiveline.saving import Keeper
+from fiveline.saving import Saver
 
 PROJECT = Path(__file__).resolve().parent.parent
 MOST_RATIO, MOST_SHARE = 2.5, 0.02
@@ -86,21 +86,21 @@ def share_of_saving(folder: Path, experiment: str, words: list[str]) -> tuple[fl
     folder.mkdir()
     utils.save_dict_to_json(params, folder / "params.json")
     times: list[float] = []
-    keeper_class, script = cast(Any, Keeper), cast(Any, train)  # functions of theirs are replaced by timed ones
-    save, train_and_evaluate = Keeper.save, train.train_and_evaluate
+    saver_class, script = cast(Any, Saver), cast(Any, train)  # functions of theirs are replaced by timed ones
+    save, train_and_evaluate = Saver.save, train.train_and_evaluate
     seconds = [0.0]
 
-    def timed_save(keeper: Keeper) -> None:
-        times.append(timed(lambda: save(keeper)))
+    def timed_save(saver: Saver) -> None:
+        times.append(timed(lambda: save(saver)))
 
     def timed_training(*args: Any) -> None:
         seconds[0] = timed(lambda: train_and_evaluate(*args))
 
-    keeper_class.save, script.train_and_evaluate = timed_save, timed_training
+    saver_class.save, script.train_and_evaluate = timed_save, timed_training
     try:
         train.main(["--model_dir", str(folder), *words])
     finally:
-        keeper_class.save, script.train_and_evaluate = save, train_and_evaluate
+        saver_class.save, script.train_and_evaluate = save, train_and_evaluate
     return sum(times), seconds[0], len(times)
 
 

@@ -35,8 +35,7 @@ from PIL import Image
 from tabulate import tabulate
 from torch.utils.data import DataLoader
 
-from fiveline.loader import fetch_dataloader
-from fiveline.state import fetch_training
+from fiveline.loader import fetch_dataloader, start_epoch
 from model.vision import decode
 from model.vision import net as vision_net
 from model.vision.data_loader import fetch_facts
@@ -107,7 +106,7 @@ def measure_start(folder: Path, data_dir: Path | None, rounds: int) -> None:
         before, start = decoded, time.perf_counter()
         params = Params.from_values({"cache": kind, "normalize": "train"}, "benchmark")
         params = params.with_facts(fetch_facts(data_dir, params))
-        batch, _ = next(iter(fetch_dataloader(["train", "val"], data_dir, params)["train"]))
+        batch, _ = next(iter(fetch_dataloader("train", data_dir, params, training=True)))
         rows.append([kind, len(batch), decoded - before, time.perf_counter() - start])
     print(tabulate(rows, ["cache", "first batch", "images decoded", "seconds"], floatfmt=".3f"), "\n")
 
@@ -115,8 +114,7 @@ def measure_start(folder: Path, data_dir: Path | None, rounds: int) -> None:
 def steps_of(dataloader: DataLoader[Any]) -> Iterator[Any]:
     """Yield batches for ever; of large sets, beginning in the midst of the epoch's order."""
     for epoch in itertools.count(1):
-        dataloader.batch_sampler.set_position(epoch, len(dataloader) // 2)  # type: ignore[union-attr]
-        yield from dataloader
+        yield from start_epoch(dataloader, epoch, len(dataloader) // 2)[0]
 
 
 def measure_speed(folder: Path, rounds: int, num_steps: int = 150) -> None:
@@ -131,23 +129,24 @@ def measure_speed(folder: Path, rounds: int, num_steps: int = 150) -> None:
         values = {"image_size": 32, "shift": 2, "num_channels": 8, "batch_size": 32}
         params = Params.from_values(values, "benchmark")
         params = params.with_facts(fetch_facts(data_dir, params))
-        dataloader = fetch_dataloader(["train"], data_dir, params)["train"]
+        dataloader = fetch_dataloader("train", data_dir, params, training=True)
         start = time.perf_counter()
         next(iter(dataloader))
         starts[number] = time.perf_counter() - start
         batches = steps_of(dataloader)
         next(batches)  # the order of a million examples takes a while, once an epoch: that is the last column
-        loops[number] = (batches, fetch_training(vision_net.Net(params), vision_net, params, 1000))
+        model = vision_net.Net(params)
+        loops[number] = (batches, model, torch.optim.Adam(model.parameters(), fused=True))
     speeds: dict[tuple[str, int], list[float]] = {(k, n): [] for k in ("batches alone", "training") for n in numbers}
     for _ in range(rounds):
-        for number, (batches, training) in loops.items():
-            training.model.train()
+        for number, (batches, model, optimizer) in loops.items():
+            model.train()
             for kind in ("batches alone", "training"):
                 start, num_examples = time.perf_counter(), 0
                 for images, labels in itertools.islice(batches, num_steps):
                     num_examples += len(labels)
                     if kind == "training":
-                        train_step(training.model, training.optimizer, training.loss_fn, images, labels)
+                        train_step(model, optimizer, vision_net.loss_fn, images, labels)
                 speeds[kind, number].append(num_examples / (time.perf_counter() - start))
     medians = {key: statistics.median(values) for key, values in speeds.items()}
     rows = []

@@ -30,7 +30,8 @@ from torch.profiler import ProfilerActivity
 
 from benchmarks.our_loop import OurLoop
 from fiveline.device import fetch_device, to_device
-from fiveline.loader import fetch_dataloader, fetch_facts
+from fiveline.loader import fetch_dataloader
+from fiveline.tasks import fetch_facts
 from fiveline.options.forward import prepare
 from model.vision import net as vision_net
 from model.vision.params import Params
@@ -51,7 +52,7 @@ class BareLoop:
     """
 
     def __init__(self, data_dir: Path, params: Params, device: torch.device) -> None:
-        loader = fetch_dataloader(["train"], data_dir, params, training=False)["train"]
+        loader = fetch_dataloader("train", data_dir, params)
         self.batches = [to_device(batch, device) for batch in loader]
         self.model = prepare(vision_net.Net(params), params, device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=params.learning_rate, fused=True)

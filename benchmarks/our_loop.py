@@ -6,15 +6,17 @@ import tempfile
 from pathlib import Path
 
 import torch
-from fiveline.nets import fetch_net
 
 import utils
-from fiveline.device import Signals, tune_cpu
+from fiveline.device import tune_cpu
+from fiveline.jobs.one import OneProcess
 from fiveline.loader import fetch_dataloader
 from fiveline.options.forward import prepare
-from fiveline.saving import Keeper
-from fiveline.state import fetch_training
-from train import enter_epoch, train
+from fiveline.options.set_up import fetch_optimizer
+from fiveline.saving import Saver, Signals
+from fiveline.state import State
+from fiveline.tasks import fetch_task
+from train import train
 
 
 class OurLoop:
@@ -28,14 +30,15 @@ class OurLoop:
 
     def __init__(self, data_dir: Path, params: utils.Params, device: torch.device | None = None) -> None:
         tune_cpu()  # as train.py does
-        net, device = fetch_net(params.task), device or torch.device("cpu")
-        self.dataloader = fetch_dataloader(["train"], data_dir, params, device)["train"]
-        self.training = fetch_training(prepare(net.Net(params), params, device), net, params, len(self.dataloader))
+        task, device = fetch_task(params), device or torch.device("cpu")
+        self.dataloader = fetch_dataloader("train", data_dir, params, training=True, device=device)
+        model, self.loss_fn = prepare(task.Net(params), params, device), task.train_loss_fn
+        optimizer, num_steps = fetch_optimizer(model, params), len(self.dataloader)
+        self.state = State(model, optimizer, params, num_steps, 1, task.metrics, OneProcess())
         with tempfile.TemporaryDirectory() as folder:  # no checkpoint is due before the end
-            self.keeper = Keeper(utils.RunDirectory(Path(folder)), self.training, Signals())
+            self.saver = Saver(utils.RunDirectory(Path(folder)), self.state, Signals())
 
     def epoch(self) -> None:
         """Train for one epoch."""
-        enter_epoch(self.dataloader, self.training)
-        train(self.training, self.dataloader, self.keeper)
-        self.training.end_epoch(0.0, 0.0)
+        train(self.state, self.dataloader, self.loss_fn, self.saver)
+        self.state.end_epoch(0.0, 0.0)

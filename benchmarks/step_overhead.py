@@ -29,7 +29,7 @@ from tabulate import tabulate
 
 from benchmarks.our_loop import OurLoop
 from fiveline.device import fetch_device, tune_cpu
-from fiveline.loader import fetch_facts
+from fiveline.tasks import fetch_facts
 from fiveline.metrics import Metrics
 from model.tabular import net as tabular_net
 from model.tabular.data_loader import RowDataset, fetch_dataset
@@ -78,7 +78,7 @@ class BareLoop:
 def note_steps(loop: BareLoop | OurLoop) -> list[float]:
     """Return a list to which the moment after each step of a loop will be added, in seconds."""
     moments: list[float] = []
-    optimizer = loop.optimizer if isinstance(loop, BareLoop) else loop.training.optimizer
+    optimizer = loop.optimizer if isinstance(loop, BareLoop) else loop.state.optimizer
     optimizer.register_step_post_hook(lambda *_: moments.append(time.perf_counter()))
     return moments
 

@@ -38,7 +38,7 @@ from torch import Tensor
 
 from benchmarks.our_loop import OurLoop
 from fiveline.device import seed_everything, tune_cpu
-from fiveline.loader import fetch_facts
+from fiveline.tasks import fetch_facts
 from model.vision import net as vision_net
 from model.vision.data_loader import fetch_dataset
 from model.vision.params import Params
@@ -66,10 +66,11 @@ class BareLoop:
         self.dataset, self.is_fastest = fetch_dataset("train", data_dir, params), is_fastest
         self.model, self.batch_size = vision_net.Net(params), params.batch_size
         if not is_fastest:
-            self.dataset.augment = False
-            images, self.labels = self.dataset.__getitems__(range(len(self.dataset)))
+            images, self.labels = self.dataset.__getitems__(list(range(len(self.dataset))))
             self.images = images.contiguous()
             self.model = self.model.to(memory_format=torch.contiguous_format)
+        else:
+            self.dataset.set_epoch(1)
         fused = True if is_fastest else None
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=params.learning_rate, fused=fused)
 
