@@ -52,12 +52,12 @@ WRONG = {
     "none": None, "text": "x", "negative": -1, "huge": 10**30, "nan": float("nan"), "list": [1, "a"],
     "dict": {"a": 1}, "tensor": torch.zeros(3), "deleted": DELETED, "deep": nested(300), "unfolding": doubled(60),
 }  # fmt: skip
-# What is of the right type, and what older checkpoints lack.
+# What is of the right type.
 RIGHT = {
     ("best", "none"), ("best", "negative"), ("best", "huge"), ("seconds", "huge"), ("best_loss", "huge"),
-    ("best_loss", "none"), ("best_loss", "negative"), ("best_loss", "deleted"),
+    ("best_loss", "none"), ("best_loss", "negative"), 
     ("generators", "none"), ("generators", "dict"), ("sums", "dict"),
-    ("scaler", "dict"), ("scaler", "deleted"), ("average", "dict"), ("average", "deleted"), ("facts", "dict"),
+    ("scaler", "dict"), ("average", "dict"), ("facts", "dict"),
 }  # fmt: skip
 MOVED = {"state_dict", "params", "facts"}  # what evaluate.py reads too
 
