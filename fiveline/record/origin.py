@@ -32,7 +32,7 @@ def now() -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Return what is needed to run this again: command, commit, machine."""
+    """Return the command, the commit and the machine, which are needed to run this again."""
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "git": _git_state(),

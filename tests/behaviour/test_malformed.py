@@ -55,7 +55,7 @@ WRONG = {
 # What is of the right type.
 RIGHT = {
     ("best", "none"), ("best", "negative"), ("best", "huge"), ("seconds", "huge"), ("best_loss", "huge"),
-    ("best_loss", "none"), ("best_loss", "negative"), 
+    ("best_loss", "none"), ("best_loss", "negative"),
     ("generators", "none"), ("generators", "dict"), ("sums", "dict"),
     ("scaler", "dict"), ("average", "dict"), ("facts", "dict"),
 }  # fmt: skip
