@@ -219,7 +219,7 @@ def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Name
         if start.is_finished:
             run.finish(params)
             if run.is_writer:
-                print(utils.escaped_lines(start.told(run.path, params)))
+                print(utils.escaped_lines(start.summary(run.path, params)))
             return
         utils.set_logger(run.path / "train.log", logging.INFO if run.is_writer else logging.ERROR)
         for line in [*start.warnings, *(f"- WARNING: {line}" for line in params.warnings())]:

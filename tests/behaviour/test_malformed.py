@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from model.vision.show import fetch_inputs
+from model.vision.serve import fetch_inputs
 
 import evaluate
 import export
