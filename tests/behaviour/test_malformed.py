@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from model.vision.serve import fetch_inputs
 
 import evaluate
 import export
@@ -28,6 +27,7 @@ from fiveline.study.ray_cluster import _find_cluster as find_cluster
 from fiveline.study.server import _open_output as open_output
 from fiveline.study.trials import Trial, read_record
 from model.vision.params import Params
+from model.vision.serve import fetch_inputs
 from tests.behaviour.test_faults import finish
 
 DELETED = object()
