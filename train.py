@@ -189,10 +189,6 @@ def main(argv: list[str] | None = None) -> None:
     flags = {"tensorboard=true": args.tensorboard, f"task={args.task}": args.task is not None}
     overrides = [*args.overrides, *(word for word, is_given in flags.items() if is_given)]
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(overrides, args.data_dir))
-    if params.tensorboard:
-        from fiveline.options.tensorboard import check_installed
-
-        check_installed()
     if args.selftest_resume:
         from fiveline.sanity.selftest import selftest
 

@@ -1,4 +1,1 @@
-"""The record: what a run is told (hyperparameters) and what it leaves behind (files, checkpoints, status).
-
-`utils.py` is the door: import from there. Nothing here imports torch when it is imported.
-"""
+"""What a run is given (hyperparameters) and what it leaves behind (files, checkpoints, status). Door: `utils.py`."""

@@ -37,6 +37,14 @@ class Net(_Part):
     facts: dict[str, Any]
 
 
+class Result(Net):
+    """What can be said of the run of a checkpoint, whatever version saved it."""
+
+    epoch: int = Count
+    best: float | None
+    best_epoch: int = Count
+
+
 class _Schedule(_Part):
     epochs_since_best: int = Count
     num_drops: int = Count
@@ -47,22 +55,19 @@ class _Optimizer(_Part):
     param_groups: list[dict[str, Any]]
 
 
-class Run(Net):
+class Run(Result):
     """What a run needs of a checkpoint to continue."""
 
-    epoch: int = Count
     step: int = Count
     seconds: float = Field(ge=0)
-    best: float | None
-    best_loss: float | None = None
-    best_epoch: int = Count
+    best_loss: float | None
     schedule: _Schedule
     optim_dict: _Optimizer
-    scaler: dict[str, Any] = {}
-    average: dict[str, Any] = {}
+    scaler: dict[str, Any]
+    average: dict[str, Any]
     sums: dict[str, Any]
     generators: dict[str, Any] | None
-    others: list[dict[str, Any]] = []
+    others: list[dict[str, Any]]
 
 
 class _Epoch(_Part):

@@ -39,8 +39,8 @@ def check_regular(path: Path | str, mode: int | None = None) -> None:
 
 def read_bytes(path: Path, max_bytes: int | None = None) -> bytes:
     """Read a file; an InputError says that it is not a regular one, or larger than `max_bytes`."""
-    # O_NONBLOCK: else the opening of a pipe would wait
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:  # noqa: PTH123
+    no_wait = getattr(os, "O_NONBLOCK", 0)  # else the opening of a pipe would wait
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait)) as file:  # noqa: PTH123
         status = os.fstat(file.fileno())
         check_regular(path, status.st_mode)
         if max_bytes is not None and status.st_size > max_bytes:

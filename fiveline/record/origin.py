@@ -32,7 +32,7 @@ def now() -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Return what is needed to run this again: command, commit, machine."""
+    """Return the command, the commit and the machine, which are needed to run this again."""
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "git": _git_state(),
@@ -45,10 +45,8 @@ def provenance() -> dict[str, Any]:
 def versions() -> dict[str, str | None]:
     """Return the versions of Python and of the packages that decide the numbers; None for one that is missing."""
     found = {name: next(iter(metadata.distributions(name=name)), None) for name in PACKAGES}
-    return {
-        "python": platform.python_version(),
-        **{name: each.version if each else None for name, each in found.items()},
-    }
+    releases = {name: each.version if each else None for name, each in found.items()}
+    return {"python": platform.python_version(), **releases}
 
 
 def _git_state() -> dict[str, Any] | None:

@@ -177,11 +177,10 @@ class RunDirectory:
                 stack.enter_context(scores_lock(self.path).acquire(timeout=LONGEST_WAIT))
             except Timeout:
                 logging.warning("- WARNING: evaluate.py hangs while it writes; its scores may be of older weights")
-            self.forget_scores_of_best()
+            self._remove_scores_of_best()
             yield
 
-    def forget_scores_of_best(self) -> None:
-        """Remove evaluate.py's scores of the best weights."""
+    def _remove_scores_of_best(self) -> None:
         scores = [path for path in self._products() if SCORES_OF_BEST.fullmatch(path.name)]
         for path in scores:
             with contextlib.suppress(PermissionError):  # Windows; of training and a table, the training counts

@@ -8,7 +8,7 @@ from typing import Any
 
 from fiveline.record.check import check_values
 from fiveline.record.checkpoint import checkpoint_path, is_ours, read_checkpoint
-from fiveline.record.contents import Run
+from fiveline.record.contents import Result, Run
 from fiveline.record.errors import InputError, OtherRunError
 from fiveline.record.params import Params
 from fiveline.record.run import RunDirectory
@@ -65,7 +65,8 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
             f"{last_path}: made by other code, so it cannot be continued; --restore_file last starts from its weights, "
             "--restart starts over (both replace it). In a study, move the folder away"
         )
-    check_values(Run, last, str(last_path))
+    is_older = last.get("batches") != "balanced"  # whose batches were cut in another way
+    check_values(Result if is_older else Run, last, str(last_path))
     changed = params.differences(last["params"])
     was_restored = run.record().get("restore_file")
     if restore_file != was_restored:
@@ -76,7 +77,7 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
             "take another --model_dir, or --restart to remove it and start over"
         )
     is_finished = last["epoch"] >= params.num_epochs or params.has_stopped_early(last["epoch"], last["best_epoch"])
-    if not is_finished and last.get("batches") != "balanced":
+    if is_older and not is_finished:
         raise InputError(
             f"{last_path}: an older version saved it, which cut its batches in another way, so this run of "
             f"{last['epoch']} epochs cannot be continued. evaluate.py still scores it; --restart, or another "

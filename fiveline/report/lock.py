@@ -16,7 +16,7 @@ except ImportError:  # Windows
 
 
 def is_held(model_dir: Path) -> bool:
-    """Return whether a process holds the lock of a run directory, as `record/lock.py` takes it.
+    """Return whether a process holds the lock of a run directory, as `record/run.py` takes it.
 
     Where that cannot be known (the lock was taken on another machine of a shared disk, or on Windows), it is held. To
     ask is to take a shared lock for a moment, which succeeds only where nobody works; it is for runs that say they are

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from model.vision.show import fetch_inputs
 
 import evaluate
 import export
@@ -28,6 +27,7 @@ from fiveline.study.ray_cluster import _find_cluster as find_cluster
 from fiveline.study.server import _open_output as open_output
 from fiveline.study.trials import Trial, read_record
 from model.vision.params import Params
+from model.vision.serve import fetch_inputs
 from tests.behaviour.test_faults import finish
 
 DELETED = object()
@@ -52,12 +52,12 @@ WRONG = {
     "none": None, "text": "x", "negative": -1, "huge": 10**30, "nan": float("nan"), "list": [1, "a"],
     "dict": {"a": 1}, "tensor": torch.zeros(3), "deleted": DELETED, "deep": nested(300), "unfolding": doubled(60),
 }  # fmt: skip
-# What is of the right type, and what older checkpoints lack.
+# What is of the right type.
 RIGHT = {
     ("best", "none"), ("best", "negative"), ("best", "huge"), ("seconds", "huge"), ("best_loss", "huge"),
-    ("best_loss", "none"), ("best_loss", "negative"), ("best_loss", "deleted"),
+    ("best_loss", "none"), ("best_loss", "negative"),
     ("generators", "none"), ("generators", "dict"), ("sums", "dict"),
-    ("scaler", "dict"), ("scaler", "deleted"), ("average", "dict"), ("average", "deleted"), ("facts", "dict"),
+    ("scaler", "dict"), ("average", "dict"), ("facts", "dict"),
 }  # fmt: skip
 MOVED = {"state_dict", "params", "facts"}  # what evaluate.py reads too
 

@@ -1,4 +1,4 @@
-"""Mistakes that people make, as they type them: told in a few plain lines that name the culprit, never a traceback."""
+"""Mistakes that people make, as they type them: reported in a few plain lines with the culprit, never a traceback."""
 
 import os
 import random
@@ -12,7 +12,7 @@ import train
 import utils
 
 
-def told_by(done, exit_code):
+def reported_by(done, exit_code):
     """Return what a script said on stderr, after checking that it is short and plain."""
     assert done.returncode == exit_code, done.stderr
     assert "Traceback" not in done.stderr
@@ -46,13 +46,13 @@ def write_params(tmp_path):
 # --- in the shell, before torch is loaded
 
 
-def test_a_missing_directory_is_told(run_script, tmp_path):
-    stderr = told_by(run_script("train.py", "--model_dir", tmp_path / "experiments/nope"), 2)
+def test_a_missing_directory_is_reported(run_script, tmp_path):
+    stderr = reported_by(run_script("train.py", "--model_dir", tmp_path / "experiments/nope"), 2)
     assert f"error: {tmp_path}/experiments/nope: there is no such directory" in stderr
 
 
-def test_a_directory_without_params_is_told(run_script, tmp_path):
-    stderr = told_by(run_script("train.py", "--model_dir", tmp_path), 2)
+def test_a_directory_without_params_is_reported(run_script, tmp_path):
+    stderr = reported_by(run_script("train.py", "--model_dir", tmp_path), 2)
     assert str(tmp_path) in stderr and "params.json" in stderr
 
 
@@ -63,36 +63,36 @@ def test_a_directory_without_params_is_told(run_script, tmp_path):
         ("params.yaml", "learning_rate: 1e-3\n  batch_size: 3\n", "line 2 column 13"),
     ],
 )
-def test_a_broken_params_file_is_told_with_the_place(run_script, write_params, name, text, place):
+def test_a_broken_params_file_is_reported_with_the_place(run_script, write_params, name, text, place):
     model_dir = write_params(text, name)
-    stderr = told_by(run_script("train.py", "--model_dir", model_dir), 2)
+    stderr = reported_by(run_script("train.py", "--model_dir", model_dir), 2)
     assert f"error: {model_dir / name}: not valid" in stderr and place in stderr
 
 
-def test_all_mistakes_in_a_params_file_are_told_together(run_script, write_params):
+def test_all_mistakes_in_a_params_file_are_reported_together(run_script, write_params):
     model_dir = write_params('{"learning_rat": 1e-3, "batch_size": "32", "num_epochs": 1, "num_epochs": 2}')
-    stderr = told_by(run_script("train.py", "--model_dir", model_dir, "seed=x"), 2)
+    stderr = reported_by(run_script("train.py", "--model_dir", model_dir, "seed=x"), 2)
     assert "'learning_rat'; did you mean 'learning_rate'?" in stderr
     assert "batch_size" in stderr and "duplicate key 'num_epochs'" in stderr and "seed" in stderr
     assert len(stderr.splitlines()) == 5
 
 
-def test_an_unknown_task_is_told(run_script, write_params):
+def test_an_unknown_task_is_reported(run_script, write_params):
     model_dir = write_params('{"task": "visoin"}')
-    stderr = told_by(run_script("train.py", "--model_dir", model_dir), 2)
+    stderr = reported_by(run_script("train.py", "--model_dir", model_dir), 2)
     assert f"{model_dir / 'params.json'}: unknown task 'visoin'; did you mean 'vision'?" in stderr
-    assert "unknown task 'visoin'" in told_by(run_script("train.py", "--task", "visoin", "--describe_params"), 2)
+    assert "unknown task 'visoin'" in reported_by(run_script("train.py", "--task", "visoin", "--describe_params"), 2)
 
 
-def test_an_unknown_flag_is_told_with_the_usage(run_script):
-    stderr = told_by(run_script("train.py", "--learning_rate", "3"), 2)
+def test_an_unknown_flag_is_reported_with_the_usage(run_script):
+    stderr = reported_by(run_script("train.py", "--learning_rate", "3"), 2)
     assert "usage: train.py" in stderr and "--learning_rate" in stderr
 
 
 def test_a_directory_in_use_exits_with_4(run_script, make_run):
     model_dir = make_run()
     with utils.RunDirectory(model_dir):
-        stderr = told_by(run_script("train.py", "--model_dir", model_dir), 4)
+        stderr = reported_by(run_script("train.py", "--model_dir", model_dir), 4)
     assert f"error: {model_dir}: in use by process {os.getpid()}" in stderr
     assert not (model_dir / "run.json").exists()
 
@@ -122,7 +122,7 @@ def test_help_and_refusals_come_without_loading_torch(run_script, write_params, 
 
 def test_a_diverging_run_exits_with_3_and_leaves_no_checkpoint(run_script, make_run):
     model_dir = make_run(optimizer="sgd")
-    stderr = told_by(run_script("train.py", "--model_dir", model_dir, "learning_rate=1e30"), 3)
+    stderr = reported_by(run_script("train.py", "--model_dir", model_dir, "learning_rate=1e30"), 3)
     assert "error: diverged: a loss of " in stderr and "learning_rate" in stderr
     assert "error: diverged" in (model_dir / "train.log").read_text(encoding="utf-8")
     record = utils.read_json(model_dir / "run.json")
@@ -151,14 +151,14 @@ def test_a_later_divergence_keeps_the_checkpoints_from_before(make_run):
     assert len(utils.RunDirectory(model_dir).history()) == 2
 
 
-def test_a_device_that_is_not_there_is_told(make_run):
+def test_a_device_that_is_not_there_is_reported(make_run):
     for name in ("cuda:7", "cdua"):
         assert f"--device {name}: " in refusal(train.main, "--model_dir", make_run(name), "--device", name)
     message = refusal(train.main, "--model_dir", make_run(), "--device", "cuda", "--disable-cuda")
     assert "--disable-cuda and --device cuda contradict" in message
 
 
-def test_a_missing_data_directory_is_told(make_run, tmp_path):
+def test_a_missing_data_directory_is_reported(make_run, tmp_path):
     model_dir = make_run()
     message = refusal(train.main, "--model_dir", model_dir, "--data_dir", tmp_path / "nope")
     assert f"{tmp_path}/nope: there is no such data directory; --data_dir" in message
@@ -167,7 +167,7 @@ def test_a_missing_data_directory_is_told(make_run, tmp_path):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_an_empty_split_is_told(make_run, tmp_path, split):
+def test_an_empty_split_is_reported(make_run, tmp_path, split):
     model_dir = make_run()
     np.savez(
         tmp_path / f"data/{split}.npz", images=np.zeros((0, 8, 8), dtype=np.uint8), labels=np.zeros(0, dtype=np.int64)
@@ -176,14 +176,14 @@ def test_an_empty_split_is_told(make_run, tmp_path, split):
     assert str(tmp_path / "data") in message and split in message
 
 
-def test_a_class_that_train_lacks_is_told(make_run, tmp_path):
+def test_a_class_that_train_lacks_is_reported(make_run, tmp_path):
     model_dir = make_run()
     np.savez(tmp_path / "data/val.npz", images=np.zeros((4, 8, 8), dtype=np.uint8), labels=np.array([0, 1, 2, 9]))
     assert "class '9' is not in train, which has 0, 1, 2" in refusal(train.main, "--model_dir", model_dir)
 
 
 def write_photos(folder, names):
-    """Write photographs that cannot be told apart, which is enough for reading them."""
+    """Write photographs that cannot be distinguished, which is enough for reading them."""
     generator = np.random.default_rng(0)
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -210,12 +210,12 @@ def test_a_label_without_a_number_is_named(make_run, tmp_path):
     assert "one_b.jpg" in message and "number" in message
 
 
-def test_a_monitor_that_is_no_metric_is_told(make_run):
+def test_a_monitor_that_is_no_metric_is_reported(make_run):
     message = refusal(train.main, "--model_dir", make_run(monitor="acuracy"))
     assert "monitor 'acuracy'" in message and "accuracy" in message and "loss" in message
 
 
-def test_a_missing_checkpoint_is_told(make_run):
+def test_a_missing_checkpoint_is_reported(make_run):
     model_dir = make_run()
     message = refusal(train.main, "--model_dir", model_dir, "--restore_file", "bset")
     assert str(model_dir / "bset.pth.tar") in message and "train first" in message
@@ -233,7 +233,7 @@ def test_a_checkpoint_is_found_by_the_name_of_its_file(make_run, monkeypatch, tm
     assert "train first" not in message and "a path that ends in .pth.tar" in message
 
 
-def test_a_checkpoint_of_another_net_is_told(make_run):
+def test_a_checkpoint_of_another_net_is_reported(make_run):
     narrow = make_run("narrow", num_epochs=1)
     train.main(["--model_dir", str(narrow)])
     checkpoint = narrow / "best.pth.tar"
@@ -252,7 +252,7 @@ def test_a_checkpoint_of_another_net_is_told(make_run):
     )
 
 
-def test_a_damaged_checkpoint_is_told_and_left_alone(make_run):
+def test_a_damaged_checkpoint_is_reported_and_left_alone(make_run):
     model_dir = make_run(num_epochs=1)
     train.main(["--model_dir", str(model_dir)])
     path = model_dir / "last.pth.tar"

@@ -56,8 +56,9 @@ def test_a_table_that_is_open_in_a_spreadsheet_stops_no_training(tmp_path, held,
     for name in names:
         (tmp_path / name).write_text("{}")
     held("unlink", names[1], 1)
-    run.forget_scores_of_best()
-    assert [path.name for path in tmp_path.iterdir()] == [names[1]]
+    with run.replacing_best():
+        pass
+    assert [path.name for path in tmp_path.glob("*_best.*")] == [names[1]]
     assert f"open elsewhere, and of the best weights before these: {names[1]}" in caplog.text
 
 

@@ -181,7 +181,7 @@ def test_an_image_that_claims_absurdly_many_pixels_is_refused(make_run, tmp_path
     assert message.startswith(f"{tmp_path}/photos/train/a/1.png: not a readable image")
 
 
-def test_arrays_of_absurd_size_are_told_in_a_line(make_run, tmp_path):
+def test_arrays_of_absurd_size_are_reported_in_a_line(make_run, tmp_path):
     folder = make_run()
     header = json.dumps({"descr": "|u1", "fortran_order": False, "shape": None}).replace(
         "null", str((10**9, 1000, 1000))

@@ -275,7 +275,7 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(path, content):
     refusal(path, content)
 
 
-def test_a_missing_checkpoint_is_told_with_those_that_there_are(path):
+def test_a_missing_checkpoint_is_reported_with_those_that_there_are(path):
     assert "there is none at all" in refusal(path)
     utils.save_checkpoint(make_state(make_net()), True, path.parent)
     assert "there are: best, last" in refusal(path.parent / "bset.pth.tar")
@@ -284,7 +284,7 @@ def test_a_missing_checkpoint_is_told_with_those_that_there_are(path):
     assert "cannot be read" in refusal(path)
 
 
-def test_a_checkpoint_of_another_net_is_told_key_by_key(path):
+def test_a_checkpoint_of_another_net_is_reported_key_by_key(path):
     other = nn.ModuleDict({"0": nn.Linear(4, 5), "1": nn.BatchNorm1d(3), "head": nn.Linear(3, 2)})
     utils.save_checkpoint(make_state(other), False, path.parent)
     with pytest.raises(utils.InputError) as caught:
@@ -332,7 +332,7 @@ def test_loading_with_an_optimizer_continues_its_steps(path):
     assert_same_weights(other.state_dict(), net.state_dict())
 
 
-def test_an_optimizer_that_is_not_in_the_checkpoint_is_told(path):
+def test_an_optimizer_that_is_not_in_the_checkpoint_is_reported(path):
     net = make_net()
     path.write_bytes(as_bytes({"state_dict": net.state_dict()}))
     with pytest.raises(utils.InputError, match="holds no state for this optimizer"):

@@ -114,19 +114,19 @@ def test_what_is_written_is_valid_json_and_reads_the_same(tmp_path_factory, rows
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
         (b"", "not valid JSON"), (b'{"a": 1', "not valid JSON"), (b'{"a": 1} x', "not valid JSON"),
         (b"[1]", "found list"), (b"3", "found int"), (b'{"a": "\xe9"}', "not a UTF-8 text file (byte 7)"),
         (b"[" * 100_000, "not valid JSON"), (b'{"a": ' + b"1" * 5000 + b"}", "not valid JSON"),
     ],
 )  # fmt: skip
-def test_a_file_that_is_no_json_object_is_named(tmp_path, content, told):
+def test_a_file_that_is_no_json_object_is_named(tmp_path, content, reason):
     path = tmp_path / "some.json"
     path.write_bytes(content)
-    assert told in read_mistake(utils.read_json, path)
+    assert reason in read_mistake(utils.read_json, path)
     if content:
-        assert told in read_mistake(utils.read_lines, path)
+        assert reason in read_mistake(utils.read_lines, path)
 
 
 def test_a_missing_file_is_named_but_no_history_is_no_lines(tmp_path):
@@ -135,7 +135,7 @@ def test_a_missing_file_is_named_but_no_history_is_no_lines(tmp_path):
     assert "cannot be read" in read_mistake(utils.read_json, tmp_path)
 
 
-def test_the_broken_line_is_told(tmp_path):
+def test_the_broken_line_is_reported(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text('{"epoch": 1}\n\n{"epoch": 2\n', encoding="utf-8")
     with pytest.raises(utils.InputError, match="history.jsonl, line 3: not valid JSON"):

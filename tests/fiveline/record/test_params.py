@@ -1,4 +1,4 @@
-"""Hyperparameters: what files and the command line may say, and how mistakes are told."""
+"""Hyperparameters: what files and the command line may say, and how mistakes are reported."""
 
 import json
 import math
@@ -136,12 +136,12 @@ def test_what_yaml_can_say_and_json_cannot_is_refused_in_a_line(fetch):
         assert len(message) < 300
 
 
-def test_unknown_keys_are_told_with_the_nearest_known_one(fetch):
+def test_unknown_keys_are_reported_with_the_nearest_known_one(fetch):
     assert "unknown key 'learning_rat'; did you mean 'learning_rate'?" in mistakes_of(fetch, '{"learning_rat": 1}')
     assert "unknown key 'zzz'; train.py --describe_params lists" in mistakes_of(fetch, '{"zzz": 1}')
 
 
-def test_all_mistakes_are_told_at_once(fetch, tmp_path):
+def test_all_mistakes_are_reported_at_once(fetch, tmp_path):
     text = '{"learning_rat": 1, "batch_size": "3", "num_epochs": 0, "seed": 1, "seed": 1.5, "momentum": NaN}'
     message = mistakes_of(fetch, text, "weight_decay=-1", "shift", "jitter=.inf")
     title, *lines = message.splitlines()
@@ -214,7 +214,7 @@ def test_two_params_files_are_refused(fetch, tmp_path):
     assert "both params.json and params.yaml" in message
 
 
-def test_unknown_task_is_told_with_the_nearest_known_one(fetch):
+def test_unknown_task_is_reported_with_the_nearest_known_one(fetch):
     assert "unknown task 'visoin'; did you mean 'vision'?" in mistakes_of(fetch, '{"task": "visoin"}')
     assert "vision" in mistakes_of(fetch, '{"task": "../../etc"}')
     assert "unknown task ['vision']" in mistakes_of(fetch, '{"task": ["vision"]}')
@@ -279,9 +279,9 @@ def test_hash_and_differences_know_what_changes_the_result(name):
         "fsdp",
     }
     assert (before.hash() == after.hash()) == is_machine
-    told = after.differences(before.model_dump(mode="json"))
-    assert len(told) == (0 if is_machine or name == "num_epochs" else 1)
-    assert all(line.startswith(f"{name}: ") for line in told)
+    lines = after.differences(before.model_dump(mode="json"))
+    assert len(lines) == (0 if is_machine or name == "num_epochs" else 1)
+    assert all(line.startswith(f"{name}: ") for line in lines)
 
 
 def test_hash_does_not_depend_on_order_or_on_how_a_number_is_written():
@@ -404,7 +404,7 @@ def read_or_refuse(path):
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(values=plain_mappings, indent=st.sampled_from([None, 0, 3]), is_ascii=st.booleans(), comment=plain_text)
 def test_values_of_a_file_are_those_that_json_reads_in_it(tmp_path_factory, values, indent, is_ascii, comment):
-    """JSON is YAML 1.2, whose words our YAML has (PyYAML's own are those of 1.1: `no`, `12:30`, `0x1f`)."""
+    """JSON is YAML 1.2, whose schema we use; PyYAML's own is the one of YAML 1.1, with `no`, `12:30` and `0x1f`."""
     path = tmp_path_factory.getbasetemp() / "values.json"
     path.write_text(json.dumps(values, indent=indent, ensure_ascii=is_ascii), encoding="utf-8")
     assert repr(read_or_refuse(path)) == repr(json.loads(path.read_text(encoding="utf-8")))
