@@ -148,6 +148,8 @@ def train_and_evaluate(
         state.check_loss(val_metrics["loss"])  # the epoch's last step shows here first
         logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
         saver.end_epoch(train_metrics, val_metrics)
+    for line in state.closing_lines():
+        logging.warning(line)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -109,6 +109,16 @@ class State:
         """Return whether there was no new best for params.early_stopping_epochs epochs."""
         return self.params.has_stopped_early(self.epoch, self.best_epoch)
 
+    def closing_lines(self) -> list[str]:
+        """Return what the log should say about a run that stopped early."""
+        params = self.params
+        if not self.stopped_early():
+            return []
+        lines = [f"Stopped early: no new best {params.monitor} for {params.early_stopping_epochs} epochs"]
+        if params.schedule == "step" and self.epoch <= params.schedule_epochs:
+            lines.append(f"- WARNING: the learning rate never dropped: schedule_epochs is {params.schedule_epochs}")
+        return lines
+
     def is_finished(self) -> bool:
         """Return whether there is nothing left to train."""
         return self.epoch >= self.params.num_epochs or self.stopped_early()
@@ -187,7 +197,7 @@ class State:
         """
         with utils.fitting(path, "optim_dict"):
             self.job.load_moments(self.model, self.optimizer, state["optim_dict"])
-            _check_moments(self.optimizer)
+            self.job.check_moments(self.optimizer)
         with utils.fitting(path, "scaler or average"):
             if "scaler" in self.extras and state["scaler"]:
                 self.extras["scaler"].load_state_dict(state["scaler"])
@@ -236,11 +246,3 @@ def _factor(params: utils.Params, step: int, steps_per_epoch: int) -> float:
 def _between(start: float, end: float, share: float) -> float:
     """Go from start to end along half a cosine wave."""
     return end + (start - end) * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0))) / 2
-
-
-def _check_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError if loaded moments have other shapes than the weights: torch would notice only in a step."""
-    for weight, moments in optimizer.state.items():
-        for name, moment in moments.items():
-            if moment is not None and moment.shape not in (getattr(weight, "shape", None), ()):
-                raise ValueError(f"{name} has another shape than its weight")

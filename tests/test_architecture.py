@@ -105,7 +105,7 @@ def test_no_modules_import_each_other_in_a_circle():
     done, waiting = set(), []
 
     def visit(name):
-        assert name not in waiting, f"circle: {' -> '.join([*waiting[waiting.index(name):], name])}"
+        assert name not in waiting, f"circle: {' -> '.join([*waiting[waiting.index(name) :], name])}"
         if name in done or name not in graph:
             return
         waiting.append(name)

@@ -12,6 +12,12 @@ from torch import nn
 from fiveline.metrics import Loss
 from fiveline.state import Step
 
+MOMENTS = {
+    "Adam": {"step", "exp_avg", "exp_avg_sq"},
+    "AdamW": {"step", "exp_avg", "exp_avg_sq"},
+    "RMSprop": {"step", "square_avg"},
+}  # what torch keeps for each weight, besides momentum
+
 
 class OneProcess:
     """A job of one process: what several processes do together, it does alone. `fiveline.jobs` has the other kind."""
@@ -63,3 +69,21 @@ class OneProcess:
     def load_moments(self, net: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         """Load the state of an optimizer. Its settings stay: hyperparameters and the device decide them."""
         optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+    def check_moments(self, optimizer: torch.optim.Optimizer) -> None:
+        """Check that a loaded state fits; torch would notice only in the next step.
+
+        Raises:
+            ValueError: it belongs to other weights or another optimizer
+        """
+        needed = MOMENTS.get(type(optimizer).__name__, set())
+        if optimizer.param_groups[0].get("momentum"):
+            needed = {*needed, "momentum_buffer"}
+        for weight, moments in optimizer.state.items():
+            missing = needed - moments.keys()
+            if not isinstance(weight, torch.Tensor) or missing:
+                raise ValueError(f"a weight lacks {', '.join(sorted(missing))}" if missing else "other weights")
+            for name, moment in moments.items():
+                is_fitting = moment is None or (moment.is_floating_point() and moment.shape in (weight.shape, ()))
+                if not is_fitting or (moment is None and name in needed):
+                    raise ValueError(f"{name} has another shape or type than its weight")
