@@ -102,7 +102,11 @@ def detect(ids: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
         raise InputError(f"{where}: the tag {odd[0]!r} in this sentence: {reason}; {EXPECTED}")
     rule = RULES.get(scheme, "entities are counted as by seqeval's default mode")
     logging.info(f"- tag scheme of train: {scheme}; {rule}")
-    wrong = {pair: number for pair, number in pairs.items() if _contradicts(parts[pair[0]], parts[pair[1]], scheme)}
+    wrong = {
+        (before, tag): number
+        for (before, tag), number in pairs.items()
+        if scheme != "plain" and parts[tag][0] in ("I", "E", "L") and not continues(parts[before], parts[tag])
+    }
     if wrong:
         before, tag = max(wrong, key=lambda pair: wrong[pair])
         hint = "; tag_scheme=iob1 turns them into bio" if scheme == "bio" else ""
@@ -110,9 +114,3 @@ def detect(ids: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
             f"- WARNING: {sum(wrong.values())} tags of train contradict {scheme}: {tag} after {before}, ...{hint}"
         )
     return scheme
-
-
-def _contradicts(before: Parts, now: Parts, scheme: str) -> bool:
-    """Return whether a tag cannot stand right after another one in a well-formed corpus."""
-    needs_end = scheme in ("bioes", "bilou") and before[0] in ("B", "I")
-    return scheme != "plain" and (needs_end or now[0] in ("I", "E", "L")) and not continues(before, now)

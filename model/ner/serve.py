@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.ner import columns
+from model.ner.columns import Sentences
 from model.ner.params import Params
-from model.ner.readers import COLUMN_SUFFIXES, Sentences, decode_lines, read_split, split_tokens
+from model.ner.readers import COLUMN_SUFFIXES, decode_lines, read_split, split_tokens
 from model.ner.schemes import OUTSIDE, looks_like_a_tag
 from utils import InputError
 
@@ -92,11 +93,11 @@ def _has_columns(head: Sequence[bytes], params: Params) -> bool:
 
 def _read_columns(data: bytes, path: str, params: Params) -> Unlabelled:
     try:
-        sentences, _ = columns.read(decode_lines(data, path), path, params, is_tagged=False)
+        found = columns.read(decode_lines(data, path), path, params, is_tagged=False)
     except InputError as error:
         yield path, error
-        return
-    yield from ((f"{path}:{tokens[0][0]}", [token for _, token, _ in tokens]) for tokens in sentences)
+    else:
+        yield from zip(found.ids, found.tokens, strict=True)
 
 
 def _read_lines(lines: Iterable[bytes], path: str) -> Unlabelled:

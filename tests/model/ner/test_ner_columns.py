@@ -10,7 +10,7 @@ import train
 import utils
 from model.ner import columns, serve
 from model.ner.data_loader import fetch_facts
-from model.ner.embeddings import read_vectors
+from model.ner.net import read_vectors
 from model.ner.params import Params
 from model.ner.readers import COLUMN_SUFFIXES, read_split
 
@@ -76,8 +76,8 @@ def test_skipped_lines_are_logged_with_the_first(tmp_path, caplog):
     with caplog.at_level("INFO"):
         fetch_facts(tmp_path, Params())  # reads the files too, but quietly
         read_split("train", tmp_path, Params())
-    assert caplog.text.count("skipped") == 1
-    assert "- train.conll: skipped 2 lines that are not tokens, such as comments; the first is line 1" in caplog.text
+    assert caplog.text.count("skipped 2 lines") == 1
+    assert "train.conll: skipped 2 lines that are not tokens, such as comments; first line 1" in caplog.text
 
 
 # ---- columns
