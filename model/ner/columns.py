@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from model.ner.params import Params
-from model.ner.schemes import OUTSIDE, looks_like_a_tag
+from model.ner.schemes import OUTSIDE
 from utils import InputError
 
 KEY_AND_VALUE = re.compile(r"#\s*[A-Za-z][\w:.-]*\s+=(\s|$)")
+A_TAG = re.compile(r"O|[BIESLU]-[^ ]*")
 NOT_A_WORD = re.compile(r"\d+-\d+|\d+\.\d+")
 
 
@@ -33,12 +34,10 @@ class Sentences(NamedTuple):
 
 
 def read(lines: Sequence[str], path: str, params: Params, is_tagged: bool = True, is_quiet: bool = False) -> Sentences:
-    """Return the sentences of a column file, and log how many lines were skipped unless `is_quiet`.
+    """Return the sentences of a column file; raise InputError if a line is broken, or none holds a token.
 
-    Unless `is_tagged`, the file may lack the column of the tags, and every tag is O.
-
-    Raises:
-        InputError: a line is broken, or none holds a token
+    Unless `is_tagged`, the file may lack the column of the tags, and every tag is O. The number of lines that were
+    skipped is logged, unless `is_quiet`.
     """
     texts = [line.strip(" \t") for line in lines]
     sure = [i for i, text in enumerate(texts) if is_token(text)]
@@ -60,7 +59,7 @@ def read(lines: Sequence[str], path: str, params: Params, is_tagged: bool = True
         elif text[0] == "#" and (
             KEY_AND_VALUE.match(text)
             or len(cells) != width
-            or not (tag is None or is_inside or cells[tag] in tags or looks_like_a_tag(cells[tag]))
+            or not (tag is None or is_inside or cells[tag] in tags or A_TAG.fullmatch(cells[tag]))
         ):
             if is_inside:
                 raise InputError(f"{where}: a comment inside a sentence; expected a blank line before it")

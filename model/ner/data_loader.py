@@ -33,9 +33,6 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     Returns:
         `words` and `tags`, in the order of their numbers; `pad_word` and `unk_word`, two of the words; `characters`;
         `rare_tags`, which become O; and `scheme`, of the train tags alone: a stray tag elsewhere changes no score
-
-    Raises:
-        InputError: train is missing, broken or untagged, or CS230's files do not fit
     """
     splits = {"train": (train := read_split("train", data_dir, params, is_quiet=True))}
     facts = _read_vocabulary(data_dir, params)
@@ -90,26 +87,16 @@ def _count_tags(sentences: Sentences) -> collections.Counter[str]:
 
 
 def _read_vocabulary(data_dir: Path, params: Params) -> dict[str, Any] | None:
-    """Return the same from CS230's words.txt and tags.txt, or None where there are none.
-
-    Raises:
-        InputError: one of words.txt and tags.txt is missing, or they contradict each other or dataset_params.json
-    """
+    """Return the same from CS230's words.txt and tags.txt, or None if neither exists; raise InputError if one lacks."""
     words_path, tags_path, sizes_path = (data_dir / name for name in ("words.txt", "tags.txt", "dataset_params.json"))
     if not words_path.exists() and not tags_path.exists():
         return None
     words, tags = read_text_lines(words_path), read_text_lines(tags_path)
     sizes = read_json(sizes_path) if sizes_path.exists() else {}
     specials = {name: sizes.get(name, word) for name, word in SPECIALS.items()}
-    checks = (
-        (words_path, words, "vocab_size", specials.values()), (tags_path, tags, "number_of_tags", [OUTSIDE])
-    )  # fmt: skip
-    for path, lines, key, needed in checks:
-        if sizes.get(key, len(lines)) != len(lines):
-            raise InputError(f"{path}: {len(lines)} lines, but dataset_params.json beside it says {key} {sizes[key]}")
-        for entry in needed:
-            if entry not in lines:
-                raise InputError(f"{path}: lacks {entry!r}; run build_vocab.py again, or remove the file")
+    for path, lines, needed in ((words_path, words, specials.values()), (tags_path, tags, [OUTSIDE])):
+        if missing := [entry for entry in needed if entry not in lines]:
+            raise InputError(f"{path}: lacks {missing[0]!r}; run build_vocab.py again, or remove the file")
     logging.info(f"- the vocabulary is that of words.txt and tags.txt in {data_dir}")
     if params.min_count_word > 1:
         logging.warning("- WARNING: min_count_word has no effect beside words.txt; build that with --min_count_word")
@@ -117,14 +104,11 @@ def _read_vocabulary(data_dir: Path, params: Params) -> dict[str, Any] | None:
 
 
 class TaggedSentences(Dataset[Any]):
-    """The sentences of one split.
+    """The sentences of one split; a tag that the vocabulary lacks is refused.
 
     Args:
         sentences: from `read_split`
         params: seed, word_dropout_rate, char_channels, max_word_len, and the facts
-
-    Raises:
-        InputError: a tag that the vocabulary lacks
     """
 
     def __init__(self, sentences: Sentences, params: Params) -> None:
@@ -190,9 +174,5 @@ def _number_tags(sentences: Sentences, facts: dict[str, Any]) -> list[int]:
 
 
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> TaggedSentences:
-    """Return the dataset of 'train', 'val' or 'test'.
-
-    Raises:
-        InputError: the data is missing or broken
-    """
+    """Return the dataset of 'train', 'val' or 'test'; raise InputError if the data is missing or broken."""
     return TaggedSentences(read_split(split, data_dir, params), params)

@@ -113,11 +113,7 @@ class Net(nn.Module):
 
 
 def read_vectors(path: Path, words: Sequence[str], embedding_dim: int) -> dict[str, list[float]]:
-    """Return the words' vectors from a file in GloVe's text format; one with capitals may get its lower-case one's.
-
-    Raises:
-        InputError: the file cannot be read, or a line is broken
-    """
+    """Return the words' vectors from a file in GloVe's text format; one with capitals may get its lower-case one's."""
     wanted = {*words, *(word.lower() for word in words)}
     found: dict[str, list[float]] = {}
     try:

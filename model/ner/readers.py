@@ -24,10 +24,9 @@ LONGEST = 200  # tokens of a sentence that may be the only one of its file
 
 
 def read_split(split: str, data_dir: Path, params: Params, is_quiet: bool = False) -> Sentences:
-    """Return the sentences of 'train', 'val' or 'test', and log what is remarkable unless `is_quiet`.
+    """Return the sentences of 'train', 'val' or 'test'; raise InputError if the data is missing or broken.
 
-    Raises:
-        InputError: the data is missing, in neither layout, or broken
+    What is remarkable about it is logged, unless `is_quiet`.
     """
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: there is no such data directory; --data_dir says where the data is")
@@ -82,10 +81,9 @@ def read_text_lines(path: Path) -> list[str]:
 
 
 def decode_lines(data: bytes, path: str, first: int = 1) -> list[str]:
-    """Return the lines of UTF-8 text, which end in LF or CRLF; a byte-order mark is dropped.
+    """Return the lines of UTF-8 text, which end in LF or CRLF, without a byte-order mark; raise InputError for others.
 
-    Raises:
-        InputError: this is not such text; names the line, where `first` is the number of the first one
+    The number of the first line is `first`.
     """
     try:
         text = data.decode("utf-8-sig" if first == 1 else "utf-8").replace("\r\n", "\n")
