@@ -45,7 +45,7 @@ def read(lines: Sequence[str], path: str, params: Params, is_tagged: bool = True
         raise InputError(f"{path}:1: no token in the whole file; expected one token a line, and its tag")
     has_tabs = any("\t" in texts[i] for i in sure)
     # only where tabs separate the cells can one at an end of the line be empty
-    rows = [re.split("\t", line) if has_tabs else re.split("[ \t]+", line.strip(" \t")) for line in lines]
+    rows = [line.split("\t") if has_tabs else re.split("[ \t]+", line.strip(" \t")) for line in lines]
     width, is_conllu = len(rows[sure[0]]), path.endswith(".conllu")
     token, tag = _find_columns(width, params, is_tagged, f"{path}:{sure[0] + 1}")
     # a line right after a token's is a token's too, or a mistake
@@ -56,11 +56,7 @@ def read(lines: Sequence[str], path: str, params: Params, is_tagged: bool = True
         where, cells = f"{path}:{number}", [cell.strip(" ") for cell in row]
         if not text or text.startswith("-DOCSTART-"):
             is_inside = False
-        elif text[0] == "#" and (
-            KEY_AND_VALUE.match(text)
-            or len(cells) != width
-            or not (tag is None or is_inside or cells[tag] in tags or A_TAG.fullmatch(cells[tag]))
-        ):
+        elif text[0] == "#" and (len(cells) != width or _is_comment(text, None if tag is None else cells[tag], tags)):
             if is_inside:
                 raise InputError(f"{where}: a comment inside a sentence; expected a blank line before it")
             skipped.append(number)
@@ -77,14 +73,20 @@ def read(lines: Sequence[str], path: str, params: Params, is_tagged: bool = True
             is_inside = True
             found.tokens[-1].append(cells[token])
             found.tags[-1].append(cells[tag] if is_tagged and tag is not None else OUTSIDE)
-            for name, cell in (("token", cells[token]), ("tag", found.tags[-1][-1])):
-                if not cell or (name == "tag" and " " in cell):
-                    column = getattr(params, f"{name}_column")
-                    raise InputError(f"{where}: expected a {name} in column {column}, found {cell!r}")
+            if not cells[token] or not found.tags[-1][-1] or " " in found.tags[-1][-1]:
+                raise InputError(
+                    f"{where}: expected a token in column {params.token_column} and a tag in column "
+                    f"{params.tag_column}, found {cells[token]!r} and {found.tags[-1][-1]!r}"
+                )
     if skipped and not is_quiet:
-        number = len(skipped)
-        logging.info(f"- {path}: skipped {number} lines that are not tokens, such as comments; first line {skipped[0]}")
+        which = f"{len(skipped)} lines that are not tokens, such as comments; first line {skipped[0]}"
+        logging.info(f"- {path}: skipped {which}")
     return found
+
+
+def _is_comment(text: str, tag: str | None, tags: set[str]) -> bool:
+    is_tag = tag is None or tag in tags or A_TAG.fullmatch(tag) is not None
+    return KEY_AND_VALUE.match(text) is not None or not is_tag
 
 
 def is_token(text: str) -> bool:

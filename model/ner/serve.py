@@ -55,7 +55,7 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
 
 def probabilities(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, list[float]]]:
     """Return one dict a sentence: for each tag, its probability for each token. Takes what `predictions` takes."""
-    masks = outputs[..., 0] == outputs[..., 0] if labels is None else labels >= 0  # (batch_size, max_len)
+    masks = [slice(None)] * len(outputs) if labels is None else labels >= 0  # (batch_size, max_len)
     every = zip(outputs.softmax(dim=2), masks, strict=True)
     return [dict(zip(params.tags, each[mask].T.tolist(), strict=True)) for each, mask in every]
 
@@ -82,7 +82,7 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Unlabelled:
 def _has_columns(head: Sequence[bytes], params: Params) -> bool:
     """Return whether the first three tokens have known tags: `O` among them, or two different ones."""
     texts = [line.decode("utf-8", "replace").strip() for line in head]
-    rows = [text.split() for text in texts if columns.is_token(text)][:3]
+    rows = [text.split("\t" if "\t" in text else None) for text in texts if columns.is_token(text)][:3]
     width = min(map(len, rows), default=0)
     if len(rows) < 2 or width < 2 or width < max(map(len, rows)) or not -width <= params.tag_column < width:
         return False
