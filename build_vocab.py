@@ -27,15 +27,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters, for example tag_column=3")
     args = parser.parse_args(argv)
 
+    from model.ner.data_loader import derive_vocabulary
     from model.ner.params import Params
     from model.ner.readers import read_split
-    from model.ner.vocabulary import derive
 
     flags = [f"min_count_word={args.min_count_word}", f"min_count_tag={args.min_count_tag}"]
     values, mistakes = utils.read_overrides([*flags, *args.overrides])
     params = Params.from_values(values, "command line", mistakes)
     splits = {split: read_split(split, args.data_dir, params) for split in ("train", "val", "test")}
-    vocabulary = derive(splits, params)
+    vocabulary = derive_vocabulary(splits, params)
     for name in ("words", "tags"):
         lines = "".join(f"{line}\n" for line in vocabulary[name])
         utils.write_atomically(args.data_dir / f"{name}.txt", lines.encode("utf-8"))

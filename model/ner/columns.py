@@ -11,52 +11,52 @@ spaces. All lines have the same number of columns. These lines are not tokens:
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from model.ner.params import Params
-from model.ner.schemes import OUTSIDE, looks_like_a_tag
+from model.ner.schemes import OUTSIDE
 from utils import InputError
 
 KEY_AND_VALUE = re.compile(r"#\s*[A-Za-z][\w:.-]*\s+=(\s|$)")
+A_TAG = re.compile(r"O|[BIESLU]-[^ ]*")
 NOT_A_WORD = re.compile(r"\d+-\d+|\d+\.\d+")
 
-Token = tuple[int, str, str]  # the number of its line, from 1; the token; its tag
+
+class Sentences(NamedTuple):
+    """The sentences of a split or a file; an id is the file and the line that the sentence begins in."""
+
+    ids: list[str]
+    tokens: list[list[str]]
+    tags: list[list[str]]
 
 
-def read(
-    lines: Sequence[str], path: str, params: Params, is_tagged: bool = True
-) -> tuple[list[list[Token]], list[int]]:
-    """Return the tokens of each sentence of a column file, and the numbers of the lines that were skipped.
+def read(lines: Sequence[str], path: str, params: Params, is_tagged: bool = True, is_quiet: bool = False) -> Sentences:
+    """Return the sentences of a column file; raise InputError if a line is broken, or none holds a token.
 
-    Unless `is_tagged`, the file may lack the column of the tags, and every tag is O.
-
-    Raises:
-        InputError: a line is broken
+    Unless `is_tagged`, the file may lack the column of the tags, and every tag is O. The number of lines that were
+    skipped is logged, unless `is_quiet`.
     """
     texts = [line.strip(" \t") for line in lines]
     sure = [i for i, text in enumerate(texts) if is_token(text)]
     if not sure:
-        return [], []
+        raise InputError(f"{path}:1: no token in the whole file; expected one token a line, and its tag")
     has_tabs = any("\t" in texts[i] for i in sure)
     # only where tabs separate the cells can one at an end of the line be empty
-    rows = [re.split("\t", line) if has_tabs else re.split("[ \t]+", line.strip(" \t")) for line in lines]
+    rows = [line.split("\t") if has_tabs else re.split("[ \t]+", line.strip(" \t")) for line in lines]
     width, is_conllu = len(rows[sure[0]]), path.endswith(".conllu")
     token, tag = _find_columns(width, params, is_tagged, f"{path}:{sure[0] + 1}")
     # a line right after a token's is a token's too, or a mistake
     certain = [rows[i] for i in (*sure, *(i + 1 for i in sure)) if i < len(rows) and len(rows[i]) == width]
     tags = {cells[tag].strip(" ") for cells in certain if tag is not None}
-    sentences: list[list[Token]] = []
-    skipped, is_inside = [], False
+    found, skipped, is_inside = Sentences([], [], []), [], False
     for number, text, row in zip(range(1, len(rows) + 1), texts, rows, strict=True):
         where, cells = f"{path}:{number}", [cell.strip(" ") for cell in row]
         if not text or text.startswith("-DOCSTART-"):
             is_inside = False
-        elif text[0] == "#" and (
-            KEY_AND_VALUE.match(text)
-            or len(cells) != width
-            or not (tag is None or is_inside or cells[tag] in tags or looks_like_a_tag(cells[tag]))
-        ):
+        elif text[0] == "#" and (len(cells) != width or _is_comment(text, None if tag is None else cells[tag], tags)):
             if is_inside:
                 raise InputError(f"{where}: a comment inside a sentence; expected a blank line before it")
             skipped.append(number)
@@ -66,14 +66,27 @@ def read(
         elif is_conllu and NOT_A_WORD.fullmatch(cells[0]):
             skipped.append(number)
         else:
-            sentences += [] if is_inside else [[]]
-            sentences[-1].append((number, cells[token], cells[tag] if is_tagged and tag is not None else OUTSIDE))
+            if not is_inside:
+                found.ids.append(where)
+                found.tokens.append([])
+                found.tags.append([])
             is_inside = True
-            for name, cell in (("token", sentences[-1][-1][1]), ("tag", sentences[-1][-1][2])):
-                if not cell or (name == "tag" and " " in cell):
-                    column = getattr(params, f"{name}_column")
-                    raise InputError(f"{where}: expected a {name} in column {column}, found {cell!r}")
-    return sentences, skipped
+            found.tokens[-1].append(cells[token])
+            found.tags[-1].append(cells[tag] if is_tagged and tag is not None else OUTSIDE)
+            if not cells[token] or not found.tags[-1][-1] or " " in found.tags[-1][-1]:
+                raise InputError(
+                    f"{where}: expected a token in column {params.token_column} and a tag in column "
+                    f"{params.tag_column}, found {cells[token]!r} and {found.tags[-1][-1]!r}"
+                )
+    if skipped and not is_quiet:
+        which = f"{len(skipped)} lines that are not tokens, such as comments; first line {skipped[0]}"
+        logging.info(f"- {path}: skipped {which}")
+    return found
+
+
+def _is_comment(text: str, tag: str | None, tags: set[str]) -> bool:
+    is_tag = tag is None or tag in tags or A_TAG.fullmatch(tag) is not None
+    return KEY_AND_VALUE.match(text) is not None or not is_tag
 
 
 def is_token(text: str) -> bool:

@@ -1,28 +1,30 @@
-"""Sentences as padded batches: numbered once, kept as one row of numbers, cut out and padded as whole batches."""
+"""Sentences as padded batches of numbers, and the vocabulary that numbers them."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from fiveline.device import epoch_draws
 from fiveline.metrics import IGNORED_LABEL
-from model.ner import schemes, vocabulary
-from model.ner.embeddings import check_file
+from model.ner import schemes
+from model.ner.columns import Sentences
 from model.ner.params import Params
-from model.ner.readers import Sentences, read_split
+from model.ner.readers import read_split, read_text_lines
 from model.ner.schemes import OUTSIDE
-from utils import InputError
+from utils import InputError, read_json
 
-PAD_CHARACTER, UNK_CHARACTER = 0, 1
+SPECIALS = {"pad_word": "<pad>", "unk_word": "UNK"}
+UNK_CHARACTER = 1  # 0 is padding
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
@@ -31,21 +33,15 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     Returns:
         `words` and `tags`, in the order of their numbers; `pad_word` and `unk_word`, two of the words; `characters`;
         `rare_tags`, which become O; and `scheme`, of the train tags alone: a stray tag elsewhere changes no score
-
-    Raises:
-        InputError: train is missing, broken or untagged, CS230's files or params.embedding_file do not fit
     """
-    if params.embedding_file is not None:
-        check_file(Path(params.embedding_file), params.embedding_dim)
     splits = {"train": (train := read_split("train", data_dir, params, is_quiet=True))}
-    facts = vocabulary.read(data_dir, params)
-    if facts is None:
-        for split in ("val", "test"):  # a mistake in one is reported when it is used
-            with contextlib.suppress(InputError):
-                splits[split] = read_split(split, data_dir, params, is_quiet=True)
-        facts = vocabulary.derive(splits, params)
-    counts = vocabulary.count_tags(train)
-    every = dict.fromkeys(tag for each in splits.values() for tag in vocabulary.count_tags(each))
+    facts = _read_vocabulary(data_dir, params)
+    for split in ("val", "test") if facts is None else ():
+        with contextlib.suppress(InputError):  # a mistake in one is reported when it is used
+            splits[split] = read_split(split, data_dir, params, is_quiet=True)
+    facts = facts or derive_vocabulary(splits, params)
+    counts = _count_tags(train)
+    every = dict.fromkeys(tag for each in splits.values() for tag in _count_tags(each))
     rare = [tag for tag in every if counts[tag] < params.min_count_tag and tag not in facts["tags"]]
     if rare:
         which = f"{sum(counts[tag] for tag in rare)} tokens of train become O, their tags are rarer than min_count_tag"
@@ -62,48 +58,85 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     return {
         **facts,
         "rare_tags": rare,
-        "characters": [*vocabulary.SPECIALS.values(), *sorted({*"".join("".join(tokens) for tokens in train.tokens)})],
+        "characters": [*SPECIALS.values(), *sorted({*"".join("".join(tokens) for tokens in train.tokens)})],
         "scheme": schemes.detect(places, tags) if has_entities else schemes.guess(facts["tags"]),
     }
 
 
+def derive_vocabulary(splits: Mapping[str, Sentences], params: Params) -> dict[str, Any]:
+    """Return `words`, the frequent ones of train, `tags`, those of train and of the other splits, and the SPECIALS.
+
+    A tag that train lacks needs an output of the net, although nothing trains it: its tokens are scored, as errors.
+    """
+    word_counts = collections.Counter(token for tokens in splits["train"].tokens for token in tokens)
+    words = [word for word, count in word_counts.items() if count >= params.min_count_word]
+    tag_counts = _count_tags(splits["train"])
+    tags = [tag for tag, count in tag_counts.items() if count >= params.min_count_tag]
+    for split, sentences in splits.items():
+        new = [tag for tag in _count_tags(sentences) if tag not in tag_counts and tag not in tags]
+        if new and params.min_count_tag == 1:
+            tags += new
+            logging.warning(f"- WARNING: tags of {split} that train lacks count as errors there: {', '.join(new)}")
+    words += [special for special in SPECIALS.values() if special not in words]
+    return {"words": words, "tags": tags if OUTSIDE in tags else [*tags, OUTSIDE], **SPECIALS}
+
+
+def _count_tags(sentences: Sentences) -> collections.Counter[str]:
+    """Return the number of each tag, in the order of their first occurrence."""
+    return collections.Counter(tag for tags in sentences.tags for tag in tags)
+
+
+def _read_vocabulary(data_dir: Path, params: Params) -> dict[str, Any] | None:
+    """Return the same from CS230's words.txt and tags.txt, or None if neither exists; raise InputError if one lacks."""
+    words_path, tags_path, sizes_path = (data_dir / name for name in ("words.txt", "tags.txt", "dataset_params.json"))
+    if not words_path.exists() and not tags_path.exists():
+        return None
+    words, tags = read_text_lines(words_path), read_text_lines(tags_path)
+    sizes = read_json(sizes_path) if sizes_path.exists() else {}
+    specials = {name: sizes.get(name, word) for name, word in SPECIALS.items()}
+    for path, lines, needed in ((words_path, words, specials.values()), (tags_path, tags, [OUTSIDE])):
+        if missing := [entry for entry in needed if entry not in lines]:
+            raise InputError(f"{path}: lacks {missing[0]!r}; run build_vocab.py again, or remove the file")
+    logging.info(f"- the vocabulary is that of words.txt and tags.txt in {data_dir}")
+    if params.min_count_word > 1:
+        logging.warning("- WARNING: min_count_word has no effect beside words.txt; build that with --min_count_word")
+    return {"words": words, "tags": tags, **specials}
+
+
 class TaggedSentences(Dataset[Any]):
-    """The sentences of one split.
+    """The sentences of one split; a tag that the vocabulary lacks is refused.
 
     Args:
         sentences: from `read_split`
         params: seed, word_dropout_rate, char_channels, max_word_len, and the facts
-
-    Raises:
-        InputError: a tag that the vocabulary lacks
     """
 
     def __init__(self, sentences: Sentences, params: Params) -> None:
         self.ids, self.params = sentences.ids, params
         self.lengths = [len(tokens) for tokens in sentences.tokens]
-        self._lengths = torch.tensor(self.lengths)
-        self._starts = self._lengths.cumsum(0) - self._lengths
+        tokens = [token for tokens in sentences.tokens for token in tokens]
         numbers = {word: number for number, word in enumerate(params.words)}
         self._pad, self._unk = numbers.pop(params.facts["pad_word"]), numbers[params.facts["unk_word"]]
-        # one row of all the tokens, and as many beyond its end as the longest sentence has
-        beyond = [0] * max(self.lengths, default=0)
-        tokens = [token for tokens in sentences.tokens for token in tokens]
-        self._words = self._known_words = torch.tensor([numbers.get(token, self._unk) for token in tokens] + beyond)
-        self._labels = torch.tensor(_number_tags(sentences, params.facts) + beyond)
+        self._known_words = torch.tensor([numbers.get(token, self._unk) for token in tokens])  # (num_tokens,)
+        self._words = self._known_words.split(self.lengths)  # of each sentence
+        self._labels = torch.tensor(_number_tags(sentences, params.facts)).split(self.lengths)
         if params.char_channels:
-            forms: dict[str, int] = {}  # of a word as it is written, known or unknown
-            self._forms = torch.tensor([forms.setdefault(token, len(forms)) for token in tokens] + beyond)
-            self._characters = _number_characters(list(forms), params)
-            self._form_lengths = (self._characters != PAD_CHARACTER).sum(dim=1)
+            forms = {"": 0}  # of a word as it is written, known or unknown; the first is padding
+            numbered = [forms.setdefault(token, len(forms)) for token in tokens]
+            self._forms = torch.tensor(numbered).split(self.lengths)
+            of = {character: number for number, character in enumerate(params.facts["characters"])}
+            rows = [[of.get(character, UNK_CHARACTER) for character in form[: params.max_word_len]] for form in forms]
+            self._form_lengths = torch.tensor([len(row) for row in rows])
+            self._characters = torch.tensor([row + [0] * (params.max_word_len - len(row)) for row in rows])
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw which words are unknown in this epoch of training, from 1."""
-        if self.params.word_dropout_rate > 0:
-            draws = epoch_draws(self.params.seed, epoch, len(self._words), 1).squeeze(1)  # (num_tokens,)
-            self._words = self._known_words.masked_fill(draws < self.params.word_dropout_rate, self._unk)
+        draws = epoch_draws(self.params.seed, epoch, len(self._known_words), 1).squeeze(1)  # (num_tokens,)
+        is_dropped = draws < self.params.word_dropout_rate
+        self._words = self._known_words.masked_fill(is_dropped, self._unk).split(self.lengths)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
         """Return the inputs of one sentence, and its labels, (num_tokens,)."""
@@ -118,18 +151,11 @@ class TaggedSentences(Dataset[Any]):
                 (batch_size, max_len, max_word_len), int64, whose padding is 0
             labels: tag numbers, (batch_size, max_len), int64; -100 at padding
         """
-        chosen = torch.as_tensor(indices)
-        lengths = self._lengths[chosen].unsqueeze(1)  # (batch_size, 1)
-        places = torch.arange(int(lengths.max()))  # (max_len,)
-        is_padding = places >= lengths  # (batch_size, max_len)
-        positions = self._starts[chosen].unsqueeze(1) + places  # (batch_size, max_len); at padding, some other token
-        inputs = {"words": self._words[positions].masked_fill_(is_padding, self._pad)}
+        inputs = {"words": pad_sequence([self._words[i] for i in indices], True, self._pad)}
         if self.params.char_channels:
-            forms = self._forms[positions]
-            longest = int(self._form_lengths[forms].masked_fill_(is_padding, 0).max())
-            characters = self._characters[:, :longest][forms].long()
-            inputs["chars"] = characters.masked_fill_(is_padding.unsqueeze(2), PAD_CHARACTER)
-        return inputs, self._labels[positions].masked_fill_(is_padding, IGNORED_LABEL)
+            forms = pad_sequence([self._forms[i] for i in indices], True)  # (batch_size, max_len)
+            inputs["chars"] = self._characters[:, : int(self._form_lengths[forms].max())][forms]
+        return inputs, pad_sequence([self._labels[i] for i in indices], True, IGNORED_LABEL)
 
 
 def _number_tags(sentences: Sentences, facts: dict[str, Any]) -> list[int]:
@@ -147,20 +173,6 @@ def _number_tags(sentences: Sentences, facts: dict[str, Any]) -> list[int]:
     return [numbers[tag] for tags in sentences.tags for tag in tags]
 
 
-def _number_characters(forms: Sequence[str], params: Params) -> Tensor:
-    """Return the characters of each form, (num_forms, max_word_len), int32."""
-    numbers = {character: number for number, character in enumerate(params.facts["characters"])}
-    table = np.full((len(forms), params.max_word_len), PAD_CHARACTER, dtype=np.int32)
-    for row, form in enumerate(forms):
-        characters = [numbers.get(character, UNK_CHARACTER) for character in form[: params.max_word_len]]
-        table[row, : len(characters)] = characters
-    return torch.from_numpy(table)
-
-
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> TaggedSentences:
-    """Return the dataset of 'train', 'val' or 'test'.
-
-    Raises:
-        InputError: the data is missing or broken
-    """
+    """Return the dataset of 'train', 'val' or 'test'; raise InputError if the data is missing or broken."""
     return TaggedSentences(read_split(split, data_dir, params), params)

@@ -13,11 +13,10 @@ from model.ner.schemes import OUTSIDE
 
 
 class EntityCounter:
-    """Counts entities: maximal chunks of one type; both ends and the type must agree.
+    """Counts entities: chunks of one type that B-, S-, or any tag after O or another type begins, and E- or S- ends.
 
-    B- (S-) begins one, and so does any tag after O or after another type; E- (S-) ends one. In bilou a chunk counts
-    only if B- or U- is its first tag and L- or U- its last. A tag of another scheme counts as seqeval counts it; in
-    bilou, where seqeval refuses it, as O.
+    In bilou a chunk counts only if B- or U- is its first tag and L- or U- its last. A tag of another scheme counts as
+    seqeval counts it; in bilou, where seqeval refuses it, as O.
 
     Args:
         tags: by number

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fiveline.metrics import IGNORED_LABEL
-from model.ner.embeddings import check_file, read_vectors
 from model.ner.entities import EntityCounter
 from model.ner.params import Params
 from model.ner.schemes import scheme_of
+from utils import InputError
+
+HEADER = re.compile(r"\d+ \d+\s*")  # the first line of word2vec's text format: number and length of the vectors
 
 Metric = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -72,17 +77,15 @@ class Net(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Start a new run from the vectors of params.embedding_file, if any; words that it lacks keep random ones.
-
-        Raises:
-            InputError: the file is missing, broken, or has vectors of another size
-        """
+        """Start a new run from the vectors of params.embedding_file, if any; words that it lacks keep random ones."""
         if self.params.embedding_file is None:
             return
-        path, words = Path(self.params.embedding_file), self.params.words
-        check_file(path, self.params.embedding_dim)
-        vectors = read_vectors(path, words, self.params.embedding_dim)
-        logging.info(f"- {path} has vectors for {len(vectors)} of {len(words)} words")
+        words, dim = self.params.words, self.params.embedding_dim
+        vectors = read_vectors(Path(self.params.embedding_file), words, dim)
+        found = f"{self.params.embedding_file} has vectors for {len(vectors)} of {len(words)} words"
+        if not vectors:
+            raise InputError(f"embedding_file {found}; expected a word and embedding_dim={dim} numbers in each line")
+        logging.info(f"- {found}")
         for row, word in enumerate(words):
             if word in vectors:
                 self.embedding.weight[row] = torch.tensor(vectors[word])
@@ -109,17 +112,35 @@ class Net(nn.Module):
         return self.fc(hidden)  # (batch_size, max_len, num_tags)
 
 
+def read_vectors(path: Path, words: Sequence[str], embedding_dim: int) -> dict[str, list[float]]:
+    """Return the words' vectors from a file in GloVe's text format; one with capitals may get its lower-case one's."""
+    wanted = {*words, *(word.lower() for word in words)}
+    found: dict[str, list[float]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                word, *texts = line.rstrip().rsplit(" ", embedding_dim)  # a few of GloVe's words have spaces
+                if word not in wanted or (number == 1 and HEADER.fullmatch(line)):
+                    continue
+                found[word] = []
+                with contextlib.suppress(ValueError):
+                    found[word] = [float(text) for text in texts]
+                if len(found[word]) != embedding_dim or not all(map(math.isfinite, found[word])):
+                    where = f"embedding_file {path}:{number}"
+                    raise InputError(f"{where}: expected {embedding_dim} finite numbers after {word!r}: {line[:60]!r}")
+    except OSError as error:
+        raise InputError(f"embedding_file {path}: cannot be read ({error.strerror})") from None
+    spellings = {word: word if word in found else word.lower() for word in words}
+    return {word: found[spelling] for word, spelling in spellings.items() if spelling in found}
+
+
 def reversal(is_token: Tensor) -> Tensor:
     """Return the positions that turn each sentence around and leave its padding at the end; they undo themselves.
 
-    This is what pack_padded_sequence does for an LSTM of two directions, but several times as fast on a CPU, and
-    without waiting for a GPU.
+    pack_padded_sequence does the same, but several times as slowly on a CPU, and it waits for a GPU.
 
     Args:
         is_token: (batch_size, max_len), bool
-
-    Returns:
-        (batch_size, max_len), int64
     """
     places = torch.arange(is_token.shape[1], device=is_token.device)
     return torch.where(is_token, is_token.sum(dim=1, keepdim=True) - 1 - places, places)

@@ -18,28 +18,22 @@ class Params(utils.Params):
     )
     monitor: str = Field("f1", description="val metric, or loss, that decides which checkpoint is best")
 
-    embedding_dim: int = Field(50, ge=1, description="numbers that a word is looked up as")
-    embedding_file: str | None = Field(
-        None, description="start from the word vectors in this text file (GloVe's format: a word, then its numbers)"
-    )
-    char_channels: int = Field(0, ge=0, description="numbers that a word's characters are read as; 0: not at all")
-    char_embedding_dim: int = Field(25, ge=1, description="numbers that a character is looked up as")
-    max_word_len: int = Field(20, ge=1, le=100, description="characters of a word that are looked at, from its start")
+    embedding_dim: int = Field(50, ge=1, description="size of a word's embedding")
+    embedding_file: str | None = Field(None, description="text file of word vectors to start from, in GloVe's format")
+    char_channels: int = Field(0, ge=0, description="features read from a word's characters; 0: none")
+    char_embedding_dim: int = Field(25, ge=1, description="size of a character's embedding")
+    max_word_len: int = Field(20, ge=1, le=100, description="characters of a word that are read, from its start")
     lstm_hidden_dim: int = Field(50, ge=1, description="width of the LSTM, in each direction")
-    num_layers: int = Field(1, ge=1, le=8, description="of the LSTM, in each direction")
+    num_layers: int = Field(1, ge=1, le=8, description="layers of the LSTM, in each direction")
     bidirectional: bool = Field(False, description="read each sentence from its end as well")
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the features dropped before and after the LSTM")
-    word_dropout_rate: float = Field(
-        0.0, ge=0, lt=1, description="share of the words that are unknown in training, so that the unknown is learnt"
-    )
+    word_dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the words made unknown in training")
 
     min_count_word: int = Field(1, ge=1, description="words rarer than this in train are unknown")
     min_count_tag: int = Field(1, ge=1, description="tags rarer than this in train become O")
-    tag_scheme: Literal["bio", "iob1"] = Field(
-        "bio", description="iob1: turn I- tags that begin entities into B- (CoNLL-2003); bio: read tags as they are"
-    )
-    token_column: int = Field(0, description="of column files: where the token is; -1 is the last column")
-    tag_column: int = Field(-1, description="of column files: where the tag is; -1 is the last column")
+    tag_scheme: Literal["bio", "iob1"] = Field("bio", description="iob1: turn CoNLL-2003's IOB1 tags into BIO")
+    token_column: int = Field(0, description="column of the tokens in column files; -1 is the last column")
+    tag_column: int = Field(-1, description="column of the tags in column files; -1 is the last column")
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share of train cut off as val where the data has no val")
     split_seed: int = Field(230, ge=0, lt=2**32, description="decides which examples are cut off; not the run's seed")
 

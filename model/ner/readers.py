@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from model.ner import columns
+from model.ner.columns import Sentences
 from model.ner.params import Params
 from model.ner.schemes import from_iob1
 from utils import InputError, read_bytes
@@ -23,19 +23,10 @@ COLUMN_SUFFIXES = (".txt", ".conll", ".bio", ".iob", ".iob2", ".tsv", ".conllu")
 LONGEST = 200  # tokens of a sentence that may be the only one of its file
 
 
-class Sentences(NamedTuple):
-    """The sentences of a split; an id is the file below data_dir and the line that the sentence begins in."""
-
-    ids: list[str]
-    tokens: list[list[str]]
-    tags: list[list[str]]
-
-
 def read_split(split: str, data_dir: Path, params: Params, is_quiet: bool = False) -> Sentences:
-    """Return the sentences of 'train', 'val' or 'test', and log what is remarkable unless `is_quiet`.
+    """Return the sentences of 'train', 'val' or 'test'; raise InputError if the data is missing or broken.
 
-    Raises:
-        InputError: the data is missing, in neither layout, or broken
+    What is remarkable about it is logged, unless `is_quiet`.
     """
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: there is no such data directory; --data_dir says where the data is")
@@ -48,7 +39,11 @@ def read_split(split: str, data_dir: Path, params: Params, is_quiet: bool = Fals
             f"{data_dir}: no {name} split in a known layout; it holds {shown or 'nothing'}, expected "
             f"{name}/sentences.txt with {name}/labels.txt, or {name} with an ending of {', '.join(COLUMN_SUFFIXES)}"
         )
-    whole = _read_pair(path) if path.is_dir() else _read_columns(path, params, is_quiet)
+    if path.is_dir():
+        whole = _read_pair(path)
+    else:
+        whole = columns.read(read_text_lines(path), str(path), params, is_quiet=is_quiet)
+        whole = whole._replace(ids=[path.name + name.removeprefix(str(path)) for name in whole.ids])
     number = len(whole.ids)
     if number == 1 and (is_cut or len(whole.tokens[0]) > LONGEST):
         expected = "a line for each" if path.is_dir() else "a blank line after each"
@@ -86,10 +81,9 @@ def read_text_lines(path: Path) -> list[str]:
 
 
 def decode_lines(data: bytes, path: str, first: int = 1) -> list[str]:
-    """Return the lines of UTF-8 text, which end in LF or CRLF; a byte-order mark is dropped.
+    """Return the lines of UTF-8 text, which end in LF or CRLF, without a byte-order mark; raise InputError for others.
 
-    Raises:
-        InputError: this is not such text; names the line, where `first` is the number of the first one
+    The number of the first line is `first`.
     """
     try:
         text = data.decode("utf-8-sig" if first == 1 else "utf-8").replace("\r\n", "\n")
@@ -128,17 +122,3 @@ def _read_pair(folder: Path) -> Sentences:
         found.tokens.append(tokens)
         found.tags.append(tags)
     return found
-
-
-def _read_columns(path: Path, params: Params, is_quiet: bool) -> Sentences:
-    sentences, skipped = columns.read(read_text_lines(path), str(path), params)
-    if not sentences:
-        raise InputError(f"{path}:1: no token in the whole file; expected one token a line, and its tag")
-    if skipped and not is_quiet:
-        which = f"{len(skipped)} lines that are not tokens, such as comments; the first is line {skipped[0]}"
-        logging.info(f"- {path.name}: skipped {which}")
-    return Sentences(
-        [f"{path.name}:{tokens[0][0]}" for tokens in sentences],
-        [[token for _, token, _ in tokens] for tokens in sentences],
-        [[tag for _, _, tag in tokens] for tokens in sentences],
-    )

@@ -23,6 +23,7 @@ from typing import Any
 from utils import InputError
 
 OUTSIDE, LETTERS = "O", frozenset("BIESLU")
+LETTERED = re.compile(r"[BIESLU]-.*", re.DOTALL)  # B-PER
 EXPECTED = "expected O and B-<type>, I-<type>, with E- and S-, or L- and U-, if the scheme has them"
 FOREIGN = re.compile(r"[BIESLUM][_:./|].+|[bieslumo]-.+|M-.*|.+[-_:][BIESLUM]")  # B_PER, b-per, M-PER, PER-B
 RULES = {"plain": "each run of one tag counts as an entity", "bilou": "entities are counted as by seqeval with "
@@ -31,27 +32,15 @@ RULES = {"plain": "each run of one tag counts as an entity", "bilou": "entities 
 Parts = tuple[str, str]  # letter and type of a tag
 
 
-def has_letter(tag: str) -> bool:
-    """Return whether a tag has the form of B-PER."""
-    return tag[:1] in LETTERS and tag[1:2] == "-"
-
-
-def looks_like_a_tag(text: str) -> bool:
-    """Return whether a text is O, or has the form of B-PER."""
-    return text == OUTSIDE or (has_letter(text) and " " not in text)
-
-
 def parse(tags: Iterable[str], has_letters: bool = False) -> dict[str, Parts]:
-    """Return letter and type of each tag: ('B', 'PER') for B-PER, ('B', '_') for B, ('O', '') for O.
+    """Return letter and type of each tag of a corpus: B-PER is ('B', 'PER'), B is ('B', '_'), and NOUN ('I', 'NOUN').
 
-    Args:
-        tags: all tags of a corpus, because B is a letter beside I and O, and a whole tag beside N and V. A tag
-            without a letter becomes ('I', tag).
-        has_letters: whether B is a letter in any case
+    B is a letter beside I and O, and a whole tag beside N and V, unless `has_letters`.
     """
     tags = list(dict.fromkeys(tags))
-    has_letters = has_letters or any(map(has_letter, tags)) or LETTERS.issuperset({*tags} - {OUTSIDE})
-    parts = {tag: (tag[0], tag[2:] or "_") for tag in tags if has_letters and (has_letter(tag) or tag in LETTERS)}
+    has_letters = has_letters or any(map(LETTERED.match, tags)) or LETTERS.issuperset({*tags} - {OUTSIDE})
+    lettered = [tag for tag in tags if has_letters and (LETTERED.match(tag) or tag in LETTERS)]
+    parts = {tag: (tag[0], tag[2:] or "_") for tag in lettered}
     return {tag: (OUTSIDE, "") if tag == OUTSIDE else parts.get(tag, ("I", tag)) for tag in tags}
 
 
@@ -81,11 +70,7 @@ def from_iob1(tags: Sequence[str]) -> list[str]:
 
 
 def detect(ids: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
-    """Return the scheme of the tags of some sentences; log it, and warn of tags that contradict it.
-
-    Raises:
-        InputError: the tags follow none of the schemes, or two of them
-    """
+    """Return the scheme of the tags of some sentences; log it, warn of tags that contradict it, refuse others."""
     pairs = collections.Counter(pair for tags in sentences for pair in zip(["O", *tags], [*tags, "O"], strict=True))
     parts = parse(tag for pair in pairs for tag in pair)
     scheme = guess(parts)
@@ -102,7 +87,11 @@ def detect(ids: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
         raise InputError(f"{where}: the tag {odd[0]!r} in this sentence: {reason}; {EXPECTED}")
     rule = RULES.get(scheme, "entities are counted as by seqeval's default mode")
     logging.info(f"- tag scheme of train: {scheme}; {rule}")
-    wrong = {pair: number for pair, number in pairs.items() if _contradicts(parts[pair[0]], parts[pair[1]], scheme)}
+    wrong = {
+        (before, tag): number
+        for (before, tag), number in pairs.items()
+        if scheme != "plain" and parts[tag][0] in ("I", "E", "L") and not continues(parts[before], parts[tag])
+    }
     if wrong:
         before, tag = max(wrong, key=lambda pair: wrong[pair])
         hint = "; tag_scheme=iob1 turns them into bio" if scheme == "bio" else ""
@@ -110,9 +99,3 @@ def detect(ids: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
             f"- WARNING: {sum(wrong.values())} tags of train contradict {scheme}: {tag} after {before}, ...{hint}"
         )
     return scheme
-
-
-def _contradicts(before: Parts, now: Parts, scheme: str) -> bool:
-    """Return whether a tag cannot stand right after another one in a well-formed corpus."""
-    needs_end = scheme in ("bioes", "bilou") and before[0] in ("B", "I")
-    return scheme != "plain" and (needs_end or now[0] in ("I", "E", "L")) and not continues(before, now)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.ner import columns
+from model.ner.columns import Sentences
 from model.ner.params import Params
-from model.ner.readers import COLUMN_SUFFIXES, Sentences, decode_lines, read_split, split_tokens
-from model.ner.schemes import OUTSIDE, looks_like_a_tag
+from model.ner.readers import COLUMN_SUFFIXES, decode_lines, read_split, split_tokens
+from model.ner.schemes import OUTSIDE
 from utils import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
 
 def probabilities(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, list[float]]]:
     """Return one dict a sentence: for each tag, its probability for each token. Takes what `predictions` takes."""
-    masks = outputs[..., 0] == outputs[..., 0] if labels is None else labels >= 0  # (batch_size, max_len)
+    masks = [slice(None)] * len(outputs) if labels is None else labels >= 0  # (batch_size, max_len)
     every = zip(outputs.softmax(dim=2), masks, strict=True)
     return [dict(zip(params.tags, each[mask].T.tolist(), strict=True)) for each, mask in every]
 
@@ -81,22 +82,23 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Unlabelled:
 def _has_columns(head: Sequence[bytes], params: Params) -> bool:
     """Return whether the first three tokens have known tags: `O` among them, or two different ones."""
     texts = [line.decode("utf-8", "replace").strip() for line in head]
-    rows = [text.split() for text in texts if columns.is_token(text)][:3]
-    width = len(rows[0]) if rows and len({len(row) for row in rows}) == 1 else 0
-    if width < 2 or not -width <= params.tag_column < width:
+    rows = [text.split("\t" if "\t" in text else None) for text in texts if columns.is_token(text)][:3]
+    width = min(map(len, rows), default=0)
+    if len(rows) < 2 or width < 2 or width < max(map(len, rows)) or not -width <= params.tag_column < width:
         return False
     tags = {row[params.tag_column] for row in rows}
-    is_known = all(tag in params.tags or looks_like_a_tag(tag) for tag in tags)
-    return is_known and len(rows) > 1 and (OUTSIDE in tags or len(tags) > 1)
+    return all(tag in params.tags or columns.A_TAG.fullmatch(tag) for tag in tags) and (
+        OUTSIDE in tags or len(tags) > 1
+    )
 
 
 def _read_columns(data: bytes, path: str, params: Params) -> Unlabelled:
     try:
-        sentences, _ = columns.read(decode_lines(data, path), path, params, is_tagged=False)
+        found = columns.read(decode_lines(data, path), path, params, is_tagged=False)
     except InputError as error:
         yield path, error
-        return
-    yield from ((f"{path}:{tokens[0][0]}", [token for _, token, _ in tokens]) for tokens in sentences)
+    else:
+        yield from zip(found.ids, found.tokens, strict=True)
 
 
 def _read_lines(lines: Iterable[bytes], path: str) -> Unlabelled:
@@ -143,11 +145,7 @@ def describe_inputs(params: Params) -> dict[str, Any]:
 
 
 def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Params) -> dict[str, dict[str, Any]]:
-    """Return the sentences of a split by their id, as {"tokens": [...]}; ids that it lacks are left out.
-
-    Raises:
-        InputError: the data is missing or broken
-    """
+    """Return the sentences of a split by their id, as {"tokens": [...]}; ids that it lacks are left out."""
     sentences = read_split(split, data_dir, params)
-    tokens, wanted = dict(zip(sentences.ids, sentences.tokens, strict=True)), set(ids)
-    return {name: {"tokens": its} for name, its in tokens.items() if name in wanted}
+    tokens = dict(zip(sentences.ids, sentences.tokens, strict=True))
+    return {name: {"tokens": tokens[name]} for name in ids if name in tokens}

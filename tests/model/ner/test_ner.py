@@ -19,7 +19,6 @@ from fiveline.loader import fetch_dataloader
 from fiveline.metrics import MetricSums
 from model.ner import net, serve
 from model.ner.data_loader import fetch_dataset, fetch_facts
-from model.ner.embeddings import read_vectors
 from model.ner.entities import EntityCounter
 from model.ner.params import Params
 
@@ -171,7 +170,7 @@ def test_word_vectors_of_a_file_are_the_start(corpus, tmp_path):
     path = tmp_path / "vectors.txt"
     lines = ["the 1 2 3", ". . . 9 9 9", "wrenford 4 5 6", "Wren 7 8 9", "unheard 1 1 1"]
     path.write_text("\n".join(lines), encoding="utf-8")
-    assert read_vectors(path, ["Wrenford", "the", "Wren", "none"], 3) == {
+    assert net.read_vectors(path, ["Wrenford", "the", "Wren", "none"], 3) == {
         "Wrenford": [4, 5, 6], "the": [1, 2, 3], "Wren": [7, 8, 9],
     }  # fmt: skip
     path.write_text("5 3\n" + "\n".join(lines), encoding="utf-8")  # word2vec's first line
@@ -179,10 +178,14 @@ def test_word_vectors_of_a_file_are_the_start(corpus, tmp_path):
     model = net.Net(params)
     model.initialize()
     assert model.embedding.weight[params.words.index("the")].tolist() == [1, 2, 3]
-    with pytest.raises(utils.InputError, match="has vectors of 3 numbers; expected embedding_dim=3"):
-        with_facts(corpus, embedding_file=str(path))
+    for embedding_dim, message in (
+        (2, "has vectors for 0 of"),
+        (50, "vectors.txt:2: expected 50 finite numbers after"),
+    ):
+        with pytest.raises(utils.InputError, match=message):
+            net.Net(with_facts(corpus, embedding_dim=embedding_dim, embedding_file=str(path))).initialize()
     with pytest.raises(utils.InputError, match="nowhere.txt: cannot be read"):
-        with_facts(corpus, embedding_file="nowhere.txt")
+        net.Net(with_facts(corpus, embedding_file="nowhere.txt")).initialize()
     path.write_text("b 1 2 3\nthe 1 2\n", encoding="utf-8")
     with pytest.raises(utils.InputError, match="expected 3 finite numbers after 'the'"):
         model.initialize()

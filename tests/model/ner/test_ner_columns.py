@@ -10,7 +10,7 @@ import train
 import utils
 from model.ner import columns, serve
 from model.ner.data_loader import fetch_facts
-from model.ner.embeddings import read_vectors
+from model.ner.net import read_vectors
 from model.ner.params import Params
 from model.ner.readers import COLUMN_SUFFIXES, read_split
 
@@ -76,8 +76,8 @@ def test_skipped_lines_are_logged_with_the_first(tmp_path, caplog):
     with caplog.at_level("INFO"):
         fetch_facts(tmp_path, Params())  # reads the files too, but quietly
         read_split("train", tmp_path, Params())
-    assert caplog.text.count("skipped") == 1
-    assert "- train.conll: skipped 2 lines that are not tokens, such as comments; the first is line 1" in caplog.text
+    assert caplog.text.count("skipped 2 lines") == 1
+    assert "train.conll: skipped 2 lines that are not tokens, such as comments; first line 1" in caplog.text
 
 
 # ---- columns
@@ -97,14 +97,14 @@ def test_tokens_of_files_with_tabs_may_hold_spaces(tmp_path):
     "text, message",
     [
         ("a\tb\tO\nc\t\tO\n", None),
-        ("a\tb\tO\na\t\t\n", "train.conll:2: expected a tag in column -1, found ''"),
-        ("a\t\tO\n \tb\tO\n", "train.conll:2: expected a token in column 0, found ''"),
-        ("a\tO\nb\t\n", "train.conll:2: expected a tag in column -1, found ''"),
-        ("b\t\na\tO\n", "train.conll:1: expected a tag in column -1, found ''"),
-        ("a\tO\n\tO\n", "train.conll:2: expected a token in column 0, found ''"),
-        ("\tO\na\tO\n", "train.conll:1: expected a token in column 0, found ''"),
-        ("a\tO\t\nb\tO\n", "train.conll:1: expected a tag in column -1, found ''"),
-        ("a\tx\tb O\n", "train.conll:1: expected a tag in column -1, found 'b O'"),
+        ("a\tb\tO\na\t\t\n", "train.conll:2: expected a token in column 0 and a tag in column -1, found 'a' and ''"),
+        ("a\t\tO\n \tb\tO\n", "train.conll:2: expected a token in column 0 and a tag in column -1, found '' and 'O'"),
+        ("a\tO\nb\t\n", "train.conll:2: expected a token in column 0 and a tag in column -1, found 'b' and ''"),
+        ("b\t\na\tO\n", "train.conll:1: expected a token in column 0 and a tag in column -1, found 'b' and ''"),
+        ("a\tO\n\tO\n", "train.conll:2: expected a token in column 0 and a tag in column -1, found '' and 'O'"),
+        ("\tO\na\tO\n", "train.conll:1: expected a token in column 0 and a tag in column -1, found '' and 'O'"),
+        ("a\tO\t\nb\tO\n", "train.conll:1: expected a token in column 0 and a tag in column -1, found 'a' and ''"),
+        ("a\tx\tb O\n", "train.conll:1: expected a token in column 0 and a tag in column -1, found 'a' and 'b O'"),
         ("x\ta\tO\ny\t\tO\n", None),
         ("a O\rb O\r", "train.conll:1: a carriage return inside a line; expected UTF-8 text whose lines end in LF"),
         ("a O\r\nb\r O\r\n", "train.conll:2: a carriage return inside a line"),
@@ -121,7 +121,7 @@ def test_odd_cells_are_read_or_refused_with_file_and_line(tmp_path, text, messag
 
 
 def test_an_empty_token_is_refused(tmp_path):
-    message = "train.conll:2: expected a token in column 1, found ''"
+    message = "train.conll:2: expected a token in column 1 and a tag in column -1, found '' and 'O'"
     assert mistake(tmp_path, "x\ta\tO\ny\t\tO\n", token_column=1) == message
 
 

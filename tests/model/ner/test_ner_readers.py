@@ -114,7 +114,7 @@ def test_missing_val_is_cut_from_train_the_same_each_time(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "sentences, labels, told",
+    "sentences, labels, message",
     [
         (SENTENCES, LABELS.replace("B-LOC O\n", "B-LOC\n"), r"train/sentences.txt:2: 2 tokens, .* has 1 tags"),
         (SENTENCES, LABELS + "O\n", r"train/sentences.txt: 3 lines, but labels.txt beside it has 4"),
@@ -126,13 +126,13 @@ def test_missing_val_is_cut_from_train_the_same_each_time(tmp_path, caplog):
         ("a b\n", "O O\n", r"train has 1 tag\(s\) in 1 sentences, expected two or more"),
     ],
 )  # fmt: skip
-def test_broken_pairs_are_told_with_file_and_line(pairs, sentences, labels, told):
+def test_broken_pairs_are_reported_with_file_and_line(pairs, sentences, labels, message):
     write_pair(pairs, "train", sentences, labels)
-    assert re.search(told, mistake(pairs).replace("\\", "/"))
+    assert re.search(message, mistake(pairs).replace("\\", "/"))
 
 
 @pytest.mark.parametrize(
-    "text, told, values",
+    "text, message, values",
     [
         ("Ada B-PER\nslept\n", "train.conll:2: 1 columns, expected 2; they are separated by spaces", {}),
         ("Ada B-PER\n", "train.conll:1: 2 column(s), but token_column is 0 and tag_column is 3", {"tag_column": 3}),
@@ -143,12 +143,12 @@ def test_broken_pairs_are_told_with_file_and_line(pairs, sentences, labels, told
         ),
     ],
 )
-def test_broken_column_files_are_told_with_file_and_line(tmp_path, text, told, values):
+def test_broken_column_files_are_reported_with_file_and_line(tmp_path, text, message, values):
     (tmp_path / "train.conll").write_text(text, encoding="utf-8")
-    assert told in mistake(tmp_path, **values)
+    assert message in mistake(tmp_path, **values)
 
 
-def test_a_tag_that_train_lacks_is_told(pairs, caplog):
+def test_a_tag_that_train_lacks_is_reported(pairs, caplog):
     write_pair(pairs, "test", "Ada won\n", "B-PER B-EVENT\n")
     dataset, params = load(pairs, "test")  # scored, as an error: the net has an output for it
     assert params.tags == ["B-PER", "O", "B-LOC", "B-EVENT"] and dataset[0][1].tolist() == [0, 3]
@@ -162,7 +162,7 @@ def test_a_tag_that_train_lacks_is_told(pairs, caplog):
     )
 
 
-def test_missing_data_is_told(tmp_path):
+def test_missing_data_is_reported(tmp_path):
     assert "there is no such data directory" in mistake(tmp_path / "nowhere")
     (tmp_path / "notes.md").touch()
     assert "it holds notes.md, expected train/sentences.txt" in mistake(tmp_path)
@@ -237,15 +237,13 @@ def test_files_of_the_vocabulary_are_written_as_cs230_does_and_decide(pairs, cap
     assert dataset[2][0]["words"].tolist() == [0, 0, 1] and dataset[2][1].tolist() == [2, 0, 1]
 
 
-def test_vocabulary_files_that_contradict_each_other_are_told(pairs):
+def test_vocabulary_files_that_contradict_each_other_are_refused(pairs):
     (pairs / "words.txt").write_text("Ada\n<pad>\nUNK\n")
     assert "tags.txt: cannot be read (No such file or directory)" in mistake(pairs)
     (pairs / "tags.txt").write_text("B-PER\nB-LOC\n")
     assert "tags.txt: lacks 'O'" in mistake(pairs)
     (pairs / "tags.txt").write_text("O\nB-PER\n")
     assert "tag 'B-LOC' is not one of those that train (or tags.txt) has: O, B-PER" in mistake(pairs)
-    (pairs / "dataset_params.json").write_text('{"vocab_size": 4}')
-    assert "words.txt: 3 lines, but dataset_params.json beside it says vocab_size 4" in mistake(pairs)
     (pairs / "dataset_params.json").write_text('{"unk_word": "<unk>"}')
     assert "words.txt: lacks '<unk>'" in mistake(pairs)
 
@@ -278,7 +276,7 @@ def test_kaggle_builder_keeps_every_sentence(kaggle, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         (None, "get ner_dataset.csv (not ner.csv) from https://www.kaggle.com/"),
         ("id,Word\n1,a\n", "expected ['Sentence #', 'Word', 'POS', 'Tag']"),
@@ -286,12 +284,12 @@ def test_kaggle_builder_keeps_every_sentence(kaggle, tmp_path, capsys):
         ("Sentence #,Word,POS,Tag\nSentence: 1,a,NN,\n", "ner.csv:2: 'a' has no tag"),
     ],
 )
-def test_kaggle_builder_tells_what_is_wrong(kaggle, tmp_path, capsys, text, told):
+def test_kaggle_builder_reports_what_is_wrong(kaggle, tmp_path, capsys, text, message):
     if text is not None:
         (tmp_path / "ner.csv").write_text(text)
     with pytest.raises(SystemExit) as stop:
         kaggle.main(["--csv", str(tmp_path / "ner.csv"), "--output_dir", str(tmp_path)])
-    assert stop.value.code == 2 and told in capsys.readouterr().err
+    assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_shipped_corpus_is_what_its_builder_writes(tmp_path):

@@ -177,7 +177,7 @@ def test_one_corpus_in_three_schemes_has_one_score_where_it_is_well_formed(drawn
         (["S-A O"], "bioes", None),
         (["B I E S O"], "bioes", None),
         (["B-A I-A L-A O U-B"], "bilou", None),
-        (["B-A O U-B L-B"], "bilou", "2 tags of train contradict bilou: O after B-A, ...\n"),
+        (["B-A O U-B L-B"], "bilou", "1 tags of train contradict bilou: L-B after U-B, ...\n"),
         (["NOUN VERB . -LRB-"], "plain", None),
         (["N V B"], "plain", None),  # B is a whole tag here
     ],
