@@ -2,34 +2,71 @@
 
 `describe` makes one dict of a column of train, which `encode` follows for any split:
 
-    {"name": "age", "mean": 48.2, "std": 13.1, "low": -17.3, "high": 113.7, "rare": False, "has_missing": True}
+    {"name": "age", "mean": 48.2, "std": 13.1, "low": -17.3, "high": 113.7, "has_missing": True}
     {"name": "port", "categories": ["Cork", "Lima"], "unseen": [0.25, 0.75, 0.0]}
 
 The first becomes two features: age, and whether it is missing. Numbers are limited to low and high: train's range, or
-five standard deviations from the mean where that is wider. In a `rare` column only one or two rows of train differ
-from all others: a number outside train's range counts as the mean. The second becomes three features: Cork, Lima, any
-other. `unseen` stands for a cell that is neither: the last slot if train has such rows, or else the shares of the
-categories in train. A column that does not vary in train becomes the same features in every row of any split.
+five standard deviations from the mean where that is wider. The second becomes three features: Cork, Lima, any other.
+`unseen` stands for a cell that is neither: the last slot if train has such rows, or else the shares of the categories
+in train. A column that does not vary in train becomes the same features in every row of any split.
 """
 
 from __future__ import annotations
 
 import collections
+import decimal
+import functools
 import logging
 import math
+import re
+import unicodedata
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from model.tabular.cells import category_of, is_disguised, parse_number, sort_key
 from model.tabular.params import Params
 from model.tabular.readers import Table
 from utils import InputError
 
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+LARGEST = 1e30  # numbers below have squares that fit into float64, and distances from the mean that fit into float32
+# a number that may be written in several ways; one with leading zeros, such as 007, is a name
+CATEGORY_NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?")
+DECORATION = re.compile(r"[\s,'’−%‰$¢£¤¥\u20a0-\u20cf]|EUR|USD|GBP|CHF|JPY|CNY|INR")
+PLAIN_NUMBERS = "write numbers as 1234.5, without decimal commas, thousands separators, percent and currency signs"
 RESOLUTION = 1e-12  # rounding in float64 may be all that differs between numbers this close, relative to their size
 MAX_CATEGORIES = 1000  # one slot each; a column with more is more likely a name or a text
-PLAIN_NUMBERS = "write numbers as 1234.5, without decimal commas, thousands separators, percent and currency signs"
+
+
+def parse_number(text: str) -> float:
+    """Return the number in a cell such as 12, -0.5 or 1e-3; infinity for other text and for numbers from LARGEST on."""
+    value = float(text) if NUMBER.fullmatch(text) else math.inf
+    return value if abs(value) < LARGEST else math.inf
+
+
+@functools.lru_cache(maxsize=10_000)
+def category_of(text: str) -> str:
+    """Return one spelling for all equal cells: 1, 1.0 and 1e0 are one category, and so are NFC and NFD; 01 is not 1."""
+    if not CATEGORY_NUMBER.fullmatch(text) or math.isinf(parse_number(text)):
+        return unicodedata.normalize("NFC", text)
+    digits = format(decimal.Decimal(text), "f")  # a float would round the last digits of an id
+    digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+    return "0" if digits == "-0" else digits
+
+
+def is_disguised(text: str) -> bool:
+    """Return whether a cell that `parse_number` does not read looks like a number, as 1,5 and 12% do."""
+    try:
+        float(DECORATION.sub("", text.strip("()")))
+    except ValueError:
+        return False
+    return math.isinf(parse_number(text))
+
+
+def sort_key(text: str) -> tuple[float, str]:
+    """Sort numbers by size, then everything else as text."""
+    return parse_number(text), text
 
 
 def missing_values(params: Params) -> set[str]:
@@ -80,19 +117,12 @@ def describe(table: Table, name: str, params: Params) -> dict[str, Any]:
     return _describe_numbers(name, read_numbers(table, name, missing))
 
 
-def _are_few(number: int, num_rows: int) -> bool:
-    """Return whether too few rows differ from all others to learn anything from them."""
-    return number == 0 or (number < 3 and num_rows >= 50)
-
-
 def _describe_numbers(name: str, values: np.ndarray) -> dict[str, Any]:
     present = values[~np.isnan(values)]
     mean, std = mean_and_std(present)
-    rare = std > 0 and _are_few(len(present) - np.unique(present, return_counts=True)[1].max(), len(values))
     low, high = (present.min(), present.max()) if std else (mean, mean)
-    reach = 0.0 if rare else 5 * std
-    limits = {"low": float(min(low, mean - reach)), "high": float(max(high, mean + reach)), "rare": bool(rare)}
-    has_missing = not _are_few(min(len(values) - len(present), len(present)), len(values))
+    limits = {"low": float(min(low, mean - 5 * std)), "high": float(max(high, mean + 5 * std))}
+    has_missing = 0 < len(present) < len(values)
     return {"name": name, "mean": mean, "std": std or 1.0, **limits, "has_missing": has_missing}
 
 
@@ -107,7 +137,7 @@ def _describe_categories(table: Table, name: str, params: Params) -> dict[str, A
         raise InputError(f"{table.path}, column {name!r}: {found}, expected at most {MAX_CATEGORIES}; {cure}")
     if len(categories) > 20 and num_rows < 4 * len(categories):
         logging.warning(f"- WARNING: column {name!r} is nearly unique: {found}, too few to learn from; {cure}")
-    has_others = not _are_few(len(table) - num_rows, len(table))
+    has_others = num_rows < len(table)
     unseen = [0.0 if has_others else counts[category] / num_rows for category in categories]
     return {"name": name, "categories": categories, "unseen": [*unseen, float(has_others)]}
 
@@ -130,10 +160,7 @@ def varies(column: dict[str, Any]) -> bool:
 def encode(table: Table, params: Params, split: str = "") -> np.ndarray:
     """Return the inputs of the net, (num_rows, num_features), float32; raise InputError for text among numbers.
 
-    Args:
-        table: any split
-        params: missing, and the facts
-        split: its name, to log how many of its rows are unlike train
+    If `split`, a name, is given, the log shows how many of its rows are unlike train.
     """
     missing, encoded = missing_values(params), []
     for column in params.facts["columns"]:
@@ -153,7 +180,8 @@ Encoded = tuple[np.ndarray, dict[str, np.ndarray]]  # features; which rows are u
 
 
 def _encode_numbers(table: Table, column: dict[str, Any], missing: Collection[str]) -> Encoded:
-    low, high = column.get("low", -math.inf), column.get("high", math.inf)  # older checkpoints have no limits
+    # older checkpoints have no limits, or a rule for columns in which few rows of train differ from all others
+    low, high, rare = column.get("low", -math.inf), column.get("high", math.inf), column.get("rare", False)
     if low == high:  # train has one number, so other text does no harm
         cells = table.column(column["name"])
         values = np.array([math.nan if category_of(cell) in missing else low for cell in cells])
@@ -161,7 +189,7 @@ def _encode_numbers(table: Table, column: dict[str, Any], missing: Collection[st
         values = read_numbers(table, column["name"], missing)
     is_missing, is_far = np.isnan(values), (values < low) | (values > high)
     scaled = (np.clip(values, low, high) - column["mean"]) / column["std"]
-    features = np.where(is_missing | (is_far & column.get("rare", False)), 0.0, scaled)  # 0 is the mean of train
+    features = np.where(is_missing | (is_far & rare), 0.0, scaled)  # 0 is the mean of train
     unlike = {"are far outside train's range and are limited to it": is_far}
     if column["has_missing"]:
         return np.stack([features, is_missing], axis=1), unlike

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from model.tabular import columns
-from model.tabular.cells import category_of, is_disguised, parse_number, sort_key
+from model.tabular.columns import category_of, is_disguised, parse_number, sort_key
 from model.tabular.params import Params
 from model.tabular.readers import Table, read_split
 from utils import InputError
@@ -34,7 +34,7 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     for name in params.categorical or []:
         train.column(name, "one listed in `categorical`")
     described = [columns.describe(train, name, params) for name in names]
-    targets = _number_facts(train, params) if params.target_type == "number" else _class_facts(train, params)
+    target_facts = _target_facts(train, params)
     constant = [column["name"] for column in described if not columns.varies(column)]
     shown = ", ".join(map(repr, constant[:10])) + (", ..." if len(constant) > 10 else "")
     if len(constant) == len(described):
@@ -42,18 +42,30 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     if constant:
         logging.info(f"- {len(constant)} column(s) do not vary in train and are ignored: {shown}")
     feature_names = [name for column in described for name in columns.feature_names(column)]
-    return {"columns": described, "feature_names": feature_names, **targets}
+    return {"columns": described, "feature_names": feature_names, **target_facts}
 
 
-def _class_facts(train: Table, params: Params) -> dict[str, Any]:
-    """Return the classes in train and their numbers of rows; raise InputError if they are not classes."""
+def _target_facts(train: Table, params: Params) -> dict[str, Any]:
+    """Return what the targets of train decide; raise InputError if they do not fit target_type."""
+    targets, where, rows = (
+        _targets(train, params),
+        f"{train.path}, column {params.target!r}",
+        f"{len(train)} train rows",
+    )
+    if params.target_type == "number":
+        mean, std = columns.mean_and_std(targets)
+        if not 1e-15 < std < 1e15:
+            raise InputError(
+                f"{where}: found {targets[0]:g} and a standard deviation of {std:.1g} in {rows}, expected one between "
+                "1e-15 and 1e15, because errors are squared in float32; take another unit for it, or another target"
+            )
+        return {"target_mean": mean, "target_std": std}
     spellings = collections.defaultdict(list)
-    for cell in _targets(train, params):
+    for cell in targets:
         spellings[category_of(cell)].append(cell)
     # a class is named as in the file, where all of its rows agree
     counts = {cells[0] if len(set(cells)) == 1 else name: len(cells) for name, cells in spellings.items()}
     classes = sorted(counts, key=sort_key)
-    where, rows = f"{train.path}, column {params.target!r}", f"{len(train)} train rows"
     if len(classes) < 2:
         raise InputError(f"{where}: one class, {classes[0]!r}, in all of its {rows}; expected two or more")
     if len(classes) > 20 and all(math.isfinite(parse_number(name)) or is_disguised(name) for name in classes):
@@ -63,22 +75,6 @@ def _class_facts(train: Table, params: Params) -> dict[str, Any]:
             raise InputError(f"{found}, are hardly classes; {cure}")
         logging.warning(f"- WARNING: {found}, are taken for classes; {cure}")
     return {"classes": classes, "class_counts": [counts[name] for name in classes]}
-
-
-def _number_facts(train: Table, params: Params) -> dict[str, Any]:
-    """Return the mean and the standard deviation of the targets in train; raise InputError if they do not vary."""
-    values = _targets(train, params)
-    mean, std = columns.mean_and_std(values)
-    where, different = f"{train.path}, column {params.target!r}", np.unique(values)
-    if not 1e-15 < std < 1e15:  # or squared errors do not fit into float32
-        raise InputError(
-            f"{where}: {values[0]:g} in all of its {len(train)} train rows, or numbers with a standard deviation "
-            f"({std:.1g}) not between 1e-15 and 1e15; take a target that varies, or take another unit for it"
-        )
-    if len(different) <= 10 < len(values) / 4 and (different == np.round(different)).all():
-        words = f"{len(different)} different whole numbers are predicted as a number"
-        logging.warning(f"- WARNING: {where}: {words}; if they are classes, set target_type to 'classes'")
-    return {"target_mean": mean, "target_std": std}
 
 
 def _targets(table: Table, params: Params) -> Any:
@@ -120,12 +116,8 @@ def _encode_targets(table: Table, params: Params) -> Tensor:
 class RowDataset(TensorDataset):
     """The rows of a table: features, (num_rows, num_features), float32, and labels, (num_rows,).
 
-    Labels are class numbers, int64, or numbers in standard deviations of train from its mean, float32.
-
-    Args:
-        table: from `read_split`
-        params: target, target_type, id_column, missing, and the facts
-        split: its name, to log how many of its rows are unlike train
+    Labels are class numbers, int64, or numbers in standard deviations of train from its mean, float32. If `split`, a
+    name, is given, rows that are unlike train are logged.
     """
 
     def __init__(self, table: Table, params: Params, split: str = "") -> None:

@@ -23,19 +23,13 @@ class LinearFunction(torch.autograd.Function):
     The backward consists of differentiable operations, so autograd finds the second derivatives itself.
     """
 
-    generate_vmap_rule = True  # lets torch.func.vmap compute the gradient of each example
-
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return y, (..., num_outputs), of x, (..., num_inputs), weight, (num_outputs, num_inputs), and bias."""
+        ctx.save_for_backward(x, weight)  # unlike an attribute of ctx, this notices changes in place
         rows = x.reshape(-1, x.shape[-1])  # (num_rows, num_inputs)
         outputs = rows.mm(weight.t()) if bias is None else torch.addmm(bias, rows, weight.t())
         return outputs.reshape(*x.shape[:-1], weight.shape[0])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-        """Keep what the backward needs. Unlike an attribute, `save_for_backward` notices changes in place."""
-        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -129,11 +123,7 @@ def Net(params: Params) -> nn.Module:
 def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of classes, or the mean squared error of a number.
 
-    Before training they are near log(num_classes) and near 1.
-
-    Args:
-        outputs: logits, (batch_size, num_classes), or standardised predictions, (batch_size,)
-        labels: (batch_size,), class numbers, int64, or standardised targets, float32
+    Before training, the cross-entropy is near log(num_classes), and the standardised squared error near 1.
     """
     if labels.is_floating_point():
         return F.mse_loss(outputs.to(labels.dtype), labels)  # under autocast, outputs are of a smaller type

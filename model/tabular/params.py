@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 import utils
-from model.tabular.cells import nfc
 
 # Hyperparameters that only one net reads: with another net, changing one would change nothing.
 ONLY_FOR = {"hidden_size": "two_layer", "hidden_sizes": "mlp", "dropout_rate": "mlp", "batch_norm": "mlp"}
 
-Column = Annotated[str, Field(min_length=1), AfterValidator(nfc)]
+Column = Annotated[str, Field(min_length=1), AfterValidator(lambda name: unicodedata.normalize("NFC", name))]
 
 
 class Params(utils.Params):
@@ -23,40 +23,26 @@ class Params(utils.Params):
         "data/digits_rows", description="the dataset; --data_dir beats it", json_schema_extra=utils.MACHINE
     )
     target: Column = Field("digit", description="the column to predict")
-    target_type: Literal["classes", "number"] = Field(
-        "classes", description="classes: one of the values seen in train; number: a quantity (regression)"
-    )
-    features: list[Column] | None = Field(
-        None, min_length=1, description="the columns to predict from; null: all but target and id_column"
-    )
+    target_type: Literal["classes", "number"] = Field("classes", description="classes, or a number (regression)")
+    features: list[Column] | None = Field(None, min_length=1, description="columns to predict from; null: all others")
     categorical: list[Column] | None = Field(
         None, description="the features that are names of things; null: those without a single number in train"
     )
     id_column: Column | None = Field(None, description="the column that names each row; null: rows are counted, from 1")
-    missing: list[str] = Field(
-        ["", "NA", "N/A", "NaN", "nan", "null", "?"], description="what stands in a cell that has no value"
-    )
-    min_category_count: int = Field(
-        1, ge=1, description="categories with fewer rows in train share one slot with the unknown and the missing"
-    )
+    missing: list[str] = Field(["", "NA", "N/A", "NaN", "nan", "null", "?"], description="cells that have no value")
+    min_category_count: int = Field(1, ge=1, description="categories with fewer rows in train count as unknown")
     delimiter: Literal[",", ";", "\t"] = Field(",", description="what stands between two cells")
 
     val_fraction: float = Field(0.15, gt=0, lt=1, description="share cut off as val where the data has no val.csv")
     test_fraction: float = Field(0.15, gt=0, lt=1, description="share cut off as test where there is only data.csv")
     split_seed: int = Field(230, ge=0, lt=2**32, description="decides which rows are cut off; not the run's seed")
 
-    net: Literal["linear", "two_layer", "mlp"] = Field(
-        "two_layer", description="linear: logistic or linear regression; two_layer: one hidden layer; mlp: hidden_sizes"
-    )
+    net: Literal["linear", "two_layer", "mlp"] = Field("two_layer", description="0, 1 or more hidden layers")
     hidden_size: int = Field(100, ge=1, description="width of the hidden layer of two_layer")
-    hidden_sizes: list[Annotated[int, Field(ge=1)]] = Field(
-        [128, 64], min_length=1, description="width of each hidden layer of mlp"
-    )
+    hidden_sizes: list[Annotated[int, Field(ge=1)]] = Field([128, 64], min_length=1, description="widths in mlp")
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the hidden features of mlp dropped in training")
     batch_norm: bool = Field(False, description="normalise the hidden features of mlp over the batch")
-    linear_layer: Literal["torch", "custom"] = Field(
-        "torch", description="torch: nn.Linear; custom: the same by hand, in model/tabular/net.py"
-    )
+    linear_layer: Literal["torch", "custom"] = Field("torch", description="custom: nn.Linear by hand, in net.py")
     monitor: str = Field("accuracy", description="val metric or loss by which a checkpoint is best; for a number, rmse")
 
     @model_validator(mode="before")

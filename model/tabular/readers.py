@@ -15,15 +15,14 @@ import csv
 import dataclasses
 import difflib
 import logging
-import math
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from model.tabular.cells import nfc, parse_number
 from model.tabular.params import Params
 from utils import InputError
 
@@ -51,13 +50,11 @@ class Table:
 
     def column(self, name: str, role: str = "feature") -> list[str]:
         """Return the cells of a column; if there is none, raise InputError, which names the column's role."""
-        name = nfc(name)
+        name = unicodedata.normalize("NFC", name)
         if name not in self.header:
             close = difflib.get_close_matches(name, self.header, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             shown = ", ".join(self.header[:10]) + (", ..." if len(self.header) > 10 else "")
-            if any(math.isfinite(parse_number(each)) for each in self.header):
-                shown += "; the first line should hold names"
             raise InputError(f"{self.path}: there is no column {name!r}, the {role}; {hint}It has {shown}")
         position = self.header.index(name)
         return [row.cells[position] for row in self.rows]
@@ -70,11 +67,12 @@ class Table:
         """Return a name for each row; raise InputError if two rows have the same."""
         if not id_column:
             return [str(row.number) for row in self.rows]
-        ids, first = self.column(id_column, "id_column"), dict[str, int]()
+        ids = self.column(id_column, "id_column")
+        last = {name: i for i, name in enumerate(ids)}
         for i, name in enumerate(ids):
-            if first.setdefault(name, i) != i:
+            if last[name] != i:
                 raise InputError(
-                    f"{self.where(i, id_column)}: id {name!r} is also the id of line {self.rows[first[name]].line}; "
+                    f"{self.where(last[name], id_column)}: id {name!r} is also the id of line {self.rows[i].line}; "
                     "expected another id for each row. Correct it, or leave id_column out: rows are then counted"
                 )
         return ids
@@ -82,46 +80,43 @@ class Table:
 
 def read_table(path: Path, delimiter: str = ",") -> Table:
     """Return a whole CSV file; raise InputError at the first row that cannot be read, or if there are no rows."""
-    header, rows = read_rows(path, delimiter)
-    table = Table(path, header, [])
-    for row in rows:
+    table = Table(path, [], [])
+    for row in read_rows(path, delimiter):
         if isinstance(row, InputError):
             raise row
         table.rows.append(row)
+    table.header.extend(table.rows.pop(0).cells)
     if not table.rows:
         raise InputError(f"{path}: holds a header and nothing below; expected at least one row")
     return table
 
 
-def read_rows(path: Path, delimiter: str) -> tuple[list[str], Iterator[Row | InputError]]:
-    """Return the header of a CSV file and an iterator over its rows.
+def read_rows(path: Path, delimiter: str) -> Iterator[Row | InputError]:
+    """Yield the header of a CSV file, as row 0, and its rows; raise InputError for a header that is not valid.
 
     In place of a row that cannot be read, there is an InputError; the rows after it follow. Empty lines are skipped.
     """
-    rows = _parse(path, delimiter)
-    return _check_header(next(rows, Row(0, 0, [])), path, delimiter), rows
-
-
-def _parse(path: Path, delimiter: str) -> Iterator[Row | InputError]:
-    number = width = 0
+    header: list[str] = []
+    number = 0
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
             while (cells := _next_cells(reader, path)) is not None:
-                if isinstance(cells, InputError):
-                    yield cells
-                elif not any(cells) and len(cells) < 2:
+                if cells in ([], [""]):
                     continue
-                elif len(cells) == (width := width or len(cells)):
-                    yield Row(number, reader.line_num, cells)
-                else:
-                    yield InputError(
-                        f"{path}, row {number} (line {reader.line_num}): found {len(cells)} cells, expected {width} as "
-                        f"in the header; a cell that holds a {delimiter!r} needs quotes around it"
+                if not header:
+                    header = cells = _check_header(cells, path, delimiter)
+                elif isinstance(cells, list) and len(cells) != len(header):
+                    cells = InputError(
+                        f"{path}, row {number} (line {reader.line_num}): found {len(cells)} cells, expected "
+                        f"{len(header)} as in the header; a cell that holds a {delimiter!r} needs quotes around it"
                     )
+                yield Row(number, reader.line_num, cells) if isinstance(cells, list) else cells
                 number += 1
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if not header:
+        raise InputError(f"{path}: empty; expected the columns' names in the first line and a row in each below")
 
 
 def _next_cells(reader: Any, path: Path) -> list[str] | InputError | None:
@@ -140,31 +135,28 @@ def _next_cells(reader: Any, path: Path) -> list[str] | InputError | None:
         return InputError(f"{path}, line {reader.line_num}: not UTF-8 text{hint}; save the file as UTF-8")
     delimiters = (reader.line_num - first) * (len(cells) - 1)  # in as many whole rows as there are line ends
     if delimiters and any(cell.count(reader.dialect.delimiter) == delimiters for cell in cells):
-        logging.warning(
-            f"- WARNING: {path}, lines {first} to {reader.line_num} are one row: a cell of it holds whole lines of the "
-            "file; look at its quotes"
-        )
+        rows = f"{path}, lines {first} to {reader.line_num} are one row"
+        logging.warning(f"- WARNING: {rows}: a cell of it holds whole lines of the file; look at its quotes")
     return [cell.strip() for cell in cells]
 
 
-def _check_header(header: Row | InputError, path: Path, delimiter: str) -> list[str]:
+def _check_header(header: list[str] | InputError, path: Path, delimiter: str) -> list[str]:
     """Return the names of the columns; raise InputError if the first line is not a row of different names."""
     if isinstance(header, InputError):
         raise header
-    names = [nfc(name) for name in header.cells]
+    names = [unicodedata.normalize("NFC", name) for name in header]
     others = [sign for sign in ",;\t" if sign != delimiter and len(names) == 1 and sign in names[0]]
-    twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
-    if not any(names):
-        problem = "empty; expected the columns' names in the first line and a row in each below"
-    elif others:
-        problem = f"one column, {names[0][:60]!r}; with delimiter={others[0]!r} there are more"
-    elif "" in names:
-        problem = f"column {names.index('') + 1} has no name (pandas writes its index so); take it out, or name it"
-    elif twice:
-        problem = f"{len(twice)} name(s) twice in the header, {', '.join(twice[:5])}; rename one of each"
-    else:
-        return names
-    raise InputError(f"{path}: {problem}")
+    twice = [name for name, count in sorted(collections.Counter(names).items()) if count > 1]
+    if others:
+        raise InputError(f"{path}: one column, {names[0][:60]!r}; with delimiter={others[0]!r} there are more")
+    if "" in names:
+        where = f"{path}: column {names.index('') + 1}"
+        raise InputError(f"{where} has no name (pandas writes its index so); take it out, or name it")
+    if twice:
+        raise InputError(
+            f"{path}: {len(twice)} name(s) twice in the header, {', '.join(twice[:5])}; rename one of each"
+        )
+    return names
 
 
 def read_split(split: str, data_dir: Path, params: Params) -> Table:

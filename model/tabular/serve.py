@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.tabular.cells import category_of
-from model.tabular.columns import encode, missing_values
+from model.tabular.columns import category_of, encode, missing_values
 from model.tabular.params import Params
 from model.tabular.readers import Table, read_rows, read_split
 from utils import InputError
@@ -76,7 +75,8 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[st
 
 
 def _read_unlabelled(path: Path, params: Params) -> Iterator[tuple[str, Table | InputError]]:
-    header, rows = read_rows(path, params.delimiter)
+    rows = read_rows(path, params.delimiter)
+    header = next(rows).cells  # type: ignore[union-attr]  # it is never an InputError
     columns, missing, unseen = params.facts["columns"], missing_values(params), collections.Counter[str]()
     known = {column["name"]: missing.union(column["categories"]) for column in columns if "unseen" in column}
     for column in columns:
