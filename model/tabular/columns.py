@@ -79,11 +79,10 @@ def read_numbers(table: Table, name: str, missing: Collection[str], role: str = 
     cells = table.column(name, role)
     values = np.array([math.nan if cell in missing else parse_number(cell) for cell in cells], dtype=np.float64)
     for i in np.flatnonzero(np.isinf(values)).tolist():
-        names = "`target_type` can be 'classes'" if role == "target" else "list the column in `categorical`"
         cure = PLAIN_NUMBERS if is_disguised(cells[i]) else "correct it, or add it to `missing`"
         raise InputError(
-            f"{table.where(i, name)}: found {cells[i]!r}, expected a number that is finite and below 1e30; {cure}; if "
-            f"the column holds names of things, {names}"
+            f"{table.where(i, name)}: found {cells[i]!r}, expected a number below 1e30; {cure}. If the column holds "
+            "names of things, list it in `categorical`, or, as the target, set target_type to 'classes'"
         )
     values[np.isin(values, [parse_number(text) for text in missing])] = math.nan  # -999.0 is -999
     return values

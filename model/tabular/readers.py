@@ -120,7 +120,7 @@ def read_rows(path: Path, delimiter: str) -> Iterator[Row | InputError]:
 
 
 def _next_cells(reader: Any, path: Path) -> list[str] | InputError | None:
-    """Return the cells of the next row, why it cannot be read, or None at the end."""
+    """Return the cells of the next row, or the reason why it cannot be read, or None at the end."""
     first = reader.line_num + 1
     try:
         cells: list[str] = next(reader)
@@ -133,10 +133,6 @@ def _next_cells(reader: Any, path: Path) -> list[str] | InputError | None:
     if "\0" in text or (not text.isascii() and NOT_UTF_8.search(text)):
         hint = " (it looks like UTF-16)" if "\0" in text else ""
         return InputError(f"{path}, line {reader.line_num}: not UTF-8 text{hint}; save the file as UTF-8")
-    delimiters = (reader.line_num - first) * (len(cells) - 1)  # in as many whole rows as there are line ends
-    if delimiters and any(cell.count(reader.dialect.delimiter) == delimiters for cell in cells):
-        rows = f"{path}, lines {first} to {reader.line_num} are one row"
-        logging.warning(f"- WARNING: {rows}: a cell of it holds whole lines of the file; look at its quotes")
     return [cell.strip() for cell in cells]
 
 
@@ -153,9 +149,7 @@ def _check_header(header: list[str] | InputError, path: Path, delimiter: str) ->
         where = f"{path}: column {names.index('') + 1}"
         raise InputError(f"{where} has no name (pandas writes its index so); take it out, or name it")
     if twice:
-        raise InputError(
-            f"{path}: {len(twice)} name(s) twice in the header, {', '.join(twice[:5])}; rename one of each"
-        )
+        raise InputError(f"{path}: {len(twice)} name(s) twice in the header, {', '.join(twice[:5])}; rename them")
     return names
 
 
@@ -179,10 +173,8 @@ def read_split(split: str, data_dir: Path, params: Params) -> Table:
     whole = read_table(whole_path, params.delimiter)
     targets = whole.column(params.target, "target")
     positions = _cut(targets if params.target_type == "classes" else [""] * len(whole), fractions, params.split_seed)
-    logging.info(
-        f"- {whole_path} is split by split_seed {params.split_seed}: {split} is {len(positions[split])} "
-        f"of its {len(whole)} rows"
-    )
+    shown = f"{split} is {len(positions[split])} of its {len(whole)} rows"
+    logging.info(f"- {whole_path} is split by split_seed {params.split_seed}: {shown}")
     return Table(whole_path, whole.header, [whole.rows[i] for i in positions[split]])
 
 

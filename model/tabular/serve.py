@@ -1,7 +1,4 @@
-"""What comes after training: predictions in words, new rows, exported programs, and rows on the results page.
-
-Imports torch only inside functions, because the results page does not need it.
-"""
+"""What comes after training: predictions in words, new rows, exported programs, and rows on the results page."""
 
 from __future__ import annotations
 
@@ -27,10 +24,7 @@ READS = ("split_seed", "val_fraction", "test_fraction", "delimiter", "target", "
 def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
     """Return one dict an example: prediction, for classes its confidence, and, unless labels is None, label and loss.
 
-    Args:
-        outputs: of the net, on the CPU
-        labels: (batch_size,), or None for inputs without labels
-        params: the facts name the classes, or give the mean and std of a number
+    Outputs and labels are on the CPU, batch first.
     """
     import torch.nn.functional as F
 

@@ -214,14 +214,6 @@ def test_an_open_quote_in_a_long_file_is_found_where_it_opens(standard_field_lim
     assert read("\n".join(lines).encode()).startswith("rows.csv, line 52: not CSV (field larger than field limit")
 
 
-def test_rows_within_two_inch_marks_are_warned_of(caplog):
-    read(b'a,b,c\n1,"5 inch,x\n2,p,y\n3,6",z\n4,p,x\n')
-    assert "lines 2 to 4 are one row: a cell of it holds whole lines of the file" in caplog.text
-    caplog.clear()
-    read(b'a,b,c\n1,"two\nlines, with a comma",x\n')
-    assert not caplog.text
-
-
 def test_a_stream_goes_on_behind_what_it_cannot_read(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes(b'a,b\n1,2\n"5" inch,3\n\xff,4\n5,6,7\n8,9\n10,"open\n11,12\n')
