@@ -46,7 +46,7 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
 
 
 def _target_facts(train: Table, params: Params) -> dict[str, Any]:
-    """Return what the targets of train decide; raise InputError if they do not fit target_type."""
+    """Return the facts that the targets of train decide; raise InputError if they do not fit target_type."""
     targets, where, rows = (
         _targets(train, params),
         f"{train.path}, column {params.target!r}",

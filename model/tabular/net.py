@@ -49,16 +49,13 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out_features) of x, (..., in_features)."""
-        outputs: Tensor = LinearFunction.apply(x, self.weight, self.bias)
-        return outputs
+        return LinearFunction.apply(x, self.weight, self.bias)
 
 
-LAYERS = {"torch": nn.Linear, "custom": Linear}
-
-
-def _sizes(params: Params) -> tuple[int, int]:
-    """Return the number of features and the number of outputs."""
-    return len(params.facts["feature_names"]), len(params.classes) if params.target_type == "classes" else 1
+def _parts(params: Params) -> tuple[type[nn.Linear], int, int]:
+    """Return the class of the linear layers, the number of features, and the number of outputs."""
+    layer = Linear if params.linear_layer == "custom" else nn.Linear
+    return layer, len(params.facts["feature_names"]), len(params.classes) if params.target_type == "classes" else 1
 
 
 def _one_number(outputs: Tensor) -> Tensor:
@@ -71,7 +68,8 @@ class LinearNet(nn.Module):
 
     def __init__(self, params: Params) -> None:
         super().__init__()
-        self.linear = LAYERS[params.linear_layer](*_sizes(params))
+        layer, num_features, num_outputs = _parts(params)
+        self.linear = layer(num_features, num_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch_size, num_classes), or (batch_size,) for a number, of x, (batch_size, num_features)."""
@@ -83,8 +81,7 @@ class TwoLayerNet(nn.Module):
 
     def __init__(self, params: Params) -> None:
         super().__init__()
-        layer = LAYERS[params.linear_layer]
-        num_features, num_outputs = _sizes(params)
+        layer, num_features, num_outputs = _parts(params)
         self.linear1 = layer(num_features, params.hidden_size)
         self.linear2 = layer(params.hidden_size, num_outputs)
 
@@ -99,8 +96,7 @@ class MultiLayerNet(nn.Module):
 
     def __init__(self, params: Params) -> None:
         super().__init__()
-        layer = LAYERS[params.linear_layer]
-        num_features, num_outputs = _sizes(params)
+        layer, num_features, num_outputs = _parts(params)
         sizes = [num_features, *params.hidden_sizes]
         self.hidden = nn.ModuleList(layer(size, next_size) for size, next_size in zip(sizes, sizes[1:], strict=False))
         self.norms = nn.ModuleList(nn.BatchNorm1d(size) if params.batch_norm else nn.Identity() for size in sizes[1:])
@@ -169,10 +165,7 @@ def mean_error(outputs: Tensor, labels: Tensor, power: int, target_std: float) -
 
 
 def r2(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide the squared error that the predictions save over the mean of train by the squared error of that mean.
-
-    In standardised units the mean of train is 0. (scikit-learn takes the mean of the split that is scored.)
-    """
+    """Divide the squared error saved over predicting the mean of train, 0 in standardised units, by the error of it."""
     total = labels.square().sum()
     return total - (outputs - labels).square().sum(), total
 

@@ -25,9 +25,7 @@ class Params(utils.Params):
     target: Column = Field("digit", description="the column to predict")
     target_type: Literal["classes", "number"] = Field("classes", description="classes, or a number (regression)")
     features: list[Column] | None = Field(None, min_length=1, description="columns to predict from; null: all others")
-    categorical: list[Column] | None = Field(
-        None, description="the features that are names of things; null: those without a single number in train"
-    )
+    categorical: list[Column] | None = Field(None, description="names of things; null: columns without any number")
     id_column: Column | None = Field(None, description="the column that names each row; null: rows are counted, from 1")
     missing: list[str] = Field(["", "NA", "N/A", "NaN", "nan", "null", "?"], description="cells that have no value")
     min_category_count: int = Field(1, ge=1, description="categories with fewer rows in train count as unknown")

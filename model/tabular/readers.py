@@ -80,15 +80,13 @@ class Table:
 
 def read_table(path: Path, delimiter: str = ",") -> Table:
     """Return a whole CSV file; raise InputError at the first row that cannot be read, or if there are no rows."""
-    table = Table(path, [], [])
-    for row in read_rows(path, delimiter):
+    rows: list[Any] = list(read_rows(path, delimiter))
+    for row in rows:
         if isinstance(row, InputError):
             raise row
-        table.rows.append(row)
-    table.header.extend(table.rows.pop(0).cells)
-    if not table.rows:
+    if len(rows) == 1:
         raise InputError(f"{path}: holds a header and nothing below; expected at least one row")
-    return table
+    return Table(path, rows[0].cells, rows[1:])
 
 
 def read_rows(path: Path, delimiter: str) -> Iterator[Row | InputError]:
@@ -146,8 +144,7 @@ def _check_header(header: list[str] | InputError, path: Path, delimiter: str) ->
     if others:
         raise InputError(f"{path}: one column, {names[0][:60]!r}; with delimiter={others[0]!r} there are more")
     if "" in names:
-        where = f"{path}: column {names.index('') + 1}"
-        raise InputError(f"{where} has no name (pandas writes its index so); take it out, or name it")
+        raise InputError(f"{path}: column {names.index('') + 1} has no name (an index?); take it out, or name it")
     if twice:
         raise InputError(f"{path}: {len(twice)} name(s) twice in the header, {', '.join(twice[:5])}; rename them")
     return names
@@ -179,10 +176,7 @@ def read_split(split: str, data_dir: Path, params: Params) -> Table:
 
 
 def _cut(labels: Sequence[str], fractions: dict[str, float], seed: int) -> dict[str, list[int]]:
-    """Share out positions between train and the splits in `fractions`, the same share of every class.
-
-    A class gives each split at least one example, but keeps its last one in train.
-    """
+    """Share out positions among the splits, the same share of every class; a class keeps its last example in train."""
     generator = np.random.default_rng(seed)
     chosen: dict[str, list[int]] = {"train": [], **{split: [] for split in fractions}}
     positions_of: dict[str, list[int]] = collections.defaultdict(list)

@@ -61,32 +61,27 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[st
 
     A row's name is its cell in params.id_column, or else its file and number. Only the net's columns are needed.
     """
-    for path in paths:
-        try:
-            yield from _read_unlabelled(path, params)
-        except InputError as error:  # noqa: PERF203
-            yield str(path), error
-
-
-def _read_unlabelled(path: Path, params: Params) -> Iterator[tuple[str, Table | InputError]]:
-    rows = read_rows(path, params.delimiter)
-    header = next(rows).cells  # type: ignore[union-attr]  # it is never an InputError
-    columns, missing, unseen = params.facts["columns"], missing_values(params), collections.Counter[str]()
+    columns, missing = params.facts["columns"], missing_values(params)
     known = {column["name"]: missing.union(column["categories"]) for column in columns if "unseen" in column}
-    for column in columns:
-        Table(path, header, []).column(column["name"])
-    number = 0
-    for number, row in enumerate(rows, start=1):
-        if isinstance(row, InputError):
-            yield f"{path}:{number}", row
-            continue
-        cells = dict(zip(header, row.cells, strict=True))
-        unseen.update(each for each in known if category_of(cells[each]) not in known[each])
-        yield cells.get(params.id_column or "", f"{path}:{number}"), Table(path, header, [row])
-    for name, count in unseen.items():
-        logging.warning(
-            f"- WARNING: column {name!r}: {count} of {number} rows of {path} hold a category that train does not have"
-        )
+    for path in paths:
+        unseen, number = collections.Counter[str](), 0
+        try:
+            rows = read_rows(path, params.delimiter)
+            header = next(rows).cells  # type: ignore[union-attr]  # it is never an InputError
+            for column in columns:
+                Table(path, header, []).column(column["name"])
+            for number, row in enumerate(rows, start=1):
+                if isinstance(row, InputError):
+                    yield f"{path}:{number}", row
+                    continue
+                cells = dict(zip(header, row.cells, strict=True))
+                unseen.update(name for name in known if category_of(cells[name]) not in known[name])
+                yield cells.get(params.id_column or "", f"{path}:{number}"), Table(path, header, [row])
+        except InputError as error:
+            yield str(path), error
+        for name, count in unseen.items():
+            found = f"{count} of {number} rows of {path} hold a category that train does not have"
+            logging.warning(f"- WARNING: column {name!r}: {found}")
 
 
 def collate_unlabelled(examples: Sequence[Table], params: Params) -> tuple[Tensor, None]:

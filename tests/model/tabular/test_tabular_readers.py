@@ -239,7 +239,7 @@ def test_a_stream_goes_on_behind_what_it_cannot_read(tmp_path):
     ("content", "expected"),
     [
         (b"a,b,\n1,2,\n", "rows.csv: column 3 has no name"),
-        (b",a,b\n0,1,2\n", "rows.csv: column 1 has no name (pandas writes its index so); take it out"),
+        (b",a,b\n0,1,2\n", "rows.csv: column 1 has no name (an index?); take it out"),
         (b"a,b\n1,2,\n", "row 1 (line 2): found 3 cells, expected 2"),
         (b"a|b\n1|2\n", "there is no column 'y', the target; It has a|b"),
         (b"1,0.5\n2,0.7\n", "It has 1, 0.5"),
