@@ -30,19 +30,17 @@ from model.tabular.readers import Table
 from utils import InputError
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-LARGEST = 1e30  # numbers below have squares that fit into float64, and distances from the mean that fit into float32
 # a number that may be written in several ways; one with leading zeros, such as 007, is a name
 CATEGORY_NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?")
 DECORATION = re.compile(r"[\s,'’−%‰$¢£¤¥\u20a0-\u20cf]|EUR|USD|GBP|CHF|JPY|CNY|INR")
 PLAIN_NUMBERS = "write numbers as 1234.5, without decimal commas, thousands separators, percent and currency signs"
-RESOLUTION = 1e-12  # rounding in float64 may be all that differs between numbers this close, relative to their size
 MAX_CATEGORIES = 1000  # one slot each; a column with more is more likely a name or a text
 
 
 def parse_number(text: str) -> float:
-    """Return the number in a cell such as 12, -0.5 or 1e-3; infinity for other text and for numbers from LARGEST on."""
+    """Return the number in a cell such as 12, -0.5 or 1e-3; infinity for other text and for numbers from 1e30 on."""
     value = float(text) if NUMBER.fullmatch(text) else math.inf
-    return value if abs(value) < LARGEST else math.inf
+    return value if abs(value) < 1e30 else math.inf  # a larger distance from the mean may not fit into float32
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -62,11 +60,6 @@ def is_disguised(text: str) -> bool:
     except ValueError:
         return False
     return math.isinf(parse_number(text))
-
-
-def sort_key(text: str) -> tuple[float, str]:
-    """Sort numbers by size, then everything else as text."""
-    return parse_number(text), text
 
 
 def missing_values(params: Params) -> set[str]:
@@ -91,7 +84,7 @@ def read_numbers(table: Table, name: str, missing: Collection[str], role: str = 
 def mean_and_std(values: np.ndarray) -> tuple[float, float]:
     """Return mean and standard deviation; the first value and 0 where only rounding may differ."""
     size = np.abs(values).max(initial=0.0)
-    if len(values) == 0 or np.ptp(values) <= RESOLUTION * size:
+    if len(values) == 0 or np.ptp(values) <= 1e-12 * size:  # relative to their size
         return float(values[0]) if len(values) else 0.0, 0.0
     scale = 2.0 ** math.frexp(size)[1]  # a power of two changes no digit; the square of 1e-200 would be 0
     return float(values.mean()), float((values / scale).std() * scale)
@@ -128,7 +121,7 @@ def _describe_numbers(name: str, values: np.ndarray) -> dict[str, Any]:
 def _describe_categories(table: Table, name: str, params: Params) -> dict[str, Any]:
     counts = collections.Counter(category_of(cell) for cell in table.column(name))
     frequent = {category for category, count in counts.items() if count >= params.min_category_count}
-    categories = sorted(frequent - missing_values(params), key=sort_key)
+    categories = sorted(frequent - missing_values(params), key=lambda text: (parse_number(text), text))
     num_rows = sum(counts[category] for category in categories)
     found = f"{len(categories)} categories in {num_rows} train rows"
     cure = "raise min_category_count, make it the id_column, or leave it out of `features`"
@@ -157,10 +150,7 @@ def varies(column: dict[str, Any]) -> bool:
 
 
 def encode(table: Table, params: Params, split: str = "") -> np.ndarray:
-    """Return the inputs of the net, (num_rows, num_features), float32; raise InputError for text among numbers.
-
-    If `split`, a name, is given, the log shows how many of its rows are unlike train.
-    """
+    """Return the net's inputs, (num_rows, num_features), float32; log how many rows of `split` are unlike train."""
     missing, encoded = missing_values(params), []
     for column in params.facts["columns"]:
         encode_column = _encode_categories if "categories" in column else _encode_numbers

@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 
 from fiveline.loading import on_device, positions_on
 from model.tabular import columns
-from model.tabular.columns import category_of, is_disguised, parse_number, sort_key
+from model.tabular.columns import category_of, is_disguised, parse_number
 from model.tabular.params import Params
 from model.tabular.readers import Table, read_split
 from utils import InputError
@@ -34,7 +34,6 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     for name in params.categorical or []:
         train.column(name, "one listed in `categorical`")
     described = [columns.describe(train, name, params) for name in names]
-    target_facts = _target_facts(train, params)
     constant = [column["name"] for column in described if not columns.varies(column)]
     shown = ", ".join(map(repr, constant[:10])) + (", ..." if len(constant) > 10 else "")
     if len(constant) == len(described):
@@ -42,16 +41,13 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     if constant:
         logging.info(f"- {len(constant)} column(s) do not vary in train and are ignored: {shown}")
     feature_names = [name for column in described for name in columns.feature_names(column)]
-    return {"columns": described, "feature_names": feature_names, **target_facts}
+    return {"columns": described, "feature_names": feature_names, **_target_facts(train, params)}
 
 
 def _target_facts(train: Table, params: Params) -> dict[str, Any]:
     """Return the facts that the targets of train decide; raise InputError if they do not fit target_type."""
-    targets, where, rows = (
-        _targets(train, params),
-        f"{train.path}, column {params.target!r}",
-        f"{len(train)} train rows",
-    )
+    targets, where = _targets(train, params), f"{train.path}, column {params.target!r}"
+    rows = f"{len(train)} train rows"
     if params.target_type == "number":
         mean, std = columns.mean_and_std(targets)
         if not 1e-15 < std < 1e15:
@@ -65,7 +61,7 @@ def _target_facts(train: Table, params: Params) -> dict[str, Any]:
         spellings[category_of(cell)].append(cell)
     # a class is named as in the file, where all of its rows agree
     counts = {cells[0] if len(set(cells)) == 1 else name: len(cells) for name, cells in spellings.items()}
-    classes = sorted(counts, key=sort_key)
+    classes = sorted(counts, key=lambda name: (parse_number(name), name))
     if len(classes) < 2:
         raise InputError(f"{where}: one class, {classes[0]!r}, in all of its {rows}; expected two or more")
     if len(classes) > 20 and all(math.isfinite(parse_number(name)) or is_disguised(name) for name in classes):

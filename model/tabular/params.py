@@ -46,8 +46,8 @@ class Params(utils.Params):
     @model_validator(mode="before")
     @classmethod
     def _monitor_rmse(cls, values: Any) -> Any:
-        of_number = isinstance(values, dict) and values.get("target_type") == "number"
-        return {"monitor": "rmse", **values} if of_number else values
+        is_number = isinstance(values, dict) and values.get("target_type") == "number"
+        return {"monitor": "rmse", **values} if is_number else values
 
     @model_validator(mode="after")
     def _fits_together(self) -> Params:

@@ -157,9 +157,7 @@ def read_split(split: str, data_dir: Path, params: Params) -> Table:
     found = {name for name in ("train", "val", "test", "data") if (data_dir / f"{name}.csv").is_file()}
     if split in found and ("val" in found if split == "train" else "train" in found):
         return read_table(data_dir / f"{split}.csv", params.delimiter)
-    fractions = {"val": params.val_fraction}
-    if "train" not in found:
-        fractions["test"] = params.test_fraction
+    fractions = {"val": params.val_fraction} | ({} if "train" in found else {"test": params.test_fraction})
     whole_path = data_dir / ("train.csv" if "train" in found else "data.csv")
     if not whole_path.is_file() or split not in ("train", *fractions):
         names = sorted(path.name for path in data_dir.iterdir())

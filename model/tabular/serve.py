@@ -17,15 +17,11 @@ from utils import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# the hyperparameters that decide which examples a split has, and what they are called
 READS = ("split_seed", "val_fraction", "test_fraction", "delimiter", "target", "target_type", "id_column")
 
 
 def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
-    """Return one dict an example: prediction, for classes its confidence, and, unless labels is None, label and loss.
-
-    Outputs and labels are on the CPU, batch first.
-    """
+    """Return one dict an example: prediction, of classes its confidence, and, unless labels is None, label and loss."""
     import torch.nn.functional as F
 
     if params.target_type == "number":
@@ -44,9 +40,8 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
 
 def _in_units(values: Tensor, params: Params) -> list[float]:
     """Return standardised values in the data's own unit, with the decimals that float32 can tell apart."""
-    std = params.facts["target_std"]
-    decimals = 5 - math.floor(math.log10(std))
-    return [round(value, decimals) for value in (values.double() * std + params.facts["target_mean"]).tolist()]
+    mean, std = params.facts["target_mean"], params.facts["target_std"]
+    return [round(value, 5 - math.floor(math.log10(std))) for value in (values.double() * std + mean).tolist()]
 
 
 def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dict[str, float]]:
