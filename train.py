@@ -205,7 +205,8 @@ def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Name
     """Train a run from where it stands to its end."""
     utils.import_quickly("torch")
     from fiveline.options.set_up import fetch_step, find_start, set_up, switched_on
-    from fiveline.saving import Saver, Signals
+    from fiveline.record.signals import Signals
+    from fiveline.saving import Saver
 
     start = find_start(run, params, args.restore_file, args.restart)
     with jobs.joined() as job:

@@ -31,8 +31,8 @@ from torch.profiler import ProfilerActivity
 from benchmarks.our_loop import OurLoop
 from fiveline.device import fetch_device, to_device
 from fiveline.loader import fetch_dataloader
-from fiveline.tasks import fetch_facts
 from fiveline.options.forward import prepare
+from fiveline.tasks import fetch_facts
 from model.vision import net as vision_net
 from model.vision.params import Params
 from train import train_step

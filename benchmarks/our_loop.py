@@ -13,7 +13,8 @@ from fiveline.jobs.one import OneProcess
 from fiveline.loader import fetch_dataloader
 from fiveline.options.forward import prepare
 from fiveline.options.set_up import fetch_optimizer
-from fiveline.saving import Saver, Signals
+from fiveline.record.signals import Signals
+from fiveline.saving import Saver
 from fiveline.state import State
 from fiveline.tasks import fetch_task
 from train import train

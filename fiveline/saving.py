@@ -1,12 +1,10 @@
-"""When a run is saved, and in which order; signals; the progress line."""
+"""When a run is saved, and in which order; the progress line."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +13,7 @@ from tqdm import tqdm
 
 import utils
 from fiveline.device import to_cpu
+from fiveline.record.signals import Signals
 from fiveline.record.start import check_nothing_is_lost
 from fiveline.record.workers import notice_dead_workers_at_the_fetch
 from fiveline.state import State
@@ -23,38 +22,6 @@ from fiveline.state import State
 # epochs since the last save again, to the same bits.
 LONGEST_SHARE = 100
 FIRST_SECONDS = 5.0
-
-
-class Signals:
-    """A context manager that notes SIGINT and SIGTERM, so that a run stops between two steps.
-
-    A second signal ends the process at once. SIGHUP keeps its handler, because `nohup` ignores it. Outside the main
-    thread nothing is noted.
-
-    Args:
-        ends_at_second: False in a job, where torchrun passes on a signal that each process may have received already
-    """
-
-    def __init__(self, ends_at_second: bool = True) -> None:
-        self.received = 0  # the signal's number, 0 for none
-        self.ends_at_second = ends_at_second
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: object) -> None:
-        self.received = number
-        for each, before in self._before.items() if self.ends_at_second else ():
-            # in a notebook, the second signal interrupts the cell
-            signal.signal(each, before if before is signal.default_int_handler else signal.SIG_DFL)
 
 
 class Saver:

@@ -26,7 +26,8 @@ from fiveline.options.profile import FIRST_STEPS, table
 from fiveline.options.set_up import fetch_optimizer
 from fiveline.record.errors import OtherRunError
 from fiveline.record.files import write_lines
-from fiveline.saving import Saver, Signals
+from fiveline.record.signals import Signals
+from fiveline.saving import Saver
 from fiveline.state import State
 from fiveline.tasks import Task
 from tests.support.runs import assert_same_bits, read_state, run_train, write_run

@@ -13,7 +13,8 @@ import utils
 from fiveline.jobs.one import OneProcess
 from fiveline.options.forward import prepare
 from fiveline.record import atomic
-from fiveline.saving import Saver, Signals
+from fiveline.record.signals import Signals
+from fiveline.saving import Saver
 from fiveline.state import State
 from model.vision.params import Params
 from tests.support.runs import run_train
