@@ -29,15 +29,10 @@ def gather_facts(
     params: utils.Params,
     described: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return all facts about a program except how well it agrees with its net.
-
-    Args:
-        format_name: one of USAGE
-        file_name: the program's
-        sides: the interfaces of inputs and outputs
-        params: with facts
-        described: from the task's `describe_inputs`
-    """
+    """Return all facts about a program except how well it agrees with its net; `described` is from the task."""
+    names = list(sides[0].shapes)
+    pairs = "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}"
+    call = {"dict": pairs, "tensor": names[0], "tuple": f"({', '.join(names)},)"}[sides[0].kind]
     inputs, outputs = (
         [{"name": name, "dtype": side.dtypes[name], "shape": shape} for name, shape in side.shapes.items()]
         for side in sides
@@ -46,18 +41,10 @@ def gather_facts(
     steps = {key: value for key, value in described.items() if key not in ("axes", "outputs")}
     return {
         "format": format_name,
-        "usage": _usage(format_name, file_name, sides[0]),
+        "usage": [line.format(file=file_name, call=call, pairs=pairs) for line in USAGE[format_name]],
         "inputs": inputs,
         "preprocessing": {"where": "before the program, which does none of it", **steps},
         "outputs": [{**output, **meaning} for output in outputs],
         "hyperparameters": params.model_dump(mode="json"),
         "made_by_torch": str(torch.__version__),
     }
-
-
-def _usage(format_name: str, file_name: str, inputs: Interface) -> list[str]:
-    """Return lines of Python that run a program."""
-    names = list(inputs.shapes)
-    pairs = "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}"
-    call = {"dict": pairs, "tensor": names[0], "tuple": f"({', '.join(names)},)"}[inputs.kind]
-    return [line.format(file=file_name, call=call, pairs=pairs) for line in USAGE[format_name]]

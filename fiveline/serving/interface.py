@@ -9,21 +9,18 @@ from typing import Any
 from torch import Tensor
 
 import utils
+from fiveline.device import tensors_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Interface:
-    """The inputs or the outputs of a net.
+    """The inputs or the outputs of a net, by name."""
 
-    Args:
-        kind: what holds the tensors: 'tensor' (there is only one), 'dict' or 'tuple'
-        dtypes: name -> type, for example 'float32'
-        shapes: name -> for each axis its size, or a name if any size will do; axes with one name have the same size
-    """
-
-    kind: str
-    dtypes: dict[str, str]
-    shapes: dict[str, list[int | str]]
+    kind: str  # what holds the tensors: 'tensor' (there is only one), 'dict' or 'tuple'
+    dtypes: dict[str, str]  # for example 'float32'
+    shapes: dict[
+        str, list[int | str]
+    ]  # the size of each axis, or a name if it may vary; axes of one name vary together
 
 
 def named(batch: Any, name: str) -> dict[str, Tensor]:
@@ -46,7 +43,7 @@ def named(batch: Any, name: str) -> dict[str, Tensor]:
 
 def find_class_axis(outputs: Any, labels: Any) -> int | None:
     """Return the axis of the first output whose largest entry is the predicted class; None if there are no classes."""
-    first = next(iter(named(outputs, "outputs").values()))
+    first = tensors_of(outputs)[0]
     if not isinstance(labels, Tensor) or labels.is_floating_point() or first.dim() != labels.dim() + 1:
         return None
     if first.shape[:-1] == labels.shape:
@@ -57,17 +54,15 @@ def find_class_axis(outputs: Any, labels: Any) -> int | None:
 def find_interfaces(
     samples: Sequence[tuple[Any, Any]], axis_names: Mapping[str, Sequence[str]], unique: bool = False
 ) -> tuple[Interface, Interface]:
-    """Return the interfaces of inputs and outputs, as batches of different sizes show them.
-
-    The first axis may have any size, and so may every other axis whose size differs among the batches.
+    """Return the interfaces of inputs and outputs. The first axis, and all whose sizes differ in the samples, may vary.
 
     Args:
-        samples: inputs and outputs
+        samples: inputs and outputs, of batches of different sizes
         axis_names: input -> the task's names for its axes
         unique: whether to rename outputs that have the name of an input: ONNX needs a name of its own for each tensor
     """
     batches = [(named(inputs, "inputs"), named(outputs, "outputs")) for inputs, outputs in samples]
-    known = {tuple(len(next(iter(inputs.values()))) for inputs, _ in batches): "batch_size"}  # sizes -> name
+    known = {tuple(len(tensors_of(inputs)[0]) for inputs, _ in samples): "batch_size"}  # sizes -> name
     taken: list[str] = []
     sides = []
     for side, container in enumerate(samples[0]):

@@ -25,11 +25,7 @@ def margin(errors: Sequence[float], coverage: float = 0.9) -> float | None:
 
 
 def fetch_margin(checkpoint_path: Path, model_dir: Path) -> float | None:
-    """Return the margin of a checkpoint that predicts numbers; None if `evaluate.py` has not scored it on test.
-
-    The checksum beside `evaluate.py`'s table decides: another folder's checkpoint may have the same name, and the run
-    may have continued since.
-    """
+    """Return the margin of a checkpoint that predicts numbers; None if `evaluate.py` has not scored it on test."""
     name = utils.scores_name("test", checkpoint_path, model_dir)
     path = model_dir / f"predictions_{name}.csv"
     try:
@@ -37,6 +33,7 @@ def fetch_margin(checkpoint_path: Path, model_dir: Path) -> float | None:
         with path.open(encoding="utf-8", newline="") as file:
             errors = [abs(float(row["label"]) - float(row["prediction"])) for row in csv.DictReader(file)]
         scored = utils.read_json(model_dir / f"scored_{name}.json")
+        # the run may have continued since, and another folder's checkpoint may have the same name
         return margin(errors) if scored["sha256"] == utils.checksum(checkpoint_path) else None
     except (OSError, ValueError, KeyError, TypeError, csv.Error):  # no table, one of classes, or not evaluate.py's
         return None

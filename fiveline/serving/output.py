@@ -15,11 +15,7 @@ SUFFIXES = (".csv", ".jsonl")
 
 
 def check_output(path: Path, inputs: Sequence[Path]) -> None:
-    """Check --output.
-
-    Raises:
-        InputError: its suffix is unknown, there is no such folder, or the file is also an --input
-    """
+    """Refuse an --output with an unknown suffix or folder, or that is also an --input."""
     if path.suffix not in SUFFIXES:
         raise utils.InputError(f"--output {path}: expected a name that ends in {' or '.join(SUFFIXES)}")
     if not path.parent.is_dir():
@@ -34,11 +30,10 @@ def write_rows(rows: Iterable[Mapping[str, Any]], output: Path | None) -> collec
     """Write rows as they come, to a file, which appears when it is complete, or as CSV to standard output.
 
     Returns:
-        the number of `rows`, of `broken` ones, and of predicted numbers that are `without_interval`
+        how many `rows` there are, how many are `broken`, and how many numbers are `without_interval`
 
     Raises:
         InputError: there are no rows
-        OSError: the file cannot be written
     """
     counts: collections.Counter[str] = collections.Counter()
     lines = to_lines(_counted(rows, counts), ".csv" if output is None else output.suffix)
@@ -64,12 +59,7 @@ def _counted(rows: Iterable[Mapping[str, Any]], counts: collections.Counter[str]
 
 
 def to_lines(rows: Iterable[Mapping[str, Any]], suffix: str) -> Iterator[str]:
-    """Yield rows as lines of CSV, with a header, or as JSON lines, which leave out empty cells.
-
-    Args:
-        rows: with an `id`, and an `error` or else the same columns as all other rows without an `error`
-        suffix: one of SUFFIXES
-    """
+    """Yield rows as lines of CSV, with a header, or as JSON lines, which leave out empty cells."""
     if suffix == ".jsonl":
         for row in rows:
             yield utils.to_json({key: row[key] for key in row if row[key] is not None}, indent=None) + "\n"

@@ -62,13 +62,7 @@ WRITERS = {"pt2": to_pt2, "onnx": to_onnx, "torchscript": to_torchscript}
 
 
 def to_program(format_name: str, model: nn.Module, inputs: Any, sides: Sides) -> bytes:
-    """Return a net as a program.
-
-    Args:
-        format_name: one of WRITERS
-        model: on the CPU, in eval mode
-        inputs: a batch of at least two examples, to follow through the net
-        sides: the interfaces of inputs and outputs
+    """Return a net, on the CPU and in eval mode, as a program, by following a batch of two or more inputs through it.
 
     Raises:
         Stop: the net cannot be exported in this format
