@@ -81,7 +81,8 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Unlabelled:
 def _has_columns(head: Sequence[bytes], params: Params) -> bool:
     """Return whether the first three tokens have known tags: `O` among them, or two different ones."""
     texts = [line.decode("utf-8", "replace").strip() for line in head]
-    rows = [text.split() for text in texts if columns.is_token(text)][:3]
+    separator = "\t" if any("\t" in text for text in texts if columns.is_token(text)) else None  # None: spaces
+    rows = [text.split(separator) for text in texts if columns.is_token(text)][:3]
     width = len(rows[0]) if rows and len({len(row) for row in rows}) == 1 else 0
     if width < 2 or not -width <= params.tag_column < width:
         return False
