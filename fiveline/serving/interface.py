@@ -1,4 +1,4 @@
-"""What a net is called with and what it returns, as named tensors, and which of their sizes may vary."""
+"""What a net takes and returns, as named tensors whose sizes may vary, and the JSON that says so beside a program."""
 
 from __future__ import annotations
 
@@ -6,29 +6,39 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import utils
 from fiveline.device import tensors_of
 
+USAGE = {
+    "pt2": ["import torch", "program = torch.export.load({file!r}).module()", "outputs = program({call})"],
+    "torchscript": ["import torch", "program = torch.jit.load({file!r})", "outputs = program({call})"],
+    "onnx": [
+        "import onnxruntime",
+        "session = onnxruntime.InferenceSession({file!r})",
+        "outputs = session.run(None, {pairs})  # of NumPy arrays",
+    ],
+    "safetensors": ["from safetensors.torch import load_file", "state_dict = load_file({file!r})  # weights alone"],
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Interface:
-    """The inputs or the outputs of a net, by name."""
+    """The inputs or the outputs of a net, by name.
 
-    kind: str  # what holds the tensors: 'tensor' (there is only one), 'dict' or 'tuple'
-    dtypes: dict[str, str]  # for example 'float32'
-    shapes: dict[
-        str, list[int | str]
-    ]  # the size of each axis, or a name if it may vary; axes of one name vary together
+    `kind` is what holds the tensors: 'tensor' (there is only one), 'dict' or 'tuple'. A dtype is for example 'float32'.
+    A shape has the size of each axis, or a name if the size may vary; axes with the same name vary together.
+    """
+
+    kind: str
+    dtypes: dict[str, str]
+    shapes: dict[str, list[int | str]]
 
 
 def named(batch: Any, name: str) -> dict[str, Tensor]:
-    """Return the tensors of a batch by name: their keys in a dict; else `name`, or `name_0`, `name_1`, ... in a tuple.
-
-    Raises:
-        InputError: a program cannot take or return such a batch
-    """
+    """Return the tensors of a batch by name: their keys in a dict; else `name`, or `name_0`, `name_1`, ... in a tuple."""
     if isinstance(batch, Tensor):
         return {name: batch}
     is_own_type = name == "inputs" and hasattr(batch, "_fields")  # a namedtuple, which no other code can import
@@ -66,26 +76,61 @@ def find_interfaces(
     taken: list[str] = []
     sides = []
     for side, container in enumerate(samples[0]):
-        dtypes: dict[str, str] = {}
-        shapes: dict[str, list[int | str]] = {}
+        kind = "tensor" if isinstance(container, Tensor) else "dict" if isinstance(container, dict) else "tuple"
+        interface = Interface(kind, {}, {})
         for name, tensor in batches[0][side].items():
-            shape: list[int | str] = []
-            for axis, sizes in enumerate(zip(*(batch[side][name].shape for batch in batches), strict=True)):
-                if axis > 0 and len(set(sizes)) == 1:
-                    shape.append(sizes[0])
-                    continue
-                axis_name = dict(enumerate(axis_names.get(name, ()))).get(axis, f"{name}_{axis}")
-                # axes with the same size in every sample are the same axis, and get the same name
-                shape.append(known.setdefault(sizes, _unused(axis_name, known.values())))
             own_name = _unused(name, taken) if unique else name
             taken.append(own_name)
-            dtypes[own_name], shapes[own_name] = str(tensor.dtype).removeprefix("torch."), shape
-        kind = "tensor" if isinstance(container, Tensor) else "dict" if isinstance(container, dict) else "tuple"
-        sides.append(Interface(kind, dtypes, shapes))
+            interface.dtypes[own_name] = str(tensor.dtype).removeprefix("torch.")
+            shapes = [batch[side][name].shape for batch in batches]
+            interface.shapes[own_name] = _axes(name, shapes, axis_names.get(name, ()), known)
+        sides.append(interface)
     return sides[0], sides[1]
+
+
+def _axes(
+    name: str, shapes: Sequence[Sequence[int]], axis_names: Sequence[str], known: dict[tuple[int, ...], str]
+) -> list[int | str]:
+    """Return the size of each axis, or its name if it may vary; axes of the same size in all samples share a name."""
+    axes: list[int | str] = []
+    for axis, sizes in enumerate(zip(*shapes, strict=True)):
+        if axis > 0 and len(set(sizes)) == 1:
+            axes.append(sizes[0])
+        else:
+            axis_name = axis_names[axis] if axis < len(axis_names) else f"{name}_{axis}"
+            axes.append(known.setdefault(sizes, _unused(axis_name, known.values())))
+    return axes
 
 
 def _unused(name: str, used: Collection[str]) -> str:
     while name in used:
         name += "_out"
     return name
+
+
+def gather_facts(
+    format_name: str,
+    file_name: str,
+    sides: tuple[Interface, Interface],
+    params: utils.Params,
+    described: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return all facts about a program except how well it agrees with its net; `described` is from the task."""
+    names = list(sides[0].shapes)
+    pairs = "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}"
+    call = {"dict": pairs, "tensor": names[0], "tuple": f"({', '.join(names)},)"}[sides[0].kind]
+    inputs, outputs = (
+        [{"name": name, "dtype": side.dtypes[name], "shape": shape} for name, shape in side.shapes.items()]
+        for side in sides
+    )
+    meaning = {"meaning": described["outputs"]} if "outputs" in described else {}
+    steps = {key: value for key, value in described.items() if key not in ("axes", "outputs")}
+    return {
+        "format": format_name,
+        "usage": [line.format(file=file_name, call=call, pairs=pairs) for line in USAGE[format_name]],
+        "inputs": inputs,
+        "preprocessing": {"where": "before the program, which does none of it", **steps},
+        "outputs": [{**output, **meaning} for output in outputs],
+        "hyperparameters": params.model_dump(mode="json"),
+        "made_by_torch": str(torch.__version__),
+    }

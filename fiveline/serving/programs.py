@@ -13,7 +13,7 @@ import utils
 from fiveline.serving.interface import Interface
 from fiveline.torch_private import any_length
 
-Sides = tuple[Interface, Interface]
+Sides = tuple[Interface, Interface]  # of the inputs and of the outputs
 
 
 def to_pt2(model: nn.Module, inputs: Any, sides: Sides) -> bytes:

@@ -30,7 +30,7 @@ def check_program(
     Args:
         path: the program; its suffix is the format
         pairs: inputs and the net's outputs
-        class_axis: as `find_class_axis` returns it
+        class_axis: from `find_class_axis`
         tolerance: a share with which predictions may change; None for TOLERANCE, with which none may change
 
     Raises:
@@ -44,11 +44,22 @@ def check_program(
     raise utils.Stop(
         f"--format {path.suffix[1:]}: the program's outputs differ from the net's by up to "
         f"{found['largest_difference']:.3g}, {share:.2g} of their standard deviation ({limit:g} is accepted)"
-        f"{changes(found)}; it is not kept{advice}"
+        f"{_changes(found)}; it is not kept{advice}"
     )
 
 
-def changes(found: dict[str, Any]) -> str:
+def agreement(verified: dict[str, Any]) -> str:
+    """Return in words how well a program, or its weights, agree with the net."""
+    if "weights" in verified:
+        return str(verified["weights"])
+    return (
+        f"agrees with the net on the {verified['num_examples']} examples of {verified['split']} (largest difference "
+        f"{verified['largest_difference']:.2g}, {verified['largest_difference_as_share']:.2g} of the outputs' standard "
+        f"deviation{_changes(verified)})"
+    )
+
+
+def _changes(found: dict[str, Any]) -> str:
     """Return how many predictions change, in words; nothing if there are no classes."""
     if "num_changed" not in found:
         return ""
@@ -115,7 +126,6 @@ def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def _sums(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the number, sum and sum of squares of the finite entries."""
     finite = values[np.isfinite(values)].astype(np.float64)
     return finite.size, finite.sum(), (finite**2).sum()
 

@@ -24,8 +24,7 @@ import utils
 from fiveline.device import count_batches
 from fiveline.loader import fetch_dataloader
 from fiveline.serving import unlabelled
-from fiveline.serving.intervals import margin
-from fiveline.serving.output import rounded, to_lines
+from fiveline.serving.output import margin, rounded, to_lines
 from fiveline.serving.trained import fetch_trained
 from fiveline.tasks import fetch_serve
 
