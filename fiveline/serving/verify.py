@@ -82,6 +82,7 @@ def run_in_fresh_process(path: Path, pairs: Iterable[tuple[Any, Any]]) -> Iterat
                     process.stdin.flush()
                     outputs = pickle.load(process.stdout)
                 except (OSError, EOFError, pickle.UnpicklingError) as error:  # the process has died
+                    process.kill()  # or has written something else, and waits
                     process.wait()
                     stderr.seek(0)
                     lines = stderr.read().decode("utf-8", "replace").strip().splitlines() or ["no message"]
