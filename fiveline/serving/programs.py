@@ -17,14 +17,14 @@ Sides = tuple[Interface, Interface]  # of the inputs and of the outputs
 
 
 def to_pt2(model: nn.Module, inputs: Any, sides: Sides) -> bytes:
-    """Return what `torch.export.load` reads."""
+    """Return a file for `torch.export.load`."""
     buffer = io.BytesIO()  # if torch itself writes to a full disk, the process dies
     torch.export.save(_capture(model, inputs, sides[0]), buffer)
     return buffer.getvalue()
 
 
 def to_onnx(model: nn.Module, inputs: Any, sides: Sides) -> bytes:
-    """Return what `onnxruntime.InferenceSession` reads; its axes have the interface's names."""
+    """Return a file for `onnxruntime.InferenceSession`; its axes have the interface's names."""
     program: Any = torch.onnx.export(
         _capture(model, inputs, sides[0]),
         input_names=list(sides[0].shapes),
@@ -38,7 +38,7 @@ def to_onnx(model: nn.Module, inputs: Any, sides: Sides) -> bytes:
 
 
 def to_torchscript(model: nn.Module, inputs: Any, sides: Sides) -> bytes:
-    """Return what `torch.jit.load` reads."""
+    """Return a file for `torch.jit.load`."""
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.trace(model, (inputs,), check_trace=False), buffer)
     return buffer.getvalue()

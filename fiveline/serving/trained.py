@@ -43,7 +43,7 @@ def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) 
 
 
 def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, overrides: list[str]) -> utils.Params:
-    """Return the hyperparameters of a checkpoint; for CS230's, which holds none, those of the params file beside it.
+    """Return the hyperparameters of a checkpoint; for CS230's, which holds none, read the params file beside it.
 
     Raises:
         InputError: mistakes in the overrides or the params file, or overrides that would score something else
