@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import DataLoader
 
+    from fiveline.serving.programs import Sides
+
+    Pairs = list[tuple[Any, Any]]  # inputs and outputs
+
 PACKAGES = {"pt2": [], "torchscript": [], "onnx": ["onnx", "onnxscript", "onnxruntime"], "safetensors": ["safetensors"]}
 NUM_SAMPLES = 20  # batches, and single examples, that show which sizes vary
 
@@ -53,11 +57,7 @@ def check_installed(format_name: str) -> None:
 
 
 def find_output(model_dir: Path, format_name: str, restore_file: str, output: str | None) -> Path:
-    """Return the file to write: --output, or a file in it if it is a folder; by default one in the run's directory.
-
-    Raises:
-        InputError: there is no such folder, or the suffix is not that of the format
-    """
+    """Return the file to write: --output, or a file in it if it is a folder; by default one in the run's directory."""
     name = f"{Path(restore_file).name.removesuffix('.pth.tar')}.{format_name}"
     path = model_dir / name if output is None else Path(output)
     if path.is_dir():
@@ -81,10 +81,28 @@ def fetch_pairs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple
             yield inputs, model(inputs)
 
 
-def choose_example(samples: list[tuple[Any, Any]]) -> Any:
+def choose_example(samples: Pairs) -> Any:
     """Return the largest inputs, to follow through the net; two examples at least, as torch takes a 1 for fixed."""
     largest = max((inputs for inputs, _ in samples), key=lambda inputs: sum(t.numel() for t in tensors_of(inputs)))
     return concatenate([largest, largest]) if len(tensors_of(largest)[0]) == 1 else largest
+
+
+def make_program(
+    output: Path, model: nn.Module, dataloader: DataLoader[Any], samples: Pairs, sides: Sides, tolerance: float | None
+) -> tuple[bytes, dict[str, Any]]:
+    """Return a program in the format of --output, and how well it agrees with the net on the data."""
+    from fiveline.serving.interface import find_class_axis
+    from fiveline.serving.programs import to_program
+    from fiveline.serving.verify import check_program
+
+    dataset: Any = dataloader.dataset
+    content = to_program(output.suffix[1:], model, choose_example(samples), sides)
+    class_axis = find_class_axis(samples[0][1], dataset.__getitems__([0])[1])  # both of the first example
+    with tempfile.TemporaryDirectory() as folder:  # elsewhere: a run's directory is train.py's
+        path = Path(folder) / output.name
+        utils.write_atomically(path, content)
+        found = check_program(path, fetch_pairs(model, dataloader), class_axis, tolerance)
+    return content, {"num_examples": len(dataset), **found}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -124,10 +142,9 @@ def main(argv: list[str] | None = None) -> None:
     model.eval()
 
     from fiveline.loader import fetch_dataloader
-    from fiveline.serving import programs
-    from fiveline.serving.facts import gather_facts
-    from fiveline.serving.interface import find_class_axis, find_interfaces
-    from fiveline.serving.verify import changes, check_program
+    from fiveline.serving.interface import find_interfaces, gather_facts
+    from fiveline.serving.programs import to_safetensors
+    from fiveline.serving.verify import agreement
 
     dataloader = fetch_dataloader(args.split, Path(params.data_dir or ""), params)
     samples = list(itertools.islice(fetch_pairs(model, dataloader), 2 * NUM_SAMPLES))
@@ -135,28 +152,16 @@ def main(argv: list[str] | None = None) -> None:
     described = getattr(serve, "describe_inputs", lambda params: {"facts": params.facts})(params)
     sides = find_interfaces(samples, described.get("axes", {}), unique=args.format == "onnx")
     if args.format == "safetensors":
-        content, agreement = programs.to_safetensors(model), "read back, equal to the net's weights"
-        verified: dict[str, Any] = {"weights": agreement}
+        content, verified = to_safetensors(model), {"weights": "read back, equal to the net's weights"}
     else:
-        content = programs.to_program(args.format, model, choose_example(samples), sides)
-        dataset: Any = dataloader.dataset
-        class_axis = find_class_axis(samples[0][1], dataset.__getitems__([0])[1])
-        with tempfile.TemporaryDirectory() as folder:  # elsewhere: a run's directory is train.py's
-            path = Path(folder) / output.name
-            utils.write_atomically(path, content)
-            found = check_program(path, fetch_pairs(model, dataloader), class_axis, args.tolerance)
-        verified = {"split": args.split, "num_examples": len(dataset), **found}
-        agreement = (
-            f"agrees with the net on the {len(dataset)} examples of {args.split} (largest difference "
-            f"{found['largest_difference']:.2g}, {found['largest_difference_as_share']:.2g} of the outputs' standard "
-            f"deviation{changes(found)})"
-        )
+        content, found = make_program(output, model, dataloader, samples, sides, args.tolerance)
+        verified = {"split": args.split, **found}
     utils.write_atomically(output, content)
     facts = gather_facts(args.format, output.name, sides, params, described)
     utils.save_dict_to_json({**facts, "verified": verified}, output.with_name(f"{output.name}.json"))
     if args.format == "torchscript":
         print("- PyTorch has deprecated TorchScript; prefer --format pt2 where it can be loaded", file=sys.stderr)
-    message = f"{output}: {len(content):,} bytes, {agreement}; {output.name}.json says how to use it"
+    message = f"{output}: {len(content):,} bytes, {agreement(verified)}; {output.name}.json says how to use it"
     print(utils.escaped_lines(message))
 
 

@@ -28,8 +28,7 @@ from typing import TYPE_CHECKING, Any
 import utils
 from fiveline import jobs
 from fiveline.device import fetch_device, to_cpu, to_device, tune_cpu
-from fiveline.serving.intervals import fetch_margin, with_intervals
-from fiveline.serving.output import check_output, rounded, write_rows
+from fiveline.serving.output import check_output, fetch_margin, rounded, with_intervals, write_rows
 from fiveline.serving.trained import fetch_predictions, fetch_probabilities, fetch_trained
 from fiveline.serving.unlabelled import Batch, check_input, fetch_unlabelled
 from fiveline.tasks import fetch_serve

@@ -1,4 +1,4 @@
-"""What a net is called with and what it returns, as named tensors, and which of their sizes may vary."""
+"""What a net takes and returns, as named tensors whose sizes may vary, and the JSON that says so beside a program."""
 
 from __future__ import annotations
 
@@ -6,19 +6,30 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import utils
+from fiveline.device import tensors_of
+
+USAGE = {
+    "pt2": ["import torch", "program = torch.export.load({file!r}).module()", "outputs = program({call})"],
+    "torchscript": ["import torch", "program = torch.jit.load({file!r})", "outputs = program({call})"],
+    "onnx": [
+        "import onnxruntime",
+        "session = onnxruntime.InferenceSession({file!r})",
+        "outputs = session.run(None, {pairs})  # of NumPy arrays",
+    ],
+    "safetensors": ["from safetensors.torch import load_file", "state_dict = load_file({file!r})  # weights alone"],
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Interface:
-    """The inputs or the outputs of a net.
+    """The inputs or the outputs of a net, by name.
 
-    Args:
-        kind: what holds the tensors: 'tensor' (there is only one), 'dict' or 'tuple'
-        dtypes: name -> type, for example 'float32'
-        shapes: name -> for each axis its size, or a name if any size will do; axes with one name have the same size
+    `kind` is what holds the tensors: 'tensor' (there is only one), 'dict' or 'tuple'. A dtype is for example 'float32'.
+    A shape has the size of each axis, or a name if the size may vary; axes with the same name vary together.
     """
 
     kind: str
@@ -27,11 +38,7 @@ class Interface:
 
 
 def named(batch: Any, name: str) -> dict[str, Tensor]:
-    """Return the tensors of a batch by name: their keys in a dict; else `name`, or `name_0`, `name_1`, ... in a tuple.
-
-    Raises:
-        InputError: a program cannot take or return such a batch
-    """
+    """Return the tensors of a batch by name: their keys in a dict; else `name`, or `name_0`, `name_1` in a tuple."""
     if isinstance(batch, Tensor):
         return {name: batch}
     is_own_type = name == "inputs" and hasattr(batch, "_fields")  # a namedtuple, which no other code can import
@@ -46,7 +53,7 @@ def named(batch: Any, name: str) -> dict[str, Tensor]:
 
 def find_class_axis(outputs: Any, labels: Any) -> int | None:
     """Return the axis of the first output whose largest entry is the predicted class; None if there are no classes."""
-    first = next(iter(named(outputs, "outputs").values()))
+    first = tensors_of(outputs)[0]
     if not isinstance(labels, Tensor) or labels.is_floating_point() or first.dim() != labels.dim() + 1:
         return None
     if first.shape[:-1] == labels.shape:
@@ -57,40 +64,73 @@ def find_class_axis(outputs: Any, labels: Any) -> int | None:
 def find_interfaces(
     samples: Sequence[tuple[Any, Any]], axis_names: Mapping[str, Sequence[str]], unique: bool = False
 ) -> tuple[Interface, Interface]:
-    """Return the interfaces of inputs and outputs, as batches of different sizes show them.
-
-    The first axis may have any size, and so may every other axis whose size differs among the batches.
+    """Return the interfaces of inputs and outputs. The first axis, and all whose sizes differ in the samples, may vary.
 
     Args:
-        samples: inputs and outputs
+        samples: inputs and outputs, of batches of different sizes
         axis_names: input -> the task's names for its axes
         unique: whether to rename outputs that have the name of an input: ONNX needs a name of its own for each tensor
     """
     batches = [(named(inputs, "inputs"), named(outputs, "outputs")) for inputs, outputs in samples]
-    known = {tuple(len(next(iter(inputs.values()))) for inputs, _ in batches): "batch_size"}  # sizes -> name
+    known = {tuple(len(tensors_of(inputs)[0]) for inputs, _ in samples): "batch_size"}  # sizes -> name
     taken: list[str] = []
     sides = []
     for side, container in enumerate(samples[0]):
-        dtypes: dict[str, str] = {}
-        shapes: dict[str, list[int | str]] = {}
+        kind = "tensor" if isinstance(container, Tensor) else "dict" if isinstance(container, dict) else "tuple"
+        interface = Interface(kind, {}, {})
         for name, tensor in batches[0][side].items():
-            shape: list[int | str] = []
-            for axis, sizes in enumerate(zip(*(batch[side][name].shape for batch in batches), strict=True)):
-                if axis > 0 and len(set(sizes)) == 1:
-                    shape.append(sizes[0])
-                    continue
-                axis_name = dict(enumerate(axis_names.get(name, ()))).get(axis, f"{name}_{axis}")
-                # axes with the same size in every sample are the same axis, and get the same name
-                shape.append(known.setdefault(sizes, _unused(axis_name, known.values())))
             own_name = _unused(name, taken) if unique else name
             taken.append(own_name)
-            dtypes[own_name], shapes[own_name] = str(tensor.dtype).removeprefix("torch."), shape
-        kind = "tensor" if isinstance(container, Tensor) else "dict" if isinstance(container, dict) else "tuple"
-        sides.append(Interface(kind, dtypes, shapes))
+            interface.dtypes[own_name] = str(tensor.dtype).removeprefix("torch.")
+            shapes = [batch[side][name].shape for batch in batches]
+            interface.shapes[own_name] = _axes(name, shapes, axis_names.get(name, ()), known)
+        sides.append(interface)
     return sides[0], sides[1]
+
+
+def _axes(
+    name: str, shapes: Sequence[Sequence[int]], axis_names: Sequence[str], known: dict[tuple[int, ...], str]
+) -> list[int | str]:
+    """Return the size of each axis, or its name if it may vary; axes of the same size in all samples share a name."""
+    axes: list[int | str] = []
+    for axis, sizes in enumerate(zip(*shapes, strict=True)):
+        if axis > 0 and len(set(sizes)) == 1:
+            axes.append(sizes[0])
+        else:
+            axis_name = axis_names[axis] if axis < len(axis_names) else f"{name}_{axis}"
+            axes.append(known.setdefault(sizes, _unused(axis_name, known.values())))
+    return axes
 
 
 def _unused(name: str, used: Collection[str]) -> str:
     while name in used:
         name += "_out"
     return name
+
+
+def gather_facts(
+    format_name: str,
+    file_name: str,
+    sides: tuple[Interface, Interface],
+    params: utils.Params,
+    described: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return all facts about a program except how well it agrees with its net; `described` is from the task."""
+    names = list(sides[0].shapes)
+    pairs = "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}"
+    call = {"dict": pairs, "tensor": names[0], "tuple": f"({', '.join(names)},)"}[sides[0].kind]
+    inputs, outputs = (
+        [{"name": name, "dtype": side.dtypes[name], "shape": shape} for name, shape in side.shapes.items()]
+        for side in sides
+    )
+    meaning = {"meaning": described["outputs"]} if "outputs" in described else {}
+    steps = {key: value for key, value in described.items() if key not in ("axes", "outputs")}
+    return {
+        "format": format_name,
+        "usage": [line.format(file=file_name, call=call, pairs=pairs) for line in USAGE[format_name]],
+        "inputs": inputs,
+        "preprocessing": {"where": "before the program, which does none of it", **steps},
+        "outputs": [{**output, **meaning} for output in outputs],
+        "hyperparameters": params.model_dump(mode="json"),
+        "made_by_torch": str(torch.__version__),
+    }

@@ -13,18 +13,18 @@ import utils
 from fiveline.serving.interface import Interface
 from fiveline.torch_private import any_length
 
-Sides = tuple[Interface, Interface]
+Sides = tuple[Interface, Interface]  # of the inputs and of the outputs
 
 
 def to_pt2(model: nn.Module, inputs: Any, sides: Sides) -> bytes:
-    """Return what `torch.export.load` reads."""
+    """Return a file for `torch.export.load`."""
     buffer = io.BytesIO()  # if torch itself writes to a full disk, the process dies
     torch.export.save(_capture(model, inputs, sides[0]), buffer)
     return buffer.getvalue()
 
 
 def to_onnx(model: nn.Module, inputs: Any, sides: Sides) -> bytes:
-    """Return what `onnxruntime.InferenceSession` reads; its axes have the interface's names."""
+    """Return a file for `onnxruntime.InferenceSession`; its axes have the interface's names."""
     program: Any = torch.onnx.export(
         _capture(model, inputs, sides[0]),
         input_names=list(sides[0].shapes),
@@ -38,7 +38,7 @@ def to_onnx(model: nn.Module, inputs: Any, sides: Sides) -> bytes:
 
 
 def to_torchscript(model: nn.Module, inputs: Any, sides: Sides) -> bytes:
-    """Return what `torch.jit.load` reads."""
+    """Return a file for `torch.jit.load`."""
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.trace(model, (inputs,), check_trace=False), buffer)
     return buffer.getvalue()
@@ -62,13 +62,7 @@ WRITERS = {"pt2": to_pt2, "onnx": to_onnx, "torchscript": to_torchscript}
 
 
 def to_program(format_name: str, model: nn.Module, inputs: Any, sides: Sides) -> bytes:
-    """Return a net as a program.
-
-    Args:
-        format_name: one of WRITERS
-        model: on the CPU, in eval mode
-        inputs: a batch of at least two examples, to follow through the net
-        sides: the interfaces of inputs and outputs
+    """Return a net, on the CPU and in eval mode, as a program, by following a batch of two or more inputs through it.
 
     Raises:
         Stop: the net cannot be exported in this format

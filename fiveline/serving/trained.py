@@ -18,19 +18,13 @@ RESERVED_COLUMNS = ("id", "error")
 
 
 def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) -> tuple[utils.Params, Task, nn.Module]:
-    """Return what a checkpoint holds: the hyperparameters with their facts, the task, and the net on the CPU.
-
-    Args:
-        model_dir: the run's directory
-        checkpoint_path: the checkpoint
-        overrides: `key=value` words laid over its hyperparameters
+    """Return a checkpoint's hyperparameters with their facts, its task, and its net on the CPU.
 
     Raises:
         InputError: there is no such checkpoint, it is damaged or of another net, or there are mistakes in the overrides
     """
     state = utils.read_checkpoint(checkpoint_path)
     params = fetch_run_params(state, checkpoint_path, model_dir, overrides)
-
     data_dir = Path(params.data_dir or "")
     if not utils.is_ours(state) and "data_dir" not in params.model_fields_set:
         raise utils.InputError(f"{checkpoint_path}: does not say which data it was trained on; name it with --data_dir")
@@ -49,7 +43,7 @@ def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) 
 
 
 def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, overrides: list[str]) -> utils.Params:
-    """Return what a checkpoint was trained with; a checkpoint of CS230 does not say, the params file beside it does.
+    """Return the hyperparameters of a checkpoint; for CS230's, which holds none, read the params file beside it.
 
     Raises:
         InputError: mistakes in the overrides or the params file, or overrides that would score something else
@@ -76,11 +70,7 @@ def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, over
 
 
 def fetch_probabilities(serve: Any, outputs: Any, labels: Any, params: utils.Params) -> list[dict[str, Any]]:
-    """Return the probability of each class, a row for each example, as the task's `probabilities` says.
-
-    Raises:
-        InputError: the task has no such function, or this run predicts no classes
-    """
+    """Return a row for each example, with the probability of each class from the task's `probabilities`."""
     if not hasattr(serve, "probabilities"):
         raise utils.InputError(
             f"--probabilities: model/{params.task}/serve.py has no probabilities(outputs, labels, params); leave the "
@@ -93,17 +83,14 @@ def fetch_probabilities(serve: Any, outputs: Any, labels: Any, params: utils.Par
 def fetch_predictions(
     serve: Any, outputs: Any, labels: Any, params: utils.Params, num_examples: int
 ) -> list[dict[str, Any]]:
-    """Return the predictions for a batch in words: a row for each example, empty if the task has no serve.py.
+    """Return a row for each example with its prediction in words; an empty one if the task has no serve.py.
 
     Args:
         serve: the task's serve.py, or None
-        outputs: of the net, on the CPU, batch first
-        labels: batch first, or None for inputs without
+        outputs: on the CPU, batch first
+        labels: batch first, or None
         params: with facts
         num_examples: in the batch
-
-    Raises:
-        InputError: there are more rows, or fewer
     """
     if serve is None:
         return [{} for _ in range(num_examples)]

@@ -14,17 +14,11 @@ Batch = tuple[list[dict[str, Any]], Any, Any]
 
 
 def check_input(path: Path) -> None:
-    """Check an --input: a file, a folder, `-`, or a pipe that the shell made for `<(command)`.
-
-    Raises:
-        InputError: there is no such file, or it is another pipe or a device, which may have no end
-    """
-    if str(path) == "-":
-        return
-    if not path.exists():
+    """Refuse an --input that is missing, or a pipe or device, which may have no end, unless the shell made it."""
+    if str(path) != "-" and not path.exists():
         raise utils.InputError(f"--input {path}: there is no such file or folder")
     is_from_shell = path.is_fifo() and path.parent in (Path("/dev/fd"), Path("/proc/self/fd"))
-    if not path.is_dir() and not is_from_shell:
+    if str(path) != "-" and not path.is_dir() and not is_from_shell:  # `<(command)`
         utils.check_regular(path)
 
 

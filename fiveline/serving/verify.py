@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 import utils
-from fiveline.serving.run_alone import __file__ as script
-from fiveline.serving.run_alone import convert
+from fiveline.device import tensors_of
+from fiveline.serving import run_alone
 
 TOLERANCE = 1e-4  # largest accepted difference, as a share of the standard deviation of the net's outputs
 
 
 def check_program(
     path: Path, pairs: Iterable[tuple[Any, Any]], class_axis: int | None = None, tolerance: float | None = None
-) -> dict[str, float]:
-    """Return how far a program's outputs are from the net's, as `run_alone.compare` does.
+) -> dict[str, Any]:
+    """Return how far a program's outputs are from the net's, as `compare` does.
 
     Args:
         path: the program; its suffix is the format
         pairs: inputs and the net's outputs
         class_axis: from `find_class_axis`
-        tolerance: the user's, which also lets predictions change; None for TOLERANCE, and then none may change
+        tolerance: a share with which predictions may change; None for TOLERANCE, with which none may change
 
     Raises:
         Stop: the program does not run, or its outputs are too far off
     """
-    found = run_in_fresh_process(path, pairs, class_axis)
+    found = compare(run_in_fresh_process(path, pairs), class_axis)
     share, limit = found["largest_difference_as_share"], TOLERANCE if tolerance is None else tolerance
     if share <= limit and (tolerance is not None or not found.get("num_changed")):
         return {**found, "tolerance": limit}
@@ -43,43 +44,95 @@ def check_program(
     raise utils.Stop(
         f"--format {path.suffix[1:]}: the program's outputs differ from the net's by up to "
         f"{found['largest_difference']:.3g}, {share:.2g} of their standard deviation ({limit:g} is accepted)"
-        f"{changes(found)}; it is not kept{advice}"
+        f"{_changes(found)}; it is not kept{advice}"
     )
 
 
-def changes(found: dict[str, Any]) -> str:
+def agreement(verified: dict[str, Any]) -> str:
+    """Return in words how well a program, or its weights, agree with the net."""
+    if "weights" in verified:
+        return str(verified["weights"])
+    return (
+        f"agrees with the net on the {verified['num_examples']} examples of {verified['split']} (largest difference "
+        f"{verified['largest_difference']:.2g}, {verified['largest_difference_as_share']:.2g} of the outputs' standard "
+        f"deviation{_changes(verified)})"
+    )
+
+
+def _changes(found: dict[str, Any]) -> str:
     """Return how many predictions change, in words; nothing if there are no classes."""
     if "num_changed" not in found:
         return ""
     return f", and {found['num_changed']:,} of {found['num_predictions']:,} predictions change"
 
 
-def run_in_fresh_process(
-    path: Path, pairs: Iterable[tuple[Any, Any]], class_axis: int | None = None
-) -> dict[str, float]:
-    """Return what `run_alone.compare` returns for a program; raise Stop if the program does not run."""
+def run_in_fresh_process(path: Path, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[list[Any], list[Any]]]:
+    """Yield a program's outputs and the net's; raise Stop if the program does not run."""
     # -I: Python imports nothing from this folder, the current one or PYTHONPATH
-    command = [sys.executable, "-I", script, str(path.resolve()), json.dumps(class_axis)]
-    with tempfile.TemporaryFile() as stderr:
-        process = subprocess.Popen(
-            command, cwd=path.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
-        )
-        assert process.stdin is not None
+    command, pipe = [sys.executable, "-I", run_alone.__file__, str(path.resolve())], subprocess.PIPE
+    with (
+        tempfile.TemporaryFile() as stderr,
+        subprocess.Popen(command, cwd=path.parent, stdin=pipe, stdout=pipe, stderr=stderr) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
         try:
-            for pair in pairs:
-                arrays = [convert(Tensor.numpy, side) for side in pair]
+            for inputs, expected in pairs:
                 try:
-                    pickle.dump(arrays, process.stdin)
-                except OSError:  # the process has died; its last line says why
-                    break
-        except BaseException:
-            process.kill()
-            raise
+                    pickle.dump(run_alone.convert(Tensor.numpy, inputs), process.stdin)
+                    process.stdin.flush()
+                    outputs = pickle.load(process.stdout)
+                except (OSError, EOFError, pickle.UnpicklingError) as error:  # the process has died
+                    process.kill()  # or has written something else, and waits
+                    process.wait()
+                    stderr.seek(0)
+                    lines = stderr.read().decode("utf-8", "replace").strip().splitlines() or ["no message"]
+                    reason = lines[-1].strip()[:300]
+                    raise utils.Stop(f"the program does not run on examples of the data ({reason})") from error
+                yield outputs, [each.numpy() for each in tensors_of(expected)]
         finally:
-            output = process.communicate()[0]
-        if process.returncode != 0:
-            stderr.seek(0)
-            lines = stderr.read().decode("utf-8", "replace").strip().splitlines() or ["no message"]
-            raise utils.Stop(f"the exported program does not run on examples of the data ({lines[-1].strip()[:300]})")
-        found: dict[str, float] = json.loads(output)
-        return found
+            process.kill()
+            with contextlib.suppress(OSError):  # what is left in the pipe
+                process.stdin.close()
+
+
+def compare(batches: Iterable[tuple[list[Any], list[Any]]], class_axis: int | None) -> dict[str, Any]:
+    """Return how far outputs are from the expected ones, over all batches; raise Stop if the shapes differ.
+
+    `largest_difference_as_share` is a share of the standard deviation of the output over all batches. `num_predictions`
+    and `num_changed` count the largest entries along class_axis of the first output; without classes it is None.
+    """
+    worst: Any = 0.0  # of each output
+    sums: Any = 0.0
+    changed = {} if class_axis is None else {"num_predictions": 0, "num_changed": 0}
+    for outputs, expected in batches:
+        shapes, expected_shapes = ([each.shape for each in side] for side in (outputs, expected))
+        if shapes != expected_shapes:
+            raise utils.Stop(f"the program's outputs have the shapes {shapes}, expected {expected_shapes}")
+        worst = np.maximum(worst, [_difference(*pair) for pair in zip(outputs, expected, strict=True)])
+        sums = sums + np.array([_sums(each) for each in expected])
+        if class_axis is not None:
+            predicted = [side[0].argmax(axis=class_axis) for side in (outputs, expected)]
+            changed["num_predictions"] += predicted[0].size
+            changed["num_changed"] += int((predicted[0] != predicted[1]).sum())
+    shares = [each / _spread(*row) if each else 0.0 for each, row in zip(worst, sums, strict=True)]
+    return {"largest_difference": float(max(worst)), "largest_difference_as_share": float(max(shares)), **changed}
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the largest difference; a NaN or infinity on one side alone is infinitely far off."""
+    same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same, 0.0, np.abs(ours - theirs.astype(np.float64)))
+    return float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0))
+
+
+def _sums(values: np.ndarray) -> tuple[float, float, float]:
+    finite = values[np.isfinite(values)].astype(np.float64)
+    return finite.size, finite.sum(), (finite**2).sum()
+
+
+def _spread(number: float, total: float, squares: float) -> float:
+    """Return the standard deviation; for a constant, its size, but at least 1."""
+    mean = total / max(number, 1)
+    spread = math.sqrt(max(squares / max(number, 1) - mean**2, 0))
+    return spread if spread > 1e-7 * abs(mean) else max(1.0, abs(mean))  # float32 has 7 digits

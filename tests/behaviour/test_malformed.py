@@ -22,7 +22,7 @@ import utils
 from fiveline.record.checkpoint import read_checkpoint, write_checkpoint
 from fiveline.report.details import read_history, read_per_class, read_predictions
 from fiveline.report.runs import read_runs
-from fiveline.serving.intervals import fetch_margin
+from fiveline.serving.output import fetch_margin
 from fiveline.study.ray_cluster import _find_cluster as find_cluster
 from fiveline.study.server import _open_output as open_output
 from fiveline.study.trials import Trial, read_record

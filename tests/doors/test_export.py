@@ -22,7 +22,7 @@ from fiveline.serving import run_alone, verify
 from fiveline.serving.interface import find_class_axis, find_interfaces
 from fiveline.serving.programs import to_program
 from fiveline.serving.trained import fetch_trained
-from fiveline.serving.verify import check_program, run_in_fresh_process
+from fiveline.serving.verify import check_program
 from fiveline.torch_private import any_length
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -192,7 +192,7 @@ def test_a_gru_takes_any_length_too(tmp_path, format_name):
         pairs = [(each, model(each)) for each in inputs]
     sides = find_interfaces(pairs, {})
     path.write_bytes(to_program(format_name, model, export.choose_example(pairs), sides))
-    assert run_in_fresh_process(path, pairs)["largest_difference_as_share"] <= 1e-5
+    assert check_program(path, pairs)["largest_difference_as_share"] <= 1e-5
 
 
 class Renaming(nn.Module):
@@ -215,7 +215,7 @@ def test_outputs_that_are_called_as_inputs_are_get_other_names():
     assert outputs.shapes == {"words_out": ["batch_size"], "words_out_out": ["batch_size", "more_1"]}
 
 
-def test_inputs_in_a_type_of_the_tasks_own_are_told():
+def test_inputs_in_a_type_of_the_tasks_own_are_reported():
     words = collections.namedtuple("Words", ["ids", "mask"])
     samples = [(words(torch.ones(n, 3), torch.ones(n, 3)), torch.ones(n)) for n in (2, 1, 3)]
     with pytest.raises(utils.InputError, match="inputs: found the type Words; .* a dict of tensors"):
@@ -233,7 +233,7 @@ def test_a_program_whose_outputs_are_called_as_its_inputs_runs_in_onnx(tmp_path)
     pairs, path = [], tmp_path / "net.onnx"
     sides = renamed(pairs)
     path.write_bytes(to_program("onnx", Renaming().eval(), export.choose_example(pairs), sides))
-    assert run_in_fresh_process(path, pairs)["largest_difference_as_share"] <= 1e-5
+    assert check_program(path, pairs)["largest_difference_as_share"] <= 1e-5
 
 
 # --- the check itself: it must be able to fail
@@ -278,10 +278,10 @@ def test_a_program_that_takes_one_length_only_is_noticed(tmp_path):
     sides = find_interfaces([(long, model(long)), (short, model(short))], {})
     assert sides[0].shapes == {"inputs": ["batch_size", "inputs_1"]}
     pairs = [(long, model(long)), (short, model(short))]
-    found = run_in_fresh_process(tmp_path / "a.torchscript", pairs[:1])
+    found = check_program(tmp_path / "a.torchscript", pairs[:1])
     assert (found["largest_difference"], found["largest_difference_as_share"]) == (0, 0)
-    with pytest.raises(utils.Stop, match="does not run on examples of the data .*must match"):
-        run_in_fresh_process(tmp_path / "a.torchscript", pairs)
+    with pytest.raises(utils.Stop, match="the program does not run on examples of the data .*must match"):
+        check_program(tmp_path / "a.torchscript", pairs)
 
 
 @pytest.mark.slow
@@ -301,7 +301,7 @@ def test_the_process_that_runs_a_program_cannot_import_this_project(tmp_path):
 
 def compare(ours, theirs, class_axis=None):
     """Return the largest difference, absolute and as a share of the spread."""
-    found = run_alone.compare([([ours], [theirs])], class_axis)
+    found = verify.compare([([ours], [theirs])], class_axis)
     return found["largest_difference"], found["largest_difference_as_share"]
 
 
@@ -313,7 +313,7 @@ def test_differences_count_nan_infinity_and_shapes():
         assert compare(np.array([broken, 1.0]), np.array([1.0, 1.0])) == (np.inf, np.inf)
     assert compare(np.array([1.0]), np.array([np.nan])) == (np.inf, np.inf)
     assert compare(np.array([2.002, 2.0]), np.array([2.0, 2.0])) == pytest.approx((0.002, 0.001))  # no spread
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(utils.Stop, match="expected"):
         compare(np.zeros((2, 3)), np.zeros((2, 4)))
 
 
@@ -322,7 +322,7 @@ def test_the_spread_is_that_of_all_batches_and_predictions_are_counted(seed):
     generator = np.random.default_rng(seed)
     theirs = [generator.normal(50, 3, (size, 4)).astype(np.float32) for size in (1, 5, 3)]
     ours = [each + generator.normal(0, 0.5, each.shape).astype(np.float32) for each in theirs]
-    found = run_alone.compare([([a], [b]) for a, b in zip(ours, theirs, strict=True)], -1)
+    found = verify.compare([([a], [b]) for a, b in zip(ours, theirs, strict=True)], -1)
     a, b = np.concatenate(ours).astype(float), np.concatenate(theirs).astype(float)
     assert found["largest_difference"] == pytest.approx(np.abs(a - b).max(), rel=1e-5)
     assert found["largest_difference_as_share"] == pytest.approx(np.abs(a - b).max() / b.std(), rel=1e-5)
@@ -341,7 +341,7 @@ def test_the_axis_of_the_classes_is_that_which_labels_lack(shape, labels, axis):
 
 
 @pytest.mark.parametrize(
-    ("share", "num_changed", "tolerance", "told"),
+    ("share", "num_changed", "tolerance", "message"),
     [
         (2.5e-5, 0, None, None),  # 1.25e-5 of outputs of 0.5: as a transformer in ONNX
         (2.5e-4, 0, None, "by up to 1.25e-05, 0.00025 of their standard deviation (0.0001 is accepted), and 0 of 1,000 "
@@ -355,38 +355,38 @@ def test_the_axis_of_the_classes_is_that_which_labels_lack(shape, labels, axis):
     ],
 )  # fmt: skip
 def test_a_program_is_judged_by_its_predictions_and_the_spread_of_its_outputs(
-    monkeypatch, share, num_changed, tolerance, told
+    monkeypatch, share, num_changed, tolerance, message
 ):
     found = {"largest_difference": 1.25e-5, "largest_difference_as_share": share, "num_predictions": 1000}
-    monkeypatch.setattr(verify, "run_in_fresh_process", lambda *_: {**found, "num_changed": num_changed})
+    monkeypatch.setattr(verify, "compare", lambda *_: {**found, "num_changed": num_changed})
     arguments = [Path("a.pt2"), iter(()), -1, tolerance]
-    if told is None:
+    if message is None:
         assert check_program(*arguments)["tolerance"] == (tolerance or 1e-4)
         return
     with pytest.raises(utils.Stop) as caught:
         check_program(*arguments)
-    assert told in str(caught.value) and caught.value.exit_code == 1
+    assert message in str(caught.value) and caught.value.exit_code == 1
     assert ("--tolerance" in str(caught.value)) == math.isfinite(share)
 
 
 # --- mistakes
 
 
-def test_mistakes_are_told_before_anything_heavy(run_script, make_run, tmp_path, monkeypatch):
+def test_mistakes_are_reported_before_anything_heavy(run_script, make_run, tmp_path, monkeypatch):
     folder = make_run()
-    told = refusal("--model_dir", folder, "--format", "pt2", "--output", tmp_path / "net.onnx", exit_code=2)
-    assert "ends in .pt2" in told
-    told = refusal("--model_dir", folder, "--format", "pt2", "--output", tmp_path / "no/net.pt2", exit_code=2)
-    assert "there is no folder" in told
-    told = refusal("--model_dir", tmp_path / "nope", "--format", "pt2", exit_code=2)
-    assert told == f"--model_dir {tmp_path / 'nope'}: there is no folder {tmp_path / 'nope'}"
+    message = refusal("--model_dir", folder, "--format", "pt2", "--output", tmp_path / "net.onnx", exit_code=2)
+    assert "ends in .pt2" in message
+    message = refusal("--model_dir", folder, "--format", "pt2", "--output", tmp_path / "no/net.pt2", exit_code=2)
+    assert "there is no folder" in message
+    message = refusal("--model_dir", tmp_path / "nope", "--format", "pt2", exit_code=2)
+    assert message == f"--model_dir {tmp_path / 'nope'}: there is no folder {tmp_path / 'nope'}"
     for value in ("-1", "nan", "inf"):
-        told = refusal("--model_dir", folder, "--format", "pt2", f"--tolerance={value}", exit_code=2)
-        assert told.endswith("expected a number from 0, for example 0.001")
+        message = refusal("--model_dir", folder, "--format", "pt2", f"--tolerance={value}", exit_code=2)
+        assert message.endswith("expected a number from 0, for example 0.001")
     assert "no such checkpoint" in refusal("--model_dir", folder, "--format", "pt2", exit_code=2)
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else 1)
-    told = refusal("--model_dir", folder, "--format", "onnx", exit_code=2)
-    assert told == "--format onnx: needs onnx, onnxscript, onnxruntime; pip install -r requirements-export.txt"
+    message = refusal("--model_dir", folder, "--format", "onnx", exit_code=2)
+    assert message == "--format onnx: needs onnx, onnxscript, onnxruntime; pip install -r requirements-export.txt"
 
 
 def test_what_is_changed_in_torch_for_the_time_of_an_export_is_as_before_after_it():
@@ -400,7 +400,7 @@ def test_what_is_changed_in_torch_for_the_time_of_an_export_is_as_before_after_i
     assert operation.py_kernels == before
 
 
-def test_axes_are_told_by_the_examples():
+def test_axes_are_found_from_the_examples():
     def batch(size, length, width):
         return {"a": torch.zeros(size, length), "b": torch.zeros(size, length, width, 4)}, torch.zeros(size, 2)
 

@@ -24,8 +24,7 @@ import utils
 from fiveline.device import count_batches
 from fiveline.loader import fetch_dataloader
 from fiveline.serving import unlabelled
-from fiveline.serving.intervals import margin
-from fiveline.serving.output import rounded, to_lines
+from fiveline.serving.output import margin, rounded, to_lines
 from fiveline.serving.trained import fetch_trained
 from fiveline.tasks import fetch_serve
 
@@ -330,10 +329,10 @@ def test_broken_rows_are_reported_in_their_rows(runs, tmp_path):
     assert [row["id"] for row in rows] == ["a", "b", f"{path}:3", f"{path}:4", "e", "f", f"{path}:7", "h", f"{path}:9"]
     assert [row["id"] for row in rows if not row["error"]] == ["a", "e", "h"]
     assert rows[0]["prediction"] == rows[7]["prediction"]
-    told = [row["error"].removeprefix(f"{path}, row {i}") for i, row in enumerate(rows, start=1)]
-    assert told[1].startswith(" (line 3), column 'size': found 'large', expected a number")
-    assert told[2].startswith(" (line 4): found 3 cells, expected 4 as in the header")
-    assert "not CSV" in told[3] and "1e99" in told[5] and "not UTF-8" in told[6] and "not CSV" in told[8]
+    message = [row["error"].removeprefix(f"{path}, row {i}") for i, row in enumerate(rows, start=1)]
+    assert message[1].startswith(" (line 3), column 'size': found 'large', expected a number")
+    assert message[2].startswith(" (line 4): found 3 cells, expected 4 as in the header")
+    assert "not CSV" in message[3] and "1e99" in message[5] and "not UTF-8" in message[6] and "not CSV" in message[8]
 
 
 def test_files_that_are_no_tables_are_a_row_each_and_the_others_are_read(runs, tmp_path):
@@ -358,13 +357,13 @@ def test_where_everything_is_broken_there_is_a_row_for_each_all_the_same(runs, t
 # --- mistakes in the arguments
 
 
-def test_mistakes_are_told_and_no_output_is_touched(runs, tmp_path):
+def test_mistakes_are_reported_and_no_output_is_touched(runs, tmp_path):
     assert "there is no such file or folder" in run_predict(runs / "ner", "--input", tmp_path / "nope", exit_code=2)
     (tmp_path / "empty").mkdir()
-    told = run_predict(runs / "vision", "--input", tmp_path / "empty", exit_code=2)
-    assert "nothing in it" in told
-    told = run_predict(runs / "ner", "--input", TEST_INPUTS["ner"], "--batch_size", 0, exit_code=2)
-    assert "batch_size" in told
+    message = run_predict(runs / "vision", "--input", tmp_path / "empty", exit_code=2)
+    assert "nothing in it" in message
+    message = run_predict(runs / "ner", "--input", TEST_INPUTS["ner"], "--batch_size", 0, exit_code=2)
+    assert "batch_size" in message
     for name, expected in (("table.xlsx", ".csv or .jsonl"), ("nowhere/table.csv", "there is no folder")):
         with pytest.raises(utils.InputError, match=re.escape(expected)):
             predict.main(["--model_dir", str(runs / "ner"), "--input", ".", "--output", str(tmp_path / name)])
@@ -375,8 +374,8 @@ def test_mistakes_are_told_and_no_output_is_touched(runs, tmp_path):
 
 @pytest.mark.parametrize("name", ["vision", "number"])
 def test_standard_input_is_refused_where_it_makes_no_sense(runs, name):
-    told = run_predict(runs / name, "--input", runs / TEST_INPUTS[name], "-", exit_code=2)
-    assert told.startswith("--input -: ") and "name files or folders" in told
+    message = run_predict(runs / name, "--input", runs / TEST_INPUTS[name], "-", exit_code=2)
+    assert message.startswith("--input -: ") and "name files or folders" in message
 
 
 def test_an_output_that_is_an_input_is_refused_and_left_as_it_is(runs, tmp_path):
@@ -390,10 +389,10 @@ def test_an_output_that_is_an_input_is_refused_and_left_as_it_is(runs, tmp_path)
     assert rows.read_bytes() == before
 
 
-def test_a_task_without_the_hook_is_told_which_function_to_write(runs, monkeypatch):
+def test_a_task_without_the_hook_is_reported_with_the_function_to_write(runs, monkeypatch):
     hide(monkeypatch, "tabular", "fetch_unlabelled")
-    told = run_predict(runs / "number", "--input", runs / TEST_INPUTS["number"], exit_code=2)
-    assert told.startswith("model/tabular/serve.py: has no fetch_unlabelled(paths, params)")
+    message = run_predict(runs / "number", "--input", runs / TEST_INPUTS["number"], exit_code=2)
+    assert message.startswith("model/tabular/serve.py: has no fetch_unlabelled(paths, params)")
 
 
 def test_an_output_of_before_stays_until_the_new_one_is_whole(runs, tmp_path, monkeypatch):
@@ -477,7 +476,7 @@ def test_memory_does_not_grow_with_the_number_of_inputs(runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_shell_is_told_how_many_are_broken(runs, run_script, tmp_path):
+def test_the_shell_reports_how_many_are_broken(runs, run_script, tmp_path):
     path = tmp_path / "s.txt"
     path.write_text("Good day .\n\n")
     done = run_script("predict.py", "--model_dir", runs / "ner", "--input", path)
