@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from fiveline.record.atomic import open_atomically, remove_stale
+from fiveline.record.atomic import open_atomically
 from fiveline.record.files import check_regular
 
 FOLDER = ".decoded"
@@ -112,7 +112,8 @@ def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[sl
         num_bytes, checksum = math.prod(shape), 0
         if shutil.disk_usage(path.parent).free < num_bytes + SPARE_BYTES:
             raise OSError(errno.ENOSPC, f"they take {num_bytes:,} bytes, and the disk is almost full")
-        remove_stale(path.parent)
+        for stale in path.parent.glob(f".{glob.escape(name)}-*.tmp"):  # of a process that was killed
+            stale.unlink()
         logging.info(f"- decoding {shape[0]} images once, into {path}")
         rows_at_once = max(1, CHUNK_BYTES // math.prod(shape[1:]))
         with open_atomically(path, num_bytes=num_bytes, mode=0o600) as file:  # no map: on a full disk, that is fatal

@@ -139,7 +139,7 @@ def _class_numbers(examples: Examples, params: Params) -> Tensor:
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
-    """Return what the train split decides: the classes, how many examples each has, and the mean and std of pixels."""
+    """Return the facts of the train split: classes, how many examples each has, mean and std of pixels, grey bits."""
     examples = read_split("train", data_dir, params)
     num_examples, counts = len(examples.ids), collections.Counter(examples.labels)
     if len(counts) < 2:

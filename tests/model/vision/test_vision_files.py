@@ -13,7 +13,7 @@ import torch
 from PIL import EpsImagePlugin, Image
 from sklearn.preprocessing import StandardScaler
 
-from fiveline.record import files
+from fiveline.record import atomic
 from fiveline.record.origin import fingerprint
 from model.vision import readers
 from model.vision.data_loader import fetch_dataset, fetch_facts
@@ -444,7 +444,7 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path, mon
     make(tmp_path)
     (tmp_path / "victim").write_text("mine")
     (tmp_path / ".decoded").mkdir()
-    monkeypatch.setattr(files, "temporary_path", lambda path: path.with_name(".x.tmp"))  # guessed by someone
+    monkeypatch.setattr(atomic, "temporary_path", lambda path: path.with_name(".x.tmp"))  # guessed by someone
     (tmp_path / ".decoded/.x.tmp").symlink_to(tmp_path / "victim")
     fetch_dataset("train", tmp_path, with_facts(tmp_path, SMALL))
     assert (tmp_path / "victim").read_text() == "mine"

@@ -294,7 +294,7 @@ def test_pretrained_weights_of_another_size_are_refused(monkeypatch):
 def test_pretrained_weights_without_a_network_say_so(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # no server listens there
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(utils.InputError, match=r"its weights cannot be downloaded \(.*\); or pretrained=false"):

@@ -28,7 +28,7 @@ def folder():
 
 
 def found_or_refused(read, *names):
-    """Return what `read` returns, or None for an InputError that names the file."""
+    """Return the result of `read`, or None for an InputError that names the file."""
     try:
         return read()
     except InputError as error:

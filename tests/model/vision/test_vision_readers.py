@@ -65,7 +65,7 @@ def make_mnist(data_dir, name="MNIST", num_train=40, num_test=10):
 
 
 def make_cifar10(data_dir, monkeypatch, per_batch=20):
-    """Write CIFAR-10's batches, and tell torchvision their checksums, because they are not those of the real ones."""
+    """Write CIFAR-10's batches, and give torchvision their checksums, which differ from the real ones."""
     folder = data_dir / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -466,7 +466,7 @@ def load_builder():
 def test_build_dataset_without_a_network_says_so_in_one_line(tmp_path, monkeypatch, capsys):
     script = load_builder()
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # no server listens there
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     for name in ("mnist", "cifar10"):
@@ -542,7 +542,7 @@ def test_a_missing_val_split_is_cut_from_train(tmp_path, caplog):
     assert {name: val.labels.count(name) for name in counts} == {"a": 8, "b": 4, "c": 1, "d": 0}
     assert val.ids == sorted(val.ids)  # in the order of the files
     params = params.with_facts(fetch_facts(tmp_path, params))
-    assert params.facts["class_counts"] == [32, 16, 2, 1]  # those of what is trained on
+    assert params.facts["class_counts"] == [32, 16, 2, 1]  # without val
     assert not caplog.records
     for split in ("train", "val"):
         fetch_dataset(split, tmp_path, params)
