@@ -18,7 +18,7 @@ from fiveline.report.filter import parse_filter
 from fiveline.report.page import write_page
 from fiveline.report.page_importance import importance, is_log
 from fiveline.report.runs import read_runs
-from tests import browser as chromium
+from tests.support import browser as chromium
 
 pytestmark = pytest.mark.slow  # a browser for most of them
 
