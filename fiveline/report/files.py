@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fiveline.record.errors import InputError
-from fiveline.record.files import MAX_TEXT_BYTES
-from fiveline.record.files import check_regular
+from fiveline.record.files import MAX_TEXT_BYTES, check_regular
 
 try:
     import fcntl

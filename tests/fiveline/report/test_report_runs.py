@@ -221,8 +221,9 @@ def test_the_page_reads_a_history_as_train_does(tmp_path):
     rows = [f'{{"epoch": {number}, "val": {{}}}}' for number in (1, 2, 3, 4)]
     run, problems = read_one(tmp_path)
     for text, expected in (
-        (f'{rows[0]}\n{{"epoch": 2, "v{rows[1]}\n{rows[2]}\n', [1, 2, 3]),
-        (f"{rows[0]}\n\0\0\0\0{rows[1]}\n", [1, 2]),
+        (f'{rows[0]}\n{rows[1]}\n{{"epoch": 3, "v', [1, 2]),
+        (f'{rows[0]}\n{{"epoch": 2, "v{rows[1]}\n{rows[2]}\n', None),
+        (f"{rows[0]}\n\0\0\0\0{rows[1]}\n", None),
         (f"{rows[0]}\n\0\0\0\0\n{rows[1]}\n", None),
         (f'{rows[0]}\n{{"epoch": true}}\n', None),
         (f'{rows[0]}\n{{"epoch": 2, "train": []}}\n', None),
