@@ -61,9 +61,8 @@ def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
     """Print the table, write its files, and return a line for each file that could not be read."""
     table, order, shown = make_selected_table(runs, args)
     markdown = to_markdown(table)
-    width = shutil.get_terminal_size().columns
-    print(to_terminal(table, width, order) if sys.stdout.isatty() else markdown, end="")
-    folder = Path(args.parent_dir)
+    print(to_terminal(table, shutil.get_terminal_size().columns, order) if sys.stdout.isatty() else markdown, end="")
+    folder, problems = Path(args.parent_dir), []
     try:
         for name, text in (("md", markdown), ("csv", to_csv(table)), ("tex", to_latex(table))):
             write_atomically(folder / f"results.{name}", text.encode("utf-8", "backslashreplace"))
@@ -72,17 +71,15 @@ def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
 
             problems = write_page(shown, folder / "results.html", folder)
             print(f"- wrote {escaped(str(folder / 'results.html'))}", file=sys.stderr)
-            return problems
     except OSError as error:
         raise Stop(f"{error.filename}: could not be written ({error.strerror})") from error
-    return []
+    return problems
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter, allow_abbrev=False)
     add = parser.add_argument
     add("--parent_dir", default="experiments", help="folder that contains the runs, at any depth")
     add("--sort", default=None, metavar="NAME", help="column to sort by: a metric, a hyperparameter, time, ...")
