@@ -9,7 +9,7 @@
 Prints the table and writes it into --parent_dir as `results.md`, `results.csv` and `results.tex`, and with --html also
 as the page `results.html`. Columns: the hyperparameters in which the runs differ, status, epochs, time, the metrics of
 the best weights on val, and on test where `evaluate.py` has been run. Runs that differ only in their seed are one row,
-mean ± standard deviation (number). Runs of other tasks or data cannot be compared: each has its own part of the table.
+mean ± standard deviation (number). Runs of different tasks or data are separate parts of the table.
 """
 
 from __future__ import annotations
@@ -40,20 +40,19 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
     given = find_column(args.sort, by_name, "--sort") if args.sort else None
     if args.filter:
         runs = select_runs(runs, args.filter, by_name)
-    differ = hyperparameters_that_differ(runs)
+    differ, sorted_by = hyperparameters_that_differ(runs), []
     groups: list[Sequence[Run]] = []
-    sorted_by = []
     for part in by_data(runs):
         sorted_by.append(given or monitored_column(part))
         repeated = [[run] for run in part] if args.each else group_by_seed(part, differ)
         groups += sort_groups(repeated, sorted_by[-1])[: args.top]
     shown = [run for group in groups for run in group]
     if args.columns:
-        names = [name.strip() for name in args.columns.split(",") if name.strip()]
-        first = ["run", "data"] if len(sorted_by) > 1 else ["run"]
-        columns = [find_column(name, by_name, "--columns") for name in dict.fromkeys([*first, *names])]
+        names = [*(["run", "data"] if len(sorted_by) > 1 else ["run"]), *map(str.strip, args.columns.split(","))]
+        columns = [find_column(name, by_name, "--columns") for name in dict.fromkeys(filter(None, names))]
         return make_table(groups, columns), list(range(len(columns))), shown
-    columns = default_columns(by_name.values(), hyperparameters_that_differ(shown), shown)
+    differ = differ if len(shown) == len(runs) else hyperparameters_that_differ(shown)
+    columns = default_columns(by_name.values(), differ, shown)
     return make_table(groups, columns), by_importance(columns, sorted_by), shown
 
 

@@ -24,7 +24,7 @@ except ImportError:  # Windows
 
 PARAMS_FILES = ("params.json", "params.yaml", "params.yml")
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a pipe must not block
-SCALARS = (str, int, float, type(None))
+SCALARS = {str, int, float, bool, type(None)}
 
 
 def walk(parent_dir: str, problems: list[str]) -> Iterator[tuple[str, set[str]]]:
@@ -96,12 +96,15 @@ def read_params(folder: str, names: set[str], problems: list[str]) -> dict[str, 
 
 def plain_params(params: Mapping[Any, Any]) -> dict[str, Any]:
     """Return hyperparameters that are scalars or lists of scalars as they are, and others, of other code, cut short."""
+    names = [sys.intern(str(name)) for name in params]  # thousands of runs have the same names
+    values = list(params.values())
+    if not set(map(type, values)) <= SCALARS:
+        values = [value if _is_plain(value) else reprlib.repr(value) for value in values]
+    return dict(zip(names, values, strict=True))
 
-    def is_plain(value: Any) -> bool:
-        return isinstance(value, SCALARS) or (isinstance(value, list) and all(isinstance(e, SCALARS) for e in value))
 
-    # interned, because thousands of runs have the same names
-    return {sys.intern(str(name)): value if is_plain(value) else reprlib.repr(value) for name, value in params.items()}
+def _is_plain(value: Any) -> bool:
+    return type(value) in SCALARS or (type(value) is list and set(map(type, value)) <= SCALARS)
 
 
 def is_held(model_dir: Path) -> bool:

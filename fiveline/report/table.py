@@ -68,13 +68,13 @@ def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Ta
 
 def _cell(group: Sequence[Run], column: Column) -> Any:
     """Return the cell of a group of runs, which is most often one run."""
+    if len(group) == 1 and column.kind != "time":
+        return column.value(group[0])
     values = [value for value in map(column.value, group) if value is not None]
     if not values:
         return None
     if column.kind == "time":
         return Seconds(mean_and_std(values)[0])
-    if len(group) == 1:
-        return values[0]
     if column.kind == "run":
         return group_name(values)
     if column.kind in ("val", "test"):
