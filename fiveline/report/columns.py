@@ -1,102 +1,70 @@
-"""What a table of runs can show: a name for everything that is known of them, and the order in which they stand."""
+"""The columns that a table of runs can have: what is known of the runs, each under a name."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from fiveline.record.errors import InputError
 from fiveline.report.runs import Run, is_number
 
-Kind = Literal["run", "data", "param", "status", "epochs", "time", "val", "test"]
-FIXED: tuple[Kind, ...] = ("run", "data", "status", "epochs", "time")
+FIXED = {"run": "name", "data": "data", "status": "status", "epochs": "epochs", "time": "seconds"}  # -> Run's attribute
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column.
+    """A column of a table."""
 
-    Args:
-        name: as people write it: `accuracy`, `test accuracy`, `learning_rate`; a hyperparameter that is called as
-            another column is, `loss` for one, is `params.loss`
-        kind: where its values are
-        key: what they are called there
-    """
-
-    name: str
-    kind: Kind
-    key: str = ""
+    name: str  # as shown: `accuracy`, `test accuracy`, `learning_rate`; `params.loss` for a hyperparameter `loss`
+    kind: str  # a key of FIXED, or `param`, `val`, `test`
+    key: str = ""  # name of the hyperparameter or the metric
 
     def value(self, run: Run) -> Any:
         """Return a run's value, or None."""
-        return _VALUES[self.kind](run, self.key)
-
-
-_VALUES: dict[Kind, Callable[[Run, str], Any]] = {
-    "run": lambda run, _: run.name,
-    "data": lambda run, _: run.data,
-    "status": lambda run, _: run.status,
-    "epochs": lambda run, _: run.epochs,
-    "time": lambda run, _: run.seconds,
-    "param": lambda run, key: run.params.get(key),
-    "val": lambda run, key: run.val.get(key),
-    "test": lambda run, key: run.test.get(key),
-}
+        if self.kind in FIXED:
+            return getattr(run, FIXED[self.kind])
+        return (run.params if self.kind == "param" else run.val if self.kind == "val" else run.test).get(self.key)
 
 
 def all_columns(runs: Sequence[Run]) -> dict[str, Column]:
     """Return every column by its name: run, data, the hyperparameters in alphabetical order, status, val, test."""
-    val: dict[str, Any] = {}
-    test: dict[str, Any] = {}
-    names: set[str] = set()
-    for run in runs:
-        val.update(run.val)  # for their names, in the order in which they come
-        test.update(run.test)
-        names.update(run.params)
+    val = dict.fromkeys(name for run in runs for name in run.val)
+    test = dict.fromkeys(name for run in runs for name in run.test)
     metrics = [Column(name, "val", name) for name in val] + [Column(f"test {name}", "test", name) for name in test]
     taken = {*FIXED, *(column.name for column in metrics)}
-    params = [Column(f"params.{name}" if name in taken else name, "param", name) for name in sorted(names)]
+    names = sorted({name for run in runs for name in run.params})
+    params = [Column(f"params.{name}" if name in taken else name, "param", name) for name in names]
     fixed = [Column(kind, kind) for kind in FIXED]
     return {column.name: column for column in (*fixed[:2], *params, *fixed[2:], *metrics)}
 
 
-def find_column(name: str, columns: dict[str, Column], flag: str) -> Column:
-    """Return the column of that name.
-
-    Raises:
-        InputError: there is none; names the nearest, or all
-    """
+def find_column(name: str, columns: Mapping[str, Column], flag: str, more: str = "") -> Column:
+    """Return the column of that name; an InputError names similar columns, or all, and says `more`."""
     if name in columns:
         return columns[name]
     close = difflib.get_close_matches(name, columns, n=3)
-    told = f"did you mean {' or '.join(map(repr, close))}?" if close else f"choose one of {', '.join(sorted(columns))}"
-    raise InputError(f"{flag} {name}: no run has it; {told}")
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"choose one of {', '.join(sorted(columns))}"
+    raise InputError(f"{flag} {name}: no run has it; {hint}{more}")
 
 
 def hyperparameters_that_differ(runs: Iterable[Run]) -> list[str]:
-    """Return the hyperparameters, in alphabetical order, that have two values or more among the runs that have them."""
+    """Return the hyperparameters, in alphabetical order, with at least two values among the runs that have them."""
     first: dict[str, Any] = {}
     found: set[str] = set()
     for run in runs:
         for name, value in run.params.items():
             old = first.setdefault(name, value)
-            # as JSON compares: true is not 1; but 1 is 1.0
+            # as JSON compares: 1 equals 1.0, and true does not
             if value is not old and (value != old or (type(value) is bool) != (type(old) is bool)):
                 found.add(name)
     return sorted(found)
 
 
-def sort_column(runs: Sequence[Run], by: str | None) -> Column:
-    """Return the column to sort by: the one asked for, or the val metric that the runs monitored, if one has it.
-
-    Raises:
-        InputError: no run has what is asked for
-    """
-    if by is not None:
-        return find_column(by, all_columns(runs), "--sort")
+def monitored_column(runs: Sequence[Run]) -> Column:
+    """Return the val metric that the runs monitored, or else accuracy, or else the first metric."""
     found = dict.fromkeys(name for run in runs for name in run.val)
     names = [*(run.monitor for run in runs if run.monitor), "accuracy", *found]
     name = next((name for name in names if name in found), names[0])
@@ -104,13 +72,13 @@ def sort_column(runs: Sequence[Run], by: str | None) -> Column:
 
 
 def is_better_high(column: Column, runs: Iterable[Run]) -> bool:
-    """Return whether the largest value comes first: of metrics that are no errors."""
+    """Return whether the largest value comes first, as it does for metrics that are not errors."""
     errors = {"loss", *(name for run in runs for name in run.lower_is_better)}
     return column.kind in ("val", "test") and column.key not in errors
 
 
 def rank(value: Any, is_high_first: bool) -> tuple[int, float, str]:
-    """Return what to sort a value by: finite numbers first, then NaN and infinities, then text, then nothing."""
+    """Return the sort key of a value: finite numbers first, then NaN and infinities, then text, then None."""
     if is_number(value):
         return (0, -value if is_high_first else value, "") if math.isfinite(value) else (1, 0.0, "")
     return (3, 0.0, "") if value is None else (2, 0.0, str(value))

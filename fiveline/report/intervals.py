@@ -1,11 +1,11 @@
-"""95% confidence intervals of metrics, from what each example contributed.
+"""95% confidence intervals of metrics, from what each example contributed. The numbers decide on the method:
 
-Which method a metric gets, its numbers decide:
 - hits among examples (accuracy, top-5 accuracy): the exact binomial interval with mid-p
 - counts (entity F1, accuracy of tokens) and macro averages: linearised per example, on the logit scale, with t
   quantiles; a class without any error, or without any hit, adds the exact bound that its number of examples gives
 - other means (loss, RMSE, R2): the bootstrap-t on the log scale
-An interval that resamples alone (the percentile bootstrap) cannot see errors that are absent from the sample.
+
+Intervals that only resample (the percentile bootstrap) cannot see errors that are absent from the sample.
 
 Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 12, the bootstrap-t; Lancaster (1961),
 mid-p; Zou and Donner (2008), intervals of sums from intervals of their parts.
@@ -21,15 +21,20 @@ import numpy as np
 
 from fiveline.report.shares import Shares
 
-LEVEL = 0.95
-TAIL = (1 - LEVEL) / 2
+TAIL = 0.025
 NUM_RESAMPLES, SEED = 1000, 230
-# The largest errors of all are rarely among those of a small test set, and the truth lies above most intervals that
-# miss it. So the upper end has half of the share. Measured: RMSE of 50 examples with t5 errors, 91% without this.
+# A small test set rarely contains the largest errors, so most intervals that miss the truth lie below it: the upper end
+# gets half of the tail. Measured on the RMSE of 50 examples with t5 errors: 91% coverage without this.
 UPPER_TAIL = TAIL / 2
 MOST_T = 1.5  # times the t quantile: resamples without the one large error of a sample give any number
 FEWEST_RESAMPLED, MOST_RESAMPLED = 10, 20_000  # examples; resampling fewer says little, resampling more takes minutes
 
+# functions whose values are more nearly normal than a ratio's, their inverse and their derivative
+SCALES: dict[str, tuple[Callable[..., np.ndarray], ...]] = {
+    "logit": (lambda r: np.log(r / (1 - r)), lambda x: 1 / (1 + np.exp(-x)), lambda r: 1 / (r * (1 - r))),
+    "log": (np.log, np.exp, lambda r: 1 / r),
+    "plain": (np.array, np.array, np.ones_like),
+}
 Interval = tuple[float, float]
 
 
@@ -40,9 +45,10 @@ def interval(shares: Shares) -> Interval | None:
     if not len(numerators) or not np.isfinite(numerators).all() or not np.isfinite(denominators).all():
         return None
     is_bounded = is_between_0_and_1(shares)
-    if is_proportion(shares):
+    are_counts = is_bounded and all((part == np.round(part)).all() for part in (numerators, denominators))
+    if are_counts and numerators.shape[1] == 1 and (denominators == 1).all():
         ends: Interval | None = proportion(int(numerators.sum()), len(numerators))
-    elif numerators.shape[1] > 1 or (is_bounded and _is_whole(numerators) and _is_whole(denominators)):
+    elif are_counts or numerators.shape[1] > 1:
         ends = _linearised(shares, is_bounded)
     else:
         ends = _bootstrap_t(numerators[:, 0], denominators[:, 0], is_bounded)
@@ -52,23 +58,13 @@ def interval(shares: Shares) -> Interval | None:
     return low, high
 
 
-def is_proportion(shares: Shares) -> bool:
-    """Return whether each example is right or wrong: 1 of 1, or 0 of 1."""
-    is_one = shares.numerators.shape[1] == 1 and (shares.denominators == 1).all()
-    return bool(is_one and np.isin(shares.numerators, (0, 1)).all())
-
-
 def is_between_0_and_1(shares: Shares) -> bool:
     """Return whether each numerator is a part of its denominator."""
     return bool(((shares.numerators >= 0) & (shares.numerators <= shares.denominators)).all())
 
 
-def _is_whole(numbers: np.ndarray) -> bool:
-    return bool((numbers == np.round(numbers)).all())
-
-
 def proportion(hits: int, number: int) -> Interval:
-    """Return the exact interval, with mid-p, of how often something happens that happened `hits` of `number` times."""
+    """Return the exact interval, with mid-p, of the rate of an event that happened `hits` of `number` times."""
     errors = number - hits
     if hits < errors:
         low, high = proportion(errors, number)
@@ -79,7 +75,7 @@ def proportion(hits: int, number: int) -> Interval:
 
 def _rate(most: int, number: int, share: float) -> float:
     """Return the rate at which P(fewer than `most` of `number`) + P(exactly as many) / 2 is `share`."""
-    reach = math.ceil(20 * math.sqrt(number))  # further away, and at rates further away, probabilities are 0
+    reach = math.ceil(20 * math.sqrt(number))  # farther away, probabilities are 0
     k = np.arange(max(0, most - reach), most + 1)
     first = math.lgamma(number + 1) - math.lgamma(k[0] + 1) - math.lgamma(number - k[0] + 1)
     logs = first + np.concatenate([[0.0], np.cumsum(np.log((number - k[:-1]) / (k[:-1] + 1)))])  # of the coefficients
@@ -99,29 +95,10 @@ def t_quantile(degrees: int) -> float:
     return math.sqrt(degrees) * math.tan(np.interp((1 - 2 * TAIL) * shares[-1], shares, x + x[1]))
 
 
-def influences(shares: Shares) -> np.ndarray:
-    """Return by how much each example moves the mean ratio, to the first order; they add up to 0. (num_examples,)"""
-    denominators, is_there = shares.denominators.sum(axis=0), shares.occurs.any(axis=0)
-    shape = shares.numerators.sum(axis=0)
-    ratios = np.divide(shape, denominators, out=np.zeros_like(shape), where=denominators != 0)
-    residuals = shares.numerators - ratios * shares.denominators
-    each = np.divide(residuals, denominators, out=np.zeros_like(residuals), where=denominators != 0)
-    return each[:, is_there].sum(axis=1) / is_there.sum()
-
-
-def standard_error(each: np.ndarray) -> float:
-    """Return the standard error of a number, given by how much each example moves it; they add up to 0."""
-    return math.sqrt(np.square(each).sum() * len(each) / (len(each) - 1))
-
-
 def bounds(shares: Shares, is_hidden: np.ndarray) -> float:
-    """Return how far classes may pull the mean whose variation the examples do not show: they are all right, say.
+    """Return how far the classes that are hidden, whose examples are all right or all wrong, may move the macro mean.
 
     An event that n examples do not show has a probability of 1 - (2 TAIL) ** (1 / n) at most (`proportion`).
-
-    Args:
-        shares: between 0 and 1
-        is_hidden: which classes, (num_classes,)
     """
     is_there = shares.occurs.any(axis=0)
     number = np.maximum((shares.denominators != 0).sum(axis=0), 1)
@@ -129,13 +106,20 @@ def bounds(shares: Shares, is_hidden: np.ndarray) -> float:
     return float(np.sqrt(np.square(each[is_hidden & is_there]).sum()))
 
 
+def _standard_error(shares: Shares) -> float:
+    """Return the standard error of the mean ratio, from how far each example moves it, to the first order."""
+    total, is_there = shares.denominators.sum(axis=0), shares.occurs.any(axis=0)
+    residuals = shares.numerators - np.nan_to_num(shares.class_ratios()) * shares.denominators
+    moves = np.divide(residuals, total, out=np.zeros_like(residuals), where=total != 0)
+    each, number = moves[:, is_there].sum(axis=1) / is_there.sum(), len(moves)
+    return math.sqrt(np.square(each).sum() * number / (number - 1))
+
+
 def _linearised(shares: Shares, is_bounded: bool) -> Interval | None:
     value, num_examples = shares.mean_ratio(), len(shares.numerators)
     if not math.isfinite(value) or (num_examples < 2 and not is_bounded):
         return None
-    reach = 0.0
-    if num_examples > 1:
-        reach = t_quantile(num_examples - 1) * standard_error(influences(shares))
+    reach = t_quantile(num_examples - 1) * _standard_error(shares) if num_examples > 1 else 0.0
     if not is_bounded:
         return (value - reach, value + reach) if reach else None
     low, high = value, value
@@ -149,11 +133,12 @@ def _linearised(shares: Shares, is_bounded: bool) -> Interval | None:
 
 
 def _bootstrap_t(numerators: np.ndarray, denominators: np.ndarray, is_bounded: bool) -> Interval | None:
-    """Return the bootstrap-t interval of a ratio of sums: on the logit or the log scale where there is one."""
-    if (numerators < 0).any() and (numerators <= denominators).all():  # as of R2, 1 less a ratio that is positive
+    """Return the bootstrap-t interval of a ratio of sums, on the logit or the log scale where there is one."""
+    if (numerators < 0).any() and (numerators <= denominators).all():  # as for R2: 1 minus a ratio that is positive
         ends = _bootstrap_t(denominators - numerators, denominators, False)
         return None if ends is None else (1 - ends[1], 1 - ends[0])
-    scale, back, slope = _scale(is_bounded, bool((numerators >= 0).all()))
+    kind = "logit" if is_bounded else "log" if (numerators >= 0).all() else "plain"
+    scale, back, slope = SCALES[kind]
     number = len(numerators)
     products = np.stack([numerators, denominators, numerators**2, numerators * denominators, denominators**2], axis=1)
 
@@ -169,7 +154,8 @@ def _bootstrap_t(numerators: np.ndarray, denominators: np.ndarray, is_bounded: b
             return None
         low = high = t_quantile(number - 1)
         if FEWEST_RESAMPLED <= number <= MOST_RESAMPLED:
-            values, errors = scaled(_resampled(products))
+            counts = _counts(number)
+            values, errors = scaled(np.concatenate([counts[i : i + 50] @ products for i in range(0, len(counts), 50)]))
             quotients = (values - value) / errors
             quotients = quotients[np.isfinite(quotients)]
             if len(quotients) > NUM_RESAMPLES / 2:
@@ -177,22 +163,9 @@ def _bootstrap_t(numerators: np.ndarray, denominators: np.ndarray, is_bounded: b
     return float(back(value - low * error)), float(back(value + high * error))
 
 
-def _scale(is_bounded: bool, is_positive: bool) -> tuple[Callable[..., np.ndarray], ...]:
-    """Return a function whose values are more nearly normal than a ratio's, its inverse and its derivative."""
-    if is_bounded:
-        return (lambda r: np.log(r / (1 - r))), (lambda x: 1 / (1 + np.exp(-x))), (lambda r: 1 / (r * (1 - r)))
-    return (np.log, np.exp, lambda r: 1 / r) if is_positive else (np.array, np.array, np.ones_like)
-
-
-def _resampled(rows: np.ndarray) -> np.ndarray:
-    """Return the sums of NUM_RESAMPLES resamples of the rows, (NUM_RESAMPLES, num_columns)."""
-    counts = _counts(len(rows))
-    return np.concatenate([counts[i : i + 50] @ rows for i in range(0, NUM_RESAMPLES, 50)])
-
-
-@functools.lru_cache(maxsize=1)  # one metric after the other resamples the same examples
+@functools.lru_cache(maxsize=1)  # all metrics resample the same examples
 def _counts(number: int) -> np.ndarray:
-    """Return how often each of so many examples is in each resample, (NUM_RESAMPLES, number)."""
+    """Return how often each example is in each resample, (NUM_RESAMPLES, number)."""
     generator = np.random.default_rng(SEED)
     draws = (np.bincount(generator.integers(number, size=number), minlength=number) for _ in range(NUM_RESAMPLES))
     return np.stack([counts.astype(np.float32) for counts in draws])

@@ -1,7 +1,6 @@
-"""Run directories, as far as a table needs them: hyperparameters, metrics, status. Nothing is trusted, nothing written.
+"""Run directories, as far as a table needs them: hyperparameters, metrics, status. Nothing is trusted or written.
 
-A directory counts as a run if it holds a `run.json` or CS230's `metrics_val_best_weights.json`. A file that is torn,
-foreign, huge or unreadable costs its own values only, and one line in the list of problems.
+A directory counts as a run if it holds a `run.json` or CS230's `metrics_val_best_weights.json`.
 """
 
 from __future__ import annotations
@@ -10,61 +9,39 @@ import dataclasses
 import os
 import reprlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fiveline.record.errors import InputError
-from fiveline.report.data import name_groups
-from fiveline.report.files import PARAMS_FILES, flatten, read_json, read_params
-from fiveline.report.lock import is_held
+from fiveline.report.files import is_held, plain_params, read_json, read_params, walk
 
 RUN_FILE, VAL_FILE, TEST_FILE = "run.json", "metrics_val_best_weights.json", "metrics_test_best.json"
 SIGNS = frozenset((RUN_FILE, VAL_FILE, TEST_FILE))  # one of them makes a folder a run
-WATCHED = (RUN_FILE, VAL_FILE, TEST_FILE, *PARAMS_FILES, "history.jsonl")
-Stamp = tuple[tuple[int, int, int], ...]
+UNKNOWN = "data not recorded"  # of runs by other code, such as CS230's
+DIGITS = 6  # of a fingerprint, where two datasets have the same name
 
 
 @dataclasses.dataclass
 class Run:
-    """What is known of one run directory.
+    """What is known of one run directory."""
 
-    Args:
-        folder: the directory, a text, because a thousand paths take longer to make than to read
-        name: its path below the parent folder, with slashes
-        params: the hyperparameters it was run with, or, where no run.json says, those in its params file; nested ones
-            as `optimizer.lr`. `restore_file` is among them where run.json has it
-        val: metrics of the best weights on val; NaN and infinities are kept
-        test: metrics of the best weights on test
-        status: of run.json; `stale` if that says `running` and no process holds the directory; `unknown` without one
-        epochs: how many it has done
-        seconds: that its finished epochs took, in all its processes; where run.json does not say, from the start to
-            the end of the last one
-        best_epoch: the one that the best weights are of
-        lower_is_better: its metrics that are errors
-        monitor: the val metric, or loss, that decided which weights are best
-        fingerprint: of the data it was trained on; None where run.json does not say
-        data: its task and data, in words, the same for runs that can be compared; `name_groups` sets it
-        stamp: changes when one of the directory's files does; None where nobody asked
-        problems: a line for each of its files that could not be read
-    """
-
-    folder: str
-    name: str
-    params: dict[str, Any] = dataclasses.field(default_factory=dict)
-    val: dict[str, float] = dataclasses.field(default_factory=dict)
+    folder: str  # the directory, as str: building Path objects dominates the time for thousands of runs
+    name: str  # its path below the parent folder, with slashes
+    params: dict[str, Any] = dataclasses.field(default_factory=dict)  # resolved if run.json has them; and restore_file
+    val: dict[str, float] = dataclasses.field(default_factory=dict)  # metrics of the best weights; may be NaN, inf
     test: dict[str, float] = dataclasses.field(default_factory=dict)
-    status: str = "unknown"
-    epochs: int | None = None
-    seconds: float | None = None
-    best_epoch: int | None = None
-    lower_is_better: list[str] = dataclasses.field(default_factory=list)
-    monitor: str | None = None
-    fingerprint: str | None = None
-    data: str = ""
-    stamp: Stamp | None = None
-    problems: list[str] = dataclasses.field(default_factory=list)
+    status: str = "unknown"  # as in run.json; `stale` if that says `running` and no process holds the directory
+    epochs: int | None = None  # finished ones
+    seconds: float | None = None  # that these took, or else from the start to the end of the last process
+    best_epoch: int | None = None  # of the best weights
+    lower_is_better: list[str] = dataclasses.field(default_factory=list)  # metrics that are errors
+    monitor: str | None = None  # the val metric, or loss, that decided which weights are best
+    fingerprint: str | None = None  # of the training data
+    data: str = ""  # name of task and data, the same for runs that can be compared; `name_data` sets it
+    problems: list[str] = dataclasses.field(default_factory=list)  # a line for each file that could not be read
 
     @property
     def path(self) -> Path:
@@ -72,146 +49,70 @@ class Run:
         return Path(self.folder)
 
 
-def read_runs(parent_dir: Path, before: Mapping[str, Run] | None = None) -> tuple[list[Run], list[str]]:
-    """Return every run below a folder, sorted by name, and a line for each file that could not be read.
-
-    Args:
-        parent_dir: the folder; if it is a run itself, that is among them
-        before: for reading again and again: name -> run as it was the last time, with its stamp; what has not changed
-            since is not read again. An empty one at first; None to read once, without stamps
-
-    Raises:
-        InputError: there is no such folder
-    """
+def read_runs(parent_dir: Path) -> tuple[list[Run], list[str]]:
+    """Return every run below a folder, or in it, sorted by name, and a line for each file that could not be read."""
     if not parent_dir.is_dir():
         raise InputError(f"{parent_dir}: there is no such directory; --parent_dir says where the runs are")
-    runs: list[Run] = []
     problems: list[str] = []
-    root = str(parent_dir)
-    for folder, files in _walk(root, problems):
-        if SIGNS.isdisjoint(files):
-            continue
-        name = folder[len(root) :].lstrip(os.sep).replace(os.sep, "/") or parent_dir.resolve().name
-        stamp = None if before is None else _stamp(folder, files)
-        old = before.get(name) if before else None
-        if old is not None and old.stamp == stamp:
-            run = old
-        else:
-            run = _read_run(folder, name, files)
-            run.stamp = stamp
-        if run.status == "running" and not is_held(run.path):
-            status = read_json(folder, RUN_FILE, []).get("status")  # it may have ended since
-            run.status = "stale" if status == "running" else str(status or "unknown")
-        runs.append(run)
-        problems += run.problems
+    root, runs = str(parent_dir), []
+    for folder, names in walk(root, problems):
+        if not SIGNS.isdisjoint(names):
+            name = folder[len(root) :].lstrip(os.sep).replace(os.sep, "/") or parent_dir.resolve().name
+            runs.append(_read_run(folder, name, names))
+            problems += runs[-1].problems
     runs.sort(key=lambda run: run.name)
-    name_groups(runs)
+    name_data(runs)
     return runs, problems
 
 
-def _walk(parent_dir: str, problems: list[str]) -> Iterator[tuple[str, set[str]]]:
-    """Yield each folder with the names of its files; hidden folders are passed over, links lead to each place once."""
-    followed = [os.path.realpath(parent_dir)]
-    folders = [parent_dir]
-    while folders:
-        folder = folders.pop()
-        files = set()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        # a link has led there; slow to find out, so asked only where one was followed
-                        is_known = len(followed) > 1 and os.path.realpath(entry.path) in followed
-                        if entry.name[0] != "." and not is_known:
-                            folders.append(entry.path)
-                    elif entry.is_symlink() and entry.is_dir():
-                        place = os.path.realpath(entry.path)
-                        if not any(_is_within(place, root) for root in followed) and not _is_within(followed[0], place):
-                            followed.append(place)
-                            folders.append(entry.path)
-                    else:
-                        files.add(entry.name)
-        except OSError as error:
-            problems.append(f"{folder}: cannot be read ({error.strerror})")
-        yield folder, files
-
-
-def _is_within(place: str, root: str) -> bool:
-    return place == root or place.startswith(root.rstrip(os.sep) + os.sep)
-
-
-def _stamp(folder: str, files: Iterable[str]) -> Stamp:
-    """Return what is another tuple after any of the files was replaced, written, added or removed."""
-    found = []
-    for name in WATCHED:
-        if name in files:
-            try:
-                status = os.stat(f"{folder}/{name}")  # noqa: PTH116  a Path for each would take longer than to read it
-            except OSError:
-                continue
-            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
-    return tuple(found)
-
-
-def _read_run(folder: str, name: str, files: set[str]) -> Run:
+def _read_run(folder: str, name: str, names: set[str]) -> Run:
     problems: list[str] = []
-    record = read_json(folder, RUN_FILE, problems) if RUN_FILE in files else {}
+    record = read_json(folder, RUN_FILE, problems) if RUN_FILE in names else {}
     if record:
-        from fiveline.record.contents import (
-            find_record_mistakes,  # pydantic, which a folder without run.json does not need
-        )
+        from fiveline.record.contents import find_record_mistakes  # pydantic, which CS230's folders do not need
 
         problems += [f"{folder}/{RUN_FILE}: {mistake}" for mistake in find_record_mistakes(record)]
-    params = record.get("params")
-    if not isinstance(params, dict) or not params:
-        params = read_params(folder, files, problems)
-    elif not {dict, list}.isdisjoint(map(type, params.values())):
-        params = flatten(params, f"{folder}/{RUN_FILE}", problems)
-    params = dict(zip(_shared(params), params.values(), strict=True))
+    params = plain_params(_get(record, "params", dict) or read_params(folder, names, problems))
     if "restore_file" in record:
         params["restore_file"] = record["restore_file"]
-    data, status = record.get("data"), record.get("status")
-    epochs, best_epoch, errors = record.get("epochs"), record.get("best_epoch"), record.get("lower_is_better")
-    monitor = params.get("monitor")
+    status = _get(record, "status", str) or "unknown"
+    if status == "running" and not is_held(Path(folder)):
+        now = read_json(folder, RUN_FILE, []).get("status")  # it may have ended since
+        status = "stale" if now == "running" else str(now or "unknown")
+    fingerprint = (_get(record, "data", dict) or {}).get("fingerprint")
     return Run(
         folder=folder,
         name=name,
         params=params,
-        val=_read_metrics(folder, VAL_FILE, problems) if VAL_FILE in files else {},
-        test=_read_metrics(folder, TEST_FILE, problems) if TEST_FILE in files else {},
-        status=sys.intern(status) if isinstance(status, str) else "unknown",
-        epochs=epochs if type(epochs) is int else None,
+        val=_read_metrics(folder, VAL_FILE, problems) if VAL_FILE in names else {},
+        test=_read_metrics(folder, TEST_FILE, problems) if TEST_FILE in names else {},
+        status=status,
+        epochs=_get(record, "epochs", int),
         seconds=_seconds(record),
-        best_epoch=best_epoch if type(best_epoch) is int else None,
-        lower_is_better=[str(each) for each in errors] if isinstance(errors, list) else [],
-        monitor=monitor if isinstance(monitor, str) else None,
-        fingerprint=sys.intern(str(data["fingerprint"])) if isinstance(data, dict) and "fingerprint" in data else None,
+        best_epoch=_get(record, "best_epoch", int),
+        lower_is_better=[str(each) for each in _get(record, "lower_is_better", list) or ()],
+        monitor=_get(params, "monitor", str),
+        fingerprint=None if fingerprint is None else str(fingerprint),
         problems=problems,
     )
 
 
+def _get(values: Mapping[str, Any], key: str, kind: type) -> Any:
+    """Return a value if it is of that type, else None."""
+    return value if type(value := values.get(key)) is kind else None
+
+
 def _read_metrics(folder: str, name: str, problems: list[str]) -> dict[str, float]:
-    """Return the numbers in a metrics file, and name what is none: text, or an integer of a thousand digits."""
+    """Return the numbers in a metrics file, and report every other value, such as text."""
     values = read_json(folder, name, problems)
-    if set(map(type, values.values())) != {float}:
-        for key, value in values.items():
-            if value is not None and not is_number(value):  # null is how NaN is saved
-                problems.append(f"{folder}/{name}: {key}: expected a number, found {reprlib.repr(value)}")
-        values = {key: value for key, value in values.items() if is_number(value)}
-    return dict(zip(_shared(values), values.values(), strict=True))
-
-
-_known: dict[tuple[str, ...], tuple[str, ...]] = {}
-
-
-def _shared(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the values; thousands of runs have the same ones, and need not have a copy each."""
-    names = tuple(values)
-    return _known.setdefault(names, names)
+    for key, value in values.items():
+        if value is not None and not is_number(value):  # null is how NaN is saved
+            problems.append(f"{folder}/{name}: {key}: expected a number, found {reprlib.repr(value)}")
+    return {sys.intern(key): value for key, value in values.items() if is_number(value)}
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is one that can be compared and averaged; True is not."""
+    """Return whether a value can be compared and averaged; True cannot."""
     return type(value) is float or (type(value) is int and abs(value) < 1e300)
 
 
@@ -222,3 +123,22 @@ def _seconds(record: Mapping[str, Any]) -> float | None:
         return (datetime.fromisoformat(record["end"]) - datetime.fromisoformat(record["start"])).total_seconds()
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def name_data(runs: Sequence[Run]) -> None:
+    """Set `data` of each run: its task and data folder, with digits of the fingerprint where two datasets share a name.
+
+    A run that failed before it saw its data has no metrics to compare: it belongs to the runs with its `data_dir`.
+    """
+    places = [(str(run.params.get("task") or ""), str(run.params.get("data_dir") or "")) for run in runs]
+    seen = {place: run.fingerprint for run, place in zip(runs, places, strict=True) if run.fingerprint is not None}
+    names: dict[tuple[str, str | None], str] = {}
+    keys = []
+    for run, (task, data_dir) in zip(runs, places, strict=True):
+        has_results = run.fingerprint is not None or run.val or run.test
+        keys.append((task, run.fingerprint if has_results else seen.get((task, data_dir))))
+        folder = Path(data_dir).name if keys[-1][1] is not None else UNKNOWN
+        names.setdefault(keys[-1], " ".join(filter(None, [task, folder])))
+    counts = Counter(names.values())
+    for run, key in zip(runs, keys, strict=True):
+        run.data = names[key] if counts[names[key]] == 1 else f"{names[key]} ({(key[1] or '')[:DIGITS]})"

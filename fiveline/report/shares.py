@@ -1,6 +1,6 @@
 """What each example contributed to a metric: its numerators and denominators, from which scores can be tested.
 
-evaluate.py saves them as `shares_<split>_<checkpoint>.npz`, `--compare` reads them. They need no torch.
+evaluate.py saves them as `shares_<split>_<checkpoint>.npz`; `--compare` reads them. This module needs no torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from utils import check_regular
+from fiveline.record.files import check_regular
 
 MOST_BYTES = 2**31  # in memory: a million examples with 100 classes take this many
 FINISHES: dict[str, Callable[[float], Any]] = {"": float, "sqrt": np.sqrt, "exp": np.exp, "log": np.log}
@@ -26,20 +26,17 @@ FINISHES: dict[str, Callable[[float], Any]] = {"": float, "sqrt": np.sqrt, "exp"
 class Shares:
     """What each example contributed to a metric, which is a mean of ratios of sums.
 
-    Args:
-        numerators: (num_examples, num_classes or 1)
-        denominators: the same
-        occurs: whether an example counts for a class, in labels or predictions; the same shape
-        finish: function of the mean ratio, such as the root of a root-mean-square error
+    Numerators, denominators, and whether an example counts for a class, in labels or predictions, are all of the shape
+    (num_examples, num_classes or 1).
     """
 
     numerators: np.ndarray
     denominators: np.ndarray
     occurs: np.ndarray
-    finish: Callable[[float], Any] = float
+    finish: Callable[[float], Any] = float  # of the mean ratio, such as the root of a root-mean-square error
 
     def mean_ratio(self) -> float:
-        """Return the mean ratio over the classes that occur: the metric, but for `finish`."""
+        """Return the mean ratio over the classes that occur: the metric before `finish`."""
         sums = (part.sum(axis=0, keepdims=True) for part in (self.numerators, self.denominators, self.occurs))
         return float(mean_ratios(*sums)[0])
 
@@ -47,21 +44,21 @@ class Shares:
         """Return the metric."""
         return float(self.finish(self.mean_ratio()))
 
+    def class_ratios(self) -> np.ndarray:
+        """Return the ratio of each class before averaging, (num_classes or 1,); NaN for a class that does not occur."""
+        total = self.denominators.sum(axis=0)
+        ratios = np.divide(self.numerators.sum(axis=0), total, out=np.zeros_like(total), where=total != 0)
+        return np.where(self.occurs.any(axis=0), ratios, np.nan)
+
     def of(self, positions: Sequence[int] | np.ndarray) -> Shares:
-        """Return the shares of some examples; one may come several times."""
+        """Return the shares of some examples, which may be repeated."""
         return Shares(self.numerators[positions], self.denominators[positions], self.occurs[positions], self.finish)
 
 
 def mean_ratios(numerators: np.ndarray, denominators: np.ndarray, occurs: np.ndarray) -> np.ndarray:
-    """Return the mean ratio of each row of sums, over the classes that occur; NaN where none does. 0 / 0 is 0.
+    """Return the mean ratio over the classes that occur for each row of sums, all (num_rows, num_classes or 1).
 
-    Args:
-        numerators: sums, (num_rows, num_classes or 1)
-        denominators: the same
-        occurs: the same; larger than 0 for a class that occurs
-
-    Returns:
-        (num_rows,)
+    0 / 0 is 0. A row where no class occurs gives NaN.
     """
     is_there = (occurs > 0) | (numerators.shape[1] == 1)
     quotient = np.divide(numerators, denominators, out=np.zeros_like(numerators), where=denominators != 0)
@@ -72,12 +69,7 @@ def mean_ratios(numerators: np.ndarray, denominators: np.ndarray, occurs: np.nda
 def with_occurrence(
     parts: Mapping[str, tuple[np.ndarray, np.ndarray]], finishes: Mapping[str, Callable[[float], Any]]
 ) -> dict[str, Shares]:
-    """Return the shares of all metrics: a class occurs in an example where any metric of that length counts it.
-
-    Args:
-        parts: name -> numerators and denominators, both (num_examples, num_classes or 1)
-        finishes: name -> function of the mean ratio
-    """
+    """Return the shares of all metrics: a class occurs in an example where any metric of that length counts it."""
     masks: dict[int | str, np.ndarray] = {}
     keys = {name: pair[0].shape[1] if pair[0].shape[1] > 1 else name for name, pair in parts.items()}
     for name, (numerators, denominators) in parts.items():
@@ -94,10 +86,10 @@ def finish_name(finish: Callable[[float], Any]) -> str:
     return "?"
 
 
-def to_npz(shares: Mapping[str, Shares], finishes: Mapping[str, str]) -> bytes:
-    """Return shares as a file; `finishes` are names, of FINISHES where the function is known by one."""
+def to_npz(shares: Mapping[str, Shares]) -> bytes:
+    """Return shares as a file."""
     arrays: dict[str, Any] = {"names": np.array(list(shares), dtype=str)}
-    arrays["finishes"] = np.array([finishes[name] for name in shares], dtype=str)
+    arrays["finishes"] = np.array([finish_name(each.finish) for each in shares.values()], dtype=str)
     for i, each in enumerate(shares.values()):
         arrays[f"numerators_{i}"], arrays[f"denominators_{i}"] = each.numerators, each.denominators
     buffer = io.BytesIO()
@@ -106,31 +98,23 @@ def to_npz(shares: Mapping[str, Shares], finishes: Mapping[str, str]) -> bytes:
 
 
 def read_npz(path: Path) -> dict[str, Shares]:
-    """Return the shares in a file, without those of metrics whose `finish` has no name.
-
-    Raises:
-        FileNotFoundError: there is no such file
-        ValueError: it is not a file of shares
-        OSError: it cannot be read
-    """
+    """Return the shares in a file, except metrics whose `finish` has no name; a ValueError if it holds no shares."""
     check_regular(path)
     try:
         with zipfile.ZipFile(path) as file:
             num_bytes = sum(info.file_size for info in file.infolist())
         if num_bytes > MOST_BYTES:
             raise ValueError(f"{num_bytes:,} bytes of numbers; expected at most {MOST_BYTES:,}")
+        parts, finishes = {}, {}
         with np.load(path, allow_pickle=False) as arrays:
-            known = [
-                (i, str(name), FINISHES[str(finish)])
-                for i, (name, finish) in enumerate(zip(arrays["names"], arrays["finishes"], strict=True))
-                if str(finish) in FINISHES
-            ]
-            parts = {name: (arrays[f"numerators_{i}"], arrays[f"denominators_{i}"]) for i, name, _ in known}
+            for i, (name, finish) in enumerate(zip(arrays["names"].tolist(), arrays["finishes"].tolist(), strict=True)):
+                if finish in FINISHES:
+                    parts[name] = arrays[f"numerators_{i}"], arrays[f"denominators_{i}"]
+                    finishes[name] = FINISHES[finish]
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(str(error)) from error
-    shapes = {part.shape for pair in parts.values() for part in pair}
-    if any(a.shape != b.shape or a.ndim != 2 or a.dtype != float or b.dtype != float for a, b in parts.values()) or (
-        len({shape[0] for shape in shapes}) > 1
-    ):
-        raise ValueError(f"arrays of the shapes {sorted(shapes)}; expected pairs of (num_examples, num_classes)")
-    return with_occurrence(parts, {name: finish for _, name, finish in known})
+        raise ValueError(f"not a file of evaluate.py: {error}") from error
+    found = [(part.shape, part.dtype) for pair in parts.values() for part in pair]
+    is_alike = all(a.shape == b.shape and a.ndim == 2 for a, b in parts.values())
+    if not is_alike or len({shape[0] for shape, _ in found}) > 1 or any(kind.kind != "f" for _, kind in found):
+        raise ValueError(f"arrays {found}; expected pairs of floats of the shape (num_examples, num_classes)")
+    return with_occurrence(parts, finishes)

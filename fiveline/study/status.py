@@ -5,7 +5,7 @@ from __future__ import annotations
 from tabulate import tabulate
 
 import utils
-from fiveline.report.lock import is_held
+from fiveline.report.files import is_held
 from fiveline.study.plan import Plan, is_maximized, monitored
 from fiveline.study.trials import Trial
 from fiveline.study.view import best_of, summary

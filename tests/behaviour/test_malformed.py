@@ -20,7 +20,7 @@ import synthesize_results
 import train
 import utils
 from fiveline.record.checkpoint import read_checkpoint, write_checkpoint
-from fiveline.report.details import read_history, read_per_class, read_predictions
+from fiveline.report.predictions import read_history, read_per_class, read_predictions
 from fiveline.report.runs import read_runs
 from fiveline.serving.output import fetch_margin
 from fiveline.study.ray_cluster import _find_cluster as find_cluster

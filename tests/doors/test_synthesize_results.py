@@ -91,3 +91,12 @@ def test_names_with_bars_commas_and_newlines_survive(tmp_path):
     write_run(tmp_path / name, {"seed": 1}, {"accuracy": 0.7})
     assert [row["run"] for row in synthesize(tmp_path)] == [name]
     assert "a\\|b" in (tmp_path / "results.md").read_text()
+
+
+def test_files_that_cannot_be_written_are_told(tmp_path, run_script):
+    write_run(tmp_path / "run", {"seed": 1}, {"accuracy": 0.5})
+    (tmp_path / "results.md").mkdir()
+    (tmp_path / "results.md/x").touch()
+    result = run_script("synthesize_results.py", "--parent_dir", tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == f"error: {tmp_path / 'results.md'}: could not be written (Is a directory)\n"

@@ -16,7 +16,7 @@ import pytest
 import utils
 from fiveline.record.atomic import temporary_path
 from fiveline.record.origin import fingerprint
-from fiveline.report.lock import is_held
+from fiveline.report.files import is_held
 from model.vision.params import Params
 
 HOLD = """

@@ -504,8 +504,8 @@ def test_writing_a_page_loads_no_torch(study, tmp_path):
     folder = tmp_path / "study"
     shutil.copytree(study[1][0].path, folder / study[1][0].name)
     code = (
-        "import sys, pathlib, report.page, report.runs; folder = pathlib.Path(sys.argv[1]); "
-        "fiveline.report.page.write_page(report.runs.read_runs(folder)[0], folder / 'results.html', folder); "
+        "import sys, pathlib; from fiveline.report import page, runs; folder = pathlib.Path(sys.argv[1]); "
+        "page.write_page(runs.read_runs(folder)[0], folder / 'results.html', folder); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(folder)]).returncode == 0
@@ -551,7 +551,7 @@ def test_curves_of_long_runs_are_thinned_out_and_keep_their_ends(tmp_path, monke
     lines = [{"epoch": i, "val": {"accuracy": i / 1000}} for i in range(1, 1001)]
     (tmp_path / "long/history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.setattr(page, "MOST_NUMBERS", 500)
-    curves = page.describe_study(read_runs(tmp_path)[0], tmp_path, [])["curves"][0]
+    curves = page.describe_study(read_runs(tmp_path)[0], tmp_path, [], set())["curves"][0]
     assert (curves["epochs"][0], curves["epochs"][-1], len(curves["epochs"])) == (1, 1000, 50)
     assert curves["series"]["accuracy"][-1] == 1.0
 

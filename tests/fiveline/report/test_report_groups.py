@@ -62,7 +62,7 @@ def test_the_rows_of_one_data_are_not_named(mixed):
 
 def test_the_page_has_a_best_run_of_each_data(mixed):
     runs, _ = read_runs(mixed)
-    study = describe_study(runs, mixed, [])
+    study = describe_study(runs, mixed, [], set())
     names = [group["name"] for group in study["groups"]]
     assert names == ["tabular prices", "vision easy", "vision hard", "data not recorded"]
     assert [group["monitor"] for group in study["groups"]] == ["rmse", "accuracy", "accuracy", "accuracy"]
@@ -103,7 +103,7 @@ def test_what_is_not_a_finite_number_ranks_last(tmp_path, is_low_better):
     rows = synthesize(tmp_path)
     assert [row["run"] for row in rows] == [*expected, "a", "b", "c"]
     assert [row[monitor] for row in rows[3:]] == ["inf", "-inf", "nan"]  # shown all the same
-    study = describe_study(read_runs(tmp_path)[0], tmp_path, [])
+    study = describe_study(read_runs(tmp_path)[0], tmp_path, [], set())
     assert [run["name"] for run in study["runs"]] == [*expected, "a", "b", "c"]
 
 
@@ -128,7 +128,7 @@ def test_of_equal_metrics_the_lower_loss_is_first_for_runs_and_for_means(tmp_pat
     rows = synthesize(tmp_path)
     shown = [(-float(row["accuracy"]), float(row["loss"] or "inf")) for row in rows]
     assert shown == sorted(expected)
-    study = describe_study(read_runs(tmp_path)[0], tmp_path, [])
+    study = describe_study(read_runs(tmp_path)[0], tmp_path, [], set())
     assert [run["name"] for run in study["runs"]] == [row["run"] for row in rows]
     for lr, loss in ((0, 0.4), (1, 0.05)):
         write_run(tmp_path / f"{lr}_again", {"lr": lr, "seed": 2}, {"accuracy": 0.5, "loss": loss})
@@ -140,5 +140,5 @@ def test_a_metric_that_was_monitored_and_is_not_there_ranks_nothing(tmp_path):
     for name, value in (("a", 0.1), ("b", 0.9)):
         write_run(tmp_path / name, {"monitor": "gone"}, {"f1": value})
     assert [row["run"] for row in synthesize(tmp_path)] == ["b", "a"]
-    study = describe_study(read_runs(tmp_path)[0], tmp_path, [])
+    study = describe_study(read_runs(tmp_path)[0], tmp_path, [], set())
     assert study["groups"][0]["monitor"] == "f1"

@@ -16,10 +16,10 @@ import utils
 from fiveline.record.contents import read_history as read_as_train
 from fiveline.record.contents import read_record
 from fiveline.report.columns import hyperparameters_that_differ
-from fiveline.report.details import read_history, read_per_class, read_predictions
-from fiveline.report.page_details import _describe as describe
+from fiveline.report.groups import group_by_seed
+from fiveline.report.page_details import describe
+from fiveline.report.predictions import read_history, read_per_class, read_predictions
 from fiveline.report.runs import Run, read_runs
-from fiveline.report.seeds import group_by_seed
 
 
 def write_run(folder, params=None, val=None, **record):
@@ -92,16 +92,16 @@ def test_a_finished_run_is_not_asked_for_its_lock(tmp_path, monkeypatch):
     assert read_one(tmp_path)[0].status == "finished"
 
 
-def test_hydras_nested_yaml_is_read_under_dotted_names(tmp_path):
+def test_nested_hyperparameters_of_other_code_are_shown_in_short(tmp_path):
     folder = write_run(tmp_path / "run", val={"accuracy": 0.5})
     (folder / "params.yaml").write_text(
-        "optimizer:\n  name: adam\n  lr: 1e-3\n  betas: [0.9, 0.999]\nepochs: 3\nday: 2020-01-01\nempty: {}\n"
+        "optimizer:\n  name: adam\n  lr: 1e-3\nbetas: [0.9, 0.999]\nepochs: 3\nday: 2020-01-01\nempty: {}\n"
     )
     run, problems = read_one(tmp_path)
     assert problems == []
     assert run.params == {
-        "optimizer.name": "adam", "optimizer.lr": 0.001, "optimizer.betas": [0.9, 0.999], "epochs": 3,
-        "day": "2020-01-01", "empty": "{}",
+        "optimizer": "{'lr': 0.001, 'name': 'adam'}", "betas": [0.9, 0.999], "epochs": 3, "day": "2020-01-01",
+        "empty": "{}",
     }  # fmt: skip
 
 
@@ -113,8 +113,7 @@ def test_yaml_that_unfolds_without_end_costs_neither_time_nor_memory(tmp_path):
             folder = write_run(tmp_path / f"{name}{number}", val={"accuracy": 0.5})
             (folder / "params.yaml").write_text(("a0: &a0 lol\n" if name != "itself" else "") + text)
     runs, problems = read_runs(tmp_path)
-    assert len(runs) == 6 and len(problems) == 6 and all("more than " in line for line in problems)
-    assert hyperparameters_that_differ(runs) == []
+    assert len(runs) == 6 and len(json.dumps([run.params for run in runs])) < 1_000_000
 
 
 BROKEN = {
@@ -145,7 +144,9 @@ def test_a_huge_file_is_not_read(tmp_path):
     start = time.process_time()
     run, problems = read_one(tmp_path)
     assert time.process_time() - start < 20  # to parse so much takes minutes, and as much memory
-    assert problems == [f"{folder}/metrics_val_best_weights.json: cannot be read (larger than 16,777,216 bytes)"]
+    assert problems == [
+        f"{folder}/metrics_val_best_weights.json: 2,147,483,648 bytes; expected a text file below 16,777,216"
+    ]
     with (folder / "history.jsonl").open("wb") as file:
         file.truncate(2 * 2**30)
     assert read_history(run, problems) == [] and "2,147,483,648 bytes" in problems[-1]
@@ -220,8 +221,9 @@ def test_the_page_reads_a_history_as_train_does(tmp_path):
     rows = [f'{{"epoch": {number}, "val": {{}}}}' for number in (1, 2, 3, 4)]
     run, problems = read_one(tmp_path)
     for text, expected in (
-        (f'{rows[0]}\n{{"epoch": 2, "v{rows[1]}\n{rows[2]}\n', [1, 2, 3]),
-        (f"{rows[0]}\n\0\0\0\0{rows[1]}\n", [1, 2]),
+        (f'{rows[0]}\n{rows[1]}\n{{"epoch": 3, "v', [1, 2]),
+        (f'{rows[0]}\n{{"epoch": 2, "v{rows[1]}\n{rows[2]}\n', None),
+        (f"{rows[0]}\n\0\0\0\0{rows[1]}\n", None),
         (f"{rows[0]}\n\0\0\0\0\n{rows[1]}\n", None),
         (f'{rows[0]}\n{{"epoch": true}}\n', None),
         (f'{rows[0]}\n{{"epoch": 2, "train": []}}\n', None),
