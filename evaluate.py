@@ -73,9 +73,7 @@ def evaluate(
     return sums.result()
 
 
-def score_examples(
-    model: nn.Module, task: Task, dataloader: DataLoader[Any], params: utils.Params
-) -> tuple[dict[str, float], ExampleScores]:
+def score_examples(model: nn.Module, task: Task, dataloader: DataLoader[Any], params: utils.Params) -> ExampleScores:
     """Evaluate as `evaluate` does, and keep what each example contributed.
 
     Args:
@@ -96,7 +94,8 @@ def score_examples(
             sums.add(output_batch, labels_batch, task.loss_fn(output_batch, labels_batch))
             outputs, labels = to_cpu((output_batch, labels_batch))
             scores.add(outputs, labels, fetch_predictions(serve, outputs, labels, params, len(labels)))
-    return sums.result(), scores
+    scores.values = sums.result()
+    return scores
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -131,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
     params, task, model = fetch_trained(model_dir, checkpoint_path, overrides)
     from fiveline.loader import fetch_dataloader
     from fiveline.options.forward import prepare
-    from fiveline.report.scores import write_report
+    from fiveline.report.scores import save_scores
 
     data_dir = Path(params.data_dir or "")
     utils.set_logger(model_dir / "evaluate.log")
@@ -140,21 +139,10 @@ def main(argv: list[str] | None = None) -> None:
     tune_cpu()  # as in training
     with utils.fitting(checkpoint_path, "facts"):
         dataloader = fetch_dataloader(args.split, data_dir, params, device=device)
-    values, scores = score_examples(prepare(model, params, device), task, dataloader, params)
-    logging.info(f"- Eval metrics : {utils.format_metrics(values)}")
-    name = utils.scores_name(args.split, checkpoint_path, model_dir)
-    scores.intervals()  # takes seconds for many examples: before the lock, which a training may wait for
-    with utils.scores_lock(model_dir):
-        if utils.checksum(checkpoint_path) != checksum:
-            raise utils.Stop(
-                f"{checkpoint_path}: a run replaced it while it was scored, so the metrics were not written; rerun the "
-                "same command to score the new weights"
-            )
-        for path in (model_dir / f"scored_{name}.json", model_dir / f"shares_{name}.npz"):
-            path.unlink(missing_ok=True)  # until the report is complete, it belongs to no checkpoint
-        report = write_report(model_dir, name, values, scores, params)
-        source = {"checkpoint": str(checkpoint_path), "sha256": checksum, "data_dir": str(data_dir)}
-        utils.save_dict_to_json(source, model_dir / f"scored_{name}.json")
+    scores = score_examples(prepare(model, params, device), task, dataloader, params)
+    logging.info(f"- Eval metrics : {utils.format_metrics(scores.values)}")
+    source = {"checkpoint": str(checkpoint_path), "sha256": checksum, "data_dir": str(data_dir)}
+    report = save_scores(model_dir, utils.scores_name(args.split, checkpoint_path, model_dir), source, scores, params)
     print(utils.escaped_lines(report))  # last, because its reader, such as `head`, may stop reading
 
 

@@ -33,6 +33,7 @@ class ExampleScores:
 
     def __init__(self, loss_fn: Any, metrics: Mapping[str, Any], ids: Sequence[str] | None = None) -> None:
         self.loss_fn, self.metrics, self.ids = loss_fn, metrics, ids
+        self.values: dict[str, float] = {}  # the metrics over all examples
         self.rows: list[dict[str, Any]] = []
         self._pairs: dict[str, list[np.ndarray]] = {name: [] for name in [*metrics, "loss"]}
         self._intervals: dict[str, tuple[float, float]] | None = None
@@ -77,6 +78,35 @@ def _finish_of(metric: Any) -> Callable[[float], float]:
     if not hasattr(metric, "finish"):
         return float
     return lambda value: float(metric.finish(torch.tensor(value, dtype=torch.float64)))
+
+
+def save_scores(
+    model_dir: Path, name: str, source: Mapping[str, str], scores: ExampleScores, params: utils.Params
+) -> str:
+    """Write an evaluation's files if the checkpoint is still the one that was scored; return the tables to print.
+
+    Args:
+        model_dir: the run's directory
+        name: such as `test_best`
+        source: `checkpoint`, its path; `sha256`, its checksum before it was loaded; `data_dir`
+        scores: of each example, with the metrics
+        params: with facts
+
+    Raises:
+        Stop: a run replaced the checkpoint while it was scored
+    """
+    scores.intervals()  # takes seconds for many examples: before the lock, which a training may wait for
+    with utils.scores_lock(model_dir):
+        if utils.checksum(Path(source["checkpoint"])) != source["sha256"]:
+            raise utils.Stop(
+                f"{source['checkpoint']} was replaced by a run while it was scored, so the metrics were not written; "
+                "rerun the same command to score the new weights"
+            )
+        for path in (model_dir / f"scored_{name}.json", model_dir / f"shares_{name}.npz"):
+            path.unlink(missing_ok=True)  # until the report is complete, it belongs to no checkpoint
+        report = write_report(model_dir, name, scores.values, scores, params)
+        utils.save_dict_to_json(source, model_dir / f"scored_{name}.json")
+    return report
 
 
 def write_report(

@@ -410,7 +410,9 @@ def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(run, tmp
     for path in folder.glob("*_test_best.*"):
         path.unlink()
     monkeypatch.setattr(evaluate, "score_examples", score_while_the_run_goes_on)
-    with pytest.raises(utils.Stop, match="best.pth.tar was replaced while it was scored.*the same command scores"):
+    with pytest.raises(
+        utils.Stop, match="best.pth.tar was replaced by a run while it was scored.*rerun the same command"
+    ):
         evaluate.main(["--model_dir", str(folder)])
     assert not list(folder.glob("*_test_best.*"))
     monkeypatch.undo()
