@@ -149,7 +149,7 @@ def train_and_evaluate(
         logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
         saver.end_epoch(train_metrics, val_metrics)
     for line in state.closing_lines():
-        logging.warning(line)
+        logging.info(line)
 
 
 def make_parser() -> argparse.ArgumentParser:
