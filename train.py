@@ -184,7 +184,10 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = make_parser().parse_args(argv)
     if args.describe_params:
-        print(utils.describe(fetch_params_class(args.task or DEFAULT_TASK)))
+        from tabulate import tabulate
+
+        rows = utils.describe(fetch_params_class(args.task or DEFAULT_TASK))
+        print(tabulate(rows, headers="keys", disable_numparse=True))
         return
     if args.profile is not None and args.profile < 1:
         raise utils.InputError(f"--profile {args.profile}: expected the number of steps to trace, 1 or more")
