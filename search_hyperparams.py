@@ -5,10 +5,10 @@
     python search_hyperparams.py --parent_dir experiments/mine --space 'learning_rate={low: 1e-4, high: 0.1, log: true}'
         sampler=tpe num_trials=20 pruner=asha
 
---parent_dir holds params.json, what the trials have in common, and search.yaml, what varies (or --space says so). Each
-trial is a run directory in it, `learning_rate_0.001` for one. The same command again skips what is finished, continues
-what was stopped, and tries again what failed. Settings of search.yaml, such as num_trials=20, can be given as words,
-and so can hyperparameters of all trials, such as num_epochs=1.
+--parent_dir holds params.json, which all trials have in common, and search.yaml, which states what varies (or --space
+does). Each trial is a run directory in it, for example `learning_rate_0.001`. Running the same command again skips the
+finished trials, continues the stopped ones, and tries the failed ones again. `key=value` words set the settings of
+search.yaml, such as num_trials=20, and hyperparameters of all trials, such as num_epochs=1.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ import argparse
 import contextlib
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import synthesize_results
+import train
 import utils
 from fiveline import jobs
+from fiveline.study.cost import print_cost
+from fiveline.study.directories import Directories
+from fiveline.study.driver import Driver
 from fiveline.study.plan import Plan
+from fiveline.study.ray_workers import RayWorkers
 from fiveline.study.settings import read_settings, words_for_all_trials
-from fiveline.study.trials import Directories, Trial
+from fiveline.study.trials import Trial
+from fiveline.study.view import View, print_status, summary
+from fiveline.study.workers import LocalWorkers, useful_workers
 from fiveline.tasks import fetch_params
-
-IS_WINDOWS = os.name == "nt"
-PROJECT = Path(__file__).resolve().parent
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -40,11 +43,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--parent_dir", default="experiments/learning_rate", help="directory with the base params.json")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
-    parser.add_argument(
-        "--space", action="append", default=[], metavar="name=value,value", help="a hyperparameter and its values"
-    )
+    parser.add_argument("--space", action="append", default=[], metavar="name=value,value", help="what varies")
     parser.add_argument("--num_workers", type=int, default=None, help="trials at once; default: as many as are useful")
-    parser.add_argument("--timeout", default=None, metavar="MINUTES", help="stop a trial that takes longer")
     parser.add_argument("--dry_run", action="store_true", help="print the trials and what they will cost, run none")
     parser.add_argument("--status", action="store_true", help="print how far the study is, also while it runs")
     parser.add_argument("--ray_address", default=None, help="run the trials on a Ray cluster: auto, or HOST:PORT")
@@ -52,23 +52,19 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpus_per_trial", type=float, default=None, help="on a Ray cluster; default: 1 if it has any")
     parser.add_argument("--array", action="store_true", help="print the trials with their numbers, for a job array")
     parser.add_argument("--index", type=int, default=None, help="run the trial of this number, here and now")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="beat search.yaml and params.json")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override search.yaml and params.json")
     return parser
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
-    """Return what the command line asks for, all of it checked.
-
-    Raises:
-        InputError: all mistakes in params.json, search.yaml and the command line, before anything starts
-    """
+    """Return the plan that the command line describes, with all mistakes refused before anything starts."""
     parent_dir = Path(args.parent_dir)
-    overrides = [*args.overrides, *([f"timeout_minutes={args.timeout}"] if args.timeout else [])]
-    base = fetch_params(parent_dir, [word for word in overrides if word.startswith("task=")])
-    common = words_for_all_trials(overrides, type(base))
+    base = fetch_params(parent_dir, [word for word in args.overrides if word.startswith("task=")])
+    common = words_for_all_trials(args.overrides, type(base))
     if common:
         base = fetch_params(parent_dir, common)
-    settings, space = read_settings(parent_dir, base, args.space, [word for word in overrides if word not in common])
+    others = [word for word in args.overrides if word not in common]
+    settings, space = read_settings(parent_dir, base, args.space, others)
     varied = [*space.names, *(["seed"] if settings.seeds else [])]
     for word in common:
         if word.partition("=")[0] in varied:
@@ -77,63 +73,52 @@ def make_plan(args: argparse.Namespace) -> Plan:
         raise utils.InputError(f"--num_workers {args.num_workers}: expected 1 or more")
     if args.ray_address is None and (args.cpus_per_trial, args.gpus_per_trial) != (1, None):
         raise utils.InputError("--cpus_per_trial, --gpus_per_trial: without --ray_address, they have no effect")
-    directories = Directories(parent_dir, base, space, settings.seeds)
-    return Plan(directories, settings)
+    if settings.reproducible and args.ray_address and args.num_workers is None:
+        raise utils.InputError("reproducible: proposals depend on --num_workers, which a Ray cluster needs explicitly")
+    return Plan(Directories(parent_dir, base, space, settings.seeds), settings)
 
 
 def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
-    """Run the trials on this machine, or on a cluster, and print the table.
-
-    Raises:
-        Stop: trials failed; names them
-        InterruptedRun: a signal came; all trials have saved
-    """
-    if args.ray_address is None and not hasattr(os, "fork"):
+    """Run the trials on this machine, or on a cluster, and print the table."""
+    if not hasattr(os, "fork"):
         raise utils.InputError(
             "a study forks its trials, which Windows cannot do; run it in WSL, or the trials one by one (sampler grid "
             "or random): --array lists them, --index 0 runs the first"
         )
-    from fiveline.study.driver import Driver, Workers
-    from fiveline.study.view import View, summary
-    from fiveline.study.workers import LocalWorkers, useful_workers
-
-    parent_dir = Path(args.parent_dir)
+    parent_dir, view = plan.directories.parent_dir, View()
     with utils.RunDirectory(parent_dir):  # two commands must not run the same study at once
-        view = View()
         if plan.directories.others:
-            view.told(f"{len(plan.directories.others)} runs in {parent_dir} are not of this space; left alone")
+            view.note(f"{len(plan.directories.others)} runs in {parent_dir} are not of this space; left alone")
+        workers: LocalWorkers | RayWorkers
         if args.ray_address is not None:
-            from fiveline.study.ray_workers import RayWorkers
-
-            if plan.settings.reproducible and args.num_workers is None:
-                raise utils.InputError("reproducible: proposals depend on --num_workers; on a cluster, say how many")
-            plan.lag = args.num_workers or 1
-            workers: Workers = RayWorkers(
-                args.ray_address, args.num_workers, words, args.cpus_per_trial, args.gpus_per_trial
-            )
+            resources = (args.cpus_per_trial, args.gpus_per_trial)
+            workers = RayWorkers(args.ray_address, args.num_workers, train.main, words, *resources)
         else:
-            num_workers = plan.lag = args.num_workers or useful_workers(plan.num_trials)
-            workers = LocalWorkers(num_workers, plan.directories.base.task, words)
-        driver = Driver(plan, plan.settings, workers, view)
-        try:
-            driver.run()
-        finally:
-            workers.close()
+            num_workers = args.num_workers or useful_workers(plan.num_trials)
+            workers = LocalWorkers(num_workers, plan.directories.base.task, train.main, words)
+        plan.lag = workers.num_workers or 1
+        driver = Driver(plan, workers, view)
+        driver.run()
+    report_end(plan, driver)
+
+
+def report_end(plan: Plan, driver: Driver) -> None:
+    """Print the table and what is left to do; raise a Stop for what went wrong."""
     if any(trial.record() for trial in plan.all_trials()):
-        with contextlib.suppress(SystemExit):  # it has named files that it cannot read: they say nothing of the trials
-            synthesize_results.main(["--parent_dir", str(parent_dir), "--html"])
+        with contextlib.suppress(SystemExit):  # after it has named files of other runs that it cannot read
+            synthesize_results.main(["--parent_dir", str(plan.directories.parent_dir), "--html"])
     if driver.signal or driver.is_out_of_time:
         print(summary([trial.status() for trial in plan.all_trials()], plan.num_trials))
     if driver.signal:
         raise utils.InterruptedRun("the study was interrupted; the same command continues", driver.signal)
     if driver.is_out_of_time:
-        print(f"max_hours {plan.settings.max_hours:g} are over; the same command continues")
+        print(f"Reached max_hours ({plan.settings.max_hours:g}). Run the same command again to continue.")
     if plan.is_exhausted:
         print(f"the space holds no more than {len(plan.trials)} different trials; all of them are done")
     if driver.failed:
-        told = "\n  ".join(f"{name}: {reason}" for name, reason in driver.failed.items())
+        lines = "\n  ".join(f"{name}: {reason}" for name, reason in driver.failed.items())
         raise utils.Stop(
-            f"{len(driver.failed)} of {plan.num_trials} trials failed; the same command tries them again\n  {told}"
+            f"{len(driver.failed)} of {plan.num_trials} trials failed; the same command tries them again\n  {lines}"
         )
     if driver.elsewhere:
         raise utils.InUseError(
@@ -142,29 +127,8 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         )
 
 
-def run_one(plan: Plan, index: int, words: list[str]) -> None:
-    """Become the run of one trial of the plan: for a job array, in which each job runs one.
-
-    Raises:
-        InputError: there is no such trial
-    """
-    trials = listed(plan)
-    if not 0 <= index < len(trials):
-        raise utils.InputError(f"--index {index}: the study has trials 0 to {len(trials) - 1}; --array lists them")
-    trial = trials[index]
-    trial.make()
-    command = [sys.executable, str(PROJECT / "train.py"), "--model_dir", str(trial.path), *words]
-    if IS_WINDOWS:  # there, execv would end this process while the trial goes on
-        sys.exit(subprocess.run(command, check=False).returncode)
-    os.execv(sys.executable, command)
-
-
 def listed(plan: Plan) -> list[Trial]:
-    """Return the trials of a plan that is known in advance.
-
-    Raises:
-        InputError: the sampler has to see results first
-    """
+    """Return the trials of a plan that is known in advance: a sampler that learns has to see results first."""
     if plan.settings.sampler not in ("grid", "random"):
         raise utils.InputError(
             f"sampler {plan.settings.sampler}: a job array needs trials that are known in advance; take sampler=random "
@@ -175,35 +139,38 @@ def listed(plan: Plan) -> list[Trial]:
     return plan.all_trials()
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the script.
+def print_array(trials: list[Trial], words: list[str]) -> None:
+    """Print the trials with their numbers, and the command for a SLURM job array."""
+    for index, trial in enumerate(trials):
+        print(index, utils.escaped(trial.name))
+    given = [word for word in words if word != "--array"]
+    command = f"{shlex.join(['python', Path(__file__).name, *given])} --index $SLURM_ARRAY_TASK_ID"
+    print(f"for SLURM: sbatch --array=0-{len(trials) - 1} --wrap {shlex.quote(command)}", file=sys.stderr)
 
-    Raises:
-        Stop: for a reason that is told in its message
-    """
+
+def run_one(trials: list[Trial], index: int, words: list[str]) -> None:
+    """Become the run of one trial: for a job array, in which each job runs one."""
+    if not 0 <= index < len(trials):
+        raise utils.InputError(f"--index {index}: the study has trials 0 to {len(trials) - 1}; --array lists them")
+    trials[index].make()
+    sys.argv = [str(train.__file__), "--model_dir", str(trials[index].path), *words]
+    train.main()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script."""
     args = make_parser().parse_args(argv)
     jobs.refuse("search_hyperparams.py")
     words = ["--data_dir", args.data_dir] if args.data_dir else []
     plan = make_plan(args)
     if args.status:
-        from fiveline.study.status import print_status
-
         print_status(plan)
     elif args.dry_run:
-        from fiveline.study.cost import print_cost, print_plan
-        from fiveline.study.workers import useful_workers
-
-        print_plan(plan)
         print_cost(plan, args.num_workers or useful_workers(plan.num_trials), words)
     elif args.array:
-        trials = listed(plan)
-        for index, trial in enumerate(trials):
-            print(index, utils.escaped(trial.name))
-        given = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--array"]
-        command = f"{shlex.join(['python', Path(__file__).name, *given])} --index $SLURM_ARRAY_TASK_ID"
-        print(f"for SLURM: sbatch --array=0-{len(trials) - 1} --wrap {shlex.quote(command)}", file=sys.stderr)
+        print_array(listed(plan), sys.argv[1:] if argv is None else argv)
     elif args.index is not None:
-        run_one(plan, args.index, words)
+        run_one(listed(plan), args.index, words)
     else:
         run_study(plan, args, words)
 

@@ -25,7 +25,7 @@ import numpy as np
 from tabulate import tabulate
 
 import utils
-from fiveline.study.settings import find_search_file
+from fiveline.study.settings import FILE_NAME
 
 PROJECT = Path(__file__).resolve().parent.parent
 EXPERIMENT = PROJECT / "experiments" / "tuned_digits"
@@ -43,7 +43,7 @@ def run_study(folder: Path, words: list[str]) -> tuple[float, int, int, float]:
         best value of a finished trial, epochs trained in all trials, finished trials, seconds
     """
     folder.mkdir()
-    for path in (utils.find_params_file(EXPERIMENT), find_search_file(EXPERIMENT)):
+    for path in (utils.find_params_file(EXPERIMENT), EXPERIMENT / FILE_NAME):
         assert path is not None
         shutil.copy(path, folder)
     command = [sys.executable, "search_hyperparams.py", "--parent_dir", str(folder), *words]

@@ -1,127 +1,83 @@
-"""Trials on a Ray cluster: each on some machine of it, with CPUs and GPUs of its own.
+"""Trials on a Ray cluster, each on one of its machines, with CPUs and GPUs of its own.
 
-The project, the study's folder and the data are on a file system that all machines share, under the same path, and the
-same Python packages are installed on each. The study itself runs on one of them, after `ray start` there.
-
-Each trial has an actor, which starts it as a study on one machine does, and ends with it. Ray retries nothing: a trial
-that is lost with its machine has ended, killed, and the driver runs it again, from its checkpoint, where there is room.
-When the study is gone, Ray ends the actors, and the trials are told to stop, save and go.
+The project, the study's folder and the data are on a file system that all machines share, under the same path. Each
+trial has an actor, which starts it as a study on one machine does. Ray retries nothing: the driver starts a trial that
+is lost with its machine again, from its checkpoint. When the study is gone, Ray ends the actors; the trials then stop.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import importlib
 import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import utils
-from fiveline.study.ray_cluster import connect
 from fiveline.study.trials import OUTPUT_FILE, Trial
 from fiveline.study.workers import Ended, LocalWorkers
 
-LOOK_SECONDS = 2.0  # between two looks at which nodes there are
-SAVE_SECONDS = 90.0  # that trials may take to save when the study closes
-LOST = -9  # as after SIGKILL
+CONNECT_SECONDS = 10.0  # Ray itself would try for minutes
+HINT = "on this machine, ray start --head, or ray start --address HOST:PORT to join a cluster"
 
 
-@dataclasses.dataclass
-class Placed:
-    """A trial on the cluster, or in Ray's queue.
-
-    Args:
-        trial: which
-        actor: runs it
-        begun: Ray's reference to the answer that it has begun
-        code: Ray's reference to its exit code
-        code_if_lost: what it ended with when there is no exit code
-    """
+class Placed(NamedTuple):
+    """A trial on the cluster, or in Ray's queue, with Ray's references to its actor and two of the actor's answers."""
 
     trial: Trial
     actor: Any
     begun: Any
-    code: Any
-    code_if_lost: int = LOST
+    code: Any  # its exit code
 
 
-class TrialOnNode:
-    """Runs one trial on the machine that Ray has chosen; Ray makes an actor of it.
+class TrialOnNode(LocalWorkers):
+    """Runs one trial on the machine that Ray has chosen, in the folder that the study runs in; Ray's actor."""
 
-    Args:
-        trial: which
-        words: more for train.py's command line
-        folder: that the study was started in; relative paths of the params mean those from there
-        threads: for the trial
-        has_gpu: whether Ray has given it any
-
-    Raises:
-        InputError: the machine does not see the shared file system
-    """
-
-    def __init__(self, trial: Trial, words: Sequence[str], folder: str, threads: int, has_gpu: bool) -> None:
-        if not Path(folder, trial.path, "params.json").is_file():
-            where = Path(folder, trial.path)
+    def __init__(
+        self, trial: Trial, main: Callable[[], None], words: Sequence[str], folder: str, threads: int, has_gpu: bool
+    ) -> None:
+        where = Path(folder, trial.path)
+        if not (where / "params.json").is_file():
             raise utils.InputError(f"{where}: not there on {socket.gethostname()}; Ray needs a shared file system")
         os.chdir(folder)
         if not has_gpu:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # those are of others
-        self._workers = LocalWorkers(1, trial.params.task, words)
-        self._workers.threads = threads
-        self._workers.gpus = []  # CUDA_VISIBLE_DEVICES is as Ray has set it
-        self._workers.start(trial)
-
-    def has_begun(self) -> bool:
-        """Return True, once Ray has found a place for the trial."""
-        return True
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the machine's GPUs belong to others
+        super().__init__(1, trial.params.task, main, words)
+        self.threads, self.gpus = threads, []  # CUDA_VISIBLE_DEVICES stays as Ray has set it
+        self.start(trial)
 
     def wait(self) -> int:
-        """Return the trial's exit code, or minus the signal, when it has ended."""
-        while True:
-            for ended in self._workers.poll(1.0):
-                self._workers.close()
-                return ended.code
-
-    def stop(self, number: int) -> None:
-        """Send the trial a signal."""
-        for trial in self._workers.running:
-            self._workers.stop(trial, number)
+        """Return the trial's exit code, or minus the signal's number, when it has ended."""
+        while not (ended := self.poll(1.0)):
+            pass
+        return ended[0].code
 
 
 class RayWorkers:
-    """Runs trials on a Ray cluster.
+    """Runs trials on the Ray cluster at an address, with the methods of `LocalWorkers`.
 
-    Args:
-        address: of the cluster: `auto` for the one that this machine is part of, or HOST:PORT
-        num_workers: trials at once; None for as many as the nodes hold, also when nodes come and go
-        words: more for train.py's command line
-        cpus_per_trial: whole CPUs, which are its threads
-        gpus_per_trial: GPUs, or a share of one; None for one if the cluster has any
-
-    Raises:
-        InputError: Ray is not installed, there is no cluster, or none of its nodes can hold a trial
+    Each trial gets whole CPUs, which are its threads, and GPUs or a share of one; by default one where there are any.
+    Without `num_workers`, as many trials run at once as the nodes hold, also when nodes come and go.
     """
 
     def __init__(
         self,
         address: str,
         num_workers: int | None,
+        main: Callable[[], None],
         words: Sequence[str],
-        cpus_per_trial: int = 1,
-        gpus_per_trial: float | None = None,
+        cpus: int = 1,
+        gpus: float | None = None,
     ) -> None:
-        if cpus_per_trial < 1 or (gpus_per_trial or 0) < 0:
+        if cpus < 1 or (gpus or 0) < 0:
             raise utils.InputError("a trial needs 1 CPU or more, and no fewer than 0 GPUs")
-        self.num_workers, self.words, self.cpus = num_workers, list(words), cpus_per_trial
+        self.num_workers, self.main, self.words, self.cpus = num_workers, main, list(words), cpus
         self._ray = connect(address)
-        self.gpus = gpus_per_trial
-        if self.gpus is None:
-            self.gpus = 1.0 if any(node["Resources"].get("GPU") for node in self._nodes()) else 0.0
+        self.gpus = float("GPU" in self._ray.cluster_resources()) if gpus is None else gpus
         self._placed: list[Placed] = []
-        self._room, self._next_look = 0, 0.0
         if num_workers is None and not self._capacity():
             self._ray.shutdown()
             raise utils.InputError(
@@ -129,22 +85,14 @@ class RayWorkers:
                 "trial; with --num_workers, Ray's autoscaler can start some"
             )
 
-    def _nodes(self) -> list[dict[str, Any]]:
-        return [node for node in self._ray.nodes() if node["Alive"]]
-
     def _capacity(self) -> int:
-        """Return how many trials the nodes hold, as of a moment ago."""
-        if time.monotonic() >= self._next_look:
-            self._room = 0
-            for node in self._nodes():
-                room = node["Resources"].get("CPU", 0) // self.cpus
-                if self.gpus:
-                    gpus = node["Resources"].get("GPU", 0)
-                    share = gpus // self.gpus if self.gpus >= 1 else gpus * (1 // self.gpus)
-                    room = min(room, share)
-                self._room += int(room)
-            self._next_look = time.monotonic() + LOOK_SECONDS
-        return self._room
+        """Return how many trials the nodes hold."""
+        room = 0
+        for resources in [node["Resources"] for node in self._ray.nodes() if node["Alive"]]:
+            cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+            share = gpus // self.gpus if self.gpus >= 1 else gpus * (1 // self.gpus) if self.gpus else cpus
+            room += int(min(cpus // self.cpus, share))
+        return room
 
     @property
     def running(self) -> list[Trial]:
@@ -152,76 +100,88 @@ class RayWorkers:
         return [placed.trial for placed in self._placed]
 
     def has_room(self) -> bool:
-        """Return whether one more can start now; with a number of workers that is too high, Ray lets it wait."""
+        """Return whether one more can start now; where `num_workers` is too high, it waits in Ray's queue."""
         return len(self._placed) < (self._capacity() if self.num_workers is None else self.num_workers)
 
     def has_begun(self, trial: Trial) -> bool:
         """Return whether a trial that was started has found its place."""
-        return any(placed.trial is trial and self._is_ready(placed.begun) for placed in self._placed)
-
-    def _is_ready(self, reference: Any) -> bool:
-        return bool(self._ray.wait([reference], timeout=0)[0])
+        begun = [placed.begun for placed in self._placed if placed.trial is trial]
+        return bool(self._ray.wait(begun, timeout=0)[0])
 
     def start(self, trial: Trial) -> None:
-        """Start a trial, whose directory is there, or let it wait for a place."""
-        make = self._ray.remote(
-            num_cpus=self.cpus,
-            num_gpus=self.gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            max_concurrency=3,  # one call waits for its end; others must get through
-        )(TrialOnNode)
-        actor = make.remote(trial, self.words, str(Path.cwd()), self.cpus, bool(self.gpus))
-        self._placed.append(Placed(trial, actor, actor.has_begun.remote(), actor.wait.remote()))
+        """Start a trial whose directory exists, or let it wait for a place."""
+        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_restarts": 0, "max_task_retries": 0}
+        make = self._ray.remote(**options, max_concurrency=3)(TrialOnNode)  # one call waits, and others get through
+        actor = make.remote(trial, self.main, self.words, str(Path.cwd()), self.cpus, bool(self.gpus))
+        self._placed.append(Placed(trial, actor, actor.has_begun.remote(trial), actor.wait.remote()))
 
     def stop(self, trial: Trial, number: int = signal.SIGTERM) -> None:
         """Send a signal to a trial; SIGTERM lets it save first. One that still waits for its place ends at once."""
         for placed in self._placed:
             if placed.trial is trial:
-                if self._is_ready(placed.begun):
-                    placed.actor.stop.remote(int(number))
+                if self.has_begun(trial):
+                    placed.actor.stop.remote(trial, int(number))
                 else:
-                    placed.code_if_lost = -int(number)
                     self._ray.kill(placed.actor)
 
     def poll(self, seconds: float) -> list[Ended]:
-        """Wait for up to so many seconds, and return the trials that have ended."""
+        """Wait for up to this many seconds, and return the trials that have ended."""
         if not self._placed:
             time.sleep(seconds)
             return []
-        codes = [placed.code for placed in self._placed]
-        ready, _ = self._ray.wait(codes, num_returns=1, timeout=seconds)
+        ready, _ = self._ray.wait([placed.code for placed in self._placed], num_returns=1, timeout=seconds)
         ended = []
         for placed in [placed for placed in self._placed if placed.code in ready]:
             self._placed.remove(placed)
             ended.append(self._ended(placed))
             self._ray.kill(placed.actor)  # its CPUs and GPUs are free now
-            self._next_look = 0.0
         return ended
 
     def _ended(self, placed: Placed) -> Ended:
-        """Return how a trial ended; where Ray could not start it, its output says why."""
+        """Return how a trial ended; where Ray could not start it, the reason goes into its output."""
         errors = self._ray.exceptions
         try:
             return Ended(placed.trial, int(self._ray.get(placed.code)))
         except errors.RayError as error:
             was_lost = isinstance(error, errors.RayActorError) and not error.actor_init_failed
             if was_lost or isinstance(error, (errors.NodeDiedError, errors.OutOfMemoryError)):
-                reason = "lost with the node or the Ray worker that it ran on" if placed.code_if_lost == LOST else ""
-                return Ended(placed.trial, placed.code_if_lost, reason)
+                return Ended(placed.trial, -signal.SIGKILL, "lost with the node or the Ray worker that it ran on")
             with (placed.trial.path / OUTPUT_FILE).open("a", encoding="utf-8") as file:
                 file.write(f"{error}\nerror: {str(error).strip().rpartition(chr(10))[2]}\n")
             return Ended(placed.trial, 1)
 
-    def close(self) -> None:
-        """Stop what still runs, which saves first, and leave the cluster."""
-        latest = time.monotonic() + SAVE_SECONDS
-        for trial in self.running:
-            self.stop(trial)
-        while self._placed and time.monotonic() < latest:
-            self.poll(1.0)
-        for trial in self.running:
-            self.stop(trial, signal.SIGKILL)
-        if self._placed:
-            self.poll(LOOK_SECONDS)
-        self._ray.shutdown()
+
+def connect(address: str) -> Any:
+    """Connect to a cluster and return the module `ray`."""
+    try:
+        ray = importlib.import_module("ray")
+    except ModuleNotFoundError:
+        raise utils.InputError("--ray_address: Ray is not installed; pip install -r requirements-ray.txt") from None
+    found = find_cluster(address)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        ray.init(address=found, log_to_driver=False, logging_level="error")
+    except (OSError, RuntimeError, ValueError) as error:  # Ray's connection errors are among them
+        reason = f"no Ray cluster can be reached at {found} ({str(error).strip().partition(chr(10))[0]})"
+        raise utils.InputError(f"--ray_address {address}: {reason}; {HINT}") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)  # Ray replaces the handler
+    return ray
+
+
+def find_cluster(address: str) -> str:
+    """Return HOST:PORT; `auto` means RAY_ADDRESS, or the cluster that `ray start` has written down."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "auto")
+    if address == "auto":
+        try:
+            path = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray/ray_current_cluster")
+            address = utils.read_bytes(path).decode().strip()
+        except (OSError, ValueError):
+            raise utils.InputError(f"--ray_address auto: no Ray runs on this machine; {HINT}") from None
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise utils.InputError(f"--ray_address {address}: expected auto, or HOST:PORT as `ray start` prints it")
+    return address

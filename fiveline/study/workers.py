@@ -1,189 +1,135 @@
-"""Trials as processes on this machine: so many at once, each with its share of threads, on its share of the GPUs."""
+"""Trials as processes on this machine, each with its share of the cores and the GPUs.
+
+A trial is a fork of multiprocessing's fork server, which has loaded torch already. The server runs no tensor operation
+and queries no GPU: neither OpenMP's threads nor CUDA survive a fork.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
+import multiprocessing
 import os
-import select
-import shutil
 import signal
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from multiprocessing import connection, process
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import utils
-from fiveline.study.server import GRACE_SECONDS
+from fiveline.study.trial_process import run_trial
 from fiveline.study.trials import OUTPUT_FILE, Trial
 
 PROJECT = Path(__file__).resolve().parents[2]
-MEMORY_OF_A_TRIAL = 2**30  # bytes, about; only a guess at how many trials are useful
+GRACE_SECONDS = 120.0  # a trial has this long to save after SIGTERM, before SIGKILL
+MEMORY_OF_A_TRIAL = 2**30  # bytes; a rough guess, only used to choose how many trials run at once
+SERVER_DIED = 255  # multiprocessing's exit code for a process whose fork server is gone
+PRELOADED = ("__main__", "torch", "fiveline.saving", "fiveline.options.set_up", "fiveline.study.driver")
 
 
-@dataclasses.dataclass(frozen=True)
-class Ended:
-    """A trial whose process has ended.
-
-    Args:
-        trial: which
-        code: exit code, or minus the signal
-        reason: what is known of it, where the code does not tell
-    """
+class Ended(NamedTuple):
+    """A trial whose process has ended."""
 
     trial: Trial
-    code: int
-    reason: str = ""
+    code: int  # exit code, or minus the signal's number
+    reason: str = ""  # why it ended, where the code does not say
+
+
+class Running(NamedTuple):
+    """A trial at work."""
+
+    trial: Trial
+    process: process.BaseProcess
+    pipe: connection.Connection  # closed at the other end when no process of the trial is left
 
 
 class LocalWorkers:
-    """Runs trials on this machine.
+    """Runs trials on this machine: train.py's `main`, with further words for its command line."""
 
-    Args:
-        num_workers: trials at once
-        task: which the server is to load
-        words: more for train.py's command line
-    """
-
-    def __init__(self, num_workers: int, task: str, words: Sequence[str]) -> None:
-        self.num_workers, self.task, self.words = num_workers, task, words
-        asked = os.environ.get("OMP_NUM_THREADS", "")
-        self.threads = int(asked) if asked.isdigit() and int(asked) else max(1, num_cores() // num_workers)
+    def __init__(self, num_workers: int, task: str, main: Callable[[], None], words: Sequence[str]) -> None:
+        self.num_workers, self.main, self.words = num_workers, main, words
+        self.modules = [*PRELOADED, main.__module__, f"model.{task}.net", f"model.{task}.data_loader"]
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        self.threads = int(threads) if threads.isdigit() and int(threads) else max(1, num_cores() // num_workers)
         self.gpus = list_gpus()
-        self._running: dict[int, Trial] = {}  # slot -> trial
-        self._begun: dict[int, int] = {}  # slot -> the process of its trial, once it has one
-        self._left: dict[int, float] = {}  # process of a trial whose server died -> when patience with it ends
-        self._server: subprocess.Popen[bytes] | None = None
-
-    def _start_server(self) -> None:
-        ours, theirs = socket.socketpair()
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-            "OPENBLAS_NUM_THREADS": "1",  # a process of one thread can be forked safely
-            "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",  # macOS would end a copy that asks for its GPU
-        }
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "fiveline.study.server", str(theirs.fileno()), self.task],
-            pass_fds=[theirs.fileno()],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C on the terminal reaches the study alone
-        )
-        theirs.close()
-        self._connection, self._unread, self._is_ready = ours, b"", False
+        self._running: dict[int, Running] = {}  # by slot
 
     @property
     def running(self) -> list[Trial]:
         """The trials at work."""
-        return list(self._running.values())
+        return [each.trial for each in self._running.values()]
 
     def has_room(self) -> bool:
         """Return whether one more can start now."""
         return len(self._running) < self.num_workers
 
     def has_begun(self, trial: Trial) -> bool:
-        """Return whether a trial that was started has its process: torch may have to be loaded first."""
-        return any(running is trial and slot in self._begun for slot, running in self._running.items())
+        """Return whether a trial that was started has its process: always, once `start` has returned."""
+        return True
 
     def start(self, trial: Trial) -> None:
-        """Start a trial, whose directory is there."""
-        if self._server is None:
-            self._start_server()
+        """Start a trial whose directory exists; the first one waits until the fork server has loaded torch."""
         slot = next(slot for slot in range(self.num_workers) if slot not in self._running)
-        self._running[slot] = trial
         environment = {"OMP_NUM_THREADS": str(self.threads)}
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        self._say(
-            {
-                "start": str(slot),
-                "words": ["--model_dir", str(trial.path), *self.words],
-                "environment": environment,
-                "threads": self.threads,
-                "output": str(trial.path / OUTPUT_FILE),
-            }
-        )
+        words = ["--model_dir", str(trial.path), *self.words]
+        context = multiprocessing.get_context("forkserver")
+        ours, theirs = context.Pipe(duplex=False)
+        arguments = (self.main, words, environment, str(trial.path / OUTPUT_FILE), GRACE_SECONDS, theirs)
+        started = context.Process(target=run_trial, args=arguments)
+        try:
+            _ensure_server(self.modules)
+            started.start()
+        except (EOFError, ConnectionError) as error:
+            raise utils.Stop(f"the process that starts the trials has ended ({error!r}); see the lines above") from None
+        finally:
+            theirs.close()
+        self._running[slot] = Running(trial, started, ours)
 
     def stop(self, trial: Trial, number: int = signal.SIGTERM) -> None:
         """Send a signal to a trial; SIGTERM lets it save first."""
-        for slot, running in self._running.items():
-            if running is trial:
-                self._say({"stop": str(slot), "signal": int(number)})
-
-    def _say(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # the server is gone: `poll` will find out
-            self._connection.sendall(json.dumps(message).encode() + b"\n")
+        for each in list(self._running.values()):  # on a Ray node, another thread waits for the end
+            if each.trial.path == trial.path and each.process.pid:
+                with contextlib.suppress(OSError):  # it has just ended
+                    os.kill(each.process.pid, number)
 
     def poll(self, seconds: float) -> list[Ended]:
-        """Wait for up to so many seconds, and return the trials that have ended.
-
-        Raises:
-            Stop: the server does not start
-        """
-        self._end_those_left()
-        if self._server is None:
-            time.sleep(seconds)
-            return []
-        readable, _, _ = select.select([self._connection], [], [], seconds)
-        if not readable:
-            return []
-        try:
-            received = self._connection.recv(65536)
-        except OSError:
-            received = b""
-        if not received:
-            return self._after_server_died()
-        *lines, self._unread = (self._unread + received).split(b"\n")
+        """Wait for up to this many seconds, and return the trials that have ended."""
+        connection.wait([each.pipe for each in self._running.values()], seconds)
         ended = []
-        for message in map(json.loads, lines):
-            self._is_ready = True
-            if "begun" in message:
-                self._begun[int(message["begun"])] = message["process"]
-            if "ended" in message:
-                slot = int(message["ended"])
-                self._begun.pop(slot, None)
-                ended.append(Ended(self._running.pop(slot), message["code"]))
+        for slot, each in list(self._running.items()):
+            is_gone = each.pipe.poll()
+            if is_gone:
+                each.process.join(1.0)  # the server has its exit code in a moment
+            code = each.process.exitcode
+            if code is None or (code == SERVER_DIED and not is_gone):  # without its server, a trial stops itself
+                continue
+            if not is_gone and each.process.pid:
+                with contextlib.suppress(OSError):
+                    os.killpg(each.process.pid, signal.SIGKILL)  # its data loading processes
+            reason = "the process that starts the trials has ended" if code == SERVER_DIED else ""
+            ended.append(Ended(each.trial, code, reason))
+            each.pipe.close()
+            del self._running[slot]
         return ended
 
-    def _after_server_died(self) -> list[Ended]:
-        """Begin with a new server; the system has told the trials of the old one to stop, and they save first."""
-        assert self._server is not None
-        self._server.wait()
-        if not self._is_ready:
-            raise utils.Stop(f"the process that starts the trials has ended with exit code {self._server.returncode}")
-        ended = [Ended(trial, -signal.SIGTERM) for trial in self._running.values()]
-        self._left |= dict.fromkeys(self._begun.values(), time.monotonic() + GRACE_SECONDS)
-        self._running, self._begun, self._server = {}, {}, None
-        self._connection.close()
-        return ended
 
-    def _end_those_left(self) -> None:
-        """Kill trials whose server died, with their data loading processes, if they hang and do not stop."""
-        for process, latest in list(self._left.items()):
-            is_late = time.monotonic() >= latest
-            try:
-                os.killpg(process, signal.SIGKILL if is_late else 0)  # 0 asks whether it is there
-            except OSError:  # it is gone
-                is_late = True
-            if is_late:
-                del self._left[process]
+def _ensure_server(modules: Sequence[str]) -> None:
+    """Start the fork server unless it runs, with one thread and out of the reach of Ctrl-C."""
+    from multiprocessing import forkserver, resource_tracker
 
-    def close(self) -> None:
-        """End the server; trials that still run save and stop."""
-        if self._server is not None:
-            self._connection.close()
-            try:
-                self._server.wait(timeout=90)
-            except subprocess.TimeoutExpired:
-                self._server.kill()
-        while self._left:
-            self._end_those_left()
-            time.sleep(0.1)
+    paths = [str(PROJECT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))  # from any working directory
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # only a process with one thread can be forked safely
+    os.environ["OBJC_DISABLE_INITIALIZE_FORK_SAFETY"] = "YES"  # else macOS ends a fork that uses its GPU
+    forkserver.set_forkserver_preload(list(modules))
+    resource_tracker.ensure_running()  # first, because it unblocks the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the server inherits it; trials unblock it
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def num_cores() -> int:
@@ -192,12 +138,10 @@ def num_cores() -> int:
 
 
 def list_gpus() -> list[str]:
-    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; loads no CUDA for it."""
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, without loading CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [each.strip() for each in visible.split(",") if each.strip() and each.strip() != "-1"]
-    if shutil.which("nvidia-smi") is None:
-        return []
+        return [each.strip() for each in visible.split(",") if each.strip() not in ("", "-1")]
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
@@ -207,9 +151,8 @@ def list_gpus() -> list[str]:
 
 
 def useful_workers(num_trials: int) -> int:
-    """Return how many trials at once make sense: one a GPU; without GPUs one a core, as far as memory goes."""
-    gpus = list_gpus()
-    most = len(gpus) if gpus else num_cores()
+    """Return how many trials to run at once: one per GPU; without GPUs one per core, as far as memory goes."""
+    most = len(list_gpus()) or num_cores()
     if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         most = min(most, max(1, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MEMORY_OF_A_TRIAL))
     return max(1, min(most, num_trials))

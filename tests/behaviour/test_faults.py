@@ -24,7 +24,7 @@ import export
 import train
 import utils
 from fiveline.loader import EpochBatches, Split
-from fiveline.study.server import _open_output
+from fiveline.study.trial_process import open_output
 from tests.behaviour.test_resume import log_of, start, wait_until
 from tests.support.runs import assert_same_bits, read_state, without_times
 
@@ -238,14 +238,14 @@ def test_the_output_of_a_trial_goes_on_behind_half_a_line_and_follows_no_link(tm
     path = tmp_path / "output.txt"
     path.write_text("whole\nhalf")
     for text in (b"error: 1\n", b"error: 2\n"):
-        output = _open_output(str(path))
+        output = open_output(str(path))
         os.write(output, text)
         os.close(output)
     assert path.read_text() == "whole\nhalf\nerror: 1\nerror: 2\n"
     path.rename(tmp_path / "victim")
     path.symlink_to(tmp_path / "victim")
     with pytest.raises(utils.Stop, match=r"output\.txt: cannot be written .*symbolic link"):
-        _open_output(str(path))
+        open_output(str(path))
 
 
 def test_an_export_onto_a_full_disk_is_told(make_run):

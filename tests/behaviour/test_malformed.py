@@ -23,8 +23,8 @@ from fiveline.record.checkpoint import read_checkpoint, write_checkpoint
 from fiveline.report.predictions import read_history, read_per_class, read_predictions
 from fiveline.report.runs import read_runs
 from fiveline.serving.output import fetch_margin
-from fiveline.study.ray_cluster import _find_cluster as find_cluster
-from fiveline.study.server import _open_output as open_output
+from fiveline.study.ray_workers import find_cluster
+from fiveline.study.trial_process import open_output
 from fiveline.study.trials import Trial, read_record
 from model.vision.params import Params
 from model.vision.serve import fetch_inputs

@@ -1,7 +1,7 @@
 """What Windows and macOS do and Linux does not, imitated here; the project itself has been run on Linux only."""
 
 import os
-import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import search_hyperparams
+import train
 import utils
 from fiveline.jobs.one import OneProcess
 from fiveline.options.forward import prepare
@@ -102,15 +103,15 @@ def test_a_study_is_refused_where_nothing_forks(make_run, monkeypatch):
 def test_one_trial_of_an_array_ends_with_its_own_exit_code(make_run, monkeypatch):
     commands = []
 
-    def run(command, check):
-        commands.append(command)
-        return subprocess.CompletedProcess(command, 3)
+    def diverge():
+        commands.append(sys.argv)
+        raise utils.DivergedError("the loss is not finite")
 
-    monkeypatch.setattr(search_hyperparams, "IS_WINDOWS", True)
-    monkeypatch.setattr(search_hyperparams.subprocess, "run", run)
-    with pytest.raises(SystemExit) as stop:
+    monkeypatch.setattr(train, "main", diverge)
+    monkeypatch.setattr(sys, "argv", ["search_hyperparams.py"])
+    with pytest.raises(utils.DivergedError) as stop:
         search_hyperparams.main(["--parent_dir", str(make_run()), "--space", "seed=1,2", "--index", "1"])
-    assert stop.value.code == 3 and commands[0][-2] == "--model_dir" and commands[0][-1].endswith("seed_2")
+    assert stop.value.exit_code == 3 and commands[0][-2] == "--model_dir" and commands[0][-1].endswith("seed_2")
 
 
 def test_text_that_powershell_wrote_is_explained(tmp_path):

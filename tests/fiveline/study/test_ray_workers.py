@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import train
 import utils
 from fiveline.study.ray_workers import RayWorkers
 from fiveline.study.trials import Trial
@@ -109,7 +110,7 @@ def test_a_node_that_dies_costs_what_was_not_saved_and_the_study_ends_in_the_sam
     victims = tree(second.all_processes["raylet"][0].process.pid)
     lost = processes_of_trials(study.folders) & set(victims)
     assert len(lost) == 2 and len(processes_of_trials(study.folders)) == 4  # both nodes are at work
-    for number in (signal.SIGSTOP, signal.SIGKILL):  # as when the power fails: nobody has time to react
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # as when the power fails: no one has time to react
         for victim in victims:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, number)
@@ -166,7 +167,7 @@ def test_a_trial_larger_than_any_node_is_refused(study):
 
 @needs_ray
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [
         ("127.0.0.1:1", "no Ray cluster can be reached at 127.0.0.1:1"),
         ("ray://127.0.0.1:10001", "expected auto, or HOST:PORT"),
@@ -174,18 +175,18 @@ def test_a_trial_larger_than_any_node_is_refused(study):
         ("auto", "no Ray runs on this machine"),
     ],
 )
-def test_no_cluster_is_told_in_one_line(address, told, monkeypatch, tmp_path):
+def test_no_cluster_is_told_in_one_line(address, message, monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(utils.InputError, match=told) as caught:
-        RayWorkers(address, None, [])
+    with pytest.raises(utils.InputError, match=message) as caught:
+        RayWorkers(address, None, train.main, [])
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
 
 
 def test_that_ray_is_missing_is_told_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(utils.InputError, match=r"not installed; pip install -r requirements-ray\.txt$"):
-        RayWorkers("auto", None, [])
+        RayWorkers("auto", None, train.main, [])
 
 
 @needs_ray
@@ -213,13 +214,15 @@ def test_a_machine_that_does_not_see_the_folder_is_named_in_the_output(cluster, 
     folder = write_run(tmp_path / "trial", **PARAMS)
     trial = Trial(0, {}, fetch_params(folder), folder)
     (folder / "params.json").unlink()  # as on a disk that is not shared
-    workers = RayWorkers(cluster.address, None, [])
+    workers = RayWorkers(cluster.address, None, train.main, [])
     try:
         workers.start(trial)
         while not (ended := workers.poll(1.0)):
             pass
     finally:
-        workers.close()
+        import ray
+
+        ray.shutdown()
     assert [each.code for each in ended] == [1] and not workers.running
     error = (folder / "output.txt").read_text().rstrip().rpartition("\n")[2]
     assert error.startswith("error: ") and error.endswith("; Ray needs a shared file system")

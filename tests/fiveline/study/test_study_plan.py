@@ -4,19 +4,19 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 
 import optuna
 import pytest
 
 import utils
 from fiveline.study import cost
+from fiveline.study.directories import Directories
 from fiveline.study.plan import Plan
 from fiveline.study.pruner import Pruner
-from fiveline.study.result import Result
-from fiveline.study.sampler import propose
+from fiveline.study.sampler import Result, propose
 from fiveline.study.settings import Settings, read_settings
 from fiveline.study.space import Dimension, Space
-from fiveline.study.trials import Directories, read_record
 from fiveline.study.view import View
 from fiveline.tasks import fetch_params
 
@@ -68,26 +68,23 @@ def test_what_has_ended_is_skipped_and_the_rest_is_run(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_terminal_shows_what_changes_and_reads_what_has_ended_once(tmp_path, monkeypatch, capsys):
-    plan = make_plan(tmp_path, "learning_rate=1e-5,1e-4,1e-3,1e-2,1e-1")
-    trials = [plan.next() for _ in range(4)]  # the fifth waits
-    for trial, status in zip(trials, ("finished", "diverged", "running", "interrupted"), strict=True):
-        finish(trial, status=status)
-    view, read = View(), []
-    view.is_terminal = True
-    monkeypatch.setattr("fiveline.study.trials.read_record", lambda path: read.append(path.name) or read_record(path))
-    view.show([], plan)
-    assert "5 trials: 1 diverged, 1 finished, 1 interrupted, 1 running, 1 waiting\n" in capsys.readouterr().out
-    finish(trials[2])
-    finish(trials[3], status="running")
-    read.clear()
-    view.show([], plan)
-    assert "5 trials: 1 diverged, 2 finished, 1 running, 1 waiting\n" in capsys.readouterr().out
-    assert read == ["learning_rate_0.001", "learning_rate_0.01", "learning_rate_0.1"]
-    read.clear()
-    view.show([], plan)
-    assert "5 trials: 1 diverged, 2 finished, 1 running, 1 waiting\n" in capsys.readouterr().out
-    assert read == ["learning_rate_0.01", "learning_rate_0.1"]
+def test_a_terminal_shows_the_progress_of_the_trials_at_work(tmp_path, monkeypatch, capsys):
+    trial = make_plan(tmp_path, "learning_rate=1e-5", base={"num_epochs": 9}).next()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    view = View()
+    view.show([trial], True)
+    assert "learning_rate_1e-05:   0%" in capsys.readouterr().out
+    for epochs in (3, 4):
+        finish(trial, status="running", epochs=epochs)
+        view.show([trial], True)
+        drawn = capsys.readouterr().out
+        assert f"{epochs}/9" in drawn and "accuracy 0.5, best 0.5" in drawn
+    view.note("a line that stays")
+    assert "a line that stays\n" in capsys.readouterr().out
+    view.show([], True)
+    capsys.readouterr()
+    view.show([], True)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_wider_space_runs_only_what_is_new_and_a_removed_directory_runs_again(tmp_path):
@@ -352,7 +349,7 @@ def test_cmaes_proposes_what_optunas_own_loop_does():
 
 
 @pytest.mark.slow
-def test_gaussian_process_proposes_in_a_process_of_its_own():
+def test_gaussian_process_proposes_near_the_best():
     space = Space((Dimension("learning_rate", None, 0.0, 1.0),))
     settings = Settings(sampler="gp", num_trials=30)
     results = [Result(i, {"learning_rate": i / 12}, "finished", (i / 12 - 0.3) ** 2) for i in range(12)]

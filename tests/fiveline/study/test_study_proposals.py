@@ -6,10 +6,9 @@ import optuna
 import pytest
 
 from fiveline.study import sampler
-from fiveline.study.disk import give_up_checkpoints
+from fiveline.study.cost import delete_checkpoints
 from fiveline.study.pruner import Pruner
-from fiveline.study.result import Result, break_ties
-from fiveline.study.sampler import propose
+from fiveline.study.sampler import Result, break_ties, propose
 from fiveline.study.settings import Settings
 from fiveline.study.space import Dimension, Space
 from tests.fiveline.study.test_study_plan import finish, make_plan
@@ -131,5 +130,5 @@ def test_the_trial_that_keeps_its_checkpoints_is_the_one_with_the_lower_loss(tmp
         finish(trial, 1.0, best_loss=loss)
         (trial.path / "best.pth.tar").write_bytes(bytes(100))
     assert [each.loss for each in make_plan(tmp_path, *words, seeds=[1, 2]).results()] == pytest.approx([0.4, 0.2, 0.3])
-    give_up_checkpoints(trials, 0.0, maximize=True)
+    delete_checkpoints(plan, 0.0)
     assert [trial.name for trial in trials if (trial.path / "best.pth.tar").exists()] == [trials[2].name]

@@ -1,4 +1,4 @@
-"""What a study varies: search.yaml and --space, conditions, and every mistake told before the first trial starts."""
+"""What a study varies: search.yaml, --space, conditions, and every mistake reported before the first trial."""
 
 import json
 
@@ -6,9 +6,9 @@ import pytest
 
 import search_hyperparams
 import utils
+from fiveline.study.directories import trial_name
 from fiveline.study.settings import read_settings
 from fiveline.study.space import read_space
-from fiveline.study.trials import trial_name
 from fiveline.tasks import fetch_params
 
 
