@@ -1,8 +1,9 @@
 """The task contract: what a folder in `model/` defines so that every script works on it.
 
     params.py        imports no torch
-        class Params(utils.Params)       the task's own hyperparameters: typed, bounded, each with a default and a one-line
-                                         description; `task` defaults to the folder's name, `data_dir` to its data
+        class Params(utils.Params)       the task's own hyperparameters: typed, bounded, each with a default and a
+                                         one-line description; `task` defaults to the folder's name, `data_dir` to
+                                         the data that ships with it
     net.py
         Net(params)                      an nn.Module, called with the inputs of a batch; it returns the outputs. It may
                                          have a method `initialize()`, called once for a new run (pretrained weights)
@@ -17,8 +18,8 @@
                                          only. It is read once, stored in the checkpoint, and found in `params.facts`.
                                          `classes`, a list of names, gives the report its classes
     serve.py         optional: what comes after training; imports no torch at import; each name is optional
-        predictions(outputs, labels, params)     a list with one dict an example: `prediction`, `confidence`, and, unless
-                                         labels is None, `label` and `loss`; lists for a mask or several tags
+        predictions(outputs, labels, params)     a list with one dict an example: `prediction`, `confidence`, and,
+                                         unless labels is None, `label` and `loss`; lists for a mask or several tags
         probabilities(outputs, labels, params)   a list with one dict an example: class -> probability
         fetch_unlabelled(paths, params)  yields (id, example) of new inputs, or (id, InputError); READS_STDIN = True
                                          if it takes the path `-`

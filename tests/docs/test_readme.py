@@ -93,7 +93,8 @@ def test_a_task_may_be_removed(tmp_path, task):
         and "tests/model/vision/test_vision_net.py" in result.stdout
     )
     result = run_command(
-        "python -m pytest -q -n 0 tests/doors/test_predict.py tests/fiveline/test_tasks.py -k 'their_own or broken_rows'",
+        "python -m pytest -q -n 0 tests/doors/test_predict.py tests/fiveline/test_tasks.py "
+        "-k 'their_own or broken_rows'",
         folder,
     )
     assert result.returncode == 0 and "skipped" in result.stdout, result.stdout[-2000:]
