@@ -69,6 +69,8 @@ def module_of(path):
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_imports_go_one_way(path):
     here = place_of(module_of(path))
+    if path.name.startswith("build_"):
+        return  # CS230's builders are commands of one task
     for name in imported_modules(path):
         there = place_of(name)
         if there is None or here == "door":
