@@ -176,9 +176,9 @@ class Job(OneProcess):
         is_used = torch.tensor([float(weight.grad is not None) for weight in weights], device=self.share.device)
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
         *totals, num_users = _all_reduced([*gradients, is_used])
-        for weight, total, is_used_anywhere in zip(weights, totals, num_users.tolist(), strict=True):
+        for i, (weight, total) in enumerate(zip(weights, totals, strict=True)):
             # where no process has a gradient, the optimizer leaves the weight alone, as in one process
-            weight.grad = total if is_used_anywhere else None
+            weight.grad = total if weight.grad is not None or num_users[i] > 0 else None
 
     # --- checkpoints, which are whole: any number of processes reads them
 
@@ -220,7 +220,7 @@ class _JobScaler(torch.amp.GradScaler):
 def _all_reduced(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     """Return the sum of each tensor over all processes; tensors of one type are sent together."""
     totals: list[torch.Tensor] = list(tensors)
-    for dtype in {tensor.dtype for tensor in tensors}:
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # in the same order in all processes
         numbers = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
         flat = torch.cat([tensors[i].reshape(-1) for i in numbers])
         dist.all_reduce(flat)
