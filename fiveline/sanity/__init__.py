@@ -1,1 +1,24 @@
-"""Behind `sanity_check.py`: plain functions, each of which looks at a run and says what it saw."""
+"""Behind sanity_check.py: checks that find silent bugs before the long run, and train.py's --selftest_resume."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The result of a check.
+
+    Args:
+        status: PASS, WARN (look at it), or FAIL (fix it before you train)
+        explanation: what was seen, in one line
+        advice: what to do about it, in one line; empty for PASS
+        values: the numbers behind it, for --json
+    """
+
+    status: str
+    explanation: str
+    advice: str = ""
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)

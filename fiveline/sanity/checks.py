@@ -1,39 +1,24 @@
-"""All checks, in the order in which a person would make them: data, settings, first steps, evaluation, time."""
+"""All checks by group, in the order in which a person would make them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from fiveline.sanity.context import Context, Finding
-from fiveline.sanity.data import augmentation, input_scale, label_counts
-from fiveline.sanity.evaluation import batch_size, eval_mode, own_example, repeatable
-from fiveline.sanity.fit import baseline, labels_fit
-from fiveline.sanity.leaks import leaks, visible_answers
-from fiveline.sanity.learning import gradients, initial_loss, logits, overfit_batch, zero_grad
-from fiveline.sanity.rate import learning_rate
-from fiveline.sanity.settings import hyperparameters
-from fiveline.sanity.speed import duration, memory, step_time
+from fiveline.sanity import Finding, data, evaluation, first_steps, leaks, machine, rate, short_training
+from fiveline.sanity.context import Context
+from fiveline.sanity.hyperparameters import hyperparameters
 
-CHECKS: list[Callable[[Context], Finding]] = [
-    input_scale,
-    label_counts,
-    leaks,
-    visible_answers,
-    augmentation,
-    hyperparameters,
-    initial_loss,
-    logits,
-    gradients,
-    zero_grad,
-    overfit_batch,
-    baseline,
-    learning_rate,
-    labels_fit,
-    eval_mode,
-    own_example,
-    repeatable,
-    batch_size,
-    step_time,
-    memory,
-    duration,
-]
+GROUPS: dict[str, list[Callable[[Context], Finding]]] = {
+    "the data": [data.input_scale, data.label_counts, leaks.leaks, leaks.visible_answers, data.augmentation],
+    "the hyperparameters": [hyperparameters],
+    "the first steps": [
+        first_steps.initial_loss,
+        first_steps.logits,
+        first_steps.gradients,
+        first_steps.zero_grad,
+        first_steps.overfit_batch,
+    ],
+    "a short training": [short_training.baseline, rate.learning_rate, short_training.labels_fit],
+    "the evaluation": [evaluation.eval_mode, evaluation.own_example, evaluation.repeatable, evaluation.batch_size],
+    "the machine": [machine.step_time, machine.memory, machine.duration],
+}

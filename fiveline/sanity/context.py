@@ -1,34 +1,26 @@
-"""What the checks look at: a run's data, net, loss and metrics, made by the project's own functions."""
+"""The run that the checks look at. Only this module knows how the core makes nets, optimizers, loaders and datasets."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
-import itertools
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import utils
-from fiveline.batches import EpochBatches
-from fiveline.device import seed_everything, to_device
-from fiveline.loader import fetch_dataloader, fetch_facts
+from fiveline import options
+from fiveline.device import count_batches, seed_everything, to_device
+from fiveline.loader import fetch_dataloader
 from fiveline.metrics import IGNORED_LABEL
-from fiveline.nets import fetch_metrics, fetch_net
-from fiveline.options.forward import prepare
-from fiveline.sanity.reads import recorded
-from fiveline.sanity.survey import Survey, look_through
-from fiveline.state import Training, fetch_training
+from fiveline.state import OneProcess, State, Step
+from fiveline.tasks import fetch_facts, fetch_serve, fetch_task
 
-MOST_SURVEYED = 4000  # examples of a split that are looked through, one by one
-MOST_TOGETHER = 32  # examples in a batch of the checks that do not ask for the run's own batch size
-# what the checks leave out, because it changes speed or averages over time, but not what is right or wrong
+MAX_BATCH = 32  # examples in a batch of the checks that do not depend on the run's own batch size
+# settings that change speed, or average over time, but not what is right or wrong
 PLAIN: dict[str, Any] = {
     "schedule": "constant",
     "warmup_epochs": None,
@@ -40,206 +32,203 @@ PLAIN: dict[str, Any] = {
     "num_workers": 0,
 }
 
-T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """What a check found.
-
-    Args:
-        status: PASS, WARN (look at it), or FAIL (do not train before it is mended)
-        explanation: what was seen, in one line
-        advice: what to do about it, in one line
-        values: the numbers behind it, for --json
-    """
-
-    status: str
-    explanation: str
-    advice: str
-    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
 
 class Batches:
-    """Chosen examples of a split, as the project's loader would put them together.
+    """Chosen batches of a split, put together as the project's loader does it, on a device.
 
     Args:
-        dataset: of a dataloader: it fetches (epoch, indices)
-        batches: epoch and indices of each batch
-        device: where they go
-        shift: take the labels from so many examples further on; for finding out whether they are shifted
+        dataset: a loader's dataset
+        chosen: the examples' positions, for each batch
+        device: where the batches go
+        shift: give each example the labels of the one this many positions later; finds labels that are shifted
     """
 
-    def __init__(
-        self, dataset: Any, batches: Sequence[tuple[int, list[int]]], device: torch.device, shift: int = 0
-    ) -> None:
-        self.dataset, self.batches, self.device, self.shift = dataset, batches, device, shift
+    def __init__(self, dataset: Any, chosen: Sequence[list[int]], device: torch.device, shift: int = 0) -> None:
+        self.dataset, self.chosen, self.device, self.shift = dataset, chosen, device, shift
 
     def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, some: slice) -> Batches:
-        return Batches(self.dataset, self.batches[some], self.device, self.shift)
+        return len(self.chosen)
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        for epoch, indices in self.batches:
-            inputs, labels = self.dataset.__getitems__((epoch, indices))
+        for indices in self.chosen:
+            inputs, labels = self.dataset.__getitems__(indices)
             if self.shift:
-                shifted = [(index + self.shift) % len(self.dataset) for index in indices]
-                labels = self.dataset.__getitems__((epoch, shifted))[1]
+                later = [(index + self.shift) % len(self.dataset) for index in indices]
+                labels = self.dataset.__getitems__(later)[1]
             yield to_device((inputs, labels), self.device)
 
 
-class FewSteps:
-    """Stands in the place of train.py's keeper: nothing is saved, and after so many steps the epoch is over.
+@dataclasses.dataclass
+class Trainer:
+    """A run before its first step: its state, the loss to train on, and the train step of train.py."""
 
-    Args:
-        num_steps: how many
-        seconds: or as many as can be done in this time, and at least two
-    """
+    state: State
+    loss_fn: Any
+    train_step: Step
 
-    def __init__(self, num_steps: int, seconds: float = math.inf) -> None:
-        self.num_steps, self._end = num_steps, time.monotonic() + seconds
+    @property
+    def model(self) -> nn.Module:
+        """The net."""
+        return self.state.model
 
-    def watched(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield the first batches."""
-        for step, batch in enumerate(itertools.islice(batches, self.num_steps)):
-            if step >= 2 and time.monotonic() > self._end:
-                return
-            yield batch
+    def step(self, inputs: Any, labels: Tensor) -> tuple[Any, Tensor]:
+        """Take one step in train mode; return outputs and loss."""
+        return self.train_step(self.model.train(), self.state.optimizer, self.loss_fn, inputs, labels)
 
 
 class Context:
     """A run that has not begun.
 
     Args:
-        params: its hyperparameters
+        params: its hyperparameters, without facts
         device: where to compute
+        train_step, train_step_in_pieces: the functions of train.py
+        evaluate: the function of evaluate.py
 
     Raises:
         InputError: a mistake in the data
     """
 
-    def __init__(self, params: utils.Params, device: torch.device) -> None:
+    def __init__(
+        self, params: utils.Params, device: torch.device, train_step: Step, train_step_in_pieces: Step, evaluate: Any
+    ) -> None:
         self.device, self.data_dir = device, Path(params.data_dir or "")
-        self.net = fetch_net(params.task)
-        watched, self.names_read = recorded(params.model_copy(update={"num_workers": 0}))
-        self.watched_params = fetch_facts(self.data_dir, watched)
-        self.params = params.with_facts(self.watched_params.facts)
-        self.metrics = fetch_metrics(self.net, self.params)
-        # val as train.py sees it; train as it is trained on, and as evaluate.py sees it, without augmentation
-        found = self._fetch_all("train", "val")
-        unaugmented = fetch_dataloader(["train"], self.data_dir, self.watched_params, training=False)["train"]
-        self.augmented: Any = found["train"].dataset
-        self.plain: dict[str, Any] = {"train": unaugmented.dataset, "val": found["val"].dataset}
-        self.without_test = ""
-        try:
-            test = fetch_dataloader(["test"], self.data_dir, self.watched_params, training=False)
-            self.plain["test"] = test["test"].dataset
-        except utils.InputError as error:  # a run can be trained without one
-            self.without_test = str(error)
-        self._surveys: dict[str, Survey] = {}
-        self._results: dict[Any, Any] = {}
-
-    def _fetch_all(self, *splits: str) -> dict[str, Any]:
-        """Return the loader of each split; the mistakes of all splits are raised together."""
-        found: dict[str, Any] = {}
-        mistakes: dict[str, None] = {}
-        for split in splits:
+        self.train_step, self.train_step_in_pieces, self._evaluate = train_step, train_step_in_pieces, evaluate
+        self.run_params, self.params = params, fetch_facts(self.data_dir, params)
+        task = fetch_task(self.params)
+        self.loss_fn, self.metrics = task.loss_fn, task.metrics
+        self.few = max(2, min(MAX_BATCH, params.batch_size, params.microbatch_size or MAX_BATCH))
+        self.without_test = ""  # the reason, where there is no test split; a run can be trained without one
+        self.datasets: dict[str, Any] = {}  # by split, without augmentation
+        mistakes: dict[str, None] = {}  # of train and val together
+        for split in ("train", "val", "test"):
             try:
-                found |= fetch_dataloader([split], self.data_dir, self.watched_params)
-            except utils.InputError as error:  # noqa: PERF203  two splits
-                mistakes[str(error)] = None
+                self.datasets[split] = fetch_dataloader(split, self.data_dir, self.params).dataset
+            except utils.InputError as error:  # noqa: PERF203  three splits
+                if split == "test":
+                    self.without_test = str(error)
+                else:
+                    mistakes[str(error)] = None
         if mistakes:
             raise utils.InputError("\n".join(mistakes))
-        return found
 
-    @property
-    def splits(self) -> list[str]:
-        """The splits that there are."""
-        return list(self.plain)
+    def fetch_loader(self, split: str) -> Any:
+        """Return a split's loader as train.py makes it."""
+        return fetch_dataloader(split, self.data_dir, self.params, split == "train", self.device)
 
     @functools.cached_property
-    def few(self) -> int:
-        """How many examples to put into a batch where it does not matter."""
-        return max(2, min(MOST_TOGETHER, self.params.batch_size, self.params.microbatch_size or MOST_TOGETHER))
+    def augmented(self) -> Any:
+        """The train split, for augmentation; the one without it never gets the call of `set_epoch`."""
+        return fetch_dataloader("train", self.data_dir, self.params, training=True).dataset
 
-    def once(self, function: Callable[[Context], T]) -> T:
-        """Return what a function makes of this run; several checks that want to know it ask once."""
-        if function not in self._results:
-            self._results[function] = function(self)
-        result: T = self._results[function]
-        return result
+    def has_lengths(self, split: str) -> bool:
+        """Return whether examples of a split differ in length, so that a batch pads them."""
+        return hasattr(self.datasets[split].dataset, "lengths")
 
     def choose(self, split: str, number: int) -> list[int]:
-        """Return up to `number` positions in a split, spread at random over it, in order."""
+        """Return up to `number` positions in a split, spread over it at random, in order."""
         generator = torch.Generator().manual_seed(self.params.seed)
-        return sorted(torch.randperm(len(self.plain[split]), generator=generator)[:number].tolist())
+        return sorted(torch.randperm(len(self.datasets[split]), generator=generator)[:number].tolist())
 
-    def batches(self, split: str, indices: Sequence[int], batch_size: int, epoch: int = 1, shift: int = 0) -> Batches:
-        """Return examples of a split in order, in batches, without augmentation."""
-        slices = EpochBatches(len(indices), batch_size, seed=None)
-        chosen = [(epoch, [indices[place] for place in places]) for _, places in slices]
-        return Batches(self.plain[split], chosen, self.device, shift)
+    def batches(self, split: str, indices: Sequence[int], batch_size: int, shift: int = 0) -> Batches:
+        """Return examples of a split in order, in balanced batches, without augmentation."""
+        return Batches(self.datasets[split], balanced(indices, batch_size), self.device, shift)
+
+    def augmented_batches(self, indices: Sequence[int], batch_size: int, epoch: int) -> Batches:
+        """Return train examples as an epoch of training sees them."""
+        self.augmented.set_epoch(epoch)
+        return Batches(self.augmented, balanced(indices, batch_size), self.device)
 
     def train_batches(self, indices: Sequence[int], batch_size: int, num_steps: int, shift: int = 0) -> Batches:
-        """Return so many batches of train examples, shuffled anew each time that all have been used."""
-        slices, chosen = EpochBatches(len(indices), batch_size, seed=self.params.seed), []
-        for epoch in itertools.count(1):
-            slices.set_position(epoch)
-            chosen += [(epoch, [indices[place] for place in places]) for _, places in slices]
-            if len(chosen) >= num_steps:
-                return Batches(self.plain["train"], chosen[:num_steps], self.device, shift)
-        raise AssertionError
+        """Return this many batches of train examples, without augmentation, shuffled again for each epoch."""
+        generator, chosen = torch.Generator().manual_seed(self.params.seed), list[list[int]]()
+        while len(chosen) < num_steps:
+            order = torch.randperm(len(indices), generator=generator).tolist()
+            chosen += balanced([indices[place] for place in order], batch_size)
+        return Batches(self.datasets["train"], chosen[:num_steps], self.device, shift)
 
     def varied_batch(self, number: int) -> tuple[Any, Tensor]:
-        """Return a batch of train examples that differ in their labels as much as they can."""
+        """Return a batch of train examples whose labels differ as much as possible."""
         candidates = self.choose("train", 512)
         labels = [label for _, batch in self.batches("train", candidates, self.few) for label in batch.cpu()]
         seen: dict[Any, int] = {}
-        turns = []  # how many examples of the same label were there before; of a sequence, its labels as a set
-        for label in labels:
+        ranks = []  # the number of examples before it with the same label; a sequence counts by the set of its labels
+        for place, label in enumerate(labels):
             key = tuple(sorted(set(label.flatten().tolist()) - {IGNORED_LABEL}))
-            turns.append((seen.get(key, 0), -len(key)))
+            ranks.append((seen.get(key, 0), -len(key), place))
             seen[key] = seen.get(key, 0) + 1
-        best = sorted(range(len(candidates)), key=lambda place: turns[place])[:number]
-        return next(iter(self.batches("train", [candidates[place] for place in best], number)))
+        chosen = [candidates[place] for *_, place in sorted(ranks)[:number]]
+        return next(iter(self.batches("train", chosen, number)))
 
-    def fetch_model(self, params: utils.Params | None = None) -> nn.Module:
-        """Return the net with the weights that a run begins with."""
-        params = self.params.model_copy(update=PLAIN) if params is None else params
-        seed_everything(self.params.seed)
-        model = self.net.Net(params)
-        if hasattr(self.net, "initialize"):
-            self.net.initialize(model, params)
-        return prepare(model, params, self.device)
+    def first_labels(self) -> Tensor:
+        """Return the labels of one train example, as a batch."""
+        return next(iter(self.batches("train", [0], 1)))[1]
 
-    def fetch_training(self, **changes: Any) -> Training:
-        """Return a run at its beginning, with a constant learning rate, in fp32, and with changed hyperparameters."""
-        params = self.params.model_copy(update={**PLAIN, "batch_size": self.few, **changes})
-        return fetch_training(self.fetch_model(params), self.net, params, steps_per_epoch=1)
+    def evaluate(self, model: nn.Module, batches: Any, metrics: Any = None) -> dict[str, float]:
+        """Evaluate with the function of evaluate.py, in the task's metrics unless others are given."""
+        scores: dict[str, float] = self._evaluate(
+            model, self.loss_fn, batches, self.metrics if metrics is None else metrics
+        )
+        return scores
 
-    def survey(self, split: str) -> Survey:
-        """Return what a look through a split's examples showed."""
-        if split not in self._surveys:
-            indices = self.choose(split, MOST_SURVEYED)
-            self._surveys[split] = look_through(self.plain[split], indices, self._texts(split, indices))
-        return self._surveys[split]
+    def fetch_trainer(self, **changes: Any) -> Trainer:
+        """Return the beginning of a run with a constant learning rate, in fp32, with changed hyperparameters."""
+        return self.fetch_own_trainer(self.params.model_copy(update={**PLAIN, "batch_size": self.few, **changes}))
 
-    def _texts(self, split: str, indices: Sequence[int]) -> list[list[str]] | None:
-        """Return the tokens of examples, where the task has a `show.py` that knows them."""
-        dataset = self.plain[split]
-        if dataset.ids is None or not hasattr(dataset.dataset, "lengths"):
+    def fetch_own_trainer(self, params: utils.Params) -> Trainer:
+        """Return the beginning of a run as train.py makes it, but not compiled."""
+        params, task = params.model_copy(update={"compile": False}), fetch_task(params)
+        seed_everything(params.seed)
+        net = task.Net(params)
+        if hasattr(net, "initialize"):
+            net.initialize()
+        net = options.prepare(net, params, self.device)
+        optimizer = options.fetch_optimizer(net, params)
+        extras = options.fetch_extras(net, optimizer, params, OneProcess())
+        state = State(net, optimizer, params, 1, task.sign(params.monitor), task.metrics, extras=extras)
+        train_step = self.train_step
+        if params.microbatch_size is not None or "scaler" in extras:
+            scaler = extras.get("scaler") or torch.amp.GradScaler(self.device.type, enabled=False)
+            size = params.microbatch_size or params.batch_size
+            train_step = functools.partial(self.train_step_in_pieces, microbatch_size=size, scaler=scaler)
+        return Trainer(state, task.train_loss_fn, train_step)
+
+    def walk(self, params: utils.Params) -> None:
+        """Go a run's way with these hyperparameters: the data, two steps, an evaluation, the ends of two epochs."""
+        params = fetch_facts(self.data_dir, params)
+        dataset: Any = fetch_dataloader("train", self.data_dir, params, training=True).dataset
+        dataset.set_epoch(1)
+        fetch_dataloader("val", self.data_dir, params)
+        trainer = self.fetch_own_trainer(params)
+        chosen = balanced(self.choose("train", 2 * self.few), self.few)
+        for inputs, labels in Batches(dataset, chosen, self.device):
+            trainer.state.set_learning_rate()
+            trainer.step(inputs, labels)
+        self.evaluate(trainer.state.evaluated, self.batches("val", self.choose("val", 64), self.few))
+        for _ in range(2):
+            trainer.state.end_epoch(0.0, 0.0)
+        trainer.state.is_finished()
+
+    def _serve(self) -> Any:
+        return fetch_serve(self.params.task)
+
+    def tokens(self, split: str, indices: Sequence[int]) -> list[list[str]] | None:
+        """Return the words of examples, where the task's serve.py knows them."""
+        ids, serve = self.datasets[split].ids, self._serve()
+        if ids is None or not self.has_lengths(split) or not hasattr(serve, "fetch_inputs"):
             return None
-        try:
-            show = importlib.import_module(f"model.{self.params.task}.show")
-        except ModuleNotFoundError:
-            return None
-        shown = show.fetch_inputs([dataset.ids[index] for index in indices], split, self.data_dir, self.params)
-        return [shown.get(dataset.ids[index], {}).get("tokens", []) for index in indices]
+        shown = serve.fetch_inputs([ids[index] for index in indices], split, self.data_dir, self.params)
+        return [shown.get(ids[index], {}).get("tokens", []) for index in indices]
 
     def class_name(self, number: int) -> str:
-        """Return what to call a class."""
-        describe = getattr(importlib.import_module(f"model.{self.params.task}.data_loader"), "describe_inputs", None)
-        names = self.params.facts.get("classes") or (describe(self.params).get("classes") if describe else None)
+        """Return the name of a class."""
+        names, serve = self.params.facts.get("classes"), self._serve()
+        if not names and hasattr(serve, "describe_inputs"):
+            names = serve.describe_inputs(self.params).get("classes")
         return str(names[number]) if names and number < len(names) else f"class {number}"
+
+
+def balanced(indices: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Cut positions into batches of at most this size that differ by one example at most."""
+    number, num_batches = len(indices), count_batches(len(indices), batch_size)
+    return [list(indices[i * number // num_batches : (i + 1) * number // num_batches]) for i in range(num_batches)]

@@ -8,110 +8,93 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import evaluate
-import train
 from fiveline.device import seed_everything, tensors_of
-from fiveline.sanity.context import Context, Finding
+from fiveline.sanity import Finding
+from fiveline.sanity.context import Batches, Context
 
-NUM_EXAMPLES = 150  # of val
-NUM_ALONE = 8
+NUM_EXAMPLES, NUM_ALONE, SMALL_BATCH = 150, 8, 7  # of val
 TOLERANCE = 2e-3  # of outputs, over their spread
-SMALL_BATCH = 7
 
 
 def eval_mode(context: Context) -> Finding:
-    """Is the net in eval mode while it is evaluated, and does it stay as it is?"""
+    """Is the net in eval mode while it is evaluated, and does evaluation leave its weights and buffers as they are?"""
     model = warm(context)
     model.train()
     before = {name: entry.clone() for name, entry in model.state_dict().items()}
     wrong: set[str] = set()
 
-    def note(name: str, module: nn.Module) -> None:
+    def note(module: nn.Module, *_: Any) -> None:
         if module.training:
-            wrong.add(f"{name or 'the net'} ({type(module).__name__})")
+            wrong.add(type(module).__name__)
 
-    handles = [
-        module.register_forward_pre_hook(lambda module, _, name=name: note(name, module))
-        for name, module in model.named_modules()
-    ]
-    evaluate.evaluate(model, context.net.loss_fn, _val(context, context.few), context.metrics)
-    for handle in handles:
-        handle.remove()
+    for module in model.modules():
+        module.register_forward_pre_hook(note)
+    context.evaluate(model, _val(context, context.few))
     changed = [name for name, entry in model.state_dict().items() if not _equal(entry, before[name])]
+    advice = "call model.eval() before evaluating, and let Net.train() reach all modules"
     if changed:
-        explanation = f"evaluating changes {', '.join(changed[:3])}: batch norm learns from val"
-        return Finding("FAIL", explanation, "call model.eval() before evaluating; never batch_norm(..., training=True)")
+        return Finding("FAIL", f"evaluating changes {', '.join(changed[:3])}: batch norm learns from val", advice)
     if wrong:
-        explanation = f"in train mode while it is evaluated: {', '.join(sorted(wrong)[:3])}"
-        return Finding(
-            "FAIL", explanation, "call model.eval() before evaluating, and let Net.train() reach all modules"
-        )
-    return Finding("PASS", "all modules are in eval mode, and evaluating leaves them as they are", "nothing to do")
+        return Finding("FAIL", f"in train mode while it is evaluated: {', '.join(sorted(wrong)[:3])}", advice)
+    return Finding("PASS", "all modules are in eval mode, and evaluating leaves them as they are")
 
 
 def own_example(context: Context) -> Finding:
-    """In eval mode, do outputs depend on the example alone, not on the others of its batch?"""
+    """In eval mode, do outputs depend on the example alone, not on the others in its batch?"""
     model = warm(context).eval()
     indices = context.choose("val", NUM_ALONE + 1)
-    distances, tensors_together = [], tensors_of(_outputs(model, context, indices))
-    for place, index in enumerate(indices):
-        for alone, together in zip(tensors_of(_outputs(model, context, [index])), tensors_together, strict=True):
-            region = tuple(slice(0, size) for size in alone[0].shape)  # in a batch it may be padded
-            spread = float(together.float().std()) + 1e-12
-            distances.append(float((alone[0] - together[place][region]).abs().max()) / spread)
+    distances = []
+    with torch.inference_mode():
+        together = [tensors_of(model(inputs)) for inputs, _ in context.batches("val", indices, len(indices))][0]
+        for place, (inputs, _) in enumerate(context.batches("val", indices, 1)):
+            for alone, every in zip(tensors_of(model(inputs)), together, strict=True):
+                region = tuple(slice(0, size) for size in alone[0].shape)  # in a batch it may be padded
+                difference = (alone[0] - every[place][region]).abs().max()
+                distances.append(float(difference / (every.float().std() + 1e-12)))
     worst = max(distances) if all(map(math.isfinite, distances)) else math.nan  # max() passes over NaN
-    told = f"alone and in a batch, outputs differ by {worst:.1g} of their spread"
-    if not worst <= TOLERANCE:
-        advice = "look for means over the batch (dim 0), batch norm in train mode, and padding that is looked at"
-        return Finding("FAIL", told, advice, {"difference": worst})
-    return Finding("PASS", told, "predictions can be made in batches of any kind", {"difference": worst})
+    summary, values = f"alone and in a batch, outputs differ by {worst:.1g} of their spread", {"difference": worst}
+    if worst <= TOLERANCE:
+        return Finding("PASS", summary, values=values)
+    advice = "look for means over the batch (dim 0), batch norm in train mode, and padding that changes outputs"
+    return Finding("FAIL", summary, advice, values)
 
 
 def repeatable(context: Context) -> Finding:
     """Does evaluating twice give the same numbers?"""
-    model = warm(context)
-    found = []
+    model, found = warm(context), []
     for seed in (1, 2):
         seed_everything(seed)
-        found.append(evaluate.evaluate(model, context.net.loss_fn, _val(context, context.few), context.metrics))
-    differing = _differences(found, 1e-6)
-    if differing:
+        found.append(context.evaluate(model, _val(context, context.few)))
+    if differing := _differences(found, 1e-6):
         advice = "dropout without self.training? Augmentation of val? Random numbers in loss_fn?"
         return Finding("FAIL", f"a second time, val has other metrics: {differing}", advice)
-    told = ", ".join(f"{name} {value:.4f}" for name, value in list(found[0].items())[-3:])
-    return Finding("PASS", f"twice the same on val ({told} with random weights)", "nothing to do", found[0])
+    return Finding("PASS", "a second evaluation of val gives the same metrics", values=found[0])
 
 
 def batch_size(context: Context) -> Finding:
     """Are metrics the same whatever the batch size?"""
-    model = warm(context)
-    sizes = (SMALL_BATCH, NUM_EXAMPLES)
-    found = [evaluate.evaluate(model, context.net.loss_fn, _val(context, size), context.metrics) for size in sizes]
-    differing = _differences(found, TOLERANCE)
-    if differing:
-        explanation = f"in batches of {sizes[0]} and of {sizes[1]}, val has other metrics: {differing}"
+    model, indices = warm(context), context.choose("val", NUM_EXAMPLES)
+    uneven = [part for part in (indices[:SMALL_BATCH], indices[SMALL_BATCH:]) if part]
+    val = context.datasets["val"]
+    found = [context.evaluate(model, Batches(val, chosen, context.device)) for chosen in (uneven, [indices])]
+    sizes = f"in batches of {' and '.join(str(len(part)) for part in uneven)}"
+    if differing := _differences(found, TOLERANCE):
+        explanation = f"{sizes}, val has other metrics than in one of {len(indices)}: {differing}"
         advice = "a metric returns sums, (numerator, denominator); a loss_fn, the mean over the scored labels"
-        return Finding("FAIL", explanation, advice, {"batch_sizes": sizes, "metrics": found})
-    told = f"the same metrics in batches of {sizes[0]} and of {sizes[1]}"
-    return Finding("PASS", told, "evaluate in batches as large as fit", {"metrics": found})
+        return Finding("FAIL", explanation, advice, {"metrics": found})
+    return Finding("PASS", f"the same metrics {sizes} as in one of {len(indices)}", values={"metrics": found})
 
 
 def warm(context: Context) -> nn.Module:
-    """Return a net after a few steps, so that no running mean is what it began as."""
-    training = context.fetch_training(learning_rate=min(context.params.learning_rate, 1e-3))
-    training.model.train()
+    """Return a net after a few steps, whose running means have moved away from their initial values."""
+    trainer = context.fetch_trainer(learning_rate=min(context.params.learning_rate, 1e-3))
     for inputs, labels in context.train_batches(context.choose("train", 256), context.few, 5):
-        train.train_step(training.model, training.optimizer, training.loss_fn, inputs, labels)
-    return training.model
+        trainer.step(inputs, labels)
+    return trainer.model
 
 
-def _val(context: Context, size: int) -> Any:
+def _val(context: Context, size: int) -> Batches:
     return context.batches("val", context.choose("val", NUM_EXAMPLES), size)
-
-
-def _outputs(model: nn.Module, context: Context, indices: list[int]) -> Any:
-    with torch.inference_mode():
-        return model(next(iter(context.batches("val", indices, len(indices))))[0])
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

@@ -2,55 +2,48 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import time
+import statistics
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-import train
 import utils
-from fiveline.sanity.context import Context, Finding
+from fiveline.sanity import Finding
+from fiveline.sanity.context import Context
 
 LOWEST, HIGHEST = 1e-6, 10.0
-NUM_STEPS, NUM_EXAMPLES = 120, 2000
-SMOOTHING = 0.9  # of the curve: what the mean so far weighs
-FIRST = 10  # steps that are too small to change anything: what the loss is at the start
+NUM_STEPS, NUM_EXAMPLES, SHORT_STEPS = 120, 2000, 40
+SMOOTHING = 0.9  # weight of the mean so far in the curve
+FIRST = 10  # steps too small to change anything: they show the loss at the start
 FALLEN = 0.95  # of the first loss
-SHORT_STEPS = 40
-SAFE, DECADE = 10, 10  # the advised range ends a tenth below the rate of the least loss, and covers a factor of ten
-TOO_LOW = 1 / 1000  # of the rate of the least loss
-MOST_SECONDS = 30.0
-BARS = "▁▂▃▄▅▆▇█"
-WIDTH = 24  # bars of the curve
+SAFE, DECADE = 10, 10  # the advised range ends at a tenth of the rate with the least loss, and spans a factor of ten
+TOO_LOW = 1 / 1000  # of the rate with the least loss
+BARS, WIDTH = "▁▂▃▄▅▆▇█", 24  # the curve, and how many bars it has
 
 
 def learning_rate(context: Context) -> Finding:
     """Is the learning rate one at which the loss falls?"""
-    curve = context.once(range_test)
-    rates, losses, mine = curve["rates"], curve["losses"], context.params.learning_rate
-    least, (low, high) = curve["least"], advised_range(curve)
-    told = f"{curve['optimizer']} from {rates[0]:.0e} to {rates[-1]:.0e}: {bars(losses)}"
-    told += f"; steepest descent at {curve['steepest']:.1e}, minimum at {least:.1e}"
-    told += f", diverges at {curve['burst']:.1e}" if curve["burst"] else ""
+    curve, mine = range_test(context), context.params.learning_rate
+    rates, losses, least, (low, high) = curve["rates"], curve["losses"], curve["least"], advised_range(curve)
+    summary = f"{curve['optimizer']} from {rates[0]:.0e} to {rates[-1]:.0e}: {bars(losses)}"
+    summary += f"; steepest descent at {curve['steepest']:.1e}, minimum at {least:.1e}"
+    summary += f", diverges at {curve['burst']:.1e}" if curve["burst"] else ""
     advised = f"{low:.1e} to {high:.1e}"
     advice = f"start with a learning_rate in {advised}"
-    if curve["burst"] is None and rates[-1] < min(mine, HIGHEST / 2):
-        return Finding("WARN", f"out of time: {told}", "the steps are long here: try it on a smaller batch", curve)
-    if min(losses) > FALLEN * losses[0]:
-        return Finding(
-            "FAIL", f"the loss falls at no rate: {told}", "see initial_loss, gradients, overfit_batch", curve
-        )
+    if min(losses) > FALLEN * statistics.mean(losses[:FIRST]):
+        advice = "see initial_loss, gradients, overfit_batch"
+        return Finding("FAIL", f"the loss falls at no rate: {summary}", advice, curve)
     if mine > least and not _falls_at(context, mine):
-        return Finding("FAIL", f"{mine:.1e} is too high, the loss does not fall: {told}", advice, curve)
+        return Finding("FAIL", f"{mine:.1e} is too high, the loss does not fall: {summary}", advice, curve)
     if mine > least:
-        return Finding("WARN", f"{mine:.1e} is high: {told}", advice, curve)
+        return Finding("WARN", f"{mine:.1e} is high: {summary}", advice, curve)
     if mine < TOO_LOW * least:
-        return Finding("WARN", f"{mine:.1e} is low, and training will be slow: {told}", advice, curve)
-    if low <= mine <= high:
-        return Finding("PASS", f"{mine:.1e} is in the advised range, {advised}: {told}", "keep it", curve)
-    side = "above" if mine > high else "below"
-    return Finding("PASS", f"{mine:.1e} is usable, but {side} the advised range: {told}", advice, curve)
+        return Finding("WARN", f"{mine:.1e} is low, and training will be slow: {summary}", advice, curve)
+    verdict = "in" if low <= mine <= high else f"usable, but {'above' if mine > high else 'below'}"
+    return Finding("PASS", f"{mine:.1e} is {verdict} the advised range, {advised}: {summary}", values=curve)
 
 
 def advised_range(curve: dict[str, Any]) -> tuple[float, float]:
@@ -66,12 +59,13 @@ def advised_range(curve: dict[str, Any]) -> tuple[float, float]:
     return curve["least"] / (SAFE * DECADE), curve["least"] / SAFE
 
 
+@functools.lru_cache(maxsize=1)
 def range_test(context: Context) -> dict[str, Any]:
-    """Train with a rate that grows from step to step, until the loss bursts.
+    """Train with a rate that grows from step to step, until the loss diverges.
 
     Returns:
         `rates` and the smoothed `losses`; `steepest`, the rate where it falls fastest; `least`, where it is least;
-        `burst`, where it is worse than at the start by as much as it had fallen, and by a half, or None
+        `burst`, where it exceeds the first loss by as much as it had fallen, and by half of it, or None
 
     Raises:
         DivergedError: the first loss is not finite
@@ -81,55 +75,43 @@ def range_test(context: Context) -> dict[str, Any]:
     highest = max(HIGHEST, context.params.learning_rate * 10)
     rates = torch.logspace(math.log10(LOWEST), math.log10(highest), NUM_STEPS).tolist()
     size = max(context.few, min(context.params.batch_size, 64))
-    training = context.fetch_training(learning_rate=LOWEST)
-    indices = context.choose("train", NUM_EXAMPLES)
     losses: list[float] = []
     mean, burst = 0.0, None
-    training.model.train()
-    batches = context.train_batches(indices, size, NUM_STEPS)
-    end = time.monotonic() + MOST_SECONDS
-    for step, (rate, (inputs, labels)) in enumerate(zip(rates, batches, strict=True)):
-        if time.monotonic() > end and step > FIRST:
-            break
-        for group in training.optimizer.param_groups:
-            group["lr"] = rate
-        try:
-            loss = train.train_step(training.model, training.optimizer, training.loss_fn, inputs, labels)[1].item()
-        except utils.DivergedError:  # a gradient that is not finite, where gradients are clipped
-            loss = math.inf
+    for step, loss in enumerate(_losses_at(context, rates, size)):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         smooth = mean / (1 - SMOOTHING ** (step + 1))
-        first = sum(losses[:FIRST]) / max(len(losses[:FIRST]), 1)
+        first = statistics.mean(losses[:FIRST] or [smooth])
         fallen = first - min(losses, default=0.0)
         if not math.isfinite(smooth) or (step >= FIRST and smooth > first + max(fallen, 0.5 * abs(first))):
-            burst = rate
+            burst = rates[step]
             break
         losses.append(smooth)
     if not losses:
         raise utils.DivergedError(f"the loss of the first step is {loss}; see initial_loss, input_scale")
-    return {"optimizer": context.params.optimizer, "burst": burst, **_read_off(rates[: len(losses)], losses)}
+    least = min(range(len(losses)), key=lambda step: losses[step])
+    falls = [losses[step - 2] - losses[step + 2] for step in range(2, least - 1)]
+    steepest = 2 + max(range(len(falls)), key=lambda step: falls[step]) if falls else least
+    found = {"rates": rates[: len(losses)], "losses": losses, "steepest": rates[steepest], "least": rates[least]}
+    return {"optimizer": context.params.optimizer, "burst": burst, **found}
+
+
+def _losses_at(context: Context, rates: list[float], batch_size: int) -> Iterator[float]:
+    """Train with one rate after the other, and yield the loss of each step."""
+    trainer = context.fetch_trainer(learning_rate=rates[0])
+    batches = context.train_batches(context.choose("train", NUM_EXAMPLES), batch_size, len(rates))
+    for rate, (inputs, labels) in zip(rates, batches, strict=True):
+        for group in trainer.state.optimizer.param_groups:
+            group["lr"] = rate
+        try:
+            yield trainer.step(inputs, labels)[1].item()
+        except utils.DivergedError:  # a gradient that is not finite, where gradients are clipped
+            yield math.inf
 
 
 def _falls_at(context: Context, rate: float) -> bool:
     """Return whether the loss falls when a rate is kept for some steps."""
-    training = context.fetch_training(learning_rate=rate)
-    indices = context.choose("train", NUM_EXAMPLES)
-    losses: list[float] = []
-    training.model.train()
-    for inputs, labels in context.train_batches(indices, context.few, SHORT_STEPS):
-        try:
-            step = train.train_step(training.model, training.optimizer, training.loss_fn, inputs, labels)
-        except utils.DivergedError:
-            return False
-        losses.append(step[1].item())
-    return sum(losses[-FIRST:]) / FIRST < FALLEN * losses[0]  # of NaN, this is false
-
-
-def _read_off(rates: list[float], losses: list[float]) -> dict[str, Any]:
-    least = min(range(len(losses)), key=lambda step: losses[step])
-    falls = [losses[step - 2] - losses[step + 2] for step in range(2, least - 1)]
-    steepest = 2 + max(range(len(falls)), key=lambda step: falls[step]) if falls else least
-    return {"rates": rates, "losses": losses, "steepest": rates[steepest], "least": rates[least]}
+    losses = list(_losses_at(context, [rate] * SHORT_STEPS, context.few))
+    return statistics.mean(losses[-FIRST:]) < FALLEN * losses[0]  # for NaN, this is false
 
 
 def bars(losses: list[float]) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fiveline.fit import NUM_TRAIN
 from pydantic import Field
 
 import evaluate
@@ -19,15 +18,22 @@ import model.vision.params
 import sanity_check
 import train
 import utils
-from fiveline import device as runtime
-from fiveline.sanity import fit, guesses, leaks, rate, speed
-from fiveline.sanity.context import Context
+from fiveline.sanity import guesses, leaks, machine, rate, short_training
 from fiveline.sanity.survey import normalised
 from fiveline.tasks import fetch_params
 
 ThreeConvNet = model.vision.net.ThreeConvNet
 CPU = torch.device("cpu")
 SHIPPED = ["base_model", "ner", "tabular_digits", "tabular_diabetes"]
+
+
+def fetch_context(folder, *words):
+    return sanity_check.fetch_context(fetch_params(folder, words), CPU)
+
+
+def checks_of(names):
+    """Return the checks of these names, with commas between them; None for all."""
+    return [check for _, check in sanity_check.choose(names)]
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def make_context(project):
         folder = project / "experiments" / experiment
         small = ["num_channels=8"] if experiment == "base_model" else []
         data_dir = fetch_params(folder).data_dir
-        return Context(fetch_params(folder, [f"data_dir={project / data_dir}", *small, *words]), CPU)
+        return fetch_context(folder, f"data_dir={project / data_dir}", *small, *words)
 
     return make
 
@@ -48,7 +54,7 @@ def find(make_context):
     """Return a function that makes one check of an experiment."""
 
     def check(name, *words, experiment="base_model"):
-        return sanity_check.look(sanity_check.choose(name)[0], make_context(experiment, *words))
+        return sanity_check.look(checks_of(name)[0], make_context(experiment, *words))
 
     return check
 
@@ -87,7 +93,7 @@ def assert_found(finding, *words, status="FAIL"):
     assert "stopped by" not in finding.explanation, finding
     for word in words:
         assert word in finding.explanation, finding
-    assert finding.advice
+    assert finding.advice or status == "PASS"
 
 
 # --- no false alarm
@@ -102,10 +108,10 @@ def test_a_shipped_experiment_is_free_of_alarms(experiment, project, capsys):
     data_dir = str(project / fetch_params(folder).data_dir)
     sanity_check.main(["--model_dir", str(folder), "--data_dir", data_dir, "--json", "--device", "cpu"])
     found = json.loads(capsys.readouterr().out)["findings"]
-    assert {row["check"]: row["status"] for row in found} == {
-        check.__name__: "PASS" for check in sanity_check.choose(None)
-    }, found
-    assert all(row["explanation"] and row["advice"] for row in found)
+    assert {row["check"]: row["status"] for row in found} == {check.__name__: "PASS" for check in checks_of(None)}, (
+        found
+    )
+    assert all(row["explanation"] and not row["advice"] for row in found)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
@@ -134,7 +140,7 @@ def test_other_settings_raise_no_alarm(make_context, words):
         "input_scale,label_counts,augmentation,hyperparameters,initial_loss,logits,gradients,zero_grad,overfit_batch"
     )
     names += ",baseline,learning_rate,eval_mode,own_example,repeatable,batch_size,memory,duration"
-    found = {check.__name__: sanity_check.look(check, context) for check in sanity_check.choose(names)}
+    found = {check.__name__: sanity_check.look(check, context) for check in checks_of(names)}
     assert {name: finding for name, finding in found.items() if finding.status != "PASS"} == {}
 
 
@@ -142,8 +148,8 @@ def test_other_settings_raise_no_alarm(make_context, words):
 
 
 def test_inputs_that_are_not_normalised_are_found(find, monkeypatch):
-    original = model.vision.data_loader.ImageDataset.finish
-    monkeypatch.setattr(model.vision.data_loader.ImageDataset, "finish", lambda *args: original(*args) * 255)
+    original = model.vision.data_loader.ImageDataset._finish
+    monkeypatch.setattr(model.vision.data_loader.ImageDataset, "_finish", lambda *args: original(*args) * 255)
     assert_found(find("input_scale"), "not normalised")
 
 
@@ -216,7 +222,7 @@ def leak(number, noise):
 
 def test_examples_in_two_splits_are_found(find, project, tmp_path):
     finding = find("leaks", write_digits(project, tmp_path / "data", leak(30, noise=0)))
-    assert_found(finding, "30 as they are of 269 examples of val (example val[0])")
+    assert_found(finding, "30 exactly, of 269 examples of val (example val[0])")
     assert finding.values["val"]["examples"] == [f"val[{i}]" for i in range(30)]
 
 
@@ -224,7 +230,7 @@ def test_examples_that_are_nearly_in_two_splits_are_found(find, project, tmp_pat
     noise = np.random.default_rng(0).integers(-2, 3, size=(30, 8, 8))
     noise[:, 0, 0] = 3  # none is as it was
     finding = find("leaks", write_digits(project, tmp_path / "data", leak(30, noise)))
-    assert_found(finding, "30 nearly so of 269 examples of val", status="WARN")
+    assert_found(finding, "30 nearly, of 269 examples of val", status="WARN")
 
 
 def test_sentences_and_rows_in_two_splits_are_found(find, project, tmp_path):
@@ -236,13 +242,13 @@ def test_sentences_and_rows_in_two_splits_are_found(find, project, tmp_path):
         shout = [line.upper() if name == names[0] else line for line in lines[10:15]]
         (tmp_path / "ner/val" / name).write_text("\n".join([*lines[:5], *shout, *val]) + "\n")
     finding = find("leaks", f"data_dir={tmp_path / 'ner'}", experiment="ner")
-    assert_found(finding, "5 as they are and 5 nearly so of 100 examples of val")
+    assert_found(finding, "5 exactly and 5 nearly, of 100 examples of val")
 
     lines = (project / "data/digits_rows/train.csv").read_text().splitlines()
     shutil.copytree(project / "data/digits_rows", tmp_path / "rows")
     (tmp_path / "rows/test.csv").write_text("\n".join(lines[:41]) + "\n")
     finding = find("leaks", f"data_dir={tmp_path / 'rows'}", experiment="tabular_digits")
-    assert_found(finding, "40 as they are of 40 examples of test")
+    assert_found(finding, "40 exactly, of 40 examples of test")
 
 
 def test_sentences_are_compared_without_case_punctuation_and_numbers():
@@ -252,24 +258,33 @@ def test_sentences_are_compared_without_case_punctuation_and_numbers():
 
 
 def test_augmentation_on_val_is_found(find, monkeypatch):
-    change_datasets(monkeypatch, lambda split, dataset: setattr(dataset, "augment", split != "test"))
-    assert_found(find("augmentation", "shift=2"), "val is not the same when it is read twice")
+    def add_noise(split, dataset):
+        def fetch(indices):
+            images, labels = original(indices)
+            return images + 0.1 * torch.rand(images.shape), labels
+
+        original = dataset.__getitems__
+        if split == "val":
+            dataset.__getitems__ = fetch
+
+    change_datasets(monkeypatch, add_noise)
+    assert_found(find("augmentation"), "val is not the same when it is read twice")
 
 
 def test_labels_changed_by_augmentation_are_found(find, monkeypatch):
-    original = model.vision.data_loader.ImageDataset.fetch_raw
+    original = model.vision.data_loader.ImageDataset.set_epoch
 
-    def fetch_raw(self, indices):
-        raw, labels = original(self, indices)
-        return raw, labels if len(raw) == 1 or self.epoch == 1 else (labels + 1) % 10
+    def set_epoch(self, epoch):
+        original(self, epoch)
+        self.labels = self.labels if epoch == 1 else (self.labels + 1) % 10
 
-    monkeypatch.setattr(model.vision.data_loader.ImageDataset, "fetch_raw", fetch_raw)
+    monkeypatch.setattr(model.vision.data_loader.ImageDataset, "set_epoch", set_epoch)
     assert_found(find("augmentation"), "64 labels of 64 train examples change")
 
 
 def test_augmentation_that_is_the_same_in_each_epoch_is_found(find, monkeypatch):
-    original = runtime.example_draws
-    monkeypatch.setattr(runtime, "example_draws", lambda seed, epoch, *rest: original(seed, 1, *rest))
+    module, original = model.vision.data_loader, model.vision.data_loader.epoch_draws
+    monkeypatch.setattr(module, "epoch_draws", lambda seed, epoch, *rest: original(seed, 1, *rest))
     assert_found(find("augmentation"), "the same in each epoch", status="WARN")
 
 
@@ -428,7 +443,7 @@ def test_the_curve_has_its_lowest_bar_where_the_loss_is_least():
         (["learning_rate=3e-3"], "PASS", "is in the advised range"),
         (["learning_rate=4e-2"], "PASS", "is usable, but above the advised range"),
         (["learning_rate=5e-4"], "PASS", "is usable, but below the advised range"),
-        (["learning_rate=0.15"], "WARN", "is high"),
+        (["learning_rate=0.2"], "WARN", "is high"),
     ],
 )
 def test_the_advice_on_the_learning_rate_never_contradicts_the_verdict(find, words, status, said):
@@ -437,8 +452,7 @@ def test_the_advice_on_the_learning_rate_never_contradicts_the_verdict(find, wor
     low, high = rate.advised_range(finding.values)
     mine = float(words[0].partition("=")[2])
     assert (low <= mine <= high) == ("in the advised range" in finding.explanation)
-    start = f"start with a learning_rate in {low:.1e} to {high:.1e}"
-    assert finding.advice == ("keep it" if low <= mine <= high else start)
+    assert f"{low:.1e} to {high:.1e}" in (finding.explanation if status == "PASS" else finding.advice)
 
 
 @pytest.mark.slow
@@ -457,7 +471,7 @@ def test_both_ends_of_the_advised_range_train_well(project, tmp_path, experiment
     """The range is read off 120 steps; a whole run at either end of it must come near the best."""
     folder = project / "experiments" / experiment
     data_dir = f"data_dir={project / fetch_params(folder).data_dir}"
-    curve = rate.range_test(Context(fetch_params(folder, [data_dir]), CPU))
+    curve = rate.range_test(fetch_context(folder, data_dir))
     run = tmp_path / "run"
     run.mkdir()
     shutil.copy(folder / "params.json", run)
@@ -512,13 +526,6 @@ def test_labels_of_other_inputs_are_found_in_every_task(find, monkeypatch, exper
     assert_found(find("labels_fit", experiment=experiment), "nothing holds on others")
 
 
-def test_a_net_without_time_to_learn_is_not_taken_for_wrong_labels(find, monkeypatch):
-    """A large net on a small machine: a failure would send its user looking for a bug that is not there."""
-    monkeypatch.setattr(fit, "MOST_SECONDS", 0.0)
-    finding = find("labels_fit")
-    assert finding.status == "WARN" and "too early to tell: after" in finding.explanation
-
-
 def test_two_classes_swapped_in_val_are_found(find, monkeypatch):
     def swap(split, dataset):
         if split == "val":
@@ -541,8 +548,8 @@ def test_two_classes_swapped_in_val_are_found(find, monkeypatch):
 def test_a_split_that_is_always_turned_is_found(find, monkeypatch, turn, words, split):
     def change(name, dataset):
         if name == split:
-            finish = dataset.finish
-            dataset.finish = lambda raw: turn(finish(raw))
+            finish = dataset._finish
+            dataset._finish = lambda *args: turn(finish(*args))
 
     change_datasets(monkeypatch, change)
     assert_found(find("labels_fit"), f"images of {split} fit better {words} than as they are")
@@ -550,9 +557,11 @@ def test_a_split_that_is_always_turned_is_found(find, monkeypatch, turn, words, 
 
 def test_the_baseline_is_that_of_the_most_frequent_class_and_of_the_mean(make_context, find):
     context = make_context()
-    scores = sanity_check.look(sanity_check.choose("baseline")[0], context).values
-    labels = context.plain["val"].dataset.labels
-    counts = torch.bincount(context.plain["train"].dataset.labels[context.choose("train", NUM_TRAIN // 4)])
+    scores = sanity_check.look(checks_of("baseline")[0], context).values
+    labels = context.datasets["val"].dataset.labels
+    counts = torch.bincount(
+        context.datasets["train"].dataset.labels[context.choose("train", short_training.NUM_TRAIN // 4)]
+    )
     shares = [float((labels == number).float().mean()) for number in range(10) if counts[number] == counts.max()]
     assert min(abs(scores["accuracy"] - share) for share in shares) < 1e-6
     priors = (counts / counts.sum()).log()
@@ -575,7 +584,7 @@ def test_the_baseline_goes_with_outputs_of_any_length():
 
     constant = guesses.Constant(loss_fn, batches)
     entropy = -sum(share * np.log(share) for share in (4 / 6, 1 / 6, 1 / 6))
-    assert constant.score(loss_fn, {}, batches)["loss"] == pytest.approx(entropy, abs=1e-3)
+    assert constant.loss(batches) == pytest.approx(entropy, abs=1e-3)
     assert constant.like({"logits": torch.ones(2, 3), "weights": torch.ones(2, 9)})["weights"].shape == (2, 9)
 
 
@@ -621,7 +630,7 @@ def test_a_mean_of_batch_means_is_found(find, monkeypatch):
         return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
     monkeypatch.setattr(evaluate, "evaluate", means)
-    assert_found(find("batch_size"), "in batches of 7 and of 150, val has other metrics")
+    assert_found(find("batch_size"), "in batches of 7 and 143, val has other metrics than in one of 150")
 
 
 def test_a_metric_that_divides_too_early_is_found(find, monkeypatch):
@@ -638,14 +647,14 @@ def test_a_metric_that_divides_too_early_is_found(find, monkeypatch):
 def test_a_step_that_waits_for_its_data_is_told(find, monkeypatch):
     import time
 
-    original = model.vision.data_loader.ImageDataset.fetch_raw
+    original = model.vision.data_loader.ImageDataset._decode
 
-    def fetch_raw(self, indices):
+    def decode(self, indices):
         time.sleep(0.3)
         return original(self, indices)
 
-    monkeypatch.setattr(model.vision.data_loader.ImageDataset, "fetch_raw", fetch_raw)
-    monkeypatch.setattr(speed, "NUM_STEPS", 3)
+    monkeypatch.setattr(model.vision.data_loader.ImageDataset, "_decode", decode)
+    monkeypatch.setattr(machine, "NUM_STEPS", 3)
     finding = find("step_time", "num_channels=2")
     assert finding.status == "WARN" and finding.values["bottleneck"] == "loading", finding
 
@@ -653,24 +662,24 @@ def test_a_step_that_waits_for_its_data_is_told(find, monkeypatch):
 @pytest.mark.parametrize("microbatch_size", ["null", "8"])
 def test_the_phases_of_a_step_are_all_of_it(make_context, microbatch_size):
     context = make_context("base_model", f"microbatch_size={microbatch_size}")
-    seconds = speed.time_steps(context)
-    assert all(seconds[phase] > 0 for phase in speed.PHASES)
+    seconds = machine.time_steps(context)
+    assert all(seconds[phase] > 0 for phase in machine.PHASES)
 
 
 def test_memory_is_that_of_what_is_kept_for_the_backward_pass(make_context):
     context = make_context("tabular_digits", "hidden_size=100")
-    net = context.fetch_model()
-    small, large = (speed._bytes_of_step(context, net, number) for number in (16, 48))
+    net = context.fetch_trainer().model
+    small, large = (machine.bytes_of_step(context, net, number) for number in (16, 48))
     # of each example: 64 inputs, 100 hidden numbers, 10 log-probabilities, and its label, which is kept too
     per_example = (large - small) / 32
     assert 4 * (64 + 100 + 10) + 8 <= per_example <= 4 * (64 + 2 * 100 + 4 * 10) + 64
 
 
 def test_a_batch_that_does_not_fit_is_told(find, monkeypatch):
-    monkeypatch.setattr(speed, "free_bytes", lambda device: 2_000_000)
+    monkeypatch.setattr(machine, "free_bytes", lambda device: 2_000_000)
     finding = find("memory", "batch_size=512", experiment="tabular_digits")
     assert finding.status == "PASS", finding
-    monkeypatch.setattr(speed, "free_bytes", lambda device: 500_000)
+    monkeypatch.setattr(machine, "free_bytes", lambda device: 500_000)
     finding = find("memory", "batch_size=1024", experiment="tabular_digits")
     assert finding.status == "FAIL" and "microbatch_size=" in finding.advice, finding
     assert 0 < finding.values["largest_batch"] < 1024
@@ -756,7 +765,7 @@ def test_the_script_says_what_failed_with_exit_code_1(run_script, make_run):
     assert done.returncode == 1 and done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0].startswith("FAIL  learning_rate    1.0e+01 is too high") and lines[1].strip().startswith("->")
-    assert lines[2].startswith("PASS  zero_grad") and lines[4].startswith("1 PASS, 0 WARN, 1 FAIL in ")
+    assert lines[2].startswith("PASS  zero_grad") and lines[3].startswith("1 PASS, 0 WARN, 1 FAIL; ")
     assert sorted(path.name for path in folder.iterdir()) == ["params.json"]  # train.py will find no history
 
 
