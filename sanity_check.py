@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from fiveline.sanity.context import Context
 
-WIDTH = 15  # of the checks' names
-
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -49,11 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the script.
-
-    Raises:
-        Stop: a mistake, with a message for the user
-    """
+    """Run the script; raise Stop for a mistake, with a message for the user."""
     args = make_parser().parse_args(argv)
     jobs.refuse("sanity_check.py")
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(args.overrides, args.data_dir))
@@ -66,8 +60,8 @@ def main(argv: list[str] | None = None) -> None:
     for group, check in checks:
         finding = look(check, context)
         rows.append({"group": group, "check": check.__name__, **vars(finding)})
-        lines = f"{finding.status}  {check.__name__:{WIDTH}}  {finding.explanation}"
-        lines += f"\n{' ' * (WIDTH + 8)}-> {finding.advice}" if finding.advice else ""
+        lines = f"{finding.status}  {check.__name__:15}  {finding.explanation}"
+        lines += f"\n{' ' * 23}-> {finding.advice}" if finding.advice else ""
         if not args.json:
             print(utils.escaped_lines(lines), flush=True)
     statuses = [row["status"] for row in rows]
@@ -81,11 +75,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def choose(only: str | None) -> list[tuple[str, Callable[[Context], Finding]]]:
-    """Return (group, check) for each check to make; `only` holds their names with commas between them, None means all.
-
-    Raises:
-        InputError: there is no such check
-    """
+    """Return (group, check) for each check that `only` names, for None all; raise InputError if there is no such check."""
     from fiveline.sanity.checks import GROUPS
 
     known = {check.__name__: (group, check) for group, checks in GROUPS.items() for check in checks}
@@ -101,7 +91,7 @@ def fetch_context(params: utils.Params, device: torch.device) -> Context:
     """Return the run to look at, which is trained and evaluated by the functions of train.py and evaluate.py."""
     from fiveline.sanity.context import Context
 
-    return Context(params, device, train.train_step, train.train_step_in_pieces, evaluate.evaluate)
+    return Context(params, device, train.fetch_step, evaluate.evaluate)
 
 
 def look(check: Callable[[Context], Finding], context: Context) -> Finding:

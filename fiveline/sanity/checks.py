@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fiveline.sanity import Finding, data, evaluation, first_steps, leaks, machine, rate, short_training
+from fiveline.sanity import Finding, data, evaluation, first_steps, leaks, rate, short_training
 from fiveline.sanity.context import Context
 from fiveline.sanity.hyperparameters import hyperparameters
 
@@ -20,5 +20,4 @@ GROUPS: dict[str, list[Callable[[Context], Finding]]] = {
     ],
     "a short training": [short_training.baseline, rate.learning_rate, short_training.labels_fit],
     "the evaluation": [evaluation.eval_mode, evaluation.own_example, evaluation.repeatable, evaluation.batch_size],
-    "the machine": [machine.step_time, machine.memory, machine.duration],
 }

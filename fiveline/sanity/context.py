@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +20,18 @@ from fiveline.state import OneProcess, State, Step
 from fiveline.tasks import fetch_facts, fetch_serve, fetch_task
 
 MAX_BATCH = 32  # examples in a batch of the checks that do not depend on the run's own batch size
-# settings that change speed, or average over time, but not what is right or wrong
-PLAIN: dict[str, Any] = {
-    "schedule": "constant",
-    "warmup_epochs": None,
-    "ema_decay": None,
-    "microbatch_size": None,
-    "precision": "fp32",
-    "compile": False,
-    "activation_checkpointing": False,
-    "num_workers": 0,
-}
+# left out of the checks: what changes speed, or averages over time, but not what is right or wrong
+PLAIN: dict[str, Any] = {"ema_decay": None, "microbatch_size": None, "precision": "fp32"}
 
 
 class Batches:
-    """Chosen batches of a split, put together as the project's loader does it, on a device.
+    """Batches of a loader's dataset, on a device; `chosen` holds the examples' positions for each batch.
 
-    Args:
-        dataset: a loader's dataset
-        chosen: the examples' positions, for each batch
-        device: where the batches go
-        shift: give each example the labels of the one this many positions later; finds labels that are shifted
+    With `shift`, each example has the labels of the one this many positions later: that finds labels that are shifted.
     """
 
     def __init__(self, dataset: Any, chosen: Sequence[list[int]], device: torch.device, shift: int = 0) -> None:
         self.dataset, self.chosen, self.device, self.shift = dataset, chosen, device, shift
-
-    def __len__(self) -> int:
-        return len(self.chosen)
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         for indices in self.chosen:
@@ -63,67 +47,53 @@ class Trainer:
     """A run before its first step: its state, the loss to train on, and the train step of train.py."""
 
     state: State
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
     loss_fn: Any
     train_step: Step
 
-    @property
-    def model(self) -> nn.Module:
-        """The net."""
-        return self.state.model
-
     def step(self, inputs: Any, labels: Tensor) -> tuple[Any, Tensor]:
         """Take one step in train mode; return outputs and loss."""
-        return self.train_step(self.model.train(), self.state.optimizer, self.loss_fn, inputs, labels)
+        return self.train_step(self.model.train(), self.optimizer, self.loss_fn, inputs, labels)
 
 
 class Context:
-    """A run that has not begun.
-
-    Args:
-        params: its hyperparameters, without facts
-        device: where to compute
-        train_step, train_step_in_pieces: the functions of train.py
-        evaluate: the function of evaluate.py
+    """A run that has not begun, trained with train.fetch_step and evaluated with evaluate.evaluate.
 
     Raises:
         InputError: a mistake in the data
     """
 
     def __init__(
-        self, params: utils.Params, device: torch.device, train_step: Step, train_step_in_pieces: Step, evaluate: Any
+        self,
+        params: utils.Params,
+        device: torch.device,
+        fetch_step: Callable[[State], Step],
+        evaluate: Callable[..., dict[str, float]],
     ) -> None:
         self.device, self.data_dir = device, Path(params.data_dir or "")
-        self.train_step, self.train_step_in_pieces, self._evaluate = train_step, train_step_in_pieces, evaluate
+        self._fetch_step, self._evaluate = fetch_step, evaluate
         self.run_params, self.params = params, fetch_facts(self.data_dir, params)
         task = fetch_task(self.params)
         self.loss_fn, self.metrics = task.loss_fn, task.metrics
+        self.serve: Any = fetch_serve(params.task)
         self.few = max(2, min(MAX_BATCH, params.batch_size, params.microbatch_size or MAX_BATCH))
-        self.without_test = ""  # the reason, where there is no test split; a run can be trained without one
         self.datasets: dict[str, Any] = {}  # by split, without augmentation
-        mistakes: dict[str, None] = {}  # of train and val together
+        mistakes: dict[str, str] = {}  # all of them are reported
         for split in ("train", "val", "test"):
             try:
                 self.datasets[split] = fetch_dataloader(split, self.data_dir, self.params).dataset
             except utils.InputError as error:  # noqa: PERF203  three splits
-                if split == "test":
-                    self.without_test = str(error)
-                else:
-                    mistakes[str(error)] = None
+                mistakes[split] = str(error)
+        self.without_test = mistakes.pop("test", "")  # why there is no test split; a run can be trained without one
         if mistakes:
-            raise utils.InputError("\n".join(mistakes))
-
-    def fetch_loader(self, split: str) -> Any:
-        """Return a split's loader as train.py makes it."""
-        return fetch_dataloader(split, self.data_dir, self.params, split == "train", self.device)
+            raise utils.InputError("\n".join(dict.fromkeys(mistakes.values())))
+        self.has_lengths = hasattr(self.datasets["train"].dataset, "lengths")  # so that batches are padded
 
     @functools.cached_property
     def augmented(self) -> Any:
         """The train split, for augmentation; the one without it never gets the call of `set_epoch`."""
         return fetch_dataloader("train", self.data_dir, self.params, training=True).dataset
-
-    def has_lengths(self, split: str) -> bool:
-        """Return whether examples of a split differ in length, so that a batch pads them."""
-        return hasattr(self.datasets[split].dataset, "lengths")
 
     def choose(self, split: str, number: int) -> list[int]:
         """Return up to `number` positions in a split, spread over it at random, in order."""
@@ -151,12 +121,8 @@ class Context:
         """Return a batch of train examples whose labels differ as much as possible."""
         candidates = self.choose("train", 512)
         labels = [label for _, batch in self.batches("train", candidates, self.few) for label in batch.cpu()]
-        seen: dict[Any, int] = {}
-        ranks = []  # the number of examples before it with the same label; a sequence counts by the set of its labels
-        for place, label in enumerate(labels):
-            key = tuple(sorted(set(label.flatten().tolist()) - {IGNORED_LABEL}))
-            ranks.append((seen.get(key, 0), -len(key), place))
-            seen[key] = seen.get(key, 0) + 1
+        kinds = [set(label.flatten().tolist()) - {IGNORED_LABEL} for label in labels]  # of a sequence, all its labels
+        ranks = [(kinds[:place].count(kind), -len(kind), place) for place, kind in enumerate(kinds)]
         chosen = [candidates[place] for *_, place in sorted(ranks)[:number]]
         return next(iter(self.batches("train", chosen, number)))
 
@@ -166,16 +132,13 @@ class Context:
 
     def evaluate(self, model: nn.Module, batches: Any, metrics: Any = None) -> dict[str, float]:
         """Evaluate with the function of evaluate.py, in the task's metrics unless others are given."""
-        scores: dict[str, float] = self._evaluate(
-            model, self.loss_fn, batches, self.metrics if metrics is None else metrics
-        )
-        return scores
+        return self._evaluate(model, self.loss_fn, batches, self.metrics if metrics is None else metrics)
 
     def fetch_trainer(self, **changes: Any) -> Trainer:
         """Return the beginning of a run with a constant learning rate, in fp32, with changed hyperparameters."""
-        return self.fetch_own_trainer(self.params.model_copy(update={**PLAIN, "batch_size": self.few, **changes}))
+        return self._begin(self.params.model_copy(update={**PLAIN, **changes}))
 
-    def fetch_own_trainer(self, params: utils.Params) -> Trainer:
+    def _begin(self, params: utils.Params) -> Trainer:
         """Return the beginning of a run as train.py makes it, but not compiled."""
         params, task = params.model_copy(update={"compile": False}), fetch_task(params)
         seed_everything(params.seed)
@@ -186,12 +149,7 @@ class Context:
         optimizer = options.fetch_optimizer(net, params)
         extras = options.fetch_extras(net, optimizer, params, OneProcess())
         state = State(net, optimizer, params, 1, task.sign(params.monitor), task.metrics, extras=extras)
-        train_step = self.train_step
-        if params.microbatch_size is not None or "scaler" in extras:
-            scaler = extras.get("scaler") or torch.amp.GradScaler(self.device.type, enabled=False)
-            size = params.microbatch_size or params.batch_size
-            train_step = functools.partial(self.train_step_in_pieces, microbatch_size=size, scaler=scaler)
-        return Trainer(state, task.train_loss_fn, train_step)
+        return Trainer(state, net, optimizer, task.train_loss_fn, self._fetch_step(state))
 
     def walk(self, params: utils.Params) -> None:
         """Go a run's way with these hyperparameters: the data, two steps, an evaluation, the ends of two epochs."""
@@ -199,7 +157,7 @@ class Context:
         dataset: Any = fetch_dataloader("train", self.data_dir, params, training=True).dataset
         dataset.set_epoch(1)
         fetch_dataloader("val", self.data_dir, params)
-        trainer = self.fetch_own_trainer(params)
+        trainer = self._begin(params)
         chosen = balanced(self.choose("train", 2 * self.few), self.few)
         for inputs, labels in Batches(dataset, chosen, self.device):
             trainer.state.set_learning_rate()
@@ -209,22 +167,19 @@ class Context:
             trainer.state.end_epoch(0.0, 0.0)
         trainer.state.is_finished()
 
-    def _serve(self) -> Any:
-        return fetch_serve(self.params.task)
-
     def tokens(self, split: str, indices: Sequence[int]) -> list[list[str]] | None:
         """Return the words of examples, where the task's serve.py knows them."""
-        ids, serve = self.datasets[split].ids, self._serve()
-        if ids is None or not self.has_lengths(split) or not hasattr(serve, "fetch_inputs"):
+        ids = self.datasets[split].ids
+        if ids is None or not self.has_lengths or not hasattr(self.serve, "fetch_inputs"):
             return None
-        shown = serve.fetch_inputs([ids[index] for index in indices], split, self.data_dir, self.params)
+        shown = self.serve.fetch_inputs([ids[index] for index in indices], split, self.data_dir, self.params)
         return [shown.get(ids[index], {}).get("tokens", []) for index in indices]
 
     def class_name(self, number: int) -> str:
         """Return the name of a class."""
-        names, serve = self.params.facts.get("classes"), self._serve()
-        if not names and hasattr(serve, "describe_inputs"):
-            names = serve.describe_inputs(self.params).get("classes")
+        names = self.params.facts.get("classes")
+        if not names and hasattr(self.serve, "describe_inputs"):
+            names = self.serve.describe_inputs(self.params).get("classes")
         return str(names[number]) if names and number < len(names) else f"class {number}"
 
 

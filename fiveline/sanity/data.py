@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,7 +27,7 @@ def input_scale(context: Context) -> Finding:
     """Are the inputs finite, neither huge nor tiny, and alike in the splits?"""
     surveys = {split: survey(context, split) for split in context.datasets}
     train = surveys["train"]
-    if not train.is_float:
+    if math.isnan(train.mean):
         return Finding("PASS", "whole numbers (tokens, categories), which the net looks up: there is nothing to scale")
     summary = f"mean {train.mean:.3g}, std {train.std:.3g}, from {train.least:.3g} to {train.most:.3g} ({train.size})"
     values = {split: {"mean": s.mean, "std": s.std} for split, s in surveys.items()}
@@ -62,25 +63,19 @@ def label_counts(context: Context) -> Finding:
 
 
 def _classes(context: Context, surveys: dict[str, Survey]) -> Finding:
-    counts = {
-        split: collections.Counter(int(value) for labels in s.labels for value in labels)
-        for split, s in surveys.items()
-    }
+    counts = {split: collections.Counter(int(v) for each in s.labels for v in each) for split, s in surveys.items()}
     train, name = counts["train"], context.class_name
     if not train:
         explanation = f"all labels of train are {IGNORED_LABEL}, which neither the loss nor a metric counts"
         return Finding("FAIL", explanation, f"look at what the dataset returns: {IGNORED_LABEL} is for padding alone")
     for split, s in surveys.items():
-        share = len(s.positions) / len(surveys["train"].positions)
-        is_sure = {
-            number: s.is_whole or n * share > 10 for number, n in train.items()
-        }  # of a sample, unlikely by chance
-        missing = [number for number in sorted(train) if not counts[split][number] and is_sure[number]]
+        share, is_whole = len(s.positions) / len(surveys["train"].positions), len(s.positions) == s.num_all
+        # a sample may lack a rare class by chance
+        missing = [c for c, n in sorted(train.items()) if not counts[split][c] and (is_whole or n * share > 10)]
         if missing:
-            names = ", ".join(name(number) for number in missing[:5]) + (", ..." if len(missing) > 5 else "")
-            status = (
-                "FAIL" if len(missing) > len(train) / 2 else "WARN"
-            )  # half of them: a file was cut without shuffling
+            names = ", ".join(map(name, missing[:5])) + (", ..." if len(missing) > 5 else "")
+            # if half of them are missing, a file was cut without shuffling
+            status = "FAIL" if len(missing) > len(train) / 2 else "WARN"
             explanation = f"{len(missing)} of {len(train)} classes are not in {split}: {names}"
             return Finding(status, explanation, f"split again so that {split} has some of each; shuffle first")
     (most, number), (least, rare) = train.most_common(1)[0], train.most_common()[-1]
@@ -92,9 +87,7 @@ def _classes(context: Context, surveys: dict[str, Survey]) -> Finding:
         advice = "accuracy says little here: monitor a metric that weighs all classes alike, such as macro_f1"
         return Finding("WARN", summary, advice, values)
     if is_scalar and number > RARE * rare:
-        return Finding(
-            "WARN", summary, "give rare classes more weight in the loss (class_weights), or collect more", values
-        )
+        return Finding("WARN", summary, "weigh rare classes more in the loss (class_weights), or collect more", values)
     return Finding("PASS", summary, values=values)
 
 
@@ -108,9 +101,7 @@ def _quantities(surveys: dict[str, Survey]) -> Finding:
         gap = float((target.mean() - train.mean()).abs() / train.std())
         if gap > 0.5 and gap > 5 / len(target) ** 0.5:
             explanation = f"the mean of {split} is {gap:.1f} standard deviations from that of train"
-            return Finding(
-                "WARN", explanation, "do the splits come from one source, shuffled before they were cut?", values
-            )
+            return Finding("WARN", explanation, "are they from one source, and shuffled before they were cut?", values)
     summary = f"quantities with mean {float(train.mean()):.3g} and std {float(train.std()):.3g} in train"
     return Finding("PASS", f"{summary} ({surveys['train'].size}), alike in the splits", values=values)
 
@@ -149,6 +140,5 @@ def augmentation(context: Context) -> Finding:
 
 
 def _same(first: Iterable[Any], second: Iterable[Any]) -> bool:
-    """Return whether two lists of batches are the same to the bit."""
     pairs = zip(tensors_of(first), tensors_of(second), strict=True)
     return all(a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)

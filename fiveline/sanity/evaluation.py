@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fiveline.device import seed_everything, tensors_of
 from fiveline.sanity import Finding
@@ -29,8 +29,12 @@ def eval_mode(context: Context) -> Finding:
 
     for module in model.modules():
         module.register_forward_pre_hook(note)
-    context.evaluate(model, _val(context, context.few))
-    changed = [name for name, entry in model.state_dict().items() if not _equal(entry, before[name])]
+    context.evaluate(model, _val(context))
+    changed = [
+        name
+        for name, entry in model.state_dict().items()
+        if not torch.equal(entry.nan_to_num(), before[name].nan_to_num())
+    ]
     advice = "call model.eval() before evaluating, and let Net.train() reach all modules"
     if changed:
         return Finding("FAIL", f"evaluating changes {', '.join(changed[:3])}: batch norm learns from val", advice)
@@ -64,7 +68,7 @@ def repeatable(context: Context) -> Finding:
     model, found = warm(context), []
     for seed in (1, 2):
         seed_everything(seed)
-        found.append(context.evaluate(model, _val(context, context.few)))
+        found.append(context.evaluate(model, _val(context)))
     if differing := _differences(found, 1e-6):
         advice = "dropout without self.training? Augmentation of val? Random numbers in loss_fn?"
         return Finding("FAIL", f"a second time, val has other metrics: {differing}", advice)
@@ -93,21 +97,14 @@ def warm(context: Context) -> nn.Module:
     return trainer.model
 
 
-def _val(context: Context, size: int) -> Batches:
-    return context.batches("val", context.choose("val", NUM_EXAMPLES), size)
-
-
-def _equal(first: Tensor, second: Tensor) -> bool:
-    return torch.equal(first.nan_to_num(), second.nan_to_num()) if first.is_floating_point() else first.equal(second)
+def _val(context: Context) -> Batches:
+    return context.batches("val", context.choose("val", NUM_EXAMPLES), context.few)
 
 
 def _differences(found: list[dict[str, float]], tolerance: float) -> str:
     """Return the metrics that differ between two evaluations, with both values, or ''."""
     first, second = found
-    differing = [
-        f"{name} {first[name]:.4f} and {second[name]:.4f}"
-        for name in first
-        if not math.isclose(first[name], second[name], rel_tol=tolerance, abs_tol=1e-6)
-        and not (math.isnan(first[name]) and math.isnan(second[name]))
-    ]
-    return ", ".join(differing[:3])
+    values = (torch.tensor(list(scores.values())) for scores in found)
+    are_close = torch.isclose(*values, tolerance, 1e-6, equal_nan=True).tolist()
+    names = [name for name, is_close in zip(first, are_close, strict=True) if not is_close]
+    return ", ".join(f"{name} {first[name]:.4f} and {second[name]:.4f}" for name in names[:3])

@@ -56,13 +56,8 @@ class Constant:
 
 
 def _free_shape(alike: Sequence[Tensor], labels: Tensor) -> list[int]:
-    """Return the shape of outputs with 1 for each dimension over which a constant does not vary.
-
-    Args:
-        alike: the outputs of several batches, whose sizes may differ, such as a weight for each word of a text
-        labels: of the first of them
-    """
-    shape = alike[0].shape
+    """Return the shape of outputs with 1 for each dimension over which a constant does not vary."""
+    shape = alike[0].shape  # other batches may have other sizes, for example a weight for each word of a text
     if len(shape) > labels.dim() and shape[: labels.dim()] == labels.shape:
         free = range(labels.dim(), len(shape))  # the classes come last
     elif shape[:1] + shape[2:] == labels.shape:

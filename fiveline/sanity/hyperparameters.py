@@ -44,12 +44,8 @@ def _is_in_code(name: str, task: str) -> bool:
 
 
 def recorded(params: utils.Params) -> tuple[utils.Params, set[str]]:
-    """Return a copy of the hyperparameters, and the set of the names that are read from it or its copies.
-
-    Writing all of them down (`model_dump`, for a checkpoint) is not reading.
-    """
-    names: set[str] = set()
-    cls = type(params)
+    """Return a copy, and the set of the names that are read from it or its copies; `model_dump` does not count."""
+    names, cls = set[str](), type(params)
     fields = frozenset(cls.model_fields)
 
     class Recorded(cls):  # type: ignore[valid-type, misc]

@@ -51,9 +51,6 @@ def advised_range(curve: dict[str, Any]) -> tuple[float, float]:
 
     The minimum itself is too high: a rate that is good for the few steps of the test can ruin a longer run.
 
-    Args:
-        curve: from `range_test`
-
     Source: the rate at the minimum, divided by ten, is the suggestion of Howard and Gugger, fastai (2020).
     """
     return curve["least"] / (SAFE * DECADE), curve["least"] / SAFE
@@ -100,7 +97,7 @@ def _losses_at(context: Context, rates: list[float], batch_size: int) -> Iterato
     trainer = context.fetch_trainer(learning_rate=rates[0])
     batches = context.train_batches(context.choose("train", NUM_EXAMPLES), batch_size, len(rates))
     for rate, (inputs, labels) in zip(rates, batches, strict=True):
-        for group in trainer.state.optimizer.param_groups:
+        for group in trainer.optimizer.param_groups:
             group["lr"] = rate
         try:
             yield trainer.step(inputs, labels)[1].item()

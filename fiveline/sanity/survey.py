@@ -28,49 +28,28 @@ MIN_WORDS = 4  # shorter sentences are alike by chance
 
 @dataclasses.dataclass
 class Survey:
-    """What is known of a split.
+    """What is known of a split."""
 
-    Args:
-        num_all: how many examples the split has
-        positions: of the examples in the survey
-        inputs: a hash of each example's inputs
-        labels: each example's scored labels, as numbers
-        numbers: the floating-point inputs of each example as one short row, (num_examples, num_numbers); None where
-            there are none, or where their number differs
-        is_image: whether these rows are thumbnails
-        texts: each sentence, normalised (see `normalised`); None where there are no sentences
-        mean, std, least, most: of all floating-point inputs; NaN where there are none
-        num_bad: how many of them are not finite
-    """
-
-    num_all: int
-    positions: list[int]
-    inputs: list[bytes] = dataclasses.field(default_factory=list)
-    labels: list[list[float]] = dataclasses.field(default_factory=list)
+    num_all: int  # examples in the split
+    positions: list[int]  # of the examples in the survey
+    inputs: list[bytes] = dataclasses.field(default_factory=list)  # a hash of each example's inputs
+    labels: list[list[float]] = dataclasses.field(default_factory=list)  # each example's scored labels
+    # the floating-point inputs of each example as one short row, (num_examples, num_numbers); None where there are none
     numbers: Tensor | None = None
-    is_image: bool = False
-    texts: list[str] | None = None
+    is_image: bool = False  # whether these rows are thumbnails
+    texts: list[str] | None = None  # each sentence, normalised; None where there are no sentences
+    # of all floating-point inputs; mean and std are NaN where there are none
     mean: float = math.nan
     std: float = math.nan
     least: float = math.inf
     most: float = -math.inf
-    num_bad: int = 0
+    num_bad: int = 0  # inputs that are not finite
 
     @property
     def size(self) -> str:
         """The number of examples: `269 examples`, or `a sample of 4,000 of 50,000`."""
         number = len(self.positions)
-        return f"{number:,} examples" if self.is_whole else f"a sample of {number:,} of {self.num_all:,}"
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the survey holds all examples."""
-        return len(self.positions) == self.num_all
-
-    @property
-    def is_float(self) -> bool:
-        """Whether there are floating-point inputs."""
-        return not math.isnan(self.mean)
+        return f"{number:,} examples" if number == self.num_all else f"a sample of {number:,} of {self.num_all:,}"
 
 
 @functools.lru_cache(maxsize=3)
@@ -108,7 +87,7 @@ def survey(context: Context, split: str) -> Survey:
 
 def _examples(context: Context, split: str, indices: Sequence[int]) -> Iterator[tuple[Any, Tensor]]:
     """Yield inputs and label of each example on the CPU, without padding."""
-    size = 1 if context.has_lengths(split) else CHUNK
+    size = 1 if context.has_lengths else CHUNK
     for batch in context.batches(split, indices, size):
         for inputs, label in pieces(to_device(batch, torch.device("cpu")), 1):
             yield map_tensors(lambda tensor: tensor[0], inputs), label[0]
