@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def choose(only: str | None) -> list[tuple[str, Callable[[Context], Finding]]]:
-    """Return (group, check) for each check that `only` names, for None all; raise InputError if there is no such check."""
+    """Return (group, check) for each check that `only` names, all for None; raise InputError for an unknown name."""
     from fiveline.sanity.checks import GROUPS
 
     known = {check.__name__: (group, check) for group, checks in GROUPS.items() for check in checks}
@@ -91,7 +91,7 @@ def fetch_context(params: utils.Params, device: torch.device) -> Context:
     """Return the run to look at, which is trained and evaluated by the functions of train.py and evaluate.py."""
     from fiveline.sanity.context import Context
 
-    return Context(params, device, train.fetch_step, evaluate.evaluate)
+    return Context(params, device, (train.train_step, train.train_step_in_pieces), evaluate.evaluate)
 
 
 def look(check: Callable[[Context], Finding], context: Context) -> Finding:

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import utils
-from fiveline import options
 from fiveline.device import count_batches, seed_everything, to_device
+from fiveline.jobs.one import OneProcess
 from fiveline.loader import fetch_dataloader
 from fiveline.metrics import IGNORED_LABEL
-from fiveline.state import OneProcess, State, Step
+from fiveline.options import forward
+from fiveline.options.set_up import fetch_extras, fetch_optimizer, fetch_step
+from fiveline.state import State, Step
 from fiveline.tasks import fetch_facts, fetch_serve, fetch_task
 
 MAX_BATCH = 32  # examples in a batch of the checks that do not depend on the run's own batch size
@@ -58,7 +60,7 @@ class Trainer:
 
 
 class Context:
-    """A run that has not begun, trained with train.fetch_step and evaluated with evaluate.evaluate.
+    """A run that has not begun; `steps` are train.py's train_step and train_step_in_pieces, `evaluate` is evaluate.py's.
 
     Raises:
         InputError: a mistake in the data
@@ -68,11 +70,11 @@ class Context:
         self,
         params: utils.Params,
         device: torch.device,
-        fetch_step: Callable[[State], Step],
+        steps: tuple[Step, Step],
         evaluate: Callable[..., dict[str, float]],
     ) -> None:
         self.device, self.data_dir = device, Path(params.data_dir or "")
-        self._fetch_step, self._evaluate = fetch_step, evaluate
+        self._steps, self._evaluate = steps, evaluate
         self.run_params, self.params = params, fetch_facts(self.data_dir, params)
         task = fetch_task(self.params)
         self.loss_fn, self.metrics = task.loss_fn, task.metrics
@@ -145,11 +147,12 @@ class Context:
         net = task.Net(params)
         if hasattr(net, "initialize"):
             net.initialize()
-        net = options.prepare(net, params, self.device)
-        optimizer = options.fetch_optimizer(net, params)
-        extras = options.fetch_extras(net, optimizer, params, OneProcess())
-        state = State(net, optimizer, params, 1, task.sign(params.monitor), task.metrics, extras=extras)
-        return Trainer(state, net, optimizer, task.train_loss_fn, self._fetch_step(state))
+        net = forward.prepare(net, params, self.device)
+        optimizer = fetch_optimizer(net, params)
+        job = OneProcess()
+        extras = fetch_extras(net, optimizer, params, job)
+        state = State(net, optimizer, params, 1, task.sign(params.monitor), task.metrics, job, extras)
+        return Trainer(state, net, optimizer, task.train_loss_fn, fetch_step(state, *self._steps))
 
     def walk(self, params: utils.Params) -> None:
         """Go a run's way with these hyperparameters: the data, two steps, an evaluation, the ends of two epochs."""

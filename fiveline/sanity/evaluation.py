@@ -104,7 +104,7 @@ def _val(context: Context) -> Batches:
 def _differences(found: list[dict[str, float]], tolerance: float) -> str:
     """Return the metrics that differ between two evaluations, with both values, or ''."""
     first, second = found
-    values = (torch.tensor(list(scores.values())) for scores in found)
-    are_close = torch.isclose(*values, tolerance, 1e-6, equal_nan=True).tolist()
+    values = [torch.tensor(list(scores.values()), dtype=torch.float64) for scores in found]
+    are_close = torch.isclose(values[0], values[1], tolerance, 1e-6, equal_nan=True).tolist()
     names = [name for name, is_close in zip(first, are_close, strict=True) if not is_close]
     return ", ".join(f"{name} {first[name]:.4f} and {second[name]:.4f}" for name in names[:3])
