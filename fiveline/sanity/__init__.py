@@ -9,16 +9,9 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """The result of a check.
+    """The result of a check."""
 
-    Args:
-        status: PASS, WARN (look at it), or FAIL (fix it before you train)
-        explanation: what was seen, in one line
-        advice: what to do about it, in one line; empty for PASS
-        values: the numbers behind it, for --json
-    """
-
-    status: str
-    explanation: str
-    advice: str = ""
-    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    status: str  # PASS, WARN (look at it), or FAIL (fix it before you train)
+    explanation: str  # what was seen, in one line
+    advice: str = ""  # what to do about it, in one line; empty for PASS
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the numbers behind it, for --json

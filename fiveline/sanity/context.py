@@ -60,7 +60,7 @@ class Trainer:
 
 
 class Context:
-    """A run that has not begun; `steps` are train.py's train_step and train_step_in_pieces, `evaluate` is evaluate.py's.
+    """A run that has not begun; `steps` holds train.py's train_step and train_step_in_pieces, `evaluate` evaluate.py's.
 
     Raises:
         InputError: a mistake in the data

@@ -25,11 +25,9 @@ def mean_loss(loss_fn: Loss, batches: Iterable[tuple[Any, Tensor]]) -> float:
 
 
 class Constant:
-    """Outputs that ignore the inputs: the constant with the least loss.
+    """Outputs that ignore the inputs: the constant with the least loss on batches of (outputs, labels), on the CPU.
 
-    Args:
-        loss_fn: (outputs, labels) -> scalar mean
-        batches: of (outputs, labels), on the CPU; only the shapes of the outputs matter
+    Of these outputs, only the shapes matter.
     """
 
     def __init__(self, loss_fn: Loss, batches: list[tuple[Any, Tensor]]) -> None:

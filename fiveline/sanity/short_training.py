@@ -107,12 +107,7 @@ def labels_fit(context: Context) -> Finding:
 
 
 def fit_shortly(context: Context, shift: int = 0) -> Fit:
-    """Train for a few hundred steps at most, without augmentation.
-
-    Args:
-        context: the run
-        shift: give each train example the label of the one this many positions later
-    """
+    """Train for a few hundred steps at most, without augmentation, on labels that are shifted by `shift` examples."""
     chosen = context.choose("train", NUM_TRAIN)
     generator = torch.Generator().manual_seed(context.params.seed + 1)
     order = [chosen[i] for i in torch.randperm(len(chosen), generator=generator).tolist()]

@@ -71,6 +71,17 @@ def change_datasets(monkeypatch, change, module=model.vision.data_loader):
     monkeypatch.setattr(module, "fetch_dataset", fetch_dataset)
 
 
+def change_images(monkeypatch, change, splits=("train", "val", "test")):
+    """Let `change(images)` at all images of these splits."""
+
+    def wrap(split, dataset):
+        fetch = dataset.__getitems__
+        if split in splits:
+            dataset.__getitems__ = lambda indices: (change((batch := fetch(indices))[0]), batch[1])
+
+    change_datasets(monkeypatch, wrap)
+
+
 def change_net(monkeypatch, change, cls=ThreeConvNet):
     """Let `change(net)` at every net that is made."""
     original = cls.__init__
@@ -148,21 +159,18 @@ def test_other_settings_raise_no_alarm(make_context, words):
 
 
 def test_inputs_that_are_not_normalised_are_found(find, monkeypatch):
-    original = model.vision.data_loader.ImageDataset._finish
-    monkeypatch.setattr(model.vision.data_loader.ImageDataset, "_finish", lambda *args: original(*args) * 255)
+    change_images(monkeypatch, lambda images: images * 255)
     assert_found(find("input_scale"), "not normalised")
 
 
 def test_a_split_that_is_scaled_otherwise_is_found(find, monkeypatch):
-    change_datasets(
-        monkeypatch, lambda split, dataset: setattr(dataset, "_std", dataset._std * (1 + 9 * (split == "val")))
-    )
+    change_images(monkeypatch, lambda images: images / 10, ["val"])
     assert_found(find("input_scale", "normalize=train"), "val has mean")
 
 
-def test_inputs_that_are_no_numbers_are_found(find, monkeypatch):
-    change_datasets(monkeypatch, lambda split, dataset: setattr(dataset, "_mean", dataset._mean * float("nan")))
-    assert_found(find("input_scale", "normalize=train"), "NaN")
+def test_inputs_that_are_not_finite_are_found(find, monkeypatch):
+    change_images(monkeypatch, lambda images: images * float("nan"))
+    assert_found(find("input_scale"), "NaN")
 
 
 def write_digits(project, folder, change):
@@ -258,16 +266,7 @@ def test_sentences_are_compared_without_case_punctuation_and_numbers():
 
 
 def test_augmentation_on_val_is_found(find, monkeypatch):
-    def add_noise(split, dataset):
-        def fetch(indices):
-            images, labels = original(indices)
-            return images + 0.1 * torch.rand(images.shape), labels
-
-        original = dataset.__getitems__
-        if split == "val":
-            dataset.__getitems__ = fetch
-
-    change_datasets(monkeypatch, add_noise)
+    change_images(monkeypatch, lambda images: images + 0.1 * torch.rand(images.shape), ["val"])
     assert_found(find("augmentation"), "val is not the same when it is read twice")
 
 
@@ -543,12 +542,7 @@ def test_two_classes_swapped_in_val_are_found(find, monkeypatch):
     ids=["mirrored", "upside down", "transposed"],
 )
 def test_a_split_that_is_always_turned_is_found(find, monkeypatch, turn, split):
-    def change(name, dataset):
-        if name == split:
-            finish = dataset._finish
-            dataset._finish = lambda *args: turn(finish(*args))
-
-    change_datasets(monkeypatch, change)
+    change_images(monkeypatch, turn, [split])
     finding = find("labels_fit")
     assert_found(finding, split)
     assert "images not mirrored or turned?" in finding.advice
