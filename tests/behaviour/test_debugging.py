@@ -114,7 +114,7 @@ OWN = Task(None, F.cross_entropy, F.cross_entropy, {"accuracy": accuracy})
 
 
 class Session:
-    """What somebody types into a notebook."""
+    """What a user types into a notebook."""
 
     def __init__(self, folder, fault=None, **values):
         torch.manual_seed(0)

@@ -174,7 +174,7 @@ def test_inputs_that_are_not_finite_are_found(find, monkeypatch):
 
 
 def write_digits(project, folder, change):
-    """Write the digits anew, with `change(train, val)`, two dicts of arrays, at them."""
+    """Write the digits again, after `change(train, val)` on their arrays."""
     folder.mkdir()
     splits = {name: dict(np.load(project / f"data/digits/{name}.npz")) for name in ("train", "val", "test")}
     change(splits["train"], splits["val"])
@@ -192,7 +192,7 @@ def test_a_class_that_val_lacks_is_found(find, project, tmp_path):
     assert_found(find("label_counts", words), "1 of 10 classes are not in val: 3", status="WARN")
 
 
-def test_labels_none_of_which_is_scored_are_found(find, monkeypatch):
+def test_labels_of_which_none_is_scored_are_found(find, monkeypatch):
     def ignore(split, dataset):
         dataset.labels = torch.full_like(dataset.labels, -100)
 
@@ -208,7 +208,7 @@ def test_tags_are_called_by_their_names(find, project, tmp_path):
     assert_found(found, "are not in val: B-PER, I-PER", status="WARN")
 
 
-def test_classes_that_are_rare_are_told(find, project, tmp_path):
+def test_rare_classes_are_found(find, project, tmp_path):
     def mostly_zeros(train, val):
         keep = (train["labels"] == 0) | (np.arange(len(train["labels"])) < 10)
         train.update(images=train["images"][keep], labels=train["labels"][keep])
@@ -317,7 +317,7 @@ def test_a_hyperparameter_that_is_read_no_more_is_found(find, monkeypatch):
         (["early_stopping_epochs=3", "tensorboard=true", "checkpoint_minutes=3", "save_summary_steps=7"], None),
     ],
 )
-def test_a_hyperparameter_that_another_switches_off_is_told(find, words, idle):
+def test_a_hyperparameter_that_another_switches_off_is_found(find, words, idle):
     finding = find("hyperparameters", *words)
     if idle is None:
         assert finding.status == "PASS", finding
@@ -519,7 +519,7 @@ def test_labels_of_other_inputs_are_found_in_every_task(find, monkeypatch, exper
         if task == "tabular":
             dataset.tensors = dataset.tensors[0], shuffled(dataset.tensors[1])
         else:
-            dataset._labels = shuffled(dataset._labels)
+            dataset._labels = shuffled(torch.cat(list(dataset._labels))).split(dataset.lengths)
 
     change_datasets(monkeypatch, mix, module)
     assert_found(find("labels_fit", experiment=experiment), "nothing holds on others")
@@ -567,7 +567,7 @@ def test_the_baseline_is_that_of_the_most_frequent_class_and_of_the_mean(make_co
 
 
 def test_the_baseline_goes_with_outputs_of_any_length():
-    """The weights that each word of a text was given, for one: texts of other batches are longer, or shorter."""
+    """For example a weight for each word of a text: the texts of other batches are longer or shorter."""
     batches = []
     for length, labels in ((4, [0, 0, 1]), (7, [0, 2, 0])):
         batches.append(({"logits": torch.randn(3, 3), "weights": torch.rand(3, length)}, torch.tensor(labels)))
@@ -602,7 +602,7 @@ def test_outputs_that_depend_on_the_other_examples_are_found(find, monkeypatch):
     assert_found(find("own_example"), "outputs differ by")
 
 
-def test_outputs_that_are_no_numbers_for_an_example_alone_are_found(find, monkeypatch):
+def test_outputs_that_are_nan_for_an_example_alone_are_found(find, monkeypatch):
     # of one example it is 0 / 0
     change_forward(monkeypatch, after=lambda s: (s - s.mean(dim=0)) / s.std(dim=0, correction=0))
     assert_found(find("own_example"), "outputs differ by nan")
@@ -697,8 +697,14 @@ def test_labels_that_are_the_input_tokens_are_found():
 )
 def test_answers_that_a_shipped_net_can_see_are_found(find, monkeypatch, shift, words):
     def change(split, dataset):
-        dataset._words %= len(dataset.params.tags)
-        dataset._labels = dataset._words.roll(shift)
+        fetch = dataset.__getitems__
+
+        def fetch_answers(indices):
+            inputs, labels = fetch(indices)
+            words = inputs["words"] % len(dataset.params.tags)
+            return {**inputs, "words": words}, words.roll(shift, dims=1).masked_fill(labels == -100, -100)
+
+        dataset.__getitems__ = fetch_answers
 
     change_datasets(monkeypatch, change, importlib.import_module("model.ner.data_loader"))
     assert_found(find("visible_answers", "bidirectional=true", experiment="ner"), words)
@@ -718,7 +724,7 @@ def test_the_script_says_what_failed_with_exit_code_1(run_script, make_run):
     assert sorted(path.name for path in folder.iterdir()) == ["params.json"]  # train.py will find no history
 
 
-def test_a_users_mistake_is_told_in_a_line(make_run):
+def test_a_users_mistake_is_reported_in_a_line(make_run):
     folder = make_run()
     with pytest.raises(utils.InputError, match="--only: unknown check 'gradient'; there are: input_scale, "):
         sanity_check.main(["--model_dir", str(folder), "--only", "leaks,gradient"])

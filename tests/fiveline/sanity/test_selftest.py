@@ -62,8 +62,8 @@ def test_selftest_claims_nothing_where_all_kills_came_too_late(make_run, monkeyp
     monkeypatch.setattr("fiveline.sanity.selftest.kill_after", lambda delay, folder, flags: bool(finish(folder)))
     with pytest.raises(utils.Stop, match="each of 5 kills came before the first save or after the last"):
         selftest(fetch_params(make_run()))
-    told = capsys.readouterr().out
-    assert told.count(": all of it was saved") == 5 and "The same bits" not in told
+    printed = capsys.readouterr().out
+    assert printed.count(": all of it was saved") == 5 and "The same bits" not in printed
 
 
 FORWARD = "model/vision/net.py", "    def forward(self, s: Tensor) -> Tensor:\n"
