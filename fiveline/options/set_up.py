@@ -66,6 +66,7 @@ def set_up(
         task = fetch_task(params)
         net = task.Net(params)
     run.note("data", utils.fingerprint(data_dir) if run.is_writer else {})
+    logging.info("- done.")
 
     if start.weights is not None:
         logging.info(f"Restoring parameters from {start.weights_path}")
@@ -92,7 +93,7 @@ def set_up(
     num_weights = sum(weight.numel() for weight in net.parameters())
     run.update_record(num_weights=num_weights, lower_is_better=task.lower_is_better)
     together = f" in {job.world_size} processes" if job.world_size > 1 else ""
-    logging.info(f"Training {params.num_epochs - state.epoch} epoch(s) on {device}{together}")
+    logging.info(f"Starting training for {params.num_epochs - state.epoch} epoch(s) on {device}{together}")
     return state, dataloaders, task
 
 

@@ -153,7 +153,7 @@ def test_two_processes_end_where_one_does(tmp_path):
     second = together(2, write_run(tmp_path / "two", **TABULAR))
     assert_same_within_rounding(first, second)
     log = log_of(second)
-    assert log.count("Training 1 epoch(s) on cpu in 2 processes") == 1
+    assert log.count("Starting training for 1 epoch(s) on cpu in 2 processes") == 1
     assert log.count("Epoch 1/1") == 1 and log.count("- Eval metrics") == 1 and log.count("Loading the datasets") == 1
     assert utils.read_json(second / "run.json")["status"] == "finished"
     assert utils.read_json(second / "run.json")["machine"]["processes"] == 2
