@@ -29,7 +29,7 @@ def render() -> str:
         "## Of every task",
         _table([row for row in base if row["name"] not in machine]),
         "## Settings of the machine",
-        "They change how or where a run is computed, not what is learnt. A run may be continued with other values, and\n"
+        "They change how or where a run is computed, not what is learnt. A run may be continued with others, and\n"
         "the hash of its hyperparameters leaves them out.",
         _table([row for row in base if row["name"] in machine]),
     ]
