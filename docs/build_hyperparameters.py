@@ -2,7 +2,7 @@
 
     python -m docs.build_hyperparameters
 
-The text above the tables is written by hand, and kept.
+The text above the tables is written by hand and stays as it is.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Row = Mapping[str, str]
 
 
 def render() -> str:
-    """Return the page: what a person wrote, as it is, and the tables below it, made anew."""
+    """Return the page: the text as it stands, and the tables made from the classes."""
     prose = PAGE.read_text(encoding="utf-8").partition(START)[0]
     base = utils.describe(utils.Params)
     machine = utils.machine_settings(utils.Params)
     parts = [
-        "## What every task learns by",
+        "## Of every task",
         _table([row for row in base if row["name"] not in machine]),
         "## Settings of the machine",
-        "They change how or where a run is computed, not what is learnt: a run may be continued with others, and the\n"
-        "hash of its hyperparameters leaves them out.",
+        "They change how or where a run is computed, not what is learnt. A run may be continued with others, and\n"
+        "the hash of its hyperparameters leaves them out.",
         _table([row for row in base if row["name"] in machine]),
     ]
     for task in list_tasks():
@@ -43,8 +43,8 @@ def _table(rows: Sequence[Row], machine: Collection[str] = ()) -> str:
     """Return rows of `utils.describe` in Markdown.
 
     Args:
-        rows: a hyperparameter each
-        machine: names of settings of the machine, to be marked as such
+        rows: one for each hyperparameter
+        machine: the names of the settings of the machine, which are marked
     """
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     for row in rows:

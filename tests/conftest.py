@@ -89,7 +89,7 @@ def run_script(project):
 
 @pytest.fixture(autouse=True)
 def keep_torchs_defaults():
-    """Take back what `runtime.tune_cpu` set (hypothesis, for one, needs the smallest numbers), and `deterministic`."""
+    """Undo `tune_cpu` (hypothesis needs the smallest numbers, for example) and `deterministic`."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)

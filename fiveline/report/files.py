@@ -108,7 +108,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def is_held(model_dir: Path) -> bool:
-    """Return whether a process holds the lock of a run directory, as `record/lock.py` takes it, or might hold it.
+    """Return whether a process holds the lock of a run directory, as `record/run.py` takes it, or might hold it.
 
     That is unknown on Windows, or on a shared disk for a lock of another machine. The check takes a shared lock for a
     moment, which succeeds only where no process works.

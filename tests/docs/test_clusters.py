@@ -1,4 +1,4 @@
-"""The job scripts of docs/clusters.md, run as SLURM would: its variables, its `srun`, its signal to the step."""
+"""Run the job scripts of docs/clusters.md as SLURM would: its variables, its `srun`, its signal to the step."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What the pages say is so: their links, their commands, their listings, their tables."""
+"""Check the pages: their links, their commands, their listings, their tables."""
 
 import importlib
 import re
@@ -17,8 +17,8 @@ RUNNERS = re.compile(r"^(?:srun |exec )*(?:\.venv/bin/)?(?:python |torchrun )(.*
 KNOWN = {name for task in list_tasks() for name in fetch_params_class(task).model_fields}
 SETTINGS = set(Settings.model_fields)
 FILES_SHOWN = {name for page in PAGES for name, _ in listings_of(page)}  # a page's own scripts
-SHIPPED = {"Task `ner`", "Task `tabular`", "Task `vision`"}  # one of a reader's own may be in the table, or not
-SHOWN_AS_A_MISTAKE = {"learning_rat"}  # the README says what is said of it
+SHIPPED = {"Task `ner`", "Task `tabular`", "Task `vision`"}  # a reader's own task may be in the table, or not
+SHOWN_AS_A_MISTAKE = {"learning_rat"}  # the README shows the error message
 
 
 def prose_of(page):
@@ -34,7 +34,7 @@ def anchors_of(page):
 
 
 def written_commands(page):
-    """Return what a page tells people to run with python, in blocks and within sentences, without the first word."""
+    """Return the python commands of a page, in blocks and within sentences, without the first word."""
     lines = [line for block in blocks_of(page) if not block.language for line in block.text.split("\n")]
     text = "\n".join(lines).replace("\\\n", " ")
     inline = [words.replace("\n", " ") for words in INLINE.findall(prose_of(page)) if "..." not in words]
@@ -43,7 +43,7 @@ def written_commands(page):
 
 
 def parse(command):
-    """Hold a command to the parser of its script; return the words that set hyperparameters."""
+    """Parse a command as its script does; return the words that set hyperparameters."""
     words = shlex.split(command, comments=True)
     if words[0] == "-m":
         if words[1] in ("pytest", "pip", "venv"):
@@ -86,7 +86,7 @@ def test_commands_are_understood_by_their_scripts(page):
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         ("train.py --modeldir x", "unrecognized arguments: --modeldir"),
         ("evaluate.py --split dev", "invalid choice: 'dev'"),
@@ -95,8 +95,8 @@ def test_commands_are_understood_by_their_scripts(page):
         ("-m benchmarks.acuracy", "there is no benchmarks/acuracy.py"),
     ],
 )
-def test_a_command_that_nothing_understands_is_noticed(command, told):
-    with pytest.raises((AssertionError, pytest.fail.Exception), match=re.escape(told)):
+def test_a_command_that_nothing_understands_is_noticed(command, message):
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=re.escape(message)):
         parse(command)
 
 

@@ -1,4 +1,4 @@
-"""What the README and the docs tell people to type, typed."""
+"""Run the commands of the README and the docs as written."""
 
 import importlib
 import json
@@ -13,8 +13,16 @@ from PIL import Image
 
 from fiveline.tasks import fetch_params_class
 from tests.support.pages import (
-    PAGES, PROJECT, assert_printed, blocks_of, listings_of, make_clone, read, run_command, write_listings,
-)  # fmt: skip
+    PAGES,
+    PROJECT,
+    assert_printed,
+    blocks_of,
+    listings_of,
+    make_clone,
+    read,
+    run_command,
+    write_listings,
+)
 
 
 def write_images(folder, names, seed=0):
@@ -27,7 +35,7 @@ def write_images(folder, names, seed=0):
 
 @pytest.fixture
 def clone(tmp_path):
-    """A copy of the tracked files, with what the pages say that a reader has: photographs, a project of CS230's."""
+    """A copy of the tracked files, with the files that a reader of the pages has: photographs, a CS230 project."""
     folder = make_clone(tmp_path / "fiveline")
     for seed, name in enumerate(("train/cat", "train/dog", "test/cat", "test/dog")):  # dogs are brighter
         write_images(folder / "my_photos" / name, [f"{i}.jpg" for i in range(12)], seed)

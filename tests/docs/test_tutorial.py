@@ -1,6 +1,6 @@
-"""The listings of a page are run as one session, as a reader types them, and print what stands below them.
+"""Run the Python listings of each page as one session, and compare their output with the page.
 
-(What is typed into the shell, the tutorial's scripts of several processes included, is run by test_readme.py.)
+Shell commands, the tutorial's scripts of several processes included, are run by test_readme.py.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""What the README and the docs show: their blocks, their commands, and a clone in which to try them."""
+"""Read the blocks and commands of the README and the docs, and make a clone to run them in."""
 
 import doctest
 import os
@@ -21,9 +21,9 @@ BLOCK = re.compile(
 
 
 class Block(NamedTuple):
-    """A block of code: what a comment on the line above it says, the word after its fence, and what it prints.
+    """A block of code: the comment on the line above it, the word after its fence, its text, and its output.
 
-    What it prints is in a block of `text` right below.
+    The output is the block of `text` right below.
     """
 
     mark: str
@@ -33,7 +33,7 @@ class Block(NamedTuple):
 
     @property
     def commands(self):
-        """The commands in it that can be tried here, each whole."""
+        """The commands in it that a test can run, one a line."""
         lines = [] if self.mark else self.text.replace("\\\n", " ").splitlines()
         return [line for line in lines if line.startswith(STARTS) and not any(text in line for text in NEEDS_MORE)]
 
@@ -47,12 +47,12 @@ def blocks_of(page):
 
 
 def listings_of(page):
-    """The files that a page shows whole, each below a comment with its name."""
+    """Return (name, text) of each file that a page shows as a whole, below a comment with its name."""
     return [(b.mark.removeprefix("file: "), b.text) for b in blocks_of(page) if b.mark.startswith("file: ")]
 
 
 def make_clone(folder):
-    """Copy the tracked files into a folder, and what the pages call `python` and `torchrun` beside it."""
+    """Copy the tracked files into a folder, and put the pages' `python` and `torchrun` into `bin` beside it."""
     for name in subprocess.check_output(["git", "ls-files", "-z"], cwd=PROJECT, text=True).split("\0")[:-1]:
         if (PROJECT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def run_command(command, clone):
 
 
 def assert_printed(expected, found, code):
-    """Compare as doctest does: `...` stands for anything, spaces and ends of lines are all the same."""
+    """Compare as doctest does: `...` stands for anything, and any white space equals any other."""
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     assert doctest.OutputChecker().check_output(expected, found, options), (
         f"the page says that\n\n{code}\nprints\n\n{expected}\nbut it prints\n\n{found}"
