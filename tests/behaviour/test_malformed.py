@@ -28,7 +28,8 @@ from fiveline.study.trial_process import open_output
 from fiveline.study.trials import Trial, read_record
 from model.vision.params import Params
 from model.vision.serve import fetch_inputs
-from tests.behaviour.test_faults import finish
+from tests.support.photos import write_photos
+from tests.support.runs import finish
 
 DELETED = object()
 
@@ -380,8 +381,6 @@ def test_a_full_standard_output_is_reported(project, tmp_path):
 
 @pytest.mark.slow
 def test_too_few_open_files_for_the_workers_are_refused_at_once(project, make_run, tmp_path):
-    from tests.behaviour.test_mistakes import write_photos
-
     photos = tmp_path / "photos"
     write_photos(photos, [f"{split}/{name}/{i}.jpg" for split in ("train", "val") for name in "ab" for i in range(3)])
     folder = make_run(data_dir=str(photos), num_workers=4, cache="none")

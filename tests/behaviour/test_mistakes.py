@@ -5,11 +5,11 @@ import random
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import evaluate
 import train
 import utils
+from tests.support.photos import write_photos
 
 
 def reported_by(done, exit_code):
@@ -180,14 +180,6 @@ def test_a_class_that_train_lacks_is_reported(make_run, tmp_path):
     model_dir = make_run()
     np.savez(tmp_path / "data/val.npz", images=np.zeros((4, 8, 8), dtype=np.uint8), labels=np.array([0, 1, 2, 9]))
     assert "class '9' is not in train, which has 0, 1, 2" in refusal(train.main, "--model_dir", model_dir)
-
-
-def write_photos(folder, names):
-    """Write photographs that cannot be distinguished, which is enough for reading them."""
-    generator = np.random.default_rng(0)
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(folder / name)
 
 
 @pytest.mark.parametrize("damage", ["random bytes", "truncated", "empty"])
