@@ -26,10 +26,10 @@ from fiveline.serving.output import fetch_margin
 from fiveline.study.ray_workers import find_cluster
 from fiveline.study.trial_process import open_output
 from fiveline.study.trials import Trial, read_record
-from model.vision.params import Params
-from model.vision.serve import fetch_inputs
+from fiveline.tasks import fetch_params_class, fetch_serve
 from tests.support.photos import write_photos
 from tests.support.runs import finish
+from tests.support.tasks import needs
 
 DELETED = object()
 
@@ -288,6 +288,7 @@ def test_pipes_among_the_inputs_are_refused_but_for_those_of_the_shell(trained, 
     assert "regular file" in capfd.readouterr().out
 
 
+@needs("vision")
 def test_pipes_among_the_outputs_of_others_are_not_waited_for(tmp_path, monkeypatch):
     names = ("predictions_test_best.csv", "output.txt", "ray/ray_current_cluster", "test.npz")
     for name in names:
@@ -298,7 +299,7 @@ def test_pipes_among_the_outputs_of_others_are_not_waited_for(tmp_path, monkeypa
     with pytest.raises(utils.InputError, match="a pipe"):
         open_output(tmp_path / "output.txt")
     with pytest.raises(utils.InputError, match="there is no test split"):
-        fetch_inputs(["test[0]"], "test", tmp_path, Params())
+        fetch_serve("vision").fetch_inputs(["test[0]"], "test", tmp_path, fetch_params_class("vision")())
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(utils.InputError, match="no Ray runs"):

@@ -6,10 +6,12 @@ import utils
 from fiveline.study.directories import Directories
 from fiveline.study.plan import Plan
 from fiveline.study.settings import read_settings
-from fiveline.tasks import fetch_params
+from fiveline.tasks import DEFAULT_TASK, fetch_params
+from tests.support.tasks import need
 
 
 def make_plan(parent_dir, *space_words, base=None, lag=1, **settings):
+    need((base or {}).get("task", DEFAULT_TASK))
     parent_dir.mkdir(exist_ok=True)
     if base is not None or not (parent_dir / "params.json").exists():
         (parent_dir / "params.json").write_text(json.dumps(base or {}))
