@@ -13,7 +13,15 @@ from PIL import Image
 
 from fiveline.tasks import fetch_params_class
 from tests.support.pages import (
-    PAGES, PROJECT, assert_printed, blocks_of, listings_of, make_clone, read, run_command, write_listings,
+    PAGES,
+    PROJECT,
+    assert_printed,
+    blocks_of,
+    listings_of,
+    make_clone,
+    read,
+    run_command,
+    write_listings,
 )  # fmt: skip
 from tests.support.tasks import REMOVED, SHIPPED, need, needs
 
