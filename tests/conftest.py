@@ -1,13 +1,11 @@
 """What several tests need: the project's folder, a tiny run that is ready to train, a script run as a user does."""
 
-import inspect
 import json
 import logging
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 # the nets of tests are tiny, and two processes of two threads on two cores would mostly wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,25 +14,21 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
 
-PROJECT = Path(__file__).resolve().parents[1]
-# Tasks that ship, and whose folders somebody has removed: files that import one are not collected, tests that name one
-# are skipped.
-REMOVED = [task for task in ("ner", "tabular", "vision") if not (PROJECT / "model" / task).is_dir()]
+pytest.register_assert_rewrite("tests.support")  # its asserts show values, as those of a test do
+
+from fiveline.tasks import DEFAULT_TASK  # noqa: E402
+from tests.support.tasks import PROJECT, REMOVED, need  # noqa: E402
+
+# Files that import a task whose folder was removed, and the tests of that task, are not collected.
 collect_ignore = [
     str(path.relative_to(PROJECT / "tests"))
     for path in sorted(PROJECT.glob("tests/**/test_*.py"))
-    if any(re.search(rf"^(?:from|import) model\.{task}\b", path.read_text(encoding="utf-8"), re.M) for task in REMOVED)
+    for task in REMOVED
+    if path.parent == PROJECT / "tests/model" / task
+    or re.search(rf"^(?:from|import) model\.{task}\b", path.read_text(encoding="utf-8"), re.MULTILINE)
 ]
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        text = f"{item.name} {inspect.getsource(item.function)}"
-        if any(re.search(rf"(?<![a-z]){task}(?![a-z])", text, re.IGNORECASE) for task in REMOVED):
-            item.add_marker(pytest.mark.skip(reason="names a task whose folder was removed"))
-
-
 NUM_EXAMPLES = {"train": 40, "val": 16, "test": 16}
 TINY = {
     "image_size": 8, "image_channels": 1, "num_channels": 4, "dropout_rate": 0.0, "horizontal_flip": False,
@@ -56,6 +50,7 @@ def make_run(tmp_path):
     """
 
     def write(name="run", **params):
+        need(params.get("task", DEFAULT_TASK))
         data_dir, model_dir = tmp_path / "data", tmp_path / name
         if not data_dir.exists():
             data_dir.mkdir()
@@ -71,6 +66,18 @@ def make_run(tmp_path):
         return model_dir
 
     return write
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Return the folder of a dataset of photographs of noise, which is enough for reading them."""
+    generator = np.random.default_rng(0)
+    for split, number in {"train": 60, "val": 12}.items():
+        for i in range(number):
+            path = tmp_path / "photos" / split / "ab"[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "photos"
 
 
 @pytest.fixture

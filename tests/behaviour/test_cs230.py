@@ -21,8 +21,9 @@ import train
 import utils
 from fiveline.tasks import fetch_params
 from tests.support.pages import PROJECT
+from tests.support.tasks import need, needs
 
-pytestmark = pytest.mark.skipif(not (PROJECT / "model/ner").is_dir(), reason="model/ner was removed")
+pytestmark = needs("ner")
 NLP = """{
     "learning_rate": 1e-2,
     "batch_size": 5,
@@ -96,12 +97,14 @@ def read_splits(data_dir, kind):
     ],
 )
 def test_the_task_of_a_params_file_is_recognised_by_its_keys(tmp_path, values, task):
+    need(task)
     (tmp_path / "params.json").write_text(json.dumps(values))
     params = fetch_params(tmp_path)
     assert params.task == task and params.learning_rate == values.get("learning_rate", 1e-3)
     assert params.warnings() == []
 
 
+@needs("vision")
 def test_a_task_that_is_named_beats_the_keys(tmp_path):
     (tmp_path / "params.json").write_text(NLP)
     with pytest.raises(utils.InputError, match="unknown key 'lstm_hidden_dim'"):
@@ -113,6 +116,7 @@ def test_a_task_that_is_named_beats_the_keys(tmp_path):
         fetch_params(tmp_path)
 
 
+@needs("tabular")
 def test_the_flag_task_is_an_override(tmp_path):
     (tmp_path / "params.json").write_text("{}")
     with pytest.raises(utils.InputError, match="unknown task 'tabluar'; did you mean 'tabular'"):
@@ -349,6 +353,7 @@ def test_lines_are_logged_once_and_without_prefixes(nlp):
     assert printed.count("- Eval metrics") == 1 and ":root:" not in printed
 
 
+@needs("vision")
 @torch.no_grad()
 def test_a_classifier_of_theirs_is_scored_as_they_would(tmp_path):
     generator = np.random.default_rng(0)

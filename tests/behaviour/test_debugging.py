@@ -31,6 +31,7 @@ from fiveline.saving import Saver
 from fiveline.state import State
 from fiveline.tasks import Task
 from tests.support.runs import assert_same_bits, read_state, run_train, write_run
+from tests.support.tasks import needs
 from train import train_and_evaluate
 
 
@@ -226,6 +227,7 @@ def test_a_session_that_was_killed_continues_from_its_checkpoint(tmp_path):
     assert [row["epoch"] for row in utils.read_lines(tmp_path / "run/history.jsonl")] == [1, 2, 3, 4]
 
 
+@needs("vision")
 @pytest.mark.parametrize("script", ["evaluate", "predict", "export"])
 def test_scripts_report_that_a_notebooks_net_is_not_theirs(tmp_path, script):
     Session(tmp_path / "run").train()

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import importlib
-import logging
 import multiprocessing
 import os
 import random
@@ -14,10 +13,8 @@ import tempfile
 import traceback
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import evaluate
 import export
@@ -25,62 +22,18 @@ import train
 import utils
 from fiveline.loader import EpochBatches, Split
 from fiveline.study.trial_process import open_output
-from tests.behaviour.test_resume import log_of, start, wait_until
-from tests.support.runs import assert_same_bits, read_state, without_times
+from tests.support.processes import log_of, start, wait_until
+from tests.support.runs import (
+    EACH_STEP,
+    assert_same_bits,
+    assert_same_end,
+    at_log_line,
+    finish,
+    read_state,
+    stopped,
+)
 
 resource = pytest.importorskip("resource", reason="Windows has no limits on what a process may take")
-
-EACH_STEP = {"checkpoint_minutes": 1e-6}  # else such short runs are saved at their end only
-
-
-@contextlib.contextmanager
-def at_log_line(text, action):
-    """Do something, once, when a line that begins with some text is logged: a fault at a known moment."""
-
-    class Trigger(logging.Handler):
-        def emit(self, record):
-            if record.getMessage().startswith(text):
-                logging.getLogger().removeHandler(self)
-                action()
-
-    trigger = Trigger()
-    logging.getLogger().addHandler(trigger)
-    try:
-        yield
-        assert trigger not in logging.getLogger().handlers, f"{text!r} was never logged"
-    finally:
-        logging.getLogger().removeHandler(trigger)
-
-
-def stopped(model_dir, *words, exit_code=1, main=train.main):
-    """Return what a script stops with, after checking that it is plain: through `run_script`, as in the shell."""
-    with pytest.raises(BaseException) as caught:
-        main(["--model_dir", str(model_dir), *map(str, words)])
-    stop = caught.value if isinstance(caught.value, utils.InterruptedRun) else utils.explain(caught.value)
-    assert stop is not None, repr(caught.value)
-    traceback.clear_frames(caught.tb)  # they hold the data loading processes; a script's end lets go of them
-    message = str(stop)
-    assert stop.exit_code == exit_code, message
-    assert len(message.splitlines()) <= 2 and len(message) < 600 and "Traceback" not in message
-    return message
-
-
-def finish(model_dir, *words):
-    train.main(["--model_dir", str(model_dir), *words])
-    return model_dir
-
-
-def assert_same_end(first, second):
-    """Compare two finished runs, the times that they took aside."""
-    for name in ("last", "best"):
-        states = [read_state(folder, name) for folder in (first, second)]
-        for state in states:
-            state.pop("seconds")
-            state["params"].pop("num_epochs")  # some are told twice how many
-        assert_same_bits(*states)
-    histories = [without_times(utils.read_lines(folder / "history.jsonl")) for folder in (first, second)]
-    assert histories[0] == histories[1] and histories[0]
-    assert {utils.read_json(folder / "run.json")["status"] for folder in (first, second)} == {"finished"}
 
 
 def without_seconds(state):
@@ -293,18 +246,6 @@ def test_an_evaluation_onto_a_full_disk_is_told(on_small_disk):
 
 
 # --- data
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Return a dataset of photographs that cannot be told apart, which is enough for reading them."""
-    generator = np.random.default_rng(0)
-    for split, number in {"train": 60, "val": 12}.items():
-        for i in range(number):
-            path = tmp_path / "photos" / split / "ab"[i % 2] / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
-    return tmp_path / "photos"
 
 
 FROM_FILES = {"cache": "none", "batch_size": 4, "num_epochs": 3, **EACH_STEP}

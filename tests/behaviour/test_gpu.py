@@ -21,6 +21,7 @@ from fiveline.record.start import Start
 from fiveline.sanity.selftest import _compare
 from fiveline.saving import Saver
 from fiveline.tasks import fetch_params
+from tests.support.tasks import need
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 JITTERED = {"jitter": 0.3, "shift": 1, "horizontal_flip": True, "normalize": "train"}
@@ -62,6 +63,7 @@ def make_any_run(make_run, tmp_path, project):
     def make(**values):
         if "task" not in values:
             return make_run(**values)
+        need(values["task"])
         model_dir = tmp_path / "run"
         model_dir.mkdir()
         here = {"data_dir": str(project / values["data_dir"])}

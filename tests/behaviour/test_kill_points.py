@@ -6,7 +6,9 @@ import sys
 import pytest
 
 import utils
-from tests.behaviour.test_faults import assert_same_end, finish
+from tests.support.runs import assert_same_end, finish
+
+pytest.importorskip("resource", reason="Windows has neither these signals nor these limits")
 
 # What a process does to the disk is counted, and after the n-th time it kills itself, really. A write is done in two
 # halves, which count as two. Forked from a process that has torch loaded, so that hundreds of deaths take seconds.

@@ -26,9 +26,10 @@ from fiveline.serving.output import fetch_margin
 from fiveline.study.ray_workers import find_cluster
 from fiveline.study.trial_process import open_output
 from fiveline.study.trials import Trial, read_record
-from model.vision.params import Params
-from model.vision.serve import fetch_inputs
-from tests.behaviour.test_faults import finish
+from fiveline.tasks import fetch_params_class, fetch_serve
+from tests.support.photos import write_photos
+from tests.support.runs import finish
+from tests.support.tasks import needs
 
 DELETED = object()
 
@@ -287,6 +288,7 @@ def test_pipes_among_the_inputs_are_refused_but_for_those_of_the_shell(trained, 
     assert "regular file" in capfd.readouterr().out
 
 
+@needs("vision")
 def test_pipes_among_the_outputs_of_others_are_not_waited_for(tmp_path, monkeypatch):
     names = ("predictions_test_best.csv", "output.txt", "ray/ray_current_cluster", "test.npz")
     for name in names:
@@ -297,7 +299,7 @@ def test_pipes_among_the_outputs_of_others_are_not_waited_for(tmp_path, monkeypa
     with pytest.raises(utils.InputError, match="a pipe"):
         open_output(tmp_path / "output.txt")
     with pytest.raises(utils.InputError, match="there is no test split"):
-        fetch_inputs(["test[0]"], "test", tmp_path, Params())
+        fetch_serve("vision").fetch_inputs(["test[0]"], "test", tmp_path, fetch_params_class("vision")())
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(utils.InputError, match="no Ray runs"):
@@ -380,8 +382,6 @@ def test_a_full_standard_output_is_reported(project, tmp_path):
 
 @pytest.mark.slow
 def test_too_few_open_files_for_the_workers_are_refused_at_once(project, make_run, tmp_path):
-    from tests.behaviour.test_mistakes import write_photos
-
     photos = tmp_path / "photos"
     write_photos(photos, [f"{split}/{name}/{i}.jpg" for split in ("train", "val") for name in "ab" for i in range(3)])
     folder = make_run(data_dir=str(photos), num_workers=4, cache="none")

@@ -5,11 +5,12 @@ import random
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import evaluate
 import train
 import utils
+from tests.support.photos import write_photos
+from tests.support.tasks import needs
 
 
 def reported_by(done, exit_code):
@@ -69,6 +70,7 @@ def test_a_broken_params_file_is_reported_with_the_place(run_script, write_param
     assert f"error: {model_dir / name}: not valid" in stderr and place in stderr
 
 
+@needs("vision")
 def test_all_mistakes_in_a_params_file_are_reported_together(run_script, write_params):
     model_dir = write_params('{"learning_rat": 1e-3, "batch_size": "32", "num_epochs": 1, "num_epochs": 2}')
     stderr = reported_by(run_script("train.py", "--model_dir", model_dir, "seed=x"), 2)
@@ -77,6 +79,7 @@ def test_all_mistakes_in_a_params_file_are_reported_together(run_script, write_p
     assert len(stderr.splitlines()) == 5
 
 
+@needs("vision")
 def test_an_unknown_task_is_reported(run_script, write_params):
     model_dir = write_params('{"task": "visoin"}')
     stderr = reported_by(run_script("train.py", "--model_dir", model_dir), 2)
@@ -103,6 +106,7 @@ def loaded_modules(run_script, *words):
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}, done.returncode
 
 
+@needs("vision")
 def test_help_and_refusals_come_without_loading_torch(run_script, write_params, tmp_path):
     model_dir = write_params('{"learning_rat": 1}')
     for words, exit_code in (
@@ -179,15 +183,9 @@ def test_an_empty_split_is_reported(make_run, tmp_path, split):
 def test_a_class_that_train_lacks_is_reported(make_run, tmp_path):
     model_dir = make_run()
     np.savez(tmp_path / "data/val.npz", images=np.zeros((4, 8, 8), dtype=np.uint8), labels=np.array([0, 1, 2, 9]))
-    assert "class '9' is not among the classes of train when this run began (0, 1, 2)" in refusal(train.main, "--model_dir", model_dir)
-
-
-def write_photos(folder, names):
-    """Write photographs that cannot be distinguished, which is enough for reading them."""
-    generator = np.random.default_rng(0)
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(folder / name)
+    assert "class '9' is not among the classes of train when this run began (0, 1, 2)" in refusal(
+        train.main, "--model_dir", model_dir
+    )
 
 
 @pytest.mark.parametrize("damage", ["random bytes", "truncated", "empty"])
@@ -275,6 +273,7 @@ def test_changed_hyperparameters_in_a_directory_with_history_are_listed(make_run
     assert utils.read_json(model_dir / "run.json")["status"] == "finished"
 
 
+@needs("ner")
 def test_overrides_of_what_a_checkpoint_was_trained_with_are_checked(make_run):
     model_dir = make_run(num_epochs=1)
     train.main(["--model_dir", str(model_dir)])

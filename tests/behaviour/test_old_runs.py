@@ -13,6 +13,7 @@ import synthesize_results
 import train
 import utils
 from tests.support.runs import PROJECT, read_state
+from tests.support.tasks import need, task_of
 
 OLD = PROJECT / "tests/support/old_runs"
 
@@ -22,6 +23,7 @@ def old(tmp_path):
     """Return a function that copies an old directory."""
 
     def copy(name):
+        need(task_of(OLD / name))
         shutil.copytree(OLD / name, tmp_path / name)
         return tmp_path / name
 

@@ -17,8 +17,9 @@ from fiveline.record import atomic
 from fiveline.record.signals import Signals
 from fiveline.saving import Saver
 from fiveline.state import State
-from model.vision.params import Params
+from fiveline.tasks import fetch_params_class
 from tests.support.runs import run_train
+from tests.support.tasks import needs
 
 
 @pytest.fixture
@@ -130,6 +131,7 @@ def test_what_apples_gpu_lacks_is_explained():
     assert utils.explain(NotImplementedError("of the user's own")) is None
 
 
+@needs("vision")
 def test_nets_and_inputs_are_contiguous_on_apples_gpu(monkeypatch):
     original, seen = nn.Module.to, []
     monkeypatch.setattr(
@@ -139,7 +141,7 @@ def test_nets_and_inputs_are_contiguous_on_apples_gpu(monkeypatch):
     model[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
     images = torch.ones(2, 3, 8, 8).to(memory_format=torch.channels_last)
     model(images)
-    prepare(model, Params(), torch.device("mps"))(images)
+    prepare(model, fetch_params_class("vision")(), torch.device("mps"))(images)
     assert seen == [False, True] and model[0].weight.is_contiguous()
 
 

@@ -1,71 +1,18 @@
 """Stopping anywhere, by real signals and real kills, and continuing to the same bits."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 import utils
-from tests.support.runs import assert_same_bits, read_state, without_times
-
-PROJECT = Path(__file__).resolve().parents[2]
-TASKS = {
-    "vision": {
-        "data_dir": str(PROJECT / "data/digits"), "image_size": 16, "image_channels": 1, "num_channels": 8,
-        "dropout_rate": 0.5, "shift": 2, "jitter": 0.2, "schedule": "one_cycle", "batch_size": 16, "num_epochs": 2,
-        "checkpoint_minutes": 0.005,
-    },
-}  # fmt: skip
-
-
-def write_run(folder, **params):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "params.json").write_text(json.dumps(params))
-    return folder
-
-
-def start(folder, *words):
-    command = [sys.executable, "train.py", "--model_dir", str(folder), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def wait_until(condition, process, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.002)
-
-
-def log_of(folder):
-    return (folder / "train.log").read_text() if (folder / "train.log").exists() else ""
-
-
-def assert_same_run(first, second):
-    for name in ("last", "best"):
-        states = [read_state(folder, name) for folder in (first, second)]
-        for state in states:
-            state.pop("seconds")
-            for machine in ("num_workers", "save_summary_steps"):
-                state["params"].pop(machine)
-        assert_same_bits(*states)
-    histories = [without_times(utils.read_lines(folder / "history.jsonl")) for folder in (first, second)]
-    assert histories[0] == histories[1] and histories[0]
-    for name in ("metrics_val_best_weights.json", "metrics_val_last_weights.json"):
-        assert (first / name).read_bytes() == (second / name).read_bytes()
+from tests.support.processes import log_of, start, wait_until
+from tests.support.runs import DIGITS, assert_same_bits, assert_same_run, read_state, without_times, write_params
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    folder = write_run(tmp_path_factory.mktemp("whole") / "run", **TASKS["vision"])
+    folder = write_params(tmp_path_factory.mktemp("whole") / "run", **DIGITS)
     process = start(folder)
     assert process.wait() == 0, process.communicate()[0]
     return folder
@@ -83,8 +30,8 @@ def whole(tmp_path_factory):
 def test_a_signal_within_an_epoch_saves_and_the_same_command_continues_to_the_same_bits(
     tmp_path, whole, number, num_workers
 ):
-    settings = {**TASKS["vision"], "num_workers": num_workers, "cache": "none", "save_summary_steps": 5}
-    folder = write_run(tmp_path / "run", **settings)
+    settings = {**DIGITS, "num_workers": num_workers, "cache": "none", "save_summary_steps": 5}
+    folder = write_params(tmp_path / "run", **settings)
     process = start(folder)
     wait_until(lambda: "- step 10/" in log_of(folder), process)
     process.send_signal(number)
@@ -108,7 +55,7 @@ def test_a_signal_within_an_epoch_saves_and_the_same_command_continues_to_the_sa
 
 
 def test_sigkill_at_several_moments_continues_to_the_same_bits(tmp_path, whole):
-    folder = write_run(tmp_path / "run", **TASKS["vision"])
+    folder = write_params(tmp_path / "run", **DIGITS)
     kills = 0
     for delay in (0.15, 0.4):
         process = start(folder)
@@ -127,8 +74,8 @@ def test_sigkill_at_several_moments_continues_to_the_same_bits(tmp_path, whole):
 
 def test_a_second_signal_quits_at_once(tmp_path):
     # one step an epoch, and it takes seconds
-    settings = {**TASKS["vision"], "image_size": 64, "num_channels": 16, "batch_size": 1258, "num_epochs": 50}
-    folder = write_run(tmp_path / "run", **settings)
+    settings = {**DIGITS, "image_size": 64, "num_channels": 16, "batch_size": 1258, "num_epochs": 50}
+    folder = write_params(tmp_path / "run", **settings)
     process = start(folder)
     wait_until(lambda: "Epoch 1/" in log_of(folder), process)
     time.sleep(0.7)  # into the step

@@ -23,8 +23,7 @@ import utils
 from fiveline.record.escape import from_cell
 from fiveline.report.predictions import read_per_class, read_predictions
 from fiveline.report.runs import read_runs
-from tests.behaviour.test_faults import finish, stopped
-from tests.support.runs import read_state
+from tests.support.runs import finish, read_state, stopped
 
 EVIL = [
     "..",

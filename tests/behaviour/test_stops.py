@@ -18,9 +18,20 @@ import train
 import utils
 from fiveline.loading import pictures
 from fiveline.record.atomic import temporary_path
-from tests.behaviour.test_faults import EACH_STEP, assert_same_end, at_log_line, finish, photos, stopped  # noqa: F401
-from tests.behaviour.test_resume import TASKS, log_of, start, wait_until, write_run
-from tests.support.runs import PROJECT, read_state
+from tests.support.processes import log_of, start, wait_until
+from tests.support.runs import (
+    DIGITS,
+    EACH_STEP,
+    PROJECT,
+    assert_same_end,
+    at_log_line,
+    finish,
+    read_state,
+    stopped,
+    write_params,
+)
+
+pytest.importorskip("resource", reason="Windows has neither these signals nor these limits")
 
 
 def terminate():
@@ -63,7 +74,7 @@ def test_sigterm_before_the_first_step_is_no_failure(make_run, line):
     assert_same_end(whole, finish(folder))
 
 
-def test_sigterm_while_a_file_is_read_is_not_taken_for_a_broken_file(make_run, photos, monkeypatch):  # noqa: F811
+def test_sigterm_while_a_file_is_read_is_not_taken_for_a_broken_file(make_run, photos, monkeypatch):
     torch.set_num_threads(1)  # files are read in the main thread
 
     def read_slowly(*_):
@@ -96,8 +107,8 @@ def test_sigterm_during_saving_lets_the_save_finish(make_run):
 
 @pytest.mark.slow
 def test_a_batch_systems_sigterm_to_the_whole_group_leaves_time_to_spare(tmp_path):
-    settings = {**TASKS["vision"], "num_workers": 2, "cache": "none", "save_summary_steps": 5, "num_epochs": 50}
-    folder = write_run(tmp_path / "run", **settings)
+    settings = {**DIGITS, "num_workers": 2, "cache": "none", "save_summary_steps": 5, "num_epochs": 50}
+    folder = write_params(tmp_path / "run", **settings)
     command = [sys.executable, "train.py", "--model_dir", str(folder)]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: "- step 10/" in log_of(folder), process)
@@ -114,7 +125,7 @@ def test_a_batch_systems_sigterm_to_the_whole_group_leaves_time_to_spare(tmp_pat
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nohup") is None, reason="there is no nohup here")
 def test_nohup_keeps_a_run_alive_when_the_terminal_closes(tmp_path):
-    folder = write_run(tmp_path / "run", **TASKS["vision"])
+    folder = write_params(tmp_path / "run", **DIGITS)
     command = ["nohup", sys.executable, "train.py", "--model_dir", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_until(lambda: "Epoch 1/" in log_of(folder), process)
@@ -125,7 +136,7 @@ def test_nohup_keeps_a_run_alive_when_the_terminal_closes(tmp_path):
 
 @pytest.mark.slow
 def test_a_script_that_is_done_says_nothing_more(tmp_path):
-    folder = write_run(tmp_path / "run", **{**TASKS["vision"], "num_epochs": 1})
+    folder = write_params(tmp_path / "run", **{**DIGITS, "num_epochs": 1})
     output = start(folder).communicate(timeout=60)[0]
     last = output.splitlines()[-1]  # libraries that find something left at exit say so after that
     assert last.startswith("- Found new best") and log_of(folder).splitlines()[-1].endswith(last)
@@ -183,8 +194,8 @@ print(int(optimizer.state_dict()["state"][0]["step"]))
 
 @pytest.mark.slow
 def test_a_second_process_is_refused_and_a_killed_one_leaves_the_directory_free(tmp_path):
-    settings = {**TASKS["vision"], "num_workers": 2, "cache": "none", "num_epochs": 3}
-    folder = write_run(tmp_path / "run", **settings)
+    settings = {**DIGITS, "num_workers": 2, "cache": "none", "num_epochs": 3}
+    folder = write_params(tmp_path / "run", **settings)
     first = start(folder)
     wait_until(lambda: "Epoch 1/" in log_of(folder), first)
     second = start(folder)
@@ -209,7 +220,7 @@ def test_an_error_in_a_loading_process_ends_the_script(project, tmp_path):
     assert source.count(reads) == 1
     faulty = source.replace(reads, "        assert 7 not in indices\n" + reads)
     (copy / "model/vision/data_loader.py").write_text(faulty)
-    folder = write_run(tmp_path / "run", **TASKS["vision"], cache="none", num_workers=2)
+    folder = write_params(tmp_path / "run", **DIGITS, cache="none", num_workers=2)
     command = [sys.executable, "train.py", "--model_dir", str(folder)]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "example 7 (train[7]) could not be loaded: AssertionError()" in done.stderr
@@ -219,7 +230,7 @@ def test_an_error_in_a_loading_process_ends_the_script(project, tmp_path):
 
 @pytest.mark.slow
 def test_a_script_of_ones_own_that_trains_ends(tmp_path):
-    folder = write_run(tmp_path / "run", **{**TASKS["vision"], "num_epochs": 1}, cache="none", num_workers=2)
+    folder = write_params(tmp_path / "run", **{**DIGITS, "num_epochs": 1}, cache="none", num_workers=2)
     code = f"import train; train.main(['--model_dir', {str(folder)!r}])"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "Error" not in done.stderr, done.stderr

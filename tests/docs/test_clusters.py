@@ -9,7 +9,9 @@ import pytest
 
 import utils
 from tests.support.pages import PROJECT, listings_of, make_clone, write_listings
+from tests.support.tasks import SHIPPED, needs
 
+pytestmark = needs(*SHIPPED)  # the scripts are about some of them
 PAGE = PROJECT / "docs/clusters.md"
 SRUN = '#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\necho $$ > step.pid\nexec "$@"\n'
 SCONTROL = '#!/bin/sh\necho "$@" >> requests.txt\n'

@@ -9,12 +9,14 @@ import sys
 import pytest
 
 from tests.support.pages import PAGES, assert_printed, blocks_of, make_clone
+from tests.support.tasks import SHIPPED, needs
 
 BREAK = "---- the next listing ----"
 LISTINGS = {page: [b for b in blocks_of(page) if b.language == "python" and not b.mark] for page in PAGES[1:]}
 LISTINGS = {page: listings for page, listings in LISTINGS.items() if listings}
 
 
+@needs(*SHIPPED)
 @pytest.mark.parametrize("page", LISTINGS, ids=lambda page: page.name)
 def test_listings_print_what_the_page_shows(page, tmp_path):
     clone = make_clone(tmp_path / "fiveline")

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,8 +26,7 @@ from fiveline.metrics import MetricSums, ratio
 from fiveline.report import scores as evaluation_report
 from fiveline.report.scores import ExampleScores, write_report
 from model.vision import net
-
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.support.tasks import PROJECT
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,10 @@ from fiveline.serving.interface import find_class_axis, find_interfaces
 from fiveline.serving.programs import to_program
 from fiveline.serving.trained import fetch_trained
 from fiveline.serving.verify import check_program
+from fiveline.tasks import DEFAULT_TASK
 from fiveline.torch_private import any_length
+from tests.support.tasks import PROJECT, need
 
-PROJECT = Path(__file__).resolve().parents[2]
 FORMATS = ["pt2", "onnx", "torchscript"]
 DIGITS = {
     "data_dir": str(PROJECT / "data/digits"), "image_size": 16, "image_channels": 1, "num_channels": 8,
@@ -55,6 +56,7 @@ def fetch_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
 
     def fetch(name):
+        need(RUNS[name].get("task", DEFAULT_TASK))
         model_dir = folder / name
         if not model_dir.exists():
             model_dir.mkdir()

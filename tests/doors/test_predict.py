@@ -27,8 +27,8 @@ from fiveline.serving import unlabelled
 from fiveline.serving.output import margin, rounded, to_lines
 from fiveline.serving.trained import fetch_trained
 from fiveline.tasks import fetch_serve
+from tests.support.tasks import PROJECT, SHIPPED, needs
 
-PROJECT = Path(__file__).resolve().parents[2]
 SERVE = ("predictions", "probabilities", "fetch_unlabelled", "collate_unlabelled", "show_unlabelled", "READS_STDIN")
 NUM_IMAGES = {"train": 60, "val": 20, "test": 33}
 
@@ -69,12 +69,7 @@ RUNS = {
         "task": "tabular", "target": "price", "target_type": "number", "id_column": "name", "batch_size": 16,
     },
 }  # fmt: skip
-
-
-pytestmark = pytest.mark.skipif(
-    any(not (PROJECT / "model" / params.get("task", "vision")).is_dir() for params in RUNS.values()),
-    reason="the folder of a task was removed",
-)
+pytestmark = needs(*SHIPPED)
 
 
 @pytest.fixture(scope="module")

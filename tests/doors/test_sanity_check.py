@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from pydantic import Field
 
 import evaluate
-import model.tabular.net
 import model.vision.data_loader
 import model.vision.net
 import model.vision.params
@@ -21,6 +20,7 @@ import utils
 from fiveline.sanity import guesses, leaks, rate, short_training
 from fiveline.sanity.survey import normalised
 from fiveline.tasks import fetch_params
+from tests.support.tasks import need, needs, task_of
 
 ThreeConvNet = model.vision.net.ThreeConvNet
 CPU = torch.device("cpu")
@@ -42,6 +42,7 @@ def make_context(project):
 
     def make(experiment="base_model", *words):
         folder = project / "experiments" / experiment
+        need(task_of(folder))
         small = ["num_channels=8"] if experiment == "base_model" else []
         data_dir = fetch_params(folder).data_dir
         return fetch_context(folder, f"data_dir={project / data_dir}", *small, *words)
@@ -115,6 +116,7 @@ def assert_found(finding, *words, status="FAIL"):
 )
 def test_a_shipped_experiment_is_free_of_alarms(experiment, project, capsys):
     folder = project / "experiments" / experiment
+    need(task_of(folder))
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     data_dir = str(project / fetch_params(folder).data_dir)
     sanity_check.main(["--model_dir", str(folder), "--data_dir", data_dir, "--json", "--device", "cpu"])
@@ -333,9 +335,11 @@ def test_a_last_layer_that_begins_too_large_is_found(find, monkeypatch):
     assert_found(find("initial_loss"), "with all classes equally likely it is 2.303")
 
 
+@needs("tabular")
 def test_targets_that_are_not_standardised_are_found(find, monkeypatch):
-    original = model.tabular.net.loss_fn
-    monkeypatch.setattr(model.tabular.net, "loss_fn", lambda outputs, labels: original(outputs, labels * 77 + 152))
+    tabular = importlib.import_module("model.tabular.net")
+    original = tabular.loss_fn
+    monkeypatch.setattr(tabular, "loss_fn", lambda outputs, labels: original(outputs, labels * 77 + 152))
     assert_found(find("initial_loss", experiment="tabular_diabetes"), "far from 0", status="WARN")
 
 
@@ -355,9 +359,10 @@ def test_dead_relus_are_found(find, monkeypatch):
     assert_found(find("gradients"), "the gradient is 0: conv1.weight")
 
 
+@needs("tabular")
 @pytest.mark.parametrize(("number", "status"), [(60, "FAIL"), (35, "WARN"), (10, "PASS")])
 def test_a_share_of_dead_relus_is_found(find, monkeypatch, number, status):
-    cls = model.tabular.net.TwoLayerNet
+    cls = importlib.import_module("model.tabular.net").TwoLayerNet
     change_net(monkeypatch, lambda net: net.linear1.bias[:number].fill_(-100), cls)
     finding = find("gradients", "hidden_size=100", experiment="tabular_digits")
     assert finding.status == status, finding
@@ -374,8 +379,10 @@ def test_weights_that_begin_at_zero_are_no_dead_ones(find, monkeypatch):
     assert find("gradients").status == "PASS"
 
 
+@needs("tabular")
 def test_gradients_that_explode_are_found(find, monkeypatch):
-    change_forward(monkeypatch, before=lambda x: x * 1e6, cls=model.tabular.net.TwoLayerNet)
+    net = importlib.import_module("model.tabular.net").TwoLayerNet
+    change_forward(monkeypatch, before=lambda x: x * 1e6, cls=net)
     assert_found(find("gradients", experiment="tabular_digits"), "exploding")
 
 
@@ -469,6 +476,7 @@ def test_the_advice_on_the_learning_rate_never_contradicts_the_verdict(find, wor
 def test_both_ends_of_the_advised_range_train_well(project, tmp_path, experiment, metric, worst, end):
     """The range is read off 120 steps; a whole run at either end of it must come near the best."""
     folder = project / "experiments" / experiment
+    need(task_of(folder))
     data_dir = f"data_dir={project / fetch_params(folder).data_dir}"
     curve = rate.range_test(fetch_context(folder, data_dir))
     run = tmp_path / "run"
@@ -513,6 +521,7 @@ def test_labels_of_other_inputs_are_found(find, monkeypatch, splits, change, wor
 @pytest.mark.parametrize("experiment", ["ner", "tabular_digits", "tabular_diabetes"])
 def test_labels_of_other_inputs_are_found_in_every_task(find, monkeypatch, experiment):
     task = experiment.partition("_")[0]
+    need(task)
     module = importlib.import_module(f"model.{task}.data_loader")
 
     def mix(_, dataset):
@@ -691,6 +700,7 @@ def test_labels_that_are_the_input_tokens_are_found():
     assert tags.status == "PASS" and "not among the input tokens" in tags.explanation
 
 
+@needs("ner")
 @pytest.mark.parametrize(
     ("shift", "words"),
     [(0, "the labels are the input tokens themselves"), (-1, "the net sees the tokens")],

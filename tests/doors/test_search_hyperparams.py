@@ -24,9 +24,9 @@ import train
 import utils
 from fiveline.study import workers
 from fiveline.study.trials import Trial
-from fiveline.tasks import list_tasks
+from fiveline.tasks import DEFAULT_TASK, list_tasks
+from tests.support.tasks import PROJECT, REMOVED, need, task_of
 
-PROJECT = Path(__file__).resolve().parents[2]
 QUICK = {
     "image_size": 8, "image_channels": 1, "num_channels": 2, "horizontal_flip": False, "batch_size": 200,
     "num_epochs": 2, "data_dir": str(PROJECT / "data/digits"),
@@ -35,6 +35,7 @@ LONG = {**QUICK, "num_epochs": 100_000, "num_channels": 4}
 
 
 def make_study(folder, **params):
+    need(params.get("task", DEFAULT_TASK))
     folder.mkdir()
     (folder / "params.json").write_text(json.dumps({**QUICK, **params}))
     return folder
@@ -115,7 +116,8 @@ def test_cs230s_command_line_makes_its_directories(tmp_path):
 
 def test_the_shipped_examples_are_studies(tmp_path):
     for path in sorted(PROJECT.glob("experiments/*/search.yaml")):
-        search(path.parent, "--status")
+        if task_of(path.parent) not in REMOVED:
+            search(path.parent, "--status")
 
 
 def test_a_trial_that_fails_costs_itself_alone(parent_dir):

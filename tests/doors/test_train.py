@@ -17,6 +17,7 @@ import utils
 from fiveline.options.set_up import check_batch_norm
 from fiveline.tasks import fetch_params_class
 from tests.support.runs import QUICK, assert_same_bits, read_state, run_train, without_times, write_run
+from tests.support.tasks import needs
 
 
 def test_same_seed_gives_the_same_bits(tmp_path):
@@ -322,6 +323,7 @@ def test_a_step_in_pieces_is_the_step_of_the_whole_batch(microbatch_size, struct
     torch.testing.assert_close(results[0], results[1])
 
 
+@needs("vision")
 @pytest.mark.parametrize("name", ["batch_size", "microbatch_size"])
 def test_batch_norm_can_train_on_a_single_image_but_not_on_a_single_row(name):
     params = fetch_params_class("vision")(**{"batch_size": 8, name: 1})

@@ -16,8 +16,8 @@ from fiveline.loader import fetch_dataloader
 from fiveline.options.set_up import fetch_optimizer
 from fiveline.state import State
 from fiveline.tasks import fetch_facts, fetch_params_class, fetch_serve, fetch_task, list_tasks
+from tests.support.tasks import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 SMALL = {"batch_size": 8, "num_epochs": 1, "learning_rate": 0.005}
 WITHOUT_CHANCE = {"dropout_rate": 0.0, "word_dropout_rate": 0.0}  # for whoever has them
 

@@ -7,10 +7,10 @@ import shutil
 import stat
 import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.support.tasks import PROJECT
+
 PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))]
 STARTS = ("python ", "mkdir ", "torchrun --standalone ")  # .venv/bin/python of the first screen is CI's
 NEEDS_MORE = ("experiments/signs", "benchmarks/", "data/build_dataset.py")  # data or a network

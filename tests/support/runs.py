@@ -1,29 +1,82 @@
-"""Short runs on the digits that ship with the project, and how two of them are compared."""
+"""Short runs in this process: written, trained, stopped at a known moment, and compared with each other."""
 
+import contextlib
 import json
-from pathlib import Path
+import logging
+import traceback
 
+import pytest
 import torch
 
 import train
 import utils
+from fiveline.tasks import DEFAULT_TASK
+from tests.support.tasks import PROJECT, need
 
-PROJECT = Path(__file__).resolve().parents[2]
 QUICK = {
     "image_size": 8, "image_channels": 1, "num_channels": 4, "dropout_rate": 0.3, "horizontal_flip": False, "shift": 1,
     "batch_size": 100, "num_epochs": 3, "learning_rate": 0.01, "data_dir": str(PROJECT / "data/digits"),
 }  # fmt: skip
+DIGITS = {
+    "data_dir": str(PROJECT / "data/digits"), "image_size": 16, "image_channels": 1, "num_channels": 8,
+    "dropout_rate": 0.5, "shift": 2, "jitter": 0.2, "schedule": "one_cycle", "batch_size": 16, "num_epochs": 2,
+    "checkpoint_minutes": 0.005,
+}  # fmt: skip
+EACH_STEP = {"checkpoint_minutes": 1e-6}  # else such short runs are saved at their end only
+
+
+def write_params(folder, **params):
+    """Write a run directory of these params alone."""
+    need(params.get("task", DEFAULT_TASK))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.json").write_text(json.dumps(params))
+    return folder
 
 
 def write_run(folder, **params):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "params.json").write_text(json.dumps({**QUICK, **params}))
-    return folder
+    return write_params(folder, **{**QUICK, **params})
 
 
 def run_train(folder, *words, **params):
     train.main(["--model_dir", str(write_run(folder, **params)), *words])
     return folder
+
+
+def finish(model_dir, *words):
+    train.main(["--model_dir", str(model_dir), *words])
+    return model_dir
+
+
+def stopped(model_dir, *words, exit_code=1, main=train.main):
+    """Return what a script stops with, after checking that it is plain: through `run_script`, as in the shell."""
+    with pytest.raises(BaseException) as caught:
+        main(["--model_dir", str(model_dir), *map(str, words)])
+    stop = caught.value if isinstance(caught.value, utils.InterruptedRun) else utils.explain(caught.value)
+    assert stop is not None, repr(caught.value)
+    traceback.clear_frames(caught.tb)  # they hold the data loading processes; a script's end lets go of them
+    message = str(stop)
+    assert stop.exit_code == exit_code, message
+    assert len(message.splitlines()) <= 2 and len(message) < 600 and "Traceback" not in message
+    return message
+
+
+@contextlib.contextmanager
+def at_log_line(text, action):
+    """Do something, once, when a line that begins with some text is logged: a fault at a known moment."""
+
+    class Trigger(logging.Handler):
+        def emit(self, record):
+            if record.getMessage().startswith(text):
+                logging.getLogger().removeHandler(self)
+                action()
+
+    trigger = Trigger()
+    logging.getLogger().addHandler(trigger)
+    try:
+        yield
+        assert trigger not in logging.getLogger().handlers, f"{text!r} was never logged"
+    finally:
+        logging.getLogger().removeHandler(trigger)
 
 
 def read_state(folder, name="last"):
@@ -48,3 +101,30 @@ def assert_same_bits(first, second):
 
 def without_times(history):
     return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in history]
+
+
+def assert_same_end(first, second):
+    """Compare two finished runs, the times that they took aside."""
+    for name in ("last", "best"):
+        states = [read_state(folder, name) for folder in (first, second)]
+        for state in states:
+            state.pop("seconds")
+            state["params"].pop("num_epochs")  # a run that continues may have been given another number
+        assert_same_bits(*states)
+    histories = [without_times(utils.read_lines(folder / "history.jsonl")) for folder in (first, second)]
+    assert histories[0] == histories[1] and histories[0]
+    assert {utils.read_json(folder / "run.json")["status"] for folder in (first, second)} == {"finished"}
+
+
+def assert_same_run(first, second):
+    for name in ("last", "best"):
+        states = [read_state(folder, name) for folder in (first, second)]
+        for state in states:
+            state.pop("seconds")
+            for machine in ("num_workers", "save_summary_steps"):
+                state["params"].pop(machine)
+        assert_same_bits(*states)
+    histories = [without_times(utils.read_lines(folder / "history.jsonl")) for folder in (first, second)]
+    assert histories[0] == histories[1] and histories[0]
+    for name in ("metrics_val_best_weights.json", "metrics_val_last_weights.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()

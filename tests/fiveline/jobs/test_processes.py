@@ -15,11 +15,11 @@ import train
 import utils
 from fiveline import jobs
 from fiveline.sanity.selftest import differences
-from tests.behaviour.test_faults import photos  # noqa: F401
-from tests.behaviour.test_resume import log_of, wait_until, write_run
-from tests.support.runs import assert_same_bits, read_state, without_times
+from tests.support.processes import log_of, wait_until
+from tests.support.runs import PROJECT, assert_same_bits, read_state, without_times, write_params
 
-PROJECT = Path(__file__).resolve().parents[3]
+pytest.importorskip("resource", reason="Windows has neither these signals nor these limits")
+
 TABULAR = {"task": "tabular", "net": "two_layer", "batch_size": 32, "num_epochs": 1, "optimizer": "sgd"}
 NER = {"task": "ner", "batch_size": 16, "num_epochs": 1, "dropout_rate": 0.0, "word_dropout_rate": 0.0,
        "lstm_hidden_dim": 16, "embedding_dim": 16, "clip_grad_norm": 1.0}  # fmt: skip
@@ -149,8 +149,8 @@ def test_a_process_that_was_started_alone_is_the_first_of_one(monkeypatch):
 
 @pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path):
-    first = alone(write_run(tmp_path / "one", **TABULAR))
-    second = together(2, write_run(tmp_path / "two", **TABULAR))
+    first = alone(write_params(tmp_path / "one", **TABULAR))
+    second = together(2, write_params(tmp_path / "two", **TABULAR))
     assert_same_within_rounding(first, second)
     log = log_of(second)
     assert log.count("Starting training for 1 epoch(s) on cpu in 2 processes") == 1
@@ -175,8 +175,8 @@ def test_two_processes_end_where_one_does(tmp_path):
     ],
 )
 def test_any_number_of_processes_ends_where_one_does(tmp_path, num_processes, params):
-    first = alone(write_run(tmp_path / "one", **params))
-    assert_same_within_rounding(first, together(num_processes, write_run(tmp_path / "many", **params)))
+    first = alone(write_params(tmp_path / "one", **params))
+    assert_same_within_rounding(first, together(num_processes, write_params(tmp_path / "many", **params)))
 
 
 @pytest.mark.slow
@@ -208,9 +208,9 @@ print([path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob
 @pytest.mark.parametrize("more", [{}, {"batch_size": 7, "clip_grad_norm": 0.5}, {"fsdp": True}], ids=["", "7", "fsdp"])
 def test_two_processes_in_bf16_end_where_one_does(tmp_path, more):
     params = {**TABULAR, **more, "precision": "bf16"}
-    exact = alone(write_run(tmp_path / "exact", **{**params, "precision": "fp32"}))
-    first = alone(write_run(tmp_path / "one", **params))
-    second = together(2, write_run(tmp_path / "two", **params))
+    exact = alone(write_params(tmp_path / "exact", **{**params, "precision": "fp32"}))
+    first = alone(write_params(tmp_path / "one", **params))
+    second = together(2, write_params(tmp_path / "two", **params))
     assert utils.read_json(second / "run.json")["machine"]["precision"] == "bf16"
     assert_close_weights(first, second, tolerance=1e-3)  # a share's gradient is rounded to 8 bits
     with pytest.raises(AssertionError):
@@ -224,8 +224,8 @@ def test_two_processes_in_bf16_end_where_one_does(tmp_path, more):
 @pytest.mark.slow
 def test_two_processes_average_the_weights_that_one_does(tmp_path):
     params = {**TABULAR, "ema_decay": 0.9, "num_epochs": 2}
-    first = alone(write_run(tmp_path / "one", **params))
-    second = together(2, write_run(tmp_path / "two", **params))
+    first = alone(write_params(tmp_path / "one", **params))
+    second = together(2, write_params(tmp_path / "two", **params))
     assert_same_within_rounding(first, second)
     assert read_state(first)["average"]["num_steps"] == read_state(second)["average"]["num_steps"] > 0
 
@@ -300,12 +300,12 @@ def test_a_share_without_scored_labels_counts_for_nothing(tmp_path):
 @pytest.mark.thorough
 def test_two_processes_in_fp16_leave_out_the_same_steps(tmp_path):
     whole = {**TABULAR, "precision": "fp16", "batch_size": 128}
-    first = alone(write_run(tmp_path / "one", **whole))
-    second = together(2, write_run(tmp_path / "two", **whole))
+    first = alone(write_params(tmp_path / "one", **whole))
+    second = together(2, write_params(tmp_path / "two", **whole))
     assert_close_weights(first, second, tolerance=1e-3)
     assert read_state(first)["scaler"] == read_state(second)["scaler"]  # none is left out
 
-    folder = together(2, write_run(tmp_path / "left out", **{**whole, "batch_size": 32}))
+    folder = together(2, write_params(tmp_path / "left out", **{**whole, "batch_size": 32}))
     state = read_state(folder)
     assert state["scaler"]["scale"] < read_state(first)["scaler"]["scale"]
     assert_scored_alike_in_one_process(folder)
@@ -315,8 +315,8 @@ def test_two_processes_in_fp16_leave_out_the_same_steps(tmp_path):
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_compiled_nets_take_the_same_steps_in_two_processes(tmp_path, fsdp):
     params = {**TABULAR, "compile": True, "fsdp": fsdp}
-    first = alone(write_run(tmp_path / "one", **params))
-    second = together(2, write_run(tmp_path / "two", **params))
+    first = alone(write_params(tmp_path / "one", **params))
+    second = together(2, write_params(tmp_path / "two", **params))
     assert_same_within_rounding(first, second)
     assert utils.read_json(second / "run.json")["machine"]["compiled"] is True
 
@@ -326,7 +326,7 @@ def test_spread_blocks_that_are_computed_again_take_the_same_steps(tmp_path):
     """A single step: rounding grows fast in a new net with so many batch norms."""
     settings = ({}, {"fsdp": True}, {"fsdp": True, "activation_checkpointing": True})
     plain, spread, again = (
-        together(2, write_run(tmp_path / str(number), **RESNET, **more)) for number, more in enumerate(settings)
+        together(2, write_params(tmp_path / str(number), **RESNET, **more)) for number, more in enumerate(settings)
     )
     assert_same_within_rounding(plain, spread)
     assert_same_bits(*(read_state(folder)["state_dict"] for folder in (spread, again)))
@@ -344,8 +344,8 @@ def test_spread_blocks_that_are_computed_again_take_the_same_steps(tmp_path):
     ids=["tabular", "small", "rmsprop", "ner"],
 )
 def test_weights_that_are_spread_are_the_same(tmp_path, params):
-    first = alone(write_run(tmp_path / "one", **params))
-    second = together(2, write_run(tmp_path / "two", **params, fsdp=True))
+    first = alone(write_params(tmp_path / "one", **params))
+    second = together(2, write_params(tmp_path / "two", **params, fsdp=True))
     assert_same_within_rounding(first, second)
     states = [read_state(folder)["optim_dict"] for folder in (first, second)]
     assert_close_moments(*states)
@@ -366,8 +366,8 @@ def assert_close_moments(first, second):
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_spread_and_whole_weights_continue_each_other(tmp_path, optimizer):
     params = {**TABULAR, "optimizer": optimizer, "num_epochs": 3}
-    whole = alone(write_run(tmp_path / "whole", **params))
-    folder = alone(write_run(tmp_path / "run", **params), "num_epochs=1")
+    whole = alone(write_params(tmp_path / "whole", **params))
+    folder = alone(write_params(tmp_path / "run", **params), "num_epochs=1")
     together(2, folder, "num_epochs=2", "fsdp=true")
     alone(folder, "num_epochs=3")
     assert_same_within_rounding(whole, folder)
@@ -384,7 +384,7 @@ def test_spread_weights_refuse_what_does_not_go_with_them(other):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    return together(2, write_run(tmp_path_factory.mktemp("whole") / "run", **LONG))
+    return together(2, write_params(tmp_path_factory.mktemp("whole") / "run", **LONG))
 
 
 @pytest.mark.parametrize(
@@ -399,8 +399,8 @@ def test_a_killed_process_ends_the_job_and_the_same_command_continues_to_the_sam
     tmp_path, undisturbed, rank, params
 ):
     if params is not LONG:
-        undisturbed = together(2, write_run(tmp_path / "whole", **params))
-    folder = write_run(tmp_path / "run", **params)
+        undisturbed = together(2, write_params(tmp_path / "whole", **params))
+    folder = write_params(tmp_path / "run", **params)
     process = start_job(2, folder)
     wait_until(lambda: "Epoch 3/" in log_of(folder) and (folder / "last.pth.tar").exists(), process)
     time.sleep(0.05)
@@ -426,7 +426,7 @@ def test_a_killed_process_ends_the_job_and_the_same_command_continues_to_the_sam
     ],
 )
 def test_a_signal_to_the_job_saves_once_and_it_continues_to_the_same_bits(tmp_path, undisturbed, number):
-    folder = write_run(tmp_path / "run", **{**LONG, "checkpoint_minutes": 10})
+    folder = write_params(tmp_path / "run", **{**LONG, "checkpoint_minutes": 10})
     process = start_job(2, folder)
     wait_until(lambda: "Epoch 3/" in log_of(folder), process)
     process.send_signal(number)
@@ -445,8 +445,8 @@ def test_a_signal_to_the_job_saves_once_and_it_continues_to_the_same_bits(tmp_pa
 @pytest.mark.parametrize("counts", [(2, 1), (1, 3), (3, 2)])
 def test_a_checkpoint_amid_an_epoch_is_continued_by_any_number_of_processes(tmp_path, counts):
     params = {**TABULAR, "num_epochs": 3, "batch_size": 8, "checkpoint_minutes": 1e-5}
-    whole = alone(write_run(tmp_path / "whole", **params))
-    folder = write_run(tmp_path / "run", **params)
+    whole = alone(write_params(tmp_path / "whole", **params))
+    folder = write_params(tmp_path / "run", **params)
     process = start_job(counts[0], folder)
     wait_until(lambda: "Epoch 2/" in log_of(folder), process)
     os.kill(children(process)[0], signal.SIGTERM)  # one of them alone: they stop together
@@ -459,7 +459,7 @@ def test_a_checkpoint_amid_an_epoch_is_continued_by_any_number_of_processes(tmp_
 
 @pytest.mark.slow
 def test_a_mistake_is_said_once(tmp_path):
-    folder = write_run(tmp_path / "run", **TABULAR)
+    folder = write_params(tmp_path / "run", **TABULAR)
     code, text = job(2, folder, "learning_rat=1")
     assert code != 0 and text.count("did you mean 'learning_rate'?") == 1 and "exitcode  : 2" in text
     assert text.count("Traceback") <= 1  # torchrun's own
@@ -482,7 +482,7 @@ def test_torchruns_signal_does_not_disturb_who_asks_whether_to_say_it(monkeypatc
 
 @pytest.mark.slow
 def test_mistakes_in_the_data_or_the_directory_are_said_once(tmp_path):
-    folder = write_run(tmp_path / "run", **TABULAR)
+    folder = write_params(tmp_path / "run", **TABULAR)
     code, text = job(3, folder, "--data_dir", str(tmp_path / "nowhere"))
     assert code != 0 and text.count("error: ") == 1 and "nowhere" in text
     assert utils.read_json(folder / "run.json")["status"] == "failed"
@@ -494,7 +494,7 @@ def test_mistakes_in_the_data_or_the_directory_are_said_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_broken_example_is_named_though_only_one_process_has_read_it(make_run, photos):  # noqa: F811
+def test_a_broken_example_is_named_though_only_one_process_has_read_it(make_run, photos):
     (photos / "train/b/31.png").write_bytes(b"no image at all")
     folder = make_run(data_dir=str(photos), image_channels=3, cache="none", batch_size=4)
     code, text = job(2, folder)
@@ -506,7 +506,7 @@ def test_a_broken_example_is_named_though_only_one_process_has_read_it(make_run,
 
 @pytest.mark.slow
 def test_divergence_stops_all_of_them_at_the_same_step(tmp_path):
-    folder = write_run(tmp_path / "run", **{**TABULAR, "learning_rate": 1e30, "num_epochs": 5})
+    folder = write_params(tmp_path / "run", **{**TABULAR, "learning_rate": 1e30, "num_epochs": 5})
     code, text = job(2, folder)
     assert code != 0 and text.count("error: diverged") == 1 and "exitcode  : 3" in text
     assert utils.read_json(folder / "run.json")["status"] == "diverged"

@@ -19,6 +19,7 @@ from fiveline.report.page import write_page
 from fiveline.report.page_importance import importance, is_log
 from fiveline.report.runs import read_runs
 from tests.support import browser as chromium
+from tests.support.tasks import needs
 
 pytestmark = pytest.mark.slow  # a browser for most of them
 
@@ -413,6 +414,7 @@ def test_page_works_by_keyboard_and_everything_has_a_name_for_a_screen_reader(op
 
 
 @needs_browser
+@needs("ner", "tabular")
 def test_sentences_rows_and_quantities_are_shown_with_their_mistakes(browser, project, tmp_path):
     tokens = (project / "data/ner_small/test/sentences.txt").read_text(encoding="utf-8").splitlines()[1].split()
     tags = ["O"] * len(tokens)

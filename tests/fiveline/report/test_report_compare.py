@@ -18,6 +18,7 @@ from fiveline.report.compare import find_run
 from fiveline.report.resampling import compare_paired
 from fiveline.report.runs import Run
 from fiveline.report.shares import Shares, to_npz
+from tests.support.tasks import need, task_of
 
 
 def shares_of(values, finish=float):
@@ -147,6 +148,7 @@ TASKS = {
 
 @pytest.mark.parametrize("name", [pytest.param("base_model", marks=pytest.mark.slow), *list(TASKS)[1:]])
 def test_intervals_are_those_that_evaluate_prints(name, project, tmp_path, capsys):
+    need(task_of(project / "experiments" / name))
     tested = TASKS[name]
     printed = {}
     for run, epochs in (("first", 1), ("second", 2)):

@@ -9,7 +9,7 @@ import pytest
 import synthesize_results
 from fiveline.report.page import describe_study
 from fiveline.report.runs import read_runs
-from tests.doors.test_synthesize_results import synthesize, write_run
+from tests.support.results import synthesize, write_run
 
 
 def of_data(folder, fingerprint, **params):

@@ -25,7 +25,7 @@ from fiveline.report.formats import duration, to_csv, to_latex, to_markdown
 from fiveline.report.groups import mean_and_std
 from fiveline.report.runs import Run
 from fiveline.report.table import Mean, Seconds, Table, group_name
-from tests.doors.test_synthesize_results import synthesize, write_run
+from tests.support.results import synthesize, write_run
 
 pty = pytest.importorskip("pty", reason="Windows has no terminals that a program can make")
 

@@ -11,8 +11,7 @@ import utils
 from fiveline.record.files import write_lines
 from fiveline.sanity.selftest import NOT_REPEATED, NOT_SAVED, differences, selftest, unreadable
 from fiveline.tasks import fetch_params
-from tests.behaviour.test_faults import finish
-from tests.behaviour.test_resume import TASKS, write_run
+from tests.support.runs import DIGITS, finish, write_params
 
 
 def test_two_runs_of_one_seed_differ_in_nothing(make_run):
@@ -95,7 +94,7 @@ def test_selftest_finds_what_does_not_continue_and_tells_why(project, tmp_path, 
     source = (copy / name).read_text()
     assert line in source
     (copy / name).write_text(source.replace(line, line + fault, 1))
-    folder = write_run(tmp_path / "run", **TASKS["vision"])
+    folder = write_params(tmp_path / "run", **DIGITS)
     command = [sys.executable, "train.py", "--model_dir", str(folder), "--selftest_resume"]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1 and "Traceback" not in done.stderr

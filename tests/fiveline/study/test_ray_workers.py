@@ -15,11 +15,11 @@ import utils
 from fiveline.study.ray_workers import RayWorkers
 from fiveline.study.trials import Trial
 from fiveline.tasks import fetch_params
-from tests.behaviour.test_resume import TASKS, assert_same_run, log_of, start, wait_until, write_run
+from tests.support.processes import log_of, start, wait_until
+from tests.support.runs import DIGITS, PROJECT, assert_same_run, write_params
 
-PROJECT = Path(__file__).resolve().parents[3]
 SEEDS = (1, 2, 3, 4)
-PARAMS = {**TASKS["vision"], "num_epochs": 12, "checkpoint_minutes": 0.01}
+PARAMS = {**DIGITS, "num_epochs": 12, "checkpoint_minutes": 0.01}
 
 
 def has_ray():
@@ -46,7 +46,7 @@ def cluster():
 @pytest.fixture
 def study(tmp_path, cluster):
     """Return a function that starts the study, as a user does."""
-    parent_dir = write_run(tmp_path / "a study", **PARAMS)
+    parent_dir = write_params(tmp_path / "a study", **PARAMS)
     processes = []
 
     def begin(*words):
@@ -123,7 +123,7 @@ def test_a_node_that_dies_costs_what_was_not_saved_and_the_study_ends_in_the_sam
     continued = [i for i, folder in enumerate(study.folders) if "Continuing after" in log_of(folder)]
     assert len(continued) == 2
     for i in continued:
-        whole = write_run(tmp_path / f"whole_{i}", **PARAMS, seed=SEEDS[i])
+        whole = write_params(tmp_path / f"whole_{i}", **PARAMS, seed=SEEDS[i])
         assert start(whole).wait() == 0
         assert_same_run(study.folders[i], whole)
 
@@ -211,7 +211,7 @@ def test_each_trial_sees_the_gpu_that_ray_gives_it_and_no_other(cluster, study):
 @needs_ray
 @pytest.mark.slow
 def test_a_machine_that_does_not_see_the_folder_is_named_in_the_output(cluster, tmp_path):
-    folder = write_run(tmp_path / "trial", **PARAMS)
+    folder = write_params(tmp_path / "trial", **PARAMS)
     trial = Trial(0, {}, fetch_params(folder), folder)
     (folder / "params.json").unlink()  # as on a disk that is not shared
     workers = RayWorkers(cluster.address, None, train.main, [])

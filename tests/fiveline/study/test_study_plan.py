@@ -11,45 +11,19 @@ import pytest
 
 import utils
 from fiveline.study import cost
-from fiveline.study.directories import Directories
-from fiveline.study.plan import Plan
 from fiveline.study.pruner import Pruner
 from fiveline.study.sampler import Result, propose
-from fiveline.study.settings import Settings, read_settings
+from fiveline.study.settings import Settings
 from fiveline.study.space import Dimension, Space
 from fiveline.study.view import View
 from fiveline.tasks import fetch_params
-
-
-def make_plan(parent_dir, *space_words, base=None, lag=1, **settings):
-    parent_dir.mkdir(exist_ok=True)
-    if base is not None or not (parent_dir / "params.json").exists():
-        (parent_dir / "params.json").write_text(json.dumps(base or {}))
-    params = fetch_params(parent_dir)
-    overrides = [f"{key}={utils.to_json(value, indent=None)}" for key, value in settings.items()]
-    settings, space = read_settings(parent_dir, params, space_words, overrides)
-    plan = Plan(Directories(parent_dir, params, space, settings.seeds), settings)
-    plan.lag = lag
-    return plan
-
-
-def finish(trial, value=0.5, status="finished", epochs=None, best_epoch=None, best_loss=None):
-    """Write what a run would."""
-    epochs = trial.params.num_epochs if epochs is None else epochs
-    record = {
-        "status": status, "params": trial.params.model_dump(mode="json"), "best": value,
-        "best_loss": best_loss, "epochs": epochs,
-        "best_epoch": epochs if best_epoch is None else best_epoch, "lower_is_better": [],
-    }  # fmt: skip
-    (trial.path / "run.json").write_text(json.dumps(record))
-    rows = [{"epoch": epoch + 1, "val": {"accuracy": value}, "seconds": 1.0} for epoch in range(epochs)]
-    (trial.path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+from tests.support.studies import finish_trial, make_plan
 
 
 def run_all(plan, value=lambda trial: 0.5):
     names = []
     while (trial := plan.next()) is not None:
-        finish(trial, value(trial))
+        finish_trial(trial, value(trial))
         names.append(trial.name)
     return names
 
@@ -62,7 +36,7 @@ def test_what_has_ended_is_skipped_and_the_rest_is_run(tmp_path):
     trials = [plan.next() for _ in range(5)]
     assert plan.next() is None
     for trial, status in zip(trials, ("finished", "diverged", "failed", "interrupted", "running"), strict=True):
-        finish(trial, status=status)
+        finish_trial(trial, status=status)
     assert run_all(make_plan(tmp_path, "learning_rate=1e-5,1e-4,1e-3,1e-2,1e-1")) == [
         "learning_rate_0.001", "learning_rate_0.01", "learning_rate_0.1",
     ]  # fmt: skip
@@ -75,7 +49,7 @@ def test_a_terminal_shows_the_progress_of_the_trials_at_work(tmp_path, monkeypat
     view.show([trial], True)
     assert "learning_rate_1e-05:   0%" in capsys.readouterr().out
     for epochs in (3, 4):
-        finish(trial, status="running", epochs=epochs)
+        finish_trial(trial, status="running", epochs=epochs)
         view.show([trial], True)
         drawn = capsys.readouterr().out
         assert f"{epochs}/9" in drawn and "accuracy 0.5, best 0.5" in drawn
@@ -125,8 +99,8 @@ def test_more_epochs_continue_the_trials_and_fewer_leave_them(tmp_path):
 
 def test_more_epochs_are_not_for_trials_that_have_stopped_early(tmp_path):
     plan = make_plan(tmp_path, RATES, base={"num_epochs": 9, "early_stopping_epochs": 2})
-    finish(plan.next(), epochs=3, best_epoch=1)
-    finish(plan.next(), epochs=9, best_epoch=8)
+    finish_trial(plan.next(), epochs=3, best_epoch=1)
+    finish_trial(plan.next(), epochs=9, best_epoch=8)
     plan = make_plan(tmp_path, RATES, base={"num_epochs": 12, "early_stopping_epochs": 2})
     assert [result.state for result in plan.results()] == ["finished", "running"]
     assert run_all(plan) == ["learning_rate_0.001"]
@@ -150,7 +124,7 @@ def test_a_directory_of_the_users_own_is_not_overwritten(tmp_path):
 def test_a_run_with_a_yaml_file_is_adopted_with_it_or_refused(tmp_path, name):
     """With a params.json beside it, train.py would take neither."""
     trial = make_plan(tmp_path, "learning_rate=1e-3", base={"num_epochs": 2}).next()
-    finish(trial)
+    finish_trial(trial)
     (trial.path / "params.json").unlink()
     path = trial.path / name
     path.write_text("{num_epochs: 5, learning_rate: 1.0e-3, batch_size: 32, num_workers: 0}")  # some as by default
@@ -206,10 +180,10 @@ def test_a_trial_that_another_process_has_begun_since_is_adopted(tmp_path):
     plan = make_plan(tmp_path, RATES)
     other = make_plan(tmp_path, RATES)
     for trial in (other.next(), other.next()):
-        finish(trial, status="running", epochs=1)
+        finish_trial(trial, status="running", epochs=1)
     found = [plan.directories.trials(number, {"learning_rate": rate})[0] for number, rate in enumerate((1e-4, 1e-3))]
     assert [trial.status() for trial in found] == ["running", "running"]
-    finish(found[0])
+    finish_trial(found[0])
     assert [trial.name for trial in iter(plan.next, None)] == ["learning_rate_0.0001", "learning_rate_0.001"]
 
 
@@ -237,7 +211,7 @@ def test_each_trial_is_run_with_each_seed(tmp_path):
 
 def test_other_seeds_of_a_pruned_trial_are_not_run_and_no_pruner_continues_it(tmp_path):
     plan = make_plan(tmp_path, RATES, seeds=[1, 2], pruner="median")
-    finish(plan.next(), 0.1, "pruned", epochs=2)
+    finish_trial(plan.next(), 0.1, "pruned", epochs=2)
     assert run_all(plan) == ["learning_rate_0.001__seed_1", "learning_rate_0.001__seed_2"]
     assert run_all(make_plan(tmp_path, RATES, seeds=[1, 2], pruner="median")) == []
     assert run_all(make_plan(tmp_path, RATES, seeds=[1, 2])) == [
@@ -261,7 +235,7 @@ def test_a_study_that_was_killed_proposes_what_it_would_have_proposed(tmp_path, 
     names = []
     for _ in range(16):  # each time by a new process, for all that it knows
         trial = make_plan(tmp_path / "parts", *words, **settings).next()
-        finish(trial, quality(trial))
+        finish_trial(trial, quality(trial))
         names.append(trial.name)
     assert names == whole
 
@@ -301,7 +275,7 @@ def parallel_names(parent_dir, order, reproducible):
         if not running:
             return names
         ended = running.pop(order.randrange(len(running)))
-        finish(ended, quality(ended))
+        finish_trial(ended, quality(ended))
 
 
 def test_a_reproducible_study_proposes_the_same_whatever_ends_first(tmp_path):

@@ -11,7 +11,7 @@ from fiveline.study.pruner import Pruner
 from fiveline.study.sampler import Result, break_ties, propose
 from fiveline.study.settings import Settings
 from fiveline.study.space import Dimension, Space
-from tests.fiveline.study.test_study_plan import finish, make_plan
+from tests.support.studies import finish_trial, make_plan
 
 SPACE = Space(
     (
@@ -127,7 +127,7 @@ def test_the_trial_that_keeps_its_checkpoints_is_the_one_with_the_lower_loss(tmp
     plan = make_plan(tmp_path, *words, seeds=[1, 2])
     trials = [plan.next() for _ in range(6)]
     for trial, loss in zip(trials, (0.3, 0.5, 0.1, 0.3, 0.2, 0.4), strict=True):
-        finish(trial, 1.0, best_loss=loss)
+        finish_trial(trial, 1.0, best_loss=loss)
         (trial.path / "best.pth.tar").write_bytes(bytes(100))
     assert [each.loss for each in make_plan(tmp_path, *words, seeds=[1, 2]).results()] == pytest.approx([0.4, 0.2, 0.3])
     delete_checkpoints(plan, 0.0)

@@ -10,6 +10,9 @@ from fiveline.study.directories import trial_name
 from fiveline.study.settings import read_settings
 from fiveline.study.space import read_space
 from fiveline.tasks import fetch_params
+from tests.support.tasks import needs
+
+pytestmark = needs("vision")  # its hyperparameters are varied
 
 
 @pytest.fixture
