@@ -46,10 +46,16 @@ class MetricSums:
         loss_sum = (as_sum(loss.detach()) * num_scored).where(num_scored > 0, 0.0)  # the mean over nothing is NaN
         parts = [loss_sum, as_sum(num_scored)]
         for name, metric in self.metrics.items():
-            parts += _checked_pair(name, metric(outputs, labels), loss.device)
-        row = torch.cat([part.reshape(-1) for part in parts])
+            parts += _checked_pair(name, metric(outputs, labels), loss_sum)
+        row, shapes = torch.cat([part.reshape(-1) for part in parts]), [part.shape for part in parts]
         if self._total is None:
-            self._shapes = [part.shape for part in parts]
+            self._shapes = shapes
+        elif shapes != self._shapes:
+            wrong = next(i for i, shape in enumerate(shapes) if shape != self._shapes[i])
+            raise InputError(
+                f"metric {self.names[wrong // 2]!r} returned a sum of shape {tuple(shapes[wrong])} after one of shape "
+                f"{tuple(self._shapes[wrong])}; expected the same shape for each batch, because they are added up"
+            )
         self._total = row if self._total is None else self._total + row
 
     @property
@@ -96,24 +102,39 @@ class MetricSums:
         """Return the sums over all processes, for a checkpoint within an epoch."""
         return {"sums": {name: list(pair) for name, pair in self._everywhere().items()}} if self._shapes else {}
 
-    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Continue from the sums that `state_dict` returned."""
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device, is_first: bool = True) -> None:
+        """Continue from the sums that `state_dict` returned.
+
+        Args:
+            state: the sums over all processes
+            device: of the net
+            is_first: False in all processes of a job but one: they begin with zeros
+        """
         import torch
 
         if not state:
             return
-        parts = [as_sum(part) for name in self.names for part in state["sums"][name]]
+        parts = [torch.as_tensor(part) for name in self.names for part in state["sums"][name]]
         self._shapes = [part.shape for part in parts]
-        self._total = torch.cat([part.reshape(-1) for part in parts]).to(device)
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # as in `as_sum`
+        total = torch.cat([part.reshape(-1) for part in parts]).to(device, dtype)
+        self._total = total if is_first else torch.zeros_like(total)
 
 
-def _checked_pair(name: str, pair: Any, device: torch.device) -> list[torch.Tensor]:
+def _checked_pair(name: str, pair: Any, like: torch.Tensor) -> list[torch.Tensor]:
+    import torch
+
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise InputError(
             f"metric {name!r} returned {pair!r}; expected a numerator and a denominator, which are added up over "
             "the batches, for example: return right.sum(), torch.ones_like(labels).sum()"
         )
-    return [part if hasattr(part, "reshape") else as_sum(part).to(device) for part in pair]
+    return [
+        part
+        if isinstance(part, torch.Tensor) and part.device == like.device
+        else torch.as_tensor(part, dtype=like.dtype, device=like.device)
+        for part in pair
+    ]
 
 
 def count_scored(labels: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import math
@@ -213,9 +212,8 @@ class State:
             self.generators = saved[self.job.rank] if self.job.rank < len(saved) else None
             restore_generators(self.generators or generator_states())  # a trial; start_epoch does it again
         with utils.fitting(path, "sums"):
-            if self.job.rank == 0:  # the sums are those of all processes
-                self.sums.load_state_dict(state["sums"], self.device)
-                copy.copy(self.sums).result() if self.job.world_size == 1 else None
+            self.sums.load_state_dict(state["sums"], self.device, is_first=self.job.rank == 0)
+            self.sums.result()  # raises now what it would raise at the end of the epoch
 
 
 def learning_rate(params: utils.Params, step: int, steps_per_epoch: int) -> float:

@@ -457,6 +457,32 @@ def test_a_checkpoint_amid_an_epoch_is_continued_by_any_number_of_processes(tmp_
     assert_same_within_rounding(whole, folder)
 
 
+STOPPED_IN_VALIDATION = """
+import signal, sys, train, utils, fiveline.jobs.job
+fiveline.jobs.job.VOTE_SECONDS = 0  # the processes agree before each step
+evaluate = train.evaluate
+def stopped(*args):
+    signal.raise_signal(signal.SIGTERM)
+    return evaluate(*args)
+train.evaluate = stopped
+try:
+    train.main(sys.argv[1:])
+except utils.InterruptedRun:
+    pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_job_that_was_stopped_in_validation_continues(tmp_path, num_processes):
+    params = {**TABULAR, "num_epochs": 2, "checkpoint_minutes": 1e-6}  # saves again before its first step
+    folder = write_run(tmp_path / "run", **params)
+    run_ranks(2, "-c", STOPPED_IN_VALIDATION, "--model_dir", str(folder))
+    assert "in epoch 1, step" in utils.read_json(folder / "run.json")["reason"]
+    together(num_processes, folder)
+    assert_same_within_rounding(alone(write_run(tmp_path / "whole", **params)), folder)
+
+
 @pytest.mark.slow
 def test_a_mistake_is_said_once(tmp_path):
     folder = write_params(tmp_path / "run", **TABULAR)
