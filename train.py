@@ -59,7 +59,7 @@ def train_step_in_pieces(
     microbatch_size: int,
     scaler: torch.amp.GradScaler,
 ) -> tuple[Any, torch.Tensor]:
-    """Take the step of `train_step` with at most `microbatch_size` examples in memory at once; also for fp16.
+    """Take the step of `train_step` with about `microbatch_size` examples in memory at once; also for fp16.
 
     Each piece's loss counts with its share of the scored labels, so the gradient is that of the whole batch. (Batch
     norm sees each piece alone, which makes the step slightly different.) In fp16, where small gradients would be zero,
@@ -69,12 +69,14 @@ def train_step_in_pieces(
         the outputs of the whole batch, batch first, and its loss, scalar
     """
     output_pieces: list[Any] = []
-    num_scored, loss = count_scored(labels_batch), 0.0 * count_scored(labels_batch)
+    num_scored = count_scored(labels_batch)
+    loss = 0.0 * num_scored
     optimizer.zero_grad()
     for train_piece, labels_piece in pieces((train_batch, labels_batch), microbatch_size):
         output_piece = model(train_piece)
         num_scored_piece = count_scored(labels_piece)
-        # a piece without scored labels counts nothing, but must not have the NaN of a mean over nothing
+        # a piece without scored labels counts nothing and must not have the NaN of a mean over nothing; a whole batch
+        # without them keeps its NaN, as in train_step
         labels_piece = labels_piece.where((num_scored_piece > 0) | (num_scored == 0), 0)
         loss_piece = loss_fn(output_piece, labels_piece) * num_scored_piece / num_scored
         scaler.scale(loss_piece).backward()
@@ -100,11 +102,11 @@ def train(
         step: train_step, or train_step_in_pieces with its settings
 
     Returns:
-        the metrics over the epoch, of each batch as it was before its step
+        the metrics over the epoch; each batch is scored with the weights before its step
     """
     state.model.train()
     batches = state.start_epoch(dataloader)
-    saver.start_epoch()
+    saver.start_progress()
     for batch in saver.watched(batches):
         train_batch, labels_batch = to_device(batch, state.device)
         state.set_learning_rate()
@@ -145,7 +147,7 @@ def train_and_evaluate(
 
         val_batches = saver.watched(iter(val_dataloader))
         val_metrics = evaluate(state.evaluated, task.loss_fn, val_batches, task.metrics, state.new_sums)
-        state.check_loss(val_metrics["loss"])  # the epoch's last step shows here first
+        state.check_loss(val_metrics["loss"])  # the train metrics are from before the last step
         logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
         saver.end_epoch(train_metrics, val_metrics)
     for line in state.closing_lines():
@@ -207,11 +209,13 @@ def main(argv: list[str] | None = None) -> None:
 def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Namespace) -> None:
     """Train a run from where it stands to its end."""
     utils.import_quickly("torch")
-    from fiveline.options.set_up import fetch_step, find_start, set_up, switched_on
+    from fiveline.options.set_up import check_packages, fetch_step, set_up, switched_on
     from fiveline.record.signals import Signals
+    from fiveline.record.start import find_start
     from fiveline.saving import Saver
 
-    start = find_start(run, params, args.restore_file, args.restart)
+    check_packages(params)
+    start = find_start(run, params, args.restore_file, args.restart) if run.is_writer else None
     with jobs.joined() as job:
         start = job.broadcast(start)
         if start.is_finished:
@@ -225,7 +229,7 @@ def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Name
         with run.recorded(params, restore_file=args.restore_file), jobs.naming_the_lost():
             device = fetch_device(args.device, args.disable_cuda, job.local_rank)
             state, dataloaders, task = set_up(params, run, start, device, job)
-            step = fetch_step(state, train_step, train_step_in_pieces)
+            step = fetch_step(state, train_step, train_step_in_pieces)  # passed in: the engine imports no script
             with (
                 Signals(ends_at_second=job.world_size == 1) as signals,
                 switched_on(state, run, args.profile) as on_rows,

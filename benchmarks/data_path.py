@@ -35,7 +35,7 @@ from PIL import Image
 from tabulate import tabulate
 from torch.utils.data import DataLoader
 
-from fiveline.loader import fetch_dataloader, start_epoch
+from fiveline.loader import batches_from, fetch_dataloader
 from model.vision import decode
 from model.vision import net as vision_net
 from model.vision.data_loader import fetch_facts
@@ -114,7 +114,7 @@ def measure_start(folder: Path, data_dir: Path | None, rounds: int) -> None:
 def steps_of(dataloader: DataLoader[Any]) -> Iterator[Any]:
     """Yield batches for ever; of large sets, beginning in the midst of the epoch's order."""
     for epoch in itertools.count(1):
-        yield from start_epoch(dataloader, epoch, len(dataloader) // 2)[0]
+        yield from batches_from(dataloader, epoch, len(dataloader) // 2)[0]
 
 
 def measure_speed(folder: Path, rounds: int, num_steps: int = 150) -> None:

@@ -12,7 +12,7 @@ from fiveline.device import tune_cpu
 from fiveline.jobs.one import OneProcess
 from fiveline.loader import fetch_dataloader
 from fiveline.options.forward import prepare
-from fiveline.options.set_up import fetch_optimizer
+from fiveline.options.optimizer import fetch_optimizer
 from fiveline.record.signals import Signals
 from fiveline.saving import Saver
 from fiveline.state import State

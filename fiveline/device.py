@@ -73,7 +73,7 @@ def tune_cpu() -> None:
             libc.mallopt(option, 2**30)
 
 
-def describe(device: torch.device) -> dict[str, Any]:
+def describe_device(device: torch.device) -> dict[str, Any]:
     """Return what may change the bits of a result: device and threads."""
     import torch
 
@@ -121,7 +121,7 @@ def detach(batch: Any) -> Any:
 
 
 def pieces(batch: tuple[Any, torch.Tensor], size: int) -> Iterator[tuple[Any, torch.Tensor]]:
-    """Yield (inputs, labels) in balanced pieces of at most `size` examples, but of at least 2: batch norm needs two."""
+    """Yield (inputs, labels) in balanced pieces of about `size` examples, as `count_batches` says."""
     num_examples = len(batch[1])
     num_pieces = count_batches(num_examples, size)
     for i in range(num_pieces):
@@ -130,7 +130,11 @@ def pieces(batch: tuple[Any, torch.Tensor], size: int) -> Iterator[tuple[Any, to
 
 
 def count_batches(num_examples: int, size: int) -> int:
-    """Return the number of balanced batches of about `size` examples; none is a single example, unless size is 1."""
+    """Return the number of balanced batches of at most `size` examples.
+
+    Batch norm needs two examples. So none of the batches is a single one, unless size or num_examples is 1; of 5
+    examples with size 2, one batch has 3.
+    """
     return max(1, min(-(-num_examples // size), num_examples // min(size, 2)))
 
 
@@ -147,22 +151,24 @@ def concatenate(batches: Sequence[Any]) -> Any:
     return torch.cat(list(batches))
 
 
-# --- random numbers
+# --- random numbers; what they are for is the first part of each key, so no two uses share a stream
+
+GENERATORS, ORDER, AUGMENTATION, WORKER = range(4)
 
 
 def seed_of(*key: int) -> int:
-    """Return a 64-bit seed for a key such as (seed, epoch). Seeds of neighbouring keys have nothing in common."""
+    """Return a 64-bit seed for a key such as (purpose, seed, epoch). Seeds of different keys are independent."""
     import numpy as np
 
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
-def seed_everything(seed: int, epoch: int = 0, rank: int = 0) -> None:
+def seed_everything(seed: int, epoch: int = 0, rank: int = 0, purpose: int = GENERATORS) -> None:
     """Seed the global generators of Python, NumPy and torch, on every device, for one epoch of one process."""
     import numpy as np
     import torch
 
-    number = seed_of(seed, epoch, rank)
+    number = seed_of(purpose, seed, epoch, rank)
     random.seed(number)
     np.random.seed(number % 2**32)
     torch.manual_seed(number)
@@ -176,7 +182,7 @@ def epoch_draws(seed: int, epoch: int, num_examples: int, num_draws: int) -> tor
     """
     import torch
 
-    generator = torch.Generator().manual_seed(seed_of(seed, epoch, 1) % 2**63)
+    generator = torch.Generator().manual_seed(seed_of(AUGMENTATION, seed, epoch))
     return torch.rand(num_examples, num_draws, generator=generator)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from fiveline.device import count_batches, seed_everything, seed_of
+from fiveline.device import ORDER, WORKER, count_batches, seed_everything, seed_of
 from fiveline.record import workers
 from fiveline.tasks import fetch_collate_fn, fetch_dataset
 from utils import InputError, explain
@@ -26,7 +26,7 @@ class EpochBatches(Sampler[list[int]]):
 
     Args:
         num_examples: in the split
-        batch_size: the largest number of examples in a batch, over all processes of a job
+        batch_size: examples in a batch, over all processes of a job; see `count_batches` for the exception
         seed: params.seed to shuffle; None for the order of the split
         lengths: the length of each example, to put examples of similar length into one batch; used only with a seed
         shard: (rank, world_size): which part of each batch belongs to this process, by the same rule
@@ -68,7 +68,7 @@ class EpochBatches(Sampler[list[int]]):
         """Return the epoch's order of the examples, (num_examples,), and of the batches, (num_batches,); both int64."""
         order, batches = np.arange(self.num_examples), np.arange(self.num_batches)
         if self.seed is not None:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
+            generator = torch.Generator().manual_seed(seed_of(ORDER, self.seed, self.epoch))
             order = torch.randperm(self.num_examples, generator=generator).numpy()
             if self.lengths is not None:
                 window = -(-WINDOW_BATCHES * self.num_examples // self.num_batches)
@@ -81,7 +81,7 @@ class EpochBatches(Sampler[list[int]]):
 class DataError(InputError):
     """A mistake in the data, found while a batch was loaded.
 
-    PyTorch passes an error of a worker on with the worker's traceback in its message. This class cuts it off.
+    PyTorch calls this class again with the worker's traceback as the message. The traceback is cut off here.
     """
 
     def __init__(self, message: str) -> None:
@@ -128,7 +128,7 @@ class Split(Dataset[Any]):
 
     def _fetch(self, indices: list[int]) -> Any:
         if get_worker_info() is not None:  # what a worker draws depends on the batch, not on the worker
-            seed_everything(self.seed, self.epoch, indices[0])
+            seed_everything(self.seed, self.epoch, indices[0], WORKER)
         fetched = self._get_items(indices)
         return fetched if isinstance(fetched, tuple) else self.collate_fn(fetched)
 
@@ -191,7 +191,7 @@ def _as_fetched(batch: Any) -> Any:
     return batch
 
 
-def start_epoch(dataloader: DataLoader[Any], epoch: int, step: int) -> tuple[Iterator[Any], int]:
+def batches_from(dataloader: DataLoader[Any], epoch: int, step: int) -> tuple[Iterator[Any], int]:
     """Return the batches of an epoch from a step on, and that step.
 
     A loader that `fetch_dataloader` did not make, in a notebook for example, cannot start within an epoch: its epoch

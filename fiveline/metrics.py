@@ -58,11 +58,6 @@ class MetricSums:
             )
         self._total = row if self._total is None else self._total + row
 
-    @property
-    def sums(self) -> Sums:
-        """The sums of this process so far: name -> (numerator, denominator)."""
-        return self._split(self._total) if self._total is not None else {}
-
     def _split(self, row: torch.Tensor) -> Sums:
         parts = [
             part.view(shape)
@@ -91,7 +86,9 @@ class MetricSums:
         """
         sums = self._everywhere()
         occurs = occurring(sums)
-        return {name: finish(self.metrics.get(name), *sums[name], occurs) for name in [*self.names[1:], self.names[0]]}
+        return {
+            name: value_of(self.metrics.get(name), *sums[name], occurs) for name in [*self.names[1:], self.names[0]]
+        }
 
     def mean_loss(self) -> float:
         """Return the mean loss so far. It waits for the device; in a job, all processes must call it."""
@@ -175,7 +172,7 @@ def occurring(sums: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[tor
     return masks
 
 
-def finish(metric: Any, numerator: torch.Tensor, denominator: torch.Tensor, occurs: Mapping[Any, Any]) -> float:
+def value_of(metric: Any, numerator: torch.Tensor, denominator: torch.Tensor, occurs: Mapping[Any, Any]) -> float:
     """Return a metric's value from its sums; a vector is averaged over the classes that `occurring` returned."""
     quotient = ratio(numerator, denominator)
     if quotient.numel() > 1:

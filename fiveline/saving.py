@@ -20,7 +20,7 @@ from fiveline.state import State
 
 # Saving may cost one part in this many of the time, so not every short epoch is saved. A run that is killed trains the
 # epochs since the last save again, to the same bits.
-LONGEST_SHARE = 100
+SAVING_COSTS_ONE_IN = 100
 FIRST_SECONDS = 5.0
 
 
@@ -48,10 +48,12 @@ class Saver:
         self.run, self.state, self.signals, self.on_rows = run, state, signals, on_rows
         self.is_writer = run.is_writer
         self._rows: list[dict[str, Any]] = []  # of epochs that are not on the disk yet
-        self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # the same: checkpoint and val metrics
+        self._best: tuple[dict[str, Any], dict[str, float]] | None = (
+            None  # the best that is not: checkpoint, val metrics
+        )
         self._is_saved = True
         now = time.monotonic()
-        self._earliest, self._latest = now + FIRST_SECONDS, now + 60 * state.params.checkpoint_minutes
+        self._may_save_at, self._must_save_at = now + FIRST_SECONDS, now + 60 * state.params.checkpoint_minutes
         self._bar: Any = None  # on a terminal
         self.num_examples, self._start = 0, time.perf_counter()
 
@@ -61,7 +63,7 @@ class Saver:
         Raises:
             InterruptedRun: a signal arrived; the state is saved
         """
-        number, is_due = self.state.job.agree(self.signals.received, time.monotonic() >= self._latest)
+        number, is_due = self.state.job.agree(self.signals.received, time.monotonic() >= self._must_save_at)
         if number or is_due:
             self.save()
         if number:
@@ -93,7 +95,7 @@ class Saver:
                 reason = utils.explain(error) or f"a data loading process died ({type(error).__name__})"
                 raise utils.Stop(f"{reason}. {saved}; rerun the same command to continue") from error
 
-    def start_epoch(self) -> None:
+    def start_progress(self) -> None:
         """Start the progress of an epoch, or of the rest of one: a bar on a terminal, else lines in the log."""
         self.num_examples, self._start = 0, time.perf_counter()
         if self.is_writer and sys.stderr.isatty():
@@ -113,6 +115,8 @@ class Saver:
         self.num_examples += num_examples
         if self._bar is not None:
             self._bar.update()
+        if state.step == state.steps_per_epoch:
+            self._close_bar()
         if state.step % state.params.save_summary_steps:
             return
         loss, speed = state.sums.mean_loss(), f"{self.examples_per_second:,.0f} examples/s"
@@ -145,11 +149,12 @@ class Saver:
         if self.is_writer:
             self.run.show_epoch(row)
         self._is_saved = False
-        is_due = state.job.all_gather(time.monotonic() >= self._earliest)[0]
+        is_due = state.job.all_gather(time.monotonic() >= self._may_save_at)[0]
         if is_best:
             contents = {} if is_due else state.state_dict()  # `save` makes it if it is due
             # a copy, and not on a GPU, whose memory is the net's
-            self._best = to_cpu(contents, copy=True) if self.is_writer else {}, val_metrics
+            contents = to_cpu(contents, copy=True) if self.is_writer else {}
+            self._best = contents, val_metrics
         if is_due:
             self.save()
 
@@ -170,8 +175,8 @@ class Saver:
             ) from error
         self._rows, self._best, self._is_saved = [], None, True
         end = time.monotonic()
-        self._earliest = end + (end - start) * LONGEST_SHARE
-        self._latest = end + 60 * self.state.params.checkpoint_minutes
+        self._may_save_at = end + (end - start) * SAVING_COSTS_ONE_IN
+        self._must_save_at = end + 60 * self.state.params.checkpoint_minutes
 
     def _write(self) -> None:
         """Write the checkpoint last of all, so that it never speaks of a file that is not there."""

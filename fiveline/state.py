@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 import utils
 from fiveline.device import generator_states, restore_generators, seed_everything
-from fiveline.loader import start_epoch
+from fiveline.loader import batches_from
 from fiveline.metrics import Metrics, MetricSums
 
 # one_cycle, as in torch.optim.lr_scheduler.OneCycleLR: starts at 1/25 of the rate, ends at 1/10000 of that
@@ -37,12 +37,12 @@ class State:
     job: Any  # the processes that train together: fiveline.jobs.one.OneProcess(), or those of torchrun
     extras: dict[str, Any] = dataclasses.field(default_factory=dict)  # an option's `scaler` or `average`
     epoch: int = 0  # complete epochs, validation included
-    step: int = 0  # complete steps in the epoch after them
-    seconds: float = 0.0  # what earlier processes spent on those steps
+    step: int = 0  # complete steps in the next epoch
+    seconds: float = 0.0  # that earlier processes spent on the steps of the unfinished epoch
     best: float | None = None  # the best value of params.monitor so far
     best_loss: float | None = None  # the val loss of that epoch, which decides ties
     best_epoch: int = 0  # from 1
-    epochs_since_best: int = 0  # or since `plateau` last dropped the learning rate
+    epochs_since_best: int = 0  # epochs since the best one, or since `plateau` last dropped the learning rate
     num_drops: int = 0  # of the learning rate, by `plateau`
     generators: dict[str, Any] | None = None  # the states of the global generators after `step`
 
@@ -63,7 +63,7 @@ class State:
 
     def start_epoch(self, dataloader: DataLoader[Any]) -> Iterator[Any]:
         """Return the batches of the next epoch, or the rest of it."""
-        batches, self.step = start_epoch(dataloader, self.epoch + 1, self.step)
+        batches, self.step = batches_from(dataloader, self.epoch + 1, self.step)
         if self.step == 0:
             self.sums, self.seconds, self.generators = self.new_sums(self.metrics), 0.0, None
         # after the iterator is made, because making it may draw random numbers
@@ -159,7 +159,7 @@ class State:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the contents of a checkpoint: the seed's three keys, and what an exact resume needs.
+        """Return the contents of a checkpoint: CS230's three keys, and what an exact resume needs.
 
         In a job, all processes must call this.
         """
@@ -177,7 +177,7 @@ class State:
             "best": self.best,
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
-            "batches": "balanced",  # checkpoints without this key continue with another order of the data
+            "batches": "balanced",  # older checkpoints lack this key and cannot be continued: their order differs
             "params": self.params.model_dump(mode="json"),
             "facts": self.params.facts,
             "sums": self.sums.state_dict() if self.step else {},
@@ -229,18 +229,18 @@ def _factor(params: utils.Params, step: int, steps_per_epoch: int) -> float:
     if params.schedule == "one_cycle":
         rise = ONE_CYCLE_WARMUP * total if params.warmup_epochs is None else params.warmup_epochs * steps_per_epoch
         if step <= rise - 1:
-            return _between(ONE_CYCLE_START, 1.0, step / (rise - 1) if rise > 1 else 1.0)
-        return _between(1.0, ONE_CYCLE_END, (step - rise + 1) / (total - rise) if total > rise else 1.0)
+            return _half_cosine(ONE_CYCLE_START, 1.0, step / (rise - 1) if rise > 1 else 1.0)
+        return _half_cosine(1.0, ONE_CYCLE_END, (step - rise + 1) / (total - rise) if total > rise else 1.0)
     warmup = (params.warmup_epochs or 0) * steps_per_epoch
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if params.schedule == "cosine":
-        return _between(1.0, 0.0, (step - warmup) / (total - warmup) if total > warmup else 1.0)
+        return _half_cosine(1.0, 0.0, (step - warmup) / (total - warmup) if total > warmup else 1.0)
     if params.schedule == "step":
         return float(params.schedule_factor ** (step // (params.schedule_epochs * steps_per_epoch)))
     return 1.0
 
 
-def _between(start: float, end: float, share: float) -> float:
+def _half_cosine(start: float, end: float, share: float) -> float:
     """Go from start to end along half a cosine wave."""
     return end + (start - end) * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0))) / 2

@@ -6,11 +6,11 @@
                                          the data that ships with it
     net.py
         Net(params)                      an nn.Module, called with the inputs of a batch; it returns the outputs. It may
-                                         have a method `initialize()`, called once for a new run (pretrained weights)
+                                         have a method `initialize()`, called for new runs without --restore_file
         loss_fn(outputs, labels)         a scalar: the mean over the scored labels of the batch
         metrics                          dict of name -> fn(outputs, labels) -> (numerator, denominator), or a function
                                          of params that returns it
-        train_loss_fn(params)  optional  the loss to train on, if it has hyperparameters of its own; default: loss_fn
+        train_loss_fn(params)  optional  returns the loss to train on, if it has hyperparameters; default: loss_fn
     data_loader.py
         fetch_dataset(split, data_dir, params)   a map-style Dataset of (inputs, labels): 'train', 'val' or 'test'
         collate_fn             optional  as in torch.utils.data.DataLoader

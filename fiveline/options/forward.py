@@ -21,7 +21,7 @@ import utils
 from fiveline import torch_private
 from fiveline.device import map_tensors
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 NO_SUCH_PRECISION = ("not implemented for 'Half'", "not implemented for 'BFloat16'", "could not create a primitive")
 AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -115,7 +115,7 @@ def _contexts(block: nn.Module) -> tuple[Any, Any]:
 @contextlib.contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Keep batch norms from adding a batch to their running statistics that they have added already."""
-    norms = [module for module in block.modules() if isinstance(module, NORMS)]
+    norms = [module for module in block.modules() if isinstance(module, BATCH_NORMS)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

@@ -15,26 +15,24 @@ from torch.utils.data import DataLoader
 
 import utils
 from fiveline import torch_private
-from fiveline.device import describe, seed_everything, tune_cpu
+from fiveline.device import describe_device, seed_everything, tune_cpu
 from fiveline.loader import fetch_dataloader
 from fiveline.options import forward, tensorboard
-from fiveline.options import optimizer as by_name
 from fiveline.options.average import Average
+from fiveline.options.optimizer import clip_gradients, fetch_optimizer
 from fiveline.options.profile import profiled
-from fiveline.record import start as record_start
 from fiveline.state import State, Step
 from fiveline.tasks import Task, fetch_facts, fetch_task
 
 
-def find_start(run: utils.RunDirectory, params: utils.Params, restore_file: str | None, restart: bool) -> Any:
-    """Return where a run begins, as `fiveline.record.start.find_start` does; None in all processes but the first.
+def check_packages(params: utils.Params) -> None:
+    """Stop before anything happens if an option needs a package that is missing.
 
     Raises:
-        InputError: as there; or a package is missing that an option needs
+        InputError: names the package
     """
     if params.tensorboard:
         tensorboard.check_installed()
-    return record_start.find_start(run, params, restore_file, restart) if run.is_writer else None
 
 
 def set_up(
@@ -74,22 +72,28 @@ def set_up(
     elif hasattr(net, "initialize"):
         net.initialize()
     job.share_weights(net, params.fsdp, device)
-    batches: Any = dataloaders["train"].batch_sampler
-    check_batch_norm(net, batches.num_examples // len(batches) // job.world_size, params)
+    sampler: Any = dataloaders["train"].batch_sampler
+    check_batch_norm(net, sampler.num_examples // len(sampler) // job.world_size, params)
     net = forward.prepare(net, params, device)
     if params.compile:
-        forward.compile_net(net, has_lengths=batches.lengths is not None)
+        forward.compile_net(net, has_lengths=sampler.lengths is not None)
+    if not params.compile:
+        torch_private.put_off_dynamo()
     optimizer = fetch_optimizer(net, params)
     job.average_before_steps(net, optimizer)
+    if params.clip_grad_norm is not None:
+        clip_gradients(optimizer, params.clip_grad_norm)
     extras = fetch_extras(net, optimizer, params, job)
     task = task.with_train_loss(job.weighed(task.train_loss_fn))
-    num_steps, sign = len(dataloaders["train"]), task.sign(params.monitor)
-    state = State(net, optimizer, params, num_steps, sign, task.metrics, job, extras)
+    steps_per_epoch, sign = len(dataloaders["train"]), task.sign(params.monitor)
+    state = State(net, optimizer, params, steps_per_epoch, sign, task.metrics, job, extras)
     if start.is_resumed:
         state.load_state_dict(start.weights, start.weights_path)
         logging.info(f"Continuing after epoch {state.epoch}" + (f", step {state.step}" if state.step else ""))
     run.cut_history(state.epoch)  # epochs that no checkpoint holds are trained again
-    run.note("machine", {**describe(device), **forward.describe_forward(net, params), "processes": job.world_size})
+    run.note(
+        "machine", {**describe_device(device), **forward.describe_forward(net, params), "processes": job.world_size}
+    )
     num_weights = sum(weight.numel() for weight in net.parameters())
     run.update_record(num_weights=num_weights, lower_is_better=task.lower_is_better)
     together = f" in {job.world_size} processes" if job.world_size > 1 else ""
@@ -118,22 +122,9 @@ def check_batch_norm(net: nn.Module, smallest_batch: int, params: utils.Params) 
         )
 
 
-def fetch_optimizer(net: nn.Module, params: utils.Params) -> torch.optim.Optimizer:
-    """Return the optimizer that params.optimizer names, over the weights that are trained.
-
-    Raises:
-        InputError: nothing is left to train
-    """
-    if not params.compile:
-        torch_private.put_off_dynamo()
-    return by_name.fetch_optimizer(net, params)
-
-
 def fetch_extras(net: nn.Module, optimizer: torch.optim.Optimizer, params: utils.Params, job: Any) -> dict[str, Any]:
-    """Clip gradients if asked, and return the further objects of a checkpoint: the scaler of fp16, averaged weights."""
+    """Return the further objects of a checkpoint: the scaler of fp16, the averaged weights."""
     extras: dict[str, Any] = {}
-    if params.clip_grad_norm is not None:
-        by_name.clip_gradients(optimizer, params.clip_grad_norm)
     if params.precision == "fp16":
         extras["scaler"] = job.scaler(next(net.parameters()).device)
     if params.ema_decay is not None:

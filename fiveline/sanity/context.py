@@ -17,7 +17,8 @@ from fiveline.jobs.one import OneProcess
 from fiveline.loader import fetch_dataloader
 from fiveline.metrics import IGNORED_LABEL
 from fiveline.options import forward
-from fiveline.options.set_up import fetch_extras, fetch_optimizer, fetch_step
+from fiveline.options.optimizer import clip_gradients, fetch_optimizer
+from fiveline.options.set_up import fetch_extras, fetch_step
 from fiveline.state import State, Step
 from fiveline.tasks import fetch_facts, fetch_serve, fetch_task
 
@@ -149,6 +150,8 @@ class Context:
             net.initialize()
         net = forward.prepare(net, params, self.device)
         optimizer = fetch_optimizer(net, params)
+        if params.clip_grad_norm is not None:
+            clip_gradients(optimizer, params.clip_grad_norm)
         job = OneProcess()
         extras = fetch_extras(net, optimizer, params, job)
         state = State(net, optimizer, params, 1, task.sign(params.monitor), task.metrics, job, extras)

@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import train
 import utils
 from fiveline.jobs.one import OneProcess
+from fiveline.options.optimizer import fetch_optimizer
 from fiveline.options.profile import FIRST_STEPS, table
-from fiveline.options.set_up import fetch_optimizer
 from fiveline.record.errors import OtherRunError
 from fiveline.record.files import write_lines
 from fiveline.record.signals import Signals

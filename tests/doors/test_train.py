@@ -228,7 +228,7 @@ def test_of_equal_values_the_lower_val_loss_is_best_also_when_the_run_was_killed
     assert utils.read_json(whole / "metrics_val_best_weights.json") == {"accuracy": 0.9, "loss": 0.2}
     assert utils.read_json(whole / "run.json")["best_loss"] == 0.2
 
-    for name in ("FIRST_SECONDS", "LONGEST_SHARE"):
+    for name in ("FIRST_SECONDS", "SAVING_COSTS_ONE_IN"):
         monkeypatch.setattr(f"fiveline.saving.{name}", 0)  # each epoch is saved
     scripted(monkeypatch, die_in=7)
     with pytest.raises(MemoryError):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import model
-from fiveline.loader import WINDOW_BATCHES, EpochBatches, fetch_dataloader, start_epoch
+from fiveline.loader import WINDOW_BATCHES, EpochBatches, batches_from, fetch_dataloader
 from fiveline.tasks import fetch_facts
 from utils import InputError
 from utils import Params as BaseParams
@@ -111,7 +111,7 @@ def test_batches_hold_examples_of_similar_length_in_an_order_of_every_epoch():
 def two_epochs(dataloader):
     batches = []
     for epoch in (1, 2):
-        batches += list(start_epoch(dataloader, epoch, 0)[0])
+        batches += list(batches_from(dataloader, epoch, 0)[0])
     return batches
 
 
@@ -189,10 +189,10 @@ def test_random_numbers_of_a_task_do_not_depend_on_the_number_of_workers(monkeyp
 def test_an_epoch_continues_within_it_to_the_same_bits(monkeypatch, tmp_path, num_workers):
     params = add_task(monkeypatch, Numbers(23)).model_copy(update={"num_workers": num_workers})
     torch.manual_seed(1)
-    whole = list(start_epoch(fetch_dataloader("train", tmp_path, params, training=True), 2, 0)[0])
+    whole = list(batches_from(fetch_dataloader("train", tmp_path, params, training=True), 2, 0)[0])
     torch.manual_seed(1)
     dataloader = fetch_dataloader("train", tmp_path, params, training=True)
-    batches, step = start_epoch(dataloader, 2, 4)
+    batches, step = batches_from(dataloader, 2, 4)
     rest = list(batches)
     assert step == 4 and len(rest) == len(whole) - 4
     for (inputs, labels), (expected, expected_labels) in zip(rest, whole[4:], strict=True):
@@ -203,7 +203,7 @@ def test_an_epoch_continues_within_it_to_the_same_bits(monkeypatch, tmp_path, nu
 
 def test_a_loader_of_a_notebook_starts_its_epoch_again(caplog):
     loader = torch.utils.data.DataLoader(Numbers(10), batch_size=4)
-    batches, step = start_epoch(loader, 2, 1)
+    batches, step = batches_from(loader, 2, 1)
     assert step == 0 and len(list(batches)) == 3 and "cannot start within an epoch" in caplog.text
 
 

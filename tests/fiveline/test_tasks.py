@@ -13,7 +13,7 @@ import utils
 from fiveline.device import map_tensors, seed_everything, tensors_of
 from fiveline.jobs.one import OneProcess
 from fiveline.loader import fetch_dataloader
-from fiveline.options.set_up import fetch_optimizer
+from fiveline.options.optimizer import fetch_optimizer
 from fiveline.state import State
 from fiveline.tasks import fetch_facts, fetch_params_class, fetch_serve, fetch_task, list_tasks
 from tests.support.tasks import PROJECT

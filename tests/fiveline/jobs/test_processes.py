@@ -476,11 +476,11 @@ except utils.InterruptedRun:
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_job_that_was_stopped_in_validation_continues(tmp_path, num_processes):
     params = {**TABULAR, "num_epochs": 2, "checkpoint_minutes": 1e-6}  # saves again before its first step
-    folder = write_run(tmp_path / "run", **params)
+    folder = write_params(tmp_path / "run", **params)
     run_ranks(2, "-c", STOPPED_IN_VALIDATION, "--model_dir", str(folder))
     assert "in epoch 1, step" in utils.read_json(folder / "run.json")["reason"]
     together(num_processes, folder)
-    assert_same_within_rounding(alone(write_run(tmp_path / "whole", **params)), folder)
+    assert_same_within_rounding(alone(write_params(tmp_path / "whole", **params)), folder)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from fiveline.device import epoch_draws
-from fiveline.loader import fetch_dataloader, start_epoch
+from fiveline.loader import batches_from, fetch_dataloader
 from fiveline.tasks import fetch_facts
 from model.vision.data_loader import fetch_dataset
 from model.vision.params import Params
@@ -32,7 +32,7 @@ def make_params(data_dir, **values):
 def two_epochs(dataloader):
     batches = []
     for epoch in (1, 2):
-        batches += list(start_epoch(dataloader, epoch, 0)[0])
+        batches += list(batches_from(dataloader, epoch, 0)[0])
     return batches
 
 
@@ -53,7 +53,7 @@ def test_workers_resume_in_the_middle_of_an_epoch(images):
     params = make_params(images, cache="none", num_workers=2)
     whole = two_epochs(fetch_dataloader("train", images, params, training=True))
     dataloader = fetch_dataloader("train", images, params, training=True)
-    rest = list(start_epoch(dataloader, 2, 3)[0])
+    rest = list(batches_from(dataloader, 2, 3)[0])
     assert len(rest) == 3
     for (a, b), (c, d) in zip(rest, whole[9:], strict=True):
         assert torch.equal(a, c) and torch.equal(b, d)
@@ -127,7 +127,7 @@ def test_only_training_is_augmented(images):
         expected = fetch_dataloader(split, images, raw)
         evaluated, expected = (torch.cat([x for x, _ in loader]) for loader in (batches, expected))
         assert torch.equal(evaluated, expected)
-    batches, _ = start_epoch(fetch_dataloader("train", images, params, training=True), 1, 0)
+    batches, _ = batches_from(fetch_dataloader("train", images, params, training=True), 1, 0)
     trained = torch.cat([x for x, _ in batches])
     plain = torch.cat([x for x, _ in fetch_dataloader("train", images, raw)])
     assert not torch.equal(trained.sort(0).values, plain.sort(0).values)
@@ -137,7 +137,7 @@ def test_only_training_is_augmented(images):
 def test_loading_leaves_the_global_generator_alone(images, num_workers):
     params = make_params(images, cache="none", num_workers=num_workers)
     before = torch.get_rng_state()
-    for _ in start_epoch(fetch_dataloader("train", images, params, training=True), 1, 0)[0]:
+    for _ in batches_from(fetch_dataloader("train", images, params, training=True), 1, 0)[0]:
         pass
     assert torch.equal(torch.get_rng_state(), before)
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fiveline.loader import fetch_dataloader, start_epoch
+from fiveline.loader import batches_from, fetch_dataloader
 from fiveline.loading import cache
 from fiveline.record.atomic import temporary_path
 from model.vision import decode
@@ -132,7 +132,7 @@ def test_many_processes_decode_once(images, project):
 import logging, sys, threading, time
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 from pathlib import Path
-from fiveline.loader import fetch_dataloader, start_epoch
+from fiveline.loader import fetch_dataloader, batches_from
 from model.vision import decode
 from model.vision.data_loader import fetch_facts
 from model.vision.params import Params
@@ -360,6 +360,6 @@ def test_images_from_a_file_from_memory_and_one_by_one_train_alike(images, num_w
     for kind in ("disk", "memory", "none"):
         params = Params(image_size=8, batch_size=4, shift=1, num_workers=num_workers, cache=kind)
         params = params.with_facts(fetch_facts(images, params))
-        batches.append(list(start_epoch(fetch_dataloader("train", images, params, training=True), 1, 0)[0]))
+        batches.append(list(batches_from(fetch_dataloader("train", images, params, training=True), 1, 0)[0]))
     for first, *others in zip(*batches, strict=True):
         assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
