@@ -145,7 +145,7 @@ def train_and_evaluate(
         state.check_loss(train_metrics["loss"])
         logging.info(f"- Train metrics: {utils.format_metrics(train_metrics)}")
 
-        val_batches = saver.watched(iter(val_dataloader))
+        val_batches = saver.watched(state.start_validation(val_dataloader))
         val_metrics = evaluate(state.evaluated, task.loss_fn, val_batches, task.metrics, state.new_sums)
         state.check_loss(val_metrics["loss"])  # the train metrics are from before the last step
         logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")

@@ -74,6 +74,12 @@ class State:
         self._start = time.monotonic()
         return batches
 
+    def start_validation(self, dataloader: DataLoader[Any]) -> Iterator[Any]:
+        """Return the batches of the validation. What they draw is the same each time: it may have to start again."""
+        batches = iter(dataloader)
+        seed_everything(self.params.seed, rank=self.job.rank)
+        return batches
+
     def set_learning_rate(self) -> float:
         """Set and return the learning rate of the next step."""
         rate = learning_rate(self.params, self.epoch * self.steps_per_epoch + self.step, self.steps_per_epoch)
@@ -197,6 +203,8 @@ class State:
         with utils.fitting(path, "optim_dict"):
             self.job.load_moments(self.model, self.optimizer, state["optim_dict"])
             self.job.check_moments(self.optimizer)
+            for group in self.optimizer.param_groups:  # of the last step, for the history, in which no other may follow
+                group["lr"] = float(state["optim_dict"]["param_groups"][0]["lr"])
         with utils.fitting(path, "scaler or average"):
             if "scaler" in self.extras and state["scaler"]:
                 self.extras["scaler"].load_state_dict(state["scaler"])

@@ -1,13 +1,26 @@
 """Stopping anywhere, by real signals and real kills, and continuing to the same bits."""
 
+import functools
+import itertools
 import signal
 import time
 
 import pytest
+import torch
 
+import evaluate
+import train
 import utils
 from tests.support.processes import log_of, start, wait_until
-from tests.support.runs import DIGITS, assert_same_bits, assert_same_run, read_state, without_times, write_params
+from tests.support.runs import (
+    DIGITS,
+    assert_same_bits,
+    assert_same_run,
+    read_state,
+    run_train,
+    without_times,
+    write_params,
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +99,23 @@ def test_a_second_signal_quits_at_once(tmp_path):
             break
     assert process.wait(timeout=20) == -signal.SIGTERM  # by the signal itself: nothing was waited for
     process.stdout.close()
+
+
+def test_a_run_that_was_stopped_in_validation_records_the_same_history(tmp_path, monkeypatch):
+    settings = {"batch_size": 400, "num_epochs": 3, "schedule": "one_cycle"}
+    calls = itertools.count(1)
+
+    def drawn(stop_at, *args):
+        drawn = torch.rand(()).item()  # as a dataset may
+        if next(calls) == stop_at:
+            signal.raise_signal(signal.SIGTERM)
+        return {"drawn": drawn, **evaluate.evaluate(*args)}
+
+    monkeypatch.setattr(train, "evaluate", functools.partial(drawn, None))
+    whole = run_train(tmp_path / "whole", **settings)
+    calls = itertools.count(1)
+    monkeypatch.setattr(train, "evaluate", functools.partial(drawn, 2))
+    with pytest.raises(utils.InterruptedRun, match="in epoch 2, step 4"):
+        run_train(tmp_path / "run", **settings)
+    run_train(tmp_path / "run", **settings)
+    assert_same_run(whole, tmp_path / "run")
