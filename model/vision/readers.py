@@ -55,7 +55,7 @@ class Examples:
 
     def images_at(self, positions: Sequence[int] | np.ndarray) -> list[Path] | np.ndarray:
         """Return the images of some of the examples."""
-        rows = self.rows[np.asarray(positions)]
+        rows = self.rows[np.asarray(positions, dtype=np.int64)]  # also of none
         return self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[row] for row in rows]
 
     def take(self, is_taken: np.ndarray, *notes: str) -> Examples:

@@ -4,7 +4,6 @@ import importlib
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,26 +78,22 @@ def test_commands_run_as_written(page, clone):
     assert done or page.name != "README.md"
 
 
-def is_there(name):
-    """Whether a file or folder exists; a task of the project may have been removed."""
-    parts = Path(name).parts
-    is_of_a_removed_task = parts[0] == "model" and not (PROJECT / Path(*parts[:2])).exists()
-    return (PROJECT / name).exists() or (is_of_a_removed_task and parts[1] in ("ner", "tabular", "vision"))
-
-
+@needs(*SHIPPED)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_name_only_files_that_are_there(page):
-    shown = {name for name, _ in listings_of(page)} | {"data/kaggle/ner_dataset.csv"}
+    own = {name for name, _ in listings_of(page)} | {"data/kaggle/ner_dataset.csv"}  # a reader's own files
     names = re.findall(r"(?<![\w/])((?:model|data|fiveline|tests|benchmarks)/[\w/]+\.(?:py|md|csv|txt))\b", read(page))
-    assert [name for name in sorted({*names} - shown) if not is_there(name)] == []
+    assert [name for name in sorted({*names} - own) if not (PROJECT / name).exists()] == []
 
 
+@needs(*SHIPPED)
 def test_map_of_the_readme_names_what_is_there():
     lines = read(PAGES[0]).partition("## Find your way")[2].split("```")[1].splitlines()
     missing = []
     for line in lines:
+        folder = PROJECT / "fiveline" if line.startswith("  ") else PROJECT
         names = re.findall(r"(?:^|  )([\w/]+(?:\.py|/))(?= |$)", line)
-        missing += [name for name in names if not is_there(f"fiveline/{name}" if line.startswith("  ") else name)]
+        missing += [name for name in names if not (folder / name).exists()]
     assert missing == []
 
 

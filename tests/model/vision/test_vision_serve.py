@@ -21,6 +21,7 @@ def test_images_are_found_in_every_layout(tmp_path):
     found = fetch_inputs(["test[2]", "test[7]"], "test", tmp_path, Params())
     assert list(found) == ["test[2]"] and np.array_equal(np.asarray(found["test[2]"]["image"]), pixels[2])
     assert "source" not in found["test[2]"]
+    assert fetch_inputs([], "test", tmp_path / "folders", Params()) == {}  # the page of a run without mistakes
     found = fetch_inputs(["cat/large.png", "cat/broken.jpg"], "test", tmp_path / "folders", Params())
     assert {name: entry["image"].size for name, entry in found.items()} == {"cat/large.png": (128, 64)}
     assert found["cat/large.png"]["source"] == tmp_path / "folders/test/cat/large.png"
