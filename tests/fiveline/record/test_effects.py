@@ -9,6 +9,7 @@ import torch
 import search_hyperparams
 import train
 import utils
+from fiveline.jobs.one import OneProcess
 from fiveline.state import State
 from fiveline.tasks import fetch_params, fetch_params_class
 from tests.support.pages import PROJECT
@@ -25,7 +26,7 @@ def make(task="vision", **values):
 def rates(params, is_best):
     """The learning rates of all steps that are taken when epochs turn out to be a new best or not."""
     model, taken = torch.nn.Linear(1, 1), []
-    state = State(model, torch.optim.SGD(model.parameters()), params, STEPS, 1, {})
+    state = State(model, torch.optim.SGD(model.parameters()), params, STEPS, 1, {}, OneProcess())
     for epoch in range(params.num_epochs):
         for state.step in range(STEPS):
             taken.append(state.set_learning_rate())
