@@ -150,7 +150,7 @@ def train_and_evaluate(
         state.check_loss(val_metrics["loss"])  # the train metrics are from before the last step
         logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
         saver.end_epoch(train_metrics, val_metrics)
-    for line in state.closing_lines():
+    for line in state.params.closing_lines(state.epoch, state.best_epoch):
         logging.info(line)
 
 

@@ -114,16 +114,6 @@ class State:
         """Return whether there was no new best for params.early_stopping_epochs epochs."""
         return self.params.has_stopped_early(self.epoch, self.best_epoch)
 
-    def closing_lines(self) -> list[str]:
-        """Return what the log should say about a run that stopped early."""
-        params = self.params
-        if not self.stopped_early():
-            return []
-        lines = [f"Stopped early: no new best {params.monitor} for {params.early_stopping_epochs} epochs"]
-        if params.schedule == "step" and self.epoch <= params.schedule_epochs:
-            lines.append(f"- WARNING: the learning rate never dropped: schedule_epochs is {params.schedule_epochs}")
-        return lines
-
     def is_finished(self) -> bool:
         """Return whether there is nothing left to train."""
         return self.epoch >= self.params.num_epochs or self.stopped_early()

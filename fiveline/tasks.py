@@ -94,10 +94,6 @@ class Task:
         """The metrics that are errors, by name."""
         return sorted(name for name, metric in self.metrics.items() if getattr(metric, "lower_is_better", False))
 
-    def with_train_loss(self, loss_fn: Loss) -> Task:
-        """Return a copy that trains on another loss."""
-        return dataclasses.replace(self, train_loss_fn=loss_fn)
-
     def sign(self, monitor: str) -> int:
         """Return 1 if more of the monitored metric is better, -1 if less is.
 

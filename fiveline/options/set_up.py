@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator
@@ -77,28 +78,34 @@ def set_up(
     net = forward.prepare(net, params, device)
     if params.compile:
         forward.compile_net(net, has_lengths=sampler.lengths is not None)
-    if not params.compile:
+    else:
         torch_private.put_off_dynamo()
     optimizer = fetch_optimizer(net, params)
     job.average_before_steps(net, optimizer)
     if params.clip_grad_norm is not None:
         clip_gradients(optimizer, params.clip_grad_norm)
     extras = fetch_extras(net, optimizer, params, job)
-    task = task.with_train_loss(job.weighed(task.train_loss_fn))
+    task = dataclasses.replace(task, train_loss_fn=job.weighed(task.train_loss_fn))
     steps_per_epoch, sign = len(dataloaders["train"]), task.sign(params.monitor)
     state = State(net, optimizer, params, steps_per_epoch, sign, task.metrics, job, extras)
     if start.is_resumed:
         state.load_state_dict(start.weights, start.weights_path)
         logging.info(f"Continuing after epoch {state.epoch}" + (f", step {state.step}" if state.step else ""))
-    run.cut_history(state.epoch)  # epochs that no checkpoint holds are trained again
-    run.note(
-        "machine", {**describe_device(device), **forward.describe_forward(net, params), "processes": job.world_size}
-    )
-    num_weights = sum(weight.numel() for weight in net.parameters())
-    run.update_record(num_weights=num_weights, lower_is_better=task.lower_is_better)
-    together = f" in {job.world_size} processes" if job.world_size > 1 else ""
-    logging.info(f"Starting training for {params.num_epochs - state.epoch} epoch(s) on {device}{together}")
+    _record(run, state, task)
     return state, dataloaders, task
+
+
+def _record(run: utils.RunDirectory, state: State, task: Task) -> None:
+    """Write into run.json and the log what is about to be trained."""
+    run.cut_history(state.epoch)  # epochs that no checkpoint holds are trained again
+    num_processes = state.job.world_size
+    forward_pass = forward.describe_forward(state.model, state.params)
+    run.note("machine", {**describe_device(state.device), **forward_pass, "processes": num_processes})
+    num_weights = sum(weight.numel() for weight in state.model.parameters())
+    run.update_record(num_weights=num_weights, lower_is_better=task.lower_is_better)
+    together = f" in {num_processes} processes" if num_processes > 1 else ""
+    num_epochs = state.params.num_epochs - state.epoch
+    logging.info(f"Starting training for {num_epochs} epoch(s) on {state.device}{together}")
 
 
 def check_batch_norm(net: nn.Module, smallest_batch: int, params: utils.Params) -> None:

@@ -134,6 +134,15 @@ class Params(BaseModel):
         """Return whether a run that is `epoch` epochs old has waited long enough for a new best."""
         return self.early_stopping_epochs is not None and epoch - best_epoch >= self.early_stopping_epochs
 
+    def closing_lines(self, epoch: int, best_epoch: int) -> list[str]:
+        """Return what the log should say at the end of a run, if it stopped early."""
+        if not self.has_stopped_early(epoch, best_epoch):
+            return []
+        lines = [f"Stopped early: no new best {self.monitor} for {self.early_stopping_epochs} epochs"]
+        if self.schedule == "step" and epoch <= self.schedule_epochs:
+            lines.append(f"- WARNING: the learning rate never dropped: schedule_epochs is {self.schedule_epochs}")
+        return lines
+
     def hash(self) -> str:
         """Return 16 hexadecimal digits that name these hyperparameters, wherever and on whatever machine they run."""
         values = {k: v for k, v in self.model_dump(mode="json").items() if k not in machine_settings(type(self))}
