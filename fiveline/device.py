@@ -125,7 +125,7 @@ def pieces(batch: tuple[Any, torch.Tensor], size: int) -> Iterator[tuple[Any, to
     num_examples = len(batch[1])
     num_pieces = count_batches(num_examples, size)
     for i in range(num_pieces):
-        piece = slice(i * num_examples // num_pieces, (i + 1) * num_examples // num_pieces)
+        piece = part(i, num_pieces, num_examples)
         yield map_tensors(lambda tensor, piece=piece: tensor[piece], batch)  # type: ignore[misc]
 
 
@@ -136,6 +136,11 @@ def count_batches(num_examples: int, size: int) -> int:
     examples with size 2, one batch has 3.
     """
     return max(1, min(-(-num_examples // size), num_examples // min(size, 2)))
+
+
+def part(i: int, num_parts: int, number: int) -> slice:
+    """Return part i of a number of things that is divided evenly: the parts differ by one thing at most."""
+    return slice(i * number // num_parts, (i + 1) * number // num_parts)
 
 
 def concatenate(batches: Sequence[Any]) -> Any:

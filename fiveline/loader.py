@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from fiveline.device import ORDER, WORKER, count_batches, seed_everything, seed_of
+from fiveline.device import ORDER, WORKER, count_batches, part, seed_everything, seed_of
 from fiveline.record import workers
 from fiveline.tasks import fetch_collate_fn, fetch_dataset
 from utils import InputError, explain
@@ -56,13 +56,9 @@ class EpochBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order, batches = self.order()
         rank, world_size = self.shard
-        for i in batches[self.step :]:
-            batch = order[self._part(i, self.num_batches, self.num_examples)]
-            yield batch[self._part(rank, world_size, len(batch))].tolist()
-
-    @staticmethod
-    def _part(i: int, num_parts: int, number: int) -> slice:
-        return slice(int(i) * number // num_parts, (int(i) + 1) * number // num_parts)
+        for i in batches[self.step :].tolist():
+            batch = order[part(i, self.num_batches, self.num_examples)]
+            yield batch[part(rank, world_size, len(batch))].tolist()
 
     def order(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the epoch's order of the examples, (num_examples,), and of the batches, (num_batches,); both int64."""

@@ -110,13 +110,10 @@ class State:
             self.num_drops, self.epochs_since_best = self.num_drops + 1, 0
         return is_best
 
-    def stopped_early(self) -> bool:
-        """Return whether there was no new best for params.early_stopping_epochs epochs."""
-        return self.params.has_stopped_early(self.epoch, self.best_epoch)
-
     def is_finished(self) -> bool:
         """Return whether there is nothing left to train."""
-        return self.epoch >= self.params.num_epochs or self.stopped_early()
+        params = self.params
+        return self.epoch >= params.num_epochs or params.has_stopped_early(self.epoch, self.best_epoch)
 
     def check_loss(self, loss: float) -> None:
         """Stop a run that has diverged.

@@ -31,7 +31,7 @@ def rates(params, is_best):
         for state.step in range(STEPS):
             taken.append(state.set_learning_rate())
         state.end_epoch(epoch + 1 if is_best[epoch] else 0, loss=1.0)
-        if state.stopped_early():
+        if state.is_finished():
             break
     return taken
 
