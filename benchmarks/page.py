@@ -11,9 +11,12 @@ every chart is drawn, and clicks are answered; then a click on a column, and a f
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
+import os
 import random
+import shutil
 import statistics
 import tempfile
 import time
@@ -25,8 +28,8 @@ from tabulate import tabulate
 
 from fiveline.report.page import write_page
 from fiveline.report.runs import read_runs
-from tests.support.browser import IS_DRAWN, open_browser, open_page, set_screen, wait_for, why_no_browser
 
+IS_DRAWN = "return document.documentElement.dataset.drawn !== 'no'"
 SORT = "document.querySelector('#table thead [data-column=\"1\"] button').click(); document.body.offsetHeight"
 FILTER = "document.getElementById('filter').value = 'optimizer == \"sgd\"'; filterChanged()"
 CLASSES, NUM_EXAMPLES = [str(digit) for digit in range(10)], 270  # of the test split of data/digits
@@ -117,8 +120,38 @@ def measure(num_runs: int, rounds: int, browser: Any) -> list[Any]:
         for _ in range(rounds):
             opened.append(open_page(browser, path))
             sorts.append(_timed(lambda: browser.execute_script(SORT)))
-            filters.append(_timed(lambda: (browser.execute_script(FILTER), wait_for(browser, IS_DRAWN))))
+            filters.append(_timed(lambda: (browser.execute_script(FILTER), wait_drawn(browser))))
         return [*row, _median(opened), _median(sorts), _median(filters)]
+
+
+def open_browser() -> Any:
+    """Start Chromium with the screen of a laptop; return its driver, or None after printing what is missing."""
+    if importlib.util.find_spec("selenium") is None or shutil.which("chromedriver") is None:
+        print("no browser: pip install selenium; apt-get install chromium chromium-driver")
+        return None
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or "google-chrome"
+    for word in ("--headless=new", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1366,768"):
+        options.add_argument(word)
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        options.add_argument("--no-sandbox")  # Chromium refuses to run as root with it
+    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+
+
+def wait_drawn(browser: Any) -> Any:
+    """Wait until the charts are drawn."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    return WebDriverWait(browser, 30, poll_frequency=0.02).until(lambda _: browser.execute_script(IS_DRAWN))
+
+
+def open_page(browser: Any, path: Path) -> float:
+    """Open a page afresh; return the seconds until its charts are drawn."""
+    browser.get("about:blank")
+    return _timed(lambda: (browser.get(path.resolve().as_uri()), wait_drawn(browser)))
 
 
 def _timed(action: Any) -> float:
@@ -138,13 +171,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each page is written and opened")
     args = parser.parse_args()
     head = ["runs", "size", "write", "open", "sort", "filter and draw"]
-    if (reason := why_no_browser()) is not None:
-        print(reason)
-        rows = [measure(number, args.rounds, None) for number in args.runs]
-    else:
-        with open_browser() as browser:
-            set_screen(browser)
-            rows = [measure(number, args.rounds, browser) for number in args.runs]
+    browser = open_browser()
+    try:
+        rows = [measure(number, args.rounds, browser) for number in args.runs]
+    finally:
+        if browser is not None:
+            browser.quit()
     print(tabulate(rows, head, stralign="right"))
 
 

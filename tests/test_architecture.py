@@ -119,6 +119,25 @@ def test_no_modules_import_each_other_in_a_circle():
         visit(name)
 
 
+def test_no_test_imports_a_test_and_nothing_else_imports_tests_or_benchmarks():
+    """What tests share is in tests/support, and fixtures are in a conftest.py."""
+    patterns = [f"{folder}/**/*.py" for folder in ("benchmarks", "data", "docs", "experiments", "tests")]
+    others = [path.relative_to(PROJECT) for pattern in patterns for path in PROJECT.glob(pattern)]
+    assert {path.parts[0] for path in others} >= {"benchmarks", "data", "tests"}
+    for path in [*SOURCES, *others]:
+        for name in imported_modules(path):
+            top, *rest = name.split(".")
+            is_shared = path.parts[0] == "tests" and rest[:1] == ["support"]
+            assert top != "tests" or is_shared, f"{path} imports {name}"
+            assert top != "benchmarks" or path.parts[0] == "benchmarks", f"{path} imports {name}"
+
+
+def test_names_of_test_files_differ():
+    """Pytest takes two of the same name for the same module."""
+    names = [path.name for path in PROJECT.glob("tests/**/test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_no_script_and_no_room_knows_a_task_by_name():
     for path in SOURCES:
         if path.parts[0] in ("train.py", "evaluate.py", "predict.py", "sanity_check.py", "utils.py") or (

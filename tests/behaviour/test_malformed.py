@@ -328,6 +328,7 @@ def test_a_net_larger_than_any_memory_is_refused_in_a_line(make_run):
         assert "out of memory" in str(utils.explain(caught.value))
 
 
+@needs("vision")
 def test_thousands_of_keys_and_aliases_that_unfold_are_refused(tmp_path):
     twice = "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
     for name, text, message in (

@@ -3,7 +3,9 @@
 import collections
 import csv
 import json
+import math
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -12,7 +14,6 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.page import make_study
 from fiveline.report.columns import all_columns
 from fiveline.report.filter import parse_filter
 from fiveline.report.page import write_page
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.slow  # a browser for most of them
 needs_browser = pytest.mark.skipif(chromium.why_no_browser() is not None, reason=str(chromium.why_no_browser()))
 PWNED = "<img src=x onerror=window.pwned=1><a href='javascript:window.pwned=1'>x"
 ROWS = "return [...document.querySelectorAll('#table tbody tr')].map((row) => row.querySelector('th a').textContent)"
+METRICS = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 
 
 def page_of(folder):
@@ -34,16 +36,20 @@ def page_of(folder):
     return folder / "results.html", runs, problems
 
 
-def write_run(folder, params, val=None, rows=(), classes=(), status="finished"):
+def write_run(folder, params, val=None, rows=(), classes=(), test=0.5, num_epochs=3, **record):
     """Write a run directory; rows are predictions."""
     folder.mkdir(parents=True)
-    record = {"status": status, "params": {"monitor": "accuracy", **params}, "epochs": 3}
+    params = {"monitor": "accuracy", **params}
+    record = {"status": "finished", "params": params, "epochs": num_epochs, **record}
     (folder / "run.json").write_text(json.dumps(record))
     (folder / "metrics_val_best_weights.json").write_text(json.dumps(val if val is not None else {"accuracy": 0.5}))
-    lines = [{"epoch": i, "train": {"loss": 1 / i}, "val": {"accuracy": 1 - 1 / i, "loss": 1 / i}} for i in (1, 2, 3)]
+    lines = []
+    for epoch in range(1, num_epochs + 1):
+        metrics = {"accuracy": 1 - 1 / epoch, "loss": 1 / epoch}
+        lines.append({"epoch": epoch, "train": metrics, "val": metrics})
     (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if rows:
-        (folder / "metrics_test_best.json").write_text('{"accuracy": 0.5}')
+        (folder / "metrics_test_best.json").write_text(json.dumps({"accuracy": test}))
         with (folder / "predictions_test_best.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
@@ -53,11 +59,46 @@ def write_run(folder, params, val=None, rows=(), classes=(), status="finished"):
         (folder / "per_class_test_best.csv").write_text(text)
 
 
+def write_study(parent_dir, num_runs, num_predicted):
+    """Write runs with six hyperparameters that decide how good each is; the first have predictions on the digits."""
+    chance, digits = random.Random(230), [str(digit) for digit in range(10)]
+    for number in range(num_runs):
+        varied = {
+            "seed": chance.choice([1, 2, 3]),
+            "learning_rate": float(f"{10 ** chance.uniform(-4, -1):.3g}"),
+            "weight_decay": float(f"{chance.uniform(0, 0.1):.3g}"),
+            "dropout_rate": chance.choice([0.0, 0.3, 0.6]),
+            "batch_size": chance.choice([16, 32, 64, 128]),
+            "optimizer": chance.choice(["adam", "adamw", "sgd"]),
+        }
+        far = abs(math.log10(varied["learning_rate"]) + 2.5) / 2 + (varied["optimizer"] == "sgd") * 0.2
+        accuracy = min(0.999, 0.98 - 0.25 * far**2 + chance.gauss(0, 0.006))
+        labels = [digits[i % 10] for i in range(270 if number < num_predicted else 0)]
+        rows = [
+            {
+                "id": f"test[{i}]", "label": label, "confidence": 0.9, "loss": chance.random(),
+                "prediction": label if chance.random() < accuracy else chance.choice(digits),
+            }
+            for i, label in enumerate(labels)
+        ]  # fmt: skip
+        write_run(
+            parent_dir / f"run_{number:05d}",
+            {"task": "vision", "data_dir": "data/digits", "num_channels": 32, **varied},
+            {**dict.fromkeys(METRICS, accuracy), "loss": 2.5 * (1.02 - accuracy)},
+            rows,
+            digits if rows else (),
+            test=accuracy - 0.004,
+            num_epochs=20,
+            status="finished" if chance.random() < 0.96 else "failed",
+            seconds=20 + chance.random() * 60,
+        )
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """The page of a study with 200 runs, 20 of them with predictions, and the runs."""
     folder = tmp_path_factory.mktemp("study")
-    make_study(folder, 200, 20)
+    write_study(folder, 200, 20)
     path, runs, problems = page_of(folder)
     assert problems == []
     return path, runs
@@ -336,7 +377,7 @@ def test_page_forbids_scripts_and_requests_that_are_not_its_own(opened):
 
 @needs_browser
 def test_page_is_usable_with_2000_runs(browser, tmp_path):
-    make_study(tmp_path, 2000, 0)
+    write_study(tmp_path, 2000, 0)
     path, runs, _ = page_of(tmp_path)
     chromium.set_screen(browser)
     chromium.open_page(browser, path)
