@@ -73,7 +73,7 @@ class Job(OneProcess):
         self.is_sharded = False
         self.share = torch.ones(())  # of the scored labels of the whole batch, in this process
         self._buffers: list[torch.Tensor] = []
-        self._is_averaged = False
+        self._is_averaged = True  # outside of a train step: torch takes a step to load the moments of sharded weights
         self._every, self._num_asked, self._last = 1, 0, time.monotonic()
 
     def all_gather(self, entry: Any) -> list[Any]:

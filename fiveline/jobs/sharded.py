@@ -51,17 +51,21 @@ def weights_of(net: nn.Module) -> dict[str, Any]:
 
 def moments_of(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return the optimizer's whole state with a number for each weight, as torch's `state_dict` of one process does."""
+    groups = optimizer.state_dict()["param_groups"]
+    if not optimizer.state:  # before the first step: torch would take one, with gradients of zero, and count it
+        return {"state": {}, "param_groups": groups}
     whole: Any = get_optimizer_state_dict(net, optimizer, options=WHOLE)
     if not whole:
         return {}
     names = [name for group in whole["param_groups"] for name in group["params"]]
-    groups = optimizer.state_dict()["param_groups"]
     return {"state": {i: whole["state"][name] for i, name in enumerate(names) if name in whole["state"]},
             "param_groups": groups}  # fmt: skip
 
 
 def load_moments(net: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load the state that `moments_of` returned; every process has all of it."""
+    if not state["state"]:  # of a checkpoint from before the first step, as in `moments_of`
+        return
     groups = optimizer.state_dict()["param_groups"]
     numbered: Any = get_optimizer_state_dict(net, optimizer)  # its groups name the weights in order
     named = [{**group, "params": numbered["param_groups"][i]["params"]} for i, group in enumerate(groups)]

@@ -352,6 +352,40 @@ def test_weights_that_are_spread_are_the_same(tmp_path, params):
     assert_scored_alike_in_one_process(second)
 
 
+BEFORE_THE_FIRST_STEP = """
+import copy, torch
+from torch import nn
+from fiveline import jobs
+
+torch.manual_seed(0)
+net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+trained = copy.deepcopy(net)
+one = torch.optim.Adam(trained.parameters())
+trained(torch.randn(5, 3)).sum().backward()
+one.step()
+buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+with jobs.joined() as job:
+    job.share_weights(net, True, torch.device("cpu"))
+    optimizer = torch.optim.Adam(net.parameters())
+    job.average_before_steps(net, optimizer)
+    empty = job.moments_of(net, optimizer)
+    assert empty["state"] == {} and not optimizer.state
+    job.load_moments(net, optimizer, empty)
+    assert not optimizer.state
+    job.load_moments(net, optimizer, one.state_dict())
+    torch.testing.assert_close(dict(net.named_buffers()), buffers)
+    moments = job.moments_of(net, optimizer)
+    if job.rank == 0:
+        torch.testing.assert_close(moments["state"], one.state_dict()["state"])
+"""
+
+
+@pytest.mark.slow
+def test_moments_of_sharded_weights_are_saved_and_loaded_without_a_step():
+    """torch takes a step to make room for them, which would count, and add up the statistics of batch norm."""
+    run_ranks(2, "-c", BEFORE_THE_FIRST_STEP)
+
+
 def assert_close_moments(first, second):
     groups = [[{**group, "fused": None} for group in state["param_groups"]] for state in (first, second)]
     assert groups[0] == groups[1]
