@@ -117,7 +117,7 @@ def to_cpu(batch: Any, copy: bool = False) -> Any:
 
 def detach(batch: Any) -> Any:
     """Return a batch without the graph that computed it."""
-    return batch.detach() if hasattr(batch, "detach") else map_tensors(detach, batch)
+    return map_tensors(lambda leaf: leaf.detach() if hasattr(leaf, "detach") else leaf, batch)
 
 
 def pieces(batch: tuple[Any, torch.Tensor], size: int) -> Iterator[tuple[Any, torch.Tensor]]:

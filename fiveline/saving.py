@@ -55,6 +55,7 @@ class Saver:
         now = time.monotonic()
         self._may_save_at, self._must_save_at = now + FIRST_SECONDS, now + 60 * state.params.checkpoint_minutes
         self._bar: Any = None  # on a terminal
+        self._steps_between = state.params.save_summary_steps  # two looks at the loss
         self.num_examples, self._start = 0, time.perf_counter()
 
     def between_steps(self) -> None:
@@ -101,9 +102,11 @@ class Saver:
         if self.is_writer and sys.stderr.isatty():
             total, initial = self.state.steps_per_epoch, self.state.step
             self._bar = tqdm(total=total, initial=initial, leave=False, dynamic_ncols=True)
+            if self.state.job.world_size == 1:  # all processes of a job must look at the same step
+                self._steps_between = min(self._steps_between, max(1, total // 50))
 
     def log_step(self, num_examples: int) -> None:
-        """Count a batch; every params.save_summary_steps steps, check and show the mean loss.
+        """Count a batch; every params.save_summary_steps steps, or more often in a bar, check and show the mean loss.
 
         Args:
             num_examples: in the batch of this process
@@ -115,10 +118,13 @@ class Saver:
         self.num_examples += num_examples
         if self._bar is not None:
             self._bar.update()
+        if state.step % self._steps_between == 0:
+            self._show_loss()
         if state.step == state.steps_per_epoch:
             self._close_bar()
-        if state.step % state.params.save_summary_steps:
-            return
+
+    def _show_loss(self) -> None:
+        state = self.state
         loss, speed = state.sums.mean_loss(), f"{self.examples_per_second:,.0f} examples/s"
         state.check_loss(loss)
         if self._bar is not None:

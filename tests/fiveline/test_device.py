@@ -8,6 +8,7 @@ import torch
 
 from fiveline.device import (
     describe_device,
+    detach,
     epoch_draws,
     fetch_device,
     generator_states,
@@ -160,3 +161,10 @@ def test_tune_cpu_keeps_the_optimizer_from_computing_with_denormal_numbers():
     tune_cpu()
     optimizer.step()
     assert (moment.view(torch.int32) == 0).all()
+
+
+def test_outputs_may_hold_more_than_tensors():
+    logits = torch.ones(2, requires_grad=True)
+    outputs = detach({"logits": logits, "hidden": None, "scale": 2.0, "both": (logits, logits)})
+    assert not outputs["logits"].requires_grad and not outputs["both"][1].requires_grad
+    assert outputs["hidden"] is None and outputs["scale"] == 2.0
