@@ -142,10 +142,16 @@ class State:
         if not all(self.job.all_gather(all(bool(weight.isfinite().all()) for weight in weights))):
             self.stop("a weight that is not finite")
 
-    def stop(self, reason: str) -> None:
-        """Raise the DivergedError."""
+    def stop(self, reason: str, step: int | None = None) -> None:
+        """Raise the DivergedError.
+
+        Args:
+            reason: what is not finite
+            step: of the epoch, where it is known
+        """
+        where = f"step {self.step} or before" if step is None else f"step {step}"
         raise utils.DivergedError(
-            f"diverged: {reason} in epoch {self.epoch + 1}, step {self.step} or before, at learning rate "
+            f"diverged: {reason} in epoch {self.epoch + 1}, {where}, at learning rate "
             f"{self.optimizer.param_groups[0]['lr']:g}; checkpoints from before are kept. Try a smaller learning_rate, "
             "warmup_epochs or clip_grad_norm, with --restart; detect_anomaly=true names the operation; a batch whose "
             "labels are all -100 has no loss either"

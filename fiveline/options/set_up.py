@@ -189,5 +189,5 @@ def _naming_operations(state: State) -> Iterator[None]:
             yield
         except RuntimeError as error:
             if "returned nan values" in str(error):
-                state.stop(str(error).rstrip("."))
+                state.stop(str(error).rstrip("."), state.step + 1)
             raise

@@ -363,7 +363,7 @@ def test_detect_anomaly_names_the_operation_and_is_off_again(make_run):
     folder = make_run(optimizer="sgd", detect_anomaly=True)
     with at_log_line("Epoch 1/", lambda: seen.append(torch.is_anomaly_enabled())), pytest.warns(UserWarning):
         message = stopped(folder, "learning_rate=1e30", exit_code=3)
-    assert "Backward0' returned nan values" in message and seen == [True]
+    assert "Backward0' returned nan values" in message and "epoch 1, step 2, at" in message and seen == [True]
     assert utils.read_json(folder / "run.json")["status"] == "diverged"
     assert not torch.is_anomaly_enabled()
 
