@@ -28,9 +28,7 @@ class MetricSums:
 
     def __init__(self, metrics: Metrics, add_up: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
         self.metrics, self.add_up = metrics, add_up
-        self.names = ["loss", *metrics]
-        self._shapes: list[torch.Size] = []  # of each numerator and denominator, in the order of names
-        self._total: torch.Tensor | None = None  # all of them in one row, because one addition is faster than twenty
+        self._sums: Sums = {}  # of this process
 
     def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Add a batch. Nothing waits for the device.
@@ -40,30 +38,31 @@ class MetricSums:
             labels: batch first
             loss: scalar, the mean over the scored labels of the batch
         """
-        import torch
-
         outputs, num_scored = detach(outputs), count_scored(labels)
-        loss_sum = (as_sum(loss.detach()) * num_scored).where(num_scored > 0, 0.0)  # the mean over nothing is NaN
-        parts = [loss_sum, as_sum(num_scored)]
+        # where nothing is scored, the mean is NaN
+        self._add("loss", ((as_sum(loss.detach()) * num_scored).where(num_scored > 0, 0.0), num_scored))
         for name, metric in self.metrics.items():
-            parts += _checked_pair(name, metric(outputs, labels), loss_sum)
-        row, shapes = torch.cat([part.reshape(-1) for part in parts]), [part.shape for part in parts]
-        if self._total is None:
-            self._shapes = shapes
-        elif shapes != self._shapes:
-            wrong = next(i for i, shape in enumerate(shapes) if shape != self._shapes[i])
-            raise InputError(
-                f"metric {self.names[wrong // 2]!r} returned a sum of shape {tuple(shapes[wrong])} after one of shape "
-                f"{tuple(self._shapes[wrong])}; expected the same shape for each batch, because they are added up"
-            )
-        self._total = row if self._total is None else self._total + row
+            self._add(name, metric(outputs, labels))
 
-    def _split(self, row: torch.Tensor) -> Sums:
-        parts = [
-            part.view(shape)
-            for part, shape in zip(row.split([s.numel() for s in self._shapes]), self._shapes, strict=True)
-        ]
-        return dict(zip(self.names, zip(parts[::2], parts[1::2], strict=True), strict=True))
+    def _add(self, name: str, pair: Any) -> None:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise InputError(
+                f"metric {name!r} returned {pair!r}; expected a numerator and a denominator, which are added up over "
+                "the batches, for example: return right.sum(), torch.ones_like(labels).sum()"
+            )
+        sums = self._sums.get(name)
+        if sums is None:
+            loss = self._sums["loss"][0] if self._sums else pair[0]
+            self._sums[name] = _like(loss, pair[0]).clone(), _like(loss, pair[1]).clone()
+            return
+        for total, part in zip(sums, pair, strict=True):
+            part = part if hasattr(part, "device") else _like(total, part)
+            if part.shape != total.shape:
+                raise InputError(
+                    f"metric {name!r} returned a sum of shape {tuple(part.shape)} after one of shape "
+                    f"{tuple(total.shape)}; expected the same shape for each batch, because they are added up"
+                )
+            total.add_(part if part.device == total.device else part.to(total.device))
 
     def _everywhere(self) -> Sums:
         """Return the sums over all processes of the job.
@@ -71,12 +70,14 @@ class MetricSums:
         Raises:
             InputError: no batch was added
         """
-        if self._total is None:
+        if not self._sums:
             raise InputError(
                 "the dataloader is empty: it gave no batch to train on or to score; expected at least one (with "
                 "drop_last, an epoch needs batch_size examples, and an iterator that was used before has none left)"
             )
-        return self._split(self._total if self.add_up is None else self.add_up(self._total))
+        if self.add_up is None:
+            return self._sums
+        return {name: (self.add_up(pair[0]), self.add_up(pair[1])) for name, pair in self._sums.items()}
 
     def result(self) -> dict[str, float]:
         """Divide once: name -> value, the loss last. In a job, all processes must call this.
@@ -86,9 +87,7 @@ class MetricSums:
         """
         sums = self._everywhere()
         occurs = occurring(sums)
-        return {
-            name: value_of(self.metrics.get(name), *sums[name], occurs) for name in [*self.names[1:], self.names[0]]
-        }
+        return {name: value_of(self.metrics.get(name), *sums[name], occurs) for name in [*self.metrics, "loss"]}
 
     def mean_loss(self) -> float:
         """Return the mean loss so far. It waits for the device; in a job, all processes must call it."""
@@ -97,41 +96,18 @@ class MetricSums:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums over all processes, for a checkpoint within an epoch."""
-        return {"sums": {name: list(pair) for name, pair in self._everywhere().items()}} if self._shapes else {}
+        return {"sums": {name: list(pair) for name, pair in self._everywhere().items()}} if self._sums else {}
 
-    def load_state_dict(self, state: Mapping[str, Any], device: torch.device, is_first: bool = True) -> None:
-        """Continue from the sums that `state_dict` returned.
-
-        Args:
-            state: the sums over all processes
-            device: of the net
-            is_first: False in all processes of a job but one: they begin with zeros
-        """
-        import torch
-
-        if not state:
-            return
-        parts = [torch.as_tensor(part) for name in self.names for part in state["sums"][name]]
-        self._shapes = [part.shape for part in parts]
-        dtype = torch.float32 if device.type == "mps" else torch.float64  # as in `as_sum`
-        total = torch.cat([part.reshape(-1) for part in parts]).to(device, dtype)
-        self._total = total if is_first else torch.zeros_like(total)
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Continue from the sums that `state_dict` returned."""
+        for name in ["loss", *self.metrics] if state else []:
+            numerator, denominator = (as_sum(part).to(device, copy=True) for part in state["sums"][name])
+            self._sums[name] = numerator, denominator
 
 
-def _checked_pair(name: str, pair: Any, like: torch.Tensor) -> list[torch.Tensor]:
-    import torch
-
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise InputError(
-            f"metric {name!r} returned {pair!r}; expected a numerator and a denominator, which are added up over "
-            "the batches, for example: return right.sum(), torch.ones_like(labels).sum()"
-        )
-    return [
-        part
-        if isinstance(part, torch.Tensor) and part.device == like.device
-        else torch.as_tensor(part, dtype=like.dtype, device=like.device)
-        for part in pair
-    ]
+def _like(total: torch.Tensor, part: Any) -> torch.Tensor:
+    """Return a metric's sum, which may be a plain number, as a sum on the device of the others."""
+    return as_sum(part).to(total.device)
 
 
 def count_scored(labels: torch.Tensor) -> torch.Tensor:
