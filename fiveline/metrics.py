@@ -98,11 +98,17 @@ class MetricSums:
         """Return the sums over all processes, for a checkpoint within an epoch."""
         return {"sums": {name: list(pair) for name, pair in self._everywhere().items()}} if self._sums else {}
 
-    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Continue from the sums that `state_dict` returned."""
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device, is_first: bool = True) -> None:
+        """Continue from the sums that `state_dict` returned.
+
+        Args:
+            state: of all processes
+            device: of the outputs
+            is_first: False in the other processes of a job, which begin with zeros
+        """
         for name in ["loss", *self.metrics] if state else []:
             numerator, denominator = (as_sum(part).to(device, copy=True) for part in state["sums"][name])
-            self._sums[name] = numerator, denominator
+            self._sums[name] = (numerator, denominator) if is_first else (numerator.zero_(), denominator.zero_())
 
 
 def _like(total: torch.Tensor, part: Any) -> torch.Tensor:
