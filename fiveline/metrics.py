@@ -56,7 +56,7 @@ class MetricSums:
             self._sums[name] = _like(loss, pair[0]).clone(), _like(loss, pair[1]).clone()
             return
         for total, part in zip(sums, pair, strict=True):
-            part = part if hasattr(part, "device") else _like(total, part)
+            part = part if hasattr(part, "detach") else _like(total, part)
             if part.shape != total.shape:
                 raise InputError(
                     f"metric {name!r} returned a sum of shape {tuple(part.shape)} after one of shape "
