@@ -29,10 +29,10 @@ def interrupt(patch, at):
     """Ask for a stop after so many steps, whichever kind they are of."""
     count = itertools.count(1)
 
-    def take_step(original, *args):
+    def take_step(original, *args, **named):
         if next(count) == at:
             signal.raise_signal(signal.SIGTERM)
-        return original(*args)
+        return original(*args, **named)
 
     for name in ("train_step", "train_step_in_pieces"):
         patch.setattr(train, name, functools.partial(take_step, getattr(train, name)))

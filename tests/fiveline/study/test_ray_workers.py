@@ -155,7 +155,9 @@ def test_a_study_that_is_killed_leaves_no_process_and_its_trials_save(study):
     process.wait()
     wait_for_all_gone(study.folders)
     begun = [folder for folder in study.folders if (folder / "run.json").exists()]
-    assert [utils.read_json(folder / "run.json")["status"] for folder in begun] == ["interrupted"] * 2
+    # Ray may start the trials that wait before it learns of the end; they are interrupted as well
+    assert len(begun) >= 2
+    assert {utils.read_json(folder / "run.json")["status"] for folder in begun} == {"interrupted"}
 
 
 @needs_ray
