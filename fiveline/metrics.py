@@ -39,7 +39,7 @@ class MetricSums:
             loss: scalar, the mean over the scored labels of the batch
         """
         outputs, num_scored = detach(outputs), count_scored(labels)
-        # where nothing is scored, the mean is NaN
+        # the loss of a batch without scored labels is NaN, and counts nothing
         self._add("loss", ((as_sum(loss.detach()) * num_scored).where(num_scored > 0, 0.0), num_scored))
         for name, metric in self.metrics.items():
             self._add(name, metric(outputs, labels))
@@ -96,7 +96,10 @@ class MetricSums:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums over all processes, for a checkpoint within an epoch."""
-        return {"sums": {name: list(pair) for name, pair in self._everywhere().items()}} if self._sums else {}
+        if not self._sums:
+            return {}
+        # copies, because the next batch is added in place
+        return {"sums": {name: [part.clone() for part in pair] for name, pair in self._everywhere().items()}}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device, is_first: bool = True) -> None:
         """Continue from the sums that `state_dict` returned.

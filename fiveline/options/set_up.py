@@ -52,21 +52,7 @@ def set_up(
         InputError: a mistake in the data, or a checkpoint of another net
     """
     tune_cpu()
-    data_dir = Path(params.data_dir or "")
-    logging.info(f"Loading the datasets from {data_dir} ...")
-    params = params.with_facts(start.facts) if start.facts is not None else fetch_facts(data_dir, params)
-    with utils.fitting(start.weights_path, "facts") if start.facts is not None else contextlib.nullcontext():
-        shard = job.rank, job.world_size
-        dataloaders = {
-            split: fetch_dataloader(split, data_dir, params, split == "train", device, shard)
-            for split in ("train", "val")
-        }
-        seed_everything(params.seed)
-        task = fetch_task(params)
-        net = task.Net(params)
-    run.note("data", utils.fingerprint(data_dir) if run.is_writer else {})
-    logging.info("- done.")
-
+    params, dataloaders, task, net = _build(params, run, start, device, job)
     if start.weights is not None:
         logging.info(f"Restoring parameters from {start.weights_path}")
         utils.load_weights(start.weights, net, start.weights_path)
@@ -93,6 +79,27 @@ def set_up(
         logging.info(f"Continuing after epoch {state.epoch}" + (f", step {state.step}" if state.step else ""))
     _record(run, state, task)
     return state, dataloaders, task
+
+
+def _build(
+    params: utils.Params, run: utils.RunDirectory, start: Any, device: torch.device, job: Any
+) -> tuple[utils.Params, dict[str, DataLoader[Any]], Task, Any]:
+    """Return the hyperparameters with facts, the dataloaders, the task, and its net with random weights."""
+    data_dir = Path(params.data_dir or "")
+    logging.info(f"Loading the datasets from {data_dir} ...")
+    params = params.with_facts(start.facts) if start.facts is not None else fetch_facts(data_dir, params)
+    with utils.fitting(start.weights_path, "facts") if start.facts is not None else contextlib.nullcontext():
+        shard = job.rank, job.world_size
+        dataloaders = {
+            split: fetch_dataloader(split, data_dir, params, split == "train", device, shard)
+            for split in ("train", "val")
+        }
+        seed_everything(params.seed)
+        task = fetch_task(params)
+        net = task.Net(params)
+    run.note("data", utils.fingerprint(data_dir) if run.is_writer else {})
+    logging.info("- done.")
+    return params, dataloaders, task, net
 
 
 def _record(run: utils.RunDirectory, state: State, task: Task) -> None:
