@@ -216,14 +216,17 @@ import json, pathlib, sys
 import fiveline.options.set_up, torchvision  # what importing runs is not part of the way
 import train
 
-project, seen, of_step, num_steps, is_training = pathlib.Path.cwd(), set(), set(), 0, False
+project, seen, of_step, num_steps, is_training = str(pathlib.Path.cwd()), set(), set(), 0, False
+ours = {str(path) for path in pathlib.Path.cwd().glob("*.py")}  # a virtual environment may stand beside them
 
 def note(frame, event, _):
     global num_steps, is_training
     code = frame.f_code
-    if event != "call" or not code.co_filename.startswith(str(project)) or code.co_name.startswith("<"):
+    file = code.co_filename
+    is_ours = file in ours or file.startswith((project + "/fiveline/", project + "/model/"))
+    if event != "call" or not is_ours or code.co_name.startswith("<"):
         return
-    place = (code.co_filename[len(str(project)) + 1:], code.co_firstlineno, code.co_name)
+    place = (file[len(project) + 1:], code.co_firstlineno, code.co_name)
     num_steps += code.co_name == "train_step"
     is_training = is_training or code.co_name == "train_and_evaluate"
     if is_training:
