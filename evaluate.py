@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import utils
 from fiveline import jobs
-from fiveline.device import fetch_device, to_cpu, to_device, tune_cpu
+from fiveline.device import fetch_device, to_cpu, to_device
 from fiveline.metrics import Loss, Metrics, MetricSums
 from fiveline.tasks import Task, fetch_serve
 
@@ -136,7 +136,6 @@ def main(argv: list[str] | None = None) -> None:
     utils.set_logger(model_dir / "evaluate.log")
     logging.info(f"Evaluating {checkpoint_path} on {args.split} of {data_dir}")
     device = fetch_device(args.device, args.disable_cuda)
-    tune_cpu()  # as in training
     with utils.fitting(checkpoint_path, "facts"):
         dataloader = fetch_dataloader(args.split, data_dir, params, device=device)
     scores = score_examples(prepare(model, params, device), task, dataloader, params)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import utils
 from fiveline import jobs
-from fiveline.device import fetch_device, to_cpu, to_device, tune_cpu
+from fiveline.device import fetch_device, to_cpu, to_device
 from fiveline.serving.output import check_output, fetch_margin, rounded, with_intervals, write_rows
 from fiveline.serving.trained import fetch_predictions, fetch_probabilities, fetch_trained
 from fiveline.serving.unlabelled import Batch, check_input, fetch_unlabelled
@@ -113,7 +113,6 @@ def main(argv: list[str] | None = None) -> None:
 
     serve = fetch_serve(params.task)
     batches = fetch_unlabelled(paths, serve, params)
-    tune_cpu()  # as in evaluation
     model = prepare(model, params, fetch_device(args.device, args.disable_cuda))
     rows = predict(model, serve, batches, params, args.probabilities)
     counts = write_rows(with_intervals(rows, fetch_margin(checkpoint_path, model_dir)), output)

@@ -19,7 +19,7 @@ import evaluate
 import train
 import utils
 from fiveline import jobs
-from fiveline.device import fetch_device, seed_everything, tune_cpu
+from fiveline.device import fetch_device, seed_everything
 from fiveline.sanity import Finding
 from fiveline.tasks import fetch_params
 
@@ -54,7 +54,6 @@ def main(argv: list[str] | None = None) -> None:
 
     utils.import_quickly("torch")
     checks = choose(args.only)
-    tune_cpu()  # as in training
     context = fetch_context(params, fetch_device(args.device, args.disable_cuda))
     rows = []
     for group, check in checks:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import utils
-from fiveline.device import tune_cpu
+from fiveline.options.forward import tune_cpu
 from fiveline.jobs.one import OneProcess
 from fiveline.loader import fetch_dataloader
 from fiveline.options.forward import prepare

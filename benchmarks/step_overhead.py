@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from tabulate import tabulate
 
 from benchmarks.our_loop import OurLoop
-from fiveline.device import fetch_device, tune_cpu
+from fiveline.device import fetch_device
+from fiveline.options.forward import tune_cpu
 from fiveline.metrics import Metrics
 from fiveline.tasks import fetch_facts
 from model.tabular import net as tabular_net

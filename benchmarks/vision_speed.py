@@ -37,7 +37,8 @@ from tabulate import tabulate
 from torch import Tensor
 
 from benchmarks.our_loop import OurLoop
-from fiveline.device import seed_everything, tune_cpu
+from fiveline.device import seed_everything
+from fiveline.options.forward import tune_cpu
 from fiveline.tasks import fetch_facts
 from model.vision import net as vision_net
 from model.vision.data_loader import fetch_dataset

@@ -5,8 +5,6 @@ torch is imported inside the functions, so that a script that imports this modul
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,27 +56,6 @@ def device_in_use() -> torch.device:
     import torch
 
     return _in_use or torch.device("cpu")
-
-
-def tune_cpu() -> None:
-    """Spare a CPU two costs that change no result. Call this before the first step."""
-    import torch
-
-    # Adam's moments decay to numbers below 1e-38 where a weight gets no gradient for long, such as a rare word's, and
-    # some processors compute with these a hundred times slower
-    torch.set_flush_denormal(True)
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")  # keeps freed memory for the next step, which else waits for zeroed pages
-        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            libc.mallopt(option, 2**30)
-
-
-def describe_device(device: torch.device) -> dict[str, Any]:
-    """Return what may change the bits of a result: device and threads."""
-    import torch
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"device": str(device), "device_name": name, "threads": torch.get_num_threads()}
 
 
 # --- batches: a tensor, or a tuple, list or dict of batches

@@ -1,4 +1,4 @@
-"""The batches of every task: an ordinary DataLoader. Its order follows from (seed, epoch), so it can start anywhere."""
+"""The batches of every task: an ordinary DataLoader whose order follows from (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class EpochBatches(Sampler[list[int]]):
         num_examples: in the split
         batch_size: examples in a batch, over all processes of a job; see `count_batches` for the exception
         seed: params.seed to shuffle; None for the order of the split
-        lengths: the length of each example, to put examples of similar length into one batch; used only with a seed
-        shard: (rank, world_size): which part of each batch belongs to this process, by the same rule
+        lengths: of each example, to put examples of similar length into one batch when they are shuffled
+        shard: (rank, world_size) of this process, which gets its part of each batch by the same rule
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class EpochBatches(Sampler[list[int]]):
 class DataError(InputError):
     """A mistake in the data, found while a batch was loaded.
 
-    PyTorch calls this class again with the worker's traceback as the message. The traceback is cut off here.
+    PyTorch calls this class again with a worker's traceback as the message. The traceback is cut off here.
     """
 
     def __init__(self, message: str) -> None:

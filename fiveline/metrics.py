@@ -23,12 +23,13 @@ class MetricSums:
 
     Args:
         metrics: name -> fn(outputs, labels) -> (numerator, denominator)
-        add_up: returns the sum of a tensor over all processes of a job; None in one process
+        add_up: returns the sum of a tensor over all processes of a job
     """
 
-    def __init__(self, metrics: Metrics, add_up: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
+    def __init__(self, metrics: Metrics, add_up: Callable[[torch.Tensor], torch.Tensor] = lambda row: row) -> None:
         self.metrics, self.add_up = metrics, add_up
-        self._sums: Sums = {}  # of this process
+        self._row: Any = None  # this process's sums, one after the other, so that a batch is added in one operation
+        self._shapes: list[torch.Size] = []  # of the sums in the row
 
     def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Add a batch. Nothing waits for the device.
@@ -38,46 +39,44 @@ class MetricSums:
             labels: batch first
             loss: scalar, the mean over the scored labels of the batch
         """
-        outputs, num_scored = detach(outputs), count_scored(labels)
-        # the loss of a batch without scored labels is NaN, and counts nothing
-        self._add("loss", ((as_sum(loss.detach()) * num_scored).where(num_scored > 0, 0.0), num_scored))
-        for name, metric in self.metrics.items():
-            self._add(name, metric(outputs, labels))
+        import torch
 
-    def _add(self, name: str, pair: Any) -> None:
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise InputError(
-                f"metric {name!r} returned {pair!r}; expected a numerator and a denominator, which are added up over "
-                "the batches, for example: return right.sum(), torch.ones_like(labels).sum()"
-            )
-        sums = self._sums.get(name)
-        if sums is None:
-            loss = self._sums["loss"][0] if self._sums else pair[0]
-            self._sums[name] = _like(loss, pair[0]).clone(), _like(loss, pair[1]).clone()
-            return
-        for total, part in zip(sums, pair, strict=True):
-            part = part if hasattr(part, "detach") else _like(total, part)
-            if part.shape != total.shape:
+        outputs, num_scored = detach(outputs), count_scored(labels)
+        # float64 adds up millions exactly, and torch.cat makes all sums float64; Apple's GPUs know float32 only
+        loss = loss.detach().to(torch.float32 if loss.is_mps else torch.float64)
+        # the loss of a batch without scored labels is NaN, and counts nothing
+        sums = [(loss * num_scored).where(num_scored > 0, 0.0), num_scored]
+        for name, metric in self.metrics.items():
+            pair = metric(outputs, labels)
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise InputError(
-                    f"metric {name!r} returned a sum of shape {tuple(part.shape)} after one of shape "
-                    f"{tuple(total.shape)}; expected the same shape for each batch, because they are added up"
+                    f"metric {name!r} returned {pair!r}; expected a numerator and a denominator, which are added up "
+                    "over the batches, for example: return right.sum(), torch.ones_like(labels).sum()"
                 )
-            total.add_(part if part.device == total.device else part.to(total.device))
+            sums += [torch.as_tensor(part, device=loss.device) for part in pair]
+        shapes, row = [part.shape for part in sums], torch.cat([part.reshape(-1) for part in sums])
+        if self._row is not None and shapes != self._shapes:
+            i = next(i for i in range(len(shapes)) if shapes[i] != self._shapes[i])
+            raise InputError(
+                f"metric {[*self.metrics][i // 2 - 1]!r} returned a sum of shape {tuple(shapes[i])} after one of shape "
+                f"{tuple(self._shapes[i])}; expected the same shape for each batch, because they are added up"
+            )
+        self._row, self._shapes = row if self._row is None else self._row + row, shapes
 
     def _everywhere(self) -> Sums:
-        """Return the sums over all processes of the job.
+        """Return the sums over all processes of the job, by name.
 
         Raises:
             InputError: no batch was added
         """
-        if not self._sums:
+        if self._row is None:
             raise InputError(
                 "the dataloader is empty: it gave no batch to train on or to score; expected at least one (with "
                 "drop_last, an epoch needs batch_size examples, and an iterator that was used before has none left)"
             )
-        if self.add_up is None:
-            return self._sums
-        return {name: (self.add_up(pair[0]), self.add_up(pair[1])) for name, pair in self._sums.items()}
+        parts = self.add_up(self._row).split([shape.numel() for shape in self._shapes])
+        sums = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        return dict(zip(["loss", *self.metrics], zip(sums[::2], sums[1::2], strict=True), strict=True))
 
     def result(self) -> dict[str, float]:
         """Divide once: name -> value, the loss last. In a job, all processes must call this.
@@ -96,10 +95,7 @@ class MetricSums:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums over all processes, for a checkpoint within an epoch."""
-        if not self._sums:
-            return {}
-        # copies, because the next batch is added in place
-        return {"sums": {name: [part.clone() for part in pair] for name, pair in self._everywhere().items()}}
+        return {"sums": self._everywhere()}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device, is_first: bool = True) -> None:
         """Continue from the sums that `state_dict` returned.
@@ -109,14 +105,11 @@ class MetricSums:
             device: of the outputs
             is_first: False in the other processes of a job, which begin with zeros
         """
-        for name in ["loss", *self.metrics] if state else []:
-            numerator, denominator = (as_sum(part).to(device, copy=True) for part in state["sums"][name])
-            self._sums[name] = (numerator, denominator) if is_first else (numerator.zero_(), denominator.zero_())
+        import torch
 
-
-def _like(total: torch.Tensor, part: Any) -> torch.Tensor:
-    """Return a metric's sum, which may be a plain number, as a sum on the device of the others."""
-    return as_sum(part).to(total.device)
+        sums = [part for name in ["loss", *self.metrics] for part in state["sums"][name]]
+        row = torch.cat([part.reshape(-1) for part in sums]).to(device)
+        self._row, self._shapes = row if is_first else row.zero_(), [part.shape for part in sums]
 
 
 def count_scored(labels: torch.Tensor) -> torch.Tensor:
@@ -127,13 +120,6 @@ def count_scored(labels: torch.Tensor) -> torch.Tensor:
     if labels.is_floating_point() and labels.dim() < 2:
         return labels.new_ones(len(labels)).sum()
     return (labels != IGNORED_LABEL).sum()
-
-
-def as_sum(number: torch.Tensor | float) -> torch.Tensor:
-    """Return a number as float64, which adds up millions exactly; as float32 on Apple's GPUs, which lack float64."""
-    import torch
-
-    return torch.as_tensor(number, dtype=torch.float32 if getattr(number, "is_mps", False) else torch.float64)
 
 
 def ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:

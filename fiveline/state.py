@@ -89,7 +89,7 @@ class State:
         return rate
 
     def elapsed(self) -> float:
-        """Return the seconds spent on the epoch so far, by all processes that worked on it."""
+        """Return the seconds spent on the epoch so far, including those before a stop."""
         return self.seconds + time.monotonic() - self._start
 
     def end_epoch(self, value: float, loss: float) -> bool:
@@ -116,23 +116,12 @@ class State:
         return self.epoch >= params.num_epochs or params.has_stopped_early(self.epoch, self.best_epoch)
 
     def check_loss(self, loss: float) -> None:
-        """Stop a run that has diverged.
-
-        Args:
-            loss: a mean over many steps; one infinity or NaN among them shows in it
-
-        Raises:
-            DivergedError: the loss is not finite
-        """
+        """Raise DivergedError if a loss, the mean over many steps, is not finite."""
         if not math.isfinite(loss):
             self.stop(f"a loss of {loss}")
 
     def check_weights(self) -> None:
-        """Stop rather than save weights that have diverged.
-
-        Raises:
-            DivergedError: a loss, a weight, or at any scale of fp16 a gradient is not finite
-        """
+        """Raise DivergedError if a loss, a weight, or at any scale of fp16 a gradient is not finite."""
         if self.step:
             self.check_loss(self.sums.mean_loss())
         scaler = self.extras.get("scaler")
@@ -143,18 +132,13 @@ class State:
             self.stop("a weight that is not finite")
 
     def stop(self, reason: str, step: int | None = None) -> None:
-        """Raise the DivergedError.
-
-        Args:
-            reason: what is not finite
-            step: of the epoch, where it is known
-        """
+        """Raise DivergedError. `reason` names what is not finite; `step` counts within the epoch, if it is known."""
         where = f"step {self.step} or before" if step is None else f"step {step}"
         raise utils.DivergedError(
             f"diverged: {reason} in epoch {self.epoch + 1}, {where}, at learning rate "
-            f"{self.optimizer.param_groups[0]['lr']:g}; checkpoints from before are kept. Try a smaller learning_rate, "
-            "warmup_epochs or clip_grad_norm, with --restart; detect_anomaly=true names the operation; a batch whose "
-            "labels are all -100 has no loss either"
+            f"{self.optimizer.param_groups[0]['lr']:g}; earlier checkpoints are kept. Try a smaller learning_rate, "
+            "warmup_epochs or clip_grad_norm, with --restart; detect_anomaly=true names the operation. (A batch whose "
+            "labels are all -100 has no loss either)"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 import utils
 from fiveline import torch_private
-from fiveline.device import describe_device, seed_everything, tune_cpu
+from fiveline.device import seed_everything
 from fiveline.loader import fetch_dataloader
 from fiveline.options import forward, tensorboard
 from fiveline.options.average import Average
@@ -51,7 +51,6 @@ def set_up(
     Raises:
         InputError: a mistake in the data, or a checkpoint of another net
     """
-    tune_cpu()
     params, dataloaders, task, net = _build(params, run, start, device, job)
     if start.weights is not None:
         logging.info(f"Restoring parameters from {start.weights_path}")
@@ -106,8 +105,7 @@ def _record(run: utils.RunDirectory, state: State, task: Task) -> None:
     """Write into run.json and the log what is about to be trained."""
     run.cut_history(state.epoch)  # epochs that no checkpoint holds are trained again
     num_processes = state.job.world_size
-    forward_pass = forward.describe_forward(state.model, state.params)
-    run.note("machine", {**describe_device(state.device), **forward_pass, "processes": num_processes})
+    run.note("machine", {**forward.describe_forward(state.model, state.params), "processes": num_processes})
     num_weights = sum(weight.numel() for weight in state.model.parameters())
     run.update_record(num_weights=num_weights, lower_is_better=task.lower_is_better)
     together = f" in {num_processes} processes" if num_processes > 1 else ""

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 import utils
 from fiveline.device import pieces
-from fiveline.metrics import as_sum, count_scored
+from fiveline.metrics import count_scored
 from fiveline.report.intervals import interval
 from fiveline.report.shares import Shares, to_npz, with_occurrence
 
@@ -50,7 +50,7 @@ class ExampleScores:
                 self._add(name, *metric(output, label))
 
     def _add(self, name: str, numerator: torch.Tensor, denominator: torch.Tensor) -> None:
-        pair = torch.stack([as_sum(numerator), as_sum(denominator)]).reshape(2, -1)
+        pair = torch.stack([torch.as_tensor(part, dtype=torch.float64) for part in (numerator, denominator)]).reshape(2, -1)
         if pair.shape[1] <= MOST_CLASSES_KEPT:
             self._pairs[name].append(pair.numpy())
 

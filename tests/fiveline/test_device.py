@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from fiveline.device import (
-    describe_device,
     detach,
     epoch_draws,
     fetch_device,
@@ -17,7 +16,6 @@ from fiveline.device import (
     seed_everything,
     seed_of,
     to_device,
-    tune_cpu,
 )
 from utils import InputError
 
@@ -143,24 +141,6 @@ def test_device_that_is_not_there_is_refused_in_one_line(name):
 def test_device_that_contradicts_itself_is_refused():
     with pytest.raises(InputError, match="--disable-cuda and --device cuda:0 contradict each other"):
         fetch_device("cuda:0", disable_cuda=True)
-
-
-def test_describe_says_what_may_change_the_bits():
-    description = describe_device(torch.device("cpu"))
-    assert description == {"device": "cpu", "device_name": "cpu", "threads": torch.get_num_threads()}
-
-
-def test_tune_cpu_keeps_the_optimizer_from_computing_with_denormal_numbers():
-    weight = torch.nn.Parameter(torch.ones(100_000))
-    optimizer = torch.optim.Adam([weight], fused=True)
-    weight.grad = torch.full_like(weight, 1e-37)
-    optimizer.step()  # the first moment is 1e-38
-    weight.grad = torch.zeros_like(weight)
-    moment = optimizer.state[weight]["exp_avg"]
-    assert 0 < moment.max() < torch.finfo(torch.float32).tiny
-    tune_cpu()
-    optimizer.step()
-    assert (moment.view(torch.int32) == 0).all()
 
 
 def test_outputs_may_hold_more_than_tensors():

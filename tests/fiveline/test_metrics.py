@@ -34,7 +34,7 @@ def test_a_metric_may_return_numbers_of_any_kind(pair, expected):
 def test_numbers_of_a_metric_go_to_the_device_of_the_loss():
     sums = MetricSums({"score": lambda outputs, labels: (torch.tensor(3.0), len(labels))})
     add_batch(sums, device="meta")
-    assert all(part.device.type == "meta" for part in sums._sums["score"])
+    assert all(part.device.type == "meta" for part in sums.state_dict()["sums"]["score"])
 
 
 @pytest.mark.parametrize("pairs", [((1, 1), ([1, 1], [1, 1])), ((1, [1, 1]), ([1, 1], 1))], ids=str)

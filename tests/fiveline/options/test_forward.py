@@ -14,7 +14,7 @@ import evaluate
 import train
 import utils
 from fiveline.options.average import Average
-from fiveline.options.forward import compile_net, describe_forward, find_blocks, prepare
+from fiveline.options.forward import compile_net, describe_forward, find_blocks, prepare, tune_cpu
 from fiveline.state import State
 from model.vision import net as vision_net
 from model.vision.params import Params
@@ -102,6 +102,19 @@ def test_another_precision_may_continue_a_run_and_is_said(tmp_path, caplog):
     assert read_state(folder)["epoch"] == 3
 
 
+def test_tune_cpu_keeps_the_optimizer_from_computing_with_denormal_numbers():
+    weight = torch.nn.Parameter(torch.ones(100_000))
+    optimizer = torch.optim.Adam([weight], fused=True)
+    weight.grad = torch.full_like(weight, 1e-37)
+    optimizer.step()  # the first moment is 1e-38
+    weight.grad = torch.zeros_like(weight)
+    moment = optimizer.state[weight]["exp_avg"]
+    assert 0 < moment.max() < torch.finfo(torch.float32).tiny
+    tune_cpu()
+    optimizer.step()
+    assert (moment.view(torch.int32) == 0).all()
+
+
 def test_deterministic_algorithms_are_for_other_devices_than_the_cpu(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     for device, is_on in (("cpu", True), ("meta", False), ("meta", True)):
@@ -109,7 +122,10 @@ def test_deterministic_algorithms_are_for_other_devices_than_the_cpu(monkeypatch
         model = prepare(nn.Linear(4, 2), params, torch.device(device))
         is_in_force = is_on and device == "meta"
         assert torch.are_deterministic_algorithms_enabled() == is_in_force
-        assert describe_forward(model, params)["deterministic"] == is_in_force
+        description = describe_forward(model, params)
+        assert description["deterministic"] == is_in_force
+        assert description["device"] == description["device_name"] == device
+        assert description["threads"] == torch.get_num_threads()
         assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == is_in_force
 
 
