@@ -20,16 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import utils
 from fiveline import jobs
-from fiveline.device import fetch_device, to_cpu, to_device
+from fiveline.device import fetch_device, to_device
 from fiveline.metrics import Loss, Metrics, MetricSums
-from fiveline.tasks import Task, fetch_serve
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from torch.utils.data import DataLoader
-
-    from fiveline.report.scores import ExampleScores
 
 
 def fetch_outputs(model: nn.Module, dataloader: Iterable[Any]) -> Iterator[tuple[Any, torch.Tensor]]:
@@ -73,31 +69,6 @@ def evaluate(
     return sums.result()
 
 
-def score_examples(model: nn.Module, task: Task, dataloader: DataLoader[Any], params: utils.Params) -> ExampleScores:
-    """Evaluate as `evaluate` does, and keep what each example contributed.
-
-    Args:
-        model: on its device
-        task: losses and metrics
-        dataloader: of (inputs, labels), in the order of the split
-        params: with facts
-    """
-    import torch
-
-    from fiveline.report.scores import ExampleScores
-    from fiveline.serving.trained import fetch_predictions
-
-    ids, serve = getattr(dataloader.dataset, "ids", None), fetch_serve(params.task)
-    sums, scores = MetricSums(task.metrics), ExampleScores(task.loss_fn, task.metrics, ids)
-    for output_batch, labels_batch in fetch_outputs(model, dataloader):
-        with torch.inference_mode():
-            sums.add(output_batch, labels_batch, task.loss_fn(output_batch, labels_batch))
-            outputs, labels = to_cpu((output_batch, labels_batch))
-            scores.add(outputs, labels, fetch_predictions(serve, outputs, labels, params, len(labels)))
-    scores.values = sums.result()
-    return scores
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -125,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint_path = utils.checkpoint_path(model_dir, args.restore_file)
     overrides = utils.with_data_dir(args.overrides, args.data_dir)
     checksum = utils.checksum(checkpoint_path)  # before it is loaded: a run that is training may replace it later
-    from fiveline.serving.trained import fetch_trained
+    from fiveline.serving.trained import fetch_trained, score_examples
 
     params, task, model = fetch_trained(model_dir, checkpoint_path, overrides)
     from fiveline.loader import fetch_dataloader
@@ -138,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     device = fetch_device(args.device, args.disable_cuda)
     with utils.fitting(checkpoint_path, "facts"):
         dataloader = fetch_dataloader(args.split, data_dir, params, device=device)
-    scores = score_examples(prepare(model, params, device), task, dataloader, params)
+    scores = score_examples(fetch_outputs(prepare(model, params, device), dataloader), dataloader.dataset, task, params)
     logging.info(f"- Eval metrics : {utils.format_metrics(scores.values)}")
     source = {"checkpoint": str(checkpoint_path), "sha256": checksum, "data_dir": str(data_dir)}
     report = save_scores(model_dir, utils.scores_name(args.split, checkpoint_path, model_dir), source, scores, params)

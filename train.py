@@ -61,12 +61,9 @@ def train_step_in_pieces(
 ) -> tuple[Any, torch.Tensor]:
     """Take the step of `train_step` with about `microbatch_size` examples in memory at once; also for fp16.
 
-    Each piece's loss counts with its share of the scored labels, so the gradient is that of the whole batch. (Batch
-    norm sees each piece alone, which makes the step slightly different.) In fp16, where small gradients would be zero,
-    the scaler multiplies the loss and divides the gradients again. It skips a step whose gradients are too large.
-
-    Returns:
-        the outputs of the whole batch, batch first, and its loss, scalar
+    Each piece's loss counts with its share of the scored labels, so the gradient is that of the whole batch. (Only
+    batch norm sees each piece alone.) In fp16, where small gradients would become zero, the scaler multiplies the loss
+    and divides the gradients again; it skips a step whose gradients are not finite.
     """
     output_pieces: list[Any] = []
     num_scored = count_scored(labels_batch)
@@ -75,8 +72,8 @@ def train_step_in_pieces(
     for train_piece, labels_piece in pieces((train_batch, labels_batch), microbatch_size):
         output_piece = model(train_piece)
         num_scored_piece = count_scored(labels_piece)
-        # a piece without scored labels counts nothing and must not have the NaN of a mean over nothing; a whole batch
-        # without them keeps its NaN, as in train_step
+        # a piece without scored labels has no mean, and must not add a NaN; a whole batch without them has a NaN loss,
+        # as in train_step
         labels_piece = labels_piece.where((num_scored_piece > 0) | (num_scored == 0), 0)
         loss_piece = loss_fn(output_piece, labels_piece) * num_scored_piece / num_scored
         scaler.scale(loss_piece).backward()
@@ -92,7 +89,7 @@ def train_step_in_pieces(
 def train(
     state: State, dataloader: DataLoader[Any], loss_fn: Loss, saver: Saver, step: Step = train_step
 ) -> dict[str, float]:
-    """Train for one epoch, or for what is left of it.
+    """Train for one epoch, or for the rest of one.
 
     Args:
         state: model, optimizer and position
@@ -125,18 +122,10 @@ def train_and_evaluate(
     saver: Saver,
     step: Step = train_step,
 ) -> None:
-    """Train to the last epoch, evaluating after each one and keeping the last and the best checkpoint.
-
-    Args:
-        state: new, or loaded from a checkpoint
-        train_dataloader: of (inputs, labels)
-        val_dataloader: of (inputs, labels)
-        task: losses and metrics
-        saver: writes into the run's directory
-        step: as in `train`
+    """Train to the last epoch, evaluate after each one, and keep the last and the best checkpoint.
 
     Raises:
-        DivergedError: a loss or a weight is not finite; the checkpoints from before are kept
+        DivergedError: a loss or a weight is not finite; earlier checkpoints are kept
         InterruptedRun: SIGINT or SIGTERM arrived; the state is saved
     """
     while not state.is_finished():
@@ -161,13 +150,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory that holds params.json")
-    parser.add_argument(
-        "--restore_file", default=None, help="start from the weights of this checkpoint: best, or a path"
-    )
+    parser.add_argument("--restore_file", default=None, help="start from the weights of a checkpoint: best, or a path")
     parser.add_argument("--restart", action="store_true", help="start over; the old run is kept until the first save")
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
-    parser.add_argument("--tensorboard", action="store_true", help="same as tensorboard=true: also write its events")
     parser.add_argument("--task", default=None, help="same as task=NAME; with --describe_params, the task to describe")
     parser.add_argument("--describe_params", action="store_true", help="print a task's hyperparameters and stop")
     parser.add_argument("--profile", type=int, metavar="N", help="trace N steps, and print where their time goes")
@@ -179,11 +165,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the script.
-
-    Raises:
-        Stop: its message gives the reason
-    """
+    """Run the script; raise Stop for a mistake, with a message for the user."""
     args = make_parser().parse_args(argv)
     if args.describe_params:
         from tabulate import tabulate
@@ -193,8 +175,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     if args.profile is not None and args.profile < 1:
         raise utils.InputError(f"--profile {args.profile}: expected the number of steps to trace, 1 or more")
-    flags = {"tensorboard=true": args.tensorboard, f"task={args.task}": args.task is not None}
-    overrides = [*args.overrides, *(word for word, is_given in flags.items() if is_given)]
+    overrides = args.overrides if args.task is None else [*args.overrides, f"task={args.task}"]
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(overrides, args.data_dir))
     if args.selftest_resume:
         from fiveline.sanity.selftest import selftest
@@ -207,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Namespace) -> None:
-    """Train a run from where it stands to its end."""
+    """Build what the hyperparameters ask for, and train a run from where it stands to its end."""
     utils.import_quickly("torch")
     from fiveline.options.set_up import check_packages, fetch_step, set_up, switched_on
     from fiveline.record.signals import Signals

@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 
 import utils
-from fiveline.options.forward import tune_cpu
 from fiveline.jobs.one import OneProcess
 from fiveline.loader import fetch_dataloader
-from fiveline.options.forward import prepare
+from fiveline.options.forward import prepare, tune_cpu
 from fiveline.options.optimizer import fetch_optimizer
 from fiveline.record.signals import Signals
 from fiveline.saving import Saver

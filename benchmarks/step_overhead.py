@@ -29,8 +29,8 @@ from tabulate import tabulate
 
 from benchmarks.our_loop import OurLoop
 from fiveline.device import fetch_device
-from fiveline.options.forward import tune_cpu
 from fiveline.metrics import Metrics
+from fiveline.options.forward import tune_cpu
 from fiveline.tasks import fetch_facts
 from model.tabular import net as tabular_net
 from model.tabular.data_loader import RowDataset, fetch_dataset

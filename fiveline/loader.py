@@ -174,7 +174,7 @@ def fetch_dataloader(
     return DataLoader(
         Split(dataset, fetch_collate_fn(params.task), params.seed),
         batch_sampler=sampler,
-        collate_fn=_as_fetched,
+        collate_fn=as_fetched,
         num_workers=params.num_workers,
         persistent_workers=has_workers and not training,  # new ones each epoch, which know the epoch, for training
         pin_memory=has_workers and device is not None and device.type == "cuda",
@@ -183,7 +183,8 @@ def fetch_dataloader(
     )
 
 
-def _as_fetched(batch: Any) -> Any:
+def as_fetched(batch: Any) -> Any:
+    """Return a batch that `Split` has made already."""
     return batch
 
 

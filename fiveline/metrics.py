@@ -53,7 +53,9 @@ class MetricSums:
                     f"metric {name!r} returned {pair!r}; expected a numerator and a denominator, which are added up "
                     "over the batches, for example: return right.sum(), torch.ones_like(labels).sum()"
                 )
-            sums += [torch.as_tensor(part, device=loss.device) for part in pair]
+            sums += [
+                (part if isinstance(part, torch.Tensor) else torch.as_tensor(part)).to(loss.device) for part in pair
+            ]
         shapes, row = [part.shape for part in sums], torch.cat([part.reshape(-1) for part in sums])
         if self._row is not None and shapes != self._shapes:
             i = next(i for i in range(len(shapes)) if shapes[i] != self._shapes[i])

@@ -27,9 +27,9 @@ FIRST_SECONDS = 5.0
 class Saver:
     """Saves a run: after an epoch, every params.checkpoint_minutes, and when a signal arrives.
 
-    A context manager. At its start it refuses a directory whose run has got further (OtherRunError); at its end it
-    saves what is not saved yet, or, after an error, the best weights. In a job, all processes save at the same step,
-    and the first one writes.
+    A context manager. At its start it raises OtherRunError if the directory holds a longer run. At its end it saves
+    the state; after an error, only the best weights. In a job, all processes save at the same step, and the first one
+    writes.
 
     Args:
         run: where to write
@@ -48,9 +48,7 @@ class Saver:
         self.run, self.state, self.signals, self.on_rows = run, state, signals, on_rows
         self.is_writer = run.is_writer
         self._rows: list[dict[str, Any]] = []  # of epochs that are not on the disk yet
-        self._best: tuple[dict[str, Any], dict[str, float]] | None = (
-            None  # the best that is not: checkpoint, val metrics
-        )
+        self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # likewise: checkpoint and val metrics
         self._is_saved = True
         now = time.monotonic()
         self._may_save_at, self._must_save_at = now + FIRST_SECONDS, now + 60 * state.params.checkpoint_minutes
@@ -119,18 +117,14 @@ class Saver:
         if self._bar is not None:
             self._bar.update()
         if state.step % self._steps_between == 0:
-            self._show_loss()
+            loss, speed = state.sums.mean_loss(), f"{self.examples_per_second:,.0f} examples/s"
+            state.check_loss(loss)
+            if self._bar is not None:
+                self._bar.set_postfix_str(f"loss={loss:05.3f}, {speed}", refresh=False)
+            else:
+                logging.info(f"- step {state.step}/{state.steps_per_epoch} ; loss: {loss:05.3f} ; {speed}")
         if state.step == state.steps_per_epoch:
             self._close_bar()
-
-    def _show_loss(self) -> None:
-        state = self.state
-        loss, speed = state.sums.mean_loss(), f"{self.examples_per_second:,.0f} examples/s"
-        state.check_loss(loss)
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"loss={loss:05.3f}, {speed}", refresh=False)
-        else:
-            logging.info(f"- step {state.step}/{state.steps_per_epoch} ; loss: {loss:05.3f} ; {speed}")
 
     @property
     def examples_per_second(self) -> float:
@@ -217,11 +211,8 @@ class Saver:
         self._close_bar()
         if kind is None and not self._is_saved:
             self.save()
-        elif kind is not None and issubclass(kind, Exception):  # diverged, perhaps, and would again
-            self._keep_best()
-
-    def _keep_best(self) -> None:
-        if self._best is not None and self._best[0] and self.is_writer:
+        elif kind is not None and issubclass(kind, Exception) and self._best is not None and self._best[0]:
+            # after a divergence, for example, which would come again; only the first process has contents to write
             self.run.check_place()
             with contextlib.suppress(OSError), self.run.replacing_best():  # the first error is the one to report
                 utils.write_checkpoint(self._best[0], self.run.path / "best.pth.tar")

@@ -49,12 +49,8 @@ class State:
     def __post_init__(self) -> None:
         self.new_sums = functools.partial(MetricSums, add_up=self.job.add_up)
         self.sums = self.new_sums(self.metrics)
+        self.device = next(self.model.parameters()).device
         self._start = time.monotonic()
-
-    @property
-    def device(self) -> torch.device:
-        """The device that the net is on."""
-        return next(self.model.parameters()).device
 
     @property
     def evaluated(self) -> nn.Module:

@@ -182,51 +182,41 @@ def fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
         )
     if len(dataset) == 0:
         raise utils.InputError(f"{data_dir}: the {split} split is empty")
-    _check_attributes(dataset, where)
+    for name, (expected, is_right) in ATTRIBUTES.items():
+        if hasattr(dataset, name) and not is_right(value := getattr(dataset, name), len(dataset)):
+            raise utils.InputError(
+                f"{where}: its attribute {name!r} is {_shown(value)}; expected {expected} ({len(dataset)} examples). "
+                "If it means something else here, give it another name"
+            )
     return dataset
 
 
-def _check_attributes(dataset: Any, where: str) -> None:
-    """Check the attributes that have a meaning in the contract: a dataset may use such a name for something else."""
-    expected: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        "ids": ("a list with a name (str or int) for each example", _are_names),
-        "lengths": ("a list with a whole number for each example", _are_lengths),
-        "__getitems__": ("a method", callable),
-        "set_epoch": ("a method", callable),
-    }
-    for name, (description, is_right) in expected.items():
-        if not hasattr(dataset, name):
-            continue
-        value = getattr(dataset, name)
-        has_length = hasattr(value, "__len__") and not isinstance(value, str | Mapping)
-        if name in ("ids", "lengths") and has_length and len(value) != len(dataset):
-            found = f"has {len(value)} entries for {len(dataset)} examples"
-        elif is_right(value):
-            continue
-        else:
-            found = f"is {_shown(value)}"
-        raise utils.InputError(
-            f"{where}: its attribute {name!r} {found}; expected {description}. "
-            "If it means something else here, give it another name"
-        )
+def _are_names(values: Any, number: int) -> bool:
+    is_list = hasattr(values, "__getitem__") and hasattr(values, "__len__") and not isinstance(values, str | Mapping)
+    return is_list and len(values) == number and all(isinstance(value, str | Integral) for value in values)
 
 
-def _are_names(values: Any) -> bool:
-    is_column = hasattr(values, "__getitem__") and hasattr(values, "__len__") and not isinstance(values, str | Mapping)
-    return is_column and all(isinstance(value, str | Integral) for value in values)
-
-
-def _are_lengths(values: Any) -> bool:
+def _are_lengths(values: Any, number: int) -> bool:
     import numpy as np
 
     try:
         array = np.asarray(values)
     except (ValueError, TypeError):  # lists of different lengths
         return False
-    return array.ndim == 1 and array.dtype.kind in "iu"
+    return array.shape == (number,) and array.dtype.kind in "iu"
+
+
+# Attributes of a dataset that have a meaning in the contract; a dataset may use such a name for something else.
+ATTRIBUTES: dict[str, tuple[str, Callable[[Any, int], bool]]] = {
+    "ids": ("a list with a name (str or int) for each example", _are_names),
+    "lengths": ("a list with a whole number for each example", _are_lengths),
+    "__getitems__": ("a method", lambda value, _: callable(value)),
+    "set_epoch": ("a method", lambda value, _: callable(value)),
+}
 
 
 def _shown(value: Any) -> str:
-    shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
-    inside = f" of {type(value[0]).__name__}" if isinstance(value, list | tuple) and value else ""
-    return f"{'' if value is None else 'a '}{type(value).__name__}{shape}{inside}"
+    if hasattr(value, "shape"):
+        return f"a {type(value).__name__} of shape {tuple(value.shape)}"
+    inside = f" of {type(value[0]).__name__}, length {len(value)}" if isinstance(value, list | tuple) and value else ""
+    return f"{'' if value is None else 'a '}{type(value).__name__}{inside}"

@@ -50,7 +50,9 @@ class ExampleScores:
                 self._add(name, *metric(output, label))
 
     def _add(self, name: str, numerator: torch.Tensor, denominator: torch.Tensor) -> None:
-        pair = torch.stack([torch.as_tensor(part, dtype=torch.float64) for part in (numerator, denominator)]).reshape(2, -1)
+        pair = torch.stack([torch.as_tensor(part, dtype=torch.float64) for part in (numerator, denominator)]).reshape(
+            2, -1
+        )
         if pair.shape[1] <= MOST_CLASSES_KEPT:
             self._pairs[name].append(pair.numpy())
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import utils
-from fiveline.tasks import Task, fetch_facts, fetch_params, fetch_params_class, fetch_task
+from fiveline.device import to_cpu
+from fiveline.metrics import MetricSums
+from fiveline.tasks import Task, fetch_facts, fetch_params, fetch_params_class, fetch_serve, fetch_task
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from fiveline.report.scores import ExampleScores
 
 SIZES = ("batch_size", "microbatch_size")  # hyperparameters that change no score
 RESERVED_COLUMNS = ("id", "error")
@@ -107,3 +111,27 @@ def fetch_predictions(
             "whatever the number of its labels (the contract is in model/__init__.py)"
         )
     return rows
+
+
+def score_examples(batches: Iterable[Any], dataset: Any, task: Task, params: utils.Params) -> ExampleScores:
+    """Score batches as `evaluate` does, and keep each example's share.
+
+    Args:
+        batches: of (outputs, labels), in the order of the split
+        dataset: may have `ids`
+        task: losses and metrics
+        params: with facts
+    """
+    import torch
+
+    from fiveline.report.scores import ExampleScores
+
+    serve, sums = fetch_serve(params.task), MetricSums(task.metrics)
+    scores = ExampleScores(task.loss_fn, task.metrics, getattr(dataset, "ids", None))
+    for output_batch, labels_batch in batches:
+        with torch.inference_mode():
+            sums.add(output_batch, labels_batch, task.loss_fn(output_batch, labels_batch))
+            outputs, labels = to_cpu((output_batch, labels_batch))
+            scores.add(outputs, labels, fetch_predictions(serve, outputs, labels, params, len(labels)))
+    scores.values = sums.result()
+    return scores

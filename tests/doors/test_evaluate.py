@@ -25,6 +25,7 @@ import utils
 from fiveline.metrics import MetricSums, ratio
 from fiveline.report import scores as evaluation_report
 from fiveline.report.scores import ExampleScores, write_report
+from fiveline.serving import trained
 from model.vision import net
 from tests.support.tasks import PROJECT
 
@@ -398,7 +399,7 @@ def test_predictions_that_are_not_one_an_example_are_told(run, tmp_path, monkeyp
 def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(run, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
-    score = evaluate.score_examples
+    score = trained.score_examples
 
     def score_while_the_run_goes_on(*args):
         state = utils.read_checkpoint(folder / "best.pth.tar")
@@ -407,7 +408,7 @@ def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(run, tmp
 
     for path in folder.glob("*_test_best.*"):
         path.unlink()
-    monkeypatch.setattr(evaluate, "score_examples", score_while_the_run_goes_on)
+    monkeypatch.setattr(trained, "score_examples", score_while_the_run_goes_on)
     with pytest.raises(
         utils.Stop, match="best.pth.tar was replaced by a run while it was scored.*rerun the same command"
     ):

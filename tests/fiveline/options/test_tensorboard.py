@@ -36,7 +36,7 @@ def assert_same_as_history(model_dir, epochs):
 @needs_tensorboard
 def test_events_are_the_history_also_after_a_crash_and_a_restart(make_run):
     model_dir = make_run()
-    train.main(["--model_dir", str(model_dir), "--tensorboard"])
+    train.main(["--model_dir", str(model_dir), "tensorboard=true"])
     assert_same_as_history(model_dir, [1, 2])
     # a process that was killed after it had written an epoch and before its checkpoint
     from fiveline.options.tensorboard import Events
@@ -46,9 +46,9 @@ def test_events_are_the_history_also_after_a_crash_and_a_restart(make_run):
     run.append_history([lost])
     Events(run, train.fetch_params(model_dir, [])).write([lost])
     assert read_events(model_dir)["accuracy/val"][-1] == (3, -1.0)
-    train.main(["--model_dir", str(model_dir), "--tensorboard", "num_epochs=4"])
+    train.main(["--model_dir", str(model_dir), "tensorboard=true", "num_epochs=4"])
     assert_same_as_history(model_dir, [1, 2, 3, 4])
-    train.main(["--model_dir", str(model_dir), "--tensorboard", "--restart", "num_epochs=1"])
+    train.main(["--model_dir", str(model_dir), "--restart", "tensorboard=true", "num_epochs=1"])
     assert_same_as_history(model_dir, [1])
     train.main(["--model_dir", str(model_dir), "--restart", "num_epochs=1"])
     assert list(model_dir.glob("events.*")) == []
@@ -69,7 +69,7 @@ def test_hyperparameters_are_in_tensorboards_own_table(make_run):
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     model_dir = make_run(learning_rate=0.25)
-    train.main(["--model_dir", str(model_dir), "--tensorboard"])
+    train.main(["--model_dir", str(model_dir), "tensorboard=true"])
     events = EventAccumulator(str(model_dir))
     events.Reload()
     data = {}
@@ -92,7 +92,7 @@ def test_without_the_package_one_line_says_how_to_get_it(make_run, run_script, t
         "util.find_spec = lambda name, *rest: None if name == 'tensorboard' else find_spec(name, *rest)\n"
     )
     model_dir = make_run()
-    result = run_script("train.py", "--model_dir", model_dir, "--tensorboard", PYTHONPATH=str(hidden.parent))
+    result = run_script("train.py", "--model_dir", model_dir, "tensorboard=true", PYTHONPATH=str(hidden.parent))
     assert result.returncode == 2
     assert result.stderr.strip().splitlines() == [
         "error: tensorboard: the package is not installed; pip install tensorboard, or tensorboard=false"
