@@ -140,8 +140,8 @@ class Saver:
         """Count an epoch as complete, and save it unless the last save was only a moment ago."""
         state = self.state
         row = {"epoch": state.epoch + 1, "train": train_metrics, "val": val_metrics}
-        row |= {"learning_rate": state.optimizer.param_groups[0]["lr"]}
-        row |= {"examples_per_second": self.examples_per_second, "seconds": state.elapsed()}
+        row |= {"learning_rate": state.learning_rate(state.step - 1), "seconds": state.elapsed()}
+        row |= {"examples_per_second": self.examples_per_second}
         is_best = state.end_epoch(val_metrics[state.params.monitor], val_metrics["loss"])
         if is_best:
             logging.info(f"- Found new best {state.params.monitor}")

@@ -76,12 +76,16 @@ class State:
         seed_everything(self.params.seed, rank=self.job.rank)
         return batches
 
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step of the unfinished epoch, from 0."""
+        rate = learning_rate(self.params, self.epoch * self.steps_per_epoch + step, self.steps_per_epoch)
+        return rate * float(self.params.schedule_factor**self.num_drops)
+
     def set_learning_rate(self) -> float:
-        """Set and return the learning rate of the next step."""
-        rate = learning_rate(self.params, self.epoch * self.steps_per_epoch + self.step, self.steps_per_epoch)
-        rate *= float(self.params.schedule_factor**self.num_drops)
+        """Set and return the learning rate of the next step; params.learning_rate_factors may scale it for a group."""
+        rate = self.learning_rate(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)
         return rate
 
     def elapsed(self) -> float:
@@ -132,9 +136,9 @@ class State:
         where = f"step {self.step} or before" if step is None else f"step {step}"
         raise utils.DivergedError(
             f"diverged: {reason} in epoch {self.epoch + 1}, {where}, at learning rate "
-            f"{self.optimizer.param_groups[0]['lr']:g}; earlier checkpoints are kept. Try a smaller learning_rate, "
-            "warmup_epochs or clip_grad_norm, with --restart; detect_anomaly=true names the operation. (A batch whose "
-            "labels are all -100 has no loss either)"
+            f"{self.learning_rate(max(self.step - 1, 0)):g}; earlier checkpoints are kept. Try a smaller "
+            "learning_rate, warmup_epochs or clip_grad_norm, with --restart; detect_anomaly=true names the operation. "
+            "(A batch whose labels are all -100 has no loss either)"
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -176,8 +180,6 @@ class State:
         with utils.fitting(path, "optim_dict"):
             self.job.load_moments(self.model, self.optimizer, state["optim_dict"])
             self.job.check_moments(self.optimizer)
-            for group in self.optimizer.param_groups:  # of the last step, for the history, in which no other may follow
-                group["lr"] = float(state["optim_dict"]["param_groups"][0]["lr"])
         with utils.fitting(path, "scaler or average"):
             if "scaler" in self.extras and state["scaler"]:
                 self.extras["scaler"].load_state_dict(state["scaler"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,16 +17,18 @@ def fetch_optimizer(model: nn.Module, params: utils.Params) -> torch.optim.Optim
     """Return the optimizer that params.optimizer names, over the weights that are trained.
 
     Raises:
-        InputError: nothing is left to train
+        InputError: nothing is left to train, or params.learning_rate_factors names weights that the net does not have
     """
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    if not weights:
+    named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    if not named:
         raise utils.InputError("the net has no weights to train")
+    weights = parameter_groups(named, params.learning_rate_factors or {})
+    device, is_sharded = named[0][1].device, hasattr(named[0][1], "full_tensor")
     settings: dict[str, Any] = {"lr": params.learning_rate, "weight_decay": params.weight_decay}
-    fused = weights[0].device.type in FUSED_DEVICES
+    fused = device.type in FUSED_DEVICES
     optimizer: torch.optim.Optimizer
     if params.optimizer == "sgd":
-        fused = fused and not hasattr(weights[0], "full_tensor")  # torch has none for weights that are spread
+        fused = fused and not is_sharded  # torch has no fused SGD for sharded weights
         optimizer = torch.optim.SGD(
             weights, momentum=params.momentum, nesterov=params.nesterov, fused=fused, **settings
         )
@@ -36,6 +39,30 @@ def fetch_optimizer(model: nn.Module, params: utils.Params) -> torch.optim.Optim
     else:
         optimizer = torch.optim.Adam(weights, fused=fused, **settings)
     return optimizer
+
+
+def parameter_groups(named: Sequence[tuple[str, nn.Parameter]], factors: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return torch's parameter groups: the weights of one learning-rate factor in each.
+
+    Args:
+        named: names and weights
+        factors: start of a weight's name, up to a dot -> factor; the longest start decides
+
+    Raises:
+        InputError: no weight's name starts so
+    """
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    used = set()
+    for name, weight in named:
+        starts = [start for start in factors if f"{name}.".startswith(f"{start}.")]
+        used.update(starts)
+        groups.setdefault(factors[max(starts, key=len)] if starts else 1.0, []).append(weight)
+    if unknown := sorted(set(factors) - used):
+        known = ", ".join(dict.fromkeys(name.partition(".")[0] for name, _ in named))
+        raise utils.InputError(
+            f"learning_rate_factors: no weight's name starts with {unknown[0]!r}; the net's weights start with: {known}"
+        )
+    return [{"params": weights, "factor": factor} for factor, weights in groups.items() if weights]
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> None:

@@ -31,6 +31,9 @@ class Params(BaseModel):
     seed: int = Field(230, ge=0, lt=2**32, description="decides weights, order, augmentation and dropout")
 
     learning_rate: float = Field(1e-3, gt=0, description="step size of the optimizer, before the schedule")
+    learning_rate_factors: dict[str, float] | None = Field(
+        None, description='factors for some weights, by the start of their names: {"conv1": 0.1}; 0 keeps them fixed'
+    )
     batch_size: int = Field(32, ge=1, description="examples in one optimizer step, over all processes")
     microbatch_size: int | None = Field(None, ge=1, description="examples on one device at once; null for all")
     num_epochs: int = Field(10, ge=1, description="passes over the train split")
@@ -83,6 +86,10 @@ class Params(BaseModel):
     def _check_combinations(self) -> Params:
         micro, average, fp16 = self.microbatch_size is not None, self.ema_decay is not None, self.precision == "fp16"
         wrong = {
+            "learning_rate_factors: expected factors of 0 or more": min(
+                (self.learning_rate_factors or {}).values(), default=0
+            )
+            < 0,
             "nesterov: needs optimizer 'sgd' and a momentum above 0": self.nesterov
             and (self.optimizer != "sgd" or self.momentum == 0),
             "activation_checkpointing: does not go with compile, which saves memory in its own way": self.compile

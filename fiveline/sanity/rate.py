@@ -98,7 +98,7 @@ def _losses_at(context: Context, rates: list[float], batch_size: int) -> Iterato
     batches = context.train_batches(context.choose("train", NUM_EXAMPLES), batch_size, len(rates))
     for rate, (inputs, labels) in zip(rates, batches, strict=True):
         for group in trainer.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         try:
             yield trainer.step(inputs, labels)[1].item()
         except utils.DivergedError:  # a gradient that is not finite, where gradients are clipped

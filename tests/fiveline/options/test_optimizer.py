@@ -1,10 +1,14 @@
 """Optimizers: the same numbers as torch's own."""
 
+import json
+
 import pytest
 import torch
 
+import train
 import utils
-from fiveline.options.optimizer import clip_gradients, fetch_optimizer
+from fiveline.options.optimizer import clip_gradients, fetch_optimizer, parameter_groups
+from tests.support.runs import assert_same_bits, read_state
 
 
 def make_params(**values):
@@ -64,3 +68,56 @@ def test_frozen_weights_are_left_out():
     model.requires_grad_(False)
     with pytest.raises(utils.InputError, match="no weights to train"):
         fetch_optimizer(model, make_params())
+
+
+def test_learning_rate_factors_give_each_part_of_the_net_its_own_rate():
+    model, other = make_model(), make_model()
+    params = make_params(learning_rate=0.01, learning_rate_factors={"0": 0.1, "2.bias": 0.0})
+    ours = take_steps(model, scaled(fetch_optimizer(model, params), 0.01))
+    groups = [
+        {"params": [other[2].weight]},
+        {"params": other[0].parameters(), "lr": 0.001},
+        {"params": [other[2].bias], "lr": 0.0},
+    ]
+    theirs = take_steps(other, torch.optim.Adam(groups, lr=0.01))
+    torch.testing.assert_close(ours, theirs)
+    assert torch.equal(model[2].bias, make_model()[2].bias)
+
+
+def scaled(optimizer, rate):
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+    return optimizer
+
+
+def test_the_longest_start_of_a_name_decides_and_a_start_ends_at_a_dot():
+    names = ["conv.weight", "conv.bias", "conv1.weight", "fc.weight"]
+    named = [(name, torch.nn.Parameter(torch.ones(1))) for name in names]
+    groups = parameter_groups(named, {"conv": 0.5, "conv.bias": 2.0})
+    found = {id(weight): group["factor"] for group in groups for weight in group["params"]}
+    assert [found[id(weight)] for _, weight in named] == [0.5, 2.0, 1.0, 1.0]
+
+
+def test_a_factor_for_weights_that_the_net_does_not_have_is_refused(make_run):
+    words = "learning_rate_factors: no weight's name starts with 'convv'; the net's weights start with: conv"
+    model_dir = make_run()
+    with pytest.raises(utils.InputError, match=words):
+        train.main(["--model_dir", str(model_dir), 'learning_rate_factors={"convv": 2, "conv1": 2}'])
+    with pytest.raises(utils.InputError, match="learning_rate_factors: expected factors of 0 or more"):
+        make_params(learning_rate_factors={"0": -1.0})
+
+
+def test_a_run_with_factors_continues_to_the_same_bits(make_run):
+    """The history too shows the rate of the weights without a factor."""
+    factors = {"conv1": 0.1, "fc1": 3.0}
+    whole = make_run("whole", learning_rate_factors=factors, schedule="step", schedule_epochs=2, num_epochs=4)
+    stopped = make_run("stopped", learning_rate_factors=factors, schedule="step", schedule_epochs=2, num_epochs=2)
+    train.main(["--model_dir", str(whole)])
+    train.main(["--model_dir", str(stopped)])
+    train.main(["--model_dir", str(stopped), "num_epochs=4"])
+    first, second = read_state(whole), read_state(stopped)
+    for name in ("state_dict", "optim_dict"):
+        assert_same_bits(first[name], second[name])
+    rows = [json.loads(line) for line in (stopped / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    base = rows[0]["learning_rate"]
+    assert [row["learning_rate"] for row in rows] == pytest.approx([base, base, 0.1 * base, 0.1 * base])

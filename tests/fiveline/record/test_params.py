@@ -240,7 +240,7 @@ def other_value(name, value):
         "task": "other", "optimizer": "sgd", "schedule": "cosine", "monitor": "loss", "net": "resnet18",
         "image_channels": 1, "normalize": "train", "class_weights": "balanced", "cache": "none", "data_dir": "else",
         "schedule_factor": 0.5, "dropout_rate": 0.3, "val_fraction": 0.3,
-        "precision": "bf16", "ema_decay": 0.9, "grey_bits": 12,
+        "precision": "bf16", "ema_decay": 0.9, "grey_bits": 12, "learning_rate_factors": {"fc1": 2.0},
     }  # fmt: skip
     if name in choices:
         return choices[name]
