@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "tutorial/drawings"
+DIGITS = Path(__file__).parents[1] / "data/digits"
 STYLE = """<style>
 svg { --ink: #1f2328; --paper: #ffffff; --soft: #eaeef2; --grey: #656d76; --blue: #0969da; --red: #cf222e;
   --green: #1a7f37; font: 14px system-ui, sans-serif; }
 @media (prefers-color-scheme: dark) { svg { --ink: #e6edf3; --paper: #0d1117; --soft: #262c36; --grey: #9198a1;
   --blue: #58a6ff; --red: #ff7b72; --green: #3fb950; } }
-text { fill: var(--ink); stroke: var(--paper); stroke-width: 4; paint-order: stroke; }
-.in { stroke: none; } .grey { fill: var(--grey); } .small { font-size: 12px; } .bold { font-weight: 600; }
+text { fill: var(--ink); stroke: var(--paper); stroke-width: 5; paint-order: stroke; }
+.in { stroke: none; } .onto { stroke-width: 12; }
+.grey { fill: var(--grey); } .small { font-size: 12px; } .bold { font-weight: 600; }
 .code { font: 600 13px ui-monospace, monospace; }
 .blue { fill: var(--blue); } .red { fill: var(--red); } .green { fill: var(--green); }
 .line { fill: none; stroke: var(--grey); stroke-width: 1.5; } .thick { stroke-width: 2; }
@@ -93,15 +95,15 @@ def graph() -> str:
             near, far = (x1 + step_x, y1 + step_y + top), (x2 - step_x, y2 - step_y + top)
             parts.append(arrow(near, far) if is_forward else arrow(far, near, "red"))
             if not is_forward:
-                parts.append(text((x1 + x2) / 2, (y1 + y2) / 2 + top + 4, derivative, "small red"))
+                parts.append(text((x1 + x2) / 2, (y1 + y2) / 2 + top + 4, derivative, "small red onto"))
         for name, (x, y) in PLACES.items():
             leaf = " leaf" if name[0] in "aw" else ""
             parts.append(f'<circle cx="{x}" cy="{y + top}" r="25" class="box{leaf}"/>')
             parts.append(text(x, y + top - 3, name, "in bold") + text(x, y + top + 14, str(numbers[name]), "in"))
     notes = ("b = w1 · a", "c = w2 · a", "d = w3 · b + w4 · c", "L = d²")
     parts += [text(560, 246 + 20 * i, note, "grey", "start") for i, note in enumerate(notes)]
-    notes = ("dL/da has two paths:", "60 · 4 · 1 + 60 · 2 · 3", "= 240 + 360 = 600")
-    parts += [text(560, 590 + 20 * i, note, "grey", "start") for i, note in enumerate(notes)]
+    paths = ("dL/da has two paths:", "60 · 4 · 1 + 60 · 2 · 3", "= 240 + 360 = 600")
+    parts += [text(560, 590 + 20 * i, note, "grey", "start") for i, note in enumerate(paths)]
     return svg(740, 680, "A graph with values forward and gradients backward", *parts)
 
 
@@ -133,36 +135,41 @@ def strides() -> str:
         arrow((140, 82), (256, 82), "red", bend=-14),
         text(198, 112, "3 places", "small red"),
     ]
-    tables = [(60, "grid", "(2, 3)", "(3, 1)", [[0, 1, 2], [3, 4, 5]]), (340, "grid.t()", "(3, 2)", "(1, 3)", None)]
+    tables = [
+        (60, "grid", "(2, 3)", "(3, 1)", [[0, 1, 2], [3, 4, 5]]),
+        (340, "grid.t()", "(3, 2)", "(1, 3)", [[0, 3], [1, 4], [2, 5]]),
+    ]
     for x, name, shape, stride, rows in tables:
-        right, down = ("green", "red") if rows else ("red", "green")
+        columns = len(rows[0])
+        right, down = ("green", "red") if columns == 3 else ("red", "green")
         parts += [
-            text(x + 20, 158, name, "code", "start"),
-            cells(x + 20, 190, rows or [[0, 3], [1, 4], [2, 5]]),
+            text(x + 20, 150, name, "code", "start"),
+            cells(x + 20, 190, rows),
             arrow((x + 40, 186), (x + 78, 186), right, bend=7),
-            text(x + 106, 182, f"+{stride[4]}", f"small {right}"),
+            text(x + 59, 170, f"+{stride[4]}", f"small {right}"),
             arrow((x + 16, 210), (x + 16, 248), down, bend=-7),
             text(x - 10, 234, f"+{stride[1]}", f"small {down}"),
-            text(x + 160, 226, f"shape {shape}", "", "start"),
-            text(x + 160, 248, f"stride {stride}", "", "start"),
+            text(x + 20 + 40 * columns + 20, 226, f"shape {shape}", "", "start"),
+            text(x + 20 + 40 * columns + 20, 248, f"stride {stride}", "", "start"),
         ]
-    return svg(620, 330, "Six numbers in memory, seen through two pairs of shape and stride", *parts)
+    return svg(620, 325, "Six numbers in memory, seen through two pairs of shape and stride", *parts)
 
 
-def losses(learning_rate: float, num_examples: int, num_steps: int, batch_size: int) -> list[Point]:
-    """Train a small net on some of the digits; return the loss of each step, and the val loss, 10 (at most) where higher.
+def losses(learning_rate: float, num_examples: int, num_wrong: int, num_steps: int, batch_size: int) -> list[Point]:
+    """Train a small net on some of the digits, some of them with wrong labels; return each step's train and val loss.
 
-    The net is small and all sums are in 64 bits, so that another machine draws nearly the same curve.
+    A loss above 10 counts as 10. All sums are in 64 bits, so that another machine draws nearly the same curve.
     """
     import numpy as np
     import torch
     import torch.nn.functional as F
 
     def read(split: str) -> tuple[torch.Tensor, torch.Tensor]:
-        with np.load(f"data/digits/{split}.npz") as arrays:
+        with np.load(DIGITS / f"{split}.npz") as arrays:
             return torch.tensor(arrays["images"] / 255).flatten(1), torch.tensor(arrays["labels"].astype(np.int64))
 
     (images, labels), (val_images, val_labels) = read("train"), read("val")
+    labels[:num_wrong] = (labels[:num_wrong] + 1) % 10
     generator = torch.Generator().manual_seed(230)
     sizes = [(64, 32), (32, 10)]
     weights = [torch.randn(size, generator=generator, dtype=torch.float64) / size[0] ** 0.5 for size in sizes]
@@ -192,54 +199,57 @@ def curve(origin: Point, values: Sequence[float], top: float, color: str) -> str
 
 
 def loss() -> str:
-    """Draw losses at three learning rates, and train and val loss with few examples."""
+    """Draw losses at three learning rates, and train and val loss of a net that memorises."""
     parts = []
-    headings = ("three learning rates", "few examples: train and val")
+    headings = ("three learning rates", "200 examples, 40 labels wrong")
     for x, heading, top in ((60, headings[0], 4), (440, headings[1], 2.5)):
         parts.append(f'<path d="M{x} 50V250H{x + 300}" class="line"/>')
         parts += [text(x - 8, 54, f"{top:g}", "small grey", "end"), text(x - 8, 254, "0", "small grey", "end")]
         parts += [text(x, 26, f"loss, {heading}", "bold", "start"), text(x + 300, 270, "steps", "small grey", "end")]
-    for rate, color, y in ((0.02, "blue", 128), (0.5, "green", 218), (6.0, "red", 72)):
-        values = [train for train, _ in losses(rate, 1258, 121, 64)]
+    for rate, color, y in ((0.005, "blue", 118), (0.5, "green", 218), (3.0, "red", 72)):
+        values = [train for train, _ in losses(rate, 1258, 0, 121, 64)]
         parts += [curve((60, 250), values, 4, color), text(300, y, f"learning rate {rate:g}", f"small {color}")]
-    points = losses(0.5, 60, 1200, 60)[::10]
-    for number, name, color, y in ((0, "train", "blue", 238), (1, "val", "red", 150)):
+    points = losses(0.5, 200, 40, 601, 200)[::10]
+    for number, name, color, y in ((0, "train", "blue", 228), (1, "val", "red", 120)):
         values = [point[number] for point in points]
         parts += [curve((440, 250), values, 2.5, color), text(700, y, name, f"small {color}")]
-    return svg(780, 285, "Left: the loss at three learning rates. Right: train and val loss, with few examples", *parts)
+    return svg(
+        780, 285, "Left: the loss at three learning rates. Right: train and val loss of a net that memorises", *parts
+    )
 
 
 BOXES = {
     "params": (20, 20, "experiments/<run>/params.json", "read by model/<task>/params.py"),
     "data": (20, 120, "model/<task>/data_loader.py", "an example of data/<dataset>/"),
+    "state": (290, 20, "fiveline/state.py", "weights, position, learning rate"),
     "loader": (290, 120, "fiveline/loader.py", "which examples are in a batch"),
-    "step": (560, 120, "train.py", "the five lines"),
+    "evaluate": (290, 220, "evaluate.py", "val, without a step"),
+    "run": (290, 320, "experiments/<run>/", "checkpoints, history, metrics"),
     "net": (560, 20, "model/<task>/net.py", "outputs, loss, metrics"),
-    "state": (560, 220, "fiveline/state.py", "weights, position, learning rate"),
-    "metrics": (290, 220, "fiveline/metrics.py", "sums, divided once"),
-    "saving": (290, 320, "fiveline/saving.py", "when to save"),
-    "evaluate": (20, 220, "evaluate.py", "the same for val, without a step"),
-    "run": (20, 320, "experiments/<run>/", "checkpoints, history, metrics"),
+    "step": (560, 120, "train.py", "the five lines"),
+    "metrics": (560, 220, "fiveline/metrics.py", "sums, divided once"),
+    "saving": (560, 320, "fiveline/saving.py", "when to save"),
 }
-WAY = [("data", "loader"), ("loader", "step"), ("net", "step"), ("step", "state"), ("step", "metrics"),
-       ("state", "saving"), ("metrics", "saving"), ("saving", "run"), ("params", "data"),
-       ("metrics", "evaluate")]  # fmt: skip
+WAY = [("data", "loader"), ("loader", "step"), ("step", "metrics"), ("loader", "evaluate"), ("evaluate", "metrics"),
+       ("metrics", "saving"), ("saving", "run")]  # fmt: skip
+SETTINGS = [("params", "data"), ("state", "loader"), ("net", "step")]
 
 
 def batch() -> str:
     """Draw a batch's way through the files."""
     width, height, parts = 240, 62, []
-    for start, end in WAY:
+    for start, end in [*WAY, *SETTINGS]:
         (x1, y1, *_), (x2, y2, *_) = BOXES[start], BOXES[end]
-        side_x, side_y = (x2 > x1) - (x2 < x1), (y2 > y1) - (y2 < y1)
-        if side_x and side_y:
-            side_x = 0 if side_y < 0 else side_x
-        near = (x1 + width / 2 * (1 + (0 if side_y else side_x)), y1 + height / 2 * (1 + side_y))
-        far = (x2 + width / 2 * (1 - (0 if side_y else side_x)), y2 + height / 2 * (1 - side_y))
-        parts.append(arrow(near, far, "blue"))
-    for x, y, name, words in BOXES.values():
-        parts.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="6" class="box"/>')
-        parts.append(text(x + width / 2, y + 27, name, "in code") + text(x + width / 2, y + 47, words, "in small"))
+        right, down = (x2 > x1) - (x2 < x1), (y2 > y1) - (y2 < y1)  # each 1, 0 or -1
+        near = (x1 + width / 2 * (1 + right), y1 + height / 2 * (1 + down))
+        far = (x2 + width / 2 * (1 - right), y2 + height / 2 * (1 - down))
+        parts.append(arrow(near, far, "blue" if (start, end) in WAY else "grey"))
+    for name, (x, y, file, words) in BOXES.items():
+        style = "box leaf" if name in {end for _, end in WAY} | {"data"} else "box"
+        parts.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="6" class="{style}"/>')
+        parts.append(text(x + width / 2, y + 27, file, "in code") + text(x + width / 2, y + 47, words, "in small"))
+    notes = ("Blue: the way of a batch, and of its", "metrics. Grey: what decides about it.")
+    parts += [text(20, 250 + 20 * i, note, "small grey", "start") for i, note in enumerate(notes)]
     return svg(820, 402, "The files that a batch passes, in order", *parts)
 
 

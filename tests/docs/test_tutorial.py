@@ -37,10 +37,14 @@ def run(folder, *words, typed=""):
     return result.stdout
 
 
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    return make_clone(tmp_path_factory.mktemp("pages") / "fiveline")
+
+
 @needs(*SHIPPED)
 @pytest.mark.parametrize("page", LISTINGS, ids=lambda page: page.name)
-def test_listings_print_what_the_page_shows(page, tmp_path):
-    clone = make_clone(tmp_path / "fiveline")
+def test_listings_print_what_the_page_shows(page, clone):
     session = f"print({BREAK!r})\n".join(block.text for block in LISTINGS[page])
     (clone / "session.py").write_text(session, encoding="utf-8")  # a file, because torch.jit.script reads the source
     printed = run(clone, "session.py")
@@ -102,7 +106,6 @@ NUMBER = r"-?\d+(?:\.\d+)?"
 
 def without_numbers(text):
     return re.sub(NUMBER, "#", text)
-
 
 
 @pytest.mark.parametrize("name", sorted(build_drawings.DRAWINGS))
