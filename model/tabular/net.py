@@ -66,7 +66,7 @@ class Linear(nn.Module):
         return LinearFunction.apply(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        """Return what `print` shows between the brackets."""
+        """Return the text that `print` shows between the brackets."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 

@@ -73,7 +73,7 @@ def test_debugger_answers_as_the_page_shows(tmp_path):
     assert_printed(expected, run(tmp_path, "look_inside.py", typed="\n".join(typed) + "\n"), block.text)
 
 
-@pytest.mark.parametrize("name", ["rnn_answer.py", "silu_answer.py"])
+@pytest.mark.parametrize("name", [pytest.param("rnn_answer.py", marks=pytest.mark.slow), "silu_answer.py"])
 def test_answers_print_what_the_page_shows(name, tmp_path):
     (block,) = (block for block in blocks_of(EXERCISES) if block.text == f"python {name}\n")
     write_listings(EXERCISES, tmp_path)
