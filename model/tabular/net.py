@@ -7,6 +7,8 @@ their mean, so that learning rates do not depend on the unit; metrics and predic
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,10 +19,9 @@ from model.tabular.params import Params
 
 
 class LinearFunction(torch.autograd.Function):
-    """y = x W^T + b, with its derivatives written out: how to teach autograd an operation of one's own.
+    """y = x W^T + b with its derivatives written out: an operation that autograd learns from us.
 
     With dy the gradient of the loss with respect to y:  dx = dy W,  dW = dy^T x,  db = the sum of dy over the rows.
-    The backward consists of differentiable operations, so autograd finds the second derivatives itself.
     """
 
     @staticmethod
@@ -44,17 +45,34 @@ class LinearFunction(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias
 
 
-class Linear(nn.Linear):
-    """nn.Linear with `LinearFunction` as its forward. `linear_layer: custom` in the params chooses it."""
+class Linear(nn.Module):
+    """nn.Linear written by hand, on top of `LinearFunction`. `linear_layer: custom` in the params chooses it."""
+
+    bias: nn.Parameter | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # nn.Linear's: uniform, up to 1 / sqrt(in_features)
+        if bias:
+            bound = 1 / math.sqrt(in_features)
+            self.bias = nn.Parameter(torch.empty(out_features).uniform_(-bound, bound))
+        else:
+            self.register_parameter("bias", None)  # the name exists; no optimizer or checkpoint sees a weight
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out_features) of x, (..., in_features)."""
         return LinearFunction.apply(x, self.weight, self.bias)
 
+    def extra_repr(self) -> str:
+        """Return the text that `print` shows between the brackets."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
-def _parts(params: Params) -> tuple[type[nn.Linear], int, int]:
+
+def _parts(params: Params) -> tuple[type[nn.Module], int, int]:
     """Return the class of the linear layers, the number of features, and the number of outputs."""
-    layer = Linear if params.linear_layer == "custom" else nn.Linear
+    layer: type[nn.Module] = Linear if params.linear_layer == "custom" else nn.Linear
     return layer, len(params.facts["feature_names"]), len(params.classes) if params.target_type == "classes" else 1
 
 
@@ -106,8 +124,7 @@ class MultiLayerNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch_size, num_classes), or (batch_size,) for a number, of x, (batch_size, num_features)."""
         for linear, norm in zip(self.hidden, self.norms, strict=True):
-            x = F.relu(norm(linear(x)))  # (batch_size, a hidden size)
-            x = F.dropout(x, self.dropout_rate, self.training)
+            x = F.dropout(F.relu(norm(linear(x))), self.dropout_rate, self.training)  # (batch_size, a hidden size)
         return _one_number(self.last(x))
 
 
@@ -135,28 +152,9 @@ def count_classes(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tens
     return correct, zeros.index_add(0, predicted, ones), zeros.index_add(0, labels, ones)
 
 
-def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide the number of correct predictions by the number of examples."""
-    correct, _, labelled = count_classes(outputs, labels)
-    return correct.sum(), labelled.sum()
-
-
-def macro_precision(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide, for each class, the correct predictions by all predictions of it."""
-    correct, predicted, _ = count_classes(outputs, labels)
-    return correct, predicted
-
-
-def macro_recall(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide, for each class, the correct predictions by all labels of it."""
-    correct, _, labelled = count_classes(outputs, labels)
-    return correct, labelled
-
-
-def macro_f1(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide, for each class, twice the correct predictions by all predictions and labels of it."""
-    correct, predicted, labelled = count_classes(outputs, labels)
-    return 2 * correct, predicted + labelled
+def _ratio(choose: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the metric that divides two of the counts of `count_classes`."""
+    return lambda outputs, labels: choose(*count_classes(outputs, labels))
 
 
 def mean_error(outputs: Tensor, labels: Tensor, power: int, target_std: float) -> tuple[Tensor, Tensor]:
@@ -173,7 +171,12 @@ def r2(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def metrics(params: Params) -> dict[str, Any]:
     """Return name -> function of outputs and labels, which returns a numerator and a denominator."""
     if params.target_type == "classes":
-        return {metric.__name__: metric for metric in (accuracy, macro_precision, macro_recall, macro_f1)}
+        return {
+            "accuracy": _ratio(lambda correct, predicted, labelled: (correct.sum(), labelled.sum())),
+            "macro_precision": _ratio(lambda correct, predicted, labelled: (correct, predicted)),
+            "macro_recall": _ratio(lambda correct, predicted, labelled: (correct, labelled)),
+            "macro_f1": _ratio(lambda correct, predicted, labelled: (2 * correct, predicted + labelled)),
+        }
     errors: dict[str, Any] = {}
     for power, name in enumerate(("mae", "rmse"), start=1):
         errors[name] = functools.partial(mean_error, power=power, target_std=params.facts["target_std"])

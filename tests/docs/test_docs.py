@@ -47,7 +47,7 @@ def parse(command):
     """Parse a command as its script does; return the words that set hyperparameters."""
     words = shlex.split(command, comments=True)
     if words[0] == "-m":
-        if words[1] in ("pytest", "pip", "venv"):
+        if words[1] in ("pytest", "pip", "venv", "ipykernel"):
             return []
         words = [words[1].replace(".", "/") + ".py", *words[2:]]
     scripts = [i for i, word in enumerate(words) if word.endswith(".py")]
@@ -155,6 +155,11 @@ def test_examples_of_settings_can_be_read(page):
             assert isinstance(yaml.safe_load(block.text), dict), block.text
 
 
-def test_readme_lists_every_page():
-    links = set(re.findall(r"\]\((docs/[\w/]+\.md)\)", read(PAGES[0])))
-    assert links == {f"docs/{page.name}" for page in PAGES[1:]}
+def pages_linked_from(page):
+    return {(page.parent / link).resolve() for link in re.findall(r"\]\(([\w/]+\.md)\)", read(page))} & {*PAGES}
+
+
+def test_readme_and_tutorial_list_every_page():
+    parts = {page for page in PAGES if page.parent.name == "tutorial"}
+    assert pages_linked_from(PAGES[0]) == {*PAGES[1:]} - parts
+    assert pages_linked_from(PROJECT / "docs/tutorial.md") >= parts

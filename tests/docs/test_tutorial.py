@@ -1,31 +1,117 @@
 """Run the Python listings of each page as one session, and compare their output with the page.
 
-Shell commands, the tutorial's scripts of several processes included, are run by test_readme.py.
+The tutorial's session includes its quotes from the project. Shell commands are run by test_readme.py, except the ones
+here: the exercises' answers, and a session in the debugger.
 """
 
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
-from tests.support.pages import PAGES, assert_printed, blocks_of, make_clone
+from docs import build_drawings
+from tests.support.pages import PAGES, PROJECT, assert_printed, blocks_of, listings_of, make_clone, write_listings
 from tests.support.tasks import SHIPPED, needs
 
 BREAK = "---- the next listing ----"
-LISTINGS = {page: [b for b in blocks_of(page) if b.language == "python" and not b.mark] for page in PAGES[1:]}
+PARTS = [page for page in PAGES if page.parent.name == "tutorial"]
+EXERCISES = PARTS[-1]
+
+
+def is_in_session(block, page):
+    return block.language == "python" and (not block.mark or (page in PARTS and block.mark.startswith("from: ")))
+
+
+LISTINGS = {page: [block for block in blocks_of(page) if is_in_session(block, page)] for page in PAGES[1:]}
 LISTINGS = {page: listings for page, listings in LISTINGS.items() if listings}
+
+
+def run(folder, *words, typed=""):
+    """Run a script of a folder; return what it prints."""
+    result = subprocess.run([sys.executable, *words], input=typed, cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    return make_clone(tmp_path_factory.mktemp("pages") / "fiveline")
 
 
 @needs(*SHIPPED)
 @pytest.mark.parametrize("page", LISTINGS, ids=lambda page: page.name)
-def test_listings_print_what_the_page_shows(page, tmp_path):
-    clone = make_clone(tmp_path / "fiveline")
+def test_listings_print_what_the_page_shows(page, clone):
     session = f"print({BREAK!r})\n".join(block.text for block in LISTINGS[page])
-    result = subprocess.run([sys.executable, "-"], input=session, cwd=clone, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    for block, found in zip(LISTINGS[page], result.stdout.split(f"{BREAK}\n"), strict=True):
+    (clone / "session.py").write_text(session, encoding="utf-8")  # a file, because torch.jit.script reads the source
+    printed = run(clone, "session.py")
+    for block, found in zip(LISTINGS[page], printed.split(f"{BREAK}\n"), strict=True):
         assert_printed(block.output, found, block.text)
 
 
-def test_the_tutorial_is_one_of_them():
-    assert any(page.name == "tutorial.md" and len(listings) > 20 for page, listings in LISTINGS.items())
+def test_the_tutorial_is_among_them():
+    assert sum(len(LISTINGS.get(page, [])) for page in PARTS) > 60
+
+
+def test_nothing_is_left_out_of_the_tutorials_listings():
+    for page in PARTS:
+        for block in blocks_of(page):
+            is_whole = not re.search(r"^\s*\.\.\.\s*$", block.text, re.MULTILINE)
+            assert block.language != "python" or is_whole, f"{page.name}:\n{block.text}"
+
+
+def test_debugger_answers_as_the_page_shows(tmp_path):
+    (page,) = (page for page in PARTS if "look_inside.py" in dict(listings_of(page)))
+    (block,) = (block for block in blocks_of(page) if block.mark == "typed: look_inside.py")
+    write_listings(page, tmp_path)
+    typed = re.findall(r"^\(Pdb\) (.*)$", block.output, re.MULTILINE)
+    expected = re.sub(r"^\(Pdb\) .*\n", "(Pdb) ", block.output, flags=re.MULTILINE)
+    assert len(typed) > 3
+    assert_printed(expected, run(tmp_path, "look_inside.py", typed="\n".join(typed) + "\n"), block.text)
+
+
+@pytest.mark.parametrize("name", [pytest.param("rnn_answer.py", marks=pytest.mark.slow), "silu_answer.py"])
+def test_answers_print_what_the_page_shows(name, tmp_path):
+    (block,) = (block for block in blocks_of(EXERCISES) if block.text == f"python {name}\n")
+    write_listings(EXERCISES, tmp_path)
+    assert_printed(block.output, run(tmp_path, name), name)
+
+
+def write_idx(path, array):
+    """Write bytes in MNIST's format: type and number of dimensions, sizes, entries."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    path.write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
+
+
+@pytest.mark.slow
+def test_answer_to_mnist_learns_from_files_of_its_format(tmp_path):
+    for split, name in (("train", "train"), ("test", "t10k")):
+        with np.load(PROJECT / f"data/digits/{split}.npz") as arrays:
+            images = torch.from_numpy(arrays["images"]).float().unsqueeze(1)
+            labels = arrays["labels"].astype(np.uint8)
+        images = F.interpolate(images, (28, 28), mode="bilinear").squeeze(1).byte().numpy()
+        write_idx(tmp_path / f"{name}-images-idx3-ubyte", images)
+        write_idx(tmp_path / f"{name}-labels-idx1-ubyte", labels)
+    write_listings(EXERCISES, tmp_path)
+    printed = run(tmp_path, "mnist_answer.py", str(tmp_path))
+    (shown,) = (line for line in EXERCISES.read_text(encoding="utf-8").splitlines() if line.startswith("test accuracy"))
+    assert_printed(shown + "\n", printed, "mnist_answer.py")
+
+
+NUMBER = r"-?\d+(?:\.\d+)?"
+
+
+def without_numbers(text):
+    return re.sub(NUMBER, "#", text)
+
+
+@pytest.mark.parametrize("name", sorted(build_drawings.DRAWINGS))
+def test_drawings_are_what_the_script_draws(name):
+    """The loss curve is computed; its numbers may differ a little on another machine."""
+    drawn, kept = build_drawings.DRAWINGS[name](), (build_drawings.FOLDER / name).read_text(encoding="utf-8")
+    assert without_numbers(drawn) == without_numbers(kept), f"{name}: python -m docs.build_drawings"
+    numbers = [[float(number) for number in re.findall(NUMBER, text)] for text in (drawn, kept)]
+    np.testing.assert_allclose(*numbers, atol=3)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tests.support.tasks import PROJECT
 
-PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))]
+PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md")), *sorted(PROJECT.glob("docs/tutorial/*.md"))]
 STARTS = ("python ", "mkdir ", "torchrun --standalone ")  # .venv/bin/python of the first screen is CI's
 NEEDS_MORE = ("experiments/signs", "benchmarks/", "data/build_dataset.py")  # data or a network
 FENCE = r"```{}\n(.*?)^```$"
