@@ -41,6 +41,8 @@ def scores_lock(path: Path) -> FileLock:
 class RunDirectory:
     """One `model_dir` while a script works in it.
 
+    run.json and the history are read once and then kept in memory: while one process has the lock, no other one writes.
+
     Args:
         path: the directory, which holds a params file already
         is_writer: False in all processes of a job but the first: they read, and leave it as it is
@@ -50,6 +52,11 @@ class RunDirectory:
         self.path, self.is_writer = path, is_writer
         self._lock = FileLock(path / ".lock")
         self._locked: os.stat_result | None = None  # which file it was
+        self._forget()
+
+    def _forget(self) -> None:
+        self._record: dict[str, Any] | None = None
+        self._history: list[dict[str, Any]] | None = None
 
     def __enter__(self) -> RunDirectory:
         """Take the directory's lock; an InUseError says who has it, an InputError that the folder cannot be written."""
@@ -58,6 +65,7 @@ class RunDirectory:
         try:
             self._lock.acquire(timeout=0)
             self._locked = (self.path / ".lock").stat()
+            self._forget()
             remove_stale(self.path)
             self.settle()
             entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now()}
@@ -96,12 +104,18 @@ class RunDirectory:
 
     def record(self) -> dict[str, Any]:
         """Return run.json, or an empty dict before the first run; an InputError says what to do about a damaged one."""
-        return read_record(self.path / "run.json")
+        if self._record is None:
+            self._record = read_record(self.path / "run.json")
+        return self._record
 
     def update_record(self, **entries: Any) -> None:
         """Set entries of run.json."""
         if self.is_writer:
-            save_dict_to_json({**self.record(), **entries}, self.path / "run.json")
+            self._save_record({**self.record(), **entries})
+
+    def _save_record(self, record: dict[str, Any]) -> None:
+        save_dict_to_json(record, self.path / "run.json")
+        self._record = record
 
     @contextlib.contextmanager
     def recorded(self, params: Params, **entries: Any) -> Iterator[None]:
@@ -115,7 +129,7 @@ class RunDirectory:
             self.note("versions", versions())
             yield
         except OtherRunError:
-            save_dict_to_json(before, self.path / "run.json")
+            self._save_record(before)
             raise
         except BaseException as error:
             if self._is_in_place():
@@ -152,13 +166,21 @@ class RunDirectory:
 
     def history(self) -> list[dict[str, Any]]:
         """Return one dict for each finished epoch; an InputError names a line that is not one of ours."""
-        return read_history(self.path / "history.jsonl")
+        if self._history is None:
+            self._history = read_history(self.path / "history.jsonl")
+        return self._history
+
+    def seconds(self) -> float:
+        """Return the seconds that the epochs of the history took together."""
+        return float(sum(row.get("seconds") or 0.0 for row in self.history()))
 
     def show_epoch(self, row: Mapping[str, Any]) -> None:
         """Append an epoch at once, for readers who follow the run; `append_history` secures it with a checkpoint."""
         with contextlib.suppress(OSError, Stop):  # a full disk, perhaps; then the save reports it
             self.check_place()
+            rows = self.history()  # before the line is there
             append_line(self.path / "history.jsonl", row)
+            rows.append(dict(row))
 
     def append_history(self, new: Sequence[Mapping[str, Any]]) -> None:
         """Add epochs, in place of what an interrupted run may have written for them and after them."""
@@ -167,7 +189,9 @@ class RunDirectory:
     def cut_history(self, epoch: int, new: Sequence[Mapping[str, Any]] = ()) -> None:
         """Keep the epochs up to and including `epoch`, the one that the checkpoint was taken after, and add `new`."""
         if self.is_writer:
-            write_lines(self.path / "history.jsonl", [*(row for row in self.history() if row["epoch"] <= epoch), *new])
+            rows = [*(row for row in self.history() if row["epoch"] <= epoch), *map(dict, new)]
+            write_lines(self.path / "history.jsonl", rows)
+            self._history = rows
 
     @contextlib.contextmanager
     def replacing_best(self) -> Iterator[None]:
@@ -181,14 +205,14 @@ class RunDirectory:
             yield
 
     def _remove_scores_of_best(self) -> None:
-        scores = [path for path in self._products() if SCORES_OF_BEST.fullmatch(path.name)]
-        for path in scores:
-            with contextlib.suppress(PermissionError):  # Windows; of training and a table, the training counts
-                path.unlink()
-        left = [path.name for path in scores if path.exists()]
-        removed = [path.name for path in scores if path.name not in left]
-        if left:
-            logging.warning(f"- WARNING: open elsewhere, and of the best weights before these: {', '.join(left)}")
+        removed = []
+        for path in self._products():
+            if SCORES_OF_BEST.fullmatch(path.name):
+                try:
+                    path.unlink()
+                    removed.append(path.name)
+                except PermissionError:  # Windows; training counts for more than a table
+                    logging.warning(f"- WARNING: {path.name} is open elsewhere; it keeps the scores of older weights")
         if removed:
             logging.info(f"- Removed {', '.join(removed)}, of the best weights before these; evaluate.py scores them")
 
@@ -203,6 +227,7 @@ class RunDirectory:
         for path in self._products():
             path.unlink()
         remove_stale(self.path)
+        self._forget()
 
     def settle(self) -> None:
         """Remove what was put aside if there is a new checkpoint; else put it back: a failed restart costs nothing.
@@ -222,6 +247,7 @@ class RunDirectory:
             for path in sorted(moving.iterdir()):
                 path.replace(self.path / path.name)
             moving.rmdir()
+            self._forget()
 
     def _products(self) -> list[Path]:
         return [path for pattern in PRODUCTS for path in sorted(self.path.glob(pattern))]
