@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from fiveline.record.atomic import to_json
 from fiveline.record.errors import InputError
-from fiveline.record.files import read_text, to_json
+from fiveline.record.files import read_text
 
 FILE_NAMES = ("params.json", "params.yaml", "params.yml")
 LARGEST = 2**63  # torch and NumPy hold no larger whole numbers
