@@ -24,7 +24,7 @@ from pathlib import Path
 
 from fiveline.record.atomic import write_atomically
 from fiveline.record.errors import InputError, Stop
-from fiveline.record.escape import escaped, escaped_lines
+from fiveline.record.log import escaped, escaped_lines
 from fiveline.record.script import run_script  # not from utils, which imports pydantic: runs without run.json need none
 from fiveline.report.columns import all_columns, find_column, hyperparameters_that_differ, monitored_column
 from fiveline.report.filter import select_runs

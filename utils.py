@@ -2,7 +2,7 @@
 
     Params.from_values(values, source)          hyperparameters, checked (params.py)
     set_logger("experiments/base/train.log")    the log, on the terminal and in a file (log.py)
-    save_dict_to_json(metrics, "metrics.json")  JSON, written atomically (files.py)
+    save_dict_to_json(metrics, "metrics.json")  JSON, written atomically (atomic.py)
     save_checkpoint(state, is_best, model_dir)  checkpoints, with a checksum (checkpoint.py)
     RunDirectory(model_dir)                     status, history and lock of a run (run.py)
 
@@ -11,7 +11,7 @@ Importing it does not import torch: a mistake in a params file is reported in a 
 
 from __future__ import annotations
 
-from fiveline.record.atomic import open_atomically, write_atomically
+from fiveline.record.atomic import open_atomically, save_dict_to_json, to_json, write_atomically
 from fiveline.record.check import check_values, describe, find_mistakes
 from fiveline.record.checkpoint import (
     checkpoint_path,
@@ -36,18 +36,16 @@ from fiveline.record.errors import (
     explain,
     is_dead_worker,
 )
-from fiveline.record.escape import SafeFormatter, csv_lines, escaped, escaped_lines
 from fiveline.record.files import (
     check_regular,
+    csv_lines,
     files_below,
     is_hidden,
     read_bytes,
     read_json,
     read_lines,
-    save_dict_to_json,
-    to_json,
 )
-from fiveline.record.log import format_metrics, set_logger
+from fiveline.record.log import SafeFormatter, escaped, escaped_lines, format_metrics, set_logger
 from fiveline.record.origin import fingerprint
 from fiveline.record.params import MACHINE, Params, idle_unless, machine_settings
 from fiveline.record.params_file import find_params_file, read_overrides, read_values, with_data_dir

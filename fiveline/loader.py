@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from fiveline.device import ORDER, WORKER, count_batches, part, seed_everything, seed_of
-from fiveline.record import workers
+from fiveline.record import signals
 from fiveline.tasks import fetch_collate_fn, fetch_dataset
 from utils import InputError, explain
 
@@ -170,7 +170,7 @@ def fetch_dataloader(
         )
     has_workers = params.num_workers > 0
     if has_workers:
-        workers.prepare(params.num_workers)
+        signals.prepare_workers(params.num_workers)
     return DataLoader(
         Split(dataset, fetch_collate_fn(params.task), params.seed),
         batch_sampler=sampler,
@@ -178,7 +178,7 @@ def fetch_dataloader(
         num_workers=params.num_workers,
         persistent_workers=has_workers and not training,  # new ones each epoch, which know the epoch, for training
         pin_memory=has_workers and device is not None and device.type == "cuda",
-        worker_init_fn=workers.outlive_signals if has_workers else None,
+        worker_init_fn=signals.outlive_signals if has_workers else None,
         generator=torch.Generator(),  # its own, so that making an iterator does not draw from the global one
     )
 

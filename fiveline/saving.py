@@ -13,9 +13,8 @@ from tqdm import tqdm
 
 import utils
 from fiveline.device import to_cpu
-from fiveline.record.signals import Signals
+from fiveline.record.signals import Signals, notice_dead_workers_at_the_fetch
 from fiveline.record.start import check_nothing_is_lost
-from fiveline.record.workers import notice_dead_workers_at_the_fetch
 from fiveline.state import State
 
 # Saving may cost one part in this many of the time, so not every short epoch is saved. A run that is killed trains the

@@ -1,21 +1,24 @@
-"""Write files that are never seen half written, whatever kills the writer, and remove what a killed one left."""
+"""Write files that are never seen half written, whatever kills the writer; JSON that is always valid JSON."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fiveline.record.errors import NO_ROOM
 
 PATIENCE = (0.01, 0.05, 0.2, 0.5, 1.0) if os.name == "nt" else ()  # seconds; Windows replaces no file that is open
 STALE_SECONDS = 24 * 60 * 60  # no process writes one file for this long
 LONGEST_NAME = 255  # bytes, on most file systems
+LONGEST_LINE = 2**16  # bytes of a history's line, about
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.[\w-]+)?\.tmp")  # older versions added the host and the process
 WRITTEN_UNDER_LOCK = (".pth.tar.", ".run.json.", ".history.jsonl.", "..lock.json.")
 
@@ -112,3 +115,53 @@ def remove_stale(folder: Path) -> None:
                 is_own = any(name in path.name for name in WRITTEN_UNDER_LOCK)
                 if is_own or time.time() - path.lstat().st_mtime > STALE_SECONDS:
                     path.unlink()
+
+
+def to_json(value: Any, indent: int | None = 4) -> str:
+    """Return `value` as JSON text; NaN and infinities, which JSON does not have, become null."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(entry) for entry in value]
+    return value
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate, from a name that is not UTF-8, as JSON's escape
+
+
+def save_dict_to_json(values: Mapping[str, Any], json_path: Path | str) -> None:
+    """Save a dict of numbers, strings, lists and dicts as a JSON file, atomically."""
+    write_atomically(Path(json_path), _encoded(to_json(values) + "\n"))
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    write_atomically(path, _encoded("".join(to_json(row, indent=None) + "\n" for row in rows)))
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a JSON object to a file of one a line: the whole line, or nothing after an OSError; follow no link.
+
+    Half a line at the end, of a process that died while it wrote, is removed first.
+    """
+    data = _encoded(to_json(row, indent=None) + "\n")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE))
+        end = file.tell() + (file.read(LONGEST_LINE) or b"").rfind(b"\n") + 1
+        file.truncate(end)
+        file.seek(end)
+        try:
+            while data:  # a disk with little room takes a part first, then it reports that it is full
+                data = data[file.write(data) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            raise

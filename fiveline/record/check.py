@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from fiveline.record.atomic import to_json
 from fiveline.record.errors import InputError
-from fiveline.record.files import to_json
 
 M = TypeVar("M", bound=BaseModel)
 MOST_MISTAKES = 20  # that are explained at once

@@ -75,7 +75,7 @@ def _to_bytes(state: Mapping[str, Any]) -> memoryview:
 
 
 def checksum(path: Path) -> str:
-    """Return the SHA-256 of a checkpoint's file, by which evaluate.py's scores say which weights they are of."""
+    """Return the SHA-256 of a checkpoint's file; evaluate.py records it beside the scores."""
     return hashlib.sha256(_read_file(path)).hexdigest()
 
 
@@ -84,9 +84,9 @@ def _read_file(path: Path) -> bytes:
         return read_bytes(path)
     except FileNotFoundError:
         names = sorted(p.name.removesuffix(".pth.tar") for p in path.parent.glob("*.pth.tar"))
-        there = f"there are: {', '.join(names)}" if names else "there is none at all; train first"
+        there = f"there are: {', '.join(names)}" if names else "the folder has none; train first"
         if not path.parent.is_dir():
-            there = "nor a folder for it; expected best, last, or a path that ends in .pth.tar"
+            there = "its folder does not exist either; expected best, last, or a path that ends in .pth.tar"
         raise InputError(f"{path}: there is no such checkpoint ({there})") from None
     except OSError as error:
         if error.errno in TOO_MANY_FILES:  # not a mistake in this file
@@ -95,8 +95,8 @@ def _read_file(path: Path) -> bytes:
 
 
 def _is_damaged(data: bytes) -> bool:
-    """Return whether a zip file does not fit its checksums; files that torch saved before 2020 are no zip files."""
-    if not data.startswith(b"PK"):
+    """Return whether a zip file does not fit its checksums."""
+    if not data.startswith(b"PK"):  # torch before 2020
         return False
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -128,11 +128,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         refused = re.search(r"\bGLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if refused:
             hint = "; save float(x) or torch.from_numpy(x) in its place" if refused[1].startswith("numpy") else ""
-            raise InputError(
-                f"{path}: refused, it holds more than tensors and plain values: {refused[1]}{hint}"
-            ) from None
-        kind = type(error).__name__
-        raise InputError(f"{path}: damaged, or not a checkpoint: torch cannot read it ({kind})") from None
+            reason = f"refused, it holds more than tensors and plain values: {refused[1]}{hint}"
+        else:
+            reason = f"damaged, or not a checkpoint: torch cannot read it ({type(error).__name__})"
+        raise InputError(f"{path}: {reason}") from None
     if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
         raise InputError(f"{path}: expected a dict with the key 'state_dict', as train.py and CS230 save it")
     check_nesting(state, path)
@@ -192,8 +191,6 @@ def load_checkpoint(
     state = read_checkpoint(Path(checkpoint))
     load_weights(state, model, Path(checkpoint))
     if optimizer is not None:
-        try:
+        with fitting(checkpoint, "optim_dict"):
             optimizer.load_state_dict(state["optim_dict"])
-        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            raise InputError(f"{checkpoint}: holds no state for this optimizer ({error})") from None
     return state

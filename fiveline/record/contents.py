@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -16,8 +16,7 @@ from fiveline.record.files import read_json, read_lines
 
 DEEPEST = 64  # levels of dicts and lists within each other
 MOST_PARTS = 1_000_000  # dicts and lists in one level; those that stand in several places unfold without limit
-LARGEST = 2**63
-Count = Field(ge=0, lt=LARGEST)
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Part(BaseModel):
@@ -40,14 +39,14 @@ class Net(_Part):
 class Result(Net):
     """What can be said of the run of a checkpoint, whatever version saved it."""
 
-    epoch: int = Count
+    epoch: _Count
     best: float | None
-    best_epoch: int = Count
+    best_epoch: _Count
 
 
 class _Schedule(_Part):
-    epochs_since_best: int = Count
-    num_drops: int = Count
+    epochs_since_best: _Count
+    num_drops: _Count
 
 
 class _Optimizer(_Part):
@@ -58,7 +57,7 @@ class _Optimizer(_Part):
 class Run(Result):
     """What a run needs of a checkpoint to continue."""
 
-    step: int = Count
+    step: _Count
     seconds: float = Field(ge=0)
     best_loss: float | None
     schedule: _Schedule
@@ -73,21 +72,21 @@ class Run(Result):
 class _Epoch(_Part):
     """A line of history.jsonl; NaN is saved as null."""
 
-    epoch: int = Field(ge=1, lt=LARGEST)
+    epoch: int = Field(ge=1, lt=2**63)
     train: dict[str, float | None] = {}
     val: dict[str, float | None] = {}
     seconds: float | None = None
 
 
-class _Record(_Part):
+class Record(_Part):
     """The part of run.json that anything is computed from."""
 
     status: str = ""
     reason: str | None = None
     restore_file: str | None = None
     params: dict[str, Any] = {}
-    epochs: int = Field(0, ge=0, lt=LARGEST)
-    best_epoch: int = Field(0, ge=0, lt=LARGEST)
+    epochs: _Count = 0
+    best_epoch: _Count = 0
     pruned_epoch: int | None = None
     best: float | None = None
     lower_is_better: list[str] = []
@@ -112,15 +111,10 @@ def read_record(path: Path) -> dict[str, Any]:
     """Read a run.json, empty where there is no such file. An InputError names the file and the keys."""
     try:
         record = read_json(path) if path.exists() else {}
-        check_values(_Record, record, str(path))
+        check_values(Record, record, str(path))
     except InputError as error:
         raise InputError(f"{error}; remove it, and the same command goes on from the last checkpoint") from None
     return record
-
-
-def find_record_mistakes(record: Mapping[str, Any]) -> list[str]:
-    """Return the mistakes in the contents of a run.json."""
-    return find_mistakes(_Record, record)
 
 
 def check_nesting(state: Any, path: Path) -> None:

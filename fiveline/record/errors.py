@@ -109,7 +109,7 @@ def _explain_os_error(error: OSError) -> Stop | None:
     if not name or error.errno == errno.ENOMEM:
         return None
     if isinstance(error, PermissionError):
-        return Stop(f"{name}not yours to read or write ({error.strerror}); chmod it, or name another place")
+        return Stop(f"{name}no permission to read or write it ({error.strerror}); chmod it, or name another place")
     if error.errno in WRONG_PATHS:
         return InputError(f"{name}cannot be used ({error.strerror}); name another file or folder")
     return Stop(f"{name}{error.strerror}") if error.strerror else None

@@ -1,27 +1,30 @@
-"""Read files with a bound and a clear message, and write JSON that is always valid JSON."""
+"""Read files with a bound and a clear message; the cells of CSV files."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import math
 import os
+import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import types
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fiveline.record.atomic import write_atomically
 from fiveline.record.errors import TOO_MANY_FILES, InputError
 
 MAX_TEXT_BYTES = 16 * 2**20  # far more than any params or metrics file has
 MAX_LINES_BYTES = 2**30  # the same for a history, which grows with each epoch
-LONGEST_LINE = 2**16  # bytes of a history's line, about
 # folders of Synology, QNAP, macOS, Windows and Linux: thumbnails, what archives carry along, waste bins
 HIDDEN = {
     "@eadir", "#recycle", "#snapshot", "@recycle", "__macosx", "$recycle.bin", "system volume information",
     "lost+found",
 }  # fmt: skip
+# How a formula begins. Apostrophes may come first: `from_cell` must tell ours from one of the text's own.
+FORMULA = re.compile(r"[ ']*[=+\-@\t\r\n＝＋－＠]")
 
 
 def check_regular(path: Path | str, mode: int | None = None) -> None:
@@ -63,30 +66,6 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict
         raise InputError(f"{path}: not a UTF-8 text file (byte {error.start}){hint}") from None
 
 
-def to_json(value: Any, indent: int | None = 4) -> str:
-    """Return `value` as JSON text; NaN and infinities, which JSON does not have, become null."""
-    return json.dumps(_without_nan(value), indent=indent, allow_nan=False, ensure_ascii=False)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(entry) for entry in value]
-    return value
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "backslashreplace")  # a lone surrogate, from a name that is not UTF-8, as JSON's escape
-
-
-def save_dict_to_json(values: Mapping[str, Any], json_path: Path | str) -> None:
-    """Save a dict of numbers, strings, lists and dicts as a JSON file, atomically."""
-    write_atomically(Path(json_path), _encoded(to_json(values) + "\n"))
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Read the JSON object in a file; an InputError says that it is missing, unreadable, or holds no object."""
     return _parse_object(read_text(path), str(path))
@@ -100,32 +79,6 @@ def _parse_object(text: str, source: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{source}: expected a JSON object {{...}}, found {type(value).__name__}")
     return value
-
-
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, atomically."""
-    write_atomically(path, _encoded("".join(to_json(row, indent=None) + "\n" for row in rows)))
-
-
-def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a JSON object to a file of one a line: the whole line, or nothing after an OSError; follow no link.
-
-    Half a line at the end, of a process that died while it wrote, is removed first.
-    """
-    data = _encoded(to_json(row, indent=None) + "\n")
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE))
-        end = file.tell() + (file.read(LONGEST_LINE) or b"").rfind(b"\n") + 1
-        file.truncate(end)
-        file.seek(end)
-        try:
-            while data:  # a disk with little room takes a part first, then it reports that it is full
-                data = data[file.write(data) :]
-        except OSError:
-            with contextlib.suppress(OSError):
-                file.truncate(end)
-            raise
 
 
 def read_lines(path: Path, is_growing: bool = False) -> list[dict[str, Any]]:
@@ -170,3 +123,30 @@ def _leads_back(path: Path, top: Path) -> bool:
     within = path.parent.relative_to(top)
     above = [Path(os.path.realpath(top / each)) for each in (within, *within.parents)]
     return any(each.is_relative_to(os.path.realpath(path)) for each in above)
+
+
+def csv_lines(rows: Iterable[Iterable[Any]]) -> Iterator[str]:
+    """Yield rows of cells, the header included, as lines of CSV; None is an empty cell.
+
+    A text that a spreadsheet would take for a formula, `=1+1`, gets a `'` in front, which `from_cell` removes.
+    """
+    lines: list[str] = []
+    # lines end in \r\n until they are yielded, so that the writer also quotes names with \r in them
+    writer = csv.writer(types.SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    for row in rows:
+        writer.writerow([f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell for cell in row])
+        yield lines.pop().removesuffix("\r\n") + "\n"
+
+
+def from_cell(text: str) -> str:
+    """Return the text that `csv_lines` wrote as this cell."""
+    return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
+
+
+def _is_formula(text: str) -> bool:
+    if FORMULA.match(text) is None or re.fullmatch(r"-:\d+", text, re.ASCII):  # predict.py names lines of stdin so
+        return False
+    try:
+        return not math.isfinite(float(text))
+    except ValueError:
+        return True

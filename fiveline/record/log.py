@@ -1,18 +1,47 @@
-"""The log of a run, on the terminal and in a file."""
+"""The log of a run, on the terminal and in a file; text from files is escaped, so that it cannot steer a terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fiveline.record.errors import NO_ROOM, InputError, Stop
-from fiveline.record.escape import SafeFormatter
 from fiveline.record.files import check_regular
+
+# Control characters, marks that turn the direction of text, and lone surrogates (from a file's name that is not UTF-8).
+# U+200C and U+200D, which join letters and emoji, stay.
+UNSAFE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff\ufff9-\ufffb\U000e0001]"
+)
+UNSAFE_IN_LINES = re.compile(rf"(?![\n\t]){UNSAFE.pattern}")
+
+
+def escaped(text: str) -> str:
+    """Return a name as one line that is safe to print: an escape character becomes `\\x1b`, a line end `\\n`."""
+    return UNSAFE.sub(_escape, text)
+
+
+def escaped_lines(text: str) -> str:
+    """Return a message that is safe to print; its line ends and tabs stay."""
+    return UNSAFE_IN_LINES.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode()
+
+
+class SafeFormatter(logging.Formatter):
+    """Formats lines of a log so that a name in them cannot steer a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a line."""
+        return escaped_lines(super().format(record))
 
 
 def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:

@@ -115,7 +115,7 @@ class Params(BaseModel):
 
     @classmethod
     def from_values(cls: type[P], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> P:
-        """Return the hyperparameters in `values`, as `check_values` does: an InputError lists all mistakes."""
+        """Return the hyperparameters in `values`; an InputError lists all mistakes, as in `check_values`."""
         return check_values(cls, values, source, mistakes)
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
@@ -135,14 +135,19 @@ class Params(BaseModel):
 
     def warnings(self) -> list[str]:
         """Return one line for each setting that can have no effect beside the others. A task adds its own."""
-        return [*_idle_schedule(self), *_idle_beside(self)]
+        drops = self.schedule in ("step", "plateau")
+        return [
+            *_idle_numbers(self),
+            *idle_unless(self, {"schedule_epochs": drops, "schedule_factor": drops}, "schedule"),
+            *idle_unless(self, {"momentum": self.optimizer in ("sgd", "rmsprop")}, "optimizer"),
+        ]
 
     def has_stopped_early(self, epoch: int, best_epoch: int) -> bool:
         """Return whether a run that is `epoch` epochs old has waited long enough for a new best."""
         return self.early_stopping_epochs is not None and epoch - best_epoch >= self.early_stopping_epochs
 
     def closing_lines(self, epoch: int, best_epoch: int) -> list[str]:
-        """Return what the log should say at the end of a run, if it stopped early."""
+        """Return lines for the log at the end of a run: whether it stopped early."""
         if not self.has_stopped_early(epoch, best_epoch):
             return []
         lines = [f"Stopped early: no new best {self.monitor} for {self.early_stopping_epochs} epochs"]
@@ -152,7 +157,7 @@ class Params(BaseModel):
 
     def hash(self) -> str:
         """Return 16 hexadecimal digits that name these hyperparameters, wherever and on whatever machine they run."""
-        values = {k: v for k, v in self.model_dump(mode="json").items() if k not in machine_settings(type(self))}
+        values = self.model_dump(mode="json", exclude=machine_settings(type(self)))
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -161,8 +166,8 @@ def machine_settings(cls: type[Params]) -> set[str]:
     return {name for name, field in cls.model_fields.items() if field.json_schema_extra == MACHINE}
 
 
-def _idle_schedule(params: Params) -> Iterator[str]:
-    """Yield a warning for a schedule that never drops, a warm-up that never ends, a patience that never stops."""
+def _idle_numbers(params: Params) -> Iterator[str]:
+    """Yield a line for each setting whose number is too large or too small to have an effect."""
     epochs, patience, schedule = params.num_epochs, params.early_stopping_epochs, params.schedule
     drop = f"schedule {schedule!r}: with schedule_epochs={params.schedule_epochs} the learning rate never drops"
     longest = {"step": epochs - 1, "plateau": epochs - 2}.get(schedule)  # plateau: the first epoch is always a new best
@@ -175,12 +180,6 @@ def _idle_schedule(params: Params) -> Iterator[str]:
     if patience is not None and patience >= epochs - 1:
         advice = f"take {epochs - 2} or less" if epochs > 2 else "leave it out"
         yield f"early_stopping_epochs={patience}: never stops a run of num_epochs={epochs}; {advice}"
-
-
-def _idle_beside(params: Params) -> Iterator[str]:
-    drops = params.schedule in ("step", "plateau")
-    yield from idle_unless(params, {"schedule_epochs": drops, "schedule_factor": drops}, "schedule")
-    yield from idle_unless(params, {"momentum": params.optimizer in ("sgd", "rmsprop")}, "optimizer")
     if params.microbatch_size is not None and params.microbatch_size >= params.batch_size:
         yield f"microbatch_size={params.microbatch_size}: has no effect unless below batch_size={params.batch_size}"
 

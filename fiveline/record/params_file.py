@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from fiveline.record.atomic import to_json
 from fiveline.record.errors import InputError
-from fiveline.record.files import read_text, to_json
+from fiveline.record.files import read_text
 
 FILE_NAMES = ("params.json", "params.yaml", "params.yml")
 LARGEST = 2**63  # torch and NumPy hold no larger whole numbers
@@ -79,14 +80,10 @@ _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _read_int(
 def find_params_file(model_dir: Path) -> Path:
     """Return the params file of a run directory; an InputError says what is missing, or that there are two."""
     if not model_dir.is_dir():
-        raise InputError(
-            f"{model_dir}: there is no such directory; make it and put a params.json in it (or --model_dir)"
-        )
+        raise InputError(f"{model_dir}: there is no such directory; make it, with a params.json (or --model_dir)")
     paths = [model_dir / name for name in FILE_NAMES if (model_dir / name).exists()]  # the reader refuses a pipe
     if not paths:
-        raise InputError(
-            f"{model_dir}: no params.json and no params.yaml in it; an empty one, {{}}, takes the defaults"
-        )
+        raise InputError(f"{model_dir}: no params.json and no params.yaml in it; {{}} in params.json is all defaults")
     if len(paths) > 1:
         raise InputError(f"{model_dir}: both {paths[0].name} and {paths[1].name}; remove the one that does not count")
     return paths[0]
@@ -98,15 +95,17 @@ def read_values(path: Path) -> tuple[dict[str, Any], list[str]]:
     Raises:
         InputError: there is no such file, its text is broken (names line and column), or it is not a mapping
     """
-    text, is_json = read_text(path), path.suffix == ".json"
-    values, mistakes = _parse_json(text, path) if is_json else _parse_yaml(text, str(path))
-    if values is None and not is_json:
-        values = {}  # an empty YAML file takes the defaults
+    text = read_text(path)
+    if path.suffix == ".json":
+        values, mistakes = _parse_json(text, path)
+    else:
+        values, mistakes = _parse_yaml(text, str(path))
+        values = {} if values is None else values  # an empty file
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values, {{...}}, found {type(values).__name__}")
-    wrong = [key for key in values if not isinstance(key, str)]
-    if wrong:
-        raise InputError(f"{path}: expected names as keys, found {wrong[0]!r}")
+    for key in values:
+        if not isinstance(key, str):
+            raise InputError(f"{path}: expected names as keys, found {key!r}")
     return values, mistakes
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fiveline.record.atomic import remove_stale
+from fiveline.record.atomic import append_line, remove_stale, save_dict_to_json, write_lines
 from fiveline.record.contents import read_history, read_record
 from fiveline.record.errors import NO_ROOM, InputError, InUseError, OtherRunError, Stop, explain
-from fiveline.record.files import append_line, read_json, save_dict_to_json, write_lines
+from fiveline.record.files import read_json
 from fiveline.record.origin import now, provenance, versions
 from fiveline.record.params import Params
 
@@ -27,6 +27,7 @@ PRODUCTS = (  # all that a run writes, and `--restart` replaces
     "last.previous.pth.tar", "last.damaged.pth.tar", "events.out.tfevents.*", "profile.json.gz",
 )  # fmt: skip
 SCORES_OF_BEST = re.compile(r".*_(train|val|test)_best\.(json|npz|csv)")
+RECORD, HISTORY = "run.json", "history.jsonl"
 HOLDER = ".lock.json"  # who holds the lock
 # Where the previous run's products wait for the first checkpoint of a restarted one; and on their way there, or back.
 REPLACED, MOVING = ".replaced", ".moving"
@@ -41,6 +42,8 @@ def scores_lock(path: Path) -> FileLock:
 class RunDirectory:
     """One `model_dir` while a script works in it.
 
+    run.json and the history are read once and then kept in memory: while one process has the lock, no other one writes.
+
     Args:
         path: the directory, which holds a params file already
         is_writer: False in all processes of a job but the first: they read, and leave it as it is
@@ -50,6 +53,8 @@ class RunDirectory:
         self.path, self.is_writer = path, is_writer
         self._lock = FileLock(path / ".lock")
         self._locked: os.stat_result | None = None  # which file it was
+        self._record: dict[str, Any] | None = None
+        self._history: list[dict[str, Any]] | None = None
 
     def __enter__(self) -> RunDirectory:
         """Take the directory's lock; an InUseError says who has it, an InputError that the folder cannot be written."""
@@ -58,6 +63,7 @@ class RunDirectory:
         try:
             self._lock.acquire(timeout=0)
             self._locked = (self.path / ".lock").stat()
+            self._record = self._history = None  # other processes may have written until now
             remove_stale(self.path)
             self.settle()
             entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now()}
@@ -74,34 +80,35 @@ class RunDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self.is_writer:
-            return
         with contextlib.suppress(OSError):  # a disk that has become read-only
-            if self._is_in_place():
+            if self.is_writer and self._is_in_place():
                 (self.path / HOLDER).unlink(missing_ok=True)
                 self.settle()
         self._lock.release()
 
     def _is_in_place(self) -> bool:
-        """Return whether the path still leads to what was locked: no one moved or removed the folder or `.lock`."""
         try:
             return self._locked is None or os.path.samestat(self._locked, (self.path / ".lock").stat())
         except FileNotFoundError:
             return False
 
     def check_place(self) -> None:
-        """Raise Stop unless the path still leads to the directory that was locked."""
+        """Raise Stop unless the path still leads to what was locked: no one moved or removed the folder or `.lock`."""
         if not self._is_in_place():
             raise Stop(f"{self.path}: moved, removed or made again while this command worked in it; it writes no more")
 
     def record(self) -> dict[str, Any]:
-        """Return run.json, or an empty dict before the first run; an InputError says what to do about a damaged one."""
-        return read_record(self.path / "run.json")
+        """Return run.json, or an empty dict before the first run."""
+        if self._record is None:
+            self._record = read_record(self.path / RECORD)
+        return self._record
 
     def update_record(self, **entries: Any) -> None:
         """Set entries of run.json."""
         if self.is_writer:
-            save_dict_to_json({**self.record(), **entries}, self.path / "run.json")
+            record = {**self.record(), **entries}
+            save_dict_to_json(record, self.path / RECORD)
+            self._record = record
 
     @contextlib.contextmanager
     def recorded(self, params: Params, **entries: Any) -> Iterator[None]:
@@ -115,7 +122,8 @@ class RunDirectory:
             self.note("versions", versions())
             yield
         except OtherRunError:
-            save_dict_to_json(before, self.path / "run.json")
+            self._record = {}
+            self.update_record(**before)
             raise
         except BaseException as error:
             if self._is_in_place():
@@ -139,26 +147,30 @@ class RunDirectory:
 
     def note(self, name: str, entry: Mapping[str, Any]) -> None:
         """Record `data`, `machine` or `versions`, which may change the bits; warn if a continued run finds another."""
-        if not self.is_writer:
-            return
-        before = self.record().get(name) or {}
-        changed = [
-            f"{key}: {before[key]} -> {entry[key]}" for key in entry if before.get(key, entry[key]) != entry[key]
-        ]
+        before = self.record().get(name) or {} if self.is_writer else {}
+        changed = [f"{key}: {before[key]} -> {new}" for key, new in entry.items() if before.get(key, new) != new]
         if changed and self.history():
-            found = f"the {name} changed since this run began ({'; '.join(changed)})"
-            logging.warning(f"- WARNING: {found}; it may not end in the same bits")
+            changes = "; ".join(changed)
+            logging.warning(f"- WARNING: the {name} changed since this run began ({changes}); the bits may differ")
         self.update_record(**{name: dict(entry)})
 
     def history(self) -> list[dict[str, Any]]:
-        """Return one dict for each finished epoch; an InputError names a line that is not one of ours."""
-        return read_history(self.path / "history.jsonl")
+        """Return one dict for each finished epoch."""
+        if self._history is None:
+            self._history = read_history(self.path / HISTORY)
+        return self._history
+
+    def seconds(self) -> float:
+        """Return the seconds that the epochs of the history took together."""
+        return float(sum(row.get("seconds") or 0.0 for row in self.history()))
 
     def show_epoch(self, row: Mapping[str, Any]) -> None:
-        """Append an epoch at once, for readers who follow the run; `append_history` secures it with a checkpoint."""
+        """Append an epoch at once, for those who follow the run; `append_history` secures it with a checkpoint."""
         with contextlib.suppress(OSError, Stop):  # a full disk, perhaps; then the save reports it
             self.check_place()
-            append_line(self.path / "history.jsonl", row)
+            rows = self.history()  # before the line is there
+            append_line(self.path / HISTORY, row)
+            rows.append(dict(row))
 
     def append_history(self, new: Sequence[Mapping[str, Any]]) -> None:
         """Add epochs, in place of what an interrupted run may have written for them and after them."""
@@ -167,7 +179,9 @@ class RunDirectory:
     def cut_history(self, epoch: int, new: Sequence[Mapping[str, Any]] = ()) -> None:
         """Keep the epochs up to and including `epoch`, the one that the checkpoint was taken after, and add `new`."""
         if self.is_writer:
-            write_lines(self.path / "history.jsonl", [*(row for row in self.history() if row["epoch"] <= epoch), *new])
+            rows = [*(row for row in self.history() if row["epoch"] <= epoch), *map(dict, new)]
+            write_lines(self.path / HISTORY, rows)
+            self._history = rows
 
     @contextlib.contextmanager
     def replacing_best(self) -> Iterator[None]:
@@ -181,28 +195,29 @@ class RunDirectory:
             yield
 
     def _remove_scores_of_best(self) -> None:
-        scores = [path for path in self._products() if SCORES_OF_BEST.fullmatch(path.name)]
-        for path in scores:
-            with contextlib.suppress(PermissionError):  # Windows; of training and a table, the training counts
-                path.unlink()
-        left = [path.name for path in scores if path.exists()]
-        removed = [path.name for path in scores if path.name not in left]
-        if left:
-            logging.warning(f"- WARNING: open elsewhere, and of the best weights before these: {', '.join(left)}")
+        removed = []
+        for path in self._products():
+            if SCORES_OF_BEST.fullmatch(path.name):
+                try:
+                    path.unlink()
+                    removed.append(path.name)
+                except PermissionError:  # Windows; training counts for more than a table
+                    logging.warning(f"- WARNING: {path.name} is open elsewhere; it keeps the scores of older weights")
         if removed:
             logging.info(f"- Removed {', '.join(removed)}, of the best weights before these; evaluate.py scores them")
 
     def clear(self) -> None:
         """Put all that a run wrote aside, for `settle`; the params file and anything else in the folder stay."""
-        products = self._products()
-        if any(path.suffix == ".tar" for path in products):
-            (self.path / MOVING).mkdir(exist_ok=True)
-            for path in products:
-                path.replace(self.path / MOVING / path.name)
-            (self.path / MOVING).rename(self.path / REPLACED)
+        if self._has_checkpoint():
+            moving = self.path / MOVING
+            moving.mkdir(exist_ok=True)
+            for path in self._products():
+                path.replace(moving / path.name)
+            moving.rename(self.path / REPLACED)
         for path in self._products():
             path.unlink()
         remove_stale(self.path)
+        self._record = self._history = None
 
     def settle(self) -> None:
         """Remove what was put aside if there is a new checkpoint; else put it back: a failed restart costs nothing.
@@ -211,17 +226,20 @@ class RunDirectory:
         """
         replaced, moving = self.path / REPLACED, self.path / MOVING
         if replaced.is_dir():
-            products = self._products()
-            if any(path.suffix == ".tar" for path in products):
+            if self._has_checkpoint():
                 shutil.rmtree(replaced)
                 return
-            for path in products:
+            for path in self._products():
                 path.unlink()
             replaced.rename(moving)
         if moving.is_dir():
             for path in sorted(moving.iterdir()):
                 path.replace(self.path / path.name)
             moving.rmdir()
+            self._record = self._history = None
+
+    def _has_checkpoint(self) -> bool:
+        return any(path.suffix == ".tar" for path in self._products())
 
     def _products(self) -> list[Path]:
         return [path for pattern in PRODUCTS for path in sorted(self.path.glob(pattern))]

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 from fiveline.record.errors import InterruptedRun, explain
-from fiveline.record.escape import SafeFormatter
+from fiveline.record.log import SafeFormatter
 
 
 def import_quickly(*names: str) -> None:

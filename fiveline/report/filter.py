@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fiveline.record.errors import InputError
-from fiveline.record.escape import escaped
+from fiveline.record.log import escaped
 from fiveline.report.columns import Column, find_column
 from fiveline.report.runs import Run, is_number
 

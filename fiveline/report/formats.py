@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fiveline.record.escape import csv_lines, escaped
+from fiveline.record.files import csv_lines
+from fiveline.record.log import escaped
 from fiveline.report.table import Mean, Seconds, Table, is_numeric
 
 LONGEST_ON_TERMINAL = 40

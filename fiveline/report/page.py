@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fiveline.record.atomic import open_atomically
-from fiveline.record.files import files_below, to_json
+from fiveline.record.atomic import open_atomically, to_json
+from fiveline.record.files import files_below
 from fiveline.record.origin import now
 from fiveline.report.columns import Column, all_columns, hyperparameters_that_differ, is_better_high, monitored_column
 from fiveline.report.groups import by_data, sort_runs

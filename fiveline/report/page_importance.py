@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fiveline.record.files import to_json
+from fiveline.record.atomic import to_json
 from fiveline.report.runs import is_number
 
 FEWEST_RUNS = 10  # with fewer, the result is chance

@@ -10,8 +10,7 @@ from typing import Any
 
 from fiveline.record import contents
 from fiveline.record.errors import InputError
-from fiveline.record.escape import from_cell
-from fiveline.record.files import read_text
+from fiveline.record.files import from_cell, read_text
 from fiveline.report.runs import Run
 
 PREDICTIONS = "predictions_test_best.csv"

@@ -33,9 +33,9 @@ def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) 
     if not utils.is_ours(state) and "data_dir" not in params.model_fields_set:
         raise utils.InputError(f"{checkpoint_path}: does not say which data it was trained on; name it with --data_dir")
     params = params.with_facts(state["facts"]) if utils.is_ours(state) else fetch_facts(data_dir, params)
-    task = fetch_task(params)
     try:
         with utils.fitting(checkpoint_path, "facts") if params.facts else contextlib.nullcontext():
+            task = fetch_task(params)
             model = task.Net(params)
     except KeyError as error:
         raise utils.InputError(

@@ -162,7 +162,8 @@ def encode(table: Table, params: Params, split: str = "") -> np.ndarray:
                 example = table.column(column["name"])[int(np.argmax(rows))]
                 found = f"{rows.sum()} of {len(rows)} rows of {split} ({rows.mean():.1%}) {words}"
                 logging.log(level, f"- {sign}column {column['name']!r}: {found}; the first is {example!r}")
-    return np.concatenate(encoded, axis=1, dtype=np.float32, casting="same_kind")
+    features = np.concatenate(encoded, axis=1, dtype=np.float32, casting="same_kind")
+    return features.reshape(len(table), len(params.facts["feature_names"]))  # else the facts contradict each other
 
 
 Encoded = tuple[np.ndarray, dict[str, np.ndarray]]  # features; which rows are unlike train, by words that say how

@@ -89,8 +89,10 @@ def _encode_targets(table: Table, params: Params) -> Tensor:
     """Return the labels; raise InputError if train has no example of a row's class."""
     targets = _targets(table, params)
     if params.target_type == "number":
-        scaled = (targets - params.facts["target_mean"]) / params.facts["target_std"]
-        return torch.from_numpy(scaled).float()
+        mean, std = params.facts["target_mean"], params.facts["target_std"]
+        if not (isinstance(mean, float) and isinstance(std, float) and std > 0):
+            raise ValueError(f"target_mean {mean!r}, target_std {std!r}; expected two numbers, the second above 0")
+        return torch.from_numpy((targets - mean) / std).float()
     # the exact name first: older checkpoints may have both 1 and 1.0
     exact = {name: number for number, name in enumerate(params.classes)}
     numbers = {category_of(name): number for name, number in exact.items()} | exact

@@ -98,7 +98,7 @@ def train_loss_fn(params: Params) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss to train on: `loss_fn` with the label smoothing and the class weights of the hyperparameters."""
     weights = None
     if params.class_weights == "balanced":
-        counts = torch.tensor(params.facts["class_counts"], dtype=torch.float32)
+        counts = torch.tensor(params.facts["class_counts"], dtype=torch.float32).reshape(len(params.classes))
         weights = counts.sum() / (len(counts) * counts)
     return functools.partial(loss_fn, label_smoothing=params.label_smoothing, class_weights=weights)
 

@@ -24,8 +24,8 @@ import utils
 from fiveline.jobs.one import OneProcess
 from fiveline.options.optimizer import fetch_optimizer
 from fiveline.options.profile import FIRST_STEPS, table
+from fiveline.record.atomic import write_lines
 from fiveline.record.errors import OtherRunError
-from fiveline.record.files import write_lines
 from fiveline.record.signals import Signals
 from fiveline.saving import Saver
 from fiveline.state import State

@@ -28,8 +28,8 @@ from fiveline.study.trial_process import open_output
 from fiveline.study.trials import Trial, read_record
 from fiveline.tasks import fetch_params_class, fetch_serve
 from tests.support.photos import write_photos
-from tests.support.runs import finish
-from tests.support.tasks import needs
+from tests.support.runs import QUICK, finish, write_params
+from tests.support.tasks import PROJECT, needs
 
 DELETED = object()
 
@@ -122,27 +122,34 @@ def test_facts_that_do_not_fit_the_code_name_the_checkpoint(trained):
     assert "best.pth.tar: unknown task 'visoin'" in mistake(evaluate.main, "--model_dir", trained)
 
 
-def test_no_flip_of_a_bit_and_no_cut_of_a_checkpoint_gives_another_state(trained, tmp_path):
-    """Each byte of the zip's end, and a sample of all others."""
-    content = (trained / "best.pth.tar").read_bytes()
-    before = read_checkpoint(trained / "best.pth.tar")
-    path = tmp_path / "damaged.pth.tar"
-    places = [*range(0, len(content), len(content) // 60), *range(len(content) - 100, len(content))]
-    damaged = [content[:i] + bytes([content[i] ^ (1 << i % 8)]) + content[i + 1 :] for i in places]
-    damaged += [content + b"\0", content + content]
-    num_refused = 0
-    for data in damaged:
-        path.write_bytes(data)
-        try:
-            assert repr(read_checkpoint(path)) == repr(before)  # a bit between the files in the archive means nothing
-        except utils.InputError as error:
-            assert str(error).startswith(f"{path}: damaged")
-            num_refused += 1
-    assert num_refused > 60
-    for data in [*(content[:i] for i in places[1:]), b"\0" + content, content[1:]]:
-        path.write_bytes(data)
-        with pytest.raises(utils.InputError, match=r"damaged\.pth\.tar: "):
-            read_checkpoint(path)
+FACTS = {  # task -> its params, and facts of another type, or that contradict each other
+    "vision": (
+        QUICK | {"class_weights": "balanced"},
+        {"class_counts": [None, "x", (1, 2), [[]], [1], {"a": 1}], "classes": [5, None]},
+    ),
+    "tabular": (
+        {"data_dir": str(PROJECT / "data/diabetes"), "target": "progression", "target_type": "number"},
+        {"columns": [None, [{"name": 5}]], "target_std": [-1.0, 10**30, "x"], "target_mean": [None, 10**30]},
+    ),
+    "ner": ({"char_channels": 8}, {"tags": [[None], [""], float("nan")], "words": [5, {}], "characters": [None]}),
+}
+
+
+@pytest.mark.parametrize("task", FACTS)
+def test_facts_of_another_type_name_the_checkpoint_whatever_the_task(task, tmp_path):
+    params, wrong = FACTS[task]
+    folder = finish(write_params(tmp_path / "run", task=task, **params), "num_epochs=1")
+    best, last = read_checkpoint(folder / "best.pth.tar"), read_checkpoint(folder / "last.pth.tar")
+    changes = [{name: value} for name, values in wrong.items() for value in values]
+    if task == "tabular":  # one more input than the net was made for
+        columns = best["facts"]["columns"]
+        changes.append({"columns": [{**columns[0], "has_missing": not columns[0]["has_missing"]}, *columns[1:]]})
+    for change in changes:
+        write_checkpoint({**best, "facts": best["facts"] | change}, folder / "best.pth.tar")
+        assert "best.pth.tar: facts does not fit this code (" in mistake(evaluate.main, "--model_dir", folder), change
+        write_checkpoint({**last, "facts": last["facts"] | change}, folder / "last.pth.tar")
+        message = mistake(train.main, "--model_dir", folder, "num_epochs=2")
+        assert "last.pth.tar: facts does not fit this code (" in message, change
 
 
 # --- run.json and history.jsonl

@@ -20,7 +20,7 @@ import sanity_check
 import synthesize_results
 import train
 import utils
-from fiveline.record.escape import from_cell
+from fiveline.record.files import from_cell
 from fiveline.report.predictions import read_per_class, read_predictions
 from fiveline.report.runs import read_runs
 from tests.support.runs import finish, read_state, stopped

@@ -14,9 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import utils
-from fiveline.record.atomic import keep_as, temporary_path
-from fiveline.record.escape import from_cell
-from fiveline.record.files import LONGEST_LINE, MAX_TEXT_BYTES, append_line, read_text, write_lines
+from fiveline.record.atomic import LONGEST_LINE, append_line, keep_as, temporary_path, write_lines
+from fiveline.record.files import MAX_TEXT_BYTES, from_cell, read_text
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has other links, permissions and limits")
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import utils
-from fiveline.record.files import write_lines
+from fiveline.record.atomic import write_lines
 from fiveline.sanity.selftest import NOT_REPEATED, NOT_SAVED, differences, selftest, unreadable
 from fiveline.tasks import fetch_params
 from tests.support.runs import DIGITS, finish, write_params
