@@ -34,37 +34,47 @@ class Sentences(NamedTuple):
 
 
 def read(lines: Sequence[str], path: str, params: Params, is_tagged: bool = True, is_quiet: bool = False) -> Sentences:
-    """Return the sentences of a column file; raise InputError if a line is broken, or none holds a token.
+    """Return the sentences of a column file.
 
-    Unless `is_tagged`, the file may lack the column of the tags, and every tag is O. The number of lines that were
-    skipped is logged, unless `is_quiet`.
+    Without `is_tagged`, the file may lack the column of the tags, and every tag is O. With `is_quiet`, the number of
+    skipped lines is not logged.
     """
     texts = [line.strip(" \t") for line in lines]
     sure = [i for i, text in enumerate(texts) if is_token(text)]
     if not sure:
         raise InputError(f"{path}:1: no token in the whole file; expected one token a line, and its tag")
     has_tabs = any("\t" in texts[i] for i in sure)
-    # only where tabs separate the cells can one at an end of the line be empty
-    rows = [line.split("\t") if has_tabs else re.split("[ \t]+", line.strip(" \t")) for line in lines]
+    # with tabs between the cells, the first and the last cell of a line may be empty
+    cut = [line.split("\t") for line in lines] if has_tabs else [re.split("[ \t]+", text) for text in texts]
+    rows = [[cell.strip(" ") for cell in cells] for cells in cut]
     width, is_conllu = len(rows[sure[0]]), path.endswith(".conllu")
     token, tag = _find_columns(width, params, is_tagged, f"{path}:{sure[0] + 1}")
     # a line right after a token's is a token's too, or a mistake
     certain = [rows[i] for i in (*sure, *(i + 1 for i in sure)) if i < len(rows) and len(rows[i]) == width]
-    tags = {cells[tag].strip(" ") for cells in certain if tag is not None}
+    tags = {cells[tag] for cells in certain if tag is not None}
     found, skipped, is_inside = Sentences([], [], []), [], False
-    for number, text, row in zip(range(1, len(rows) + 1), texts, rows, strict=True):
-        where, cells = f"{path}:{number}", [cell.strip(" ") for cell in row]
+    for number, (text, cells) in enumerate(zip(texts, rows, strict=True), start=1):
+        where = f"{path}:{number}"
         if not text or text.startswith("-DOCSTART-"):
             is_inside = False
-        elif text[0] == "#" and (len(cells) != width or _is_comment(text, None if tag is None else cells[tag], tags)):
+            continue
+        has_width = len(cells) == width
+        new_tag = cells[tag] if has_width and tag is not None else OUTSIDE
+        is_tag = has_width and (new_tag in tags or A_TAG.fullmatch(new_tag))
+        if text[0] == "#" and (not is_tag or KEY_AND_VALUE.match(text)):
             if is_inside:
                 raise InputError(f"{where}: a comment inside a sentence; expected a blank line before it")
             skipped.append(number)
-        elif len(cells) != width:
+        elif not has_width:
             hint = "tabs, as some lines have one" if has_tabs else "spaces (a token with spaces needs tabs)"
             raise InputError(f"{where}: {len(cells)} columns, expected {width}; they are separated by {hint}")
         elif is_conllu and NOT_A_WORD.fullmatch(cells[0]):
             skipped.append(number)
+        elif not cells[token] or (is_tagged and (not new_tag or " " in new_tag)):
+            raise InputError(
+                f"{where}: expected a token in column {params.token_column} and a tag in column {params.tag_column}, "
+                f"found {cells[token]!r} and {new_tag!r}"
+            )
         else:
             if not is_inside:
                 found.ids.append(where)
@@ -72,30 +82,20 @@ def read(lines: Sequence[str], path: str, params: Params, is_tagged: bool = True
                 found.tags.append([])
             is_inside = True
             found.tokens[-1].append(cells[token])
-            found.tags[-1].append(cells[tag] if is_tagged and tag is not None else OUTSIDE)
-            if not cells[token] or not found.tags[-1][-1] or " " in found.tags[-1][-1]:
-                raise InputError(
-                    f"{where}: expected a token in column {params.token_column} and a tag in column "
-                    f"{params.tag_column}, found {cells[token]!r} and {found.tags[-1][-1]!r}"
-                )
+            found.tags[-1].append(new_tag if is_tagged else OUTSIDE)
     if skipped and not is_quiet:
-        which = f"{len(skipped)} lines that are not tokens, such as comments; first line {skipped[0]}"
-        logging.info(f"- {path}: skipped {which}")
+        number = skipped[0]
+        logging.info(f"- {path}: skipped {len(skipped)} lines that are not tokens, such as comments; first line {number}")
     return found
 
 
-def _is_comment(text: str, tag: str | None, tags: set[str]) -> bool:
-    is_tag = tag is None or tag in tags or A_TAG.fullmatch(tag) is not None
-    return KEY_AND_VALUE.match(text) is not None or not is_tag
-
-
 def is_token(text: str) -> bool:
-    """Return whether a line without spaces around it is certainly a token's."""
+    """Return whether a line without spaces around it certainly holds a token."""
     return text != "" and text[0] != "#" and not text.startswith("-DOCSTART-")
 
 
 def _find_columns(width: int, params: Params, is_tagged: bool, where: str) -> tuple[int, int | None]:
-    """Return the token's column and the tag's, from 0; None for the tag's if the file has none and needs none."""
+    """Return the columns of the token and of the tag, from 0; None if the file has no tags and needs none."""
     columns = (params.token_column, params.tag_column)
     token, tag = (column % width if -width <= column < width else None for column in columns)
     if token is None or (is_tagged and tag in (None, token)):

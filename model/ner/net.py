@@ -142,14 +142,11 @@ def reversal(is_token: Tensor) -> Tensor:
 
 
 def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy, written out; torch.nn.functional.cross_entropy does the same.
+    """Return the mean cross-entropy over the tokens; torch.nn.functional.cross_entropy does the same.
 
     Args:
         outputs: logits, (batch_size, max_len, num_tags)
         labels: tag numbers, (batch_size, max_len), int64; -100 at padding, which does not count
-
-    Returns:
-        scalar, the mean over the tokens of the batch
     """
     mask = labels != IGNORED_LABEL  # (batch_size, max_len)
     weights = mask / mask.sum()  # (batch_size, max_len)
@@ -161,7 +158,7 @@ def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
 
 def metrics(params: Params) -> dict[str, Metric]:
     """Return the metrics: accuracy over tokens; precision, recall and f1 over entities, as CoNLL counts them."""
-    # cached, because all four metrics need the counts of the same batch
+    # cached: all four metrics need the counts of the same batch
     count = functools.lru_cache(maxsize=1)(EntityCounter(params.tags, scheme_of(params.facts)).count)
 
     def ratio(choose: Callable[..., tuple[Tensor, Tensor]]) -> Metric:

@@ -24,20 +24,18 @@ LONGEST = 200  # tokens of a sentence that may be the only one of its file
 
 
 def read_split(split: str, data_dir: Path, params: Params, is_quiet: bool = False) -> Sentences:
-    """Return the sentences of 'train', 'val' or 'test'; raise InputError if the data is missing or broken.
-
-    What is remarkable about it is logged, unless `is_quiet`.
-    """
+    """Return the sentences of 'train', 'val' or 'test'. With `is_quiet`, nothing is logged."""
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: there is no such data directory; --data_dir says where the data is")
     names = sorted(path.name for path in data_dir.iterdir())
     is_cut = split != "test" and _find(data_dir, "val") is None
-    path = _find(data_dir, "train" if is_cut else split)
+    name = "train" if is_cut else split
+    path = _find(data_dir, name)
     if path is None:
-        name, shown = "train" if is_cut else split, ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+        shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         raise InputError(
             f"{data_dir}: no {name} split in a known layout; it holds {shown or 'nothing'}, expected "
-            f"{name}/sentences.txt with {name}/labels.txt, or {name} with an ending of {', '.join(COLUMN_SUFFIXES)}"
+            f"{name}/sentences.txt with {name}/labels.txt, or {name} with a suffix of {', '.join(COLUMN_SUFFIXES)}"
         )
     if path.is_dir():
         whole = _read_pair(path)
@@ -58,13 +56,13 @@ def read_split(split: str, data_dir: Path, params: Params, is_quiet: bool = Fals
         logging.info(f"- {data_dir} has no val split: {len(val)} of {number} train sentences serve as val")
         for name in [name for name in names if Path(name).stem in ("dev", "valid", "validation")]:
             logging.warning(f"- WARNING: {data_dir / name} is not read; rename it to val if it is the val split")
-    positions = [i for i in range(number) if (i in val) == (split == "val")]
+    chosen = [i for i in range(number) if (i in val) == (split == "val")]
     ids, tokens, tags = whole
-    return Sentences([ids[i] for i in positions], [tokens[i] for i in positions], [tags[i] for i in positions])
+    return Sentences([ids[i] for i in chosen], [tokens[i] for i in chosen], [tags[i] for i in chosen])
 
 
 def _find(data_dir: Path, split: str) -> Path | None:
-    """Return the folder or the column file of a split, or None where there is neither."""
+    """Return the folder or the column file of a split; None if there is neither."""
     candidates = [data_dir / split, *(data_dir / f"{split}{suffix}" for suffix in COLUMN_SUFFIXES)]
     found = [path for path in candidates if (path / "sentences.txt").is_file() or path.is_file()]
     if len(found) > 1:
@@ -73,7 +71,7 @@ def _find(data_dir: Path, split: str) -> Path | None:
 
 
 def read_text_lines(path: Path) -> list[str]:
-    """Return the lines of a file as `decode_lines` does; raise InputError where it cannot be read."""
+    """Return the lines of a file, as `decode_lines` does."""
     try:
         return decode_lines(read_bytes(path), str(path))
     except OSError as error:
@@ -81,15 +79,12 @@ def read_text_lines(path: Path) -> list[str]:
 
 
 def decode_lines(data: bytes, path: str, first: int = 1) -> list[str]:
-    """Return the lines of UTF-8 text, which end in LF or CRLF, without a byte-order mark; raise InputError for others.
-
-    The number of the first line is `first`.
-    """
+    """Return the lines of UTF-8 text, which end in LF or CRLF. The number of the first line is `first`."""
     try:
         text = data.decode("utf-8-sig" if first == 1 else "utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         number = error.object[: error.start].count(b"\n") + first
-        raise InputError(f"{path}:{number}: not UTF-8; convert the file, from Windows-1252 or UTF-16 perhaps") from None
+        raise InputError(f"{path}:{number}: not UTF-8; convert the file (from Windows-1252 or UTF-16?)") from None
     for character, name in (("\r", "a carriage return inside a line"), ("\0", "a NUL character")):
         if character in text:
             number = text[: text.index(character)].count("\n") + first
@@ -99,7 +94,7 @@ def decode_lines(data: bytes, path: str, first: int = 1) -> list[str]:
 
 
 def split_tokens(line: str, where: str) -> list[str]:
-    """Return the tokens of a sentence, or its tags; raise InputError if there is none, or a tab."""
+    """Return the tokens of a sentence, or its tags."""
     tokens = [token for token in line.split(" ") if token]
     if "\t" in line or not tokens:
         found = "a tab" if tokens else "an empty line"
@@ -108,6 +103,7 @@ def split_tokens(line: str, where: str) -> list[str]:
 
 
 def _read_pair(folder: Path) -> Sentences:
+    """Return the sentences of a folder in CS230's layout."""
     paths = folder / "sentences.txt", folder / "labels.txt"
     texts = [read_text_lines(path) for path in paths]
     if len(texts[0]) != len(texts[1]):
@@ -116,8 +112,9 @@ def _read_pair(folder: Path) -> Sentences:
     for number, pair in enumerate(zip(*texts, strict=True), start=1):
         tokens, tags = (split_tokens(line, f"{path}:{number}") for line, path in zip(pair, paths, strict=True))
         if len(tokens) != len(tags):
-            hint = f"but line {number} of labels.txt has {len(tags)} tags; expected one for each token"
-            raise InputError(f"{paths[0]}:{number}: {len(tokens)} tokens, {hint}")
+            raise InputError(
+                f"{paths[0]}:{number}: {len(tokens)} tokens, but line {number} of labels.txt has {len(tags)} tags"
+            )
         found.ids.append(f"{folder.name}/sentences.txt:{number}")
         found.tokens.append(tokens)
         found.tags.append(tags)

@@ -34,6 +34,7 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
     Args:
         outputs: logits, (batch_size, max_len, num_tags), on the CPU
         labels: (batch_size, max_len), -100 at padding; None if unknown: then all sentences have max_len tokens
+        params: for the tags' names
     """
     import torch.nn.functional as F
 
@@ -76,7 +77,7 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Unlabelled:
                     yield from zip(found.ids, found.tokens, strict=True)
                 else:
                     yield from _read_lines(itertools.chain(head, file), str(path))
-        except InputError as error:
+        except InputError as error:  # noqa: PERF203
             yield str(path), error
         except OSError as error:
             yield str(path), InputError(f"{path}: cannot be read ({error.strerror})")

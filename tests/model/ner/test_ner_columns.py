@@ -110,7 +110,7 @@ def test_tokens_of_files_with_tabs_may_hold_spaces(tmp_path):
         ("a O\r\nb\r O\r\n", "train.conll:2: a carriage return inside a line"),
         ("a O\nb\0 O\n", "train.conll:2: a NUL character"),
         ("a O\nb\u00e9 O\n".encode("latin-1"), "train.conll:2: not UTF-8"),
-        ("a O\n".encode("utf-16"), "train.conll:1: not UTF-8; convert the file, from Windows-1252 or UTF-16 perhaps"),
+        ("a O\n".encode("utf-16"), "train.conll:1: not UTF-8; convert the file (from Windows-1252 or UTF-16?)"),
     ],
 )  # fmt: skip
 def test_odd_cells_are_read_or_refused_with_file_and_line(tmp_path, text, message):
