@@ -17,9 +17,8 @@ from torch.utils.data import Dataset
 from fiveline.device import epoch_draws
 from fiveline.metrics import IGNORED_LABEL
 from model.ner import schemes
-from model.ner.columns import Sentences
 from model.ner.params import Params
-from model.ner.readers import read_split, read_text_lines
+from model.ner.readers import Sentences, read_split, read_text_lines
 from model.ner.schemes import OUTSIDE
 from utils import InputError, read_json
 

@@ -1,8 +1,8 @@
 """Entities in tags: where they start and end, by the rules that `schemes.py` names, counted in whole batches.
 
-An entity is a chunk of one type. B-, S-, or any tag after O or after another type begins it; E- or S- ends it. In bilou a
-chunk counts only if B- or U- is its first tag and L- or U- its last. A tag of another scheme counts as in seqeval; in
-bilou, where seqeval refuses it, it counts as O.
+An entity is a chunk of one type. B-, S-, or any tag after O or after another type begins it; E- or S- ends it. In
+bilou a chunk counts only if B- or U- is its first tag and L- or U- its last. A tag of another scheme counts as in
+seqeval; in bilou, where seqeval refuses it, it counts as O.
 
 Source: the rules of conlleval.pl (Tjong Kim Sang and De Meulder, 2003), which are seqeval's default mode, and of
 seqeval's strict mode with BILOU.

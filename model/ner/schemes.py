@@ -24,7 +24,10 @@ from utils import InputError
 
 OUTSIDE, LETTERS = "O", frozenset("BIESLU")
 LETTERED = re.compile(r"[BIESLU]-.*", re.DOTALL)  # B-PER
-EXPECTED = "expected O and B-<type>, I-<type>, with E- and S-, or L- and U-, if the scheme has them"
+EXPECTED = (
+    "expected O and B-<type>, I-<type>, with E- and S-, or L- and U-, if the scheme has them (min_count_tag=2 turns "
+    "tags that occur once into O)"
+)
 FOREIGN = re.compile(r"[BIESLUM][_:./|].+|[bieslumo]-.+|M-.*|.+[-_:][BIESLUM]")  # B_PER, b-per, M-PER, PER-B
 DEFAULT = "entities are counted as by seqeval's default mode"
 RULES = {
@@ -78,14 +81,10 @@ def detect(ids: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
     scheme = guess(parts)
     plain = [tag for tag, its in parts.items() if its == ("I", tag)]
     lettered = [tag for tag in parts if tag != OUTSIDE and tag not in plain]
-    odd = [tag for tag in lettered if scheme == "bilou" and tag[0] in "ES"]
-    reason = f"there are tags of two schemes, {', '.join(lettered[:8])}"
-    if plain and lettered:
-        odd, reason = plain, f"other tags are like {lettered[0]!r} (min_count_tag makes rare tags O)"
-    elif plain and all(map(FOREIGN.fullmatch, plain)):
-        odd, reason = plain, "this scheme is not supported"
-    if odd:
+    odd = plain if lettered or all(map(FOREIGN.fullmatch, plain)) else []
+    if odd := odd or [tag for tag in lettered if scheme == "bilou" and tag[0] in "ES"]:
         where = next(name for name, tags in zip(ids, sentences, strict=True) if odd[0] in tags)
+        reason = f"other tags are {', '.join(lettered[:3])}" if lettered else "this scheme is not supported"
         raise InputError(f"{where}: the tag {odd[0]!r} in this sentence: {reason}; {EXPECTED}")
     logging.info(f"- tag scheme of train: {scheme}; {RULES[scheme]}")
     wrong = collections.Counter(pairs) if scheme != "plain" else collections.Counter()
@@ -95,5 +94,7 @@ def detect(ids: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
     if wrong:
         ((before, tag), _), *_ = wrong.most_common(1)
         hint = "; tag_scheme=iob1 turns them into bio" if scheme == "bio" else ""
-        logging.warning(f"- WARNING: {wrong.total()} tags of train contradict {scheme}: {tag} after {before}, ...{hint}")
+        logging.warning(
+            f"- WARNING: {wrong.total()} tags of train contradict {scheme}: {tag} after {before}, ...{hint}"
+        )
     return scheme

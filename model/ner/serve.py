@@ -12,10 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.ner import columns
-from model.ner.columns import Sentences
+from model.ner import readers
 from model.ner.params import Params
-from model.ner.readers import COLUMN_SUFFIXES, decode_lines, read_split, split_tokens
 from model.ner.schemes import OUTSIDE
 from utils import InputError
 
@@ -71,9 +69,9 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Unlabelled:
             with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
                 # only three lines from a terminal or a pipe: someone may be typing and waiting for an answer
                 head = list(itertools.islice(file, 100 if path.is_file() else 3))
-                if path.suffix in COLUMN_SUFFIXES[1:] or _has_columns(head, params):
-                    lines = decode_lines(b"".join([*head, *file]), str(path))
-                    found = columns.read(lines, str(path), params, is_tagged=False)
+                if path.suffix in readers.COLUMN_SUFFIXES[1:] or _has_columns(head, params):
+                    lines = readers.decode_lines(b"".join([*head, *file]), str(path))
+                    found = readers.read_columns(lines, str(path), params, is_tagged=False)
                     yield from zip(found.ids, found.tokens, strict=True)
                 else:
                     yield from _read_lines(itertools.chain(head, file), str(path))
@@ -86,12 +84,12 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Unlabelled:
 def _has_columns(head: Sequence[bytes], params: Params) -> bool:
     """Return whether the first three tokens have known tags: `O` among them, or two different ones."""
     texts = [line.decode("utf-8", "replace").strip() for line in head]
-    rows = [text.split("\t" if "\t" in text else None) for text in texts if columns.is_token(text)][:3]
+    rows = [text.split("\t" if "\t" in text else None) for text in texts if readers.is_token(text)][:3]
     width = min(map(len, rows), default=0)
     if len(rows) < 2 or width < 2 or width < max(map(len, rows)) or not -width <= params.tag_column < width:
         return False
     tags = {row[params.tag_column] for row in rows}
-    return all(tag in params.tags or columns.A_TAG.fullmatch(tag) for tag in tags) and (
+    return all(tag in params.tags or readers.A_TAG.fullmatch(tag) for tag in tags) and (
         OUTSIDE in tags or len(tags) > 1
     )
 
@@ -100,7 +98,7 @@ def _read_lines(lines: Iterable[bytes], path: str) -> Unlabelled:
     for number, line in enumerate(lines, start=1):
         where = f"{path}:{number}"
         try:
-            yield where, split_tokens("".join(decode_lines(line, path, number)), where)
+            yield where, readers.split_tokens("".join(readers.decode_lines(line, path, number)), where)
         except InputError as error:  # noqa: PERF203
             yield where, error
 
@@ -115,7 +113,9 @@ def collate_unlabelled(examples: Sequence[list[str]], params: Params) -> tuple[d
     from model.ner.data_loader import TaggedSentences
 
     tags = [[OUTSIDE] * len(tokens) for tokens in examples]
-    return TaggedSentences(Sentences([""] * len(tags), list(examples), tags), params).__getitems__(range(len(tags)))
+    return TaggedSentences(readers.Sentences([""] * len(tags), list(examples), tags), params).__getitems__(
+        range(len(tags))
+    )
 
 
 def describe_inputs(params: Params) -> dict[str, Any]:
@@ -139,6 +139,6 @@ def describe_inputs(params: Params) -> dict[str, Any]:
 
 def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Params) -> dict[str, dict[str, Any]]:
     """Return id -> {"tokens": [...]} for a split's sentences; ids that the split lacks are left out."""
-    sentences = read_split(split, data_dir, params)
+    sentences = readers.read_split(split, data_dir, params)
     tokens = dict(zip(sentences.ids, sentences.tokens, strict=True))
     return {name: {"tokens": tokens[name]} for name in ids if name in tokens}
