@@ -102,10 +102,10 @@ def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
 
 def _suggest_one(trial: optuna.Trial, dimension: Dimension) -> Any:
     if dimension.values is not None:
-        return json.loads(trial.suggest_categorical(dimension.name, _texts(dimension)))
+        return json.loads(trial.suggest_categorical(dimension.key, _texts(dimension)))
     if dimension.is_int:
-        return trial.suggest_int(dimension.name, int(dimension.low), int(dimension.high), log=dimension.log)
-    value = trial.suggest_float(dimension.name, dimension.low, dimension.high, log=dimension.log)
+        return trial.suggest_int(dimension.key, int(dimension.low), int(dimension.high), log=dimension.log)
+    value = trial.suggest_float(dimension.key, dimension.low, dimension.high, log=dimension.log)
     return min(max(float(f"{value:.{DIGITS}g}"), dimension.low), dimension.high)
 
 
@@ -127,14 +127,14 @@ def _distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution
 def _to_optuna(result: Result, space: Space) -> optuna.trial.FrozenTrial:
     import optuna
 
-    varied = [dimension for dimension in space.dimensions if dimension.name in result.chosen]
-    values = {each.name: result.chosen[each.name] for each in varied}
-    texts = {each.name: utils.to_json(values[each.name], indent=None) for each in varied if each.values is not None}
+    varied = [each for each in space.dimensions if each.name in result.chosen and each.is_active(result.chosen)]
+    values = {each.key: result.chosen[each.name] for each in varied}
+    texts = {each.key: utils.to_json(values[each.key], indent=None) for each in varied if each.values is not None}
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState[STATES[result.state]],
         value=result.value,
         params=values | texts,
-        distributions={each.name: _distribution(each) for each in varied},
+        distributions={each.key: _distribution(each) for each in varied},
         intermediate_values=result.history,
     )
 

@@ -1,4 +1,8 @@
-"""The space of a study: which hyperparameters vary, over which values, and when."""
+"""The space of a study: which hyperparameters vary, over which values, and when.
+
+A hyperparameter has one dimension, or several whose conditions exclude each other: for example a range for each
+optimizer, or one value for each value of the hyperparameter that it is zipped with.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ import utils
 
 LARGEST_GRID = 100_000
 LARGEST_CHECKED_GRID = 10_000  # combinations that are checked one by one before the first trial starts
-KEYS = ("values", "low", "high", "log", "step", "when")
+KEYS = ("values", "low", "high", "log", "step", "when", "zip")
 
 
 @dataclasses.dataclass(frozen=True)
 class Dimension:
-    """One hyperparameter that varies: over a list of values, or over a range, which includes its ends."""
+    """A hyperparameter that varies: over a list of values, or over a range, which includes its ends."""
 
     name: str
     values: tuple[Any, ...] | None = None  # None for a range
@@ -26,9 +30,16 @@ class Dimension:
     log: bool = False  # whether a range is sampled on a logarithmic scale
     is_int: bool = False  # whether a range holds whole numbers only
     when: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)  # other name -> values it must have
+    zip: str | None = None  # other name: its first value goes with the first value here; None once this is a condition
+    number: int = 0  # among the dimensions of the hyperparameter
+
+    @property
+    def key(self) -> str:
+        """The name for the sampler, which must differ between dimensions."""
+        return f"{self.name} {self.number}" if self.number else self.name
 
     def is_active(self, chosen: Mapping[str, Any]) -> bool:
-        """Return whether the hyperparameter varies, given the values chosen for those that it depends on."""
+        """Return whether the dimension applies, given the values chosen for the hyperparameters it depends on."""
         return all(name in chosen and _is_among(chosen[name], allowed) for name, allowed in self.when.items())
 
     def contains(self, value: Any) -> bool:
@@ -52,7 +63,7 @@ class Space:
     @property
     def names(self) -> list[str]:
         """The hyperparameters that vary."""
-        return [dimension.name for dimension in self.dimensions]
+        return list(dict.fromkeys(dimension.name for dimension in self.dimensions))
 
     @property
     def is_finite(self) -> bool:
@@ -60,11 +71,13 @@ class Space:
         return all(dimension.values is not None for dimension in self.dimensions)
 
     def in_order(self) -> list[Dimension]:
-        """Return the dimensions, each behind the ones that it depends on; those in a circle are missing."""
-        done: dict[str, Dimension] = {}
-        while ready := [each for each in self.dimensions if each.name not in done and set(each.when) <= set(done)]:
-            done |= {dimension.name: dimension for dimension in ready}
-        return list(done.values())
+        """Return the dimensions, each behind the ones that it depends on; dimensions in a circle are missing."""
+        done: list[Dimension] = []
+        waiting = list(self.dimensions)
+        while ready := [each for each in waiting if not any(other.name in each.when for other in waiting)]:
+            done += ready
+            waiting = [each for each in waiting if each not in ready]
+        return done
 
     def as_written(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
         """Return chosen values in the order of the file."""
@@ -96,7 +109,8 @@ class Space:
 
     def grid_mistakes(self, base: utils.Params) -> list[str]:
         """Return the mistakes in combinations whose values are right one by one."""
-        size = math.prod(len(dimension.values or ()) for dimension in self.dimensions)
+        sizes = [[len(each.values or ()) for each in self.dimensions if each.name == name] for name in self.names]
+        size = math.prod(map(max, sizes))  # of several dimensions, one applies
         if size > LARGEST_GRID:
             return [f"sampler grid: {size:,} trials; take sampler random or tpe with num_trials"]
         found: dict[str, None] = {}
@@ -109,18 +123,32 @@ class Space:
 def read_space(raw: Any, base: utils.Params) -> tuple[Space, list[str]]:
     """Return the space that a file's `space` describes, and the mistakes in it.
 
-    Its entries are lists of values, {values: list}, or {low, high, log, step}; `when` is {other name: value or list}.
+    Its entries are lists of values, {values, zip}, {low, high, log, step}, or a list of these with conditions that
+    exclude each other. `when` is {other name: value or list}.
     """
     if not isinstance(raw, Mapping) or not raw:
         return Space(()), [f"space: expected hyperparameters and their values, found {raw!r}"]
-    read = [_read_dimension(str(name), entry, base) for name, entry in raw.items()]
-    space = Space(tuple(dimension for dimension, _ in read if dimension is not None))
-    mistakes = [f"space: {line}" for _, lines in read for line in lines]
+    entries = [(str(name), each) for name, entry in raw.items() for each in _alternatives(entry)]
+    read = [_read_dimension(name, entry, base) for name, entry in entries]
+    listed = [dimension for dimension, _ in read if dimension is not None]
+    unzipped = [_unzip(dimension, listed) for dimension in listed]
+    dimensions = [dimension for some, _ in unzipped for dimension in some]
+    names = [dimension.name for dimension in dimensions]
+    numbers = [names[:i].count(name) for i, name in enumerate(names)]
+    pairs = zip(dimensions, numbers, strict=True)
+    space = Space(tuple(dataclasses.replace(dimension, number=number) for dimension, number in pairs))
+    mistakes = [line for _, lines in (*read, *unzipped) for line in lines]
     mistakes += [line for dimension in space.dimensions for line in _condition_mistakes(dimension, space)]
     in_circle = [dimension.name for dimension in space.dimensions if dimension not in space.in_order()]
     if in_circle and not mistakes:
-        mistakes.append(f"space: {', '.join(in_circle)} depend on each other")
-    return space, mistakes
+        mistakes.append(f"{', '.join(dict.fromkeys(in_circle))} depend on each other")
+    return space, [f"space: {line}" for line in mistakes]
+
+
+def _alternatives(entry: Any) -> list[Any]:
+    """Return the entries of a hyperparameter: a list of mappings has one for each condition."""
+    is_several = isinstance(entry, list) and entry and all(isinstance(each, Mapping) for each in entry)
+    return entry if is_several else [entry]
 
 
 def _read_dimension(name: str, entry: Any, base: utils.Params) -> tuple[Dimension | None, list[str]]:
@@ -135,13 +163,36 @@ def _read_dimension(name: str, entry: Any, base: utils.Params) -> tuple[Dimensio
     if not isinstance(raw, Mapping):
         return None, [f"{name}: expected when: {{other: value}}, found {raw!r}"]
     when = {str(key): tuple(value) if isinstance(value, list) else (value,) for key, value in raw.items()}
-    if "values" not in entry:
+    if "values" not in entry and "zip" not in entry:
         return _read_range(Dimension(name, when=when), entry, cls)
-    values = entry["values"]
-    if not isinstance(values, list) or not values or len(entry) - ("when" in entry) > 1:
+    values = entry.get("values")
+    if not isinstance(values, list) or not values or not {"values", "when", "zip"}.issuperset(entry):
         return None, [f"{name}: expected values: [a, b], or low and high, found {entry!r}"]
-    mistakes = [f"{name}: {value!r} comes twice" for i, value in enumerate(values) if _is_among(value, values[:i])]
-    return Dimension(name, tuple(values), when=when), mistakes + _value_mistakes(values, name, cls)
+    mistakes = _value_mistakes(values, name, cls)
+    if "zip" in entry:
+        return Dimension(name, tuple(values), when=when, zip=str(entry["zip"])), mistakes
+    twice = [f"{name}: {value!r} comes twice" for i, value in enumerate(values) if _is_among(value, values[:i])]
+    return Dimension(name, tuple(values), when=when), twice + mistakes
+
+
+def _unzip(dimension: Dimension, listed: Sequence[Dimension]) -> tuple[list[Dimension], list[str]]:
+    """Return a zipped dimension as one dimension for each value of the other hyperparameter, and the mistakes."""
+    other, values = dimension.zip, dimension.values or ()
+    if other is None:
+        return [dimension], []
+    others = [each for each in listed if each.name == other and each.name != dimension.name]
+    if len(others) != 1 or others[0].values is None or others[0].zip is not None:
+        found = "varies, but not over one list" if others else "does not vary"
+        return [], [
+            f"{dimension.name}: zip: {other!r} {found}; give the space {other}: [a, b] with a value for each here"
+        ]
+    theirs = others[0].values
+    if len(values) != len(theirs):
+        found = f"found {len(values)} values, {list(values)}, expected {len(theirs)}, one for each of {other}"
+        return [], [f"{dimension.name}: zip: {found}: {list(theirs)}"]
+    pairs = zip(values, theirs, strict=True)
+    split = [(mine, {**dimension.when, other: (their,)}) for mine, their in pairs]
+    return [dataclasses.replace(dimension, values=(mine,), when=when, zip=None) for mine, when in split], []
 
 
 def _value_mistakes(values: Sequence[Any], name: str, cls: type[utils.Params]) -> list[str]:
@@ -181,11 +232,25 @@ def _read_range(
 
 
 def _condition_mistakes(dimension: Dimension, space: Space) -> list[str]:
-    others = {each.name: each for each in space.dimensions if each is not dimension}
-    where, mistakes = f"space: {dimension.name}: when:", []
+    """Return the mistakes in a dimension's conditions, alone and beside the hyperparameter's other dimensions."""
+    where, mistakes = f"{dimension.name}: when:", []
     for name, allowed in dimension.when.items():
-        if name not in others:
-            mistakes.append(f"{where} {name!r} is not another hyperparameter of the space")
-        else:
-            mistakes += [f"{where} {name} is never {value!r}" for value in allowed if not others[name].contains(value)]
+        others = [each for each in space.dimensions if each.name == name != dimension.name]
+        if not others:
+            mistakes.append(
+                f"{where} {name!r} does not vary; give the space {name}: [a, b], or leave out the condition"
+            )
+        never = [value for value in allowed if others and not any(each.contains(value) for each in others)]
+        mistakes += [f"{where} {name} is never {value!r}" for value in never]
+    before = space.dimensions[: space.dimensions.index(dimension)]
+    for other in (each for each in before if each.name == dimension.name):
+        if not any(_exclude(other.when.get(name), allowed) for name, allowed in dimension.when.items()):
+            whens = " and ".join(
+                str({name: list(each) for name, each in one.when.items()}) for one in (other, dimension)
+            )
+            mistakes.append(f"{where} {whens} can hold at once; expected other values of the same hyperparameter")
     return mistakes
+
+
+def _exclude(first: Sequence[Any] | None, second: Sequence[Any]) -> bool:
+    return first is not None and not any(_is_among(value, second) for value in first)

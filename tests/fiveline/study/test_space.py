@@ -95,7 +95,10 @@ MISTAKES = [
     ("learning_rate=1,1", "1 comes twice"),
     ("task=vision,ner", "task does not decide"),
     ("num_workers=0,2", "num_workers does not decide"),
-    ("momentum={values: [0.5], when: {optimizer: sgd}}", "'optimizer' is not another hyperparameter of the space"),
+    (
+        "momentum={values: [0.5], when: {optimizer: sgd}}",
+        "momentum: when: 'optimizer' does not vary; give the space optimizer: \\[a, b\\], or leave out",
+    ),
     ("learning_rate", "expected name=value,value"),
     ("learning_rate=", "expected name=value,value"),
     ("=1,2", "expected name=value,value"),
