@@ -24,11 +24,6 @@ TPE: dict[str, Any] = {
     "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False, "constant_liar": True,
 }  # fmt: skip
 GP: dict[str, Any] = {"independent_sampler": None, "n_startup_trials": 10, "deterministic_objective": False}
-CMAES: dict[str, Any] = {
-    "n_startup_trials": 1, "independent_sampler": None, "warn_independent_sampling": False, "popsize": None,
-    "consider_pruned_trials": False, "use_separable_cma": False, "with_margin": False, "lr_adapt": False,
-    "source_trials": None,
-}  # fmt: skip
 DIGITS = 6  # of a proposed number: enough for any hyperparameter, and the directory's name stays readable
 STATES = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running": "RUNNING"}
 
@@ -77,8 +72,6 @@ def propose(
     direction: Literal["maximize", "minimize"] = "maximize" if maximize else "minimize"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls some samplers experimental
-        if settings.sampler == "cmaes":
-            return _replay_cmaes(settings, space, number, attempt, results, direction)
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
         if attempt < MOST_ATTEMPTS // 2:  # a model may propose the same values again and again; chance does not
             if settings.sampler == "tpe":
@@ -94,7 +87,7 @@ def propose(
 def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
     """Ask for the hyperparameters one by one: the values chosen first decide which others vary."""
     chosen: dict[str, Any] = {}
-    for dimension in space.in_order():
+    for dimension in space.in_order:
         if dimension.is_active(chosen):
             chosen[dimension.name] = _suggest_one(trial, dimension)
     return space.as_written(chosen)
@@ -137,25 +130,3 @@ def _to_optuna(result: Result, space: Space) -> optuna.trial.FrozenTrial:
         distributions={each.key: _distribution(each) for each in varied},
         intermediate_values=result.history,
     )
-
-
-def _replay_cmaes(
-    settings: Settings, space: Space, number: int, attempt: int, results: Sequence[Result], direction: Any
-) -> dict[str, Any]:
-    """Let CMA-ES repeat all of its proposals: its state depends on more than the results."""
-    import optuna
-
-    sampler = optuna.samplers.CmaEsSampler(seed=settings.sampler_seed, **CMAES)
-    study = optuna.create_study(direction=direction, sampler=sampler)
-    by_number = {result.number: result for result in results}
-    for i in range(number):
-        trial, result = study.ask(), by_number.get(i)
-        if result is not None and _suggest(trial, space) == result.chosen and result.value is not None:
-            study.tell(trial, result.value)
-        else:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    for _ in range(attempt):
-        trial = study.ask()
-        _suggest(trial, space)
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    return _suggest(study.ask(), space)
