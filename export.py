@@ -5,7 +5,7 @@
 
     pt2           a graph of torch's operations: `torch.export.load("best.pt2").module()` runs it
     onnx          for onnxruntime and others; needs `pip install -r requirements-export.txt`
-    torchscript   for programs that still load it; PyTorch has deprecated it, pt2 is its successor
+    torchscript   for programs that still load it; PyTorch has deprecated it
     safetensors   the weights alone, for code that has the net; also needs requirements-export.txt
 
 Batches may have any size, and sentences any length. The program is run in a process of its own, which cannot import
@@ -157,10 +157,10 @@ def main(argv: list[str] | None = None) -> None:
         content, found = make_program(output, model, dataloader, samples, sides, args.tolerance)
         verified = {"split": args.split, **found}
     utils.write_atomically(output, content)
-    facts = gather_facts(args.format, output.name, sides, params, described)
+    facts = gather_facts(output.name, sides, params, described)
     utils.save_dict_to_json({**facts, "verified": verified}, output.with_name(f"{output.name}.json"))
     if args.format == "torchscript":
-        print("- PyTorch has deprecated TorchScript; prefer --format pt2 where it can be loaded", file=sys.stderr)
+        print("- PyTorch has deprecated TorchScript; prefer --format pt2 or onnx where you can", file=sys.stderr)
     message = f"{output}: {len(content):,} bytes, {agreement(verified)}; {output.name}.json says how to use it"
     print(utils.escaped_lines(message))
 

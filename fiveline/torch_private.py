@@ -47,9 +47,10 @@ def any_length(model: nn.Module) -> Iterator[None]:
     """Let torch.export leave the length of sequences open, for a net with an LSTM or GRU in it.
 
     Reason: torch.export follows an RNN step by step, and so takes the length of the example for a constant. torch has
-    replacements that do not, for its own ONNX exporter, but no public name for them. Only shapes are taken from them:
-    the program still calls the LSTM or GRU itself.
-    Fallback: `export.py` reports that it cannot export such a net; other nets do not come here.
+    replacements that do not, but no public name for them. Its own ONNX exporter uses them only while it captures the
+    net: for a net with two directions it still writes constant shapes. Only shapes are taken from the replacements: the
+    program calls the LSTM or GRU itself.
+    Fallback: where torch lacks the replacements, `export.py` refuses such a net; other nets do not come here.
     """
     if not any(isinstance(module, nn.LSTM | nn.GRU) for module in model.modules()):
         yield

@@ -94,11 +94,9 @@ def _axes(
     """Return the size of each axis, or its name if it may vary; axes of the same size in all samples share a name."""
     axes: list[int | str] = []
     for axis, sizes in enumerate(zip(*shapes, strict=True)):
-        if axis > 0 and len(set(sizes)) == 1:
-            axes.append(sizes[0])
-        else:
-            axis_name = axis_names[axis] if axis < len(axis_names) else f"{name}_{axis}"
-            axes.append(known.setdefault(sizes, _unused(axis_name, known.values())))
+        axis_name = axis_names[axis] if axis < len(axis_names) else f"{name}_{axis}"
+        is_fixed = axis > 0 and len(set(sizes)) == 1
+        axes.append(sizes[0] if is_fixed else known.setdefault(sizes, _unused(axis_name, known.values())))
     return axes
 
 
@@ -109,14 +107,10 @@ def _unused(name: str, used: Collection[str]) -> str:
 
 
 def gather_facts(
-    format_name: str,
-    file_name: str,
-    sides: tuple[Interface, Interface],
-    params: utils.Params,
-    described: Mapping[str, Any],
+    file_name: str, sides: tuple[Interface, Interface], params: utils.Params, described: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return all facts about a program except how well it agrees with its net; `described` is from the task."""
-    names = list(sides[0].shapes)
+    names, format_name = list(sides[0].shapes), file_name.rpartition(".")[2]
     pairs = "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}"
     call = {"dict": pairs, "tensor": names[0], "tuple": f"({', '.join(names)},)"}[sides[0].kind]
     inputs, outputs = (

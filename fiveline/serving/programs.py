@@ -69,7 +69,7 @@ def to_program(format_name: str, model: nn.Module, inputs: Any, sides: Sides) ->
     """
     try:
         with warnings.catch_warnings(), torch.no_grad(), any_length(model):
-            warnings.simplefilter("ignore")  # torch's parts warn of each other
+            warnings.simplefilter("ignore")  # parts of torch warn about other parts
             return WRITERS[format_name](model, inputs, sides)
     except Exception as error:  # torch's exporters raise dozens of kinds
         if utils.explain(error) is not None:  # out of memory, for example

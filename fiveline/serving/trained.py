@@ -22,16 +22,12 @@ RESERVED_COLUMNS = ("id", "error")
 
 
 def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) -> tuple[utils.Params, Task, nn.Module]:
-    """Return a checkpoint's hyperparameters with their facts, its task, and its net on the CPU.
-
-    Raises:
-        InputError: there is no such checkpoint, it is damaged or of another net, or there are mistakes in the overrides
-    """
+    """Return a checkpoint's hyperparameters with their facts, its task, and its net on the CPU."""
     state = utils.read_checkpoint(checkpoint_path)
     params = fetch_run_params(state, checkpoint_path, model_dir, overrides)
     data_dir = Path(params.data_dir or "")
     if not utils.is_ours(state) and "data_dir" not in params.model_fields_set:
-        raise utils.InputError(f"{checkpoint_path}: does not say which data it was trained on; name it with --data_dir")
+        raise utils.InputError(f"{checkpoint_path}: does not name the data it was trained on; give --data_dir")
     params = params.with_facts(state["facts"]) if utils.is_ours(state) else fetch_facts(data_dir, params)
     try:
         with utils.fitting(checkpoint_path, "facts") if params.facts else contextlib.nullcontext():
@@ -47,11 +43,7 @@ def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) 
 
 
 def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, overrides: list[str]) -> utils.Params:
-    """Return the hyperparameters of a checkpoint; for CS230's, which holds none, read the params file beside it.
-
-    Raises:
-        InputError: mistakes in the overrides or the params file, or overrides that would score something else
-    """
+    """Return the hyperparameters of a checkpoint; for CS230's, which holds none, read the params file beside it."""
     if not utils.is_ours(state):
         return fetch_params(model_dir, overrides)
     values, mistakes = utils.read_overrides(overrides)
@@ -87,29 +79,20 @@ def fetch_probabilities(serve: Any, outputs: Any, labels: Any, params: utils.Par
 def fetch_predictions(
     serve: Any, outputs: Any, labels: Any, params: utils.Params, num_examples: int
 ) -> list[dict[str, Any]]:
-    """Return a row for each example with its prediction in words; an empty one if the task has no serve.py.
+    """Return a row for each example with its prediction in words; empty rows if `serve`, the task's serve.py, is None.
 
-    Args:
-        serve: the task's serve.py, or None
-        outputs: on the CPU, batch first
-        labels: batch first, or None
-        params: with facts
-        num_examples: in the batch
+    `outputs` are on the CPU, and `labels` may be None; both are batch first.
     """
     if serve is None:
         return [{} for _ in range(num_examples)]
     rows: list[dict[str, Any]] = serve.predictions(outputs, labels, params)
-    taken = sorted({name for row in rows for name in RESERVED_COLUMNS if name in row})
-    if taken:
-        raise utils.InputError(
-            f"predictions: a row has the key {taken[0]!r}, which is the name of a column already; choose another one "
-            "(the contract is in model/__init__.py)"
-        )
+    found = ""
+    if taken := sorted({name for row in rows for name in RESERVED_COLUMNS if name in row}):
+        found = f"a row has the key {taken[0]!r}, which is the name of a column already; choose another one"
     if len(rows) != num_examples:
-        raise utils.InputError(
-            f"predictions: returned {len(rows)} rows for a batch of {num_examples}; expected one for each example, "
-            "whatever the number of its labels (the contract is in model/__init__.py)"
-        )
+        found = f"returned {len(rows)} rows for a batch of {num_examples}; expected one for each example"
+    if found:
+        raise utils.InputError(f"predictions: {found} (the contract is in model/__init__.py)")
     return rows
 
 

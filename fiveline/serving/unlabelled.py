@@ -25,16 +25,13 @@ def check_input(path: Path) -> None:
 def fetch_unlabelled(paths: Sequence[Path], serve: Any, params: utils.Params) -> Iterator[Batch]:
     """Yield (rows, inputs, labels) for params.batch_size new inputs at a time.
 
-    `rows` has an entry for each input: its `id`, and an `error` if it cannot be read. `inputs` is what the net takes
-    for the rows without an error; None if there are none. `labels` is -100 at padding; None without padding.
-
-    Raises:
-        InputError: the task does not read inputs without labels, or does not read standard input
+    `rows` has an entry for each input: its `id`, and an `error` if it cannot be read. `inputs` is the batch of the rows
+    without an error, or None. `labels` is -100 at padding; None without padding.
     """
     if not hasattr(serve, "fetch_unlabelled"):
         raise utils.InputError(
-            f"model/{params.task}/serve.py: has no fetch_unlabelled(paths, params), which reads new inputs; "
-            "model/__init__.py says what it returns, docs/your_own_task.md has an example"
+            f"model/{params.task}/serve.py: has no fetch_unlabelled(paths, params), which reads new inputs; write it "
+            "(the contract is in model/__init__.py, and docs/your_own_task.md has an example)"
         )
     if Path("-") in paths and not getattr(serve, "READS_STDIN", False):
         raise utils.InputError(f"--input -: {params.task} does not read standard input; name files or folders instead")
@@ -53,7 +50,7 @@ def fetch_unlabelled(paths: Sequence[Path], serve: Any, params: utils.Params) ->
 
 
 def _make_batch(chunk: list[tuple[str, Any]], collate: Collate, show: Callable[[Any], dict[str, Any]]) -> Batch:
-    """Collate the examples that can be read; the others are an InputError that says why they cannot."""
+    """Collate the readable examples; the other examples become rows with an error."""
     try:
         inputs, labels = _collate_readable(chunk, collate)
     except utils.InputError:  # at least one example is broken: try each alone

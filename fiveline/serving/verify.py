@@ -25,16 +25,13 @@ TOLERANCE = 1e-4  # largest accepted difference, as a share of the standard devi
 def check_program(
     path: Path, pairs: Iterable[tuple[Any, Any]], class_axis: int | None = None, tolerance: float | None = None
 ) -> dict[str, Any]:
-    """Return how far a program's outputs are from the net's, as `compare` does.
+    """Return how far a program's outputs are from the net's, as `compare` does; raise Stop if they are too far off.
 
     Args:
         path: the program; its suffix is the format
         pairs: inputs and the net's outputs
         class_axis: from `find_class_axis`
-        tolerance: a share with which predictions may change; None for TOLERANCE, with which none may change
-
-    Raises:
-        Stop: the program does not run, or its outputs are too far off
+        tolerance: with a number, predictions may change; None means TOLERANCE, and no prediction may change
     """
     found = compare(run_in_fresh_process(path, pairs), class_axis)
     share, limit = found["largest_difference_as_share"], TOLERANCE if tolerance is None else tolerance
@@ -96,10 +93,10 @@ def run_in_fresh_process(path: Path, pairs: Iterable[tuple[Any, Any]]) -> Iterat
 
 
 def compare(batches: Iterable[tuple[list[Any], list[Any]]], class_axis: int | None) -> dict[str, Any]:
-    """Return how far outputs are from the expected ones, over all batches; raise Stop if the shapes differ.
+    """Return how far outputs are from the expected outputs, over all batches; raise Stop if the shapes differ.
 
-    `largest_difference_as_share` is a share of the standard deviation of the output over all batches. `num_predictions`
-    and `num_changed` count the largest entries along class_axis of the first output; without classes it is None.
+    `largest_difference_as_share` is a share of the standard deviation of the output over all batches. With a
+    class_axis, `num_predictions` and `num_changed` count the largest entries along this axis of the first output.
     """
     worst: Any = 0.0  # of each output
     sums: Any = 0.0

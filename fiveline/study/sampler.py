@@ -24,11 +24,6 @@ TPE: dict[str, Any] = {
     "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False, "constant_liar": True,
 }  # fmt: skip
 GP: dict[str, Any] = {"independent_sampler": None, "n_startup_trials": 10, "deterministic_objective": False}
-CMAES: dict[str, Any] = {
-    "n_startup_trials": 1, "independent_sampler": None, "warn_independent_sampling": False, "popsize": None,
-    "consider_pruned_trials": False, "use_separable_cma": False, "with_margin": False, "lr_adapt": False,
-    "source_trials": None,
-}  # fmt: skip
 DIGITS = 6  # of a proposed number: enough for any hyperparameter, and the directory's name stays readable
 STATES = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running": "RUNNING"}
 
@@ -77,8 +72,6 @@ def propose(
     direction: Literal["maximize", "minimize"] = "maximize" if maximize else "minimize"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls some samplers experimental
-        if settings.sampler == "cmaes":
-            return _replay_cmaes(settings, space, number, attempt, results, direction)
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
         if attempt < MOST_ATTEMPTS // 2:  # a model may propose the same values again and again; chance does not
             if settings.sampler == "tpe":
@@ -94,7 +87,7 @@ def propose(
 def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
     """Ask for the hyperparameters one by one: the values chosen first decide which others vary."""
     chosen: dict[str, Any] = {}
-    for dimension in space.in_order():
+    for dimension in space.in_order:
         if dimension.is_active(chosen):
             chosen[dimension.name] = _suggest_one(trial, dimension)
     return space.as_written(chosen)
@@ -102,10 +95,10 @@ def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
 
 def _suggest_one(trial: optuna.Trial, dimension: Dimension) -> Any:
     if dimension.values is not None:
-        return json.loads(trial.suggest_categorical(dimension.name, _texts(dimension)))
+        return json.loads(trial.suggest_categorical(dimension.key, _texts(dimension)))
     if dimension.is_int:
-        return trial.suggest_int(dimension.name, int(dimension.low), int(dimension.high), log=dimension.log)
-    value = trial.suggest_float(dimension.name, dimension.low, dimension.high, log=dimension.log)
+        return trial.suggest_int(dimension.key, int(dimension.low), int(dimension.high), log=dimension.log)
+    value = trial.suggest_float(dimension.key, dimension.low, dimension.high, log=dimension.log)
     return min(max(float(f"{value:.{DIGITS}g}"), dimension.low), dimension.high)
 
 
@@ -127,35 +120,13 @@ def _distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution
 def _to_optuna(result: Result, space: Space) -> optuna.trial.FrozenTrial:
     import optuna
 
-    varied = [dimension for dimension in space.dimensions if dimension.name in result.chosen]
-    values = {each.name: result.chosen[each.name] for each in varied}
-    texts = {each.name: utils.to_json(values[each.name], indent=None) for each in varied if each.values is not None}
+    varied = [each for each in space.dimensions if each.name in result.chosen and each.is_active(result.chosen)]
+    values = {each.key: result.chosen[each.name] for each in varied}
+    texts = {each.key: utils.to_json(values[each.key], indent=None) for each in varied if each.values is not None}
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState[STATES[result.state]],
         value=result.value,
         params=values | texts,
-        distributions={each.name: _distribution(each) for each in varied},
+        distributions={each.key: _distribution(each) for each in varied},
         intermediate_values=result.history,
     )
-
-
-def _replay_cmaes(
-    settings: Settings, space: Space, number: int, attempt: int, results: Sequence[Result], direction: Any
-) -> dict[str, Any]:
-    """Let CMA-ES repeat all of its proposals: its state depends on more than the results."""
-    import optuna
-
-    sampler = optuna.samplers.CmaEsSampler(seed=settings.sampler_seed, **CMAES)
-    study = optuna.create_study(direction=direction, sampler=sampler)
-    by_number = {result.number: result for result in results}
-    for i in range(number):
-        trial, result = study.ask(), by_number.get(i)
-        if result is not None and _suggest(trial, space) == result.chosen and result.value is not None:
-            study.tell(trial, result.value)
-        else:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    for _ in range(attempt):
-        trial = study.ask()
-        _suggest(trial, space)
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    return _suggest(study.ask(), space)

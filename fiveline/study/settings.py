@@ -10,10 +10,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 import utils
-from fiveline.study.space import Space, read_space
+from fiveline.study.space import Space
+from fiveline.study.space_entries import read_space
 
 FILE_NAME = "search.yaml"
-NEEDED = {"gp": "scipy", "cmaes": "cmaes"}  # sampler -> the package that Optuna imports for it
+NEEDED = {"gp": "scipy"}  # sampler -> the package that Optuna imports for it
 CS230_NAME, CS230_SPACE = "learning_rate", ["learning_rate=1e-4,1e-3,1e-2"]  # CS230's study has no such file
 
 
@@ -22,7 +23,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    sampler: Literal["grid", "random", "tpe", "gp", "cmaes"] | None = Field(
+    sampler: Literal["grid", "random", "tpe", "gp"] | None = Field(
         None, description="proposes the trials; null is grid for a space of lists, tpe for one with ranges"
     )
     num_trials: int | None = Field(None, ge=1, description="trials in all; null for a whole grid")

@@ -17,9 +17,8 @@ from torch.utils.data import Dataset
 from fiveline.device import epoch_draws
 from fiveline.metrics import IGNORED_LABEL
 from model.ner import schemes
-from model.ner.columns import Sentences
 from model.ner.params import Params
-from model.ner.readers import read_split, read_text_lines
+from model.ner.readers import Sentences, read_split, read_text_lines
 from model.ner.schemes import OUTSIDE
 from utils import InputError, read_json
 
@@ -28,11 +27,11 @@ UNK_CHARACTER = 1  # 0 is padding
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
-    """Return the facts of the data: the tags of all splits, the rest of train.
+    """Return what the data decides: the tags come from all splits, everything else from train.
 
     Returns:
         `words` and `tags`, in the order of their numbers; `pad_word` and `unk_word`, two of the words; `characters`;
-        `rare_tags`, which become O; and `scheme`, of the train tags alone: a stray tag elsewhere changes no score
+        `rare_tags`, which become O; and `scheme`: a stray tag in val or test does not change it
     """
     splits = {"train": (train := read_split("train", data_dir, params, is_quiet=True))}
     facts = _read_vocabulary(data_dir, params)
@@ -41,32 +40,29 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
             splits[split] = read_split(split, data_dir, params, is_quiet=True)
     facts = facts or derive_vocabulary(splits, params)
     counts = _count_tags(train)
-    every = dict.fromkeys(tag for each in splits.values() for tag in _count_tags(each))
+    every = _count_tags(*splits.values())
     rare = [tag for tag in every if counts[tag] < params.min_count_tag and tag not in facts["tags"]]
     if rare:
-        which = f"{sum(counts[tag] for tag in rare)} tokens of train become O, their tags are rarer than min_count_tag"
-        logging.info(f"- {which}: {', '.join(rare)}")
+        number = sum(counts[tag] for tag in rare)
+        logging.info(f"- {number} tokens of train become O, their tags are rarer than min_count_tag: {', '.join(rare)}")
     num_tags = sum(len(splits) == 1 or counts[tag] > 0 or tag == OUTSIDE for tag in facts["tags"])
     if num_tags < 2:
         raise InputError(
             f"{data_dir}: train has {num_tags} tag(s) in {len(train.ids)} sentences, expected two or more; the files "
             "must be tagged, and tag_column must be the column of the tags"
         )
+    has_entities = not {OUTSIDE, *rare}.issuperset(counts)
     tags = [[OUTSIDE if tag in rare else tag for tag in each] for each in train.tags]
-    has_entities = any(tag != OUTSIDE for each in tags for tag in each)
     places = [f"{data_dir}/{name}" for name in train.ids]
-    return {
-        **facts,
-        "rare_tags": rare,
-        "characters": [*SPECIALS.values(), *sorted({*"".join("".join(tokens) for tokens in train.tokens)})],
-        "scheme": schemes.detect(places, tags) if has_entities else schemes.guess(facts["tags"]),
-    }
+    scheme = schemes.detect(places, tags) if has_entities else schemes.guess(facts["tags"])
+    characters = sorted({character for tokens in train.tokens for token in tokens for character in token})
+    return {**facts, "rare_tags": rare, "characters": [*SPECIALS.values(), *characters], "scheme": scheme}
 
 
 def derive_vocabulary(splits: Mapping[str, Sentences], params: Params) -> dict[str, Any]:
-    """Return `words`, the frequent ones of train, `tags`, those of train and of the other splits, and the SPECIALS.
+    """Return `words` (the frequent ones of train), `tags` (of all splits) and the SPECIALS.
 
-    A tag that train lacks needs an output of the net, although nothing trains it: its tokens are scored, as errors.
+    A tag that train lacks gets an output of the net, which nothing trains: its tokens are scored, as errors.
     """
     word_counts = collections.Counter(token for tokens in splits["train"].tokens for token in tokens)
     words = [word for word, count in word_counts.items() if count >= params.min_count_word]
@@ -81,13 +77,13 @@ def derive_vocabulary(splits: Mapping[str, Sentences], params: Params) -> dict[s
     return {"words": words, "tags": tags if OUTSIDE in tags else [*tags, OUTSIDE], **SPECIALS}
 
 
-def _count_tags(sentences: Sentences) -> collections.Counter[str]:
+def _count_tags(*splits: Sentences) -> collections.Counter[str]:
     """Return the number of each tag, in the order of their first occurrence."""
-    return collections.Counter(tag for tags in sentences.tags for tag in tags)
+    return collections.Counter(tag for sentences in splits for tags in sentences.tags for tag in tags)
 
 
 def _read_vocabulary(data_dir: Path, params: Params) -> dict[str, Any] | None:
-    """Return the same from CS230's words.txt and tags.txt, or None if neither exists; raise InputError if one lacks."""
+    """Return the vocabulary of CS230's words.txt and tags.txt; None if neither file exists."""
     words_path, tags_path, sizes_path = (data_dir / name for name in ("words.txt", "tags.txt", "dataset_params.json"))
     if not words_path.exists() and not tags_path.exists():
         return None
@@ -97,19 +93,14 @@ def _read_vocabulary(data_dir: Path, params: Params) -> dict[str, Any] | None:
     for path, lines, needed in ((words_path, words, specials.values()), (tags_path, tags, [OUTSIDE])):
         if missing := [entry for entry in needed if entry not in lines]:
             raise InputError(f"{path}: lacks {missing[0]!r}; run build_vocab.py again, or remove the file")
-    logging.info(f"- the vocabulary is that of words.txt and tags.txt in {data_dir}")
+    logging.info(f"- the vocabulary is read from words.txt and tags.txt in {data_dir}")
     if params.min_count_word > 1:
         logging.warning("- WARNING: min_count_word has no effect beside words.txt; build that with --min_count_word")
     return {"words": words, "tags": tags, **specials}
 
 
 class TaggedSentences(Dataset[Any]):
-    """The sentences of one split; a tag that the vocabulary lacks is refused.
-
-    Args:
-        sentences: from `read_split`
-        params: seed, word_dropout_rate, char_channels, max_word_len, and the facts
-    """
+    """The sentences of one split; a tag that the vocabulary lacks is an InputError."""
 
     def __init__(self, sentences: Sentences, params: Params) -> None:
         self.ids, self.params = sentences.ids, params
@@ -139,7 +130,6 @@ class TaggedSentences(Dataset[Any]):
         self._words = self._known_words.masked_fill(is_dropped, self._unk).split(self.lengths)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the inputs of one sentence, and its labels, (num_tokens,)."""
         inputs, labels = self.__getitems__([index])
         return {name: entry[0] for name, entry in inputs.items()}, labels[0]
 
@@ -159,20 +149,19 @@ class TaggedSentences(Dataset[Any]):
 
 
 def _number_tags(sentences: Sentences, facts: dict[str, Any]) -> list[int]:
-    """Return the numbers of all the tags, one sentence after the other."""
+    """Return the numbers of all tags, one sentence after the other."""
     numbers = {tag: number for number, tag in enumerate(facts["tags"])}
     numbers |= dict.fromkeys(facts["rare_tags"], numbers[OUTSIDE])
-    for name, tags in zip(sentences.ids, sentences.tags, strict=True):
-        for tag in tags:
-            if tag not in numbers:
-                known = ", ".join(facts["tags"][:20])
-                raise InputError(
-                    f"{name}: tag {tag!r} is not one of those that train (or tags.txt) has: {known}; correct it; or, "
-                    "if it is right, run build_vocab.py again if there is a tags.txt, and start another run"
-                )
-    return [numbers[tag] for tags in sentences.tags for tag in tags]
+    named = [(name, tag) for name, tags in zip(sentences.ids, sentences.tags, strict=True) for tag in tags]
+    for name, tag in named:
+        if tag not in numbers:
+            raise InputError(
+                f"{name}: train (or tags.txt) has no tag {tag!r}, only {', '.join(facts['tags'][:20])}; correct the "
+                "tag; or, if it is right, run build_vocab.py again if there is a tags.txt, and start another run"
+            )
+    return [numbers[tag] for _, tag in named]
 
 
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> TaggedSentences:
-    """Return the dataset of 'train', 'val' or 'test'; raise InputError if the data is missing or broken."""
+    """Return the dataset of 'train', 'val' or 'test'."""
     return TaggedSentences(read_split(split, data_dir, params), params)

@@ -1,4 +1,12 @@
-"""Entities in tags: where they start and end, by the rules that `schemes.py` names, counted in whole batches."""
+"""Entities in tags: where they start and end, by the rules that `schemes.py` names, counted in whole batches.
+
+An entity is a chunk of one type. B-, S-, or any tag after O or after another type begins it; E- or S- ends it. In
+bilou a chunk counts only if B- or U- is its first tag and L- or U- its last. A tag of another scheme counts as in
+seqeval; in bilou, where seqeval refuses it, it counts as O.
+
+Source: the rules of conlleval.pl (Tjong Kim Sang and De Meulder, 2003), which are seqeval's default mode, and of
+seqeval's strict mode with BILOU.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +21,10 @@ from model.ner.schemes import OUTSIDE
 
 
 class EntityCounter:
-    """Counts entities: chunks of one type that B-, S-, or any tag after O or another type begins, and E- or S- ends.
-
-    In bilou a chunk counts only if B- or U- is its first tag and L- or U- its last. A tag of another scheme counts as
-    seqeval counts it; in bilou, where seqeval refuses it, as O.
-
-    Args:
-        tags: by number
-        scheme: as in `schemes.py`
-
-    Source: the rules of conlleval.pl (Tjong Kim Sang and De Meulder, 2003), seqeval's default mode, and of
-    seqeval's strict mode with BILOU.
-    """
+    """Counts the entities of batches, for the tags (in the order of their numbers) of a scheme of `schemes.py`."""
 
     def __init__(self, tags: Sequence[str], scheme: str) -> None:
-        parts = [_split(tag, scheme) for tag in (*tags, OUTSIDE)]  # one tag more, for what is not scored
+        parts = [_split(tag, scheme) for tag in (*tags, OUTSIDE)]  # one tag more, for tokens that are not scored
         kinds = [kind for _, kind in parts]
         self.outside = len(tags)
         self.kinds = torch.tensor([kinds.index(kind) for kind in kinds])  # (num_tags + 1,)
@@ -37,7 +34,7 @@ class EntityCounter:
         self.begins, self.ends = table[..., 0], table[..., 1] > 0  # both (num_tags + 1, num_tags + 1)
 
     def count(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return (5,), int64: tokens, tokens tagged rightly, entities in labels, in outputs, and in both.
+        """Return (5,), int64: tokens, correctly tagged tokens, entities in labels, in outputs, and in both.
 
         Args:
             outputs: logits, (batch_size, max_len, num_tags)
@@ -60,17 +57,17 @@ class EntityCounter:
 
 
 def _split(tag: str, scheme: str) -> tuple[str, str]:
-    """Return letter and type of a tag, as seqeval sees it; all of a plain tag is its type."""
+    """Return letter and type of a tag as seqeval does; the type of a plain tag is the whole tag."""
     if tag == OUTSIDE or (scheme == "bilou" and tag[0] not in "BILU"):
         return OUTSIDE, "_"
     return ("I", tag) if scheme == "plain" else (tag[0], tag[1:].split("-", maxsplit=1)[-1] or "_")
 
 
 def _default_rules(before: tuple[str, str], now: tuple[str, str]) -> tuple[int, bool]:
-    """Return how a chunk begins and whether it ends between two tags, by seqeval's start_of_chunk and end_of_chunk."""
-    pair, is_other = before[0] + now[0], before[1] != now[1]
-    begins = now[0] in "BS" or pair in ("EE", "EI", "SE", "SI", "OE", "OI") or (now[0] not in "O." and is_other)
-    ends = before[0] in "ES" or pair in ("BB", "BS", "BO", "IB", "IS", "IO") or (before[0] not in "O." and is_other)
+    """Return how a chunk begins and whether one ends between two tags: seqeval's start_of_chunk and end_of_chunk."""
+    is_other = before[1] != now[1]
+    begins = now[0] in "BS" or (before[0] in "ESO" and now[0] in "EI") or (now[0] not in "O." and is_other)
+    ends = before[0] in "ES" or (before[0] in "BI" and now[0] in "BSO") or (before[0] not in "O." and is_other)
     return 3 * begins, ends
 
 

@@ -53,9 +53,6 @@ class Net(nn.Module):
     """CS230's net: an embedding, an LSTM, a linear layer; optionally characters and a second direction.
 
     Parameter names are CS230's, so its checkpoints load. A sentence's outputs do not depend on the rest of its batch.
-
-    Args:
-        params: sizes, dropout_rate, bidirectional, embedding_file, and the vocabulary in its facts
     """
 
     def __init__(self, params: Params) -> None:
@@ -77,7 +74,7 @@ class Net(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Start a new run from the vectors of params.embedding_file, if any; words that it lacks keep random ones."""
+        """Copy the word vectors of params.embedding_file; words that it lacks keep their random vectors."""
         if self.params.embedding_file is None:
             return
         words, dim = self.params.words, self.params.embedding_dim
@@ -113,7 +110,7 @@ class Net(nn.Module):
 
 
 def read_vectors(path: Path, words: Sequence[str], embedding_dim: int) -> dict[str, list[float]]:
-    """Return the words' vectors from a file in GloVe's text format; one with capitals may get its lower-case one's."""
+    """Return the words' vectors from a file in GloVe's text format; a word that it lacks may get its lower case's."""
     wanted = {*words, *(word.lower() for word in words)}
     found: dict[str, list[float]] = {}
     try:
@@ -122,39 +119,34 @@ def read_vectors(path: Path, words: Sequence[str], embedding_dim: int) -> dict[s
                 word, *texts = line.rstrip().rsplit(" ", embedding_dim)  # a few of GloVe's words have spaces
                 if word not in wanted or (number == 1 and HEADER.fullmatch(line)):
                     continue
-                found[word] = []
+                vector: list[float] = []
                 with contextlib.suppress(ValueError):
-                    found[word] = [float(text) for text in texts]
-                if len(found[word]) != embedding_dim or not all(map(math.isfinite, found[word])):
+                    vector = [value for value in map(float, texts) if math.isfinite(value)]
+                if len(vector) != embedding_dim:
                     where = f"embedding_file {path}:{number}"
                     raise InputError(f"{where}: expected {embedding_dim} finite numbers after {word!r}: {line[:60]!r}")
+                found[word] = vector
     except OSError as error:
         raise InputError(f"embedding_file {path}: cannot be read ({error.strerror})") from None
-    spellings = {word: word if word in found else word.lower() for word in words}
-    return {word: found[spelling] for word, spelling in spellings.items() if spelling in found}
+    return {word: found[key] for word in words for key in (word.lower(), word) if key in found}
 
 
 def reversal(is_token: Tensor) -> Tensor:
-    """Return the positions that turn each sentence around and leave its padding at the end; they undo themselves.
+    """Return positions, (batch_size, max_len), that reverse each sentence and leave its padding at the end.
 
-    pack_padded_sequence does the same, but several times as slowly on a CPU, and it waits for a GPU.
-
-    Args:
-        is_token: (batch_size, max_len), bool
+    Gathering with them twice restores the order. pack_padded_sequence would be several times slower on a CPU, and would
+    wait for a GPU.
     """
     places = torch.arange(is_token.shape[1], device=is_token.device)
     return torch.where(is_token, is_token.sum(dim=1, keepdim=True) - 1 - places, places)
 
 
 def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy, written out; torch.nn.functional.cross_entropy does the same.
+    """Return the mean cross-entropy over the tokens; torch.nn.functional.cross_entropy does the same.
 
     Args:
         outputs: logits, (batch_size, max_len, num_tags)
         labels: tag numbers, (batch_size, max_len), int64; -100 at padding, which does not count
-
-    Returns:
-        scalar, the mean over the tokens of the batch
     """
     mask = labels != IGNORED_LABEL  # (batch_size, max_len)
     weights = mask / mask.sum()  # (batch_size, max_len)
@@ -166,7 +158,7 @@ def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
 
 def metrics(params: Params) -> dict[str, Metric]:
     """Return the metrics: accuracy over tokens; precision, recall and f1 over entities, as CoNLL counts them."""
-    # cached, because all four metrics need the counts of the same batch
+    # cached: all four metrics need the counts of the same batch
     count = functools.lru_cache(maxsize=1)(EntityCounter(params.tags, scheme_of(params.facts)).count)
 
     def ratio(choose: Callable[..., tuple[Tensor, Tensor]]) -> Metric:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import Field
 
@@ -44,12 +44,10 @@ class Params(utils.Params):
 
     @property
     def words(self) -> list[str]:
-        """The vocabulary, in the order of the embedding's rows; known once the data is."""
-        words: list[str] = self.facts["words"]
-        return words
+        """The vocabulary, in the order of the embedding's rows; known when the data has been read."""
+        return cast("list[str]", self.facts["words"])
 
     @property
     def tags(self) -> list[str]:
-        """The tags, in the order of the outputs; known once the data is."""
-        tags: list[str] = self.facts["tags"]
-        return tags
+        """The tags, in the order of the outputs; known when the data has been read."""
+        return cast("list[str]", self.facts["tags"])

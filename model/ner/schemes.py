@@ -8,8 +8,8 @@
 In iob1, the scheme of CoNLL-2003's files, B- stands only between two entities of one type that touch: tag_scheme=iob1
 turns it into bio. The type may be missing (B, I, O): then all entities have one type without a name.
 
-Entities of bilou are counted as seqeval does with mode="strict" and scheme=BILOU: only well-formed ones count. Those of
-bio and bioes are counted as seqeval does by default, by the rule of conlleval.pl. (It has no rule for plain tags.)
+Entities of bilou are counted as by seqeval with mode="strict" and scheme=BILOU: only well-formed ones count. In bio and
+bioes they are counted as by seqeval's default mode, by the rule of conlleval.pl. (It has no rule for plain tags.)
 """
 
 from __future__ import annotations
@@ -24,10 +24,16 @@ from utils import InputError
 
 OUTSIDE, LETTERS = "O", frozenset("BIESLU")
 LETTERED = re.compile(r"[BIESLU]-.*", re.DOTALL)  # B-PER
-EXPECTED = "expected O and B-<type>, I-<type>, with E- and S-, or L- and U-, if the scheme has them"
+EXPECTED = (
+    "expected O and B-<type>, I-<type>, with E- and S-, or L- and U-, if the scheme has them (min_count_tag=2 turns "
+    "tags that occur once into O)"
+)
 FOREIGN = re.compile(r"[BIESLUM][_:./|].+|[bieslumo]-.+|M-.*|.+[-_:][BIESLUM]")  # B_PER, b-per, M-PER, PER-B
-RULES = {"plain": "each run of one tag counts as an entity", "bilou": "entities are counted as by seqeval with "
-         "mode='strict', scheme=BILOU"}  # fmt: skip
+DEFAULT = "entities are counted as by seqeval's default mode"
+RULES = {
+    "bio": DEFAULT, "bioes": DEFAULT, "bilou": "entities are counted as by seqeval with mode='strict', scheme=BILOU",
+    "plain": "each run of one tag counts as an entity",
+}  # fmt: skip
 
 Parts = tuple[str, str]  # letter and type of a tag
 
@@ -37,11 +43,10 @@ def parse(tags: Iterable[str], has_letters: bool = False) -> dict[str, Parts]:
 
     B is a letter beside I and O, and a whole tag beside N and V, unless `has_letters`.
     """
-    tags = list(dict.fromkeys(tags))
-    has_letters = has_letters or any(map(LETTERED.match, tags)) or LETTERS.issuperset({*tags} - {OUTSIDE})
-    lettered = [tag for tag in tags if has_letters and (LETTERED.match(tag) or tag in LETTERS)]
-    parts = {tag: (tag[0], tag[2:] or "_") for tag in lettered}
-    return {tag: (OUTSIDE, "") if tag == OUTSIDE else parts.get(tag, ("I", tag)) for tag in tags}
+    parts = {tag: ("I", tag) for tag in tags}
+    if has_letters or any(map(LETTERED.match, parts)) or LETTERS.issuperset({*parts} - {OUTSIDE}):
+        parts |= {tag: (tag[0], tag[2:] or "_") for tag in parts if LETTERED.match(tag) or tag in LETTERS}
+    return parts | ({OUTSIDE: (OUTSIDE, "")} if OUTSIDE in parts else {})
 
 
 def guess(tags: Iterable[str]) -> str:
@@ -51,7 +56,7 @@ def guess(tags: Iterable[str]) -> str:
 
 
 def scheme_of(facts: Mapping[str, Any]) -> str:
-    """Return the scheme in a run's facts; for runs from before it was a fact, guess it from the tags that train has."""
+    """Return the scheme of a run; older runs did not store it: guess it from the tags that train has."""
     in_train = [tag for tag, number in zip(facts["tags"], facts.get("tag_counts", []), strict=False) if number]
     return facts.get("scheme") or guess(in_train or facts["tags"])
 
@@ -70,32 +75,26 @@ def from_iob1(tags: Sequence[str]) -> list[str]:
 
 
 def detect(ids: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
-    """Return the scheme of the tags of some sentences; log it, warn of tags that contradict it, refuse others."""
+    """Return and log the scheme of the sentences' tags; warn of tags that contradict it, refuse other tags."""
     pairs = collections.Counter(pair for tags in sentences for pair in zip(["O", *tags], [*tags, "O"], strict=True))
     parts = parse(tag for pair in pairs for tag in pair)
     scheme = guess(parts)
     plain = [tag for tag, its in parts.items() if its == ("I", tag)]
     lettered = [tag for tag in parts if tag != OUTSIDE and tag not in plain]
-    odd = [tag for tag in lettered if scheme == "bilou" and tag[0] in "ES"]
-    reason = f"there are tags of two schemes, {', '.join(lettered[:8])}"
-    if plain and lettered:
-        odd, reason = plain, f"other tags are like {lettered[0]!r} (min_count_tag makes rare tags O)"
-    elif plain and all(map(FOREIGN.fullmatch, plain)):
-        odd, reason = plain, "this scheme is not supported"
-    if odd:
+    odd = plain if lettered or all(map(FOREIGN.fullmatch, plain)) else []
+    if odd := odd or [tag for tag in lettered if scheme == "bilou" and tag[0] in "ES"]:
         where = next(name for name, tags in zip(ids, sentences, strict=True) if odd[0] in tags)
+        reason = f"other tags are {', '.join(lettered[:3])}" if lettered else "this scheme is not supported"
         raise InputError(f"{where}: the tag {odd[0]!r} in this sentence: {reason}; {EXPECTED}")
-    rule = RULES.get(scheme, "entities are counted as by seqeval's default mode")
-    logging.info(f"- tag scheme of train: {scheme}; {rule}")
-    wrong = {
-        (before, tag): number
-        for (before, tag), number in pairs.items()
-        if scheme != "plain" and parts[tag][0] in ("I", "E", "L") and not continues(parts[before], parts[tag])
-    }
+    logging.info(f"- tag scheme of train: {scheme}; {RULES[scheme]}")
+    wrong = collections.Counter(pairs) if scheme != "plain" else collections.Counter()
+    for before, tag in pairs:
+        if parts[tag][0] not in ("I", "E", "L") or continues(parts[before], parts[tag]):
+            del wrong[before, tag]
     if wrong:
-        before, tag = max(wrong, key=lambda pair: wrong[pair])
+        ((before, tag), _), *_ = wrong.most_common(1)
         hint = "; tag_scheme=iob1 turns them into bio" if scheme == "bio" else ""
         logging.warning(
-            f"- WARNING: {sum(wrong.values())} tags of train contradict {scheme}: {tag} after {before}, ...{hint}"
+            f"- WARNING: {wrong.total()} tags of train contradict {scheme}: {tag} after {before}, ...{hint}"
         )
     return scheme

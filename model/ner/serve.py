@@ -12,10 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.ner import columns
-from model.ner.columns import Sentences
+from model.ner import readers
 from model.ner.params import Params
-from model.ner.readers import COLUMN_SUFFIXES, decode_lines, read_split, split_tokens
 from model.ner.schemes import OUTSIDE
 from utils import InputError
 
@@ -29,11 +27,11 @@ Unlabelled = Iterator[tuple[str, "list[str] | InputError"]]  # file:line, and th
 
 
 def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
-    """Return one dict a sentence: the predicted tags and their mean probability, and, where known, tags and mean loss.
+    """Return one dict a sentence: the predicted tags and their mean probability; with labels, also tags and mean loss.
 
     Args:
         outputs: logits, (batch_size, max_len, num_tags), on the CPU
-        labels: (batch_size, max_len), -100 at padding; None for sentences without, all of max_len tokens
+        labels: (batch_size, max_len), -100 at padding; None if unknown: then all sentences have max_len tokens
         params: for the tags' names
     """
     import torch.nn.functional as F
@@ -54,7 +52,7 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
 
 
 def probabilities(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, list[float]]]:
-    """Return one dict a sentence: for each tag, its probability for each token. Takes what `predictions` takes."""
+    """Return one dict a sentence: tag -> its probability for each token. The arguments are the same as above."""
     masks = [slice(None)] * len(outputs) if labels is None else labels >= 0  # (batch_size, max_len)
     every = zip(outputs.softmax(dim=2), masks, strict=True)
     return [dict(zip(params.tags, each[mask].T.tolist(), strict=True)) for each, mask in every]
@@ -63,49 +61,44 @@ def probabilities(outputs: Tensor, labels: Tensor | None, params: Params) -> lis
 def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Unlabelled:
     """Yield the sentences of UTF-8 files (`-`: standard input), with an InputError in the place of a broken one.
 
-    A file whose name ends as a column file's (but .txt), or whose first lines have tags, is read as a column file, as a
-    whole. Any other file has one sentence a line, and is read as the sentences are needed.
+    A file with the suffix of a column file (except .txt), or with tags in its first lines, is read as a column file, as
+    a whole. Any other file has one sentence a line, and is read line by line.
     """
     for path in paths:
         try:
             with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
-                # three lines from a terminal or a pipe: someone may be typing, and waiting for an answer
+                # only three lines from a terminal or a pipe: someone may be typing and waiting for an answer
                 head = list(itertools.islice(file, 100 if path.is_file() else 3))
-                if path.suffix in COLUMN_SUFFIXES[1:] or _has_columns(head, params):
-                    yield from _read_columns(b"".join([*head, *file]), str(path), params)
+                if path.suffix in readers.COLUMN_SUFFIXES[1:] or _has_columns(head, params):
+                    lines = readers.decode_lines(b"".join([*head, *file]), str(path))
+                    found = readers.read_columns(lines, str(path), params, is_tagged=False)
+                    yield from zip(found.ids, found.tokens, strict=True)
                 else:
                     yield from _read_lines(itertools.chain(head, file), str(path))
-        except OSError as error:  # noqa: PERF203
+        except InputError as error:  # noqa: PERF203
+            yield str(path), error
+        except OSError as error:
             yield str(path), InputError(f"{path}: cannot be read ({error.strerror})")
 
 
 def _has_columns(head: Sequence[bytes], params: Params) -> bool:
     """Return whether the first three tokens have known tags: `O` among them, or two different ones."""
     texts = [line.decode("utf-8", "replace").strip() for line in head]
-    rows = [text.split("\t" if "\t" in text else None) for text in texts if columns.is_token(text)][:3]
+    rows = [text.split("\t" if "\t" in text else None) for text in texts if readers.is_token(text)][:3]
     width = min(map(len, rows), default=0)
     if len(rows) < 2 or width < 2 or width < max(map(len, rows)) or not -width <= params.tag_column < width:
         return False
     tags = {row[params.tag_column] for row in rows}
-    return all(tag in params.tags or columns.A_TAG.fullmatch(tag) for tag in tags) and (
+    return all(tag in params.tags or readers.A_TAG.fullmatch(tag) for tag in tags) and (
         OUTSIDE in tags or len(tags) > 1
     )
-
-
-def _read_columns(data: bytes, path: str, params: Params) -> Unlabelled:
-    try:
-        found = columns.read(decode_lines(data, path), path, params, is_tagged=False)
-    except InputError as error:
-        yield path, error
-    else:
-        yield from zip(found.ids, found.tokens, strict=True)
 
 
 def _read_lines(lines: Iterable[bytes], path: str) -> Unlabelled:
     for number, line in enumerate(lines, start=1):
         where = f"{path}:{number}"
         try:
-            yield where, split_tokens("".join(decode_lines(line, path, number)), where)
+            yield where, readers.split_tokens("".join(readers.decode_lines(line, path, number)), where)
         except InputError as error:  # noqa: PERF203
             yield where, error
 
@@ -116,36 +109,36 @@ def show_unlabelled(example: list[str]) -> dict[str, str]:
 
 
 def collate_unlabelled(examples: Sequence[list[str]], params: Params) -> tuple[dict[str, Tensor], Tensor]:
-    """Return a batch of sentences as evaluation makes it. Of the labels only the padding's -100 mean something."""
+    """Return a batch of sentences. Its labels only mark the padding, with -100."""
     from model.ner.data_loader import TaggedSentences
 
     tags = [[OUTSIDE] * len(tokens) for tokens in examples]
-    return TaggedSentences(Sentences([""] * len(tags), list(examples), tags), params).__getitems__(range(len(tags)))
+    return TaggedSentences(readers.Sentences([""] * len(tags), list(examples), tags), params).__getitems__(
+        range(len(tags))
+    )
 
 
 def describe_inputs(params: Params) -> dict[str, Any]:
-    """Return how sentences become inputs and outputs become answers, for code without ours."""
-    facts, has_characters = params.facts, params.char_channels > 0
+    """Return how sentences become inputs and outputs become answers, for code outside this project."""
+    facts: dict[str, Any] = {"words": params.words, "classes": params.tags}
     steps = [
         "split the sentence at spaces into tokens",
-        f"words: each token's position in `words`, or that of {facts['unk_word']!r} if it is not there",
-        f"fill up shorter sentences of a batch at their ends with the position of {facts['pad_word']!r}",
-        f"chars: the positions in `characters` of each token's first {params.max_word_len} characters, 1 for an "
-        "unknown one; shorter tokens, and padding, are filled up with 0",
+        f"words: each token's position in `words`; an unknown token has the position of {params.facts['unk_word']!r}",
+        f"fill up shorter sentences of a batch at their ends with the position of {params.facts['pad_word']!r}",
     ]
-    return {
-        "steps": steps if has_characters else steps[:-1],
-        "axes": {"words": ["batch_size", "max_len"], "chars": ["batch_size", "max_len", "max_word_len"]},
-        "words": params.words,
-        **({"characters": facts["characters"]} if has_characters else {}),
-        "outputs": "logits, one for each of `classes`, for each token; softmax over the last axis makes them "
-        "probabilities; what stands at padding means nothing",
-        "classes": params.tags,
-    }
+    if params.char_channels:
+        facts["characters"] = params.facts["characters"]
+        steps.append(
+            f"chars: the positions in `characters` of each token's first {params.max_word_len} characters, 1 for an "
+            "unknown one; fill up shorter tokens, and padding, with 0"
+        )
+    axes = {"words": ["batch_size", "max_len"], "chars": ["batch_size", "max_len", "max_word_len"]}
+    outputs = "logits of `classes` for each token; softmax over the last axis gives probabilities; ignore padding"
+    return {"steps": steps, "axes": axes, "outputs": outputs, **facts}
 
 
 def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Params) -> dict[str, dict[str, Any]]:
-    """Return the sentences of a split by their id, as {"tokens": [...]}; ids that it lacks are left out."""
-    sentences = read_split(split, data_dir, params)
+    """Return id -> {"tokens": [...]} for a split's sentences; ids that the split lacks are left out."""
+    sentences = readers.read_split(split, data_dir, params)
     tokens = dict(zip(sentences.ids, sentences.tokens, strict=True))
     return {name: {"tokens": tokens[name]} for name in ids if name in tokens}

@@ -335,7 +335,7 @@ def test_a_tagger_of_theirs_is_scored_as_they_would(nlp, has_files):
     values = utils.read_json(model_dir / "metrics_test_best.json")
     assert values["loss"] == pytest.approx(np.mean(losses)) and values["accuracy"] == pytest.approx(np.mean(hits))
     inputs, predicted = data_dir / "test/sentences.txt", nlp / "predicted.csv"
-    with pytest.raises(utils.InputError, match="does not say which data it was trained on; name it with --data_dir"):
+    with pytest.raises(utils.InputError, match="does not name the data it was trained on; give --data_dir"):
         predict.main(["--model_dir", str(model_dir), "--input", str(data_dir / "test/sentences.txt")])
     words = ["--model_dir", model_dir, "--data_dir", data_dir, "--input", inputs, "--output", predicted]
     predict.main([str(word) for word in words])

@@ -226,7 +226,7 @@ def quality(trial):
     return 1 - abs(trial.params.learning_rate - 0.01)
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes"])
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_a_study_that_was_killed_proposes_what_it_would_have_proposed(tmp_path, sampler):
     settings = {"sampler": sampler, "num_trials": 16}
     words = (RANGE, "dropout_rate={low: 0, high: 0.9}")
@@ -301,25 +301,6 @@ def test_tpe_finds_better_than_chance(tmp_path):
         return min(map(loss, plan.all_trials()))
 
     assert sum(search("tpe", seed) for seed in range(3)) < sum(search("random", seed) for seed in range(3)) / 2
-
-
-def test_cmaes_proposes_what_optunas_own_loop_does():
-    space = Space((Dimension("learning_rate", None, 0.0, 1.0), Dimension("dropout_rate", None, 0.0, 0.9)))
-    settings = Settings(sampler="cmaes", num_trials=30, sampler_seed=7)
-    sampler = optuna.samplers.CmaEsSampler(seed=7, warn_independent_sampling=False)
-    study = optuna.create_study(sampler=sampler)
-    results = []
-    for number in range(30):
-        proposed = propose(settings, space, number, 0, results, maximize=False)
-        trial = study.ask()
-        expected = {
-            "learning_rate": trial.suggest_float("learning_rate", 0, 1),
-            "dropout_rate": trial.suggest_float("dropout_rate", 0, 0.9),
-        }
-        assert proposed == pytest.approx(expected, rel=1e-5)
-        value = sum((x - 0.2) ** 2 for x in proposed.values())
-        results.append(Result(number, proposed, "finished", value))
-        study.tell(trial, value)
 
 
 @pytest.mark.slow

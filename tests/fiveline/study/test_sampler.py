@@ -39,7 +39,6 @@ def known_results(number=12):
 GOLDEN = {
     "random": [[0.000290677, 0.274132, 17], [0.0232825, 0.402657, 47]],
     "tpe": [[0.0138968, 0.38135, 11], [0.0150471, 0.406494, 12]],
-    "cmaes": [[0.00349521, 0.199201, 17], [0.000132886, 0.539877, 24]],
 }
 GOLDEN_PRUNED = {  # the epoch after which each trial was pruned, or 0
     "median": [0, 0, 0, 0, 0, 1, 0, 1, 1, 0, 1, 0, 1, 3, 1, 1],
@@ -52,11 +51,6 @@ GOLDEN_PRUNED = {  # the epoch after which each trial was pruned, or 0
 def test_each_sampler_proposes_the_same_under_every_release(name):
     settings = Settings(sampler=name, num_trials=30)
     results = known_results()
-    if name == "cmaes":  # it learns from its own proposals alone
-        results = []
-        for number in range(12):
-            chosen = propose(settings, SPACE, number, 0, results, maximize=False)
-            results.append(Result(number, chosen, "finished", chosen["dropout_rate"] + chosen["batch_size"] / 64))
     proposals = [propose(settings, SPACE, number, 0, results, maximize=False) for number in (12, 13)]
     assert [list(proposal.values()) for proposal in proposals] == GOLDEN[name]
 
@@ -73,7 +67,6 @@ REMOVED_IN_6 = {
     [
         (optuna.samplers.TPESampler, sampler.TPE),
         (optuna.samplers.GPSampler, sampler.GP),
-        (optuna.samplers.CmaEsSampler, sampler.CMAES),
         (optuna.samplers.RandomSampler, {}),
     ],
 )
@@ -93,10 +86,9 @@ def test_each_pruner_decides_the_same_under_every_release(name):
     assert decided == GOLDEN_PRUNED[name]
 
 
-@pytest.mark.parametrize("name", ["tpe", "cmaes"])
-def test_where_all_values_are_equal_a_sampler_looks_at_the_loss(name):
+def test_where_all_values_are_equal_a_sampler_looks_at_the_loss():
     """As it would if the loss were what is monitored."""
-    settings, seen = Settings(sampler=name, num_trials=40), []
+    settings, seen = Settings(sampler="tpe", num_trials=40), []
     for number in range(14):
         results = [Result(*each[:3], value=0.0 if number % 2 else 1.0, loss=each[3]) for each in seen]
         by_loss = [Result(*each[:3], value=each[3]) for each in seen]

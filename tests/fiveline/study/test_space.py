@@ -7,10 +7,11 @@ import pytest
 import search_hyperparams
 import utils
 from fiveline.study.directories import trial_name
+from fiveline.study.sampler import Result, propose
 from fiveline.study.settings import read_settings
-from fiveline.study.space import read_space
+from fiveline.study.space_entries import read_space
 from fiveline.tasks import fetch_params
-from tests.support.tasks import needs
+from tests.support.tasks import PROJECT, needs
 
 pytestmark = needs("vision")  # its hyperparameters are varied
 
@@ -65,6 +66,85 @@ def test_conditional_hyperparameters_vary_only_where_they_mean_something(parent_
     assert space.choices_in({"optimizer": "sgd", "momentum": 0.123}) is None
 
 
+RATES = """
+  optimizer: [adam, sgd, rmsprop]
+  learning_rate:
+    - {values: [1e-4, 1e-3], when: {optimizer: adam}}
+    - {low: 0.1, high: 0.3, step: 0.1, when: {optimizer: sgd}}
+"""
+
+
+def test_a_range_can_depend_on_another_hyperparameter(parent_dir):
+    _, space = read(parent_dir, search=f"space:{RATES}")
+    assert [tuple(each.values()) for each in grid(space)] == [
+        ("adam", 1e-4), ("adam", 1e-3), ("sgd", 0.1), ("sgd", 0.2), ("sgd", 0.3), ("rmsprop",),
+    ]  # fmt: skip
+    assert space.names == ["optimizer", "learning_rate"]
+    assert space.choices_in({"optimizer": "sgd", "learning_rate": 0.2}) == {"optimizer": "sgd", "learning_rate": 0.2}
+    assert space.choices_in({"optimizer": "adam", "learning_rate": 0.2}) is None
+    assert space.choices_in({"optimizer": "rmsprop", "learning_rate": 0.7}) == {"optimizer": "rmsprop"}
+
+
+def test_zipped_values_vary_together(parent_dir):
+    text = "space:\n  momentum: {values: [0.5, 0.5, 0.9], zip: batch_size}\n  batch_size: [8, 16, 32]\n  seed: [1, 2]\n"
+    settings, space = read(parent_dir, search=text)
+    assert settings.sampler == "grid" and [tuple(each.values()) for each in grid(space)] == [
+        (0.5, 8, 1), (0.5, 8, 2), (0.5, 16, 1), (0.5, 16, 2), (0.9, 32, 1), (0.9, 32, 2),
+    ]  # fmt: skip
+    assert space.choices_in({"momentum": 0.9, "batch_size": 16, "seed": 1}) is None
+    words = [f"seed={','.join(map(str, range(320)))}", f"split_seed={{values: {list(range(320))}, zip: seed}}"]
+    assert len(grid(read(parent_dir, *words)[1])) == 320  # not 102,400, which would be refused
+
+
+def test_a_sampler_chooses_within_the_range_that_applies_and_zipped_values_together(parent_dir):
+    text = f"space:{RATES}  batch_size: [8, 16]\n  momentum: {{values: [0.5, 0.9], zip: batch_size}}\n"
+    settings, space = read(parent_dir, search=text + "sampler: tpe\nnum_trials: 60\n")
+    results = []
+    for number in range(40):
+        chosen = propose(settings, space, number, 0, results, maximize=True)
+        assert space.choices_in(chosen) == chosen
+        results.append(Result(number, chosen, "finished", chosen.get("learning_rate", 0.0) + chosen["batch_size"]))
+    late = [(each.chosen.get("learning_rate"), each.chosen["batch_size"]) for each in results[20:]]
+    assert late.count((0.3, 16)) > 8  # of 12 combinations: it has learnt
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_the_example_of_the_docs_is_a_space(parent_dir, sampler):
+    text = (PROJECT / "docs/studies.md").read_text(encoding="utf-8")
+    examples = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
+    settings, space = read(parent_dir, search=next(block for block in examples if "zip:" in block))
+    settings = settings.model_copy(update={"sampler": sampler})
+    found = [propose(settings, space, number, 0, [], maximize=True) for number in range(20)]
+    assert {(each["batch_size"], each["num_channels"]) for each in found} == {(32, 16), (128, 32)}
+    assert {each["optimizer"] for each in found} == {"adam", "sgd"}
+    for each in found:
+        is_adam = each["optimizer"] == "adam"
+        assert each["learning_rate"] in (1e-4, 1e-3) if is_adam else 1e-2 <= each["learning_rate"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("- {low: 0.1, high: 1}\n    - {values: [2.0]}", r"when: \{\} and \{\} can hold at once; expected other"),
+        (
+            "- {values: [1.0], when: {seed: [1, 2]}}\n    - {values: [2.0], when: {seed: 2}}",
+            r"learning_rate: when: \{'seed': \[1, 2\]\} and \{'seed': \[2\]\} can hold at once",
+        ),
+        ("- {values: [1.0], when: {sed: 1}}", r"'sed' is not another hyperparameter that varies; add sed"),
+        ("- {values: [1.0], when: {seed: 3}}", "learning_rate: when: seed is never 3"),
+        ("{values: [1.0, 2.0, 3.0], zip: seed}", r"found 3 values, \[1.0, 2.0, 3.0\], expected 2, one"),
+        ("{values: [1.0], zip: sed}", r"zip: 'sed' is not another hyperparameter that varies; expected sed"),
+        ("{values: [1.0], zip: learning_rate}", "zip: 'learning_rate' is not another hyperparameter"),
+        ("{values: [1.0], zip: dropout_rate}", r"zip: 'dropout_rate' varies, but not over one list; expected"),
+        ("{low: 0.1, high: 1, zip: seed}", r"learning_rate: expected values: \[a, b\], or low and high"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_conditions_and_zips_are_refused(parent_dir, entry, message):
+    search = f"space:\n  learning_rate:\n    {entry}\n  seed: [1, 2]\n  dropout_rate: {{low: 0, high: 0.5}}\n"
+    with pytest.raises(utils.InputError, match=message):
+        read(parent_dir, search=search, overrides=["num_trials=5"])
+
+
 def test_ranges_of_whole_numbers_and_of_others_are_told_apart_by_the_hyperparameter(parent_dir):
     _, space = read(
         parent_dir,
@@ -95,7 +175,10 @@ MISTAKES = [
     ("learning_rate=1,1", "1 comes twice"),
     ("task=vision,ner", "task does not decide"),
     ("num_workers=0,2", "num_workers does not decide"),
-    ("momentum={values: [0.5], when: {optimizer: sgd}}", "'optimizer' is not another hyperparameter of the space"),
+    (
+        "momentum={values: [0.5], when: {optimizer: sgd}}",
+        "momentum: when: 'optimizer' is not another hyperparameter that varies; add optimizer: \\[a, b\\] to",
+    ),
     ("learning_rate", "expected name=value,value"),
     ("learning_rate=", "expected name=value,value"),
     ("=1,2", "expected name=value,value"),
@@ -132,8 +215,14 @@ def plan_of(parent_dir, *words):
     return search_hyperparams.make_plan(parser.parse_args(["--parent_dir", str(parent_dir), *words]))
 
 
-def test_a_word_that_is_a_hyperparameter_holds_for_all_trials(parent_dir):
-    words = ("--space", "learning_rate=1e-3,1e-2", "num_epochs=1", "max_retries=5", "weight_decay=0.1")
+@pytest.mark.parametrize("has_file", [True, False])
+def test_a_word_that_is_a_hyperparameter_holds_for_all_trials(parent_dir, has_file):
+    words = ("num_epochs=1", "max_retries=5", "weight_decay=0.1")
+    if has_file:
+        (parent_dir / "params.json").write_text('{"num_epochs": 7}')
+        (parent_dir / "search.yaml").write_text("space:\n  learning_rate: [1.0e-3, 1.0e-2]\nmax_retries: 1\n")
+    else:
+        words = ("--space", "learning_rate=1e-3,1e-2", *words)
     plan = plan_of(parent_dir, *words)
     assert plan.settings.max_retries == 5
     assert {(trial.params.num_epochs, trial.params.weight_decay) for trial in plan.all_trials()} == {(1, 0.1)}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import train
 import utils
-from model.ner import columns, serve
+from model.ner import readers, serve
 from model.ner.data_loader import fetch_facts
 from model.ner.net import read_vectors
 from model.ner.params import Params
@@ -110,7 +110,7 @@ def test_tokens_of_files_with_tabs_may_hold_spaces(tmp_path):
         ("a O\r\nb\r O\r\n", "train.conll:2: a carriage return inside a line"),
         ("a O\nb\0 O\n", "train.conll:2: a NUL character"),
         ("a O\nb\u00e9 O\n".encode("latin-1"), "train.conll:2: not UTF-8"),
-        ("a O\n".encode("utf-16"), "train.conll:1: not UTF-8; convert the file, from Windows-1252 or UTF-16 perhaps"),
+        ("a O\n".encode("utf-16"), "train.conll:1: not UTF-8; convert the file (from Windows-1252 or UTF-16?)"),
     ],
 )  # fmt: skip
 def test_odd_cells_are_read_or_refused_with_file_and_line(tmp_path, text, message):
@@ -296,7 +296,7 @@ def test_any_text_is_read_or_refused_and_no_token_appears_from_nowhere(tmp_path,
             is_token = line.strip(" \t") and line.strip(" \t")[0] not in "#-"
             assert not is_token or re.split("[ \t]+", line.strip(" \t"))[0] in text, number
         num_lines = sum(bool(line.strip(" \t")) for line in text.removeprefix("\ufeff").split("\n"))
-        num_sure = sum(columns.is_token(line.strip(" \t\r")) for line in text.removeprefix("\ufeff").split("\n"))
+        num_sure = sum(readers.is_token(line.strip(" \t\r")) for line in text.removeprefix("\ufeff").split("\n"))
         assert sum(map(len, tokens)) <= num_lines and (sum(map(len, tokens)) >= num_sure or "-" in text or "." in text)
 
 

@@ -157,9 +157,7 @@ def test_a_tag_that_train_lacks_is_reported(pairs, caplog):
     (pairs / "words.txt").write_text("Ada\n<pad>\nUNK\n")
     (pairs / "tags.txt").write_text("O\nB-PER\nB-LOC\n")
     message = mistake(pairs, "test")
-    assert message.startswith(
-        "test/sentences.txt:1: tag 'B-EVENT' is not one of those that train (or tags.txt) has: O, "
-    )
+    assert message.startswith("test/sentences.txt:1: train (or tags.txt) has no tag 'B-EVENT', only O, B-PER, B-LOC; ")
 
 
 def test_missing_data_is_reported(tmp_path):
@@ -243,7 +241,7 @@ def test_vocabulary_files_that_contradict_each_other_are_refused(pairs):
     (pairs / "tags.txt").write_text("B-PER\nB-LOC\n")
     assert "tags.txt: lacks 'O'" in mistake(pairs)
     (pairs / "tags.txt").write_text("O\nB-PER\n")
-    assert "tag 'B-LOC' is not one of those that train (or tags.txt) has: O, B-PER" in mistake(pairs)
+    assert "train (or tags.txt) has no tag 'B-LOC', only O, B-PER;" in mistake(pairs)
     (pairs / "dataset_params.json").write_text('{"unk_word": "<unk>"}')
     assert "words.txt: lacks '<unk>'" in mistake(pairs)
 
