@@ -231,10 +231,10 @@ def test_a_terminal_shows_names_of_runs_that_can_be_pasted(tmp_path, project):
 
 
 def test_markdown_is_aligned_and_hides_no_cell():
-    table = Table(["run", "x", "time"], [["a|b", "<i>", "中"], [0.5, -10.25, None], [Seconds(5), Seconds(3700), None]])
+    table = Table(["run", "x", "time"], [["a|b", "<i>", "é"], [0.5, -10.25, None], [Seconds(5), Seconds(3700), None]])
     assert to_markdown(table) == (
         "| run   |      x |   time |\n|:------|-------:|-------:|\n"
-        "| a\\|b  |   0.5  |   5.0s |\n| \\<i>  | -10.25 | 1h 02m |\n| 中     |   -    |      - |\n"
+        "| a\\|b  |   0.5  |   5.0s |\n| \\<i>  | -10.25 | 1h 02m |\n| é     |   -    |      - |\n"
     )
 
 
