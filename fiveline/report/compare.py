@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,16 @@ from typing import Any
 from fiveline.record.errors import InputError
 from fiveline.report.formats import shortened, text_of, to_markdown
 from fiveline.report.intervals import Interval, interval
-from fiveline.report.predictions import PREDICTIONS, is_quantity, is_tagged, read_predictions
+from fiveline.report.predictions import PREDICTIONS, is_quantity, is_tagged, read_predictions, read_shares
 from fiveline.report.resampling import compare_paired
-from fiveline.report.runs import TEST_FILE, Run
-from fiveline.report.shares import Shares, read_npz
+from fiveline.report.runs import Run
+from fiveline.report.shares import Shares
 from fiveline.report.table import Table
 
 HEAD = ["metric", "A", "A's 95% interval", "B", "B's 95% interval", "B - A", "its 95% interval", "p"]
 LEGEND = """\
 p: how often chance alone gives a difference at least as large, when A and B are swapped per example, at random. The
 interval of B - A reaches as far as 95% of the swaps. Tests and intervals know these examples only, not other seeds."""
-SHARES = "shares_test_best.npz"
-TOLERANCE = 1e-4  # between a value that is added up over batches and over examples, in float32
 MOST_SHOWN = 10
 Pair = tuple[dict[str, str], dict[str, str]]  # two predictions for one example
 
@@ -72,7 +69,9 @@ def _test_rows(runs: tuple[Run, Run], problems: list[str]) -> tuple[list[list[An
         print(f"No tests: A and B were evaluated on other examples ({counts}), or in another order\n")
         return list(plain.values()), []
     print(f"Both were evaluated on the same {len(first):,} examples of test.\n")
-    shares = [_read_shares(run, len(first), problems) for run in runs]
+    notes: list[str] = []
+    shares = [read_shares(run, len(first), problems, notes) for run in runs]
+    print("".join(f"{text_of(note)}; evaluate.py --model_dir ... writes it again\n\n" for note in notes), end="")
     for name in plain:
         if all(name in each for each in shares):
             plain[name] = _tested_row(name, *(each[name] for each in shares))
@@ -91,27 +90,6 @@ def _tested_row(name: str, a: Shares, b: Shares) -> list[Any]:
 
 def _text(ends: Interval | None) -> str | None:
     return f"{ends[0]:.4g} to {ends[1]:.4g}" if ends else None
-
-
-def _read_shares(run: Run, num_examples: int, problems: list[str]) -> dict[str, Shares]:
-    """Return the shares that give the metrics that evaluate.py wrote, and report why the others are left out."""
-    path, found = run.path / SHARES, {}
-    try:
-        for name, shares in read_npz(path).items():
-            if (number := len(shares.numerators)) != num_examples:
-                raise ValueError(f"of {number:,} examples, expected {num_examples:,} as in {PREDICTIONS}")
-            value, written = shares.value(), run.test.get(name)
-            if written is not None and math.isclose(value, written, rel_tol=TOLERANCE, abs_tol=TOLERANCE / 100):
-                found[name] = shares
-            elif written is not None:
-                text = text_of(f"{name}: {path} gives {value:.6g}, and {TEST_FILE} has {written:.6g}")
-                print(f"No test of {text}; evaluate.py --model_dir ... writes both again\n")
-        return found
-    except FileNotFoundError:
-        print(f"No tests: no {SHARES} in {text_of(str(run.path))}; evaluate.py --model_dir ... writes it\n")
-    except (OSError, ValueError) as error:
-        problems.append(f"{path}: not used ({getattr(error, 'strerror', None) or error})")
-    return {}
 
 
 def _read_predictions(run: Run, problems: list[str]) -> list[dict[str, str]]:

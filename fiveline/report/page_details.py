@@ -13,12 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from fiveline.record.errors import InputError
-from fiveline.report.predictions import PREDICTIONS, as_float, is_quantity, is_tagged, read_per_class, read_predictions
+from fiveline.report.intervals import Interval, interval
+from fiveline.report.predictions import (
+    PREDICTIONS,
+    as_float,
+    is_quantity,
+    is_tagged,
+    read_per_class,
+    read_predictions,
+    read_shares,
+)
 from fiveline.report.runs import Run
 from fiveline.tasks import fetch_params_class, fetch_serve, list_tasks
 
 SPLIT = "test"  # evaluate.py's default
 MOST_RUNS = 200  # the best ones; reading the predictions of thousands takes minutes
+MOST_INTERVALS = 50  # of the best runs; intervals of a loss resample the examples
 MOST_CLASSES = 40  # a larger confusion matrix becomes a list of the most frequent confusions
 MOST_CONFUSIONS, MOST_MISTAKES, MOST_POINTS = 20, 24, 1000
 MOST_IMAGE_BYTES = 4 * 2**20  # of all runs together; they share the examples that are hard
@@ -31,7 +41,8 @@ def read_details(runs: Sequence[Run], problems: list[str], sources: set[Path]) -
     Adds the files, or their folders, that examples were taken from to `sources`.
 
     Returns:
-        `runs`: position -> `examples`, `mistakes` (their number), `worst` and `confusion`, or for quantities `points`;
+        `runs`: position -> `examples`, `mistakes` (their number), `worst`, `intervals` of the metrics on test, and
+        `confusion`, or for quantities `points`;
         `inputs`: a list that the worst mistakes point into; `notes`: why an input cannot be shown
     """
     details: dict[int, dict[str, Any]] = {}
@@ -40,6 +51,7 @@ def read_details(runs: Sequence[Run], problems: list[str], sources: set[Path]) -
         rows = read_predictions(run, problems) if len(details) < MOST_RUNS else []
         if rows and {"label", "prediction"} <= rows[0].keys():
             details[position] = describe(rows, read_per_class(run, problems))
+            details[position]["intervals"] = _intervals(run, rows, problems) if len(details) <= MOST_INTERVALS else {}
             sources.add(run.path / PREDICTIONS)
             groups.setdefault(_source(run), []).append(position)
     inputs: list[Any] = []
@@ -73,6 +85,11 @@ def _attach_inputs(
             sources.add(found[name].get("source") or Path(run.params["data_dir"]))
     for row in mistakes:
         row["input"] = places.get(row["id"])
+
+
+def _intervals(run: Run, rows: Sequence[Any], problems: list[str]) -> dict[str, Interval]:
+    found = {name: interval(shares) for name, shares in read_shares(run, len(rows), problems, []).items()}
+    return {name: ends for name, ends in found.items() if ends and all(map(math.isfinite, ends))}
 
 
 def describe(rows: list[dict[str, str]], per_class: list[dict[str, str]]) -> dict[str, Any]:

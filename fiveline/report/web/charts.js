@@ -109,6 +109,10 @@ function curveTraces(shownRuns, metric, withTrain) {
   });
 }
 
+function curveLegend() {
+  return make("p", { class: "legend" }, ...legendOf([["solid", "val"], ["dotted", "train"]]));
+}
+
 function curveWords(shownRuns, metric) {
   const told = shownRuns.flatMap((run) => {
     const curves = study.curves[run.index];

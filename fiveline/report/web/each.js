@@ -3,7 +3,7 @@
 function drawEach() {
   const metric = metricShown();
   const scored = scoredRuns(metric);
-  const names = ranked(metric);
+  const names = rankedInGroup(metric);
   const grid = byId("each-charts");
   while (grid.children.length > names.length) grid.lastChild.remove();
   while (grid.children.length < names.length) {

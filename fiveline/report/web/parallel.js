@@ -47,6 +47,12 @@ function ranked(metric) {
   return [...params].sort((a, b) => (shares[b.name] || 0) - (shares[a.name] || 0) || a.index - b.index);
 }
 
+/** Return the hyperparameters that differ among the runs of the group shown, as `ranked`. */
+function rankedInGroup(metric) {
+  const values = (column) => new Set(groupShown().members.map((run) => JSON.stringify(valueOf(run, column))));
+  return ranked(metric).filter((column) => values(column).size > 1);
+}
+
 /** Return the runs that the charts of hyperparameters show. */
 function scoredRuns(metric) {
   return filtered.filter((run) => groups[run.group] === groupShown() && isNumber(valueOf(run, metric)));
@@ -54,7 +60,7 @@ function scoredRuns(metric) {
 
 function drawParallel() {
   const metric = metricShown();
-  const axes = [...ranked(metric).slice(0, MOST_AXES), metric];
+  const axes = [...rankedInGroup(metric).slice(0, MOST_AXES), metric];
   const scales = axes.map(scaleOf);
   const scored = scoredRuns(metric);
   // the best are drawn last, on top of the others

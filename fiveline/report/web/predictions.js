@@ -1,95 +1,47 @@
 // What a run predicted: the confusion matrix, each class, the worst mistakes with their inputs; of numbers, a chart.
 
-function confusionTable({ classes, counts }) {
+function confusionSection({ confusion }) {
+  if (!confusion.counts) {
+    const note = `${confusion.num_classes} classes; the most frequent confusions:`;
+    const table = tableOf(["label", "prediction", "times"], confusion.pairs, { class: "plain" });
+    return make("div", {}, make("p", { class: "told" }, note), table);
+  }
+  const { classes, counts } = confusion;
+  const cellOf = (count, isRight, total) => {
+    const share = (isRight ? 0.12 : 0.18) + ((isRight ? 0.4 : 0.6) * count) / total;
+    const attributes = { class: `some ${isRight ? "right" : "off"}`, style: `--share: ${share.toFixed(3)}` };
+    return count ? make("td", attributes, String(count)) : make("td", {}, "·");
+  };
   const rows = classes.map((label, i) => {
     const total = counts[i].reduce((a, b) => a + b, 0);
-    return make(
-      "tr",
-      {},
-      make("th", { scope: "row" }, label),
-      ...counts[i].map((count, j) => {
-        const share = total ? count / total : 0;
-        const kind = count ? `some ${i === j ? "right" : "off"}` : null;
-        return make(
-          "td",
-          {
-            class: kind,
-            style: count ? `--share: ${(i === j ? 0.12 + 0.4 * share : 0.18 + 0.6 * share).toFixed(3)}` : null,
-          },
-          count ? String(count) : "·",
-        );
-      }),
-    );
+    return [className(label), ...counts[i].map((count, j) => cellOf(count, i === j, total))];
   });
-  return make(
-    "div",
-    { class: "wide", role: "region", tabindex: "0", "aria-label": "Confusion matrix" },
-    make(
-      "table",
-      { class: "matrix" },
-      make(
-        "caption",
-        {},
-        "A row for each label, a column for each prediction; the darker, the larger its share of the row.",
-      ),
-      make("thead", {}, make("tr", {}, make("td"), ...classes.map((name) => make("th", { scope: "col" }, name)))),
-      make("tbody", {}, ...rows),
-    ),
-  );
-}
-
-function confusionSection(detail) {
-  const { confusion } = detail;
-  if (confusion.counts) return confusionTable(confusion);
+  const legend = legendOf([
+    ["right", "right"],
+    ["off", "wrong; the darker, the larger its share of the row"],
+  ]);
+  const table = tableOf(["", ...classes.map(className)], rows, { class: "matrix" });
   return make(
     "div",
     {},
-    make("p", { class: "told" }, `${confusion.num_classes} classes; what was most often taken for what:`),
-    make(
-      "table",
-      { class: "plain" },
-      make(
-        "thead",
-        {},
-        make("tr", {}, ...["label", "prediction", "times"].map((name) => make("th", { scope: "col" }, name))),
-      ),
-      make(
-        "tbody",
-        {},
-        ...confusion.pairs.map(([a, b, count]) =>
-          make("tr", {}, make("td", {}, a), make("td", {}, b), make("td", {}, String(count))),
-        ),
-      ),
-    ),
+    make("p", { class: "legend" }, "A row for each label, a column for each prediction: ", ...legend),
+    make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Confusion matrix" }, table),
   );
+}
+
+/** Return a class's name, which continues in the next line only after a word; a very long one is cut. */
+function className(name) {
+  return make("span", { class: "class-name", title: name }, ...breakable(name, /(?<=[_/ -])/));
 }
 
 function perClassTable(rows) {
   const names = Object.keys(rows[0]);
-  return make(
-    "div",
-    { class: "wide", role: "region", tabindex: "0", "aria-label": "Metrics of each class" },
-    make(
-      "table",
-      { class: "plain" },
-      make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)))),
-      make(
-        "tbody",
-        {},
-        ...rows.map((row) =>
-          make(
-            "tr",
-            {},
-            ...names.map((name, i) => {
-              const number = Number(row[name]);
-              const text = i > 1 && row[name] && Number.isFinite(number) ? number.toFixed(4) : row[name];
-              return i ? make("td", {}, text) : make("th", { scope: "row" }, text);
-            }),
-          ),
-        ),
-      ),
-    ),
-  );
+  const text = (value, i) => {
+    if (!i) return className(value);
+    return i > 1 && value && Number.isFinite(Number(value)) ? Number(value).toFixed(4) : value;
+  };
+  const table = tableOf(names, rows.map((row) => names.map((name, i) => text(row[name], i))), { class: "plain" });
+  return make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Metrics of each class" }, table);
 }
 
 function sentenceOf(tokens, label, prediction) {
@@ -183,6 +135,10 @@ function predictionsSection(run) {
     ),
   );
   if (note && worst.length) sections.push(note);
+  if (worst.some((row) => isNumber(row.input) && study.details.inputs[row.input].tokens)) {
+    const example = make("span", { class: "wrong-text" }, make("del", {}, "prediction"), " → label");
+    sections.push(make("p", { class: "legend" }, example, " below each wrong token; the label below the others"));
+  }
   return [...sections, list];
 }
 

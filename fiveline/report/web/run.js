@@ -17,43 +17,23 @@ function pairsOf(entries, differing) {
 
 function metricsTable(run) {
   const names = [...new Set(metrics.map((column) => column.name.replace(/^test /, "")))];
-  const splits = ["val", "test"].filter((split) =>
-    metrics.some((column) => column.kind === split && valueOf(run, column) !== null),
-  );
+  const known = (split, name) => {
+    const column = columnNamed.get(split === "test" ? `test ${name}` : name);
+    return column && valueOf(run, column) !== null ? format(valueOf(run, column), column) : null;
+  };
+  const splits = ["val", "test"].filter((split) => names.some((name) => known(split, name)));
   if (!splits.length) return make("p", { class: "told" }, "It has no metrics yet.");
-  const value = (split, name) => columnNamed.get(split === "test" ? `test ${name}` : name);
-  const rows = names.filter((name) =>
-    splits.some((split) => value(split, name) && valueOf(run, value(split, name)) !== null),
-  );
-  return make(
-    "table",
-    { class: "plain" },
-    make(
-      "thead",
-      {},
-      make(
-        "tr",
-        {},
-        make("th", { scope: "col" }, "metric"),
-        ...splits.map((split) => make("th", { scope: "col" }, split)),
-      ),
-    ),
-    make(
-      "tbody",
-      {},
-      ...rows.map((name) =>
-        make(
-          "tr",
-          {},
-          make("th", { scope: "row" }, name),
-          ...splits.map((split) => {
-            const column = value(split, name);
-            return make("td", {}, column ? format(valueOf(run, column), column) : "–");
-          }),
-        ),
-      ),
-    ),
-  );
+  const intervals = study.details.runs[run.index]?.intervals || {};
+  const hasIntervals = Object.keys(intervals).length > 0;
+  const rows = names
+    .filter((name) => splits.some((split) => known(split, name)))
+    .map((name) => [
+      name,
+      ...splits.map((split) => known(split, name) ?? "–"),
+      ...(hasIntervals ? [intervalOf(run, name) || "–"] : []),
+    ]);
+  const head = ["metric", ...splits, ...(hasIntervals ? ["95% interval on test"] : [])];
+  return make("div", { class: "wide" }, tableOf(head, rows, { class: "plain" }));
 }
 
 function drawRun(run) {
@@ -97,6 +77,7 @@ function drawRun(run) {
         make("h3", {}, "Learning curve"),
         make("div", { class: "bar" }, make("label", {}, "Metric ", select)),
         make("div", { class: "chart", role: "img", id: "run-chart" }),
+        curveLegend(),
       ),
     ),
     make("section", {}, ...predictionsSection(run)),

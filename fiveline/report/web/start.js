@@ -94,8 +94,9 @@ function bestFacts({ name, best, members, monitor: column }) {
   const more = make("span", {}, link, ties ? `, and ${ties} more` : "");
   const facts = [[`best ${column.name}${on}`, format(valueOf(best, column), column), more]];
   const test = columnNamed.get(`test ${column.name}`);
+  const interval = intervalOf(best, column.name);
   if (test && isNumber(valueOf(best, test)))
-    facts.push([`of these weights on test${on}`, format(valueOf(best, test), test), ""]);
+    facts.push([`of these weights on test${on}`, format(valueOf(best, test), test), interval && `95% interval ${interval}`]);
   return facts;
 }
 
@@ -122,6 +123,7 @@ function start() {
   const longest = Math.max(...runs.map((run) => run.name.length));
   byId("table").style.setProperty("--name", `${Math.min(18.5, Math.max(8, 0.55 * longest))}rem`);
   drawFacts();
+  byId("curve-chart").after(curveLegend());
   byId("curve-metric").append(...seriesNames(runs).map(option));
   byId("metric").append(...metrics.map((column) => option(column.name)));
   byId("data").append(...groups.map(({ name }, number) => make("option", { value: number }, name)));

@@ -39,6 +39,27 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Return a table; the cells of its rows are elements or text, and the first of each row names it. */
+function tableOf(head, rows, attributes) {
+  const named = (cells, scope) => cells.map((cell) => make("th", { scope }, cell));
+  const cellOf = (content) => (content instanceof HTMLTableCellElement ? content : make("td", {}, String(content)));
+  const body = rows.map(([name, ...cells]) => make("tr", {}, ...named([name], "row"), ...cells.map(cellOf)));
+  const top = make("thead", {}, make("tr", {}, ...named(head, "col")));
+  return make("table", attributes, top, make("tbody", {}, ...body));
+}
+
+/** Return a mark and a text for each entry of a legend. */
+function legendOf(entries) {
+  return entries.flatMap(([mark, text]) => [make("span", { class: `mark ${mark}` }), ` ${text} `]);
+}
+
+/** Return the 95% interval of a metric of test in a run's directory as text, if the page holds one. */
+function intervalOf(run, name) {
+  const ends = study.details.runs[run.index]?.intervals?.[name];
+  const column = columnNamed.get(`test ${name}`);
+  return ends && column ? ends.map((end) => format(end, column)).join(" to ") : "";
+}
+
 function valueOf(run, column) {
   return run.values[column.index];
 }

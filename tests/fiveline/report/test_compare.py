@@ -5,10 +5,12 @@ import json
 import math
 import os
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 
 import evaluate
 import synthesize_results
@@ -17,6 +19,7 @@ import utils
 from fiveline.report.compare import find_run
 from fiveline.report.resampling import compare_paired
 from fiveline.report.runs import Run
+from fiveline.report.scores import ExampleScores, write_report
 from fiveline.report.shares import Shares, to_npz
 from tests.support.tasks import need, task_of
 
@@ -274,7 +277,7 @@ def test_a_metric_that_its_shares_do_not_give_is_named(tmp_path, capsys):
     output = capsys.readouterr().out
     (told,) = [line for line in output.split("\n") if line.startswith("No test")]
     assert "No test of loss: " in told and "b/shares_test_best.npz gives nan" in told
-    assert re.search(r"^\| test accuracy .*\| 1 +\|$", output, re.MULTILINE)
+    assert re.search(r"^\| test accuracy .*\| +1 +\|$", output, re.MULTILINE)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
@@ -302,3 +305,43 @@ def test_runs_are_found_by_name_path_and_beginning(tmp_path):
         find_run(runs, "lr")
     with pytest.raises(utils.InputError, match=r"--compare bass: there is no such run .*; there are base"):
         find_run(runs, "bass")
+
+
+def test_metrics_of_ones_own_are_tested_whatever_their_names(tmp_path, capsys):
+    """Names that belong to other metrics, and SciPy's figures: only numerators and denominators count."""
+    generator = np.random.default_rng(4)
+    labels = torch.tensor(generator.normal(size=300))
+    metrics = {
+        "accuracy": lambda outputs, labels: ((outputs - labels).abs().sum(), len(labels)),  # is an error
+        "rmse": lambda outputs, labels: (((outputs - labels).abs() < 1).sum(), len(labels)),  # counts hits
+    }
+    errors, hits = [], []
+    for name, scale in (("a", 1.0), ("b", 1.5)):
+        outputs = labels + torch.tensor(generator.normal(size=300) * scale)
+        scores = ExampleScores(lambda outputs, labels: (outputs - labels).square().mean(), metrics)
+        rows = [{"label": a, "prediction": b} for a, b in zip(labels.tolist(), outputs.tolist(), strict=True)]
+        scores.add(outputs, labels, rows)
+        errors.append((outputs - labels).abs().numpy())
+        hits.append(errors[-1] < 1)
+        write_run(tmp_path / name, [row("1", "a", "a")])
+        values = {"accuracy": errors[-1].mean(), "rmse": hits[-1].mean()}
+        write_report(tmp_path / name, "test_best", values, scores, SimpleNamespace(facts={}))
+    compare(tmp_path, "a", "b")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| test ")]
+    (error, hit) = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert (error[0], hit[0]) == ("test accuracy", "test rmse")
+
+    for i, each in ((2, errors[0]), (4, errors[1])):
+        expected = scipy.stats.bootstrap((each,), np.mean, method="BCa", rng=np.random.default_rng(0))
+        low, high = map(float, error[i].split(" to "))
+        assert (low, high) == pytest.approx(tuple(expected.confidence_interval), abs=0.03)
+    for i, each in ((2, hits[0]), (4, hits[1])):
+        low, high = map(float, hit[i].split(" to "))
+        expected = scipy.stats.binomtest(int(each.sum()), 300).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.02)
+    for cells, (a, b) in ((error, errors), (hit, hits)):
+        exact = scipy.stats.permutation_test(
+            (a, b), lambda a, b, axis: b.mean(axis) - a.mean(axis), permutation_type="samples",
+            n_resamples=2000, vectorized=True, rng=np.random.default_rng(0),
+        )  # fmt: skip
+        assert float(cells[-1]) == pytest.approx(exact.pvalue, abs=0.03)

@@ -120,7 +120,7 @@ BROKEN = {
     "torn": (b'{"accuracy": 0.', "not valid JSON"),
     "empty": (b"", "not valid JSON"),
     "list": (b"[1, 2]", "expected a JSON object"),
-    "not_text": (b'{"accuracy": "\xff"}', "not valid JSON"),
+    "not_text": (b'{"accuracy": "\xff"}', "not a UTF-8 text file"),
     "deep": (b'{"a":' * 100_000, "not valid JSON"),
     "digits": (b'{"accuracy": ' + b"9" * 10_000 + b"}", "not valid JSON"),
 }
