@@ -1,4 +1,4 @@
-"""What can go wrong around a run, really caused: disks, memory, files, processes. Told plainly, and nothing is lost."""
+"""Cause faults around a run (disks, memory, files, processes): each is reported plainly, and nothing is lost."""
 
 import contextlib
 import errno
@@ -75,7 +75,7 @@ def on_small_disk(make_run, tmp_path, unmount):
 
 
 @pytest.mark.parametrize("free", [0, 16384])
-def test_a_full_disk_is_told_and_after_making_room_the_run_ends_in_the_same_bits(make_run, on_small_disk, free):
+def test_a_full_disk_is_reported_and_after_making_room_the_run_ends_in_the_same_bits(make_run, on_small_disk, free):
     whole = finish(make_run("whole"))
     folder = finish(on_small_disk(), "num_epochs=1")
     before = {path: path.read_bytes() for path in folder.glob("*.pth.tar")}
@@ -99,7 +99,7 @@ def test_a_full_disk_is_told_and_after_making_room_the_run_ends_in_the_same_bits
     assert_same_end(whole, finish(folder))
 
 
-def test_a_limit_on_the_size_of_files_is_told_and_nothing_is_lost(make_run):
+def test_a_limit_on_the_size_of_files_is_reported_and_nothing_is_lost(make_run):
     whole, folder = finish(make_run("whole")), make_run("run")
     finish(folder, "num_epochs=1")
     before = {path: path.read_bytes() for path in folder.glob("*.pth.tar")}
@@ -154,7 +154,7 @@ def test_a_history_that_cannot_be_read_says_what_to_do(make_run):
     assert_same_bits(*(without_seconds(read_state(each)) for each in (whole, folder)))
 
 
-def test_too_many_open_files_at_a_save_are_told_and_nothing_is_lost(make_run):
+def test_too_many_open_files_at_a_save_are_reported_and_nothing_is_lost(make_run):
     whole, folder = finish(make_run("whole", **EACH_STEP)), make_run("run", **EACH_STEP)
     limits, files = resource.getrlimit(resource.RLIMIT_NOFILE), []
 
@@ -201,7 +201,7 @@ def test_the_output_of_a_trial_goes_on_behind_half_a_line_and_follows_no_link(tm
         open_output(str(path))
 
 
-def test_an_export_onto_a_full_disk_is_told(make_run):
+def test_an_export_onto_a_full_disk_is_reported(make_run):
     """torch's own writing of TorchScript ends the process there."""
     folder = finish(make_run(num_epochs=1))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -226,7 +226,7 @@ def test_a_read_only_directory_is_refused(make_run, unmount):
     assert message == f"{folder}: cannot be written (Read-only file system)"
 
 
-def test_a_directory_that_becomes_read_only_is_told_and_nothing_is_lost(make_run, unmount):
+def test_a_directory_that_becomes_read_only_is_reported_and_nothing_is_lost(make_run, unmount):
     whole, folder = finish(make_run("whole", **EACH_STEP)), make_run("run", **EACH_STEP)
     with at_log_line("Epoch 2/", lambda: make_read_only(folder, unmount)):
         message = stopped(folder)
@@ -236,7 +236,7 @@ def test_a_directory_that_becomes_read_only_is_told_and_nothing_is_lost(make_run
     assert_same_end(whole, finish(folder))
 
 
-def test_an_evaluation_onto_a_full_disk_is_told(on_small_disk):
+def test_an_evaluation_onto_a_full_disk_is_reported(on_small_disk):
     folder = finish(on_small_disk(num_epochs=1))
     with contextlib.suppress(OSError), (folder.parent / "filler").open("wb", buffering=0) as file:
         while True:
@@ -253,7 +253,7 @@ FROM_FILES = {"cache": "none", "batch_size": 4, "num_epochs": 3, **EACH_STEP}
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("fault", ["vanished", "broken"])
-def test_a_file_that_vanishes_or_breaks_amid_a_run_is_named(make_run, photos, num_workers, fault):
+def test_a_file_that_vanishes_or_breaks_during_a_run_is_named(make_run, photos, num_workers, fault):
     settings = {**FROM_FILES, "num_workers": num_workers, "data_dir": str(photos)}
     whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)
     path = photos / "train/b/3.png"
@@ -312,7 +312,7 @@ def test_an_error_that_only_the_whole_batch_has_names_the_batch():
 # --- processes and memory
 
 
-def test_a_killed_loading_process_is_told_and_the_run_saved(make_run, photos):
+def test_a_killed_loading_process_is_reported_and_the_run_saved(make_run, photos):
     settings = {**FROM_FILES, "num_workers": 2, "data_dir": str(photos), "save_summary_steps": 1}
     whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)
 
@@ -330,7 +330,7 @@ def test_a_killed_loading_process_is_told_and_the_run_saved(make_run, photos):
 
 
 @pytest.mark.slow
-def test_out_of_memory_is_told_and_the_run_continues(make_run):
+def test_out_of_memory_is_reported_and_the_run_continues(make_run):
     settings = {"image_size": 256, "num_channels": 4, "batch_size": 40}  # activations of 42 MB
     whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)
     finish(folder, "num_epochs=1")
@@ -346,13 +346,13 @@ def test_out_of_memory_is_told_and_the_run_continues(make_run):
     assert_same_end(whole, finish(folder))
 
 
-def test_a_gpu_out_of_memory_is_told_by_its_type():
+def test_a_gpu_out_of_memory_is_recognised_by_its_type():
     stop = utils.explain(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore"))
     assert stop.exit_code == 1 and "Tried to allocate 20.00 GiB.); lower microbatch_size" in str(stop)
     assert utils.explain(RuntimeError("a bug")) is None
 
 
-def test_a_place_that_is_not_the_users_is_told_by_its_name():
+def test_a_place_that_is_not_the_users_is_recognised_by_its_name():
     stop = utils.explain(PermissionError(errno.EACCES, "Permission denied", "shared/run/best.pt2"))
     assert stop.exit_code == 1 and str(stop).startswith("shared/run/best.pt2: not yours to read or write")
     assert utils.explain(PermissionError(errno.EPERM, "Operation not permitted")) is None  # no file: perhaps a bug
