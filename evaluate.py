@@ -71,9 +71,7 @@ def evaluate(
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = utils.new_parser(__doc__)
     parser.add_argument("--data_dir", default=None, help="the dataset; default: the one that the run was trained on")
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory of the run")
     parser.add_argument("--restore_file", default="best", help="checkpoint in --model_dir: best, last, or a path")

@@ -107,9 +107,7 @@ def make_program(
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = utils.new_parser(__doc__)
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory of the run")
     parser.add_argument("--format", required=True, choices=list(PACKAGES))
     parser.add_argument("--output", default=None, metavar="PATH", help="file, or folder for it; default: the run's")

@@ -71,9 +71,7 @@ def predict(
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = utils.new_parser(__doc__)
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory of the run")
     parser.add_argument("--input", nargs="+", required=True, metavar="PATH", help="files or folders to predict for")
     parser.add_argument("--output", default=None, metavar="FILE", help=".csv or .jsonl; default: CSV on the terminal")

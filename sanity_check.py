@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = utils.new_parser(__doc__)
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory that holds params.json")
     parser.add_argument("--only", default=None, metavar="NAMES", help="these checks, for example leaks,gradients")

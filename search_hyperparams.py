@@ -38,9 +38,7 @@ from fiveline.tasks import fetch_params
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = utils.new_parser(__doc__)
     parser.add_argument("--parent_dir", default="experiments/learning_rate", help="directory with the base params.json")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
     parser.add_argument("--space", action="append", default=[], metavar="name=value,value", help="what varies")

@@ -25,7 +25,7 @@ from pathlib import Path
 from fiveline.record.atomic import write_atomically
 from fiveline.record.errors import InputError, Stop
 from fiveline.record.log import escaped, escaped_lines
-from fiveline.record.script import run_script  # not from utils, which imports pydantic: runs without run.json need none
+from fiveline.record.script import new_parser, run_script  # not from utils: pydantic is slow to import
 from fiveline.report.columns import all_columns, find_column, hyperparameters_that_differ, monitored_column
 from fiveline.report.filter import select_runs
 from fiveline.report.formats import to_csv, to_latex, to_markdown, to_terminal
@@ -77,8 +77,7 @@ def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter, allow_abbrev=False)
+    parser = new_parser(__doc__)
     add = parser.add_argument
     add("--parent_dir", default="experiments", help="folder that contains the runs, at any depth")
     add("--sort", default=None, metavar="NAME", help="column to sort by: a metric, a hyperparameter, time, ...")

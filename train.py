@@ -145,9 +145,7 @@ def train_and_evaluate(
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = utils.new_parser(__doc__)
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory that holds params.json")
     parser.add_argument("--restore_file", default=None, help="start from the weights of a checkpoint: best, or a path")

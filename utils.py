@@ -50,4 +50,4 @@ from fiveline.record.origin import fingerprint
 from fiveline.record.params import MACHINE, Params, idle_unless, machine_settings
 from fiveline.record.params_file import find_params_file, read_overrides, read_values, with_data_dir
 from fiveline.record.run import RunDirectory, scores_lock
-from fiveline.record.script import import_quickly, run_script
+from fiveline.record.script import import_quickly, new_parser, run_script

@@ -16,7 +16,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
-pytest.register_assert_rewrite("tests.support")  # its asserts show values, as those of a test do
+pytest.register_assert_rewrite("tests.support")  # its asserts show values, as the asserts of a test do
 
 from fiveline.tasks import DEFAULT_TASK  # noqa: E402
 from tests.support.tasks import PROJECT, REMOVED, need  # noqa: E402

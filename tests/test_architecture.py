@@ -54,7 +54,9 @@ def place_of(module):
     """Return `door`, `core`, `record`, the name of a room, `task`, or None for a module that is not ours."""
     top, *rest = module.split(".")
     if top == "fiveline":
-        if not rest or rest[0] in (*CORE, "torch_private"):
+        if not rest:
+            return "record"  # the version
+        if rest[0] in (*CORE, "torch_private"):
             return "core"
         return rest[0]
     if top == "model":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -23,6 +23,8 @@ class Params(BaseModel):
         params = Params.from_values({"learning_rate": 3e-4}, source="my notebook")
         params.learning_rate
     """
+
+    RENAMED: ClassVar[dict[str, str]] = {}  # old name -> new name, which are read for one release with a warning
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
@@ -81,6 +83,7 @@ class Params(BaseModel):
     save_summary_steps: int = Field(100, ge=1, description="steps between log lines", json_schema_extra=MACHINE)
 
     _facts: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _old_names: list[str] = PrivateAttr(default_factory=list)
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Params:
@@ -115,12 +118,19 @@ class Params(BaseModel):
 
     @classmethod
     def from_values(cls: type[P], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> P:
-        """Return the hyperparameters in `values`; an InputError lists all mistakes, as in `check_values`."""
-        return check_values(cls, values, source, mistakes)
+        """Return the hyperparameters in `values`, as `check_values` does: an InputError lists all mistakes."""
+        params = check_values(cls, cls._with_new_names(values), source, mistakes)
+        params._old_names = [name for name in values if name in cls.RENAMED]
+        return params
+
+    @classmethod
+    def _with_new_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values under today's names. Where both names are given, the new one counts."""
+        return {cls.RENAMED.get(name, name): v for name, v in values.items() if cls.RENAMED.get(name) not in values}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Return one line for each hyperparameter that differs from `other`, machine settings and num_epochs aside."""
-        mine = self.model_dump(mode="json")
+        mine, other = self.model_dump(mode="json"), self._with_new_names(other)
         theirs = {  # what an older run did not know has its default
             name: other.get(name, field.get_default(call_default_factory=True))
             for name, field in type(self).model_fields.items()
@@ -136,7 +146,12 @@ class Params(BaseModel):
     def warnings(self) -> list[str]:
         """Return one line for each setting that can have no effect beside the others. A task adds its own."""
         drops = self.schedule in ("step", "plateau")
+        renamed = [
+            f"{old}: its name is {self.RENAMED[old]} now; change it, as the next release will not read the old name"
+            for old in self._old_names
+        ]
         return [
+            *renamed,
             *_idle_numbers(self),
             *idle_unless(self, {"schedule_epochs": drops, "schedule_factor": drops}, "schedule"),
             *idle_unless(self, {"momentum": self.optimizer in ("sgd", "rmsprop")}, "optimizer"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import importlib
 import logging
@@ -10,8 +11,18 @@ import signal
 import sys
 from collections.abc import Callable
 
+from fiveline import __version__
 from fiveline.record.errors import InterruptedRun, explain
 from fiveline.record.log import SafeFormatter
+
+
+def new_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a script's parser: its docstring as the help text, no abbreviated flags, and --version."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"fiveline {__version__}")
+    return parser
 
 
 def import_quickly(*names: str) -> None:

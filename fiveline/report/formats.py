@@ -111,7 +111,9 @@ def _for_csv(cell: Any) -> Any:
 
 def to_latex(table: Table) -> str:
     r"""Return the table as a `tabular` for a paper with `\usepackage{booktabs}`."""
-    head, *rows = zip(*(map(_latex, [name, *cells]) for name, cells in zip(table.head, table.columns, strict=True)), strict=True)
+    head, *rows = zip(
+        *(map(_latex, [name, *cells]) for name, cells in zip(table.head, table.columns, strict=True)), strict=True
+    )
     alignment = ["right" if is_numeric(cells) else "left" for cells in table.columns]
     text = tabulate(rows, head, tablefmt="latex_raw", disable_numparse=True, colalign=alignment)
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):

@@ -368,7 +368,7 @@ def test_a_classifier_of_theirs_is_scored_as_they_would(tmp_path):
     (model_dir / "params.json").write_text(VISION)
     torch.manual_seed(0)
     model = TheirClassifier(4)
-    model(torch.rand(16, 3, 64, 64))  # so that the running statistics are not those of a new net
+    model(torch.rand(16, 3, 64, 64))  # so that its running statistics differ from a new net's
     save_theirs(model.eval(), model_dir)
     evaluate.main(["--model_dir", str(model_dir), "--data_dir", str(tmp_path / "data"), "num_workers=0"])
     pixels = [np.asarray(Image.open(tmp_path / "data/test_signs" / name)) / 255 for name in sorted(names)]

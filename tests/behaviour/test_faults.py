@@ -1,4 +1,4 @@
-"""What can go wrong around a run, really caused: disks, memory, files, processes. Told plainly, and nothing is lost."""
+"""Cause faults around a run (disks, memory, files, processes): each is reported plainly, and nothing is lost."""
 
 import contextlib
 import errno
@@ -253,7 +253,7 @@ FROM_FILES = {"cache": "none", "batch_size": 4, "num_epochs": 3, **EACH_STEP}
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("fault", ["vanished", "broken"])
-def test_a_file_that_vanishes_or_breaks_within_a_run_is_named(make_run, photos, num_workers, fault):
+def test_a_file_that_vanishes_or_breaks_during_a_run_is_named(make_run, photos, num_workers, fault):
     settings = {**FROM_FILES, "num_workers": num_workers, "data_dir": str(photos)}
     whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)
     path = photos / "train/b/3.png"
@@ -346,13 +346,13 @@ def test_out_of_memory_is_reported_and_the_run_continues(make_run):
     assert_same_end(whole, finish(folder))
 
 
-def test_a_gpu_out_of_memory_is_reported_by_its_type():
+def test_a_gpu_out_of_memory_is_recognised_by_its_type():
     stop = utils.explain(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore"))
     assert stop.exit_code == 1 and "Tried to allocate 20.00 GiB.); lower microbatch_size" in str(stop)
     assert utils.explain(RuntimeError("a bug")) is None
 
 
-def test_a_place_that_is_not_the_users_is_reported_by_its_name():
+def test_a_place_that_is_not_the_users_is_recognised_by_its_name():
     stop = utils.explain(PermissionError(errno.EACCES, "Permission denied", "shared/run/best.pt2"))
     assert stop.exit_code == 1 and str(stop).startswith("shared/run/best.pt2: no permission to read or write it")
     assert utils.explain(PermissionError(errno.EPERM, "Operation not permitted")) is None  # no file: perhaps a bug

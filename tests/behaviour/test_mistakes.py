@@ -14,7 +14,7 @@ from tests.support.tasks import needs
 
 
 def reported_by(done, exit_code):
-    """Return what a script said on stderr, after checking that it is short and plain."""
+    """Return a failed script's error message, after checking that it is short and plain."""
     assert done.returncode == exit_code, done.stderr
     assert "Traceback" not in done.stderr
     lines = done.stderr.splitlines()

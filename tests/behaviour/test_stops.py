@@ -173,11 +173,11 @@ inspect.stack()
 print("torch._dynamo.eval_frame" in sys.modules)
 
 @torch.compiler.disable
-def told(x):
+def noted(x):
     calls.append(torch.compiler.is_compiling())
     return x
 
-print(torch.compile(lambda x: told(x.cos()) + 1)(torch.zeros(3)).tolist(), calls)
+print(torch.compile(lambda x: noted(x.cos()) + 1)(torch.zeros(3)).tolist(), calls)
 import torch._dynamo.config
 print(sys.modules["torch._dynamo"] is torch._dynamo, type(torch._dynamo) is type(sys))
 step()

@@ -18,6 +18,7 @@ RUNNERS = re.compile(r"^(?:srun |exec )*(?:\.venv/bin/)?(?:python |torchrun )(.*
 KNOWN = {name for task in list_tasks() for name in fetch_params_class(task).model_fields}
 SETTINGS = set(Settings.model_fields)
 FILES_SHOWN = {name for page in PAGES for name, _ in listings_of(page)}  # a page's own scripts
+WITH_GUIDES = [*PAGES, PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md"]
 HEADINGS = {f"Task `{task}`" for task in SHIPPED}  # a reader's own task may be in the table, or not
 SHOWN_AS_A_MISTAKE = {"learning_rat"}  # the README shows the error message
 
@@ -67,7 +68,7 @@ def parse(command):
     return getattr(parser.parse_args(rest), "overrides", [])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WITH_GUIDES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     links = [link or image for link, image in re.findall(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"", prose_of(page))]
     for target, _, anchor in (link.partition("#") for link in links):
@@ -79,7 +80,7 @@ def test_links_lead_somewhere(page):
 
 
 @needs(*SHIPPED)  # the pages are about all of them
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WITH_GUIDES, ids=lambda page: page.name)
 def test_commands_are_understood_by_their_scripts(page):
     for command in written_commands(page):
         for word in parse(command):

@@ -232,7 +232,7 @@ def test_a_metric_that_is_no_numerator_and_denominator_is_named(returned):
         sums.add(torch.ones(2, 3), torch.tensor([0, 1]), torch.tensor(1.0))
 
 
-def test_predictions_that_are_none_of_the_classes_are_told(tmp_path):
+def test_predictions_outside_the_classes_are_reported(tmp_path):
     scores = ExampleScores(net.loss_fn, {})
     scores.add(torch.randn(3, 2), torch.tensor([0, 1, 1]), [{"label": 0, "prediction": 1}] * 3)
     with pytest.raises(utils.InputError, match="label 0 and the prediction 1; expected two of the names .* cat, dog"):
@@ -300,7 +300,7 @@ def test_a_label_of_minus_100_degrees_is_a_number_as_any_other():
 
 
 @pytest.mark.parametrize("metrics", [net.metrics, {}])
-def test_an_empty_loader_is_told(metrics):
+def test_an_empty_loader_is_reported(metrics):
     model, drops_all = torch.nn.Linear(2, 3), torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True)
     for loader in ([], drops_all, iter([])):
         with pytest.raises(utils.InputError, match="the dataloader is empty"):
@@ -380,7 +380,7 @@ def test_an_example_without_a_scored_label_does_not_spoil_the_interval_of_the_lo
 
 @pytest.mark.parametrize("script", ["evaluate", "predict"])
 @pytest.mark.parametrize("factor", [0.5, 2])
-def test_predictions_that_are_not_one_an_example_are_told(run, tmp_path, monkeypatch, script, factor):
+def test_another_number_of_predictions_than_examples_is_reported(run, tmp_path, monkeypatch, script, factor):
     serve = importlib.import_module("model.vision.serve")
     predictions = serve.predictions
 

@@ -241,7 +241,7 @@ def test_pruned_trials_stop_early_and_stay_pruned(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trial_with_spoilt_files_does_not_stop_the_others(parent_dir):
+def test_a_trial_with_broken_files_does_not_stop_the_others(parent_dir):
     search(parent_dir, "--space", "seed=1,2", "--num_workers", "1")
     (parent_dir / "params.json").write_text(json.dumps({**QUICK, "num_epochs": QUICK["num_epochs"] + 1}))
     (parent_dir / "seed_1/run.json").write_text("{torn")
@@ -388,7 +388,7 @@ def test_the_script_loads_no_torch(parent_dir):
     assert done.returncode == 0, done.stderr
 
 
-def test_mistakes_are_told_before_anything_starts(parent_dir):
+def test_mistakes_are_reported_before_anything_starts(parent_dir):
     done = search(parent_dir, "--space", "batch_size=0,200", "--space", "optimizer=adam,adamm", exit_code=2)
     assert "batch_size" in done.stderr and "adamm" in done.stderr
     assert (

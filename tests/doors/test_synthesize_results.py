@@ -57,7 +57,7 @@ def test_half_written_and_foreign_files_are_named_and_the_rest_is_shown(tmp_path
     assert all(name in output.out for name in ("good", "torn", "strange"))
 
 
-def test_an_empty_or_missing_folder_is_told(tmp_path):
+def test_an_empty_or_missing_folder_is_reported(tmp_path):
     with pytest.raises(utils.InputError, match="no runs in it yet"):
         synthesize(tmp_path)
     with pytest.raises(utils.InputError, match="no such directory"):
@@ -74,7 +74,7 @@ def test_names_with_bars_commas_and_newlines_survive(tmp_path):
     assert "a\\|b" in (tmp_path / "results.md").read_text()
 
 
-def test_files_that_cannot_be_written_are_told(tmp_path, run_script):
+def test_files_that_cannot_be_written_are_reported(tmp_path, run_script):
     write_run(tmp_path / "run", {"seed": 1}, {"accuracy": 0.5})
     (tmp_path / "results.md").mkdir()
     (tmp_path / "results.md/x").touch()

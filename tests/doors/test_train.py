@@ -93,7 +93,7 @@ def test_changed_hyperparameters_are_refused_and_nothing_is_lost(tmp_path):
     assert read_state(folder)["epoch"] == 2
 
 
-def test_restart_begins_anew_and_keeps_foreign_files(tmp_path):
+def test_restart_begins_again_and_keeps_foreign_files(tmp_path):
     folder = run_train(tmp_path / "run", num_epochs=2)
     (folder / "notes.txt").write_text("mine")
     train.main(["--model_dir", str(folder), "--restart", "num_epochs=1"])
@@ -240,14 +240,14 @@ def test_of_equal_values_the_lower_val_loss_is_best_also_when_the_run_was_killed
         assert_same_bits(read_state(whole, name), read_state(parts, name))
 
 
-def test_early_stopping_waits_as_long_as_it_is_told(tmp_path, capsys):
+def test_early_stopping_waits_for_early_stopping_epochs(tmp_path, capsys):
     folder = run_train(tmp_path / "run", num_epochs=50, early_stopping_epochs=2, learning_rate=1e-9, optimizer="sgd")
     state = read_state(folder)
     assert state["epoch"] == state["best_epoch"] + 2 < 50
     for words in ([], ["num_epochs=60"]):  # more epochs are not for it
         train.main(["--model_dir", str(folder), *words])
-        told = capsys.readouterr().out
-        assert "It stopped early (early_stopping_epochs 2)" in told and "num_epochs=" not in told
+        printed = capsys.readouterr().out
+        assert "It stopped early (early_stopping_epochs 2)" in printed and "num_epochs=" not in printed
     assert read_state(folder)["epoch"] == state["epoch"]
 
 

@@ -180,7 +180,7 @@ def test_a_new_input_that_cannot_be_read_is_an_error_in_its_place(task, params, 
     assert list(module.fetch_unlabelled([], params)) == []
     found = list(module.fetch_unlabelled([tmp_path / "not there"], params))
     assert len(found) == 1 and "not there" in found[0][0]
-    if not isinstance(found[0][1], utils.InputError):  # it is told when the batch is made
+    if not isinstance(found[0][1], utils.InputError):  # otherwise it is reported when the batch is made
         with pytest.raises(utils.InputError, match="not there"):
             module.collate_unlabelled([found[0][1]], params)
 

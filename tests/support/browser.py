@@ -17,7 +17,7 @@ BROWSERS, DRIVER = ("chromium", "chromium-browser", "google-chrome"), "chromedri
 
 
 def why_no_browser() -> str | None:
-    """Return what is missing for `open_browser`, or None."""
+    """Return the reason why `open_browser` would fail, or None."""
     if importlib.util.find_spec("selenium") is None:
         return "no selenium: pip install -r requirements-dev.txt"
     if not any(map(shutil.which, BROWSERS)) or not shutil.which(DRIVER):
@@ -92,7 +92,7 @@ def wait_drawn(browser: Any) -> None:
 
 
 def take_log(browser: Any, name: str) -> list[dict[str, Any]]:
-    """Return what is new in a log, `browser` (the console) or `performance` (the network)."""
+    """Return the new entries of a log, `browser` (the console) or `performance` (the network)."""
     entries: list[dict[str, Any]] = browser.get_log(name)
     return entries
 

@@ -48,7 +48,7 @@ def finish(model_dir, *words):
 
 
 def stopped(model_dir, *words, exit_code=1, main=train.main):
-    """Return what a script stops with, after checking that it is plain: through `run_script`, as in the shell."""
+    """Return the message that a script stops with, after checking that it is short and plain."""
     with pytest.raises(BaseException) as caught:
         main(["--model_dir", str(model_dir), *map(str, words)])
     stop = caught.value if isinstance(caught.value, utils.InterruptedRun) else utils.explain(caught.value)

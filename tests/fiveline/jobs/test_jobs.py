@@ -188,7 +188,7 @@ def test_batch_norm_is_the_same_in_all_processes(make_run):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the names of threads are told by Linux")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux lists the names of threads")
 def test_no_thread_of_the_job_is_left_when_it_is_done():
     """One that needs Python when that has gone aborts the process: a job failed now and then when its work was done."""
     code = """
@@ -477,7 +477,7 @@ def test_a_signal_to_the_job_saves_once_and_it_continues_to_the_same_bits(tmp_pa
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("counts", [(2, 1), (1, 3), (3, 2)])
-def test_a_checkpoint_amid_an_epoch_is_continued_by_any_number_of_processes(tmp_path, counts):
+def test_a_checkpoint_within_an_epoch_is_continued_by_any_number_of_processes(tmp_path, counts):
     params = {**TABULAR, "num_epochs": 3, "batch_size": 8, "checkpoint_minutes": 1e-5}
     whole = alone(write_params(tmp_path / "whole", **params))
     folder = write_params(tmp_path / "run", **params)

@@ -300,6 +300,20 @@ def test_differences_take_the_default_for_what_an_older_run_did_not_know():
     assert make(learning_rate=0.1, weight_decay=0.5).differences(old) == ["weight_decay: 0.0 -> 0.5"]
 
 
+def test_the_old_name_of_a_hyperparameter_is_read_with_a_warning(monkeypatch):
+    monkeypatch.setattr(Params, "RENAMED", {"lr": "learning_rate"})
+    params = make(lr=0.5)
+    assert params.learning_rate == 0.5 and params.hash() == make(learning_rate=0.5).hash()
+    (warning,) = params.with_facts({}).warnings()
+    assert warning.startswith("lr: its name is learning_rate now")
+    assert make(learning_rate=0.5).warnings() == []
+    assert make(lr=0.5, learning_rate=0.1).learning_rate == 0.1  # the new name counts, in any order
+    assert make(learning_rate=0.1, lr=0.5).learning_rate == 0.1
+    assert params.differences({"lr": 0.5}) == [] != params.differences({"lr": 0.1})
+    with pytest.raises(utils.InputError, match="learning_rate"):
+        make(lr=-1.0)
+
+
 @pytest.mark.parametrize("task", list_tasks())
 def test_description_lists_every_hyperparameter(task):
     params_class = fetch_params_class(task)

@@ -46,7 +46,7 @@ def load(folder, split="train", **values):
 
 
 def mistake(folder, split="train", **values):
-    """Return what the user is told."""
+    """Return the message with which loading the data fails."""
     with pytest.raises(utils.InputError) as error:
         load(folder, split, **values)
     return str(error.value)
@@ -338,7 +338,7 @@ def test_digits_rows_are_the_digits_images():
 # ---- mistakes
 
 
-def test_text_in_a_column_of_numbers_is_told_by_row_and_column(tmp_path):
+def test_text_in_a_column_of_numbers_is_reported_with_row_and_column(tmp_path):
     write(tmp_path, train=SMALL.replace("\n3,", "\nthree,"))
     message = mistake(tmp_path)
     assert "train.csv, row 3 (line 4), column 'size': found 'three', expected a number" in message
@@ -369,7 +369,7 @@ def test_what_is_no_plain_number_is_none(tmp_path, cell):
         (SMALL + '5,"red,a\n', "not CSV"),
     ],
 )
-def test_mistakes_in_train_are_told(tmp_path, train_text, expected):
+def test_mistakes_in_train_are_reported(tmp_path, train_text, expected):
     write(tmp_path, train=train_text)
     assert expected in mistake(tmp_path)
 
@@ -383,12 +383,12 @@ def test_mistakes_in_train_are_told(tmp_path, train_text, expected):
         (SMALL.replace("label", "other"), "val.csv: there is no column 'label', the target"),
     ],
 )
-def test_mistakes_in_val_are_told(tmp_path, val_text, expected):
+def test_mistakes_in_val_are_reported(tmp_path, val_text, expected):
     write(tmp_path, train=SMALL, val=val_text)
     assert expected in mistake(tmp_path, "val")
 
 
-def test_missing_folders_files_and_columns_are_told(tmp_path):
+def test_missing_folders_files_and_columns_are_reported(tmp_path):
     assert "there is no such data directory; --data_dir says" in mistake(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("")
     assert "there is no train.csv in it; it holds notes.txt, expected train.csv" in mistake(tmp_path)
@@ -432,7 +432,7 @@ def test_a_column_of_names_is_not_taken_for_categories(tmp_path):
         ({"net": "mlp", "hidden_sizes": [8, 0]}, "hidden_sizes.1: "),
     ],
 )
-def test_params_that_do_not_fit_together_are_told(values, expected):
+def test_params_that_do_not_fit_together_are_reported(values, expected):
     with pytest.raises(utils.InputError) as error:
         Params.from_values({"task": "tabular", **values}, "params.json")
     assert expected in str(error.value)

@@ -1,0 +1,67 @@
+"""Check that no text of the project has a word or phrase that readers stumble over."""
+
+import re
+import subprocess
+
+import pytest
+
+from tests.support.pages import PROJECT
+
+SUFFIXES = {".py", ".md", ".js", ".html", ".css", ".yml", ".yaml", ".toml", ".cff", ".sh", ""}
+WORDS = {  # the word: what it may be written as (a regular expression)
+    "told": r"told",
+    "anew": r"anew",
+    "amid": r"amid(?:st)?",
+    "spoilt": r"spoilt",
+    "mend": r"mend(?:s|ed|ing)?",
+    ", for one": r", for one\b",
+    "those of": r"those of",
+    "Return what": r"returns? what",
+    "not to be had": r"not to be had",
+}
+# A phrase may go on in the next line, behind the `#` of a comment. Names are read too: `is_told`, `filter-told`.
+PATTERNS = {
+    word: re.compile(rf"(?:(?<![a-z])|(?=,))(?:{pattern})(?![a-z])".replace(" ", r"(?:\s|#)+"), re.IGNORECASE)
+    for word, pattern in WORDS.items()
+}
+EXCEPTIONS = {("tests/docs/test_prose.py", word) for word in WORDS}  # (file, word): this list itself, and quotations
+# Their text is being rewritten: take a name out when its text is new, and the list when it is empty.
+PENDING = (
+    "benchmarks/", "docs/tutorial.md", "docs/results.md", "docs/studies.md", "evaluate.py", "fiveline/", "model/ner/",
+    "tests/fiveline/report/", "tests/fiveline/study/",
+)  # fmt: skip
+
+
+def find_words(text):
+    """Return (line, word) for each hit in a text."""
+    hits = [(match.start(), word) for word, pattern in PATTERNS.items() for match in pattern.finditer(text)]
+    return [(text.count("\n", 0, place) + 1, word) for place, word in sorted(hits)]
+
+
+def tracked_files():
+    names = subprocess.check_output(["git", "ls-files", "-z"], cwd=PROJECT, text=True).split("\0")[:-1]
+    names = [name for name in names if not name.startswith(PENDING)]
+    return [name for name in names if (PROJECT / name).suffix in SUFFIXES and (PROJECT / name).is_file()]
+
+
+def test_no_text_has_a_word_of_the_list():
+    found = []
+    for name in tracked_files():
+        text = (PROJECT / name).read_text(encoding="utf-8")
+        found += [f"{name}:{line}: {word}" for line, word in find_words(text) if (name, word) not in EXCEPTIONS]
+    advice = "write report, again, within, corrupted or fix instead, or name the thing"
+    assert not found, "\n".join([f"{len(found)} hits; {advice}", *found])
+
+
+@pytest.mark.parametrize(
+    ("text", "hits"),
+    [
+        ("He was told.\nTold anew", [(1, "told"), (2, "told"), (2, "anew")]),
+        ("is_told, filter-told, untold, Amidon, amended, tomend", [(1, "told"), (1, "told")]),
+        ("a loss, for\n# one, and those\n    # of the rest", [(1, ", for one"), (2, "those of")]),
+        ('"""Return what is there."""\nReturns what; return whatever', [(1, "Return what"), (2, "Return what")]),
+        ("those offers, for one's sake; a spoilt mending", [(1, ", for one"), (1, "spoilt"), (1, "mend")]),
+    ],
+)
+def test_words_are_found(text, hits):
+    assert find_words(text) == hits
