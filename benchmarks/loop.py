@@ -93,7 +93,6 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logging.disable()
     torch.set_num_threads(args.threads)
-    tune_cpu()  # as train.py does; it speeds up all three
     device = fetch_device(args.device)
 
     def turn(epoch: Callable[[], None]) -> None:

@@ -208,10 +208,10 @@ BUDGETS = {
     "train_step to new weights: lines of its functions": (250, 250, ""),
     "one train_step to the next: files": (10, 5, 13),
     "one train_step to the next: lines of its functions": (290, 250, 361),
-    "train_and_evaluate to metrics_val_best_weights.json: files": (25, 13, 32),
-    "train_and_evaluate to metrics_val_best_weights.json: lines of its functions": (1130, 500, 1549),
+    "train_and_evaluate to metrics_val_best_weights.json: files": (17, 13, 32),
+    "train_and_evaluate to metrics_val_best_weights.json: lines of its functions": (870, 500, 1549),
     "core: train.py, evaluate.py, utils.py and six files of fiveline/": (1640, 1400, 9074),
-    "fiveline/ and the doors": (11900, 10500, 17207),
+    "fiveline/ and the doors": (11930, 10500, 17207),
 }
 BUDGETS_OF_TASKS = {"ner": 935, "tabular": 900, "vision": 900}  # a task of your own has none
 

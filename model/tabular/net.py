@@ -52,7 +52,6 @@ class Linear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # nn.Linear's: uniform, up to 1 / sqrt(in_features)
         if bias:
@@ -64,10 +63,6 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out_features) of x, (..., in_features)."""
         return LinearFunction.apply(x, self.weight, self.bias)
-
-    def extra_repr(self) -> str:
-        """Return the text that `print` shows between the brackets."""
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
 def _parts(params: Params) -> tuple[type[nn.Module], int, int]:
