@@ -143,7 +143,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def checkpoint_path(model_dir: Path, restore_file: str) -> Path:
     """Return the file that --restore_file names: `best` is in the run's directory, `a/b.pth.tar` is a path.
 
-    `best.pth.tar`, where there is no such file here, is `best`.
+    `best.pth.tar` means the run's `best`, unless the current folder has such a file.
     """
     path = Path(restore_file)
     if not path.name.endswith(".pth.tar"):
@@ -164,7 +164,7 @@ def scores_name(split: str, path: Path, model_dir: Path) -> str:
 
 
 def is_ours(state: Mapping[str, Any]) -> bool:
-    """Return whether a checkpoint says what it was trained with, as ours do and CS230's do not."""
+    """Return whether train.py saved a checkpoint; CS230's does not hold what it was trained with."""
     return "facts" in state or {"schedule", "best_epoch"} <= state.keys()
 
 

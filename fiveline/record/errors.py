@@ -71,7 +71,7 @@ KNOWN_ERRORS = (
      "a data loading process died ({}); if memory ran out, lower num_workers or batch_size"),
     ("ValueError", "embedded null", InputError,
      "a path holds a null character ({}); expected the name of a file or a folder"),
-    ("NotImplementedError", "for the MPS device", InputError, "--device mps: {}; --device cpu has it"),
+    ("NotImplementedError", "for the MPS device", InputError, "--device mps: {}; use --device cpu"),
     ("ValueError", "more than 1 value per channel when training", InputError,
      "batch norm cannot train on a single number ({}); raise batch_size or microbatch_size"),
     ("RuntimeError", "does not have a deterministic implementation", InputError,
