@@ -48,12 +48,8 @@ def save_checkpoint(state: Mapping[str, Any], is_best: bool, checkpoint: Path | 
     """Save `state` as `last.pth.tar` in a folder, and also as `best.pth.tar` if `is_best`.
 
     The previous last one is kept as `last.previous.pth.tar`, in case the new one is damaged on the disk. After an
-    OSError, the old files are untouched.
-
-    Args:
-        state: the seed's keys `epoch`, `state_dict`, `optim_dict`, and any others; tensors and builtins only
-        is_best: whether these are the best weights so far
-        checkpoint: the folder (a `model_dir`)
+    OSError, the old files are untouched. `state` has the seed's keys `epoch`, `state_dict`, `optim_dict`, and may have
+    others; it holds tensors and builtins only.
     """
     folder, data = Path(checkpoint), _to_bytes(state)
     if is_best:  # first, so that `last` never claims a best that is not there

@@ -47,11 +47,8 @@ class InUseError(Stop):
 class InterruptedRun(KeyboardInterrupt):
     """SIGINT or SIGTERM came; rerunning the same command continues.
 
-    Not an `Exception`: a signal can come at any moment, and `except Exception` must not swallow it.
-
-    Args:
-        message: for the user
-        signal_number: 2 (SIGINT) or 15 (SIGTERM); the exit code is 128 plus this number, as in a shell
+    Not an `Exception`: a signal can come at any moment, and `except Exception` must not swallow it. The exit code is
+    128 plus the signal's number, as in a shell.
     """
 
     status = "interrupted"

@@ -37,9 +37,7 @@ class RunDirectory:
 
     run.json and the history are read once and then kept in memory: while one process has the lock, no other one writes.
 
-    Args:
-        path: the directory, which holds a params file already
-        is_writer: False in all processes of a job but the first: they read, and leave it as it is
+    In a job, only the first process is the writer; the others read.
     """
 
     def __init__(self, path: Path, is_writer: bool = True) -> None:
