@@ -191,14 +191,13 @@ class Saver:
                 self.on_rows(self._rows)
             utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
         is_best = self._best is not None and state.step == 0 and state.epoch == state.best_epoch
-        seconds = sum(row.get("seconds") or 0.0 for row in run.history())
         with run.replacing_best() if self._best is not None else contextlib.nullcontext():
             if self._best is not None:
                 utils.save_dict_to_json(self._best[1], run.path / "metrics_val_best_weights.json")
                 if not is_best:  # the run has gone on since
                     utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
             best = {"best_epoch": state.best_epoch, "best": state.best, "best_loss": state.best_loss}
-            run.update_record(epochs=state.epoch, **best, seconds=seconds)
+            run.update_record(epochs=state.epoch, **best, seconds=run.seconds())
             utils.save_checkpoint(contents, is_best, run.path)
         run.settle()
 

@@ -35,13 +35,9 @@ def open_atomically(
 ) -> Iterator[BinaryIO]:
     """Open a file to write; readers see the old file or the whole new one, also after an error or a power cut.
 
-    An OSError names `path`, and when there is no room, the bytes that are needed and free.
-
-    Args:
-        path: the file; until the end, the bytes are in a temporary one in the same folder
-        previous: a name under which to keep the old file; None to drop it
-        num_bytes: how many will be written, if known, for the message when there is no room
-        mode: permissions; a file that exists never gets more than it has
+    Until the end, the bytes are in a temporary file in the same folder. An OSError names `path`, and when there is no
+    room, the bytes that are needed and free. The old file is kept under the name `previous`, if given.
+    A file that exists never gets more permissions than it has, whatever `mode` is.
     """
     temporary = temporary_path(path)
     if path.is_file() and not path.is_symlink():

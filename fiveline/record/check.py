@@ -20,11 +20,7 @@ BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "ma
 def check_values(cls: type[M], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> M:
     """Return the values as an object of a pydantic class; an InputError lists all mistakes.
 
-    Args:
-        cls: the class
-        values: name -> value, as read from a file and the command line
-        source: where the user should look, for the message
-        mistakes: found already while reading
+    Its message begins with `source`, where the user should look, and repeats the `mistakes` found while reading.
     """
     found = list(dict.fromkeys([*mistakes, *find_mistakes(cls, values)]))  # some may have been found twice
     if len(found) > 2 * MOST_MISTAKES:

@@ -48,12 +48,8 @@ def save_checkpoint(state: Mapping[str, Any], is_best: bool, checkpoint: Path | 
     """Save `state` as `last.pth.tar` in a folder, and also as `best.pth.tar` if `is_best`.
 
     The previous last one is kept as `last.previous.pth.tar`, in case the new one is damaged on the disk. After an
-    OSError, the old files are untouched.
-
-    Args:
-        state: the seed's keys `epoch`, `state_dict`, `optim_dict`, and any others; tensors and builtins only
-        is_best: whether these are the best weights so far
-        checkpoint: the folder (a `model_dir`)
+    OSError, the old files are untouched. `state` has the seed's keys `epoch`, `state_dict`, `optim_dict`, and may have
+    others; it holds tensors and builtins only.
     """
     folder, data = Path(checkpoint), _to_bytes(state)
     if is_best:  # first, so that `last` never claims a best that is not there
@@ -143,7 +139,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def checkpoint_path(model_dir: Path, restore_file: str) -> Path:
     """Return the file that --restore_file names: `best` is in the run's directory, `a/b.pth.tar` is a path.
 
-    `best.pth.tar`, where there is no such file here, is `best`.
+    `best.pth.tar` means the run's `best`, unless the current folder has such a file.
     """
     path = Path(restore_file)
     if not path.name.endswith(".pth.tar"):
@@ -164,7 +160,7 @@ def scores_name(split: str, path: Path, model_dir: Path) -> str:
 
 
 def is_ours(state: Mapping[str, Any]) -> bool:
-    """Return whether a checkpoint says what it was trained with, as ours do and CS230's do not."""
+    """Return whether train.py saved a checkpoint; CS230's does not hold what it was trained with."""
     return "facts" in state or {"schedule", "best_epoch"} <= state.keys()
 
 

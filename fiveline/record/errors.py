@@ -47,11 +47,8 @@ class InUseError(Stop):
 class InterruptedRun(KeyboardInterrupt):
     """SIGINT or SIGTERM came; rerunning the same command continues.
 
-    Not an `Exception`: a signal can come at any moment, and `except Exception` must not swallow it.
-
-    Args:
-        message: for the user
-        signal_number: 2 (SIGINT) or 15 (SIGTERM); the exit code is 128 plus this number, as in a shell
+    Not an `Exception`: a signal can come at any moment, and `except Exception` must not swallow it. The exit code is
+    128 plus the signal's number, as in a shell.
     """
 
     status = "interrupted"
@@ -71,7 +68,7 @@ KNOWN_ERRORS = (
      "a data loading process died ({}); if memory ran out, lower num_workers or batch_size"),
     ("ValueError", "embedded null", InputError,
      "a path holds a null character ({}); expected the name of a file or a folder"),
-    ("NotImplementedError", "for the MPS device", InputError, "--device mps: {}; --device cpu has it"),
+    ("NotImplementedError", "for the MPS device", InputError, "--device mps: {}; use --device cpu"),
     ("ValueError", "more than 1 value per channel when training", InputError,
      "batch norm cannot train on a single number ({}); raise batch_size or microbatch_size"),
     ("RuntimeError", "does not have a deterministic implementation", InputError,

@@ -30,9 +30,7 @@ FORMULA = re.compile(r"[ ']*[=+\-@\t\r\n＝＋－＠]")
 def check_regular(path: Path | str, mode: int | None = None) -> None:
     """Raise InputError unless a path is a file with contents: a pipe could wait for ever, and a device has no end.
 
-    Args:
-        path: the file
-        mode: st_mode of its stat, if the caller has it
+    `mode` is the st_mode of its stat, if the caller has it.
     """
     mode = os.stat(path).st_mode if mode is None else mode  # noqa: PTH116  a Path for each image takes its time
     if not stat.S_ISREG(mode):
@@ -84,9 +82,7 @@ def _parse_object(text: str, source: str) -> dict[str, Any]:
 def read_lines(path: Path, is_growing: bool = False) -> list[dict[str, Any]]:
     """Read a file with one JSON object a line; a missing file has no lines, an InputError names a broken one.
 
-    Args:
-        path: the file
-        is_growing: whether half a line at the end, which a writer left, is passed over
+    If `is_growing`, half a line at the end, which a writer left, is passed over.
     """
     if not path.exists():
         return []

@@ -47,15 +47,8 @@ class SafeFormatter(logging.Formatter):
 def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
     """Send `logging.info(...)` to the terminal and to the end of a file.
 
-    Calling it again, for another run in the same process, moves the log to the new file.
-
-    Args:
-        log_path: the file, for example `experiments/base_model/train.log`; None for the terminal only
-        level: lines below this level are not logged
-
-    Raises:
-        InputError: the file cannot be written, or is a link
-        Stop: the disk is full
+    Calling it again, for another run in the same process, moves the log to the new file. If `log_path` is None, the
+    terminal is the only place. A file that cannot be written, or is a link, is an InputError; a full disk is a Stop.
     """
     logger = logging.getLogger()
     logger.setLevel(level)

@@ -204,4 +204,4 @@ def idle_unless(params: Params, is_used: Mapping[str, bool], decider: str) -> It
     for name, used in is_used.items():
         value, default = getattr(params, name), type(params).model_fields[name].default
         if not used and value != default:
-            yield f"{name}={value}: {decider}={getattr(params, decider)} does not look at it; leave it out"
+            yield f"{name}={value}: {decider}={getattr(params, decider)} ignores it; leave it out"

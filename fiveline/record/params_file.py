@@ -85,7 +85,7 @@ def find_params_file(model_dir: Path) -> Path:
     if not paths:
         raise InputError(f"{model_dir}: no params.json and no params.yaml in it; {{}} in params.json is all defaults")
     if len(paths) > 1:
-        raise InputError(f"{model_dir}: both {paths[0].name} and {paths[1].name}; remove the one that does not count")
+        raise InputError(f"{model_dir}: both {paths[0].name} and {paths[1].name}; remove the one that should not count")
     return paths[0]
 
 

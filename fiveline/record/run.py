@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fiveline.record import restart
 from fiveline.record.atomic import append_line, remove_stale, save_dict_to_json, write_lines
 from fiveline.record.contents import read_history, read_record
 from fiveline.record.errors import NO_ROOM, InputError, InUseError, OtherRunError, Stop, explain
@@ -21,16 +21,9 @@ from fiveline.record.files import read_json
 from fiveline.record.origin import now, provenance, versions
 from fiveline.record.params import Params
 
-PRODUCTS = (  # all that a run writes, and `--restart` replaces
-    "scored_*.json", "shares_*.npz", "metrics_*.json", "predictions_*.csv", "per_class_*.csv", "run.json",
-    "history.jsonl", "train.log", "evaluate.log", "output.txt", "last.pth.tar", "best.pth.tar",
-    "last.previous.pth.tar", "last.damaged.pth.tar", "events.out.tfevents.*", "profile.json.gz",
-)  # fmt: skip
-SCORES_OF_BEST = re.compile(r".*_(train|val|test)_best\.(json|npz|csv)")
+SCORES_OF_BEST = re.compile(r"(metrics|scored|shares|predictions|per_class)_(train|val|test)_best\.(json|npz|csv)")
 RECORD, HISTORY = "run.json", "history.jsonl"
 HOLDER = ".lock.json"  # who holds the lock
-# Where the previous run's products wait for the first checkpoint of a restarted one; and on their way there, or back.
-REPLACED, MOVING = ".replaced", ".moving"
 LONGEST_WAIT = 60.0  # seconds that a training waits for an evaluation that writes; someone may have suspended it
 
 
@@ -44,9 +37,7 @@ class RunDirectory:
 
     run.json and the history are read once and then kept in memory: while one process has the lock, no other one writes.
 
-    Args:
-        path: the directory, which holds a params file already
-        is_writer: False in all processes of a job but the first: they read, and leave it as it is
+    In a job, only the first process is the writer; the others read.
     """
 
     def __init__(self, path: Path, is_writer: bool = True) -> None:
@@ -95,7 +86,7 @@ class RunDirectory:
     def check_place(self) -> None:
         """Raise Stop unless the path still leads to what was locked: no one moved or removed the folder or `.lock`."""
         if not self._is_in_place():
-            raise Stop(f"{self.path}: moved, removed or made again while this command worked in it; it writes no more")
+            raise Stop(f"{self.path}: moved, removed or made again while this command worked in it; it stopped writing")
 
     def record(self) -> dict[str, Any]:
         """Return run.json, or an empty dict before the first run."""
@@ -195,54 +186,28 @@ class RunDirectory:
             yield
 
     def _remove_scores_of_best(self) -> None:
-        removed = []
-        for path in self._products():
-            if SCORES_OF_BEST.fullmatch(path.name):
-                try:
-                    path.unlink()
-                    removed.append(path.name)
-                except PermissionError:  # Windows; training counts for more than a table
-                    logging.warning(f"- WARNING: {path.name} is open elsewhere; it keeps the scores of older weights")
+        scores = sorted(path for path in self.path.iterdir() if SCORES_OF_BEST.fullmatch(path.name))
+        for path in scores:
+            with contextlib.suppress(PermissionError):  # Windows; training counts for more than a table
+                path.unlink()
+        left = [path.name for path in scores if path.exists()]
+        removed = [path.name for path in scores if path.name not in left]
+        if left:
+            logging.warning(f"- WARNING: open elsewhere, so they keep the scores of older weights: {', '.join(left)}")
         if removed:
             logging.info(f"- Removed {', '.join(removed)}, of the best weights before these; evaluate.py scores them")
 
     def clear(self) -> None:
-        """Put all that a run wrote aside, for `settle`; the params file and anything else in the folder stay."""
-        if self._has_checkpoint():
-            moving = self.path / MOVING
-            moving.mkdir(exist_ok=True)
-            for path in self._products():
-                path.replace(moving / path.name)
-            moving.rename(self.path / REPLACED)
-        for path in self._products():
-            path.unlink()
+        """Put all that a run wrote aside, until `settle`; the params file and anything else in the folder stay."""
+        restart.put_aside(self.path)
         remove_stale(self.path)
         self._record = self._history = None
 
     def settle(self) -> None:
-        """Remove what was put aside if there is a new checkpoint; else put it back: a failed restart costs nothing.
-
-        Whenever it is killed, nothing is lost: what is in MOVING has no other place yet.
-        """
-        replaced, moving = self.path / REPLACED, self.path / MOVING
-        if replaced.is_dir():
-            if self._has_checkpoint():
-                shutil.rmtree(replaced)
-                return
-            for path in self._products():
-                path.unlink()
-            replaced.rename(moving)
-        if moving.is_dir():
-            for path in sorted(moving.iterdir()):
-                path.replace(self.path / path.name)
-            moving.rmdir()
+        """Decide about the files put aside: removed if there is a new checkpoint; otherwise put back."""
+        if any((self.path / name).is_dir() for name in restart.PLACES):
+            restart.settle(self.path)
             self._record = self._history = None
-
-    def _has_checkpoint(self) -> bool:
-        return any(path.suffix == ".tar" for path in self._products())
-
-    def _products(self) -> list[Path]:
-        return [path for pattern in PRODUCTS for path in sorted(self.path.glob(pattern))]
 
 
 def _resolved(params: Params) -> dict[str, Any]:

@@ -62,10 +62,8 @@ def run_script(
 
     What the user can fix, a full disk included, is reported in plain lines; only a bug shows a traceback.
 
-    Args:
-        main: the work
-        may_report: of a job of several processes, called with an error and its explanation; returns whether this
-            process should report it, because no other one has
+    In a job of several processes, `may_report` is called with an error and its explanation, and returns whether this
+    process should report it, because no other one has.
     """
     _open_closed_descriptors()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr does: for names of files

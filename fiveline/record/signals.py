@@ -49,8 +49,7 @@ class Signals:
 def prepare_workers(num_workers: int) -> None:
     """Have the workers of train and val killed at exit, and raise the limit of open files to what they need.
 
-    Raises:
-        InputError: the limit cannot be raised that far; the workers would wait forever
+    If it cannot be raised that far, an InputError says so: the workers would wait forever.
     """
     atexit.unregister(_end_workers)
     atexit.register(_end_workers)

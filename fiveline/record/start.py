@@ -40,13 +40,7 @@ class Start:
 
 
 def find_start(run: RunDirectory, params: Params, restore_file: str | None, restart: bool) -> Start:
-    """Look at a run directory and decide.
-
-    Args:
-        run: the directory
-        params: the hyperparameters of this command
-        restore_file: the value of --restore_file
-        restart: the value of --restart
+    """Look at a run directory and decide, by the hyperparameters, --restore_file and --restart of this command.
 
     Raises:
         InputError: the directory holds a run with other hyperparameters or of other code, or damaged checkpoints

@@ -62,7 +62,7 @@ def test_a_table_that_is_open_in_a_spreadsheet_stops_no_training(tmp_path, held,
     with run.replacing_best():
         pass
     assert [path.name for path in tmp_path.glob("*_best.*")] == [names[1]]
-    assert f"{names[1]} is open elsewhere" in caplog.text
+    assert f"open elsewhere, so they keep the scores of older weights: {names[1]}" in caplog.text
 
 
 def test_ctrl_c_while_a_batch_is_awaited_takes_none_away(tmp_path):
@@ -125,9 +125,7 @@ def test_text_that_powershell_wrote_is_explained(tmp_path):
 def test_what_apples_gpu_lacks_is_explained():
     error = NotImplementedError("The operator 'aten::x' is not currently implemented for the MPS device. If you want")
     message = str(utils.explain(error))
-    assert message.startswith("--device mps: The operator 'aten::x' is not") and message.endswith(
-        "; --device cpu has it"
-    )
+    assert message.startswith("--device mps: The operator 'aten::x' is not") and message.endswith("; use --device cpu")
     assert utils.explain(NotImplementedError("of the user's own")) is None
 
 

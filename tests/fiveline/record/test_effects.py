@@ -81,18 +81,18 @@ def test_a_warm_up_is_warned_of_if_the_rate_never_gets_to_its_height(schedule):
 @pytest.mark.parametrize(
     ("task", "values", "expected"),
     [
-        ("vision", {"schedule_factor": 0.5}, "schedule_factor=0.5: schedule=constant does not look at it"),
-        ("vision", {"schedule_epochs": 3, "schedule": "cosine"}, "schedule_epochs=3: schedule=cosine does not look"),
-        ("tabular", {"momentum": 0.5}, "momentum=0.5: optimizer=adam does not look at it"),
+        ("vision", {"schedule_factor": 0.5}, "schedule_factor=0.5: schedule=constant ignores it"),
+        ("vision", {"schedule_epochs": 3, "schedule": "cosine"}, "schedule_epochs=3: schedule=cosine ignores it"),
+        ("tabular", {"momentum": 0.5}, "momentum=0.5: optimizer=adam ignores it"),
         (
             "ner",
             {"batch_size": 8, "microbatch_size": 8},
             "microbatch_size=8: has no effect unless below batch_size",
         ),
-        ("vision", {"net": "resnet18", "num_channels": 8}, "num_channels=8: net=resnet18 does not look at it"),
+        ("vision", {"net": "resnet18", "num_channels": 8}, "num_channels=8: net=resnet18 ignores it"),
         ("vision", {"net": "resnet18", "pretrained": True}, "normalize=none: pretrained weights were trained with"),
         ("vision", {"image_size": 16, "shift": 16}, "shift=16: moves images of image_size=16 out of sight"),
-        ("ner", {"max_word_len": 5}, "max_word_len=5: char_channels=0 does not look at it"),
+        ("ner", {"max_word_len": 5}, "max_word_len=5: char_channels=0 ignores it"),
     ],
 )
 def test_a_setting_that_another_switches_off_is_warned_of(task, values, expected):

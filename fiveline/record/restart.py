@@ -1,0 +1,52 @@
+"""What `--restart` replaces: a run's files are put aside until the new run has saved its first checkpoint.
+
+Whenever the process is killed, no file is lost. A file in MOVING has no other place; REPLACED gets its name only when
+all files are in it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+PRODUCTS = (  # all that a run writes
+    "scored_*.json", "shares_*.npz", "metrics_*.json", "predictions_*.csv", "per_class_*.csv", "run.json",
+    "history.jsonl", "train.log", "evaluate.log", "output.txt", "last.pth.tar", "best.pth.tar",
+    "last.previous.pth.tar", "last.damaged.pth.tar", "events.out.tfevents.*", "profile.json.gz",
+)  # fmt: skip
+PLACES = REPLACED, MOVING = ".replaced", ".moving"
+
+
+def put_aside(model_dir: Path) -> None:
+    """Put the files of a run aside; those of a run without a checkpoint are removed."""
+    if _has_checkpoint(model_dir):
+        moving = model_dir / MOVING
+        moving.mkdir(exist_ok=True)
+        for path in _products(model_dir):
+            path.replace(moving / path.name)
+        moving.rename(model_dir / REPLACED)
+    for path in _products(model_dir):
+        path.unlink()
+
+
+def settle(model_dir: Path) -> None:
+    """Remove the files put aside if there is a new checkpoint; otherwise put them back. One of PLACES must exist."""
+    replaced, moving = model_dir / REPLACED, model_dir / MOVING
+    if replaced.is_dir():
+        if _has_checkpoint(model_dir):
+            shutil.rmtree(replaced)
+            return
+        for path in _products(model_dir):
+            path.unlink()
+        replaced.rename(moving)
+    for path in sorted(moving.iterdir()):
+        path.replace(model_dir / path.name)
+    moving.rmdir()
+
+
+def _has_checkpoint(model_dir: Path) -> bool:
+    return any(path.suffix == ".tar" for path in _products(model_dir))
+
+
+def _products(model_dir: Path) -> list[Path]:
+    return [path for pattern in PRODUCTS for path in sorted(model_dir.glob(pattern))]
