@@ -108,8 +108,8 @@ class Trial:
         """Raise InputError if the user's own params file differs from the hyperparameters of the trial."""
         values, mistakes = utils.read_values(path)
         theirs = type(self.params).from_values(values, str(path), mistakes).model_dump(mode="json")
-        ours = self.params.model_dump(mode="json")
-        changed = [f"{name}: {theirs[name]!r} -> {ours[name]!r}" for name in ours if theirs[name] != ours[name]]
+        ours = self.params.model_dump(mode="json").items()
+        changed = [f"{name}: {theirs[name]!r} -> {value!r}" for name, value in ours if theirs[name] != value]
         if changed:
             raise utils.InputError(
                 f"{path}: the study runs this trial with another {'; '.join(changed)}; write that into it, or remove it"

@@ -39,18 +39,15 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
         with contextlib.suppress(InputError):  # a mistake in one is reported when it is used
             splits[split] = read_split(split, data_dir, params, is_quiet=True)
     facts = facts or derive_vocabulary(splits, params)
-    counts = _count_tags(train)
-    every = _count_tags(*splits.values())
+    counts, every = _count_tags(train), _count_tags(*splits.values())
     rare = [tag for tag in every if counts[tag] < params.min_count_tag and tag not in facts["tags"]]
     if rare:
         number = sum(counts[tag] for tag in rare)
         logging.info(f"- {number} tokens of train become O, their tags are rarer than min_count_tag: {', '.join(rare)}")
     num_tags = sum(len(splits) == 1 or counts[tag] > 0 or tag == OUTSIDE for tag in facts["tags"])
     if num_tags < 2:
-        raise InputError(
-            f"{data_dir}: train has {num_tags} tag(s) in {len(train.ids)} sentences, expected two or more; the files "
-            "must be tagged, and tag_column must be the column of the tags"
-        )
+        found = f"train has {num_tags} tag(s) in {len(train.ids)} sentences"
+        raise InputError(f"{data_dir}: {found}, expected two or more; is tag_column the column of the tags?")
     has_entities = not {OUTSIDE, *rare}.issuperset(counts)
     tags = [[OUTSIDE if tag in rare else tag for tag in each] for each in train.tags]
     places = [f"{data_dir}/{name}" for name in train.ids]
