@@ -173,10 +173,8 @@ def read_columns(
         elif is_conllu and NOT_A_WORD.fullmatch(cells[0]):
             skipped.append(number)
         elif not cells[token] or (is_tagged and (not new_tag or " " in new_tag)):
-            raise InputError(
-                f"{where}: expected a token in column {params.token_column} and a tag in column {params.tag_column}, "
-                f"found {cells[token]!r} and {new_tag!r}"
-            )
+            expected = f"a token in column {params.token_column} and a tag in column {params.tag_column}"
+            raise InputError(f"{where}: expected {expected}, found {cells[token]!r} and {new_tag!r}")
         else:
             if not is_inside:
                 found.ids.append(where)
@@ -201,10 +199,8 @@ def _find_columns(width: int, params: Params, is_tagged: bool, where: str) -> tu
     columns = (params.token_column, params.tag_column)
     token, tag = (column % width if -width <= column < width else None for column in columns)
     if token is None or (is_tagged and tag in (None, token)):
-        raise InputError(
-            f"{where}: {width} column(s), but token_column is {columns[0]} and tag_column is {columns[1]}; expected "
-            "two different columns, counted from 0 (-1: the last), separated by spaces or tabs"
-        )
+        found = f"{width} column(s), but token_column is {columns[0]} and tag_column is {columns[1]}"
+        raise InputError(f"{where}: {found}; expected two different columns, counted from 0 (-1: the last)")
     if token == 0 and width > 2 and where.rpartition(":")[0].endswith(".conllu"):
         raise InputError(f"{where}: column 0 of a .conllu file numbers the tokens; type token_column=1")
     return token, None if token == tag else tag
