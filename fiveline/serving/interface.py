@@ -38,7 +38,7 @@ class Interface:
 
 
 def named(batch: Any, name: str) -> dict[str, Tensor]:
-    """Return the tensors of a batch by name: their keys in a dict; else `name`, or `name_0`, `name_1` in a tuple."""
+    """Return the tensors of a batch by name: the keys of a dict, `name`, or `name_0`, `name_1` for a tuple."""
     if isinstance(batch, Tensor):
         return {name: batch}
     is_own_type = name == "inputs" and hasattr(batch, "_fields")  # a namedtuple, which no other code can import

@@ -1,9 +1,8 @@
 """Rows of predictions: with an interval beside each number, and as CSV or JSON lines, written one after the other.
 
-Intervals come from the errors on the test split, which had no part in training: at least 90% of new examples lie within
-the ceil(0.9 (n + 1))-th smallest of the errors on n such examples, for any net (split conformal prediction). This holds
-on average over runs and their test splits, not for each: with 60 examples, the margin of one run in ten covers less
-than 85%. Val cannot be used, because it has chosen the checkpoint.
+Intervals come from the errors on the n examples of the test split (not of val, which has chosen the checkpoint). For
+any net, the ceil(0.9 (n + 1))-th smallest error bounds at least 90% of the errors on new examples (split conformal
+prediction). This holds on average over test splits: with 60 examples, one margin in ten covers less than 85%.
 
 Source: Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, Distribution-Free Predictive Inference for Regression (2018).
 """
@@ -72,7 +71,7 @@ def check_output(path: Path, inputs: Sequence[Path]) -> None:
 def write_rows(rows: Iterable[Mapping[str, Any]], output: Path | None) -> collections.Counter[str]:
     """Write rows as they come, to a file, which appears when it is complete, or as CSV to standard output.
 
-    Returns the number of `rows`, of `broken` ones, and of numbers `without_interval`; no rows are an InputError.
+    Returns the number of `rows`, of `broken` rows, and of predicted numbers `without_interval`.
     """
     counts: collections.Counter[str] = collections.Counter()
     lines = to_lines(_counted(rows, counts), ".csv" if output is None else output.suffix)
@@ -113,7 +112,7 @@ def _cells(rows: Iterable[Mapping[str, Any]]) -> Iterator[Iterable[Any]]:
         first.append(row)
         if "error" not in row:
             break
-    if not first:  # a mistake that all inputs share is reported without a header
+    if not first:  # a mistake in all inputs is reported without a header
         return
     columns = [*(first[-1] if "error" not in first[-1] else ("id", "prediction")), "error"]
     yield columns

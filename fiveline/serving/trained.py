@@ -35,8 +35,8 @@ def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) 
             model = task.Net(params)
     except KeyError as error:
         raise utils.InputError(
-            f"{checkpoint_path}: lacks {error}, which the net of task {params.task!r} is made with; it was not saved "
-            "by train.py. Score it where its net is, in a notebook: evaluate(model, loss_fn, loader, metrics)"
+            f"{checkpoint_path}: was not saved by train.py, and lacks {error}, which the net of {params.task!r} needs; "
+            "score it where its net is, in a notebook: evaluate(model, loss_fn, loader, metrics)"
         ) from None
     utils.load_weights(state, model, checkpoint_path)
     return params, task, model
@@ -47,8 +47,7 @@ def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, over
     if not utils.is_ours(state):
         return fetch_params(model_dir, overrides)
     values, mistakes = utils.read_overrides(overrides)
-    task = state["params"]["task"]
-    if values.setdefault("task", task) != task:
+    if values.setdefault("task", task := state["params"]["task"]) != task:
         mistakes = [*mistakes, f"task: it is a checkpoint of {task!r}, found {values.pop('task')!r}"]
     try:
         params_class = fetch_params_class(task)
@@ -56,8 +55,7 @@ def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, over
         raise utils.InputError(f"{path}: {error}") from None
     source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
     params = params_class.from_values({**state["params"], **values}, source, mistakes)
-    changed = params.differences({**state["params"], **{name: getattr(params, name) for name in SIZES}})
-    if changed:
+    if changed := params.differences({**state["params"], **{name: getattr(params, name) for name in SIZES}}):
         raise utils.InputError(
             f"{source}: a checkpoint is scored with the hyperparameters that it was trained with "
             f"({'; '.join(changed)}); leave that out: only {', '.join(SIZES)} and settings of the machine may differ"
@@ -72,8 +70,8 @@ def fetch_probabilities(serve: Any, outputs: Any, labels: Any, params: utils.Par
             f"--probabilities: model/{params.task}/serve.py has no probabilities(outputs, labels, params); leave the "
             "flag out, or write the function (the contract is in model/__init__.py)"
         )
-    every: list[dict[str, Any]] = serve.probabilities(outputs, labels, params)
-    return [{f"probability_{name}": value for name, value in row.items()} for row in every]
+    rows = serve.probabilities(outputs, labels, params)
+    return [{f"probability_{name}": value for name, value in row.items()} for row in rows]
 
 
 def fetch_predictions(

@@ -46,7 +46,7 @@ def check_program(
 
 
 def agreement(verified: dict[str, Any]) -> str:
-    """Return in words how well a program, or its weights, agree with the net."""
+    """Return in words how well a program, or its weights, agrees with the net."""
     if "weights" in verified:
         return str(verified["weights"])
     return (
@@ -57,7 +57,7 @@ def agreement(verified: dict[str, Any]) -> str:
 
 
 def _changes(found: dict[str, Any]) -> str:
-    """Return how many predictions change, in words; nothing if there are no classes."""
+    """Return how many predictions change, in words; an empty text if there are no classes."""
     if "num_changed" not in found:
         return ""
     return f", and {found['num_changed']:,} of {found['num_predictions']:,} predictions change"
@@ -82,8 +82,7 @@ def run_in_fresh_process(path: Path, pairs: Iterable[tuple[Any, Any]]) -> Iterat
                     process.kill()  # or has written something else, and waits
                     process.wait()
                     stderr.seek(0)
-                    lines = stderr.read().decode("utf-8", "replace").strip().splitlines() or ["no message"]
-                    reason = lines[-1].strip()[:300]
+                    reason = stderr.read().decode("utf-8", "replace").strip().rpartition("\n")[2][:300] or "no message"
                     raise utils.Stop(f"the program does not run on examples of the data ({reason})") from error
                 yield outputs, [each.numpy() for each in tensors_of(expected)]
         finally:

@@ -102,8 +102,7 @@ def _read_space_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             continue
         if name in space:
             mistakes.append(f"--space: {name} comes twice; give all of its values in one")
-        bracketed = text if text.lstrip().startswith("{") else f"[{text}]"
-        values, wrong = utils.read_overrides([f"{name}={bracketed}"])
+        values, wrong = utils.read_overrides([f"{name}=[{text}]"])
         mistakes += [f"--space {each}" for each in wrong]
         space |= values
     return space, mistakes

@@ -32,7 +32,7 @@ class Trial:
         return self.path.name
 
     def record(self) -> dict[str, Any]:
-        """Return its run.json; empty before it has begun, and where the file cannot be read."""
+        """Return its run.json; empty before it has begun, and if the file cannot be read."""
         return read_record(self.path)
 
     def history(self) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ class Trial:
         status, epochs = str(record.get("status", "waiting")), record.get("epochs", 0)
         if status == "finished" and self.params.has_stopped_early(epochs, record.get("best_epoch", 0)):
             return status
-        # a finished run's params may be those of a later command that asked for more epochs and failed
+        # a finished run's params may come from a later command that requested more epochs and failed
         trained = epochs if status == "finished" else record.get("params", {}).get("num_epochs", 0)
         return "waiting" if status in ("finished", "pruned") and self.params.num_epochs > trained else status
 
@@ -67,7 +67,7 @@ class Trial:
             logging.warning(f"{error}")
 
     def last_words(self, code: int) -> str:
-        """Return what an exit code other than 0 means, with the last error in the trial's output."""
+        """Return the meaning of an exit code other than 0, with the last error in the trial's output."""
         if code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             return f"killed by {name}" + (" (out of memory, perhaps)" if code == -signal.SIGKILL else "")
@@ -108,8 +108,8 @@ class Trial:
         """Raise InputError if the user's own params file differs from the hyperparameters of the trial."""
         values, mistakes = utils.read_values(path)
         theirs = type(self.params).from_values(values, str(path), mistakes).model_dump(mode="json")
-        ours = self.params.model_dump(mode="json")
-        changed = [f"{name}: {theirs[name]!r} -> {ours[name]!r}" for name in ours if theirs[name] != ours[name]]
+        ours = self.params.model_dump(mode="json").items()
+        changed = [f"{name}: {theirs[name]!r} -> {value!r}" for name, value in ours if theirs[name] != value]
         if changed:
             raise utils.InputError(
                 f"{path}: the study runs this trial with another {'; '.join(changed)}; write that into it, or remove it"
@@ -117,12 +117,12 @@ class Trial:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return a run.json; empty where there is none, or none that can be read."""
+    """Return a run.json; empty if it is missing or cannot be read."""
     return or_empty(utils.RunDirectory(folder).record)
 
 
 def or_empty(read: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """Return what a function reads; empty where it raises InputError."""
+    """Return the dict that a function reads; empty if it raises InputError."""
     try:
         return read(*args)
     except utils.InputError:

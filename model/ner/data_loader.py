@@ -27,11 +27,9 @@ UNK_CHARACTER = 1  # 0 is padding
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
-    """Return what the data decides: the tags come from all splits, everything else from train.
+    """Return the vocabulary, the `characters`, the `rare_tags` (which become O) and the tag `scheme`.
 
-    Returns:
-        `words` and `tags`, in the order of their numbers; `pad_word` and `unk_word`, two of the words; `characters`;
-        `rare_tags`, which become O; and `scheme`: a stray tag in val or test does not change it
+    The tags come from all splits, everything else from train: a stray tag in val or test does not change the scheme.
     """
     splits = {"train": (train := read_split("train", data_dir, params, is_quiet=True))}
     facts = _read_vocabulary(data_dir, params)
@@ -39,18 +37,15 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
         with contextlib.suppress(InputError):  # a mistake in one is reported when it is used
             splits[split] = read_split(split, data_dir, params, is_quiet=True)
     facts = facts or derive_vocabulary(splits, params)
-    counts = _count_tags(train)
-    every = _count_tags(*splits.values())
+    counts, every = _count_tags(train), _count_tags(*splits.values())
     rare = [tag for tag in every if counts[tag] < params.min_count_tag and tag not in facts["tags"]]
     if rare:
-        number = sum(counts[tag] for tag in rare)
-        logging.info(f"- {number} tokens of train become O, their tags are rarer than min_count_tag: {', '.join(rare)}")
+        which = f"{sum(counts[tag] for tag in rare)} tokens of train become O"
+        logging.info(f"- {which}, their tags are rarer than min_count_tag: {', '.join(rare)}")
     num_tags = sum(len(splits) == 1 or counts[tag] > 0 or tag == OUTSIDE for tag in facts["tags"])
     if num_tags < 2:
-        raise InputError(
-            f"{data_dir}: train has {num_tags} tag(s) in {len(train.ids)} sentences, expected two or more; the files "
-            "must be tagged, and tag_column must be the column of the tags"
-        )
+        found = f"train has {num_tags} tag(s) in {len(train.ids)} sentences"
+        raise InputError(f"{data_dir}: {found}, expected two or more; is tag_column the column of the tags?")
     has_entities = not {OUTSIDE, *rare}.issuperset(counts)
     tags = [[OUTSIDE if tag in rare else tag for tag in each] for each in train.tags]
     places = [f"{data_dir}/{name}" for name in train.ids]
@@ -60,17 +55,14 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
 
 
 def derive_vocabulary(splits: Mapping[str, Sentences], params: Params) -> dict[str, Any]:
-    """Return `words` (the frequent ones of train), `tags` (of all splits) and the SPECIALS.
-
-    A tag that train lacks gets an output of the net, which nothing trains: its tokens are scored, as errors.
-    """
+    """Return `words` (the frequent ones of train), `tags` (of all splits) and the SPECIALS."""
     word_counts = collections.Counter(token for tokens in splits["train"].tokens for token in tokens)
     words = [word for word, count in word_counts.items() if count >= params.min_count_word]
     tag_counts = _count_tags(splits["train"])
     tags = [tag for tag, count in tag_counts.items() if count >= params.min_count_tag]
     for split, sentences in splits.items():
         new = [tag for tag in _count_tags(sentences) if tag not in tag_counts and tag not in tags]
-        if new and params.min_count_tag == 1:
+        if new and params.min_count_tag == 1:  # the net gets outputs for them, which nothing trains
             tags += new
             logging.warning(f"- WARNING: tags of {split} that train lacks count as errors there: {', '.join(new)}")
     words += [special for special in SPECIALS.values() if special not in words]
@@ -134,12 +126,9 @@ class TaggedSentences(Dataset[Any]):
         return {name: entry[0] for name, entry in inputs.items()}, labels[0]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
-        """Return a batch, padded to its longest sentence.
+        """Return a batch, padded to its longest sentence: the inputs of `Net.forward`, and the labels.
 
-        Returns:
-            inputs: `words`, (batch_size, max_len), int64, and with char_channels `chars`,
-                (batch_size, max_len, max_word_len), int64, whose padding is 0
-            labels: tag numbers, (batch_size, max_len), int64; -100 at padding
+        The labels are tag numbers, (batch_size, max_len), int64; -100 at padding.
         """
         inputs = {"words": pad_sequence([self._words[i] for i in indices], True, self._pad)}
         if self.params.char_channels:
@@ -155,10 +144,8 @@ def _number_tags(sentences: Sentences, facts: dict[str, Any]) -> list[int]:
     named = [(name, tag) for name, tags in zip(sentences.ids, sentences.tags, strict=True) for tag in tags]
     for name, tag in named:
         if tag not in numbers:
-            raise InputError(
-                f"{name}: train (or tags.txt) has no tag {tag!r}, only {', '.join(facts['tags'][:20])}; correct the "
-                "tag; or, if it is right, run build_vocab.py again if there is a tags.txt, and start another run"
-            )
+            known = f"train (or tags.txt) has no tag {tag!r}, only {', '.join(facts['tags'][:20])}"
+            raise InputError(f"{name}: {known}; correct it, or run build_vocab.py (if you use it) and train again")
     return [numbers[tag] for _, tag in named]
 
 

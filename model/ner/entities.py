@@ -4,8 +4,7 @@ An entity is a chunk of one type. B-, S-, or any tag after O or after another ty
 bilou a chunk counts only if B- or U- is its first tag and L- or U- its last. A tag of another scheme counts as in
 seqeval; in bilou, where seqeval refuses it, it counts as O.
 
-Source: the rules of conlleval.pl (Tjong Kim Sang and De Meulder, 2003), which are seqeval's default mode, and of
-seqeval's strict mode with BILOU.
+Source: conlleval.pl (Tjong Kim Sang and De Meulder, 2003), and seqeval's strict mode for bilou.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from model.ner.entities import EntityCounter
 from model.ner.params import Params
 from model.ner.schemes import scheme_of
 from utils import InputError
-
-HEADER = re.compile(r"\d+ \d+\s*")  # the first line of word2vec's text format: number and length of the vectors
 
 Metric = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -92,7 +89,7 @@ class Net(nn.Module):
 
         Args:
             s: `words`, (batch_size, max_len), int64, and with char_channels `chars`,
-                (batch_size, max_len, max_word_len), int64
+                (batch_size, max_len, max_word_len), int64, whose padding is 0
         """
         words = s["words"]
         features = self.embedding(words)  # (batch_size, max_len, embedding_dim)
@@ -117,7 +114,8 @@ def read_vectors(path: Path, words: Sequence[str], embedding_dim: int) -> dict[s
         with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
             for number, line in enumerate(file, start=1):
                 word, *texts = line.rstrip().rsplit(" ", embedding_dim)  # a few of GloVe's words have spaces
-                if word not in wanted or (number == 1 and HEADER.fullmatch(line)):
+                is_header = number == 1 and len(line.split()) == 2  # word2vec's number and length of the vectors
+                if word not in wanted or (is_header and line.replace(" ", "").rstrip().isdigit()):
                     continue
                 vector: list[float] = []
                 with contextlib.suppress(ValueError):

@@ -1,4 +1,4 @@
-"""Hyperparameters of sequence tagging. The defaults are those of CS230's NLP example."""
+"""Hyperparameters of sequence tagging. The defaults are the values of CS230's NLP example."""
 
 from __future__ import annotations
 

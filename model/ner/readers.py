@@ -52,10 +52,8 @@ def read_split(split: str, data_dir: Path, params: Params, is_quiet: bool = Fals
     path = _find(data_dir, name)
     if path is None:
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-        raise InputError(
-            f"{data_dir}: no {name} split in a known layout; it holds {shown or 'nothing'}, expected "
-            f"{name}/sentences.txt with {name}/labels.txt, or {name} with a suffix of {', '.join(COLUMN_SUFFIXES)}"
-        )
+        expected = f"{name}/sentences.txt with {name}/labels.txt, or {name} with {', '.join(COLUMN_SUFFIXES)}"
+        raise InputError(f"{data_dir}: no {name} split; it holds {shown or 'nothing'}, expected {expected}")
     if path.is_dir():
         whole = _read_pair(path)
     else:
@@ -131,9 +129,8 @@ def _read_pair(folder: Path) -> Sentences:
     for number, pair in enumerate(zip(*texts, strict=True), start=1):
         tokens, tags = (split_tokens(line, f"{path}:{number}") for line, path in zip(pair, paths, strict=True))
         if len(tokens) != len(tags):
-            raise InputError(
-                f"{paths[0]}:{number}: {len(tokens)} tokens, but line {number} of labels.txt has {len(tags)} tags"
-            )
+            counts = f"{len(tokens)} tokens, but that line of labels.txt has {len(tags)} tags"
+            raise InputError(f"{paths[0]}:{number}: {counts}")
         found.ids.append(f"{folder.name}/sentences.txt:{number}")
         found.tokens.append(tokens)
         found.tags.append(tags)
@@ -143,11 +140,7 @@ def _read_pair(folder: Path) -> Sentences:
 def read_columns(
     lines: Sequence[str], path: str, params: Params, is_tagged: bool = True, is_quiet: bool = False
 ) -> Sentences:
-    """Return the sentences of a column file.
-
-    Without `is_tagged`, the file may lack the column of the tags, and every tag is O. With `is_quiet`, the number of
-    skipped lines is not logged.
-    """
+    """Return the sentences of a column file; unless `is_tagged`, it may lack the tags, and every tag is O."""
     texts = [line.strip(" \t") for line in lines]
     sure = [i for i, text in enumerate(texts) if is_token(text)]
     if not sure:
@@ -180,10 +173,8 @@ def read_columns(
         elif is_conllu and NOT_A_WORD.fullmatch(cells[0]):
             skipped.append(number)
         elif not cells[token] or (is_tagged and (not new_tag or " " in new_tag)):
-            raise InputError(
-                f"{where}: expected a token in column {params.token_column} and a tag in column {params.tag_column}, "
-                f"found {cells[token]!r} and {new_tag!r}"
-            )
+            expected = f"a token in column {params.token_column} and a tag in column {params.tag_column}"
+            raise InputError(f"{where}: expected {expected}, found {cells[token]!r} and {new_tag!r}")
         else:
             if not is_inside:
                 found.ids.append(where)
@@ -193,10 +184,8 @@ def read_columns(
             found.tokens[-1].append(cells[token])
             found.tags[-1].append(new_tag if is_tagged else OUTSIDE)
     if skipped and not is_quiet:
-        number = skipped[0]
-        logging.info(
-            f"- {path}: skipped {len(skipped)} lines that are not tokens, such as comments; first line {number}"
-        )
+        where = f"{path}: skipped {len(skipped)} lines"
+        logging.info(f"- {where} that are not tokens, such as comments; first line {skipped[0]}")
     return found
 
 
@@ -210,10 +199,8 @@ def _find_columns(width: int, params: Params, is_tagged: bool, where: str) -> tu
     columns = (params.token_column, params.tag_column)
     token, tag = (column % width if -width <= column < width else None for column in columns)
     if token is None or (is_tagged and tag in (None, token)):
-        raise InputError(
-            f"{where}: {width} column(s), but token_column is {columns[0]} and tag_column is {columns[1]}; expected "
-            "two different columns, counted from 0 (-1: the last), separated by spaces or tabs"
-        )
+        found = f"{width} column(s), but token_column is {columns[0]} and tag_column is {columns[1]}"
+        raise InputError(f"{where}: {found}; expected two different columns, counted from 0 (-1: the last)")
     if token == 0 and width > 2 and where.rpartition(":")[0].endswith(".conllu"):
         raise InputError(f"{where}: column 0 of a .conllu file numbers the tokens; type token_column=1")
     return token, None if token == tag else tag

@@ -22,18 +22,13 @@ from typing import Any
 
 from utils import InputError
 
+DEFAULT = "entities are counted as by seqeval's default mode"
 OUTSIDE, LETTERS = "O", frozenset("BIESLU")
 LETTERED = re.compile(r"[BIESLU]-.*", re.DOTALL)  # B-PER
-EXPECTED = (
-    "expected O and B-<type>, I-<type>, with E- and S-, or L- and U-, if the scheme has them (min_count_tag=2 turns "
-    "tags that occur once into O)"
-)
+EXPECTED = "expected O, B-<type> and I-<type>, perhaps with E- and S-, or L- and U- (min_count_tag makes rare tags O)"
 FOREIGN = re.compile(r"[BIESLUM][_:./|].+|[bieslumo]-.+|M-.*|.+[-_:][BIESLUM]")  # B_PER, b-per, M-PER, PER-B
-DEFAULT = "entities are counted as by seqeval's default mode"
-RULES = {
-    "bio": DEFAULT, "bioes": DEFAULT, "bilou": "entities are counted as by seqeval with mode='strict', scheme=BILOU",
-    "plain": "each run of one tag counts as an entity",
-}  # fmt: skip
+RULES = {"bilou": "entities are counted as by seqeval with mode='strict', scheme=BILOU", "plain": "each run of one tag "
+         "counts as an entity"}  # fmt: skip
 
 Parts = tuple[str, str]  # letter and type of a tag
 
@@ -86,7 +81,7 @@ def detect(ids: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
         where = next(name for name, tags in zip(ids, sentences, strict=True) if odd[0] in tags)
         reason = f"other tags are {', '.join(lettered[:3])}" if lettered else "this scheme is not supported"
         raise InputError(f"{where}: the tag {odd[0]!r} in this sentence: {reason}; {EXPECTED}")
-    logging.info(f"- tag scheme of train: {scheme}; {RULES[scheme]}")
+    logging.info(f"- tag scheme of train: {scheme}; {RULES.get(scheme, DEFAULT)}")
     wrong = collections.Counter(pairs) if scheme != "plain" else collections.Counter()
     for before, tag in pairs:
         if parts[tag][0] not in ("I", "E", "L") or continues(parts[before], parts[tag]):

@@ -85,13 +85,12 @@ def _has_columns(head: Sequence[bytes], params: Params) -> bool:
     """Return whether the first three tokens have known tags: `O` among them, or two different ones."""
     texts = [line.decode("utf-8", "replace").strip() for line in head]
     rows = [text.split("\t" if "\t" in text else None) for text in texts if readers.is_token(text)][:3]
-    width = min(map(len, rows), default=0)
-    if len(rows) < 2 or width < 2 or width < max(map(len, rows)) or not -width <= params.tag_column < width:
+    width = max(map(len, rows), default=0)
+    if len(rows) < 2 or width < 2 or width > min(map(len, rows)) or not -width <= params.tag_column < width:
         return False
     tags = {row[params.tag_column] for row in rows}
-    return all(tag in params.tags or readers.A_TAG.fullmatch(tag) for tag in tags) and (
-        OUTSIDE in tags or len(tags) > 1
-    )
+    are_known = all(tag in params.tags or readers.A_TAG.fullmatch(tag) for tag in tags)
+    return are_known and (OUTSIDE in tags or len(tags) > 1)
 
 
 def _read_lines(lines: Iterable[bytes], path: str) -> Unlabelled:

@@ -233,6 +233,6 @@ def test_scripts_report_that_a_notebooks_net_is_not_theirs(tmp_path, script):
     Session(tmp_path / "run").train()
     words = {"predict": ["--input", str(tmp_path)], "export": ["--format", "onnx"]}.get(script, [])
     with pytest.raises(
-        utils.InputError, match="lacks 'classes', which the net of task 'vision' is made with; it was not"
+        utils.InputError, match="was not saved by train.py, and lacks 'classes', which the net of 'vision' needs"
     ):
         importlib.import_module(script).main(["--model_dir", str(tmp_path / "run"), *words])

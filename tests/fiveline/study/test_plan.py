@@ -226,10 +226,18 @@ def quality(trial):
     return 1 - abs(trial.params.learning_rate - 0.01)
 
 
+CONDITIONS = [
+    "optimizer=adam,sgd",
+    "learning_rate={low: 0.001, high: 0.1, when: {optimizer: adam}}, {low: 0.1, high: 1, when: {optimizer: sgd}}",
+    "batch_size=8,16",
+    "weight_decay={values: [0.0, 0.1], zip: batch_size}",
+]
+
+
+@pytest.mark.parametrize("words", [(RANGE, "dropout_rate={low: 0, high: 0.9}"), CONDITIONS])
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_a_study_that_was_killed_proposes_what_it_would_have_proposed(tmp_path, sampler):
+def test_a_study_that_was_killed_proposes_what_it_would_have_proposed(tmp_path, sampler, words):
     settings = {"sampler": sampler, "num_trials": 16}
-    words = (RANGE, "dropout_rate={low: 0, high: 0.9}")
     whole = run_all(make_plan(tmp_path / "whole", *words, **settings), quality)
     assert len(set(whole)) == 16
     names = []

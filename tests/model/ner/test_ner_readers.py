@@ -165,7 +165,7 @@ def test_missing_data_is_reported(tmp_path):
     (tmp_path / "notes.md").touch()
     assert "it holds notes.md, expected train/sentences.txt" in mistake(tmp_path)
     write_pair(tmp_path, "train")
-    assert "no test split in a known layout" in mistake(tmp_path, "test")
+    assert "no test split; it holds" in mistake(tmp_path, "test")
     (tmp_path / "train.txt").write_text(COLUMNS, encoding="utf-8")
     assert "train and train.txt both are its train split" in mistake(tmp_path)
     (tmp_path / "train.txt").unlink()

@@ -192,10 +192,10 @@ def test_schemes_are_detected(caplog, sentences, scheme, contradiction):
     [
         (
             "B-A I-A O X",
-            "the tag 'X' in this sentence: other tags are B-A, I-A; expected O and",
+            "the tag 'X' in this sentence: other tags are B-A, I-A; expected O, B-",
         ),
         ("B-A I-A o", "the tag 'o' in this sentence: other tags are B-A"),
-        ("B_A I_A O", "the tag 'B_A' in this sentence: this scheme is not supported; expected O and"),
+        ("B_A I_A O", "the tag 'B_A' in this sentence: this scheme is not supported; expected O, B-"),
         ("A-B A-I O", "the tag 'A-B' in this sentence: this scheme"),
         ("b-A i-A O", "the tag 'b-A' in this sentence: this scheme"),
         ("B-A M-A E-A O", "the tag 'M-A' in this sentence: other tags are"),
