@@ -62,7 +62,7 @@ def by_importance(columns: Sequence[Column], sorted_by: Sequence[Column]) -> lis
 
 
 def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Table:
-    """Return a row for each group of runs."""
+    """Return the table with a row for each group of runs."""
     return Table([each.name for each in columns], [[_cell(group, each) for group in groups] for each in columns])
 
 
