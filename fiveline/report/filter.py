@@ -97,7 +97,7 @@ def _value(node: ast.expr, run: Run, columns: Mapping[str, Column]) -> Any:
     if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str, bool, type(None))):
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        number = getattr(node.operand, "value", None)
+        number: Any = getattr(node.operand, "value", None)
         if is_number(number):
             return -number
     raise InputError(f"--filter: {ast.unparse(node)!r} is not understood; {HOW}")

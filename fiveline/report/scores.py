@@ -129,8 +129,8 @@ def write_report(
 def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -> list[str]:
     """Write the scores of each class, and return them and the confusion matrix as tables, where these are small."""
     # a mask or several tags are lists, or left out
-    cells = (row.get(*cell) for row in scores.rows for cell in (("label", []), ("prediction", "")))
-    has_lists = any(isinstance(cell, list | tuple) for cell in cells)
+    parts = [part for row in scores.rows for part in (row.get("label", []), row.get("prediction"))]
+    has_lists = any(isinstance(part, list | tuple) for part in parts)
     confusion = None if has_lists else _count_pairs(classes, scores.rows)
     per_class = {name: values for name, values in scores.per_class().items() if len(values) == len(classes)}
     names = [utils.escaped(str(name)) for name in classes]

@@ -481,7 +481,7 @@ def test_a_run_shows_the_intervals_of_its_metrics_and_whole_class_names(browser,
     chromium.open_page(browser, path)
     low, high = proportion(31, 40)
     assert problems == [] and f"{low:.4f} to {high:.4f}" in browser.find_element("id", "run").text
-    assert browser.find_element("css selector", ".legend").text
+    assert browser.find_element("css selector", "#run .legend").text
     # a word is broken if one character of it stands in another line
     lines = """
         return [...document.querySelectorAll('.class-name')].flatMap((name) => [...name.childNodes]
