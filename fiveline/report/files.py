@@ -73,15 +73,12 @@ def read_params(folder: str, names: set[str], problems: list[str]) -> dict[str, 
 
 def plain_params(params: Mapping[Any, Any]) -> dict[str, Any]:
     """Return hyperparameters that are scalars or lists of scalars as they are, and others, of other code, cut short."""
-    names = [sys.intern(str(name)) for name in params]  # thousands of runs have the same names
-    values = list(params.values())
-    if not set(map(type, values)) <= SCALARS:
-        values = [value if _is_plain(value) else reprlib.repr(value) for value in values]
-    return dict(zip(names, values, strict=True))
 
+    def plain(value: Any) -> Any:
+        is_plain = type(value) in SCALARS or (type(value) is list and set(map(type, value)) <= SCALARS)
+        return value if is_plain else reprlib.repr(value)
 
-def _is_plain(value: Any) -> bool:
-    return type(value) in SCALARS or (type(value) is list and set(map(type, value)) <= SCALARS)
+    return {sys.intern(str(name)): plain(value) for name, value in params.items()}  # thousands have the same names
 
 
 def is_held(model_dir: Path) -> bool:

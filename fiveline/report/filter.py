@@ -76,10 +76,8 @@ def _logical(node: ast.expr, run: Run, columns: Mapping[str, Column]) -> bool | 
     elif isinstance(node, ast.Compare):
         nodes = [node.left, *node.comparators]
         values = [_value(each, run, columns) for each in nodes]
-        are_null = [getattr(each, "id", "") == "null" or getattr(each, "value", "") is None for each in nodes]
-        parts = [
-            _compare(values[i], op, values[i + 1], are_null[i] or are_null[i + 1]) for i, op in enumerate(node.ops)
-        ]
+        is_null = [getattr(each, "id", "") == "null" or getattr(each, "value", "") is None for each in nodes]
+        parts = [_compare(values[i], op, values[i + 1], any(is_null[i : i + 2])) for i, op in enumerate(node.ops)]
     else:
         value = _value(node, run, columns)  # a hyperparameter that is true or false
         parts = [value if isinstance(value, bool) else None]
@@ -98,10 +96,10 @@ def _value(node: ast.expr, run: Run, columns: Mapping[str, Column]) -> Any:
         return [_value(each, run, columns) for each in node.elts]
     if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str, bool, type(None))):
         return node.value
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-        number = node.operand.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        number: Any = getattr(node.operand, "value", None)
         if is_number(number):
-            return -number  # type: ignore[operator]
+            return -number
     raise InputError(f"--filter: {ast.unparse(node)!r} is not understood; {HOW}")
 
 

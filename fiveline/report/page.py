@@ -70,16 +70,13 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], s
         if column.kind not in hidden and (column.kind != "param" or column.key in differ)
     ]
     metrics = [column for column in columns if column.kind in ("val", "test")]
-    kinds: dict[tuple[str, ...], int] = {}  # names of the hyperparameters that do not differ -> position in `shared`
-    shared: list[dict[str, Any]] = []
+    shared: dict[tuple[str, ...], dict[str, Any]] = {}  # the hyperparameters that do not differ, once, by their names
     described = []
     for run in runs:
         names = tuple(sorted(set(run.params).difference(differ)))
-        if names not in kinds:
-            kinds[names] = len(shared)
-            shared.append({name: _plain(run.params[name]) for name in names})
+        shared.setdefault(names, {name: _plain(run.params[name]) for name in names})
         values = [_plain(column.value(run)) for column in columns]
-        place = {"name": run.name, "group": numbers_of_groups[run.data], "shared": kinds[names]}
+        place = {"name": run.name, "group": numbers_of_groups[run.data], "shared": list(shared).index(names)}
         described.append({**place, "values": values, "best_epoch": run.best_epoch})
     return {
         "title": parent_dir.resolve().name or str(parent_dir),
@@ -95,7 +92,7 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], s
             for group in groups
         ],
         "runs": described,
-        "shared": shared,
+        "shared": list(shared.values()),
         "curves": _read_curves(runs, problems),
         "details": read_details(runs, problems, sources),
         "problems": problems,
@@ -108,7 +105,7 @@ def _plain(value: Any) -> Any:
 
 
 def _importance(runs: Sequence[Run], differ: Sequence[str], metric: Column) -> dict[str, Any]:
-    """Return the share of each hyperparameter, and the number of runs that it was computed from."""
+    """Return each hyperparameter's share, and the number of runs from which it was computed."""
     known = [run for run in runs if is_number(value := metric.value(run)) and math.isfinite(value)]
     params = [{name: run.params.get(name) for name in differ} for run in known]
     values = [float(metric.value(run)) for run in known]

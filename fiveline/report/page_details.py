@@ -36,7 +36,7 @@ LONGEST_TEXT, MOST_CELLS = 2000, 30
 
 
 def read_details(runs: Sequence[Run], problems: list[str], sources: set[Path]) -> dict[str, Any]:
-    """Return what is known of the predictions of runs, the best first, and the inputs of their mistakes.
+    """Return a summary of the predictions of runs, the best first, and the inputs of their mistakes.
 
     Adds the files, or their folders, that examples were taken from to `sources`.
 
@@ -105,9 +105,8 @@ def describe(rows: list[dict[str, str]], per_class: list[dict[str, str]]) -> dic
         return {**detail, "points": points[:: math.ceil(len(points) / MOST_POINTS) or 1]}
     if not per_class and is_tagged(rows):
         pairs = [pair for a, b in pairs for pair in zip(a.split(), b.split(), strict=True)]
-    detail["confusion"] = _confusion(pairs, [row["class"] for row in per_class])
-    detail["per_class"] = per_class[:MOST_CLASSES]
-    return detail
+    confusion = _confusion(pairs, [row["class"] for row in per_class])
+    return {**detail, "confusion": confusion, "per_class": per_class[:MOST_CLASSES]}
 
 
 def _number(text: str) -> float:
@@ -142,15 +141,11 @@ def _source(run: Run) -> str:
 
 
 def _fetch_inputs(run: Run, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the inputs of the examples by their id.
-
-    Raises:
-        InputError: the data is gone, or the task does not show any
-    """
+    """Return the inputs of examples by their id; an InputError says that the data is gone or the task shows none."""
     task, data_dir = str(run.params.get("task")), run.params.get("data_dir")
     module = _serve_module(task)
     if module is None:
-        raise InputError(f"Task {task!r} has no serve.py with fetch_inputs; model/__init__.py says what that is.")
+        raise InputError(f"Task {task!r} has no serve.py with fetch_inputs; model/__init__.py describes it.")
     if not isinstance(data_dir, str):
         raise InputError("The run does not record where its data was.")
     values = {name: run.params[name] for name in module.READS if name in run.params}

@@ -23,7 +23,7 @@ def is_log(values: Sequence[float]) -> bool:
 def importance(params: Sequence[Mapping[str, Any]], values: Sequence[float], lower_is_better: bool) -> dict[str, float]:
     """Return each hyperparameter's share in what separates the best tenth of the runs from the rest, largest first.
 
-    Empty if there are fewer than FEWEST_RUNS runs, or fewer than two hyperparameters to compare.
+    The result is empty for fewer than FEWEST_RUNS runs or two hyperparameters.
 
     Source: Watanabe, Bansal and Hutter, PED-ANOVA (2023), https://arxiv.org/abs/2304.10255
     """
@@ -52,10 +52,8 @@ def importance(params: Sequence[Mapping[str, Any]], values: Sequence[float], low
 
 def _as_distribution(cells: Sequence[Any]) -> tuple[Any, list[Any]]:
     """Return a column's distribution and cells for Optuna; cells that are not numbers are categories."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    if all(type(cell) is int for cell in cells):
-        return IntDistribution(min(cells), max(cells), log=is_log(cells)), list(cells)
     if all(map(is_number, cells)):
         numbers = [float(cell) for cell in cells]
         return FloatDistribution(min(numbers), max(numbers), log=is_log(numbers)), numbers

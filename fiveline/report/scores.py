@@ -85,17 +85,10 @@ def _finish_of(metric: Any) -> Callable[[float], float]:
 def save_scores(
     model_dir: Path, name: str, source: Mapping[str, str], scores: ExampleScores, params: utils.Params
 ) -> str:
-    """Write an evaluation's files if the checkpoint is still the one that was scored; return the tables to print.
+    """Write an evaluation's files, whose names end in `name`, and return the tables to print.
 
-    Args:
-        model_dir: the run's directory
-        name: such as `test_best`
-        source: `checkpoint`, its path; `sha256`, its checksum before it was loaded; `data_dir`
-        scores: of each example, with the metrics
-        params: with facts
-
-    Raises:
-        Stop: a run replaced the checkpoint while it was scored
+    `source` holds the checkpoint's path, its checksum before it was loaded, and the data's folder. A Stop says that a
+    run has replaced the checkpoint since then.
     """
     scores.intervals()  # takes seconds for many examples: before the lock, which a training may wait for
     with utils.scores_lock(model_dir):
@@ -114,15 +107,7 @@ def save_scores(
 def write_report(
     model_dir: Path, name: str, values: Mapping[str, float], scores: ExampleScores, params: utils.Params
 ) -> str:
-    """Write an evaluation's files, whose names end in `name`, and return the tables to print.
-
-    Args:
-        model_dir: the run's directory
-        name: such as `test_best`
-        values: the metrics, from `evaluate`
-        scores: of each example
-        params: with facts
-    """
+    """Write an evaluation's files, such as `metrics_{name}.json`, and return the tables to print."""
     intervals = {metric: f"{low:.4f} to {high:.4f}" for metric, (low, high) in scores.intervals().items()}
     table = [[metric, value, intervals.get(metric, "")] for metric, value in values.items()]
     report = [tabulate(table, headers=["metric", "value", "95% interval"], floatfmt=".4f")]
@@ -143,7 +128,10 @@ def write_report(
 
 def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -> list[str]:
     """Write the scores of each class, and return them and the confusion matrix as tables, where these are small."""
-    confusion = None if any(map(_has_many_labels, scores.rows)) else _count_pairs(classes, scores.rows)
+    # a mask or several tags are lists, or left out
+    parts = [part for row in scores.rows for part in (row.get("label", []), row.get("prediction"))]
+    has_lists = any(isinstance(part, list | tuple) for part in parts)
+    confusion = None if has_lists else _count_pairs(classes, scores.rows)
     per_class = {name: values for name, values in scores.per_class().items() if len(values) == len(classes)}
     names = [utils.escaped(str(name)) for name in classes]
     columns: dict[str, Sequence[Any]] = {} if confusion is None else {"examples": confusion.sum(axis=1).tolist()}
@@ -172,11 +160,6 @@ def _warn_of_classes(names: Sequence[str], per_class: Mapping[str, np.ndarray]) 
         f"WARNING: classes {why}: {', '.join(each[:10])}{f', ... ({len(each)} in all)' if len(each) > 10 else ''}"
         for why, each in found.items()
     ]
-
-
-def _has_many_labels(row: Mapping[str, Any]) -> bool:
-    """Return whether an example has many labels, a mask or several tags: given as a list, or left out."""
-    return "label" not in row or any(isinstance(row.get(name), list | tuple) for name in ("label", "prediction"))
 
 
 def _count_pairs(classes: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> np.ndarray:

@@ -12,8 +12,8 @@ from fiveline.report.columns import Column
 from fiveline.report.groups import mean_and_std
 from fiveline.report.runs import Run
 
-# the order in which columns get room on a narrow terminal; 2 is for the columns that the table is sorted by
-IMPORTANCE = {"run": 0, "data": 1, "param": 3, "status": 5, "val": 6, "test": 7, "epochs": 8, "time": 9}
+# the order in which columns get room on a narrow terminal; the column that the table is sorted by is before `param`
+BY_IMPORTANCE = ("run", "data", "param", "status", "val", "test", "epochs", "time")
 
 
 class Mean(NamedTuple):
@@ -56,13 +56,12 @@ def default_columns(columns: Iterable[Column], differ: Sequence[str], runs: Sequ
 
 def by_importance(columns: Sequence[Column], sorted_by: Sequence[Column]) -> list[int]:
     """Return the positions of the columns, the ones that a narrow terminal shows first."""
-    keys = [column.key for column in sorted_by]
-    places = [4 if each.kind == "test" and each.key in keys else IMPORTANCE[each.kind] for each in columns]
-    return sorted(range(len(columns)), key=lambda i: 2 if columns[i] in sorted_by else places[i])
+    places = [1.5 if each in sorted_by else BY_IMPORTANCE.index(each.kind) for each in columns]
+    return sorted(range(len(columns)), key=places.__getitem__)
 
 
 def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Table:
-    """Return a row for each group of runs."""
+    """Return the table with a row for each group of runs."""
     return Table([each.name for each in columns], [[_cell(group, each) for group in groups] for each in columns])
 
 

@@ -42,13 +42,13 @@ function draw(id, traces, settings, words) {
   });
 }
 
-/** Return what stands beside a point of a run, where a column and a metric are drawn. */
+/** Return the text beside a point of a run, where a column and a metric are drawn. */
 function pointText(run, column, metric) {
   const cells = [column, metric].map((each) => `${each.name} ${format(valueOf(run, each), each)}`);
   return [run.name, ...cells].map(plain).join("<br>");
 }
 
-/** Let a click on a point choose its run; Plotly keeps listeners when a chart is drawn anew. */
+/** Let a click on a point choose its run; Plotly keeps listeners when a chart is redrawn. */
 function listen(id, name, listener) {
   const element = typeof id === "string" ? byId(id) : id;
   if (!element.dataset[name]) element.on(`plotly_${name}`, listener);
@@ -114,14 +114,14 @@ function curveLegend() {
 }
 
 function curveWords(shownRuns, metric) {
-  const told = shownRuns.flatMap((run) => {
+  const note = shownRuns.flatMap((run) => {
     const curves = study.curves[run.index];
     const values = curves && curves.series[metric] ? curves.series[metric].filter(isNumber) : [];
     if (!values.length) return [];
     const ends = `from ${formatNumber(values[0])} to ${formatNumber(values.at(-1))}`;
     return [`${run.name}: ${ends} in ${curves.epochs.at(-1)} epochs`];
   });
-  return `Learning curves, ${metric} by epoch. ${told.join("; ") || "Nothing is drawn"}.`;
+  return `Learning curves, ${metric} by epoch. ${note.join("; ") || "Nothing is drawn"}.`;
 }
 
 function curveLayout(shownRuns, metric, isLogarithmic) {
@@ -162,7 +162,7 @@ function drawImportance() {
     return null;
   }
   const width = (name) => name.length * 7 + 20;
-  const told = entries.map(([name, share]) => `${name} ${(100 * share).toFixed(0)}%`);
+  const note = entries.map(([name, share]) => `${name} ${(100 * share).toFixed(0)}%`);
   byId("importance-note").textContent =
     `The share of each hyperparameter in what tells the best tenth of ${number} runs from the rest, ` +
     `by ${metric.name} (PED-ANOVA, Optuna).${number < 50 ? " With fewer than 50 runs, take it as a hint." : ""}`;
@@ -196,7 +196,7 @@ function drawImportance() {
         tickcolor: "rgba(0,0,0,0)",
       },
     },
-    `What mattered for ${metric.name}: ${told.join(", ")}.`,
+    `What mattered for ${metric.name}: ${note.join(", ")}.`,
   );
 }
 

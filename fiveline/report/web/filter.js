@@ -3,19 +3,19 @@
 
 const WORD_OPERATORS = /(^|[^\w.])(in|is)\s/;
 
-/** Return {test, told, wrong}: a function of a run, what to say about the filter, and whether it could not be read. */
+/** Return {test, note, wrong}: a function of a run, what to say about the filter, and whether it could not be read. */
 function readFilter(text) {
   const source = text.trim();
-  if (!source) return { test: () => true, told: "", wrong: false };
+  if (!source) return { test: () => true, note: "", wrong: false };
   if (!/[<>=!]/.test(source) && !WORD_OPERATORS.test(source)) {
     const words = source.toLowerCase().split(/\s+/);
-    return { test: (run) => words.every((word) => textOf(run).includes(word)), told: "", wrong: false };
+    return { test: (run) => words.every((word) => textOf(run).includes(word)), note: "", wrong: false };
   }
   try {
     const test = parseFilter(source);
-    return { test: (run) => test(run) === true, told: "", wrong: false };
+    return { test: (run) => test(run) === true, note: "", wrong: false };
   } catch (error) {
-    return { test: () => true, told: error.message, wrong: true };
+    return { test: () => true, note: error.message, wrong: true };
   }
 }
 
@@ -48,10 +48,13 @@ const ORDERINGS = {
   ">=": (a, b) => a >= b,
 };
 
-/** Return `or` (decisive is true) or `and` (decisive is false) of true, false and null. */
-function join(values, decisive) {
-  if (values.includes(decisive)) return decisive;
-  return values.includes(null) ? null : !decisive;
+/** Return a function of a run: `or` (decisive is true) or `and` (decisive is false) of parts that give null as well. */
+function joined(parts, decisive) {
+  return (run) => {
+    const values = parts.map((part) => part(run));
+    if (values.includes(decisive)) return decisive;
+    return values.includes(null) ? null : !decisive;
+  };
 }
 
 function compareValues(operator, a, b) {
@@ -80,28 +83,13 @@ function parseFilter(source) {
     if (match) position += match[0].length;
     return match;
   }
-  function either() {
-    const parts = [both()];
-    while (take(/^\s*or\b/)) parts.push(both());
-    return parts.length > 1
-      ? (run) =>
-          join(
-            parts.map((part) => part(run)),
-            true,
-          )
-      : parts[0];
+  function chain(next, word, decisive) {
+    const parts = [next()];
+    while (take(word)) parts.push(next());
+    return parts.length > 1 ? joined(parts, decisive) : parts[0];
   }
-  function both() {
-    const parts = [single()];
-    while (take(/^\s*and\b/)) parts.push(single());
-    return parts.length > 1
-      ? (run) =>
-          join(
-            parts.map((part) => part(run)),
-            false,
-          )
-      : parts[0];
-  }
+  const both = () => chain(single, /^\s*and\b/, false);
+  const either = () => chain(both, /^\s*or\b/, true);
   function single() {
     if (take(/^\s*not\b/)) {
       const part = single();
@@ -127,11 +115,7 @@ function parseFilter(source) {
       left = b;
     }
     if (!parts.length) return (run) => (typeof left(run) === "boolean" ? left(run) : null);
-    return (run) =>
-      join(
-        parts.map((part) => part(run)),
-        false,
-      );
+    return joined(parts, false);
   }
   function operator() {
     const found = take(/^\s*(<=|>=|==|!=|<|>|not\s+in\b|in\b|is\s+not\b|is\b)/);
@@ -178,12 +162,4 @@ function parseFilter(source) {
 function literalOf(value) {
   if (typeof value === "string") return `'${value.replace(/[\\']/g, "\\$&")}'`;
   return { true: "True", false: "False", null: "None" }[String(value)] || String(value);
-}
-
-/** Return a filter that keeps the runs whose value is one of these, or, of numbers, between the two. */
-function conditionFor(column, values) {
-  const name = identifierOf(column.name);
-  if (values.length === 1) return `${name} == ${literalOf(values[0])}`;
-  if (!values.every(isNumber)) return `${name} in [${values.map(literalOf).join(", ")}]`;
-  return `${Math.min(...values)} <= ${name} <= ${Math.max(...values)}`;
 }

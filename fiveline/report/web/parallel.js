@@ -1,4 +1,4 @@
-// Parallel coordinates: a line for each run across its hyperparameters and a metric; a box drawn becomes a filter.
+// Parallel coordinates: a line for each run across its hyperparameters and a metric.
 
 /** Return where a column's values are on an axis from 0 to 1, and its ticks. */
 function scaleOf(column) {
@@ -20,7 +20,7 @@ function scaleOf(column) {
       at(value),
       formatNumber(Number(value.toPrecision(apart ? 12 : 3))),
     ]);
-    return { at: (value) => (isNumber(value) ? at(value) : null), ticks, values: few };
+    return { at: (value) => (isNumber(value) ? at(value) : null), ticks };
   }
   const names = distinct.map((text) => JSON.parse(text)).sort((a, b) => compareText(a, b));
   const place = new Map(
@@ -30,7 +30,7 @@ function scaleOf(column) {
   const ticks = names
     .filter((_, i) => i % step === 0)
     .map((value) => [place.get(JSON.stringify(value)), shorten(format(value, column), 14)]);
-  return { at: (value) => (value === null ? null : place.get(JSON.stringify(value))), ticks, values: names };
+  return { at: (value) => (value === null ? null : place.get(JSON.stringify(value))), ticks };
 }
 
 function compareText(a, b) {
@@ -121,11 +121,8 @@ function drawParallel() {
     layer: "above",
   }));
   byId("parallel-note").textContent =
-    `A line for each run that the filter keeps and that has ${metric.name}, ${scored.length} in all; the stronger ` +
-    "its colour, the better, and those chosen in their colours. " +
-    (canDrag()
-      ? "Drag a box over a part of an axis: the filter then keeps what passes through it."
-      : "The filter narrows them down.");
+    `A line for each run that the filter keeps and that has ${metric.name}, ${scored.length} in all. The stronger ` +
+    "its colour, the better the run; ticked runs have the colours of their curves.";
   byId("parallel-chart").style.minWidth = `${Math.max(320, axes.length * 88)}px`;
   return draw(
     "parallel-chart",
@@ -135,41 +132,12 @@ function drawParallel() {
       margin: { l: 62, r: 62, t: 62, b: 14 },
       annotations,
       shapes,
-      dragmode: canDrag() ? "select" : false,
-      selections: [],
       xaxis: { visible: false, range: [-0.08, axes.length - 0.92], fixedrange: true },
       yaxis: { visible: false, range: [-0.04, 1.04], fixedrange: true },
     },
     `Parallel coordinates of ${scored.length} runs over ${axes.map((column) => column.name).join(", ")}. ` +
       "The table holds the same values.",
-  ).then(() => {
-    listen("parallel-chart", "click", chooseClicked);
-    listen("parallel-chart", "selected", (event) => keepSelected(event));
-    byId("parallel-chart").axes = axes.map((column, i) => ({ column, scale: scales[i] }));
-  });
-}
-
-/** Write what was drawn around into the filter. */
-function keepSelected(event) {
-  if (!event || !event.range) return;
-  const [left, right] = [...event.range.x].sort((a, b) => a - b);
-  const [low, high] = [...event.range.y].sort((a, b) => a - b);
-  const conditions = byId("parallel-chart").axes.flatMap(({ column, scale }, i) => {
-    if (i < left || i > right) return [];
-    const inside = scale.values.filter((value) => scale.at(value) >= low && scale.at(value) <= high);
-    return inside.length ? [conditionFor(column, inside)] : [];
-  });
-  if (!conditions.length) return drawParallel();
-  const before = byId("filter").value.trim();
-  const isCondition = before && !readFilter(before).wrong && (/[<>=!]/.test(before) || WORD_OPERATORS.test(before));
-  byId("filter").value = [...(isCondition ? [/\bor\b/.test(before) ? `(${before})` : before] : []), ...conditions].join(
-    " and ",
-  );
-  return filterChanged();
-}
-
-function canDrag() {
-  return !matchMedia("(pointer: coarse)").matches;
+  ).then(() => listen("parallel-chart", "click", chooseClicked));
 }
 
 function wrapped(name) {

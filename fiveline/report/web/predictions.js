@@ -4,7 +4,7 @@ function confusionSection({ confusion }) {
   if (!confusion.counts) {
     const note = `${confusion.num_classes} classes; the most frequent confusions:`;
     const table = tableOf(["label", "prediction", "times"], confusion.pairs, { class: "plain" });
-    return make("div", {}, make("p", { class: "told" }, note), table);
+    return make("div", {}, make("p", { class: "note" }, note), table);
   }
   const { classes, counts } = confusion;
   const cellOf = (count, isRight, total) => {
@@ -65,8 +65,8 @@ function mistakeItem(row) {
   const input = isNumber(row.input) ? study.details.inputs[row.input] : null;
   const sure = row.confidence ? `, ${(100 * Number(row.confidence)).toFixed(0)}% sure` : "";
   const loss = row.loss ? `loss ${formatNumber(Number(Number(row.loss).toPrecision(3)))}` : "";
-  const told = make("p", { class: "id" }, [row.id, loss].filter(Boolean).join(" · "));
-  if (input && input.tokens) return make("li", {}, sentenceOf(input.tokens, row.label, row.prediction), told);
+  const note = make("p", { class: "id" }, [row.id, loss].filter(Boolean).join(" · "));
+  if (input && input.tokens) return make("li", {}, sentenceOf(input.tokens, row.label, row.prediction), note);
   const shorter = (text) => (Number.isFinite(Number(text)) && /\.\d{5}/.test(text) ? formatNumber(Number(text)) : text);
   const verdict = make(
     "p",
@@ -79,7 +79,7 @@ function mistakeItem(row) {
   if (input && input.row) {
     const cells = input.row.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
     const more = input.more ? make("p", { class: "id" }, `and ${input.more} columns more`) : null;
-    return make("li", {}, verdict, make("dl", { class: "cells" }, ...cells), more, told);
+    return make("li", {}, verdict, make("dl", { class: "cells" }, ...cells), more, note);
   }
   if (input)
     return make(
@@ -87,25 +87,25 @@ function mistakeItem(row) {
       {},
       make("img", { src: input.image, alt: `Input ${row.id}`, class: input.side <= 32 ? "small" : null }),
       verdict,
-      told,
+      note,
     );
-  return make("li", {}, verdict, told);
+  return make("li", {}, verdict, note);
 }
 
 function predictionsSection(run) {
   const detail = study.details.runs[run.index];
   if (!detail) {
     const has = metrics.some((column) => column.kind === "test" && valueOf(run, column) !== null);
-    const told = has
+    const note = has
       ? `This page holds the predictions of the ${Object.keys(study.details.runs).length} best runs that have any. ` +
         "synthesize_results.py with this run's directory as --parent_dir makes a page of its own."
       : "There are no predictions on test yet: evaluate.py makes them.";
-    return [make("h3", {}, "Predictions on test"), make("p", { class: "told" }, told)];
+    return [make("h3", {}, "Predictions on test"), make("p", { class: "note" }, note)];
   }
   const { examples, mistakes, worst } = detail;
   const isText = worst.some((row) => !isNumber(row.input) || !study.details.inputs[row.input].image);
   const list = make("ol", { class: isText ? "mistakes text" : "mistakes" }, ...worst.map(mistakeItem));
-  const note = detail.note === undefined ? null : make("p", { class: "told" }, study.details.notes[detail.note]);
+  const note = detail.note === undefined ? null : make("p", { class: "note" }, study.details.notes[detail.note]);
   if (detail.points) {
     return [
       make("h3", {}, "Predictions on test"),
@@ -128,7 +128,7 @@ function predictionsSection(run) {
   sections.push(
     make(
       "p",
-      { class: "told" },
+      { class: "note" },
       mistakes
         ? `${share} ${worst.length < mistakes ? `The ${worst.length} of the largest loss:` : ""}`
         : `None: all ${examples} examples are right.`,

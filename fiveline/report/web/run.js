@@ -22,7 +22,7 @@ function metricsTable(run) {
     return column && valueOf(run, column) !== null ? format(valueOf(run, column), column) : null;
   };
   const splits = ["val", "test"].filter((split) => names.some((name) => known(split, name)));
-  if (!splits.length) return make("p", { class: "told" }, "It has no metrics yet.");
+  if (!splits.length) return make("p", { class: "note" }, "It has no metrics yet.");
   const intervals = study.details.runs[run.index]?.intervals || {};
   const hasIntervals = Object.keys(intervals).length > 0;
   const rows = names
@@ -37,12 +37,8 @@ function metricsTable(run) {
 }
 
 function drawRun(run) {
-  const status = columnNamed.get("status");
-  const facts = [
-    ["status", status],
-    ["epochs", columnNamed.get("epochs")],
-    ["time", columnNamed.get("time")],
-  ]
+  const facts = ["status", "epochs", "time"]
+    .map((name) => [name, columnNamed.get(name)])
     .filter(([, column]) => column && valueOf(run, column) !== null)
     .map(([name, column]) => [name, format(valueOf(run, column), column)]);
   if (groups.length > 1) facts.unshift(["data", groups[run.group].name]);
@@ -94,13 +90,13 @@ function drawRun(run) {
     );
   select.addEventListener("change", drawOne);
   if (select.value) drawOne();
-  else byId("run-chart").replaceWith(make("p", { class: "told" }, "It has no history."));
+  else byId("run-chart").replaceWith(make("p", { class: "note" }, "It has no history."));
   const detail = study.details.runs[run.index];
   if (detail && detail.points) drawPoints(detail.points, run.name);
   return title;
 }
 
-/** Return the names of the curves that some of the runs have, those of val first. */
+/** Return the names of the curves that some of the runs have; val comes first. */
 function seriesNames(some) {
   const names = new Set(
     some.flatMap((run) => (study.curves[run.index] ? Object.keys(study.curves[run.index].series) : [])),

@@ -70,9 +70,9 @@ function drawFacts() {
   const states = new Map();
   for (const run of runs) states.set(valueOf(run, status), (states.get(valueOf(run, status)) || 0) + 1);
   const times = runs.map((run) => valueOf(run, columnNamed.get("time"))).filter(isNumber);
-  const told = study.left_out ? [`the best of ${runs.length + study.left_out}`] : [];
+  const note = study.left_out ? [`the best of ${runs.length + study.left_out}`] : [];
   const facts = [
-    ["runs", String(runs.length), [...told, ...[...states].map(([state, number]) => `${number} ${state}`)].join(", ")],
+    ["runs", String(runs.length), [...note, ...[...states].map(([state, number]) => `${number} ${state}`)].join(", ")],
   ];
   for (const group of groups) facts.push(...bestFacts(group));
   if (times.length) facts.push(["time, all together", formatSeconds(times.reduce((a, b) => a + b, 0)), ""]);
@@ -83,7 +83,7 @@ function drawFacts() {
   );
 }
 
-/** Return what there is to say of the best run of a group. */
+/** Return the figures of the best run of a group. */
 function bestFacts({ name, best, members, monitor: column }) {
   if (!best) return [];
   const columnsOfRank = [column, columnNamed.get("loss")].filter(Boolean); // of equals, the lower loss is better

@@ -19,7 +19,7 @@ const groups = study.groups.map((group, number) => {
 const largest = groups.reduce((a, b) => (b.members.length > a.members.length ? b : a));
 const monitor = largest.monitor || metrics[0];
 const NUM_COLOURS = 8;
-const MOST_CHOSEN = 24; // more curves cannot be told apart
+const MOST_CHOSEN = 24; // more curves cannot be note apart
 
 const chosen = []; // runs, in the order in which they were chosen
 const colours = new Map(); // run -> number of its colour

@@ -141,7 +141,7 @@ function drawTable() {
   byId("more").textContent = `Show ${Math.min(left, 500)} more of ${rows.length} runs`;
 }
 
-/** Mark what is chosen in the rows that are there, without drawing them anew. */
+/** Mark the chosen runs in the rows that are shown, without redrawing them. */
 function markChosen() {
   for (const tr of byId("table").querySelectorAll("tbody tr[data-run]")) {
     const run = runs[Number(tr.dataset.run)];
@@ -180,14 +180,14 @@ function drawColumnList() {
 }
 
 function applyFilter() {
-  const { test, told, wrong } = readFilter(byId("filter").value);
+  const { test, note, wrong } = readFilter(byId("filter").value);
   filtered = runs.filter(test);
   rowsShown = FEW_ROWS;
   const counted =
     filtered.length === runs.length ? `${runs.length} runs.` : `${filtered.length} of ${runs.length} runs.`;
   const hint = params.length && !byId("filter").value ? ` Filter by words, or as in ${conditionExample()}.` : "";
-  byId("filter-told").textContent = told || counted + hint;
-  byId("filter-told").classList.toggle("wrong", wrong);
+  byId("filter-note").textContent = note || counted + hint;
+  byId("filter-note").classList.toggle("wrong", wrong);
   drawTable();
 }
 
@@ -195,5 +195,5 @@ function conditionExample() {
   const column = params.find((each) => isNumeric[each.index]) || params[0];
   const values = runs.map((run) => valueOf(run, column)).filter((value) => value !== null);
   const value = values[Math.floor(values.length / 2)];
-  return isNumeric[column.index] ? `${column.name} <= ${formatNumber(value)}` : conditionFor(column, [value]);
+  return isNumeric[column.index] ? `${column.name} <= ${formatNumber(value)}` : `${identifierOf(column.name)} == ${literalOf(value)}`;
 }

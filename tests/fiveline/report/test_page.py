@@ -16,9 +16,11 @@ import pytest
 
 from fiveline.report.columns import all_columns
 from fiveline.report.filter import parse_filter
+from fiveline.report.intervals import proportion
 from fiveline.report.page import write_page
 from fiveline.report.page_importance import importance, is_log
 from fiveline.report.runs import read_runs
+from fiveline.report.shares import Shares, to_npz
 from tests.support import browser as chromium
 from tests.support.tasks import needs
 
@@ -213,7 +215,7 @@ def test_filter_narrows_table_and_charts(opened, study):
     type_filter(opened, "optimizer == 'sgd' and learning_rate < 0.001")
     wanted = {run.name for run in study[1] if run.params["optimizer"] == "sgd" and run.params["learning_rate"] < 0.001}
     assert set(opened.execute_script(ROWS)) == wanted
-    assert f"{len(wanted)} of 200 runs" in opened.find_element("id", "filter-told").text
+    assert f"{len(wanted)} of 200 runs" in opened.find_element("id", "filter-note").text
     drawn = opened.execute_script(
         "return [...document.querySelectorAll('#each-charts .chart')].map((c) => c.data[0].x.length)"
     )
@@ -221,7 +223,7 @@ def test_filter_narrows_table_and_charts(opened, study):
     type_filter(opened, "run_00007")
     assert opened.execute_script(ROWS) == ["run_00007"]
     type_filter(opened, "learning_rate <")
-    assert "found the end" in opened.find_element("id", "filter-told").text
+    assert "found the end" in opened.find_element("id", "filter-note").text
     assert len(opened.execute_script(ROWS)) == 100
 
 
@@ -232,12 +234,12 @@ def test_filter_of_the_page_means_what_it_means_on_the_command_line(opened, stud
         test = parse_filter(text, all_columns(study[1]))
         wanted = [run.name for run in study[1] if test(run) is True]
         assert sorted(opened.execute_script(script, text)) == wanted, text
-        assert 0 < len(wanted) < 200 or text in NOBODY, text
+        assert 0 < len(wanted) < 200 or text in NONE_MATCHES, text
 
 
-NOBODY = ["optimizer < 3"]
+NONE_MATCHES = ["optimizer < 3"]
 EXPRESSIONS = [
-    *NOBODY,
+    *NONE_MATCHES,
     "learning_rate < 0.01 and optimizer == 'adam' or batch_size == 16",
     "not (optimizer == 'adam' or optimizer == \"sgd\")",
     "test_accuracy >= 0.95",
@@ -248,31 +250,6 @@ EXPRESSIONS = [
     "weight_decay is not None and dropout_rate == 0",
     "learning_rate >= 1e-3 and time > 50.",
 ]
-
-
-@needs_browser
-def test_a_box_around_a_part_of_an_axis_becomes_a_filter(opened, study):
-    from selenium.webdriver.common.action_chains import ActionChains
-
-    opened.execute_script("document.getElementById('parallel-chart').scrollIntoView({block: 'center'})")
-    place = """
-        const chart = document.getElementById("parallel-chart");
-        const area = chart.querySelector(".nsewdrag").getBoundingClientRect();
-        const layout = chart._fullLayout, i = chart.axes.findIndex(({ column }) => column.name === "optimizer");
-        return [area.left + layout.xaxis.l2p(i), area.top + layout.yaxis.l2p(1), area.bottom, area.top];"""
-    x, top, *_ = opened.execute_script(place)
-    actions = ActionChains(opened, duration=50)
-    actions.w3c_actions.pointer_action.move_to_location(int(x - 15), int(top - 8))
-    actions.w3c_actions.pointer_action.pointer_down()
-    actions.w3c_actions.pointer_action.move_to_location(int(x + 5), int(top + 20))
-    actions.w3c_actions.pointer_action.move_to_location(int(x + 15), int(top + 30))
-    actions.w3c_actions.pointer_action.pointer_up()
-    actions.perform()
-    chromium.wait_drawn(opened)
-    assert opened.find_element("id", "filter").get_attribute("value") == "optimizer == 'sgd'"
-    assert len(opened.execute_script("return filtered.map((run) => run.name)")) == sum(
-        run.params["optimizer"] == "sgd" for run in study[1]
-    )
 
 
 @needs_browser
@@ -381,11 +358,11 @@ def test_page_is_usable_with_2000_runs(browser, tmp_path):
     path, runs, _ = page_of(tmp_path)
     chromium.set_screen(browser)
     chromium.open_page(browser, path)
-    assert len(browser.find_elements("css selector", "#table tbody tr")) == 100  # the others when they are asked for
+    assert len(browser.find_elements("css selector", "#table tbody tr")) == 100  # a button shows more
     assert "2000" in browser.find_element("id", "facts").text
     type_filter(browser, "batch_size == 32")
     wanted = sum(run.params["batch_size"] == 32 for run in runs)
-    assert f"{wanted} of 2000 runs" in browser.find_element("id", "filter-told").text
+    assert f"{wanted} of 2000 runs" in browser.find_element("id", "filter-note").text
     click(browser, "#table tbody tr:nth-child(8) input")
     assert len(browser.find_elements("css selector", "#chosen li")) == 6
     assert chromium.console_errors(browser) == []
@@ -486,6 +463,33 @@ def test_sentences_rows_and_quantities_are_shown_with_their_mistakes(browser, pr
     assert "gone: there is no such data directory" in browser.find_element("id", "run").text
     assert browser.find_element("css selector", ".mistakes li").text.startswith("88.0 should be 80.0")
     assert chromium.console_errors(browser) == []
+
+
+@needs_browser
+def test_a_run_shows_the_intervals_of_its_metrics_and_whole_class_names(browser, tmp_path):
+    names = ["common chrysanthemum", "rhododendron_ferrugineum"]
+    rows = [
+        {"id": str(i), "label": names[0], "prediction": names[i > 30], "confidence": "1", "loss": "1"}
+        for i in range(40)
+    ]
+    write_run(tmp_path / "only", {"seed": 1}, rows=rows, classes=names, test=31 / 40)
+    hits = (np.arange(40)[:, None] < 31).astype(float)
+    shares = {"accuracy": Shares(hits, np.ones_like(hits), np.ones_like(hits, dtype=bool))}
+    (tmp_path / "only/shares_test_best.npz").write_bytes(to_npz(shares))
+    path, _, problems = page_of(tmp_path / "only")
+    chromium.set_screen(browser, 390, 844)
+    chromium.open_page(browser, path)
+    low, high = proportion(31, 40)
+    assert problems == [] and f"{low:.4f} to {high:.4f}" in browser.find_element("id", "run").text
+    assert browser.find_element("css selector", "#run .legend").text
+    # a word is broken if one character of it stands in another line
+    lines = """
+        return [...document.querySelectorAll('.class-name')].flatMap((name) => [...name.childNodes]
+          .filter((node) => node.nodeType === 3).map((node) => {
+            const range = document.createRange(); range.selectNodeContents(node);
+            return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size; }))"""
+    assert set(browser.execute_script(lines)) == {1}
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
 
 
 @needs_browser

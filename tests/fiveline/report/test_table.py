@@ -1,4 +1,4 @@
-"""The table answers what it is asked, fits where it is shown, and can be taken on into a spreadsheet or a paper."""
+"""The table has what was requested, fits where it is shown, and serves a spreadsheet or a paper."""
 
 import csv
 import io
