@@ -275,8 +275,8 @@ def test_a_metric_that_its_shares_do_not_give_is_named(tmp_path, capsys):
     (tmp_path / "b/shares_test_best.npz").write_bytes(to_npz(shares))
     compare(tmp_path, "a", "b")
     output = capsys.readouterr().out
-    (told,) = [line for line in output.split("\n") if line.startswith("No test")]
-    assert "No test of loss: " in told and "b/shares_test_best.npz gives nan" in told
+    (line,) = [line for line in output.split("\n") if line.startswith("No test")]
+    assert "No test of loss: " in line and "b/shares_test_best.npz gives nan" in line
     assert re.search(r"^\| test accuracy .*\| +1 +\|$", output, re.MULTILINE)
 
 

@@ -13,7 +13,7 @@ from tests.support.results import synthesize, write_run
 
 
 def of_data(folder, fingerprint, **params):
-    """Return what write_run needs for a run on some data."""
+    """Return the arguments of write_run for a run on some data."""
     return {"task": "vision", "data_dir": f"data/{folder}", **params}, {"data": {"fingerprint": fingerprint}}
 
 
