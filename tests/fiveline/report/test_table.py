@@ -167,7 +167,7 @@ def test_filters_mean_what_they_say(text, expected):
         ("not " * 5000 + "nesterov", "write for example"),
     ],
 )
-def test_what_is_no_filter_is_told(text, message):
+def test_a_broken_filter_is_reported(text, message):
     with pytest.raises(utils.InputError, match="--filter") as caught:
         parse_filter(text, all_columns([RUN]))
     assert message in str(caught.value)

@@ -144,7 +144,7 @@ def test_a_run_with_a_yaml_file_is_adopted_with_it_or_refused(tmp_path, name):
     assert fetch_params(trial.path).num_epochs == 7
 
 
-def test_spoilt_and_foreign_directories_do_not_stop_a_study(tmp_path):
+def test_broken_and_foreign_directories_do_not_stop_a_study(tmp_path):
     run_all(make_plan(tmp_path, RATES))
     for name, text in (("torn", '{"status": "fini'), ("foreign", '{"params": {"lr": 1}}'), ("list", "[1]")):
         (tmp_path / name).mkdir()

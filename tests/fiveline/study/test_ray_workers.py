@@ -177,7 +177,7 @@ def test_a_trial_larger_than_any_node_is_refused(study):
         ("auto", "no Ray runs on this machine"),
     ],
 )
-def test_no_cluster_is_told_in_one_line(address, message, monkeypatch, tmp_path):
+def test_no_cluster_is_reported_in_one_line(address, message, monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(utils.InputError, match=message) as caught:
@@ -185,7 +185,7 @@ def test_no_cluster_is_told_in_one_line(address, message, monkeypatch, tmp_path)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
 
 
-def test_that_ray_is_missing_is_told_in_one_line(monkeypatch):
+def test_that_ray_is_missing_is_reported_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(utils.InputError, match=r"not installed; pip install -r requirements-ray\.txt$"):
         RayWorkers("auto", None, train.main, [])

@@ -145,7 +145,7 @@ def test_mistakes_in_conditions_and_zips_are_refused(parent_dir, entry, message)
         read(parent_dir, search=search, overrides=["num_trials=5"])
 
 
-def test_ranges_of_whole_numbers_and_of_others_are_told_apart_by_the_hyperparameter(parent_dir):
+def test_ranges_of_whole_numbers_and_of_others_are_distinguished_by_the_hyperparameter(parent_dir):
     _, space = read(
         parent_dir,
         "batch_size={low: 8, high: 64, log: true}",
@@ -194,13 +194,13 @@ def test_a_mistake_in_the_space_is_refused(parent_dir, word, message):
         read(parent_dir, word, overrides=["num_trials=5"])
 
 
-def test_a_mistake_of_each_value_is_told_and_counted_once(parent_dir):
+def test_a_mistake_of_each_value_is_reported_and_counted_once(parent_dir):
     with pytest.raises(utils.InputError) as refusal:
         read(parent_dir, "learning_rat=1e-3,1e-2")
     assert str(refusal.value) == "--space: space: unknown key 'learning_rat'; did you mean 'learning_rate'?"
 
 
-def test_all_mistakes_are_told_at_once(parent_dir):
+def test_all_mistakes_are_reported_at_once(parent_dir):
     search = "space:\n  batch_size: [0, 100]\n  optimizer: [adamm]\nnum_trial: 3\nsampler: annealing\n"
     with pytest.raises(utils.InputError) as refusal:
         read(parent_dir, search=search, overrides=["max_retry=3"])
