@@ -1,18 +1,17 @@
-"""Train a shipped experiment with several seeds and print what it reaches.
+"""Train a shipped experiment with several seeds and print the metrics that it reaches, and their spread.
 
     python -m benchmarks.accuracy --model_dir experiments/base_model
+    python -m benchmarks.accuracy --model_dir experiments/ner --seeds 1 2 3 4 5 6
     python -m benchmarks.accuracy --model_dir experiments/signs --data_dir data/64x64_SIGNS
 
-Trains in a temporary folder through the scripts, as a user would; nothing is written into the project.
+Runs train.py and evaluate.py in temporary folders, one seed after the other. Writes nothing into the project.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,28 +19,26 @@ from typing import Any
 
 from tabulate import tabulate
 
-PROJECT = Path(__file__).resolve().parent.parent
+import utils
+from benchmarks.timing import PROJECT, run_python
 
 
-def run(script: str, model_dir: Path, *words: str) -> None:
-    """Run one of the scripts; its output is shown only when it fails."""
-    command = [sys.executable, str(PROJECT / script), "--model_dir", str(model_dir), *words]
-    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    if result.returncode:
-        sys.exit(f"{script} ended with exit code {result.returncode}\n{result.stderr}")
+def measure(params_file: Path, seed: int, words: list[str]) -> dict[str, Any]:
+    """Train with one seed; return the row of the table: the best weights' metrics on val and test.
 
-
-def measure(params_file: Path, seed: int, data_dir: list[str]) -> dict[str, Any]:
-    """Return one row of the table: the metrics of the best weights on val and on test."""
+    Args:
+        params_file: of the experiment
+        seed: of the run
+        words: further words of train.py's command line
+    """
     with tempfile.TemporaryDirectory() as folder:
-        model_dir = Path(folder)
-        shutil.copy(params_file, model_dir)
-        run("train.py", model_dir, *data_dir, f"seed={seed}")
-        run("evaluate.py", model_dir)
-        record = json.loads((model_dir / "run.json").read_text(encoding="utf-8"))
-        monitor = record["params"]["monitor"]
-        val = json.loads((model_dir / "metrics_val_best_weights.json").read_text(encoding="utf-8"))
-        test = json.loads((model_dir / "metrics_test_best.json").read_text(encoding="utf-8"))
+        shutil.copy(params_file, folder)
+        run_python("train.py", "--model_dir", folder, *words, f"seed={seed}")
+        run_python("evaluate.py", "--model_dir", folder)
+        record = utils.read_json(Path(folder, "run.json"))
+        val = utils.read_json(Path(folder, "metrics_val_best_weights.json"))
+        test = utils.read_json(Path(folder, "metrics_test_best.json"))
+    monitor = record["params"]["monitor"]
     return {
         "seed": str(seed),
         f"val {monitor}": val[monitor],
@@ -53,14 +50,22 @@ def measure(params_file: Path, seed: int, data_dir: list[str]) -> dict[str, Any]
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_dir", default="experiments/base_model", help="directory with the params.json")
+    parser.add_argument("--model_dir", default="experiments/base_model", help="directory that holds params.json")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
     parser.add_argument("--seeds", type=int, nargs="+", default=[230, 231, 232])
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that beat the file's")
     args = parser.parse_args(argv)
-    data_dir = ["--data_dir", args.data_dir] if args.data_dir else []
-    rows = [measure(PROJECT / args.model_dir / "params.json", seed, data_dir) for seed in args.seeds]
-    means = {name: statistics.mean(row[name] for row in rows) for name in rows[0] if name != "seed"}
-    print(tabulate([*rows, {"seed": "mean", **means}], headers="keys", floatfmt=".4g", tablefmt="pipe"))
+    words = [*(["--data_dir", args.data_dir] if args.data_dir else []), *args.overrides]
+    rows = []
+    for seed in args.seeds:
+        rows.append(measure(utils.find_params_file(PROJECT / args.model_dir), seed, words))
+        print(", ".join(f"{name} {value}" for name, value in rows[-1].items()), file=sys.stderr, flush=True)
+    summaries: dict[str, Any] = {"mean": statistics.mean, "lowest": min, "highest": max}
+    if len(rows) > 1:
+        summaries["standard deviation"] = statistics.stdev
+    columns = {name: [row[name] for row in rows] for name in rows[0] if name != "seed"}
+    ends = [{"seed": title, **{name: f(column) for name, column in columns.items()}} for title, f in summaries.items()]
+    print(tabulate([*rows, *ends], headers="keys", floatfmt=".4g", tablefmt="pipe"))
 
 
 if __name__ == "__main__":
