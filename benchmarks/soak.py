@@ -1,36 +1,38 @@
-"""Kill real training processes at random moments, continue them, and see whether anything is ever lost.
+"""Disturb real training processes at random moments, continue them, and check that nothing was lost.
 
     python -m benchmarks.soak --kills 200
     python -m benchmarks.soak --kills 20 --seed 1 --jobs 2
     python -m benchmarks.soak --full_disk 20    20 runs and 20 studies on a disk that is full at random moments
 
-One row for each task: how many kills, how many of them during a save or a validation (by what they left behind), how
-many files could not be read at any time, and whether every run ended with the same weights, optimizer, history and
-metrics, to the bit, as an undisturbed one. Exit code 1 if anything was lost. Works in a temporary folder. With
---full_disk: how often the disk was full, and how often the command ended because of it and was repeated.
+Prints a row for each task: how often its runs were killed (by what they left behind, also how often during a save or a
+validation) or met a full disk, and whether every run ended with the same weights, optimizer, history and metrics, to
+the bit, as an undisturbed one. Exit code 1 if anything was lost. Works in a temporary folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import contextlib
 import json
 import random
+import shutil
+import subprocess
 import sys
 import tempfile
-import threading
 import time
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.full_disk import soak_on_full_disk
+from benchmarks.disk import Disk
+from benchmarks.timing import PROJECT
 from fiveline.sanity.selftest import differences, finish, kill_after, unreadable
 
-PROJECT = Path(__file__).resolve().parent.parent
-# Runs of some seconds, over the data that ships with the tasks: so that kills come at any stage of them.
+# Runs of some seconds on the data that ships with the tasks, so that kills come at all stages of a run.
 SHORT: dict[str, Any] = {"num_epochs": 3, "checkpoint_minutes": 0.0005, "save_summary_steps": 10}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "vision": ("base_model", {"num_channels": 16}),
@@ -38,55 +40,93 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "ner": ("ner", {}),
     "tabular": ("tabular_digits", {"num_epochs": 60}),
 }
-MOST_KILLS = 6  # of one run; then it may end
-MOST_SHOWN = 50
-
-
-@dataclasses.dataclass
-class Outcome:
-    """What was seen of one run, or of all runs of a kind: kills, when they came, and a line for everything lost."""
-
-    runs: int = 1
-    kills: int = 0
-    during_saving: int = 0
-    during_validation: int = 0
-    unreadable: list[str] = dataclasses.field(default_factory=list)
-    different: list[str] = dataclasses.field(default_factory=list)
+FILLED = {  # for --full_disk only; many epochs between two saves, so that history and log meet the full disk
+    "many epochs": {"num_epochs": 300, "checkpoint_minutes": 30, "hidden_size": 32},
+    "study": {"num_epochs": 15},
+}
+SPACE = {"space": {"learning_rate": [0.001, 0.003, 0.01]}}
+MAX_DISTURBED, MAX_COMMANDS = 6, 20  # for one run or study
+MAX_SHOWN = 50
 
 
 class Kind:
-    """A kind of run, which is trained again and again.
+    """A kind of run, or of study, that is trained again and again.
 
     Args:
         name: for the table
         folder: for all of its directories
-        params: of all of them
+        params: of all runs
     """
 
-    def __init__(self, name: str, folder: Path, params: dict[str, Any]) -> None:
+    def __init__(self, name: str, folder: Path, params: Mapping[str, Any]) -> None:
         self.name, self.folder, self.params = name, folder, params
-        self.whole = self.new_run("whole")
-        self.seconds = finish(self.whole)
+        self.counts: Counter[str] = Counter()
+        self.lost: list[str] = []
+        script, flag = ("search_hyperparams.py", "--parent_dir") if name == "study" else ("train.py", "--model_dir")
+        self.words = [sys.executable, script, flag]
+        self.whole: Path | None = None
+        self.seconds = 0.0  # of an undisturbed run
 
-    def new_run(self, name: str) -> Path:
-        """Return a new run directory."""
+    def new_folder(self, name: str) -> Path:
+        """Return a new run or study directory."""
         path = self.folder / name
         path.mkdir(parents=True)
         (path / "params.json").write_text(json.dumps(self.params), encoding="utf-8")
+        if self.name == "study":
+            (path / "search.yaml").write_text(json.dumps(SPACE), encoding="utf-8")
         return path
 
-    def soak(self, name: str, generator: random.Random, most_kills: int) -> Outcome:
-        """Train one run, with up to so many kills, and compare its end."""
-        path, seen = self.new_run(name), Outcome()
-        while seen.kills < most_kills and kill_after(generator.uniform(0, self.seconds / 3), path):
-            seen.kills += 1
-            seen.during_saving += any(path.glob(".*.tmp"))
-            seen.during_validation += _last_line(path).startswith("- Train metrics")
-            seen.unreadable += unreadable(path)
+    def kill(self, number: int, generator: random.Random, max_kills: int) -> Counter[str]:
+        """Train one run with kills, compare its end, and return what was seen."""
+        path, seen = self.new_folder(str(number)), Counter(runs=1, kills=0)
+        while seen["kills"] < max_kills and kill_after(generator.uniform(0, self.seconds / 3), path):
+            seen["kills"] += 1
+            seen["during saving"] += any(path.glob(".*.tmp"))
+            seen["during validation"] += _last_line(path).startswith("- Train metrics")
+            self.lost += [f"{self.name}: {line}" for line in unreadable(path)]
         finish(path)
-        seen.unreadable += unreadable(path)
-        seen.different += differences(self.whole, path)
+        self.compare(path)
         return seen
+
+    def fill(self, number: int, generator: random.Random, disk: Disk) -> None:
+        """Repeat the command on a disk that is full at times until it ends well, and compare its end."""
+        path, num_left, code = self.new_folder(str(number)), MAX_DISTURBED, -1
+        self.counts["runs"] += 1
+        for _ in range(MAX_COMMANDS):
+            with tempfile.TemporaryFile() as output:
+                process = subprocess.Popen([*self.words, str(path)], cwd=PROJECT, stdout=output, stderr=output)
+                while num_left and not _has_ended(process, generator.uniform(0, self.seconds / 3)):
+                    disk.fill(10 ** generator.uniform(-2, 0.3), process.pid, generator.randrange(5000))
+                    self.counts["times full"] += 1
+                    num_left -= 1
+                code = process.wait()
+                output.seek(0)
+                text = output.read().decode(errors="replace")
+            if code == 0:
+                break
+            self.counts["commands repeated"] += 1
+            if code != 1 or "Traceback" in text:
+                self.lost.append(f"{self.name}: exit code {code}: {text[-1500:]}")
+        if code:
+            self.lost.append(f"{self.name}: {MAX_COMMANDS} commands did not finish it")
+        else:
+            self.compare(path)
+
+    def compare(self, path: Path) -> None:
+        """Compare the end of a run, or of a study's runs, with an undisturbed one, and note what was lost."""
+        assert self.whole is not None
+        lost = [f"{file.name} was left behind" for file in path.glob("**/.*.tmp")]
+        for checkpoint in sorted(self.whole.glob("**/last.pth.tar")):
+            whole = checkpoint.parent
+            ours = path / whole.relative_to(self.whole)
+            lost += unreadable(ours) + differences(whole, ours)
+        self.lost += [f"{self.name}: {line}" for line in lost]
+
+    def run_undisturbed(self) -> None:
+        """Run once without a disturbance, to compare the others with it."""
+        whole, start = self.new_folder("whole"), time.monotonic()
+        subprocess.run([*self.words, str(whole)], cwd=PROJECT, capture_output=True, check=True)
+        self.whole, self.seconds = whole, time.monotonic() - start
 
 
 def _last_line(path: Path) -> str:
@@ -94,88 +134,89 @@ def _last_line(path: Path) -> str:
     return lines[-1].partition(":INFO: ")[2] if lines else ""
 
 
-def fetch_kinds() -> dict[str, dict[str, Any]]:
-    """Return the hyperparameters of each kind of run whose task is there."""
-    kinds: dict[str, dict[str, Any]] = {}
+def _has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
+def fetch_kinds(folder: Path) -> list[Kind]:
+    """Return the kinds of run whose task is there."""
+    kinds = []
     for name, (experiment, settings) in RUNS.items():
         path = PROJECT / "experiments" / experiment / "params.json"
         params = {**json.loads(path.read_text(encoding="utf-8")), **SHORT, **settings} if path.exists() else {}
         if params and (PROJECT / "model" / params["task"]).exists():
-            kinds[name] = params
+            kinds.append(Kind(name, folder / name, params))
     return kinds
 
 
-def run_all(kinds: list[Kind], num_kills: int, seed: int, jobs: int) -> dict[str, list[Outcome]]:
-    """Train the kinds in turn, again and again, until there were enough kills; return what was seen by name."""
-    outcomes: dict[str, list[Outcome]] = {kind.name: [] for kind in kinds}
-    lock = threading.Lock()
-    position, left = 0, num_kills
-
-    def work() -> None:
-        nonlocal position, left
-        while left > 0:
-            with lock:
-                number, most = position, min(MOST_KILLS, left)
-                position, left = position + 1, left - most
-            kind = kinds[number % len(kinds)]
-            seen = kind.soak(str(number), random.Random(seed * 1_000_003 + number), most)
-            with lock:
-                outcomes[kind.name].append(seen)
-                left += most - seen.kills
-                done = sum(each.kills for several in outcomes.values() for each in several)
-                print(f"{done} of {num_kills} kills", file=sys.stderr, flush=True)
-
+def kill_runs(folder: Path, num_kills: int, seed: int, jobs: int) -> tuple[list[Kind], str]:
+    """Kill runs of each kind in turn until there were enough kills; return the kinds, and a summary."""
+    kinds, number, done = fetch_kinds(folder), 0, 0
+    for kind in kinds:
+        kind.whole = kind.new_folder("whole")
+        kind.seconds = finish(kind.whole)
     with ThreadPoolExecutor(jobs) as pool:
-        for future in [pool.submit(work) for _ in range(jobs)]:
-            future.result()
-    return outcomes
+        while done < num_kills:
+            runs = []
+            for share in filter(None, ((num_kills - done + i) // jobs for i in range(jobs))):  # of what is left
+                kind, generator = kinds[number % len(kinds)], random.Random(seed * 1_000_003 + number)
+                runs.append((kind, pool.submit(kind.kill, number, generator, min(MAX_DISTURBED, share))))
+                number += 1
+            for kind, future in runs:
+                kind.counts.update(future.result())
+            done = sum(kind.counts["kills"] for kind in kinds)
+            print(f"{done} of {num_kills} kills", file=sys.stderr, flush=True)
+    return kinds, f"{done} kills"
+
+
+def fill_disks(folder: Path, number: int, seed: int) -> tuple[list[Kind], str]:
+    """Train runs of each kind in turn, and then studies, on a disk that is full at times.
+
+    Returns:
+        the kinds, and how the disk was filled
+    """
+    generator, disk = random.Random(seed), Disk(folder)
+    kinds = fetch_kinds(folder)
+    kinds += [Kind(name, folder / name, {**kinds[-1].params, **settings}) for name, settings in FILLED.items()]
+    try:
+        for i in range(2 * number):
+            kind = kinds[-1] if i >= number else kinds[i % (len(kinds) - 1)]
+            if kind.whole is None:
+                kind.run_undisturbed()
+            kind.fill(i, generator, disk)
+            shutil.rmtree(kind.folder / str(i))
+            print(f"{i + 1} of {2 * number}: {kind.name}", file=sys.stderr, flush=True)
+    finally:
+        disk.unmount()
+    return kinds, disk.kind
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how many, over all runs")
-    parser.add_argument("--full_disk", type=int, default=0, metavar="N", help="N runs and N studies, and no kills")
-    parser.add_argument("--seed", type=int, default=230, help="of the moments")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at once")
+    parser.add_argument(
+        "--full_disk", type=int, nargs="?", const=20, default=0, metavar="N", help="N runs and N studies, and no kills"
+    )
+    parser.add_argument("--seed", type=int, default=230, help="decides the moments")
+    parser.add_argument("--jobs", type=int, default=1, help="runs that are killed at the same time")
     args = parser.parse_args(argv)
     start = time.monotonic()
-    if args.full_disk:
-        report_full_disk(args.full_disk, args.seed)
-        return
     with tempfile.TemporaryDirectory() as folder:
-        kinds = [Kind(name, Path(folder, str(i)), params) for i, (name, params) in enumerate(fetch_kinds().items())]
-        outcomes = run_all(kinds, args.kills, args.seed, args.jobs)
-    rows, lost = [], []
-    for name, several in outcomes.items():
-        row: dict[str, Any] = {"run": name}
-        for column in ("runs", "kills", "during_saving", "during_validation"):
-            row[column.replace("_", " ")] = sum(getattr(seen, column) for seen in several)
-        row["unreadable files"] = sum(len(seen.unreadable) for seen in several)
-        row["same bits"] = "no" if any(seen.different for seen in several) else "yes"
-        rows.append(row)
-        lost += [f"{name}: {line}" for seen in several for line in seen.unreadable + seen.different]
-    num_kills, seconds = sum(row["kills"] for row in rows), time.monotonic() - start
-    print(tabulate(rows, headers="keys", tablefmt="pipe"))
-    print(f"\n{num_kills} kills in {seconds:.0f} s; {len(lost) or 'nothing'} lost")
-    if lost:
-        sys.exit("\n".join(lost[:MOST_SHOWN]))
-
-
-def report_full_disk(number: int, seed: int) -> None:
-    """Print the table of --full_disk, and exit with 1 if anything was lost."""
-    start = time.monotonic()
-    tasks, how = soak_on_full_disk(fetch_kinds(), number, seed)
+        if args.full_disk:
+            kinds, summary = fill_disks(Path(folder), args.full_disk, args.seed)
+        else:
+            kinds, summary = kill_runs(Path(folder), args.kills, args.seed, args.jobs)
     rows = [
-        {"run": task.name, "runs": task.runs, "times full": task.times_full, "commands repeated": task.repeats,
-         "same bits": "no" if task.lost else "yes"}
-        for task in tasks
-    ]  # fmt: skip
-    lost = [line for task in tasks for line in task.lost]
+        {"run": kind.name, **kind.counts, "same bits": "no" if kind.lost else "yes"} for kind in kinds if kind.counts
+    ]
+    lost = [line for kind in kinds for line in kind.lost]
     print(tabulate(rows, headers="keys", tablefmt="pipe"))
-    print(f"\n{how}; {time.monotonic() - start:.0f} s; {len(lost) or 'nothing'} lost")
+    print(f"\n{summary} in {time.monotonic() - start:.0f} s; {len(lost) or 'nothing'} lost")
     if lost:
-        sys.exit("\n".join(lost[:MOST_SHOWN]))
+        sys.exit("\n".join(lost[:MAX_SHOWN]))
 
 
 if __name__ == "__main__":
