@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,64 +36,49 @@ from train import train, train_step
 EXPERIMENTS = ["experiments/base_model", "experiments/ner", "experiments/tabular_digits"]
 
 
-class OurLoop:
-    """`train.train`, as train.py runs it.
+def our_loop(data_dir: Path, params: utils.Params, device: torch.device) -> Callable[[], None]:
+    """Return a function that trains for one epoch with `train.train`, as train.py runs it."""
+    task = fetch_task(params)
+    dataloader = fetch_dataloader("train", data_dir, params, training=True, device=device)
+    model = prepare(task.Net(params), params, device)
+    optimizer = fetch_optimizer(model, params)
+    state = State(model, optimizer, params, len(dataloader), 1, task.metrics, OneProcess())
+    with tempfile.TemporaryDirectory() as folder:  # no checkpoint is due before the end
+        saver = Saver(utils.RunDirectory(Path(folder)), state, Signals())
 
-    Args:
-        data_dir: the dataset
-        params: with facts
-        device: where to compute
-    """
+    def epoch() -> None:
+        train(state, dataloader, task.train_loss_fn, saver)
+        state.end_epoch(0.0, 0.0)
 
-    def __init__(self, data_dir: Path, params: utils.Params, device: torch.device) -> None:
-        task = fetch_task(params)
-        self.dataloader = fetch_dataloader("train", data_dir, params, training=True, device=device)
-        model, self.loss_fn = prepare(task.Net(params), params, device), task.train_loss_fn
-        optimizer, num_steps = fetch_optimizer(model, params), len(self.dataloader)
-        self.state = State(model, optimizer, params, num_steps, 1, task.metrics, OneProcess())
-        with tempfile.TemporaryDirectory() as folder:  # no checkpoint is due before the end
-            self.saver = Saver(utils.RunDirectory(Path(folder)), self.state, Signals())
-
-    def epoch(self) -> None:
-        """Train for one epoch."""
-        train(self.state, self.dataloader, self.loss_fn, self.saver)
-        self.state.end_epoch(0.0, 0.0)
+    return epoch
 
 
-class BareLoop:
-    """The five lines, as an epoch of them is usually written.
+def bare_loop(batches: Iterable[Any], params: utils.Params, device: torch.device) -> Callable[[], None]:
+    """Return a function that trains for one epoch with nothing but the five lines."""
+    task = fetch_task(params)
+    model = prepare(task.Net(params), params, device)
+    optimizer = fetch_optimizer(model, params)
 
-    Args:
-        batches: of (inputs, labels)
-        params: with facts
-        device: where to compute
-    """
+    def epoch() -> None:
+        model.train()
+        for batch in batches:
+            train_step(model, optimizer, task.train_loss_fn, *to_device(batch, device))
 
-    def __init__(self, batches: Iterable[Any], params: utils.Params, device: torch.device) -> None:
-        task = fetch_task(params)
-        self.batches, self.device = batches, device
-        self.model, self.loss_fn = prepare(task.Net(params), params, device), task.train_loss_fn
-        self.optimizer = fetch_optimizer(self.model, params)
-
-    def epoch(self) -> None:
-        """Train for one epoch."""
-        self.model.train()
-        for batch in self.batches:
-            train_step(self.model, self.optimizer, self.loss_fn, *to_device(batch, self.device))
+    return epoch
 
 
-def fetch_loops(model_dir: Path, device: torch.device) -> tuple[dict[str, OurLoop | BareLoop], int]:
+def fetch_loops(model_dir: Path, device: torch.device) -> tuple[dict[str, Callable[[], None]], int]:
     """Return the three loops of an experiment, by name, and the number of steps in an epoch."""
     params = fetch_params(model_dir)
     data_dir = PROJECT / (params.data_dir or "")
-    params = params.with_facts(fetch_facts(data_dir, params).facts)
+    params = fetch_facts(data_dir, params)
     dataset = Split(fetch_dataset("train", data_dir, params), fetch_collate_fn(params.task), params.seed)
     dataset.set_epoch(1)  # from now on it augments, as ours does
     dataloader = DataLoader(dataset, params.batch_size, shuffle=True, collate_fn=lambda batch: batch)
-    loops: dict[str, OurLoop | BareLoop] = {
-        "bare loop": BareLoop(dataloader, params, device),
-        "ready batches": BareLoop([to_device(batch, device) for batch in dataloader], params, device),
-        "ours": OurLoop(data_dir, params, device),
+    loops = {
+        "bare loop": bare_loop(dataloader, params, device),
+        "ready batches": bare_loop([to_device(batch, device) for batch in dataloader], params, device),
+        "ours": our_loop(data_dir, params, device),
     }
     return loops, len(dataloader)
 
@@ -111,17 +96,17 @@ def main(argv: list[str] | None = None) -> None:
     tune_cpu()  # as train.py does; it speeds up all three
     device = fetch_device(args.device)
 
-    def turn(loop: OurLoop | BareLoop) -> None:
+    def turn(epoch: Callable[[], None]) -> None:
         for _ in range(args.epochs):
-            loop.epoch()
+            epoch()
         if device.type == "cuda":
             torch.cuda.synchronize()
 
     for name in args.model_dir:
         loops, num_steps = fetch_loops(PROJECT / name, device)
-        actions = {title: lambda loop=loop: turn(loop) for title, loop in loops.items()}
-        scale = 1e6 / (num_steps * args.epochs)
-        print_ratios(name, take_turns(actions, args.rounds), scale, "microseconds a step")
+        actions = {title: lambda epoch=epoch: turn(epoch) for title, epoch in loops.items()}
+        times = take_turns(actions, args.rounds)
+        print_ratios(name, times, 1e6 / (num_steps * args.epochs), "microseconds a step")
 
 
 if __name__ == "__main__":

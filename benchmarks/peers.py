@@ -6,7 +6,8 @@
 
 Each trainer is a whole process, as its users would write it. It trains the experiment's net with Adam, at a constant
 learning rate, on the task's own dataset, evaluates on val after each epoch and saves checkpoints. Everything else is
-the trainer's default. "plain" is a plain PyTorch loop, like that of CS230's scripts. Works in temporary folders.
+the trainer's default. "plain" is a plain PyTorch loop, like that of CS230's scripts. Trainers that are not installed
+are left out. Works in temporary folders.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,12 @@ from benchmarks.timing import PROJECT, new_parser, print_ratios, run_python, tak
 from fiveline.loader import Split
 from fiveline.tasks import fetch_collate_fn, fetch_dataset, fetch_facts, fetch_params, fetch_task
 
-# train.py must do no more than the others
-SETTINGS = {"optimizer": "adam", "weight_decay": 0.0, "schedule": "constant"}
-
 
 class Problem:
     """What every trainer gets: the experiment's net, loss, optimizer and data.
 
     Args:
-        params: of the experiment, with SETTINGS
+        params: of the experiment, from `benchmark_values`
         folder: for checkpoints
     """
 
@@ -53,12 +51,7 @@ class Problem:
         dataset = Split(fetch_dataset(split, data_dir, self.params), fetch_collate_fn(self.params.task), 0)
         if split == "train":
             dataset.set_epoch(1)  # from now on it augments
-        return DataLoader(dataset, self.params.batch_size, shuffle=split == "train", collate_fn=as_fetched)
-
-
-def as_fetched(batch: Any) -> Any:
-    """Return a batch that the dataset has already put together."""
-    return batch
+        return DataLoader(dataset, self.params.batch_size, shuffle=split == "train", collate_fn=lambda batch: batch)
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -73,13 +66,8 @@ def score(model: nn.Module, loader: DataLoader[Any]) -> float:
     return torch.stack([accuracy(model(inputs), labels) for inputs, labels in loader]).mean().item()
 
 
-def plain(problem: Problem, report: Callable[[float], None] | None = None) -> None:
-    """Train with a plain PyTorch loop, which reads the loss at each step.
-
-    Args:
-        problem: what to train
-        report: is given the accuracy on val after each epoch
-    """
+def plain(problem: Problem) -> None:
+    """Train with a plain PyTorch loop, which reads the loss at each step."""
     model, optimizer = problem.model, problem.optimizer
     for _ in range(problem.params.num_epochs):
         model.train()
@@ -90,11 +78,9 @@ def plain(problem: Problem, report: Callable[[float], None] | None = None) -> No
             loss.backward()
             optimizer.step()
             total += loss.item()
-        value = score(model, problem.val)
+        score(model, problem.val)
         state = {"state_dict": model.state_dict(), "optim_dict": optimizer.state_dict()}
         torch.save(state, problem.folder / "last.pth.tar")
-        if report is not None:
-            report(value)
 
 
 def accelerate(problem: Problem) -> None:
@@ -184,14 +170,20 @@ def transformers(problem: Problem) -> None:
 PEERS: dict[str, Callable[[Problem], None]] = {
     "plain": plain, "lightning": lightning, "transformers": transformers, "accelerate": accelerate, "ignite": ignite
 }  # fmt: skip
+MISSING = [name for name in PEERS if name != "plain" and importlib.util.find_spec(name) is None]
 
 
-def not_installed(names: Sequence[str]) -> list[str]:
-    """Return the peers whose package is missing, after printing how to install it."""
-    missing = [name for name in names if name not in ("plain", "cs230") and importlib.util.find_spec(name) is None]
-    for name in missing:
-        print(f"{name}: not installed; pip install -r benchmarks/requirements.txt")
-    return missing
+def benchmark_values(params: utils.Params, num_epochs: int) -> dict[str, Any]:
+    """Return an experiment's hyperparameters without what only train.py does: the peers use Adam and no schedule."""
+    settings = {"optimizer": "adam", "weight_decay": 0.0, "schedule": "constant", "num_epochs": num_epochs}
+    return {**params.explicit_values(), **settings, "data_dir": str(Path(params.data_dir or "").resolve())}
+
+
+def run_with(values: Mapping[str, Any], *words: str, flag: str = "--model_dir") -> None:
+    """Run a script in a temporary folder that holds a params.json with these values."""
+    with tempfile.TemporaryDirectory() as folder:
+        utils.save_dict_to_json(values, Path(folder, "params.json"))
+        run_python(*words, flag, folder)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -200,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model_dir", type=Path, default="experiments/base_model", help="of a task with classes")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
     parser.add_argument("--num_epochs", type=int, default=3)
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=[name for name in PEERS if name not in MISSING])
     parser.add_argument("--run", choices=PEERS, help="run one trainer, in --model_dir, and time nothing")
     args = parser.parse_args(argv)
     params = fetch_params(PROJECT / args.model_dir, utils.with_data_dir([], args.data_dir))
@@ -208,21 +200,9 @@ def main(argv: list[str] | None = None) -> None:
         logging.disable(logging.INFO)
         PEERS[args.run](Problem(params, args.model_dir))
         return
-    values = {**params.explicit_values(), **SETTINGS, "num_epochs": args.num_epochs}
-    values["data_dir"] = str(Path(params.data_dir or "").resolve())
-
-    def run(*words: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            utils.save_dict_to_json(values, Path(folder, "params.json"))
-            run_python(*words, "--model_dir", folder)
-
-    missing = not_installed(args.peers)
-    actions: dict[str, Callable[[], Any]] = {
-        name: lambda name=name: run("-m", "benchmarks.peers", "--run", name)  # type: ignore[misc]
-        for name in args.peers
-        if name not in missing
-    }
-    actions["ours"] = lambda: run("train.py")
+    values = benchmark_values(params, args.num_epochs)
+    commands = {name: ["-m", "benchmarks.peers", "--run", name] for name in args.peers} | {"ours": ["train.py"]}
+    actions = {name: lambda words=words: run_with(values, *words) for name, words in commands.items()}
     print_ratios(f"{args.num_epochs} epochs", take_turns(actions, args.rounds))
 
 

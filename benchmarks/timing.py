@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -57,17 +56,10 @@ def print_ratios(title: str, times: Mapping[str, Sequence[float]], scale: float 
     print(tabulate(rows, headers=[title, f"median {unit}", "ours / it", "by round"], floatfmt=("", ".4g", ".2f")), "\n")
 
 
-def run_python(*words: str, **variables: str) -> str:
-    """Run Python with these words in the project's folder; return its output.
-
-    Args:
-        words: such as `train.py --model_dir experiments/base_model`
-        variables: of the environment, in addition to those that are set
-    """
-    command = [sys.executable, *words]
-    done = subprocess.run(command, cwd=PROJECT, env=os.environ | variables, capture_output=True, text=True, check=False)
+def run_python(*words: str) -> str:
+    """Run Python with words such as `train.py --model_dir DIR` in the project's folder; return what it printed."""
+    done = subprocess.run([sys.executable, *words], cwd=PROJECT, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(
-            f"{' '.join(words)} ended with exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-        )
+        end = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        sys.exit(f"{' '.join(words)} ended with exit code {done.returncode}\n{end}")
     return done.stdout
