@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader
 
 import utils
 from benchmarks.timing import PROJECT, new_parser, print_ratios, take_turns
-from fiveline.device import fetch_device, to_device, tune_cpu
+from fiveline.device import fetch_device, to_device
 from fiveline.jobs.one import OneProcess
 from fiveline.loader import Split, fetch_dataloader
-from fiveline.options.forward import prepare
+from fiveline.options.forward import prepare, tune_cpu
 from fiveline.options.optimizer import fetch_optimizer
 from fiveline.record.signals import Signals
 from fiveline.saving import Saver
