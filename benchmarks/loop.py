@@ -25,7 +25,7 @@ from benchmarks.timing import PROJECT, new_parser, print_ratios, take_turns
 from fiveline.device import fetch_device, to_device
 from fiveline.jobs.one import OneProcess
 from fiveline.loader import Split, fetch_dataloader
-from fiveline.options.forward import prepare, tune_cpu
+from fiveline.options.forward import prepare
 from fiveline.options.optimizer import fetch_optimizer
 from fiveline.record.signals import Signals
 from fiveline.saving import Saver
@@ -93,7 +93,6 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logging.disable()
     torch.set_num_threads(args.threads)
-    tune_cpu()  # as train.py does; it speeds up all three
     device = fetch_device(args.device)
 
     def turn(epoch: Callable[[], None]) -> None:

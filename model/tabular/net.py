@@ -46,16 +46,14 @@ class LinearFunction(torch.autograd.Function):
 
 
 class Linear(nn.Module):
-    """nn.Linear written by hand, on top of `LinearFunction`. `linear_layer: custom` in the params chooses it."""
-
-    bias: nn.Parameter | None
+    """nn.Linear written by hand, with its random start. `linear_layer: custom` in the params chooses it."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # nn.Linear's: uniform, up to 1 / sqrt(in_features)
+        self.in_features, self.out_features = in_features, out_features
+        bound = 1 / math.sqrt(in_features)
+        self.weight = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))
         if bias:
-            bound = 1 / math.sqrt(in_features)
             self.bias = nn.Parameter(torch.empty(out_features).uniform_(-bound, bound))
         else:
             self.register_parameter("bias", None)  # the name exists; no optimizer or checkpoint sees a weight
@@ -63,6 +61,10 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out_features) of x, (..., in_features)."""
         return LinearFunction.apply(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Return the text that `print` shows between the brackets."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
 def _parts(params: Params) -> tuple[type[nn.Module], int, int]:
