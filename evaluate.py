@@ -55,7 +55,7 @@ def evaluate(
         loss_fn: (outputs, labels) -> scalar mean
         dataloader: of (inputs, labels)
         metrics: name -> fn(outputs, labels) -> (numerator, denominator)
-        new_sums: makes the sums; those of a job add up over its processes
+        new_sums: makes the sums; in a job, they add up over its processes
 
     Returns:
         name -> value, the loss last

@@ -77,7 +77,7 @@ class Kind:
         return path
 
     def kill(self, number: int, generator: random.Random, max_kills: int) -> Counter[str]:
-        """Train one run with kills, compare its end, and return what was seen."""
+        """Train one run with kills, compare its end, and return the counts."""
         path, seen = self.new_folder(str(number)), Counter(runs=1, kills=0)
         while seen["kills"] < max_kills and kill_after(generator.uniform(0, self.seconds / 3), path):
             seen["kills"] += 1

@@ -57,7 +57,7 @@ def print_ratios(title: str, times: Mapping[str, Sequence[float]], scale: float 
 
 
 def run_python(*words: str) -> str:
-    """Run Python with words such as `train.py --model_dir DIR` in the project's folder; return what it printed."""
+    """Run Python with words such as `train.py --model_dir DIR` in the project's folder; return its output."""
     done = subprocess.run([sys.executable, *words], cwd=PROJECT, capture_output=True, text=True, check=False)
     if done.returncode:
         end = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"

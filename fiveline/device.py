@@ -146,7 +146,7 @@ def seed_of(*key: int) -> int:
 
 
 def seed_everything(seed: int, epoch: int = 0, rank: int = 0, purpose: int = GENERATORS) -> None:
-    """Seed the global generators of Python, NumPy and torch, on every device, for one epoch of one process.
+    """Seed the global generators of Python, NumPy and torch, on every device, for an epoch of a process.
 
     (torch.manual_seed does the same, but takes a millisecond for devices that are not there.)
     """

@@ -34,7 +34,7 @@ class State:
     steps_per_epoch: int
     sign: int  # 1 if more of params.monitor is better, -1 if less is
     metrics: Metrics
-    job: Any  # the processes that train together: fiveline.jobs.one.OneProcess(), or those of torchrun
+    job: Any  # the processes that train together: fiveline.jobs.one.OneProcess(), or torchrun's
     extras: dict[str, Any] = dataclasses.field(default_factory=dict)  # an option's `scaler` or `average`
     epoch: int = 0  # complete epochs, validation included
     step: int = 0  # complete steps in the next epoch

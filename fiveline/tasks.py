@@ -82,7 +82,7 @@ def recognise_task(keys: Iterable[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a task's `net.py` defines, for one run."""
+    """The net, losses and metrics of a run, from the task's `net.py`."""
 
     Net: Callable[[Any], Any]
     loss_fn: Loss  # that is reported

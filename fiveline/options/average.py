@@ -15,7 +15,7 @@ SLOW_START = 9  # n / (9 + n) after n steps: TensorFlow's (1 + n) / (10 + n), wh
 
 
 class Average:
-    """A second net, whose weights and running statistics follow those of the first after each optimizer step.
+    """A second net, that follows the first net's weights and running statistics after each optimizer step.
 
     (torch's AveragedModel does the same, but waits for the device in each step.)
 
@@ -47,7 +47,7 @@ class Average:
             averaged.copy_(trained)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs besides the averaged weights, which are its `state_dict`."""
+        """Return the entry of a checkpoint. (The averaged weights are the checkpoint's `state_dict`.)"""
         return {"num_steps": self.num_steps, "trained_weights": dict(self.model.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any], averaged_weights: Mapping[str, Any]) -> None:

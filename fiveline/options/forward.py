@@ -108,7 +108,7 @@ def _forward_in(model: nn.Module, dtype: torch.dtype, *inputs: Any) -> Any:
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:
-    """Return what a deep net repeats: entries of an nn.Sequential or nn.ModuleList that have modules inside."""
+    """Return the repeated blocks of a deep net: entries of an nn.Sequential or nn.ModuleList that hold modules."""
     if isinstance(model, nn.Sequential | nn.ModuleList):
         entries = [entry for entry in model if any(True for _ in entry.children())]
         if entries:

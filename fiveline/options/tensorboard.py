@@ -1,7 +1,7 @@
 """A run's history for TensorBoard: `tensorboard --logdir experiments` shows it while it is trained.
 
-Nothing but the history is told, so that the events cannot differ from it: when a run continues, the events are written
-anew from what it has kept. Needs `pip install tensorboard`, and only where `tensorboard` is asked for.
+The events are written from the history alone, so the two cannot differ. When a run continues, its events are written
+again. Only `tensorboard=true` needs `pip install tensorboard`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Events:
         return writer
 
     def _session(self, tags: Any) -> tuple[Any, Any, Any]:
-        """Return what TensorBoard's table of hyperparameters is told: which there are, their values, the end."""
+        """Return the three summaries of TensorBoard's table of hyperparameters: names, values, end."""
         from torch.utils.tensorboard.summary import hparams
 
         values = {
@@ -86,7 +86,7 @@ class Events:
 
 
 def _scalars(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return what an epoch has to show, by TensorBoard's tags."""
+    """Return an epoch's numbers by TensorBoard's tags."""
     metrics = {f"{name}/{split}": value for split in ("train", "val") for name, value in row[split].items()}
     others = {name: row[name] for name in ("learning_rate", "examples_per_second")}
     return {tag: value for tag, value in {**metrics, **others}.items() if value is not None}  # JSON's null was NaN

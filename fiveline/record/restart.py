@@ -18,7 +18,7 @@ PLACES = REPLACED, MOVING = ".replaced", ".moving"
 
 
 def put_aside(model_dir: Path) -> None:
-    """Put the files of a run aside; those of a run without a checkpoint are removed."""
+    """Put the files of a run aside, or remove them if the run has no checkpoint."""
     if _has_checkpoint(model_dir):
         moving = model_dir / MOVING
         moving.mkdir(exist_ok=True)

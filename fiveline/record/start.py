@@ -1,4 +1,4 @@
-"""Where a run begins: with new weights, with those of another checkpoint, or where its last process stopped."""
+"""Where a run begins: with new weights, with another checkpoint's weights, or where its last process stopped."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ LISTINGS = {page: listings for page, listings in LISTINGS.items() if listings}
 
 
 def run(folder, *words, typed=""):
-    """Run a script of a folder; return what it prints."""
+    """Run a script of a folder; return its output."""
     result = subprocess.run([sys.executable, *words], input=typed, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout
