@@ -425,7 +425,7 @@ def undisturbed(tmp_path_factory):
     ("rank", "params"),
     [
         pytest.param(0, LONG, id="0", marks=pytest.mark.slow),
-        pytest.param(1, LONG, id="1", marks=pytest.mark.slow),
+        pytest.param(1, LONG, id="1", marks=pytest.mark.thorough),
         pytest.param(1, AVERAGED, id="averaged", marks=pytest.mark.thorough),
     ],
 )

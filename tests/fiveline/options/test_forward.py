@@ -38,7 +38,6 @@ def interrupt(patch, at):
         patch.setattr(train, name, functools.partial(take_step, getattr(train, name)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -51,7 +50,7 @@ def interrupt(patch, at):
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
-@pytest.mark.parametrize("at", [2, 6])
+@pytest.mark.parametrize("at", [pytest.param(2, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.thorough)])
 def test_a_stopped_run_continues_to_the_same_bits(tmp_path, monkeypatch, settings, at):
     settings = {"batch_size": 315, "num_epochs": 2, "learning_rate": 0.003, **settings}
     whole = run_train(tmp_path / "whole", **settings)
