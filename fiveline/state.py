@@ -180,6 +180,9 @@ class State:
         with utils.fitting(path, "optim_dict"):
             self.job.load_moments(self.model, self.optimizer, state["optim_dict"])
             self.job.check_moments(self.optimizer)
+            # no step may follow that would set the rate: the checkpoint at the end holds it
+            for group, saved in zip(self.optimizer.param_groups, state["optim_dict"]["param_groups"], strict=True):
+                group["lr"] = float(saved["lr"])
         with utils.fitting(path, "scaler or average"):
             if "scaler" in self.extras and state["scaler"]:
                 self.extras["scaler"].load_state_dict(state["scaler"])

@@ -20,7 +20,8 @@ STALE_SECONDS = 24 * 60 * 60  # no process writes one file for this long
 LONGEST_NAME = 255  # bytes, on most file systems
 LONGEST_LINE = 2**16  # bytes of a history's line, about
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.[\w-]+)?\.tmp")  # older versions added the host and the process
-WRITTEN_UNDER_LOCK = (".pth.tar.", ".run.json.", ".history.jsonl.", "..lock.json.")
+WRITTEN_UNDER_LOCK = (".pth.tar.", ".run.json.", ".history.jsonl.", "..lock.json.", ".metrics_val_best_weights.json.",
+                      ".metrics_val_last_weights.json.")  # fmt: skip
 
 
 def write_atomically(path: Path, data: bytes | memoryview, previous: Path | None = None) -> None:

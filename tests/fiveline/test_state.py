@@ -54,6 +54,21 @@ def their_rates(optimizer, scheduler, num_steps):
     return rates
 
 
+def test_a_run_that_continues_after_its_last_step_keeps_the_rate_of_that_step():
+    """Its last checkpoint is then the same as that of a run that was not stopped."""
+    values = {"schedule": "one_cycle", "num_epochs": 1, "learning_rate_factors": {"bias": 0.5}}
+    state, later = make_state(**values), make_state(**values)
+    for _ in range(7):
+        state.set_learning_rate()
+        state.optimizer.zero_grad()
+        state.model(torch.ones(2, 4)).sum().backward()
+        state.optimizer.step()
+        add_batch(state, 1.0)
+    later.load_state_dict(state.state_dict())
+    rates = [[group["lr"] for group in each.optimizer.param_groups] for each in (state, later)]
+    assert rates[0] == rates[1] and rates[0][0] == 2 * rates[0][1] < 1e-6
+
+
 @pytest.mark.parametrize(
     ("values", "theirs"), SCHEDULES, ids=lambda value: str(value) if isinstance(value, dict) else ""
 )
