@@ -68,7 +68,7 @@ def fetch_params(model_dir: Path, overrides: Sequence[str] = ()) -> utils.Params
 
 
 def recognise_task(keys: Iterable[str]) -> str:
-    """Return the task that has more of a params file's keys than any other task; in a tie, the default task.
+    """Return the task that has more of a params file's keys than any other; the default task if there is no such one.
 
     CS230's params files name no task: `num_channels` is a key of its vision example, `lstm_hidden_dim` of its NER one.
     """
