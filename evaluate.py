@@ -5,9 +5,9 @@
 
 Writes into the run directory: `metrics_<split>_<checkpoint>.json`, `predictions_<split>_<checkpoint>.csv` with a row
 for each example, `shares_<split>_<checkpoint>.npz` with each metric's numerator and denominator for each example,
-`per_class_<split>_<checkpoint>.csv` where the task has classes, `scored_<split>_<checkpoint>.json`, which says by its
-checksum which checkpoint that was, and `evaluate.log`. Where the checkpoint is not the run's own, the
-name says whose: `metrics_test_of_other_run_best.json`.
+`per_class_<split>_<checkpoint>.csv` if the task has classes, `scored_<split>_<checkpoint>.json` with the checkpoint's
+checksum, and `evaluate.log`. If the checkpoint belongs to another run, the file names contain the name of that run:
+`metrics_test_of_other_run_best.json`.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def evaluate(
     metrics: Metrics,
     new_sums: Callable[[Metrics], MetricSums] = MetricSums,
 ) -> dict[str, float]:
-    """Evaluate the model on all batches; each example counts the same, whatever the batches.
+    """Evaluate the model on all batches; each example counts the same, for any batch size.
 
     Args:
         model: on its device
         loss_fn: (outputs, labels) -> scalar mean
-        dataloader: of (inputs, labels)
+        dataloader: yields (inputs, labels)
         metrics: name -> fn(outputs, labels) -> (numerator, denominator)
-        new_sums: makes the sums; in a job, they add up over its processes
+        new_sums: makes an empty MetricSums; in a job, one that adds up over all processes
 
     Returns:
         name -> value, the loss last
@@ -78,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="beats the checkpoint's: batch_size=256")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override the checkpoint's: batch_size=256")
     return parser
 
 

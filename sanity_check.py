@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print the findings, with their numbers, as JSON")
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that beat the file's")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that override the file's")
     return parser
 
 

@@ -23,7 +23,7 @@ from fiveline.device import concatenate, detach, fetch_device, pieces, to_device
 from fiveline.metrics import Loss, count_scored
 from fiveline.tasks import DEFAULT_TASK, Task, fetch_params, fetch_params_class
 
-if TYPE_CHECKING:  # torch takes a second to import: main() does so after it has checked the command line and the params
+if TYPE_CHECKING:  # importing torch takes a second: main() imports it after checking the command line and the params
     import torch
     from torch import nn
     from torch.utils.data import DataLoader
@@ -59,11 +59,11 @@ def train_step_in_pieces(
     microbatch_size: int,
     scaler: torch.amp.GradScaler,
 ) -> tuple[Any, torch.Tensor]:
-    """Take the step of `train_step` with about `microbatch_size` examples in memory at once; also for fp16.
+    """Do the same as `train_step` in pieces of about `microbatch_size` examples, to save memory; also for fp16.
 
-    Each piece's loss counts with its share of the scored labels, so the gradient is that of the whole batch. (Only
-    batch norm sees each piece alone.) In fp16, where small gradients would become zero, the scaler multiplies the loss
-    and divides the gradients again; it skips a step whose gradients are not finite.
+    Each piece's loss is weighted by the piece's share of the scored labels, so the gradients add up to the gradient of
+    the whole batch. (But batch norm normalises each piece alone.) In fp16, small gradients would become zero: the
+    scaler multiplies the loss, divides the gradients again, and skips a step if a gradient is not finite.
     """
     output_pieces: list[Any] = []
     num_scored = count_scored(labels_batch)
@@ -72,15 +72,15 @@ def train_step_in_pieces(
     for train_piece, labels_piece in pieces((train_batch, labels_batch), microbatch_size):
         output_piece = model(train_piece)
         num_scored_piece = count_scored(labels_piece)
-        # a piece without scored labels has no mean, and must not add a NaN; a whole batch without them has a NaN loss,
-        # as in train_step
+        # if a piece has no scored labels, its mean loss is NaN: set its labels to 0, so that it adds 0; if the whole
+        # batch has none, the loss stays NaN, as in train_step
         labels_piece = labels_piece.where((num_scored_piece > 0) | (num_scored == 0), 0)
         loss_piece = loss_fn(output_piece, labels_piece) * num_scored_piece / num_scored
         scaler.scale(loss_piece).backward()
         output_pieces.append(detach(output_piece))
         loss = loss + loss_piece.detach()
 
-    scaler.unscale_(optimizer)  # before the step, in which gradients are clipped
+    scaler.unscale_(optimizer)  # before the step, because the step clips the gradients
     scaler.step(optimizer)
     scaler.update()
     return concatenate(output_pieces), loss
@@ -92,8 +92,8 @@ def train(
     """Train for one epoch, or for the rest of one.
 
     Args:
-        state: model, optimizer and position
-        dataloader: of (inputs, labels)
+        state: model, optimizer and position in the run
+        dataloader: yields (inputs, labels)
         loss_fn: (outputs, labels) -> scalar mean
         saver: saves between two steps
         step: train_step, or train_step_in_pieces with its settings
@@ -136,7 +136,7 @@ def train_and_evaluate(
 
         val_batches = saver.watched(state.start_validation(val_dataloader))
         val_metrics = evaluate(state.evaluated, task.loss_fn, val_batches, task.metrics, state.new_sums)
-        state.check_loss(val_metrics["loss"])  # the train metrics are from before the last step
+        state.check_loss(val_metrics["loss"])  # the last step may have diverged; no train metric shows it
         logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
         saver.end_epoch(train_metrics, val_metrics)
     for line in state.params.closing_lines(state.epoch, state.best_epoch):
@@ -158,7 +158,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--selftest_resume", action="store_true", help="check that a killed run resumes to the same bits"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that beat the file's")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that override the file's")
     return parser
 
 
@@ -186,7 +186,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Namespace) -> None:
-    """Build what the hyperparameters ask for, and train a run from where it stands to its end."""
+    """Build the run that the hyperparameters describe, and train it from its last checkpoint to the end."""
     utils.import_quickly("torch")
     from fiveline.options.set_up import check_packages, fetch_step, set_up, switched_on
     from fiveline.record.signals import Signals

@@ -23,7 +23,7 @@ def fetch_device(name: str | None = None, disable_cuda: bool = False, local_rank
     Args:
         name: as torch spells it: `cpu`, `cuda`, `cuda:1`, `mps`
         disable_cuda: use the CPU although there is a GPU
-        local_rank: the GPU of this process in a job of several; None in one process
+        local_rank: index of this process's GPU in a job of several processes; None for a single process
 
     Raises:
         InputError: this machine has no such device
@@ -52,7 +52,7 @@ def fetch_device(name: str | None = None, disable_cuda: bool = False, local_rank
 
 
 def device_in_use() -> torch.device:
-    """Return the device that the script computes on; the CPU before one was fetched."""
+    """Return the device that `fetch_device` returned last, or the CPU before its first call."""
     import torch
 
     return _in_use or torch.device("cpu")
@@ -79,9 +79,9 @@ def tensors_of(batch: Any) -> list[torch.Tensor]:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Move a batch to a device; a copy from pinned memory to a GPU is not waited for.
+    """Move a batch to a device; a copy from pinned memory to a CUDA GPU is asynchronous.
 
-    On the CPU a non-blocking copy could be read before it is complete; on Apple's GPU, after Python freed its source.
+    Other copies block: the CPU could read an incomplete batch; Python could free the source of a copy to Apple's GPU.
     """
     is_awaited = device.type in ("cpu", "mps")
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=not is_awaited), batch)
@@ -93,12 +93,12 @@ def to_cpu(batch: Any, copy: bool = False) -> Any:
 
 
 def detach(batch: Any) -> Any:
-    """Return a batch without the graph that computed it."""
+    """Return a batch with its tensors detached from the autograd graph."""
     return map_tensors(lambda leaf: leaf.detach() if hasattr(leaf, "detach") else leaf, batch)
 
 
 def pieces(batch: tuple[Any, torch.Tensor], size: int) -> Iterator[tuple[Any, torch.Tensor]]:
-    """Yield (inputs, labels) in balanced pieces of about `size` examples, as `count_batches` says."""
+    """Yield (inputs, labels) in balanced pieces of about `size` examples; `count_batches` says how many."""
     num_examples = len(batch[1])
     num_pieces = count_batches(num_examples, size)
     for i in range(num_pieces):
@@ -109,19 +109,19 @@ def pieces(batch: tuple[Any, torch.Tensor], size: int) -> Iterator[tuple[Any, to
 def count_batches(num_examples: int, size: int) -> int:
     """Return the number of balanced batches of at most `size` examples.
 
-    Batch norm needs two examples. So none of the batches is a single one, unless size or num_examples is 1; of 5
-    examples with size 2, one batch has 3.
+    Batch norm needs two examples, so no batch has a single one unless size or num_examples is 1. For this, a batch may
+    exceed size: 5 examples with size 2 make batches of 2 and 3.
     """
     return max(1, min(-(-num_examples // size), num_examples // min(size, 2)))
 
 
 def part(i: int, num_parts: int, number: int) -> slice:
-    """Return part i of a number of things that is divided evenly: the parts differ by one thing at most."""
+    """Return the indices of part i when `number` items are divided evenly: part sizes differ by one at most."""
     return slice(i * number // num_parts, (i + 1) * number // num_parts)
 
 
 def concatenate(batches: Sequence[Any]) -> Any:
-    """Return batches of the same structure as one batch."""
+    """Concatenate batches of the same structure into one batch."""
     import torch
 
     first = batches[0]
@@ -133,7 +133,7 @@ def concatenate(batches: Sequence[Any]) -> Any:
     return torch.cat(list(batches))
 
 
-# --- random numbers; what they are for is the first part of each key, so no two uses share a stream
+# --- random numbers; each key begins with its purpose, so no two purposes share a stream
 
 GENERATORS, ORDER, AUGMENTATION, WORKER = range(4)
 
@@ -148,7 +148,7 @@ def seed_of(*key: int) -> int:
 def seed_everything(seed: int, epoch: int = 0, rank: int = 0, purpose: int = GENERATORS) -> None:
     """Seed the global generators of Python, NumPy and torch, on every device, for an epoch of a process.
 
-    (torch.manual_seed does the same, but takes a millisecond for devices that are not there.)
+    (torch.manual_seed does the same, but spends a millisecond on devices that this machine does not have.)
     """
     import numpy as np
     import torch

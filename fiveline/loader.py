@@ -1,4 +1,4 @@
-"""The batches of every task: an ordinary DataLoader whose order follows from (seed, epoch)."""
+"""The batches of every task: an ordinary DataLoader whose order depends only on (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from fiveline.record import signals
 from fiveline.tasks import fetch_collate_fn, fetch_dataset
 from utils import InputError, explain
 
-WINDOW_BATCHES = 100  # batches whose examples are sorted by length together
+WINDOW_BATCHES = 100  # examples are sorted by length within windows of this many batches
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Which examples are in which batch. The order of an epoch is known from (seed, epoch), so it can start anywhere.
+    """Choose the examples of each batch. (seed, epoch) decides the order, so an epoch can start at any of its batches.
 
     Batches are balanced: batch i of k holds `order[i * n // k : (i + 1) * n // k]`. They differ by one example at most.
 
     Args:
         num_examples: in the split
-        batch_size: examples in a batch, over all processes of a job; see `count_batches` for the exception
-        seed: params.seed to shuffle; None for the order of the split
-        lengths: of each example, to put examples of similar length into one batch when they are shuffled
+        batch_size: most examples in a batch, over all processes of a job; `count_batches` describes an exception
+        seed: params.seed to shuffle; None to keep the order of the split
+        lengths: length of each example; a shuffled batch then holds examples of similar length
         shard: (rank, world_size) of this process, which gets its part of each batch by the same rule
     """
 
@@ -77,7 +77,7 @@ class EpochBatches(Sampler[list[int]]):
 class DataError(InputError):
     """A mistake in the data, found while a batch was loaded.
 
-    PyTorch calls this class again with a worker's traceback as the message. The traceback is cut off here.
+    PyTorch makes an error of a worker again, with the worker's traceback as its message. The traceback is cut off here.
     """
 
     def __init__(self, message: str) -> None:
@@ -85,11 +85,11 @@ class DataError(InputError):
 
 
 class Split(Dataset[Any]):
-    """A task's dataset, which names the example that could not be loaded.
+    """A task's dataset, with errors that name the example that could not be loaded.
 
     Args:
         dataset: map-style, of (inputs, labels)
-        collate_fn: makes a batch of a list of examples
+        collate_fn: makes a batch from a list of examples
         seed: params.seed
     """
 
@@ -123,13 +123,13 @@ class Split(Dataset[Any]):
             raise RuntimeError(f"{self._culprit(indices)} could not be loaded: {error!r}") from error
 
     def _fetch(self, indices: list[int]) -> Any:
-        if get_worker_info() is not None:  # what a worker draws depends on the batch, not on the worker
+        if get_worker_info() is not None:  # a worker's random numbers depend on the batch, not on the worker
             seed_everything(self.seed, self.epoch, indices[0], WORKER)
         fetched = self._get_items(indices)
         return fetched if isinstance(fetched, tuple) else self.collate_fn(fetched)
 
     def _culprit(self, indices: list[int]) -> str:
-        """Return a name for the first example that cannot be loaded; for the batch, if each can be loaded alone."""
+        """Return the name of the first example that cannot be loaded, or of the batch if each one loads alone."""
         names = [f"example {i}" + (f" ({self.ids[i]})" if self.ids is not None else "") for i in indices]
         for index, name in zip(indices, names, strict=True):
             try:
@@ -153,7 +153,7 @@ def fetch_dataloader(
         split: 'train', 'val' or 'test'
         data_dir: the dataset
         params: with facts
-        training: shuffle and augment; otherwise the split comes in order, as it is
+        training: shuffle and augment; otherwise keep the split's order, and do not augment
         device: where the batches will go
         shard: (rank, world_size) of this process in a job
 
@@ -176,15 +176,15 @@ def fetch_dataloader(
         batch_sampler=sampler,
         collate_fn=as_fetched,
         num_workers=params.num_workers,
-        persistent_workers=has_workers and not training,  # new ones each epoch, which know the epoch, for training
+        persistent_workers=has_workers and not training,  # training starts new ones, which know the epoch, each epoch
         pin_memory=has_workers and device is not None and device.type == "cuda",
         worker_init_fn=signals.outlive_signals if has_workers else None,
-        generator=torch.Generator(),  # its own, so that making an iterator does not draw from the global one
+        generator=torch.Generator(),  # without it, making an iterator would draw from the global generator
     )
 
 
 def as_fetched(batch: Any) -> Any:
-    """Return a batch that `Split` has made already."""
+    """Return the batch unchanged: `Split` has collated it already."""
     return batch
 
 

@@ -28,11 +28,11 @@ class MetricSums:
 
     def __init__(self, metrics: Metrics, add_up: Callable[[torch.Tensor], torch.Tensor] = lambda row: row) -> None:
         self.metrics, self.add_up = metrics, add_up
-        self._row: Any = None  # this process's sums, one after the other, so that a batch is added in one operation
+        self._row: Any = None  # this process's sums in one flat tensor, so that a batch is added in one operation
         self._shapes: list[torch.Size] = []  # of the sums in the row
 
     def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
-        """Add a batch. Nothing waits for the device.
+        """Add a batch, without waiting for the device.
 
         Args:
             outputs: of the model, batch first
@@ -42,9 +42,9 @@ class MetricSums:
         import torch
 
         outputs, num_scored = detach(outputs), count_scored(labels)
-        # float64 adds up millions exactly, and torch.cat makes all sums float64; Apple's GPUs know float32 only
+        # float64 sums millions of values exactly (torch.cat converts all sums to it); Apple's GPUs have only float32
         loss = loss.detach().to(torch.float32 if loss.is_mps else torch.float64)
-        # the loss of a batch without scored labels is NaN, and counts nothing
+        # a batch without scored labels has a NaN loss, and adds 0
         sums = [(loss * num_scored).where(num_scored > 0, 0.0), num_scored]
         for name, metric in self.metrics.items():
             pair = metric(outputs, labels)
@@ -115,9 +115,9 @@ class MetricSums:
 
 
 def count_scored(labels: torch.Tensor) -> torch.Tensor:
-    """Count the labels that a loss is the mean over: all but -100.
+    """Count the scored labels, over which a loss is the mean: all labels except -100.
 
-    One float per example is a regression, in which -100 is a number like any other.
+    One float label per example means regression, where -100 is an ordinary value.
     """
     if labels.is_floating_point() and labels.dim() < 2:
         return labels.new_ones(len(labels)).sum()
@@ -131,9 +131,9 @@ def ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
 
 
 def occurring(sums: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[torch.Size, torch.Tensor]:
-    """Return which classes occur, as a mask for each shape of vectors: a class that any metric of that shape counted.
+    """Return a mask of the classes that occur, for each vector shape: classes that any metric of that shape counted.
 
-    One metric is not enough: precision counts no example of a class that is never predicted; recall, beside it, does.
+    One metric would not find all: a class that is never predicted has no count in precision, but it has one in recall.
     """
     import torch
 

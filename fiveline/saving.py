@@ -17,8 +17,8 @@ from fiveline.record.signals import Signals, notice_dead_workers_at_the_fetch
 from fiveline.record.start import check_nothing_is_lost
 from fiveline.state import State
 
-# Saving may cost one part in this many of the time, so not every short epoch is saved. A run that is killed trains the
-# epochs since the last save again, to the same bits.
+# Saving may take about 1% of the time, so not every short epoch is saved. A killed run repeats the epochs since its
+# last save, with bit-identical results.
 SAVING_COSTS_ONE_IN = 100
 FIRST_SECONDS = 5.0
 
@@ -47,12 +47,12 @@ class Saver:
         self.run, self.state, self.signals, self.on_rows = run, state, signals, on_rows
         self.is_writer = run.is_writer
         self._rows: list[dict[str, Any]] = []  # of epochs that are not on the disk yet
-        self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # likewise: checkpoint and val metrics
+        self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # unsaved best: checkpoint, val metrics
         self._is_saved = True
         now = time.monotonic()
         self._may_save_at, self._must_save_at = now + FIRST_SECONDS, now + 60 * state.params.checkpoint_minutes
-        self._bar: Any = None  # on a terminal
-        self._steps_between = state.params.save_summary_steps  # two looks at the loss
+        self._bar: Any = None  # a tqdm bar on a terminal
+        self._steps_between = state.params.save_summary_steps  # steps between two checks of the loss
         self.num_examples, self._start = 0, time.perf_counter()
 
     def between_steps(self) -> None:
@@ -83,12 +83,12 @@ class Saver:
             except InterruptedError:  # on Windows, Ctrl-C ends the wait for a worker's batch
                 continue
             except Exception as error:
-                # a broken pipe too: a worker died while it handed over a batch
+                # a ConnectionError or EOFError also means that a worker died, while it sent a batch
                 if not utils.is_dead_worker(error) and not isinstance(error, ConnectionError | EOFError):
                     raise
-                saved = "It was not saved now"
-                if self.state.job.world_size == 1:  # the other processes of a job are not here
-                    self.save()  # nothing was drawn from the generators here: the state is whole
+                saved = "The run was not saved now"
+                if self.state.job.world_size == 1:  # in a job, all processes must save together
+                    self.save()  # the state is consistent: this process has drawn no random number since the last step
                     saved = "Saved"
                 reason = utils.explain(error) or f"a data loading process died ({type(error).__name__})"
                 raise utils.Stop(f"{reason}. {saved}; rerun the same command to continue") from error
@@ -103,7 +103,7 @@ class Saver:
                 self._steps_between = min(self._steps_between, max(1, total // 50))
 
     def log_step(self, num_examples: int) -> None:
-        """Count a batch; every params.save_summary_steps steps, or more often in a bar, check and show the mean loss.
+        """Count a batch. Every params.save_summary_steps steps, or more often with a bar, check and show the mean loss.
 
         Args:
             num_examples: in the batch of this process
@@ -150,8 +150,8 @@ class Saver:
         self._is_saved = False
         is_due = state.job.all_gather(time.monotonic() >= self._may_save_at)[0]
         if is_best:
-            contents = {} if is_due else state.state_dict()  # `save` makes it if it is due
-            # a copy, and not on a GPU, whose memory is the net's
+            contents = {} if is_due else state.state_dict()  # if a save is due, `save` gets the contents itself
+            # a copy, because training changes the tensors; on the CPU, because the net needs the GPU's memory
             contents = to_cpu(contents, copy=True) if self.is_writer else {}
             self._best = contents, val_metrics
         if is_due:
@@ -178,7 +178,7 @@ class Saver:
         self._must_save_at = end + 60 * self.state.params.checkpoint_minutes
 
     def _write(self) -> None:
-        """Write the checkpoint last of all, so that it never speaks of a file that is not there."""
+        """Write all files, the checkpoint last, so that it never refers to a file that does not exist."""
         state, run = self.state, self.run
         state.check_weights()
         contents = state.state_dict()
@@ -194,7 +194,7 @@ class Saver:
         with run.replacing_best() if self._best is not None else contextlib.nullcontext():
             if self._best is not None:
                 utils.save_dict_to_json(self._best[1], run.path / "metrics_val_best_weights.json")
-                if not is_best:  # the run has gone on since
+                if not is_best:  # training has passed the best epoch
                     utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
             best = {"best_epoch": state.best_epoch, "best": state.best, "best_loss": state.best_loss}
             run.update_record(epochs=state.epoch, **best, seconds=run.seconds())
@@ -210,7 +210,7 @@ class Saver:
         if kind is None and not self._is_saved:
             self.save()
         elif kind is not None and issubclass(kind, Exception) and self._best is not None and self._best[0]:
-            # after a divergence, for example, which would come again; only the first process has contents to write
+            # for example after a divergence, which a rerun would repeat; only the first process has contents to write
             self.run.check_place()
             with contextlib.suppress(OSError), self.run.replacing_best():  # the first error is the one to report
                 utils.write_checkpoint(self._best[0], self.run.path / "best.pth.tar")

@@ -1,4 +1,4 @@
-"""All that changes while a run trains: what a checkpoint holds."""
+"""The state of a run: everything that changes during training, which is what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fiveline.device import generator_states, restore_generators, seed_everythin
 from fiveline.loader import batches_from
 from fiveline.metrics import Metrics, MetricSums
 
-# one_cycle, as in torch.optim.lr_scheduler.OneCycleLR: starts at 1/25 of the rate, ends at 1/10000 of that
+# one_cycle, as in torch.optim.lr_scheduler.OneCycleLR: starts at 1/25 of learning_rate, ends at 1/10000 of the start
 ONE_CYCLE_WARMUP, ONE_CYCLE_START, ONE_CYCLE_END = 0.3, 1 / 25, 1 / 25e4
-Step = Callable[..., tuple[Any, torch.Tensor]]  # as train.train_step
-SMALLEST_SCALE = 1e-6  # of the loss in fp16; it is halved each time that a gradient is not finite
+Step = Callable[..., tuple[Any, torch.Tensor]]  # for example train.train_step
+SMALLEST_SCALE = 1e-6  # fp16 halves the loss scale when a gradient is not finite; below this, the run has diverged
 
 
 @dataclasses.dataclass
@@ -32,18 +32,18 @@ class State:
     optimizer: torch.optim.Optimizer
     params: utils.Params  # with facts
     steps_per_epoch: int
-    sign: int  # 1 if more of params.monitor is better, -1 if less is
+    sign: int  # 1 if a higher params.monitor is better, -1 if a lower one is
     metrics: Metrics
     job: Any  # the processes that train together: fiveline.jobs.one.OneProcess(), or torchrun's
     extras: dict[str, Any] = dataclasses.field(default_factory=dict)  # an option's `scaler` or `average`
     epoch: int = 0  # complete epochs, validation included
     step: int = 0  # complete steps in the next epoch
-    seconds: float = 0.0  # that earlier processes spent on the steps of the unfinished epoch
+    seconds: float = 0.0  # spent on the unfinished epoch before the run was continued
     best: float | None = None  # the best value of params.monitor so far
-    best_loss: float | None = None  # the val loss of that epoch, which decides ties
-    best_epoch: int = 0  # from 1
+    best_loss: float | None = None  # the val loss of the best epoch; if `best` is equal, the lower loss wins
+    best_epoch: int = 0  # counted from 1; 0 before the first
     epochs_since_best: int = 0  # epochs since the best one, or since `plateau` last dropped the learning rate
-    num_drops: int = 0  # of the learning rate, by `plateau`
+    num_drops: int = 0  # how often `plateau` has lowered the learning rate
     generators: dict[str, Any] | None = None  # the states of the global generators after `step`
 
     def __post_init__(self) -> None:
@@ -71,13 +71,13 @@ class State:
         return batches
 
     def start_validation(self, dataloader: DataLoader[Any]) -> Iterator[Any]:
-        """Return the batches of the validation. What they draw is the same each time: it may have to start again."""
+        """Return the validation batches. They draw the same random numbers each time: a resumed run repeats them."""
         batches = iter(dataloader)
         seed_everything(self.params.seed, rank=self.job.rank)
         return batches
 
     def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step of the unfinished epoch, from 0."""
+        """Return the learning rate of a step of the unfinished epoch; `step` counts from 0."""
         rate = learning_rate(self.params, self.epoch * self.steps_per_epoch + step, self.steps_per_epoch)
         return rate * float(self.params.schedule_factor**self.num_drops)
 
@@ -121,7 +121,7 @@ class State:
             self.stop(f"a loss of {loss}")
 
     def check_weights(self) -> None:
-        """Raise DivergedError if a loss, a weight, or at any scale of fp16 a gradient is not finite."""
+        """Raise DivergedError if a loss or a weight is not finite, or fp16's gradients are not finite at any scale."""
         if self.step:
             self.check_loss(self.sums.mean_loss())
         scaler = self.extras.get("scaler")
@@ -137,12 +137,12 @@ class State:
         raise utils.DivergedError(
             f"diverged: {reason} in epoch {self.epoch + 1}, {where}, at learning rate "
             f"{self.learning_rate(max(self.step - 1, 0)):g}; earlier checkpoints are kept. Try a smaller "
-            "learning_rate, warmup_epochs or clip_grad_norm, with --restart; detect_anomaly=true names the operation. "
-            "(A batch whose labels are all -100 has no loss either)"
+            "learning_rate, or set warmup_epochs or clip_grad_norm, with --restart; detect_anomaly=true names the "
+            "operation. (If all labels of a batch are -100, its loss is also NaN)"
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the contents of a checkpoint: CS230's three keys, and what an exact resume needs.
+        """Return the contents of a checkpoint: CS230's three keys, and the entries that an exact resume needs.
 
         In a job, all processes must call this.
         """
@@ -160,7 +160,7 @@ class State:
             "best": self.best,
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
-            "batches": "balanced",  # older checkpoints lack this key and cannot be continued: their order differs
+            "batches": "balanced",  # older checkpoints lack this key; they cannot be continued: their batches differ
             "params": self.params.model_dump(mode="json"),
             "facts": self.params.facts,
             "sums": self.sums.state_dict() if self.step else {},
@@ -171,8 +171,8 @@ class State:
     def load_state_dict(self, state: Mapping[str, Any], path: Any = "checkpoint") -> None:
         """Continue from a checkpoint of this run, whose weights are loaded already.
 
-        Within an epoch, the number of processes may differ from the one before: a process without a saved generator
-        starts with that of the epoch.
+        The number of processes may have changed, even within an epoch: a process without saved generator states is
+        seeded as at the start of the epoch.
 
         Raises:
             InputError: names the part of the checkpoint that does not fit
@@ -196,14 +196,14 @@ class State:
         with utils.fitting(path, "generators"):
             saved = [state["generators"], *(other["generators"] for other in state["others"])]
             self.generators = saved[self.job.rank] if self.job.rank < len(saved) else None
-            restore_generators(self.generators or generator_states())  # a trial; start_epoch does it again
+            restore_generators(self.generators or generator_states())  # raises now if it fails; start_epoch repeats it
         with utils.fitting(path, "sums"):
             self.sums.load_state_dict(state["sums"], self.device, is_first=self.job.rank == 0)
             self.sums.result()  # raises now what it would raise at the end of the epoch
 
 
 def learning_rate(params: utils.Params, step: int, steps_per_epoch: int) -> float:
-    """Return the learning rate of a step, counted from 0 over all epochs; drops of `plateau` come on top.
+    """Return the learning rate of a step, counted from 0 over all epochs, without the drops of `plateau`.
 
     The rate is computed from the step, not accumulated, so a run can continue with another number of epochs.
     """

@@ -1,6 +1,6 @@
 """Find a task by its name, and check that it keeps the contract in `model/__init__.py`.
 
-Nothing here imports torch at import, so that a typo in a params file is reported at once.
+Importing this module does not import torch, so a typo in a params file is reported without that delay.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def fetch_params_class(task: str) -> type[utils.Params]:
 
 
 def fetch_params(model_dir: Path, overrides: Sequence[str] = ()) -> utils.Params:
-    """Return the hyperparameters of a run directory, with `key=value` words laid over them.
+    """Return the hyperparameters of a run directory, overridden by the `key=value` words.
 
     Raises:
-        InputError: no such directory or file, or mistakes in it, all at once
+        InputError: there is no such directory or file, or the file has mistakes: the message lists all of them
     """
     path = utils.find_params_file(model_dir)
     values, mistakes = utils.read_values(path)
@@ -58,7 +58,7 @@ def fetch_params(model_dir: Path, overrides: Sequence[str] = ()) -> utils.Params
     source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
     if "task" not in {**values, **laid_over} and (task := recognise_task(values)) != DEFAULT_TASK:
         values["task"] = task
-        source += f" (task {task}, by its keys)"
+        source += f" (task {task}, recognised by its keys)"
     values.update(laid_over)
     try:
         params_class = fetch_params_class(values.get("task", DEFAULT_TASK))
@@ -68,9 +68,9 @@ def fetch_params(model_dir: Path, overrides: Sequence[str] = ()) -> utils.Params
 
 
 def recognise_task(keys: Iterable[str]) -> str:
-    """Return the task that knows more of a params file's keys than any other; the default task if there is none.
+    """Return the task that has more of a params file's keys than any other; the default task if there is no such one.
 
-    CS230's params files name no task: `num_channels` is a key of its vision example, `lstm_hidden_dim` of the other.
+    CS230's params files name no task: `num_channels` is a key of its vision example, `lstm_hidden_dim` of its NER one.
     """
     own_keys = set(keys) - set(utils.Params.model_fields)
     if not own_keys:
@@ -85,17 +85,17 @@ class Task:
     """The net, losses and metrics of a run, from the task's `net.py`."""
 
     Net: Callable[[Any], Any]
-    loss_fn: Loss  # that is reported
-    train_loss_fn: Loss  # to train on
+    loss_fn: Loss  # the loss that is reported
+    train_loss_fn: Loss  # the loss to minimise
     metrics: Metrics
 
     @property
     def lower_is_better(self) -> list[str]:
-        """The metrics that are errors, by name."""
+        """The names of the metrics of which a lower value is better."""
         return sorted(name for name, metric in self.metrics.items() if getattr(metric, "lower_is_better", False))
 
     def sign(self, monitor: str) -> int:
-        """Return 1 if more of the monitored metric is better, -1 if less is.
+        """Return 1 if a higher value of the monitored metric is better, -1 if a lower one is.
 
         Raises:
             InputError: there is no such metric
@@ -110,7 +110,7 @@ def fetch_task(params: utils.Params) -> Task:
     """Return the net, losses and metrics of a task.
 
     Args:
-        params: with facts
+        params: with the facts from `fetch_facts`
 
     Raises:
         InputError: `model/<task>/net.py` does not keep the contract
@@ -136,7 +136,7 @@ def fetch_serve(task: str) -> ModuleType | None:
 
 
 def fetch_facts(data_dir: Path, params: utils.Params) -> utils.Params:
-    """Return the hyperparameters with what the data decides (class names, vocabulary) in `params.facts`.
+    """Return the hyperparameters with the facts of the dataset (class names, vocabulary) in `params.facts`.
 
     Raises:
         InputError: the data is missing or broken, or the facts do not keep the contract
@@ -165,7 +165,7 @@ def fetch_collate_fn(task: str) -> Callable[[list[Any]], Any]:
 
 
 def fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
-    """Return a split as the task makes it.
+    """Return the task's dataset of a split, after checking that it keeps the contract.
 
     Raises:
         InputError: the data is missing or broken, the split is empty, or the dataset does not keep the contract
@@ -206,7 +206,7 @@ def _are_lengths(values: Any, number: int) -> bool:
     return array.shape == (number,) and array.dtype.kind in "iu"
 
 
-# Attributes of a dataset that have a meaning in the contract; a dataset may use such a name for something else.
+# Dataset attributes that the contract defines. They are checked, as a dataset may use such a name for something else.
 ATTRIBUTES: dict[str, tuple[str, Callable[[Any, int], bool]]] = {
     "ids": ("a list with a name (str or int) for each example", _are_names),
     "lengths": ("a list with a whole number for each example", _are_lengths),

@@ -1,4 +1,4 @@
-"""The processes of a job: one optimizer step of theirs equals that of one process with the whole batch."""
+"""A job of several processes: its optimizer step equals the step of a single process on the whole batch."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ NORMS_WITH_STATISTICS = (
 def connected() -> Iterator[Job]:
     """Connect the processes for the block: gloo between CPUs, NCCL between GPUs.
 
-    While a process waits for the others, a signal ends it at once, and all but the first until training starts:
-    torchrun sends a signal when another process has failed, and there is nothing to save.
+    A signal ends a process that waits for the others at once. Until training starts, it also ends every process except
+    the first one at once: torchrun sends it when another process has failed, and there is nothing to save.
     """
-    # The first optimizer imports torch._dynamo, parts of which would keep a process group that exists already, with
-    # gloo's threads: at exit, one of them sometimes needed Python after Python had ended, and aborted the process.
+    # Import torch._dynamo before there is a process group. The first optimizer imports it anyway, and would keep the
+    # group and gloo's threads alive: at exit, a thread sometimes needed Python after its end, and aborted the process.
     import_quickly("torch._dynamo")
     handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     with naming_the_lost():
@@ -53,27 +53,27 @@ def connected() -> Iterator[Job]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     yield job
-    dist.destroy_process_group()  # not after an error: others may be in the middle of something
+    dist.destroy_process_group()  # not after an error: other processes may be within a collective operation
 
 
 class Job(OneProcess):
-    """Several processes. The loss is a mean over scored labels, which fall unevenly to the processes.
+    """Several processes. The loss is a mean over scored labels, and the processes have different numbers of them.
 
-    So before each step one all_reduce adds up the number of scored labels, and each process weighs its loss with its
-    share of them. The optimizer then steps with the sum of the gradients, which is that of the whole batch. The running
-    statistics of batch norm are averaged with the same weights, so they too are the same everywhere.
+    Therefore, before each step one all_reduce adds up the numbers of scored labels, and each process weights its loss
+    by its share. The sum of the gradients of all processes is then the gradient of the whole batch; the optimizer steps
+    with this sum. The running statistics of batch norm are averaged with the same shares, so all processes agree.
 
-    (torch's DistributedDataParallel would overlap sending with the backward pass. With `find_unused_parameters`, which
-    any net may need, it warns in each process, and a process sometimes aborted at exit.)
+    (torch's DistributedDataParallel is not used, although it overlaps communication with the backward pass. With
+    `find_unused_parameters`, which some nets need, it warns in each process, and a process sometimes aborted at exit.)
     """
 
     def __init__(self) -> None:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.is_sharded = False
-        self.share = torch.ones(())  # of the scored labels of the whole batch, in this process
+        self.share = torch.ones(())  # this process's share of the scored labels of the whole batch
         self._buffers: list[torch.Tensor] = []
-        self._is_averaged = True  # outside of a train step: torch takes a step to load the moments of sharded weights
+        self._is_averaged = True  # outside a train step: to load sharded moments, torch calls optimizer.step()
         self._every, self._num_asked, self._last = 1, 0, time.monotonic()
 
     def all_gather(self, entry: Any) -> list[Any]:
@@ -95,10 +95,10 @@ class Job(OneProcess):
         return numbers
 
     def agree(self, signal_number: int, is_due: bool) -> tuple[int, bool]:
-        """Return which signal any process received, 0 for none, and whether the first process wants to save.
+        """Return the number of a signal that any process received (0 if none), and whether the first process must save.
 
-        Called before every step. The processes exchange votes about five times a second: the first one sets how many
-        steps (`_every`) pass until the next vote.
+        Called before every step. The processes exchange votes about five times a second: the first process sets the
+        number of steps until the next vote (`_every`).
         """
         self._num_asked += 1
         if self._num_asked < self._every:
@@ -132,19 +132,19 @@ class Job(OneProcess):
             shard(net, device, self.world_size)
 
     def average_before_steps(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Let the optimizer step with the gradients of all processes. Hooks that look at gradients come after this."""
+        """Let the optimizer step with the gradients of all processes. Register hooks that need gradients after this."""
         norms = [module for module in net.modules() if isinstance(module, NORMS_WITH_STATISTICS)]
         pairs = [(module.running_mean, module.running_var) for module in norms]
         self._buffers = [buffer for pair in pairs for buffer in pair if buffer is not None]
         optimizer.register_step_pre_hook(lambda optimizer, *_: self.average(optimizer))
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
-        """Return the scaler of fp16, which looks at the gradients of all processes: all skip the same steps."""
+        """Return the scaler of fp16, which checks the gradients of all processes, so that all skip the same steps."""
         return _JobScaler(self, device)
 
     def weighed(self, loss_fn: Loss) -> Loss:
-        """Return a loss function whose gradient counts with this process's share of the scored labels."""
-        # FSDP divides by the number of processes
+        """Return a loss function whose gradient is weighted by this process's share of the scored labels."""
+        # FSDP averages the gradients: multiply by the number of processes to get their sum
         factor = self.world_size if self.is_sharded else 1
 
         def loss_of_share(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
@@ -164,7 +164,7 @@ class Job(OneProcess):
             total = num_scored.clone()
             dist.all_reduce(total)
             self.share, self._is_averaged = num_scored / total, False
-            # a share without scored labels counts nothing, but its loss must not be the NaN of a mean over nothing
+            # a process without scored labels has share 0, but its loss must not be NaN, because 0 * NaN is NaN
             labels = labels.where((num_scored > 0) | (total == 0), 0)
             return step(model, optimizer, loss_fn, inputs, labels)
 
@@ -172,7 +172,7 @@ class Job(OneProcess):
 
     @torch.no_grad()
     def average(self, optimizer: torch.optim.Optimizer) -> None:
-        """Add up the weighed gradients and buffers of all processes, once a step."""
+        """Add up the weighted gradients and buffers of all processes, once for each step."""
         if self._is_averaged:
             return
         self._is_averaged = True
@@ -189,7 +189,7 @@ class Job(OneProcess):
             # where no process has a gradient, the optimizer leaves the weight alone, as in one process
             weight.grad = total if weight.grad is not None or num_users[i] > 0 else None
 
-    # --- checkpoints, which are whole: any number of processes reads them
+    # --- checkpoints hold whole tensors, so that any number of processes can load them
 
     def weights_of(self, net: nn.Module) -> dict[str, Any]:
         """Return the whole weights of a net; all processes must call this."""

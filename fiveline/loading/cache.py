@@ -1,7 +1,7 @@
-"""An array that takes long to make, such as decoded images: made once, and mapped by every process that needs it.
+"""Cache an array that takes long to make, such as decoded images: make it once, and map its file in every process.
 
-The file is an ordinary `.npy` with the CRC-32 of its values behind them. It lies in the hidden folder `.decoded` of the
-dataset or, where that cannot be written, below `~/.cache/fiveline`, may be deleted, and only its owner may read it.
+The file is an ordinary `.npy`, followed by the CRC-32 of its values. It is in the hidden folder `.decoded` of the
+dataset or, if that is not writable, below `~/.cache/fiveline`. You may delete it; only its owner can read it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from fiveline.record.atomic import open_atomically
 from fiveline.record.files import check_regular
 
 FOLDER = ".decoded"
-CHUNK_BYTES = 2**28  # of the array are made at a time
-CHECKED_BYTES = 2**31  # a larger array is opened without reading all of it, so its checksum is not compared
-SPARE_BYTES = 2**30  # of the disk are left free: checkpoints need them
-WAIT_SECONDS = 600.0  # for another process that makes the same file
+CHUNK_BYTES = 2**28  # the array is made in chunks of this size
+CHECKED_BYTES = 2**31  # the checksum of a larger array is not compared, because that would read the whole file
+SPARE_BYTES = 2**30  # disk space to leave free for checkpoints
+WAIT_SECONDS = 600.0  # how long to wait for another process that makes the same file
 
 
 def cached_array(
@@ -38,7 +38,7 @@ def cached_array(
 
     Args:
         data_dir: the dataset that the array is made from
-        name: of the file, `train_64x64x3` for example; a file with this name and another key is replaced
+        name: of the file, for example `train_64x64x3`; a file with the same name and a different key is replaced
         key: text that changes when the values would change; `files_key` makes one from files
         shape: (num_examples, ...)
         make: returns the values of a slice of the examples, uint8
@@ -55,7 +55,7 @@ def cached_array(
         try:
             _make_file(path, name, shape, make)
             return _open(path, shape)
-        except (OSError, Timeout, NotImplementedError) as error:  # noqa: PERF203  the last: no locks there
+        except (OSError, Timeout, NotImplementedError) as error:  # noqa: PERF203  the last: no file locks there
             reason = getattr(error, "strerror", None) or str(error)
             logging.info(f"- decoded images cannot be kept in {path.parent} ({reason})")
     return None
@@ -80,7 +80,7 @@ def files_key(paths: Iterable[Path], folder: Path) -> str:
 def _folders(data_dir: Path) -> Iterator[Path]:
     """Yield the folders that may hold the file, the best one first."""
     yield data_dir / FOLDER
-    with contextlib.suppress(RuntimeError):  # a user without a home
+    with contextlib.suppress(RuntimeError):  # the user has no home directory
         place = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()
         yield Path(place, "fiveline", f"{data_dir.resolve().name}-{digest[:16]}")
@@ -116,7 +116,7 @@ def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[sl
             stale.unlink()
         logging.info(f"- decoding {shape[0]} images once, into {path}")
         rows_at_once = max(1, CHUNK_BYTES // math.prod(shape[1:]))
-        with open_atomically(path, num_bytes=num_bytes, mode=0o600) as file:  # no map: on a full disk, that is fatal
+        with open_atomically(path, num_bytes=num_bytes, mode=0o600) as file:  # not mapped: a full disk would be fatal
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for start in range(0, shape[0], rows_at_once):
                 values = make(slice(start, start + rows_at_once))
@@ -124,5 +124,5 @@ def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[sl
                 file.write(values.data)
             file.write(checksum.to_bytes(4, "little"))
         for old in {path.with_name(name), *path.parent.glob(f"{glob.escape(name)}-*.npy")} - {path}:
-            with contextlib.suppress(OSError):  # Windows keeps a file that is mapped
+            with contextlib.suppress(OSError):  # Windows cannot delete a file that is mapped
                 old.unlink()

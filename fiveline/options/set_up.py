@@ -1,4 +1,4 @@
-"""Everything between a run's hyperparameters and its first step: options are hung on the objects here."""
+"""Build a run from its hyperparameters: data, net, optimizer and state, with the options that are switched on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_packages(params: utils.Params) -> None:
 def set_up(
     params: utils.Params, run: utils.RunDirectory, start: Any, device: torch.device, job: Any
 ) -> tuple[State, dict[str, DataLoader[Any]], Task]:
-    """Build data, net and optimizer from the hyperparameters, with what they switch on, and restore a checkpoint.
+    """Build data, net and optimizer with the options of the hyperparameters, and restore a checkpoint if there is one.
 
     Args:
         params: without facts
@@ -102,7 +102,7 @@ def _build(
 
 
 def _record(run: utils.RunDirectory, state: State, task: Task) -> None:
-    """Write into run.json and the log what is about to be trained."""
+    """Write the machine, the size of the net and the number of epochs into run.json or the log."""
     run.cut_history(state.epoch)  # epochs that no checkpoint holds are trained again
     num_processes = state.job.world_size
     run.note("machine", {**forward.describe_forward(state.model, state.params), "processes": num_processes})
@@ -122,10 +122,10 @@ def check_batch_norm(net: nn.Module, smallest_batch: int, params: utils.Params) 
         params: microbatch_size, batch_size
 
     Raises:
-        InputError: it would
+        InputError: a batch or microbatch of one process has only one example
     """
     smallest = min(smallest_batch, params.microbatch_size or smallest_batch)
-    # in 2-d and 3-d, it takes the mean over the places of one image
+    # BatchNorm2d and BatchNorm3d can train on one example: they average over its pixels
     if smallest < 2 and any(isinstance(module, nn.BatchNorm1d) for module in net.modules()):
         name = "microbatch_size" if params.microbatch_size == 1 else "batch_size"
         raise utils.InputError(
@@ -135,7 +135,7 @@ def check_batch_norm(net: nn.Module, smallest_batch: int, params: utils.Params) 
 
 
 def fetch_extras(net: nn.Module, optimizer: torch.optim.Optimizer, params: utils.Params, job: Any) -> dict[str, Any]:
-    """Return the further objects of a checkpoint: the scaler of fp16, the averaged weights."""
+    """Return the objects that options add to a checkpoint: the scaler of fp16, the averaged weights."""
     extras: dict[str, Any] = {}
     if params.precision == "fp16":
         extras["scaler"] = job.scaler(next(net.parameters()).device)
@@ -164,10 +164,10 @@ def fetch_step(state: State, whole: Step, in_pieces: Step) -> Step:
 def switched_on(
     state: State, run: utils.RunDirectory, num_profiled: int | None
 ) -> Iterator[Callable[[list[dict[str, Any]]], None] | None]:
-    """Watch a run in the ways that hyperparameters and --profile ask for, for the block.
+    """Switch on detect_anomaly, --profile and tensorboard within the block, if they are requested.
 
     Yields:
-        what to call with new rows of the history; None where nobody wants them
+        a function to call with new rows of the history; None without tensorboard
     """
     with contextlib.ExitStack() as stack:
         if state.params.detect_anomaly:
@@ -184,7 +184,7 @@ def switched_on(
 
 @contextlib.contextmanager
 def _naming_operations(state: State) -> Iterator[None]:
-    """Check the gradient of every single operation, which is slow.
+    """Check the gradient of every operation for NaN, which is slow.
 
     Raises:
         DivergedError: names the operation; torch warns with the line of its forward pass

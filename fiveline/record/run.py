@@ -1,4 +1,4 @@
-"""A run directory: who works in it, how far the run is, what it was run with. The README lists its files."""
+"""A run directory: its lock, its record (run.json) and its history. docs/run_directory.md lists its files."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from fiveline.record.params import Params
 SCORES_OF_BEST = re.compile(r"(metrics|scored|shares|predictions|per_class)_(train|val|test)_best\.(json|npz|csv)")
 RECORD, HISTORY = "run.json", "history.jsonl"
 HOLDER = ".lock.json"  # who holds the lock
-LONGEST_WAIT = 60.0  # seconds that a training waits for an evaluation that writes; someone may have suspended it
+LONGEST_WAIT = 60.0  # seconds that training waits for evaluate.py to finish writing; evaluate.py may be suspended
 
 
 def scores_lock(path: Path) -> FileLock:
-    """Return the lock of a run's best weights together with their scores: one script at a time changes either."""
+    """Return the lock of a run's best weights and their scores: only one script at a time may change them."""
     return FileLock(path / ".scores.lock")
 
 
 class RunDirectory:
     """One `model_dir` while a script works in it.
 
-    run.json and the history are read once and then kept in memory: while one process has the lock, no other one writes.
+    run.json and the history are read once and kept in memory, because no other process writes while one has the lock.
 
     In a job, only the first process is the writer; the others read.
     """
@@ -43,12 +43,12 @@ class RunDirectory:
     def __init__(self, path: Path, is_writer: bool = True) -> None:
         self.path, self.is_writer = path, is_writer
         self._lock = FileLock(path / ".lock")
-        self._locked: os.stat_result | None = None  # which file it was
+        self._locked: os.stat_result | None = None  # the identity of the lock file
         self._record: dict[str, Any] | None = None
         self._history: list[dict[str, Any]] | None = None
 
     def __enter__(self) -> RunDirectory:
-        """Take the directory's lock; an InUseError says who has it, an InputError that the folder cannot be written."""
+        """Take the directory's lock. InUseError: another process has it; InputError or Stop: no file can be written."""
         if not self.is_writer:
             return self
         try:
@@ -71,7 +71,7 @@ class RunDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # a disk that has become read-only
+        with contextlib.suppress(OSError):  # the disk may have become read-only
             if self.is_writer and self._is_in_place():
                 (self.path / HOLDER).unlink(missing_ok=True)
                 self.settle()
@@ -84,9 +84,9 @@ class RunDirectory:
             return False
 
     def check_place(self) -> None:
-        """Raise Stop unless the path still leads to what was locked: no one moved or removed the folder or `.lock`."""
+        """Raise Stop if the folder or its `.lock` was moved or removed after it was locked."""
         if not self._is_in_place():
-            raise Stop(f"{self.path}: moved, removed or made again while this command worked in it; it stopped writing")
+            raise Stop(f"{self.path}: moved, removed or replaced while this command worked in it; the command stopped")
 
     def record(self) -> dict[str, Any]:
         """Return run.json, or an empty dict before the first run."""
@@ -103,7 +103,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def recorded(self, params: Params, **entries: Any) -> Iterator[None]:
-        """Keep run.json true while a run works: `running` at first, then how it ended."""
+        """Keep the status in run.json correct: `running` within the block, then how the run ended."""
         if not self.is_writer:
             yield
             return
@@ -125,24 +125,24 @@ class RunDirectory:
     def _record_failure(self, error: BaseException) -> None:
         status = getattr(error, "status", "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         try:
-            # of an error in a data loading process, the last line: its traceback stands before it
+            # the last line: in an error of a data loading process, the lines before it are a traceback
             reason = str(explain(error) or str(error).strip().rpartition("\n")[2]) or type(error).__name__
             self.update_record(status=status, reason=reason.removeprefix(f"{status}: "), end=now())
         except (OSError, InputError) as second:  # a full disk, perhaps: the first error is the one to report
             logging.error(f"- run.json could not be written either ({second})")
 
     def finish(self, params: Params) -> None:
-        """Record that nothing is left to do; `params`: a later command that failed may have left other ones there."""
+        """Record that the run is finished, with its `params`: a failed command may have recorded other ones."""
         if self.record().get("status") not in ("finished", "pruned"):
             self.update_record(status="finished", reason=None, end=now(), **_resolved(params))
 
     def note(self, name: str, entry: Mapping[str, Any]) -> None:
-        """Record `data`, `machine` or `versions`, which may change the bits; warn if a continued run finds another."""
+        """Record `data`, `machine` or `versions`; warn if a continued run finds other ones: its results may differ."""
         before = self.record().get(name) or {} if self.is_writer else {}
         changed = [f"{key}: {before[key]} -> {new}" for key, new in entry.items() if before.get(key, new) != new]
         if changed and self.history():
             changes = "; ".join(changed)
-            logging.warning(f"- WARNING: the {name} changed since this run began ({changes}); the bits may differ")
+            logging.warning(f"- WARNING: the {name} changed since this run began ({changes}); the results may differ")
         self.update_record(**{name: dict(entry)})
 
     def history(self) -> list[dict[str, Any]]:
@@ -156,19 +156,19 @@ class RunDirectory:
         return float(sum(row.get("seconds") or 0.0 for row in self.history()))
 
     def show_epoch(self, row: Mapping[str, Any]) -> None:
-        """Append an epoch at once, for those who follow the run; `append_history` secures it with a checkpoint."""
+        """Append an epoch at once, for readers who follow the run; `append_history` writes it with the checkpoint."""
         with contextlib.suppress(OSError, Stop):  # a full disk, perhaps; then the save reports it
             self.check_place()
-            rows = self.history()  # before the line is there
+            rows = self.history()  # read the file before the new line is in it
             append_line(self.path / HISTORY, row)
             rows.append(dict(row))
 
     def append_history(self, new: Sequence[Mapping[str, Any]]) -> None:
-        """Add epochs, in place of what an interrupted run may have written for them and after them."""
+        """Add epochs; remove the rows that an interrupted run may have written for these epochs or later ones."""
         self.cut_history(new[0]["epoch"] - 1, new)
 
     def cut_history(self, epoch: int, new: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Keep the epochs up to and including `epoch`, the one that the checkpoint was taken after, and add `new`."""
+        """Keep the rows up to `epoch`, the last complete epoch of the checkpoint, and add the rows `new`."""
         if self.is_writer:
             rows = [*(row for row in self.history() if row["epoch"] <= epoch), *map(dict, new)]
             write_lines(self.path / HISTORY, rows)
@@ -176,7 +176,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def replacing_best(self) -> Iterator[None]:
-        """Remove evaluate.py's scores of the best weights, and let it write none until others have replaced them."""
+        """Remove evaluate.py's scores of the best weights, and keep it from writing scores until the block ends."""
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(scores_lock(self.path).acquire(timeout=LONGEST_WAIT))
@@ -188,23 +188,23 @@ class RunDirectory:
     def _remove_scores_of_best(self) -> None:
         scores = sorted(path for path in self.path.iterdir() if SCORES_OF_BEST.fullmatch(path.name))
         for path in scores:
-            with contextlib.suppress(PermissionError):  # Windows; training counts for more than a table
+            with contextlib.suppress(PermissionError):  # Windows keeps an open file; training must not fail for that
                 path.unlink()
         left = [path.name for path in scores if path.exists()]
         removed = [path.name for path in scores if path.name not in left]
         if left:
-            logging.warning(f"- WARNING: open elsewhere, so they keep the scores of older weights: {', '.join(left)}")
+            logging.warning(f"- WARNING: in use, so not removed (they hold scores of older weights): {', '.join(left)}")
         if removed:
-            logging.info(f"- Removed {', '.join(removed)}, of the best weights before these; evaluate.py scores them")
+            logging.info(f"- Removed {', '.join(removed)} of the old best weights; evaluate.py scores the new ones")
 
     def clear(self) -> None:
-        """Put all that a run wrote aside, until `settle`; the params file and anything else in the folder stay."""
+        """Set aside the files that a run wrote, until `settle`; keep the params file and all other files."""
         restart.put_aside(self.path)
         remove_stale(self.path)
         self._record = self._history = None
 
     def settle(self) -> None:
-        """Decide about the files put aside: removed if there is a new checkpoint; otherwise put back."""
+        """Remove the files that were set aside if there is a new checkpoint; otherwise restore them."""
         if any((self.path / name).is_dir() for name in restart.PLACES):
             restart.settle(self.path)
             self._record = self._history = None

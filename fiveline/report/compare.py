@@ -18,14 +18,14 @@ from fiveline.report.table import Table
 
 HEAD = ["metric", "A", "A's 95% interval", "B", "B's 95% interval", "B - A", "its 95% interval", "p"]
 LEGEND = """\
-p: how often chance alone gives a difference at least as large, when A and B are swapped per example, at random. The
-interval of B - A reaches as far as 95% of the swaps. Tests and intervals know these examples only, not other seeds."""
+p: how often a difference at least this large appears if A and B are swapped at random for each example. The interval
+is B - A plus and minus a bound that 95% of these differences stay below. Other seeds are not taken into account."""
 MOST_SHOWN = 10
 Pair = tuple[dict[str, str], dict[str, str]]  # two predictions for one example
 
 
 def compare(runs: Sequence[Run], first_name: str, second_name: str) -> list[str]:
-    """Print how two runs, given by name or path, differ, and return a line for each file that could not be read."""
+    """Print a comparison of two runs, given by name or path; return a line for each file that could not be read."""
     a, b = find_run(runs, first_name), find_run(runs, second_name)
     problems: list[str] = []
     print(f"A is {text_of(a.name)}, B is {text_of(b.name)}\n")
@@ -58,7 +58,7 @@ def find_run(runs: Sequence[Run], name: str) -> Run:
 
 
 def _test_rows(runs: tuple[Run, Run], problems: list[str]) -> tuple[list[list[Any]], list[Pair]]:
-    """Return a row for each metric of test, tested where both runs have shares, and the predictions in pairs."""
+    """Return a row for each test metric, with a paired test if both runs have shares, and the pairs of predictions."""
     names = {**runs[0].test, **runs[1].test}
     plain = {name: _plain_row(f"test {name}", *(run.test.get(name) for run in runs)) for name in names}
     first, second = (_read_predictions(run, problems) for run in runs)
@@ -66,7 +66,7 @@ def _test_rows(runs: tuple[Run, Run], problems: list[str]) -> tuple[list[list[An
         return list(plain.values()), []
     if [(row["id"], row["label"]) for row in first] != [(row["id"], row["label"]) for row in second]:
         counts = f"{len(first):,} and {len(second):,}"
-        print(f"No tests: A and B were evaluated on other examples ({counts}), or in another order\n")
+        print(f"No tests: A and B were evaluated on different examples ({counts}), or in a different order\n")
         return list(plain.values()), []
     print(f"Both were evaluated on the same {len(first):,} examples of test.\n")
     notes: list[str] = []
@@ -93,7 +93,7 @@ def _text(ends: Interval | None) -> str | None:
 
 
 def _read_predictions(run: Run, problems: list[str]) -> list[dict[str, str]]:
-    """Return a run's predictions, and report why if there are none."""
+    """Return a run's predictions; if there are none, print the reason."""
     found: list[str] = []
     rows, path = read_predictions(run, found), run.path / PREDICTIONS
     if rows and not {"label", "prediction"} <= rows[0].keys():
@@ -107,7 +107,7 @@ def _read_predictions(run: Run, problems: list[str]) -> list[dict[str, str]]:
 
 
 def disagreements(pairs: Sequence[Pair]) -> str:
-    """Return a sentence, and the first examples on which two runs disagree, or for numbers differ most, as a table."""
+    """Return a summary and a table of examples: the first disagreements or, for numbers, the largest differences."""
     firsts = [a for a, _ in pairs]
     rows: list[tuple[Any, ...]] = [(a["id"], a["label"], a["prediction"], b["prediction"]) for a, b in pairs]
     if is_quantity(firsts):
@@ -132,7 +132,7 @@ def disagreements(pairs: Sequence[Pair]) -> str:
 
 
 def _tags_that_differ(*texts: str) -> list[str]:
-    """Return label and predictions of the tokens on which two runs disagree, each with the token's position."""
+    """Return label, A and B as texts of `position:tag`, with only the tokens on which the two runs disagree."""
     tags = enumerate(zip(*(text.split() for text in texts), strict=False), start=1)
     differ = [(i, each) for i, each in tags if each[1] != each[2]]
     return [" ".join(f"{i}:{each[part]}" for i, each in differ) for part in range(3)]

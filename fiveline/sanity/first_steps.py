@@ -1,4 +1,4 @@
-"""Checks of the first steps: initial loss, the outputs that the loss is given, gradients, one batch learnt by heart."""
+"""Checks of the first training steps: initial loss, logits, gradients, zero_grad, overfitting one batch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from fiveline.sanity import Finding, guesses
 from fiveline.sanity.context import Context, Trainer
 
 CPU = torch.device("cpu")
-NEAR, FAR = 1.35, 3.0  # initial loss over its theoretical value
+NEAR, FAR = 1.35, 3.0  # ratio of the initial loss to its theoretical value
 GRADIENT_STEPS = 10
 FEW_UNITS_DEAD, MANY_UNITS_DEAD = 0.25, 0.5  # share of a layer
-LARGE_GRADIENT, HUGE_GRADIENT = 1e2, 1e4  # norm over that of the weight
-SAME_GRADIENT = 0.05  # distance, over the norm: on a GPU, sums have no order
-BY_HEART, NOT_BY_HEART = 0.1, 0.5  # share of one batch's loss that is left
+LARGE_GRADIENT, HUGE_GRADIENT = 1e2, 1e4  # ratio of the gradient's norm to the weight's norm
+SAME_GRADIENT = 0.05  # relative distance: on a GPU, the order of a sum varies, so gradients differ slightly
+BY_HEART, NOT_BY_HEART = 0.1, 0.5  # share of the initial loss that is left on one batch
 HEART_STEPS, HEART_EXAMPLES, HEART_RATES = 250, 8, (1e-3, 1e-2)
 
 
 def initial_loss(context: Context) -> Finding:
-    """Is the first loss near that of a net that knows nothing?"""
+    """Is the first loss near the loss of a net that has learnt nothing?"""
     trainer = context.fetch_trainer()
     trainer.model.train()
     with torch.no_grad():
@@ -37,18 +37,18 @@ def initial_loss(context: Context) -> Finding:
     theory, best = guesses.mean_loss(trainer.loss_fn, zeros), guesses.Constant(trainer.loss_fn, batches).loss(batches)
     is_float = batches[0][1].is_floating_point()
     guess = "labels guessed as 0" if is_float else "all classes equally likely"
-    summary = f"{loss:.3f}; with {guess} it is {theory:.3f}, the best constant has {best:.3f}"
+    summary = f"{loss:.3f}; with {guess} it is {theory:.3f}, with the best constant output {best:.3f}"
     values = {"loss": loss, "theory": theory, "best_constant": best}
     if not math.isfinite(loss):
-        return Finding("FAIL", f"the first loss is {loss}", "look for logarithms and divisions of 0 in the net", values)
+        return Finding("FAIL", f"the first loss is {loss}", "look for log(0) and divisions by 0 in the net", values)
     if is_float and theory > 2 * best:
-        advice = "standardise the labels by the mean and std of train, and give metrics their unit back"
+        advice = "standardise the labels by the mean and std of train, and convert metrics back to the original unit"
         return Finding("WARN", f"the labels are far from 0: {summary}", advice, values)
     if loss > FAR * theory:
-        advice = "the initial weights of the last layer are too large, or the inputs are: scale them down"
+        advice = "the last layer's initial weights or the inputs are too large: scale them down"
         return Finding("FAIL", summary, advice, values)
     if not theory / NEAR < loss < theory * NEAR:
-        advice = "are the outputs what loss_fn expects, and is it the mean over the labels? Try a smaller last layer"
+        advice = "does loss_fn fit the outputs, and return a mean over the labels? Scale down the last layer's weights"
         return Finding("WARN", summary, advice, values)
     return Finding("PASS", summary, values=values)
 
@@ -67,17 +67,17 @@ def logits(context: Context) -> Finding:
         adds_up = any(bool(((total - 1).abs() < 1e-3).all()) for total in sums)
         if ignores_shifts and adds_up and bool((outputs >= 0).all()):
             explanation = "softmax is applied twice: the outputs are probabilities, the loss expects logits"
-            return Finding("FAIL", explanation, "return the last linear layer as it is")
+            return Finding("FAIL", explanation, "return the output of the last linear layer, without softmax")
     least, most = float(outputs.min()), float(outputs.max())
-    return Finding("PASS", f"from {least:.3g} to {most:.3g}, not probabilities", values={"least": least, "most": most})
+    return Finding("PASS", f"{least:.3g} to {most:.3g}: not probabilities", values={"least": least, "most": most})
 
 
 def _largest_gradients(
     context: Context, trainer: Trainer, weights: dict[str, nn.Parameter]
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return each number's largest absolute gradient in a few steps, and each weight's largest norm over its own."""
+    """Return, over a few steps, each entry's largest absolute gradient and each weight's largest norm ratio."""
     largest, ratios = dict[str, Tensor](), dict.fromkeys(weights, 0.0)
-    # several steps: layers that begin at zero pass no gradient to those before them in the first
+    # several steps: in the first one, a layer whose weights are zero passes no gradient to the layers before it
     for inputs, labels in context.train_batches(context.choose("train", 512), context.few, GRADIENT_STEPS):
         trainer.step(inputs, labels)
         for name, weight in weights.items():
@@ -116,7 +116,7 @@ def gradients(context: Context) -> Finding:
         status = "FAIL" if ratios[worst] > HUGE_GRADIENT else "WARN"
         advice = "normalise the inputs, use batch norm, or clip_grad_norm"
         return Finding(status, f"exploding: {summary}", advice, values)
-    # embeddings aside: a batch uses only some of their rows
+    # without embeddings: a batch uses only some of their rows
     tables = {id(module.weight) for module in trainer.model.modules() if isinstance(module, nn.Embedding)}
     layers = {name: largest[name] for name, w in weights.items() if w.dim() > 1 and id(w) not in tables}
     dead = {name: 1 - float(g.flatten(1).any(dim=1).float().mean()) for name, g in layers.items() if len(g) > 1}
@@ -125,11 +125,11 @@ def gradients(context: Context) -> Finding:
         status = "FAIL" if dead[worst] > MANY_UNITS_DEAD else "WARN"
         explanation = f"{dead[worst]:.0%} of the units of {worst} get no gradient: dead ReLUs"
         return Finding(status, explanation, "look at its initial weights and biases; or use a leaky ReLU", values)
-    return Finding("PASS", f"each of {len(weights)} weights gets one; {summary}", values=values)
+    return Finding("PASS", f"each of {len(weights)} weights gets a gradient; {summary}", values=values)
 
 
 def zero_grad(context: Context) -> Finding:
-    """Are two steps on the same batch, at learning rate 0, given the same gradients?"""
+    """Do two steps on the same batch, at learning rate 0, get the same gradients?"""
     advice = "train_step: optimizer.zero_grad() before loss.backward(), and optimizer.step() after it"
     inputs, labels = context.varied_batch(context.few)
     size = len(labels) if len(labels) < 4 else -(-len(labels) // 2)  # batch norm cannot train on a single example
@@ -154,11 +154,11 @@ def zero_grad(context: Context) -> Finding:
         if float((second - first).norm() / first.norm()) > SAME_GRADIENT:
             explanation = f"{name}: the second gradient on the same batch is {ratio:.2f} times the first, not 1"
             return Finding("FAIL", explanation, advice, {"ratio": ratio})
-    return Finding("PASS", "two steps on one batch, at learning rate 0, are given the same gradients")
+    return Finding("PASS", "two steps on one batch, at learning rate 0, get the same gradients")
 
 
 def overfit_batch(context: Context) -> Finding:
-    """Can the net learn a few examples by heart?"""
+    """Can the net overfit a few examples?"""
     left = learn_by_heart(context)
     values = {"left": left, "steps": HEART_STEPS}
     summary = f"{HEART_EXAMPLES} examples in up to {HEART_STEPS} steps: {left:.1%} of the loss is left"
@@ -170,7 +170,7 @@ def overfit_batch(context: Context) -> Finding:
 
 @functools.lru_cache(maxsize=1)
 def learn_by_heart(context: Context) -> float:
-    """Train on a few examples with different labels, with Adam at two rates; return the least share of loss left."""
+    """Train on a few examples, with Adam at two learning rates; return the smallest share of the loss that is left."""
     inputs, labels = context.varied_batch(HEART_EXAMPLES)
     left = math.inf
     for rate in HEART_RATES:

@@ -1,4 +1,4 @@
-"""What a net takes and returns, as named tensors whose sizes may vary, and the JSON that says so beside a program."""
+"""The inputs and outputs of an exported net, as named tensors, and the JSON file that describes the program."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ USAGE = {
 class Interface:
     """The inputs or the outputs of a net, by name.
 
-    `kind` is what holds the tensors: 'tensor' (there is only one), 'dict' or 'tuple'. A dtype is for example 'float32'.
-    A shape has the size of each axis, or a name if the size may vary; axes with the same name vary together.
+    `kind` is the container: 'tensor' (a single one), 'dict' or 'tuple'. A dtype is a name such as 'float32'. A shape
+    lists the size of each axis, or a name if the size may vary; axes with the same name vary together.
     """
 
     kind: str
@@ -41,12 +41,12 @@ def named(batch: Any, name: str) -> dict[str, Tensor]:
     """Return the tensors of a batch by name: the keys of a dict, `name`, or `name_0`, `name_1` for a tuple."""
     if isinstance(batch, Tensor):
         return {name: batch}
-    is_own_type = name == "inputs" and hasattr(batch, "_fields")  # a namedtuple, which no other code can import
+    is_own_type = name == "inputs" and hasattr(batch, "_fields")  # a namedtuple, whose class a user cannot import
     entries = batch if isinstance(batch, dict) else {f"{name}_{i}": entry for i, entry in enumerate(batch)}
     if is_own_type or not all(isinstance(entry, Tensor) for entry in entries.values()):
         raise utils.InputError(
             f"{name}: found the type {type(batch).__name__}; a program can take and return only a tensor, or a plain "
-            "tuple or dict of tensors. To export the net, change its forward to a dict of tensors"
+            "tuple or dict of tensors. To export the net, let its forward take or return a dict of tensors"
         )
     return dict(entries)
 
@@ -64,12 +64,12 @@ def find_class_axis(outputs: Any, labels: Any) -> int | None:
 def find_interfaces(
     samples: Sequence[tuple[Any, Any]], axis_names: Mapping[str, Sequence[str]], unique: bool = False
 ) -> tuple[Interface, Interface]:
-    """Return the interfaces of inputs and outputs. The first axis, and all whose sizes differ in the samples, may vary.
+    """Return the interfaces of inputs and outputs. An axis may vary if it is the first or its size varies in `samples`.
 
     Args:
         samples: inputs and outputs, of batches of different sizes
         axis_names: input -> the task's names for its axes
-        unique: whether to rename outputs that have the name of an input: ONNX needs a name of its own for each tensor
+        unique: rename an output that has the name of an input, because ONNX needs a unique name for each tensor
     """
     batches = [(named(inputs, "inputs"), named(outputs, "outputs")) for inputs, outputs in samples]
     known = {tuple(len(tensors_of(inputs)[0]) for inputs, _ in samples): "batch_size"}  # sizes -> name
@@ -109,7 +109,7 @@ def _unused(name: str, used: Collection[str]) -> str:
 def gather_facts(
     file_name: str, sides: tuple[Interface, Interface], params: utils.Params, described: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return all facts about a program except how well it agrees with its net; `described` is from the task."""
+    """Return the JSON's entries except `verified`; `described` is from describe_inputs in the task's serve.py."""
     names, format_name = list(sides[0].shapes), file_name.rpartition(".")[2]
     pairs = "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}"
     call = {"dict": pairs, "tensor": names[0], "tuple": f"({', '.join(names)},)"}[sides[0].kind]
@@ -123,7 +123,7 @@ def gather_facts(
         "format": format_name,
         "usage": [line.format(file=file_name, call=call, pairs=pairs) for line in USAGE[format_name]],
         "inputs": inputs,
-        "preprocessing": {"where": "before the program, which does none of it", **steps},
+        "preprocessing": {"where": "outside the program: apply these steps to its inputs", **steps},
         "outputs": [{**output, **meaning} for output in outputs],
         "hyperparameters": params.model_dump(mode="json"),
         "made_by_torch": str(torch.__version__),

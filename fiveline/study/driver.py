@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from fiveline.study.ray_workers import RayWorkers
 
 POLL_SECONDS = 0.1
-FOLLOW_SECONDS = 0.5  # between two looks at what the trials have written
-IN_USE_PAUSE, IN_USE_ATTEMPTS = 2.0, 12  # seconds, longer each time: waiting for a trial that runs elsewhere
+FOLLOW_SECONDS = 0.5  # how often the files of the running trials are read
+IN_USE_PAUSE, IN_USE_ATTEMPTS = 2.0, 12  # if a trial runs elsewhere: seconds (times the attempt) to wait, attempts
 
 
 @dataclasses.dataclass
 class Watched:
-    """A trial at work."""
+    """The state of a running trial."""
 
     start: float  # monotonic seconds
     kill_at: float | None = None  # deadline for SIGKILL after SIGTERM
-    entries: dict[str, Any] = dataclasses.field(default_factory=dict)  # status and reason, where the study stopped it
+    entries: dict[str, Any] = dataclasses.field(default_factory=dict)  # status and reason, if the study stopped it
 
 
 class Driver:
@@ -38,7 +38,7 @@ class Driver:
     def __init__(self, plan: Plan, workers: LocalWorkers | RayWorkers, view: View) -> None:
         self.plan, self.settings, self.workers, self.view = plan, plan.settings, workers, view
         self.failed: dict[str, str] = {}  # name -> reason
-        self.elsewhere: list[str] = []  # trials that another process has run all the time
+        self.elsewhere: list[str] = []  # trials that another process still runs
         self.signal = 0  # the signal that stops the study, 0 for none
         self.is_out_of_time = False
         self._watched: dict[str, Watched] = {}
@@ -47,7 +47,7 @@ class Driver:
         self._start = time.monotonic()
 
     def run(self) -> None:
-        """Run until nothing is left, the time is up, or a signal comes; all trials have stopped then."""
+        """Run until no trial is left, the time is up, or a signal arrives. When it returns, all trials have stopped."""
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for trial in self.plan.all_trials():
@@ -65,7 +65,7 @@ class Driver:
                     self._follow()
                     next_look = time.monotonic() + FOLLOW_SECONDS
         finally:
-            self._stop_all()  # after an error, some still run
+            self._stop_all()  # after an error, some trials still run
             self.view.show([], maximize=True)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -92,7 +92,7 @@ class Driver:
         self._watched[trial.name] = Watched(time.monotonic())
         if trial.name not in self._in_use:
             epoch = len(trial.history())
-            text = f"goes on after epoch {epoch}" if epoch else f"started (of {self.plan.num_trials})"
+            text = f"continues after epoch {epoch}" if epoch else f"started (of {self.plan.num_trials})"
             self.view.note(f"{trial.name}: {text}")
 
     def _follow(self) -> None:
@@ -134,7 +134,7 @@ class Driver:
         elif code == 3:
             self._conclude(trial, "diverged")
         elif self._is_stopping():
-            self.view.note(f"{trial.name}: stopped; the same command continues it")
+            self.view.note(f"{trial.name}: stopped; rerun the same command to continue it")
         elif code == 4:
             self._leave_to_others(trial)
         elif code != 2 and num_retries < self.settings.max_retries:
@@ -145,7 +145,7 @@ class Driver:
             self._conclude(trial, "failed", ended.reason or trial.last_words(code))
 
     def _leave_to_others(self, trial: Trial) -> None:
-        """Look again later at a trial that another process runs; give it up when nothing else is left to do here."""
+        """Try a trial that another process runs again later; after the last attempt, leave it to that process."""
         attempts = self._in_use[trial.name] = self._in_use.get(trial.name, 0) + 1
         if attempts == 1:
             self.view.note(f"{trial.name}: runs elsewhere")
@@ -155,7 +155,7 @@ class Driver:
             self.plan.put_back(trial, IN_USE_PAUSE * min(attempts, IN_USE_ATTEMPTS))
 
     def _conclude(self, trial: Trial, status: str, reason: str = "", **entries: Any) -> None:
-        """Take note of a trial that is done or has failed; with a reason, its own record does not state it yet."""
+        """Report a trial that is done or has failed. If `reason` is given, also write it into the trial's run.json."""
         if reason:
             trial.mark(status=status, reason=reason, **entries)
         if status == "failed":

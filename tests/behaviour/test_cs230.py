@@ -111,7 +111,7 @@ def test_a_task_that_is_named_beats_the_keys(tmp_path):
         fetch_params(tmp_path, ["task=vision"])
     (tmp_path / "params.json").write_text('{"lstm_hidden_dim": 50, "embeding_dim": 50, "bidirectional": true}')
     with pytest.raises(
-        utils.InputError, match=r"\(task ner, by its keys\): unknown key 'embeding_dim'; did you mean 'emb"
+        utils.InputError, match=r"\(task ner, recognised by its keys\): unknown key 'embeding_dim'; did you mean 'emb"
     ):
         fetch_params(tmp_path)
 

@@ -106,7 +106,7 @@ def test_a_process_whose_lock_was_removed_writes_no_more(tmp_path, hold):
         assert is_held(tmp_path)
         (tmp_path / ".lock").unlink()
         process = hold(tmp_path)
-        with pytest.raises(utils.Stop, match="moved, removed or made again"):
+        with pytest.raises(utils.Stop, match="moved, removed or replaced"):
             run.check_place()
         run.show_epoch({"epoch": 1})
         assert not (tmp_path / "history.jsonl").exists()
@@ -136,7 +136,7 @@ def test_a_lock_ends_with_its_process_although_children_live_on(tmp_path, hold):
 def test_a_directory_that_is_moved_away_is_not_written_to(tmp_path, is_made_again):
     path = tmp_path / "run"
     path.mkdir()
-    with pytest.raises(utils.Stop, match="moved, removed or made again"), utils.RunDirectory(path) as run:
+    with pytest.raises(utils.Stop, match="moved, removed or replaced"), utils.RunDirectory(path) as run:
         run.check_place()
         with run.recorded(make_params()):
             path.rename(tmp_path / "elsewhere")

@@ -225,7 +225,7 @@ def test_other_examples_are_reported_and_not_tested(tmp_path, capsys, change):
     write_run(tmp_path / "b", second, accuracy=0.5, r2=0.25)
     compare(tmp_path, "a", "b")
     output = capsys.readouterr().out
-    assert f"A and B were evaluated on other examples (3 and {len(second)}), or in another order" in output
+    assert f"A and B were evaluated on different examples (3 and {len(second)}), or in a different order" in output
     assert re.search(r"^\| test accuracy +\| 0.75 .* 0.5 .* -0.25 .*- \|$", output, re.MULTILINE)
     assert "disagree" not in output
 
