@@ -38,19 +38,29 @@ def interrupt(patch, at):
         patch.setattr(train, name, functools.partial(take_step, getattr(train, name)))
 
 
+STOPPED = [
+    {"precision": "bf16"},
+    {"precision": "fp16", "clip_grad_norm": 1.0},
+    {"precision": "fp16", "microbatch_size": 30, "optimizer": "rmsprop"},
+    {"ema_decay": 0.99, "schedule": "one_cycle"},
+    {"ema_decay": 0.9, "precision": "fp16", "optimizer": "sgd"},
+    {**RESNET, "num_epochs": 2, "activation_checkpointing": True, "ema_decay": 0.5},
+]
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "at"),
     [
-        {"precision": "bf16"},
-        {"precision": "fp16", "clip_grad_norm": 1.0},
-        {"precision": "fp16", "microbatch_size": 30, "optimizer": "rmsprop"},
-        {"ema_decay": 0.99, "schedule": "one_cycle"},
-        {"ema_decay": 0.9, "precision": "fp16", "optimizer": "sgd"},
-        {**RESNET, "num_epochs": 2, "activation_checkpointing": True, "ema_decay": 0.5},
+        pytest.param(
+            settings,
+            at,
+            marks=pytest.mark.slow if at == 2 and "net" not in settings else pytest.mark.thorough,
+            id=f"{at}-" + "-".join(map(str, settings.values())),
+        )
+        for at in (2, 6)
+        for settings in STOPPED
     ],
-    ids=lambda settings: "-".join(map(str, settings.values())),
 )
-@pytest.mark.parametrize("at", [pytest.param(2, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.thorough)])
 def test_a_stopped_run_continues_to_the_same_bits(tmp_path, monkeypatch, settings, at):
     settings = {"batch_size": 315, "num_epochs": 2, "learning_rate": 0.003, **settings}
     whole = run_train(tmp_path / "whole", **settings)
