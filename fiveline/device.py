@@ -107,7 +107,7 @@ def pieces(batch: tuple[Any, torch.Tensor], size: int) -> Iterator[tuple[Any, to
 
 
 def count_batches(num_examples: int, size: int) -> int:
-    """Return the number of balanced batches of at most `size` examples.
+    """Return the number of balanced batches of about `size` examples.
 
     Batch norm needs two examples, so no batch has a single one unless size or num_examples is 1. For this, a batch may
     exceed size: 5 examples with size 2 make batches of 2 and 3.

@@ -141,8 +141,8 @@ class RunDirectory:
         before = self.record().get(name) or {} if self.is_writer else {}
         changed = [f"{key}: {before[key]} -> {new}" for key, new in entry.items() if before.get(key, new) != new]
         if changed and self.history():
-            changes = "; ".join(changed)
-            logging.warning(f"- WARNING: the {name} changed since this run began ({changes}); the results may differ")
+            found = f"the {name} changed since this run last started ({'; '.join(changed)})"
+            logging.warning(f"- WARNING: {found}; the results may differ")
         self.update_record(**{name: dict(entry)})
 
     def history(self) -> list[dict[str, Any]]:

@@ -106,7 +106,7 @@ def test_outputs_are_fp32_in_any_precision():
 def test_another_precision_may_continue_a_run_and_is_said(tmp_path, caplog):
     folder = run_train(tmp_path / "run", num_epochs=1)
     train.main(["--model_dir", str(folder), "num_epochs=2", "precision=fp16"])
-    assert "the machine changed since this run began (precision: fp32 -> fp16)" in caplog.text
+    assert "the machine changed since this run last started (precision: fp32 -> fp16)" in caplog.text
     train.main(["--model_dir", str(folder), "num_epochs=3", "precision=fp32"])
     assert read_state(folder)["epoch"] == 3
 

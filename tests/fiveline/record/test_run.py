@@ -316,5 +316,5 @@ def test_other_data_than_before_is_said_when_a_run_continues(tmp_path, caplog):
     assert caplog.text == ""
     (data_dir / "train.npz").write_bytes(b"12")
     run.note("data", fingerprint(data_dir))
-    assert "the data changed since this run began (fingerprint: " in caplog.text
+    assert "the data changed since this run last started (fingerprint: " in caplog.text
     assert run.record()["data"]["num_files"] == 1
