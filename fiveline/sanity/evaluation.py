@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -30,11 +31,8 @@ def eval_mode(context: Context) -> Finding:
     for module in model.modules():
         module.register_forward_pre_hook(note)
     context.evaluate(model, _val(context))
-    changed = [
-        name
-        for name, entry in model.state_dict().items()
-        if not torch.equal(entry.nan_to_num(), before[name].nan_to_num())
-    ]
+    after = {name: entry.nan_to_num() for name, entry in model.state_dict().items()}
+    changed = [name for name, entry in after.items() if not torch.equal(entry, before[name].nan_to_num())]
     advice = "call model.eval() before evaluating, and let Net.train() reach all modules"
     if changed:
         return Finding("FAIL", f"evaluating changes {', '.join(changed[:3])}: batch norm learns from val", advice)
@@ -69,7 +67,7 @@ def repeatable(context: Context) -> Finding:
     for seed in (1, 2):
         seed_everything(seed)
         found.append(context.evaluate(model, _val(context)))
-    if differing := _differences(found, 1e-6):
+    if differing := _differing(found, 1e-6):
         advice = "dropout without self.training? Augmentation of val? Random numbers in loss_fn?"
         return Finding("FAIL", f"a second time, val has other metrics: {differing}", advice)
     return Finding("PASS", "a second evaluation of val gives the same metrics", values=found[0])
@@ -79,10 +77,9 @@ def batch_size(context: Context) -> Finding:
     """Are metrics the same whatever the batch size?"""
     model, indices = warm(context), context.choose("val", NUM_EXAMPLES)
     uneven = [part for part in (indices[:SMALL_BATCH], indices[SMALL_BATCH:]) if part]
-    val = context.datasets["val"]
+    val, sizes = context.datasets["val"], f"in batches of {' and '.join(str(len(part)) for part in uneven)}"
     found = [context.evaluate(model, Batches(val, chosen, context.device)) for chosen in (uneven, [indices])]
-    sizes = f"in batches of {' and '.join(str(len(part)) for part in uneven)}"
-    if differing := _differences(found, TOLERANCE):
+    if differing := _differing(found, TOLERANCE):
         explanation = f"{sizes}, val has other metrics than in one of {len(indices)}: {differing}"
         advice = "a metric returns sums, (numerator, denominator); a loss_fn, the mean over the scored labels"
         return Finding("FAIL", explanation, advice, {"metrics": found})
@@ -101,10 +98,9 @@ def _val(context: Context) -> Batches:
     return context.batches("val", context.choose("val", NUM_EXAMPLES), context.few)
 
 
-def _differences(found: list[dict[str, float]], tolerance: float) -> str:
+def _differing(found: list[dict[str, float]], tolerance: float) -> str:
     """Return the metrics that differ between two evaluations, with both values, or ''."""
     first, second = found
-    values = [torch.tensor(list(scores.values()), dtype=torch.float64) for scores in found]
-    are_close = torch.isclose(values[0], values[1], tolerance, 1e-6, equal_nan=True).tolist()
+    are_close = np.isclose(list(first.values()), list(second.values()), tolerance, 1e-6, equal_nan=True)
     names = [name for name, is_close in zip(first, are_close, strict=True) if not is_close]
     return ", ".join(f"{name} {first[name]:.4f} and {second[name]:.4f}" for name in names[:3])

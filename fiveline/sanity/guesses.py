@@ -9,25 +9,24 @@ import torch
 from torch import Tensor
 
 from fiveline.device import map_tensors, tensors_of
-from fiveline.metrics import Loss, count_scored
+from fiveline.metrics import Loss, Metrics, MetricSums, count_scored
 
 MAX_ITERATIONS = 100
 
 
-def mean_loss(loss_fn: Loss, batches: Iterable[tuple[Any, Tensor]]) -> float:
-    """Return the loss over batches of (outputs, labels), where each scored label counts the same."""
-    total = number = 0.0
+def score(loss_fn: Loss, batches: Iterable[tuple[Any, Tensor]], metrics: Metrics | None = None) -> dict[str, float]:
+    """Return the metrics and the loss of batches of (outputs, labels)."""
+    sums = MetricSums(metrics or {})
     with torch.no_grad():
         for outputs, labels in batches:
-            if num_scored := float(count_scored(labels)):
-                total, number = total + float(loss_fn(outputs, labels)) * num_scored, number + num_scored
-    return total / max(number, 1.0)
+            sums.add(outputs, labels, loss_fn(outputs, labels))
+    return sums.result()
 
 
 class Constant:
-    """Outputs that ignore the inputs: the constant with the least loss on batches of (outputs, labels), on the CPU.
+    """The outputs that ignore the inputs and have the least loss on batches of (outputs, labels), on the CPU.
 
-    Of these outputs, only the shapes matter.
+    Only the shapes of the given outputs matter.
     """
 
     def __init__(self, loss_fn: Loss, batches: list[tuple[Any, Tensor]]) -> None:
@@ -37,8 +36,8 @@ class Constant:
         weights = [float(count_scored(labels)) for _, labels in batches]
 
         def loss() -> Tensor:
-            pairs = [(batch, weight) for batch, weight in zip(batches, weights, strict=True) if weight]
-            losses = [loss_fn(self.like(outputs), labels) * weight for (outputs, labels), weight in pairs]
+            pairs = zip(batches, weights, strict=True)
+            losses = [loss_fn(self.like(outputs), labels) * weight for (outputs, labels), weight in pairs if weight]
             return torch.stack(losses).sum() / sum(weights)
 
         minimise(loss, self._constants)
@@ -48,9 +47,9 @@ class Constant:
         constants = iter(self._constants)
         return map_tensors(lambda output: next(constants).expand(output.shape), outputs)
 
-    def loss(self, batches: Iterable[tuple[Any, Tensor]]) -> float:
-        """Return the constant's loss on batches of (outputs, labels)."""
-        return mean_loss(self.loss_fn, [(self.like(outputs), labels) for outputs, labels in batches])
+    def score(self, batches: Iterable[tuple[Any, Tensor]], metrics: Metrics | None = None) -> dict[str, float]:
+        """Return the constant's metrics and loss on batches of (outputs, labels)."""
+        return score(self.loss_fn, [(self.like(outputs), labels) for outputs, labels in batches], metrics)
 
 
 def _free_shape(alike: Sequence[Tensor], labels: Tensor) -> list[int]:

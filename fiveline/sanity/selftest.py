@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from fiveline.tasks import fetch_params_class
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 NUM_EPOCHS, NUM_KILLS = 3, 5
 CHECKPOINT_MINUTES = 0.002  # also within an epoch
+READERS: dict[str, Any] = {".tar": utils.read_checkpoint, ".json": utils.read_json, ".jsonl": utils.read_lines}
 TIMES = ("seconds", "examples_per_second")
 MAX_SHOWN = 12
 NOT_REPEATED = (
@@ -47,28 +48,28 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
     """
     values = {**params.explicit_values(), "num_epochs": min(params.num_epochs, NUM_EPOCHS)}
     with tempfile.TemporaryDirectory() as folder:
-        whole, parts, again = (Path(folder, name) for name in ("whole", "parts", "again"))
 
-        def write_params(model_dir: Path, checkpoint_minutes: float) -> None:
-            model_dir.mkdir()
-            utils.save_dict_to_json({**values, "checkpoint_minutes": checkpoint_minutes}, model_dir / "params.json")
+        def new_run(name: str, checkpoint_minutes: float = CHECKPOINT_MINUTES) -> Path:
+            path = Path(folder, name)
+            path.mkdir()
+            utils.save_dict_to_json({**values, "checkpoint_minutes": checkpoint_minutes}, path / "params.json")
+            return path
 
         print(f"Training {values['num_epochs']} epochs without a break ...", flush=True)
-        write_params(whole, CHECKPOINT_MINUTES)
-        seconds = finish(whole, flags)
+        seconds = finish(whole := new_run("whole"), flags)
         print(f"- {seconds:.1f} seconds. The same again, with kills ...", flush=True)
         # so that even a run of one second saves something to resume from
-        write_params(parts, min(CHECKPOINT_MINUTES, seconds / 60 / 100))
+        parts = new_run("parts", min(CHECKPOINT_MINUTES, seconds / 60 / 100))
         num_kills = 0
         while num_kills < NUM_KILLS and _is_cut_short(parts, random.uniform(0, 2 * seconds / NUM_KILLS), flags):
             num_kills += 1
         finish(parts, flags)
         if found := differences(whole, parts):
             print("- They differ. Once more without a break, to find the cause ...", flush=True)
-            write_params(again, CHECKPOINT_MINUTES)
-            finish(again, flags)
-            cause = NOT_REPEATED if differences(whole, again) else NOT_SAVED
-            _stop(f"the run that was killed {num_kills} times ended differently:", [*found[:MAX_SHOWN], cause])
+            finish(again := new_run("again"), flags)
+            lines = [f"the run that was killed {num_kills} times ended differently:", *found[:MAX_SHOWN]]
+            lines.append(NOT_REPEATED if differences(whole, again) else NOT_SAVED)
+            raise utils.Stop("\n  ".join(lines))
     if num_kills == 0:
         raise utils.Stop(
             "the run ended before the first kill, so this shows nothing about resuming: try again, or with more data "
@@ -81,14 +82,20 @@ def _is_cut_short(model_dir: Path, delay: float, flags: Sequence[str]) -> bool:
     """Train and kill; return whether there is something left to train."""
     is_killed = kill_after(delay, model_dir, flags)
     if found := unreadable(model_dir):
-        _stop("files that cannot be read after a kill:", found)
+        raise utils.Stop("\n  ".join(["files that cannot be read after a kill:", *found]))
     state = utils.read_checkpoint(model_dir / "last.pth.tar")
     print(f"- {'killed' if is_killed else 'ended'} after {state['epoch']} epochs and {state['step']} steps", flush=True)
     return is_killed and state["epoch"] < state["params"]["num_epochs"]
 
 
-def _stop(title: str, lines: Sequence[str]) -> None:
-    raise utils.Stop("\n  ".join([title, *lines]))
+def finish(model_dir: Path, flags: Sequence[str] = ()) -> float:
+    """Train a run to its end and return the seconds since its first save."""
+    return _train(model_dir, flags, None)[1]
+
+
+def kill_after(delay: float, model_dir: Path, flags: Sequence[str] = ()) -> bool:
+    """Train, and kill `delay` seconds after the first save; return False if the run had ended before."""
+    return _train(model_dir, flags, delay)[0]
 
 
 def _train(model_dir: Path, flags: Sequence[str], delay: float | None) -> tuple[bool, float]:
@@ -97,15 +104,12 @@ def _train(model_dir: Path, flags: Sequence[str], delay: float | None) -> tuple[
     Returns:
         whether it was killed, and the seconds since the first save
     """
-
-    def last_save() -> float:
-        path = model_dir / "last.pth.tar"
-        return path.stat().st_mtime if path.exists() else 0.0
-
-    command, before = [sys.executable, str(TRAIN), "--model_dir", str(model_dir), *flags], last_save()
+    path = model_dir / "last.pth.tar"
+    before = path.stat().st_mtime if path.exists() else None
+    command = [sys.executable, str(TRAIN), "--model_dir", str(model_dir), *flags]
     with tempfile.TemporaryFile() as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:
-            while process.poll() is None and last_save() == before:
+            while process.poll() is None and (path.stat().st_mtime if path.exists() else None) == before:
                 time.sleep(0.01)
             start = time.monotonic()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -120,24 +124,13 @@ def _train(model_dir: Path, flags: Sequence[str], delay: float | None) -> tuple[
     return process.returncode != 0, seconds
 
 
-def finish(model_dir: Path, flags: Sequence[str] = ()) -> float:
-    """Train a run to its end and return the seconds since its first save."""
-    return _train(model_dir, flags, None)[1]
-
-
-def kill_after(delay: float, model_dir: Path, flags: Sequence[str] = ()) -> bool:
-    """Train, and kill `delay` seconds after the first save; return False if the run had ended before."""
-    return _train(model_dir, flags, delay)[0]
-
-
 def unreadable(model_dir: Path) -> list[str]:
     """Return a line for each checkpoint, JSON file and history of a run that cannot be read."""
-    readers: dict[str, Any] = {".tar": utils.read_checkpoint, ".json": utils.read_json, ".jsonl": utils.read_lines}
     found = []
-    for path in sorted(model_dir.iterdir()):
-        if path.suffix in readers and not path.name.startswith("."):
+    for path in sorted(model_dir.glob("[!.]*")):
+        if path.suffix in READERS:
             try:
-                readers[path.suffix](path)
+                READERS[path.suffix](path)
             except utils.InputError:
                 found.append(f"{path.name} cannot be read")
     return found
@@ -163,20 +156,20 @@ def _contents(model_dir: Path) -> dict[str, Any]:
 
 def _compare(name: str, first: Any, second: Any) -> list[str]:
     """Compare tensors, plain values, and lists and dicts of them, to the bit."""
-    if type(first) is not type(second):
-        return [f"{name}: {reprlib.repr(first)} and {reprlib.repr(second)}"]
-    if isinstance(first, (dict, list, tuple)):
+    if type(first) is type(second) and isinstance(first, (dict, list, tuple)):
         ours, theirs = (dict(entry if isinstance(entry, dict) else enumerate(entry)) for entry in (first, second))
         found = [f"{name} {key}: in one of them only".lstrip() for key in sorted(ours.keys() ^ theirs.keys(), key=str)]
         for key in (key for key in ours if key in theirs):
             found += _compare(f"{name} {key}".lstrip(), ours[key], theirs[key])
         return found
-    if not isinstance(first, torch.Tensor):
-        is_same = repr(first) == repr(second)  # so that NaN equals itself
-        return [] if is_same else [f"{name}: {reprlib.repr(first)} and {reprlib.repr(second)}"]
-    if first.dtype != second.dtype or first.shape != second.shape:
-        return [f"{name}: {first.dtype} {tuple(first.shape)} and {second.dtype} {tuple(second.shape)}"]
-    if torch.equal(*(tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (first, second))):
+    shown = [reprlib.repr(first), reprlib.repr(second)]
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        shown = [f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (first, second)]
+        if shown[0] == shown[1]:
+            if torch.equal(*(each.contiguous().reshape(-1).view(torch.uint8) for each in (first, second))):
+                return []  # the same bits: NaN equals itself
+            number, gap = int((first != second).sum()), float((first.double() - second.double()).abs().max())
+            return [f"{name}: {number} of {first.numel()} numbers differ, by up to {gap:.3g}"]
+    elif type(first) is type(second) and repr(first) == repr(second):  # so that NaN equals itself
         return []
-    number, gap = int((first != second).sum()), float((first.double() - second.double()).abs().max())
-    return [f"{name}: {number} of {first.numel()} numbers differ, by up to {gap:.3g}"]
+    return [f"{name}: {shown[0]} and {shown[1]}"]
