@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,11 +86,6 @@ class Context:
             raise utils.InputError("\n".join(dict.fromkeys(mistakes.values())))
         self.has_lengths = hasattr(self.datasets["train"].dataset, "lengths")  # so that batches are padded
 
-    @functools.cached_property
-    def augmented(self) -> Any:
-        """The train split, for augmentation; the one without it never gets the call of `set_epoch`."""
-        return fetch_dataloader("train", self.data_dir, self.params, training=True).dataset
-
     def choose(self, split: str, number: int) -> list[int]:
         """Return up to `number` positions in a split, spread over it at random, in order."""
         generator = torch.Generator().manual_seed(self.params.seed)
@@ -101,10 +95,15 @@ class Context:
         """Return examples of a split in order, in balanced batches, without augmentation."""
         return Batches(self.datasets[split], balanced(indices, batch_size), self.device, shift)
 
-    def augmented_batches(self, indices: Sequence[int], epoch: int) -> Batches:
-        """Return train examples as an epoch of training sees them."""
-        self.augmented.set_epoch(epoch)
-        return Batches(self.augmented, balanced(indices, self.few), self.device)
+    def some(self, split: str, number: int, shift: int = 0) -> Batches:
+        """Return up to `number` examples of a split in small batches, without augmentation."""
+        return self.batches(split, self.choose(split, number), self.few, shift)
+
+    def augmented_batches(self, indices: Sequence[int], epoch: int, params: utils.Params | None = None) -> Batches:
+        """Return train examples as an epoch of training sees them, with other hyperparameters if they are given."""
+        dataset: Any = fetch_dataloader("train", self.data_dir, params or self.params, training=True).dataset
+        dataset.set_epoch(epoch)
+        return Batches(dataset, balanced(indices, self.few), self.device)
 
     def train_batches(self, indices: Sequence[int], batch_size: int, num_steps: int, shift: int = 0) -> Batches:
         """Return this many batches of train examples, without augmentation, shuffled again for each epoch."""
@@ -117,7 +116,7 @@ class Context:
     def varied_batch(self, number: int) -> tuple[Any, Tensor]:
         """Return a batch of train examples whose labels differ as much as possible."""
         candidates = self.choose("train", 512)
-        labels = [label for _, batch in self.batches("train", candidates, self.few) for label in batch.cpu()]
+        labels = [label for _, batch in self.some("train", 512) for label in batch.cpu()]
         kinds = [set(label.flatten().tolist()) - {IGNORED_LABEL} for label in labels]  # of a sequence, all its labels
         ranks = [(kinds[:place].count(kind), -len(kind), place) for place, kind in enumerate(kinds)]
         chosen = [candidates[place] for *_, place in sorted(ranks)[:number]]
@@ -155,14 +154,12 @@ class Context:
     def walk(self, params: utils.Params) -> None:
         """Go a run's way with these hyperparameters: the data, two steps, an evaluation, the ends of two epochs."""
         params = fetch_facts(self.data_dir, params)
-        dataset: Any = fetch_dataloader("train", self.data_dir, params, training=True).dataset
-        dataset.set_epoch(1)
         fetch_dataloader("val", self.data_dir, params)
         trainer = self.fetch_trainer(params)
-        for inputs, labels in Batches(dataset, balanced(self.choose("train", 2 * self.few), self.few), self.device):
+        for inputs, labels in self.augmented_batches(self.choose("train", 2 * self.few), 1, params):
             trainer.state.set_learning_rate()
             trainer.step(inputs, labels)
-        self.evaluate(trainer.state.evaluated, self.batches("val", self.choose("val", 64), self.few))
+        self.evaluate(trainer.state.evaluated, self.some("val", 64))
         for _ in range(2):
             trainer.state.end_epoch(0.0, 0.0)
         trainer.state.is_finished()

@@ -11,7 +11,7 @@ from torch import nn
 
 from fiveline.device import seed_everything, tensors_of
 from fiveline.sanity import Finding
-from fiveline.sanity.context import Batches, Context
+from fiveline.sanity.context import Batches, Context, outputs_of
 
 NUM_EXAMPLES, NUM_ALONE, SMALL_BATCH = 150, 8, 7  # of val
 TOLERANCE = 2e-3  # of outputs, over their spread
@@ -30,7 +30,7 @@ def eval_mode(context: Context) -> Finding:
 
     for module in model.modules():
         module.register_forward_pre_hook(note)
-    context.evaluate(model, _val(context))
+    context.evaluate(model, context.some("val", NUM_EXAMPLES))
     after = {name: entry.nan_to_num() for name, entry in model.state_dict().items()}
     changed = [name for name, entry in after.items() if not torch.equal(entry, before[name].nan_to_num())]
     advice = "call model.eval() before evaluating, and let Net.train() reach all modules"
@@ -46,13 +46,12 @@ def own_example(context: Context) -> Finding:
     model = warm(context).eval()
     indices = context.choose("val", NUM_ALONE + 1)
     distances = []
-    with torch.inference_mode():
-        together = [tensors_of(model(inputs)) for inputs, _ in context.batches("val", indices, len(indices))][0]
-        for place, (inputs, _) in enumerate(context.batches("val", indices, 1)):
-            for alone, every in zip(tensors_of(model(inputs)), together, strict=True):
-                region = tuple(slice(0, size) for size in alone[0].shape)  # in a batch it may be padded
-                difference = (alone[0] - every[place][region]).abs().max()
-                distances.append(float(difference / (every.float().std() + 1e-12)))
+    [(together, _)] = outputs_of(model, context.batches("val", indices, len(indices)))
+    for place, (outputs, _) in enumerate(outputs_of(model, context.batches("val", indices, 1))):
+        for alone, every in zip(tensors_of(outputs), tensors_of(together), strict=True):
+            region = tuple(slice(0, size) for size in alone[0].shape)  # in a batch it may be padded
+            difference = (alone[0] - every[place][region]).abs().max()
+            distances.append(float(difference / (every.float().std() + 1e-12)))
     worst = max(distances) if all(map(math.isfinite, distances)) else math.nan  # max() passes over NaN
     summary, values = f"alone and in a batch, outputs differ by {worst:.1g} of their spread", {"difference": worst}
     if worst <= TOLERANCE:
@@ -66,7 +65,7 @@ def repeatable(context: Context) -> Finding:
     model, found = warm(context), []
     for seed in (1, 2):
         seed_everything(seed)
-        found.append(context.evaluate(model, _val(context)))
+        found.append(context.evaluate(model, context.some("val", NUM_EXAMPLES)))
     if differing := _differing(found, 1e-6):
         advice = "dropout without self.training? Augmentation of val? Random numbers in loss_fn?"
         return Finding("FAIL", f"a second time, val has other metrics: {differing}", advice)
@@ -92,10 +91,6 @@ def warm(context: Context) -> nn.Module:
     for inputs, labels in context.train_batches(context.choose("train", 256), context.few, 5):
         trainer.step(inputs, labels)
     return trainer.model
-
-
-def _val(context: Context) -> Batches:
-    return context.batches("val", context.choose("val", NUM_EXAMPLES), context.few)
 
 
 def _differing(found: list[dict[str, float]], tolerance: float) -> str:

@@ -27,8 +27,7 @@ HEART_STEPS, HEART_EXAMPLES, HEART_RATES = 250, 8, (1e-3, 1e-2)
 def initial_loss(context: Context) -> Finding:
     """Is the first loss near the loss of a net that has learnt nothing?"""
     trainer = context.fetch_trainer()
-    trainer.model.train()
-    batches = outputs_of(trainer.model, context.batches("train", context.choose("train", 256), context.few))
+    batches = outputs_of(trainer.model.train(), context.some("train", 256))
     zeros = [(map_tensors(torch.zeros_like, outputs), labels) for outputs, labels in batches]
     loss, theory = (guesses.score(trainer.loss_fn, each)["loss"] for each in (batches, zeros))
     best = guesses.Constant(trainer.loss_fn, batches).score(batches)["loss"]
@@ -53,7 +52,7 @@ def initial_loss(context: Context) -> Finding:
 def logits(context: Context) -> Finding:
     """Are the outputs logits, where the loss expects logits?"""
     model, loss_fn = context.fetch_trainer().model.eval(), context.loss_fn
-    inputs, labels = next(iter(context.batches("train", context.choose("train", context.few), context.few)))
+    inputs, labels = next(iter(context.some("train", context.few)))
     outputs = model(inputs)
     if not isinstance(outputs, Tensor) or outputs.dim() == 0 or int(count_scored(labels)) == 0:
         return Finding("PASS", "not checked: the outputs have a structure that only the task knows")

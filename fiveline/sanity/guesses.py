@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fiveline.device import map_tensors, tensors_of
 from fiveline.metrics import Loss, Metrics, MetricSums, count_scored
+from fiveline.serving.interface import find_class_axis
 
 MAX_ITERATIONS = 100
 
@@ -54,13 +55,9 @@ class Constant:
 
 def _free_shape(alike: Sequence[Tensor], labels: Tensor) -> list[int]:
     """Return the shape of outputs with 1 for each dimension over which a constant does not vary."""
-    shape = alike[0].shape  # other batches may have other sizes, for example a weight for each word of a text
-    if len(shape) > labels.dim() and shape[: labels.dim()] == labels.shape:
-        free = range(labels.dim(), len(shape))  # the classes come last
-    elif shape[:1] + shape[2:] == labels.shape:
-        free = range(1, 2)  # the classes come second, as in segmentation
-    else:
-        free = range(1, len(shape))
+    shape, axis = alike[0].shape, find_class_axis(alike[0], labels)
+    free = range(1, len(shape)) if axis is None else [axis % len(shape)]
+    # other batches may have other sizes, for example a weight for each word of a text
     return [n if dim in free and all(o.shape[dim] == n for o in alike) else 1 for dim, n in enumerate(shape)]
 
 

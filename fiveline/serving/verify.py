@@ -31,12 +31,8 @@ def check_program(
 ) -> dict[str, Any]:
     """Return how far a program's outputs are from the net's, as `compare` does; raise Stop if they are too far off.
 
-    Args:
-        content: the program
-        format_name: its format
-        pairs: inputs and the net's outputs
-        class_axis: from `find_class_axis`
-        tolerance: with a number, predictions may change; None means TOLERANCE, and no prediction may change
+    `pairs` are inputs and the net's outputs, and class_axis is from `find_class_axis`. With a tolerance, predictions
+    may change; None means TOLERANCE, and no prediction may change.
     """
     with tempfile.TemporaryDirectory() as folder:  # the run's directory is train.py's
         path = Path(folder, f"program.{format_name}")

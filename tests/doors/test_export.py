@@ -31,7 +31,7 @@ DIGITS = {"data_dir": str(PROJECT / "data/digits"), "image_size": 16, "image_cha
 NER = {"task": "ner", "data_dir": str(PROJECT / "data/ner_small"), "embedding_dim": 16, "lstm_hidden_dim": 16}
 RUNS = {
     "cs230": {**DIGITS, "dropout_rate": 0.5, "normalize": "train", "horizontal_flip": False},
-    "resnet18": {**DIGITS, "net": "resnet18", "image_channels": 3, "image_size": 32},
+    "resnet18": {**DIGITS, "net": "resnet18", "image_channels": 3, "batch_size": 128},
     "ner": {**NER, "char_channels": 8, "bidirectional": True, "num_layers": 2, "dropout_rate": 0.3},
     "custom": {"task": "tabular", "data_dir": str(PROJECT / "data/digits_rows"), "linear_layer": "custom"},
     "mlp": {"task": "tabular", "data_dir": str(PROJECT / "data/diabetes"), "target": "progression",

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import types
 import weakref
 from pathlib import Path
@@ -375,28 +376,16 @@ def test_predictions_come_while_standard_input_is_still_open(runs):
     assert [line.split(",")[0] for line in rest] == ["-:5", "-:6", "-:7"] and process.wait() == 0
 
 
-# from a small process: on Linux, the peak of a process is no lower than that of the one that started it
-PRINT_PEAK = """
-import resource, subprocess, sys
-subprocess.run(sys.argv[1:], check=True)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_inputs(runs, tmp_path):
-    peaks = []
-    for number in (1_000, 30_000):
-        path = tmp_path / f"{number}.csv"
-        row = ",".join(["3.25"] * 64)
-        header = (PROJECT / "data/digits_rows/test.csv").read_text().partition("\n")[0]
-        path.write_text("\n".join([header.removesuffix(",digit"), *[row] * number]))
-        words = ["predict.py", "--model_dir", runs / "classes", "--input", path, "--output", tmp_path / "out.csv"]
-        command = [sys.executable, "-c", PRINT_PEAK, sys.executable, *map(str, words)]
-        peak = int(subprocess.check_output(command, cwd=PROJECT))
-        peaks.append(peak * (1 if sys.platform == "darwin" else 1024))  # kilobytes elsewhere
-    assert (tmp_path / "out.csv").read_text().count("\n") == 30_001
-    assert path.stat().st_size > 7 * 2**20 and peaks[1] - peaks[0] < 7 * 2**20, peaks
+def test_memory_does_not_grow_with_the_number_of_rows(runs, tmp_path):
+    path, model_dir = tmp_path / "rows.csv", runs / "number"
+    path.write_text("size,port,weight\n" + "4.5,Cork,2\n" * 5_000)
+    params, _, _ = fetch_trained(model_dir, model_dir / "best.pth.tar", ["batch_size=200"])
+    batches = unlabelled.fetch_unlabelled([path], fetch_serve("tabular"), params)
+    tracemalloc.start()
+    assert sum(len(rows) for rows, _, _ in batches) == 5_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20, peak  # all rows together take 3 MiB
 
 
 # --- numbers and their intervals
@@ -432,20 +421,3 @@ def test_intervals_are_there_once_the_checkpoint_has_been_evaluated(runs, tmp_pa
     assert f"no intervals: {advice}best finds out" in capsys.readouterr().err
     run_predict(copy, "--input", runs / TEST_INPUTS["number"], "--restore_file", "last")
     assert f"no intervals: {advice}last finds out" in capsys.readouterr().err
-
-
-def test_intervals_of_another_run_s_checkpoint_of_the_same_name_are_not_taken(runs, tmp_path, capsys):
-    ours, theirs, others = tmp_path / "ours", tmp_path / "theirs", tmp_path / "elsewhere/theirs"
-    shutil.copytree(runs / "number", ours)
-    state = utils.read_checkpoint(ours / "best.pth.tar")
-    state["state_dict"] = {name: 2 * weight for name, weight in state["state_dict"].items()}
-    for epoch, folder in enumerate((theirs, others), start=2):
-        folder.mkdir(parents=True)
-        utils.write_checkpoint({**state, "epoch": epoch}, folder / "best.pth.tar")
-    before = run_predict(ours, "--input", runs / TEST_INPUTS["number"])
-    evaluate.main(["--model_dir", str(ours), "--restore_file", str(theirs / "best.pth.tar")])
-    assert before[0]["lower"] and run_predict(ours, "--input", runs / TEST_INPUTS["number"]) == before
-    of_theirs = run_predict(ours, "--input", runs / TEST_INPUTS["number"], "--restore_file", theirs / "best.pth.tar")
-    assert of_theirs[0]["lower"] not in ("", before[0]["lower"]) and "no intervals" not in capsys.readouterr().err
-    of_others = run_predict(ours, "--input", runs / TEST_INPUTS["number"], "--restore_file", others / "best.pth.tar")
-    assert not of_others[0]["lower"] and "no intervals: python evaluate.py" in capsys.readouterr().err

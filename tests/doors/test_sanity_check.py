@@ -20,7 +20,7 @@ import model.vision.params
 import sanity_check
 import train
 import utils
-from fiveline.sanity import guesses, leaks, rate, short_training
+from fiveline.sanity import evaluation, guesses, leaks, rate, short_training
 from fiveline.sanity.survey import normalised
 from fiveline.tasks import fetch_params
 from tests.support.tasks import need, needs, task_of
@@ -132,6 +132,20 @@ def explode(patch):
 
 def shuffled(labels):
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+
+
+def shuffle_tags(patch):
+    def mix(_, dataset):
+        dataset._labels = shuffled(torch.cat(list(dataset._labels))).split(dataset.lengths)
+
+    change_datasets(patch, mix, "ner")
+
+
+def shuffle_targets(patch):
+    def mix(_, dataset):
+        dataset.tensors = dataset.tensors[0], shuffled(dataset.tensors[1])
+
+    change_datasets(patch, mix, "tabular")
 
 
 def swap_threes_and_eights(labels):
@@ -259,8 +273,9 @@ def test_other_settings_raise_no_alarm(make_context, words):
 
 def bug(check, plant, *words, status="FAIL", experiment="base_model", params="", name=None, marks=()):
     """Return a parameter of the test: a bug, and what its check must say about it."""
-    marks = [*marks, needs("tabular" if experiment.startswith("tabular") else "vision")]
-    return pytest.param(check, plant, words, status, experiment, params, id=name or f"{check}-{words[0]}", marks=marks)
+    task = {"base_model": "vision"}.get(experiment, experiment.partition("_")[0])
+    name = name or f"{check}: {words[0]}, {task}"
+    return pytest.param(check, plant, words, status, experiment, params, id=name, marks=[*marks, needs(task)])
 
 
 BUGS = [
@@ -312,6 +327,9 @@ BUGS = [
         marks=[pytest.mark.slow]),
     bug("labels_fit", lambda patch: change_labels(patch, shuffled), "nothing holds on others",
         marks=[pytest.mark.slow]),
+    bug("labels_fit", shuffle_tags, "nothing holds on others", experiment="ner", marks=[pytest.mark.slow]),
+    bug("labels_fit", shuffle_targets, "nothing holds on others", experiment="tabular_diabetes",
+        marks=[pytest.mark.slow]),
     bug("labels_fit", lambda patch: change_labels(patch, lambda labels: labels.roll(1)), "shifted by one: ",
         marks=[pytest.mark.slow]),
     bug("eval_mode", evaluate_in_train_mode, "evaluating changes bn1.running_mean", "batch norm learns from val"),
@@ -332,22 +350,6 @@ BUGS = [
 def test_a_bug_is_found(find, monkeypatch, check, plant, words, status, experiment, params):
     plant(monkeypatch)
     assert_found(find(check, *params.split(), experiment=experiment), *words, status=status)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("experiment", ["ner", "tabular_diabetes"])
-def test_labels_of_other_inputs_are_found_in_every_task(find, monkeypatch, experiment):
-    task = experiment.partition("_")[0]
-    need(task)
-
-    def mix(_, dataset):
-        if task == "tabular":
-            dataset.tensors = dataset.tensors[0], shuffled(dataset.tensors[1])
-        else:
-            dataset._labels = shuffled(torch.cat(list(dataset._labels))).split(dataset.lengths)
-
-    change_datasets(monkeypatch, mix, task)
-    assert_found(find("labels_fit", experiment=experiment), "nothing holds on others")
 
 
 # --- bugs in the data and in the hyperparameters
@@ -520,69 +522,37 @@ def test_the_baseline_goes_with_outputs_of_any_length():
 # --- tokens
 
 
-class Tokens:
-    """Stands in for a context of a task whose inputs are (tokens, lengths) and whose labels are one for each token."""
-
-    few = 4
-
-    def __init__(self, labels):
-        self.tokens = torch.randint(1, 20, (4, 12), generator=torch.Generator().manual_seed(0))
-        self.labels = labels(self.tokens)
-
-    def choose(self, split, number):
-        return list(range(number))
-
-    def batches(self, split, indices, batch_size):
-        return [((self.tokens, torch.tensor([12] * 4)), self.labels)]
-
-
-class Attention(torch.nn.Module):
-    """A language model of one layer."""
-
-    def __init__(self, is_causal, classes_last):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embedding, self.last, self.is_causal = torch.nn.Embedding(20, 8), torch.nn.Linear(8, 20), is_causal
-        self.classes_last = classes_last
-
-    def forward(self, inputs):
-        values = self.embedding(inputs[0])  # (batch_size, length, 8)
-        seen = F.scaled_dot_product_attention(values, values, values, is_causal=self.is_causal)
-        outputs = self.last(seen)  # (batch_size, length, 20)
-        return outputs if self.classes_last else outputs.mT
-
-
-@pytest.mark.parametrize("classes_last", [True, False])
-def test_attention_to_later_tokens_is_found(monkeypatch, classes_last):
-    next_tokens = Tokens(lambda tokens: torch.cat([tokens[:, 1:], torch.full((len(tokens), 1), -100)], dim=1))
-    for is_causal, status in ((False, "FAIL"), (True, "PASS")):
-        net = Attention(is_causal, classes_last)
-        monkeypatch.setattr(leaks, "warm", lambda _, net=net: net)
-        finding = leaks.visible_answers(next_tokens)
-        assert_found(finding, "the labels are the next tokens", status=status)
-    assert finding.values["difference"] == 0
-
-
-def test_labels_that_are_the_input_tokens_are_found():
-    assert_found(leaks.visible_answers(Tokens(torch.clone)), "the labels are the input tokens themselves")
-    tags = leaks.visible_answers(Tokens(lambda tokens: tokens % 3))
-    assert_found(tags, "not among the input tokens", status="PASS")
-
-
 @needs("ner")
-def test_answers_that_a_shipped_net_can_see_are_found(find, monkeypatch):
+@pytest.mark.parametrize(
+    ("shift", "bidirectional", "status", "words"),
+    [
+        (0, "false", "FAIL", "the labels are the input tokens themselves"),
+        (-1, "true", "FAIL", "the net sees the tokens that it must predict: the labels are the next tokens"),
+        (-1, "false", "PASS", "the labels are the next tokens"),
+    ],
+)
+def test_answers_that_a_net_can_see_are_found(find, monkeypatch, shift, bidirectional, status, words):
     def change(split, dataset):
         fetch = dataset.__getitems__
 
         def fetch_answers(indices):
             inputs, labels = fetch(indices)
             words = inputs["words"] % len(dataset.params.tags)
-            return {**inputs, "words": words}, words.roll(-1, dims=1).masked_fill(labels == -100, -100)
+            return {**inputs, "words": words}, words.roll(shift, dims=1).masked_fill(labels == -100, -100)
 
         dataset.__getitems__ = fetch_answers
 
+    def with_classes_second(context):
+        net = evaluation.warm(context)
+        net.register_forward_hook(lambda *args: args[2].mT)
+        return net
+
     change_datasets(monkeypatch, change, "ner")
-    assert_found(find("visible_answers", "bidirectional=true", experiment="ner"), "the net sees the tokens")
+    for warm in (evaluation.warm, with_classes_second):
+        monkeypatch.setattr(leaks, "warm", warm)
+        finding = find("visible_answers", f"bidirectional={bidirectional}", experiment="ner")
+        assert_found(finding, words, status=status)
+        assert status == "FAIL" or finding.values["difference"] == 0
 
 
 # --- the script
