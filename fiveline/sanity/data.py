@@ -109,9 +109,9 @@ def augmentation(context: Context) -> Finding:
 
     def read(split: str, seed: int, is_augmented: bool = False) -> list[tuple[Any, Tensor]]:
         seed_everything(context.params.seed, seed)
-        indices = context.choose(split, NUM_AUGMENTED)
-        plain = context.batches(split, indices, context.few)
-        return list(context.augmented_batches(indices, epoch=seed) if is_augmented else plain)
+        if is_augmented:
+            return list(context.augmented_batches(context.choose(split, NUM_AUGMENTED), epoch=seed))
+        return list(context.some(split, NUM_AUGMENTED))
 
     for split in context.datasets:
         if split != "train" and not _same(read(split, 1), read(split, 2)):

@@ -106,7 +106,7 @@ def _train(model_dir: Path, flags: Sequence[str], delay: float | None) -> tuple[
     """
     path = model_dir / "last.pth.tar"
     before = path.stat().st_mtime if path.exists() else None
-    command = [sys.executable, str(TRAIN), "--model_dir", str(model_dir), *flags]
+    command, start = [sys.executable, str(TRAIN), "--model_dir", str(model_dir), *flags], time.monotonic()
     with tempfile.TemporaryFile() as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:
             while process.poll() is None and (path.stat().st_mtime if path.exists() else None) == before:

@@ -90,11 +90,8 @@ def _examples(context: Context, split: str, indices: Sequence[int]) -> Iterator[
 
 
 def _hash(tensors: Sequence[Tensor]) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.digest()
+    parts = [str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes() for tensor in tensors]
+    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
 
 def _thumbnail(image: Tensor) -> Tensor:
