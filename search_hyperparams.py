@@ -6,9 +6,9 @@
         sampler=tpe num_trials=20 pruner=asha
 
 --parent_dir holds params.json, which all trials have in common, and search.yaml, which states what varies (or --space
-does). Each trial is a run directory in it, for example `learning_rate_0.001`. Running the same command again skips the
-finished trials, continues the stopped ones, and tries the failed ones again. `key=value` words set the settings of
-search.yaml, such as num_trials=20, and hyperparameters of all trials, such as num_epochs=1.
+does). Each trial is a run directory in it, for example `learning_rate_0.001`. Rerun the same command to skip finished
+trials, continue stopped ones and retry failed ones. `key=value` words set the settings of search.yaml, such as
+num_trials=20, and hyperparameters of all trials, such as num_epochs=1.
 """
 
 from __future__ import annotations
@@ -108,20 +108,20 @@ def report_end(plan: Plan, driver: Driver) -> None:
     if driver.signal or driver.is_out_of_time:
         print(summary([trial.status() for trial in plan.all_trials()], plan.num_trials))
     if driver.signal:
-        raise utils.InterruptedRun("the study was interrupted; the same command continues", driver.signal)
+        raise utils.InterruptedRun("the study was interrupted; rerun the same command to continue", driver.signal)
     if driver.is_out_of_time:
-        print(f"Reached max_hours ({plan.settings.max_hours:g}). Run the same command again to continue.")
+        print(f"Reached max_hours ({plan.settings.max_hours:g}). Rerun the same command to continue.")
     if plan.is_exhausted:
         print(f"the space holds no more than {len(plan.trials)} different trials; all of them are done")
     if driver.failed:
         lines = "\n  ".join(f"{name}: {reason}" for name, reason in driver.failed.items())
         raise utils.Stop(
-            f"{len(driver.failed)} of {plan.num_trials} trials failed; the same command tries them again\n  {lines}"
+            f"{len(driver.failed)} of {plan.num_trials} trials failed; rerun the same command to retry them\n  {lines}"
         )
     if driver.elsewhere:
         raise utils.InUseError(
             f"{len(driver.elsewhere)} of {plan.num_trials} trials still run elsewhere "
-            f"({', '.join(driver.elsewhere)}); when they have ended, the same command completes the study"
+            f"({', '.join(driver.elsewhere)}); when they have ended, rerun the same command to complete the study"
         )
 
 

@@ -30,7 +30,7 @@ class Settings(BaseModel):
     seeds: list[int] = Field([], description="run each trial with each of these seeds")
     pruner: Literal["none", "median", "asha", "hyperband"] = Field("none", description="stops hopeless trials")
     min_epochs: int = Field(1, ge=1, description="epochs that every trial may train before it is pruned")
-    max_hours: float | None = Field(None, gt=0, description="stop after this time; the same command continues")
+    max_hours: float | None = Field(None, gt=0, description="stop after this time; rerun the same command to continue")
     max_gigabytes: float | None = Field(None, gt=0, description="of checkpoints; the worst trials' are deleted")
     timeout_minutes: float | None = Field(None, gt=0, description="for one trial, each time it is started")
     max_retries: int = Field(2, ge=0, description="how often a trial that crashed or was killed is started again")

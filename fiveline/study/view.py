@@ -71,7 +71,7 @@ def print_status(plan: Plan) -> None:
     if num_more > 0:
         print(f"{num_more} more configurations of this space are in the folder; a larger num_trials counts them")
     if "stale" in statuses:
-        print("stale: its process is gone, killed perhaps; the same search command continues it from its checkpoint")
+        print("stale: its process is gone, perhaps killed; rerun the same command to continue from its checkpoint")
 
 
 def summary(statuses: Sequence[str], num_trials: int) -> str:

@@ -122,7 +122,7 @@ def test_the_shipped_examples_are_studies(tmp_path):
 
 def test_a_trial_that_fails_costs_itself_alone(parent_dir):
     done = search(parent_dir, "--space", "net=resnet81,cs230", exit_code=1)
-    assert "1 of 2 trials failed; the same command tries them again" in done.stderr
+    assert "1 of 2 trials failed; rerun the same command to retry them" in done.stderr
     assert "did you mean resnet18" in done.stderr and "net_resnet81: failed" in done.stdout
     assert records(parent_dir)["net_cs230"]["status"] == "finished"
     assert records(parent_dir)["net_resnet81"]["status"] == "failed"
@@ -155,7 +155,7 @@ def test_interrupting_saves_every_trial_and_the_same_command_continues(tmp_path)
     wait_until(lambda: len(list(parent_dir.glob("*/history.jsonl"))) == 2)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=300)[0]
-    assert process.returncode == 130 and "the same command continues" in output, output
+    assert process.returncode == 130 and "rerun the same command to continue" in output, output
     assert not processes_of(parent_dir)
     epochs = {name: record["epochs"] for name, record in records(parent_dir).items()}
     assert {record["status"] for record in records(parent_dir).values()} == {"interrupted"} and len(epochs) == 2
@@ -212,7 +212,7 @@ def test_a_trial_that_hangs_is_stopped_by_its_timeout(tmp_path):
 def test_the_time_budget_stops_the_study_in_good_order(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
     done = search(parent_dir, "--space", "seed=1", "max_hours=0.005")
-    assert "Reached max_hours (0.005). Run the same command again to continue." in done.stdout
+    assert "Reached max_hours (0.005). Rerun the same command to continue." in done.stdout
     assert records(parent_dir)["seed_1"]["status"] == "interrupted"
 
 
@@ -249,7 +249,7 @@ def test_a_trial_with_broken_files_does_not_stop_the_others(parent_dir):
     assert "all waiting" in search(parent_dir, "--space", "seed=1,2", "--status").stdout  # they have begun
     done = search(parent_dir, "--space", "seed=1,2", "--num_workers", "1", exit_code=1)
     assert "1 of 2 trials failed" in done.stderr and "seed_1/run.json: not valid JSON" in done.stderr
-    assert "remove it, and the same command goes on from the last checkpoint" in done.stderr
+    assert "remove it, then rerun the same command to continue from the last checkpoint" in done.stderr
     assert utils.read_json(parent_dir / "seed_2/run.json")["epochs"] == QUICK["num_epochs"] + 1
     (parent_dir / "notes").mkdir()
     (parent_dir / "notes/run.json").write_text("[]")  # not a trial: all that the study has to do is done, and said
@@ -272,7 +272,7 @@ def test_two_commands_do_not_run_one_study_at_once(tmp_path):
     process.communicate()
     utils.save_dict_to_json({**records(parent_dir)["seed_1"], "status": "running"}, parent_dir / "seed_1/run.json")
     shown = search(parent_dir, "--space", "seed=1", "--status").stdout
-    assert "1 stale" in shown and "the same search command continues it" in shown
+    assert "1 stale" in shown and "rerun the same command to continue" in shown
 
 
 @pytest.mark.slow
