@@ -71,8 +71,6 @@ def make_plan(args: argparse.Namespace) -> Plan:
         raise utils.InputError(f"--num_workers {args.num_workers}: expected 1 or more")
     if args.ray_address is None and (args.cpus_per_trial, args.gpus_per_trial) != (1, None):
         raise utils.InputError("--cpus_per_trial, --gpus_per_trial: without --ray_address, they have no effect")
-    if settings.reproducible and args.ray_address and args.num_workers is None:
-        raise utils.InputError("reproducible: proposals depend on --num_workers, which a Ray cluster needs explicitly")
     return Plan(Directories(parent_dir, base, space, settings.seeds), settings)
 
 
@@ -94,7 +92,6 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         else:
             num_workers = args.num_workers or useful_workers(plan.num_trials)
             workers = LocalWorkers(num_workers, plan.directories.base.task, train.main, words)
-        plan.lag = workers.num_workers or 1
         driver = Driver(plan, workers, view)
         driver.run()
     report_end(plan, driver)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,23 +36,6 @@ class Result:
     state: str  # finished, pruned (also diverged ones), failed, or running (also waiting ones)
     value: float | None = None  # the best value of the monitored metric, the mean over seeds; None unless finished
     history: dict[int, float] = dataclasses.field(default_factory=dict)  # epoch -> monitored metric, where pruned
-    loss: float | None = None  # the val loss at the best epoch; of equal values, a lower loss is better
-
-
-def break_ties(results: Sequence[Result], maximize: bool) -> list[Result]:
-    """Return the results; of equal values, those with a higher loss are made worse in the last bits."""
-    worst = -math.inf if maximize else math.inf
-    standings = [(utils.standing(each.value, each.loss, maximize), each) for each in results]
-    ranked = sorted(((standing, each) for standing, each in standings if standing), key=lambda pair: pair[0])
-    values: dict[int, float] = {}
-    last: tuple[tuple[float, float], float] | None = None
-    for standing, result in reversed(ranked):
-        value = float(result.value or 0.0)
-        if last is not None:
-            bound = last[1] if standing == last[0] else math.nextafter(last[1], worst)
-            value = min(value, bound) if maximize else max(value, bound)
-        values[result.number], last = value, (standing, value)
-    return [dataclasses.replace(each, value=values.get(each.number, each.value)) for each in results]
 
 
 def propose(
@@ -65,7 +47,6 @@ def propose(
     """
     import optuna
 
-    results = break_ties(results, maximize)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     digest = hashlib.sha256(f"{settings.sampler_seed} {number} {attempt}".encode()).digest()
     seed = int.from_bytes(digest[:4], "big")  # NumPy's old generators draw similar numbers for similar seeds

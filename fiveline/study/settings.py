@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +36,6 @@ class Settings(BaseModel):
     timeout_minutes: float | None = Field(None, gt=0, description="for one trial, each time it is started")
     max_retries: int = Field(2, ge=0, description="how often a trial that crashed or was killed is started again")
     sampler_seed: int = Field(230, ge=0, lt=2**32, description="decides the proposals")
-    reproducible: bool = Field(False, description="same proposals whichever trial ends first; processes may idle")
 
 
 def words_for_all_trials(words: Sequence[str], cls: type[utils.Params]) -> list[str]:
@@ -93,16 +93,10 @@ def _combined_mistakes(settings: Settings, space: Space, base: utils.Params) -> 
 
 def _read_space_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Return the space that `name=value,value` and `name={low: 1, high: 2}` words describe, and the mistakes."""
-    space: dict[str, Any] = {}
-    mistakes: list[str] = []
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or not text.strip() or not name.isidentifier():
-            mistakes.append(f"--space {word!r}: expected name=value,value; for example learning_rate=1e-4,1e-3")
-            continue
-        if name in space:
-            mistakes.append(f"--space: {name} comes twice; give all of its values in one")
-        values, wrong = utils.read_overrides([f"{name}=[{text}]"])
-        mistakes += [f"--space {each}" for each in wrong]
-        space |= values
-    return space, mistakes
+    parts = [word.partition("=") for word in words]
+    listed = [
+        f"{name}=[{text}]" if name.isidentifier() and equals else name + equals + text for name, equals, text in parts
+    ]
+    values, wrong = utils.read_overrides(listed)
+    twice = [name for name, count in Counter(name for name, _, _ in parts).items() if count > 1]
+    return values, [f"--space {line}" for line in wrong] + [f"--space: {name} comes twice" for name in twice]

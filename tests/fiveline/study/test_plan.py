@@ -272,29 +272,6 @@ def test_combinations_that_do_not_go_together_are_not_proposed(tmp_path):
     }  # fmt: skip
 
 
-def parallel_names(parent_dir, order, reproducible):
-    """Run a study of two workers whose trials end in an order that chance decides."""
-    plan = make_plan(parent_dir, RANGE, lag=2, sampler="tpe", num_trials=24, reproducible=reproducible)
-    running, names = [], []
-    while True:
-        while len(running) < 2 and (trial := plan.next()) is not None:
-            running.append(trial)
-            names.append(trial.name)
-        if not running:
-            return names
-        ended = running.pop(order.randrange(len(running)))
-        finish_trial(ended, quality(ended))
-
-
-def test_a_reproducible_study_proposes_the_same_whatever_ends_first(tmp_path):
-    import random
-
-    names = [parallel_names(tmp_path / f"yes_{i}", random.Random(i), True) for i in range(3)]
-    assert names[0] == names[1] == names[2] and len(names[0]) == 24
-    others = [parallel_names(tmp_path / f"no_{i}", random.Random(i), False) for i in range(3)]
-    assert len({tuple(each) for each in others}) > 1  # what the setting is for
-
-
 def test_tpe_finds_better_than_chance(tmp_path):
     def search(sampler, seed):
         plan = make_plan(

@@ -1,4 +1,4 @@
-"""Proposals hold under every release of Optuna, and of equal trials the one with the lower val loss is the better."""
+"""Proposals and pruning hold under every release of Optuna."""
 
 import inspect
 
@@ -8,7 +8,7 @@ import pytest
 from fiveline.study import sampler
 from fiveline.study.cost import delete_checkpoints
 from fiveline.study.pruner import Pruner
-from fiveline.study.sampler import Result, break_ties, propose
+from fiveline.study.sampler import Result, propose
 from fiveline.study.settings import Settings
 from fiveline.study.space import Dimension, Space
 from tests.support.studies import finish_trial, make_plan
@@ -86,34 +86,6 @@ def test_each_pruner_decides_the_same_under_every_release(name):
     assert decided == GOLDEN_PRUNED[name]
 
 
-def test_where_all_values_are_equal_a_sampler_looks_at_the_loss():
-    """As it would if the loss were what is monitored."""
-    settings, seen = Settings(sampler="tpe", num_trials=40), []
-    for number in range(14):
-        results = [Result(*each[:3], value=0.0 if number % 2 else 1.0, loss=each[3]) for each in seen]
-        by_loss = [Result(*each[:3], value=each[3]) for each in seen]
-        proposal = propose(settings, SPACE, number, 0, results, maximize=bool(number % 3))
-        assert proposal == propose(settings, SPACE, number, 0, by_loss, maximize=False)
-        seen.append((number, proposal, "finished", proposal["learning_rate"] ** 0.2 + proposal["dropout_rate"]))
-
-
-@pytest.mark.parametrize("maximize", [True, False])
-def test_ties_are_broken_and_no_order_is_changed(maximize):
-    pairs = [(0.9, 0.3), (0.9, 0.1), (0.9 - 1e-16, 0.0), (0.9, 0.3), (0.9, None), (0.5, 0.2), (0.95, 9.0), (0.9, 0.2)]
-    results = [Result(i, {}, "finished", value, loss=loss) for i, (value, loss) in enumerate(pairs)]
-    broken = [each.value for each in break_ties([*results, Result(8, {}, "running")], maximize)]
-    assert broken.pop() is None and broken == pytest.approx([value for value, _ in pairs], rel=1e-14)
-    sign = -1 if maximize else 1
-    worst = float("inf")
-    keys = [(sign * value, worst if loss is None else loss) for value, loss in pairs]
-    for i, first in enumerate(keys):
-        for j, second in enumerate(keys):
-            if first < second:
-                assert sign * broken[i] <= sign * broken[j] and (pairs[i][0] != pairs[j][0] or broken[i] != broken[j])
-            if first == second:
-                assert broken[i] == broken[j]
-
-
 def test_the_trial_that_keeps_its_checkpoints_is_the_one_with_the_lower_loss(tmp_path):
     words = ("learning_rate=1e-4,1e-3,1e-2",)
     plan = make_plan(tmp_path, *words, seeds=[1, 2])
@@ -121,6 +93,5 @@ def test_the_trial_that_keeps_its_checkpoints_is_the_one_with_the_lower_loss(tmp
     for trial, loss in zip(trials, (0.3, 0.5, 0.1, 0.3, 0.2, 0.4), strict=True):
         finish_trial(trial, 1.0, best_loss=loss)
         (trial.path / "best.pth.tar").write_bytes(bytes(100))
-    assert [each.loss for each in make_plan(tmp_path, *words, seeds=[1, 2]).results()] == pytest.approx([0.4, 0.2, 0.3])
     delete_checkpoints(plan, 0.0)
     assert [trial.name for trial in trials if (trial.path / "best.pth.tar").exists()] == [trials[2].name]
