@@ -120,27 +120,16 @@ def test_a_directory_of_the_users_own_is_not_overwritten(tmp_path):
     assert "0.5" in (tmp_path / "learning_rate_0.001/params.json").read_text()
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "params.yml"])
-def test_a_run_with_a_yaml_file_is_adopted_with_it_or_refused(tmp_path, name):
+def test_a_finished_run_with_a_yaml_file_is_adopted_and_one_to_continue_is_refused(tmp_path):
     """With a params.json beside it, train.py would take neither."""
     trial = make_plan(tmp_path, "learning_rate=1e-3", base={"num_epochs": 2}).next()
     finish_trial(trial)
-    (trial.path / "params.json").unlink()
-    path = trial.path / name
-    path.write_text("{num_epochs: 5, learning_rate: 1.0e-3, batch_size: 32, num_workers: 0}")  # some as by default
-
-    assert make_plan(tmp_path, "learning_rate=1e-3", base={"num_epochs": 5}).next().path == trial.path
-    assert fetch_params(trial.path).num_epochs == 5  # as train.py does
-
-    with pytest.raises(utils.InputError) as caught:
-        make_plan(tmp_path, "learning_rate=1e-3", base={"num_epochs": 7, "num_workers": 1}).next()
-    assert str(caught.value) == (
-        f"{path}: the study runs this trial with another num_epochs: 5 -> 7; num_workers: 0 -> 1; write that into it, "
-        "or remove it"
-    )
-    assert not (trial.path / "params.json").exists()
-    path.unlink()
-    make_plan(tmp_path, "learning_rate=1e-3", base={"num_epochs": 7, "num_workers": 1}).next()
+    (trial.path / "params.json").rename(trial.path / "params.yml")  # JSON is YAML
+    assert make_plan(tmp_path, "learning_rate=1e-3", base={"num_epochs": 2}).next() is None
+    with pytest.raises(utils.InputError, match=r"params\.yml: in the way of the params\.json that the study writes"):
+        make_plan(tmp_path, "learning_rate=1e-3", base={"num_epochs": 5}).next()
+    (trial.path / "params.yml").unlink()
+    make_plan(tmp_path, "learning_rate=1e-3", base={"num_epochs": 7}).next()
     assert fetch_params(trial.path).num_epochs == 7
 
 
