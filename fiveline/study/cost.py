@@ -21,31 +21,32 @@ GIGABYTE = 1e9
 
 def delete_checkpoints(plan: Plan, max_gigabytes: float) -> list[str]:
     """Delete the worst ended trials' checkpoints until the rest is small enough; return a line for each such trial."""
-    maximize, sizes, ended = plan.is_maximized(), {}, []
-    for trial in plan.all_trials():
-        record, sizes[trial.name] = trial.record(), trial.checkpoint_bytes()
-        if record.get("status") in ENDED and sizes[trial.name]:
-            standing = utils.standing(record.get("best"), record.get("best_loss"), maximize) or (-math.inf, -math.inf)
-            ended.append((standing, trial.name, trial))
-    total, lines = sum(sizes.values()), []
-    for _, name, trial in sorted(ended, key=lambda entry: entry[:2])[:-1]:  # the last is the best, which keeps its own
-        if total > max_gigabytes * GIGABYTE:
+
+    def standing(trial: Trial) -> tuple[float, float]:
+        record = trial.record()
+        return utils.standing(record.get("best"), record.get("best_loss"), maximize) or (-math.inf, -math.inf)
+
+    maximize, trials = plan.is_maximized(), plan.all_trials()
+    sizes, lines = {trial.name: trial.checkpoint_bytes() for trial in trials}, []
+    ended = [trial for trial in trials if sizes[trial.name] and trial.record().get("status") in ENDED]
+    for trial in sorted(ended, key=standing)[:-1]:  # the last is the best, which keeps its own
+        if sum(sizes.values()) > max_gigabytes * GIGABYTE:
             for path in trial.checkpoints():
                 path.unlink()
-            total -= sizes[name]
-            lines.append(f"{name}: gave up its checkpoints (max_gigabytes {max_gigabytes:g})")
+            sizes[trial.name] = 0
+            lines.append(f"{trial.name}: gave up its checkpoints (max_gigabytes {max_gigabytes:g})")
     return lines
 
 
 def print_cost(plan: Plan, num_workers: int, words: Sequence[str]) -> None:
     """Print the known trials, and the time and the disk that the study will take, from one timed epoch."""
-    trials = plan.all_trials()
+    trials, num_trials = plan.all_trials(), plan.num_trials
     for trial in trials:
         print(utils.escaped(f"{trial.name}  {trial.status()}"))
-    if plan.num_trials > len(trials):
-        print(f"and {plan.num_trials - len(trials)} that the sampler {plan.settings.sampler} proposes as it goes")
+    if num_trials > len(trials):
+        print(f"and {num_trials - len(trials)} that the sampler {plan.settings.sampler} proposes as it goes")
     todo = [trial for trial in trials if not plan.is_done(trial)]
-    num_left = plan.num_trials - (len(trials) - len(todo))
+    num_left = num_trials - (len(trials) - len(todo))
     if not num_left:
         print("nothing is left to run")
         return
@@ -55,7 +56,7 @@ def print_cost(plan: Plan, num_workers: int, words: Sequence[str]) -> None:
     num_epochs, num_together = sum(left) / len(left), min(num_workers, num_left)
     seconds = math.ceil(num_left / num_together) * (start_seconds + num_epochs * epoch_seconds)
     print(
-        f"\n{num_left} of {plan.num_trials} trials to run, {num_epochs:.0f} epochs each, {num_together} at once; one "
+        f"\n{num_left} of {num_trials} trials to run, {num_epochs:.0f} epochs each, {num_together} at once; one "
         f"epoch took {duration(epoch_seconds)}, the start before it {duration(start_seconds)}\n"
         f"at most {duration(seconds)} in all ({seconds / 3600:.2f} hours), and "
         f"{num_left * num_bytes / GIGABYTE:.2f} GB of checkpoints"

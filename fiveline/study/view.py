@@ -33,13 +33,12 @@ class View:
         for name in self._bars.keys() - {trial.name for trial in trials}:
             self._bars.pop(name).close()
         for trial in trials if sys.stdout.isatty() else ():
-            history = trial.monitored()
-            last, total = max(history, default=0), trial.params.num_epochs
+            history, name = trial.monitored(), utils.escaped(trial.name)
+            last, total, best = max(history, default=0), trial.params.num_epochs, best_of(history, maximize)
             if trial.name not in self._bars:
-                name, unit = utils.escaped(trial.name), " epochs"
-                bar = tqdm(desc=name, total=total, initial=last, unit=unit, leave=False, file=sys.stdout)
+                bar = tqdm(desc=name, total=total, initial=last, unit=" epochs", leave=False, file=sys.stdout)
                 self._bars[trial.name] = bar
-            bar, best = self._bars[trial.name], best_of(history, maximize)
+            bar = self._bars[trial.name]
             if best is not None:
                 bar.set_postfix_str(f"{trial.params.monitor} {history[last]:.4g}, best {best:.4g}", refresh=False)
             bar.n = last
@@ -67,9 +66,6 @@ def print_status(plan: Plan) -> None:
     if rows:
         print(tabulate(rows, head, floatfmt=".4g", missingval="-", disable_numparse=[0, 1, 2, 4]))
     print(f"\n{summary(statuses, plan.num_trials)}")
-    num_more = len(plan.directories.configurations()) - len(plan.trials)
-    if num_more > 0:
-        print(f"{num_more} more configurations of this space are in the folder; a larger num_trials counts them")
     if "stale" in statuses:
         print("stale: its process is gone, perhaps killed; rerun the same command to continue from its checkpoint")
 
