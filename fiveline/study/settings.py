@@ -82,10 +82,8 @@ def _combined_mistakes(settings: Settings, space: Space, base: utils.Params) -> 
         mistakes.append(f"sampler {settings.sampler}: needs {package}, which is not installed; pip install {package}")
     if "seed" in space.names and settings.seeds:
         mistakes.append("seeds: seed is in the space already; give it in one place")
-    if len(set(settings.seeds)) != len(settings.seeds):
-        mistakes.append(f"seeds: {settings.seeds} has one twice")
-    for seed in settings.seeds:
-        mistakes += utils.find_mistakes(type(base), {"seed": seed}, alone=True)
+    if settings.seeds:
+        mistakes += [line.replace("space: seed", "seeds") for line in read_space({"seed": settings.seeds}, base)[1]]
     if settings.sampler == "grid" and not mistakes:
         mistakes += space.grid_mistakes(base)
     return mistakes
