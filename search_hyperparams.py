@@ -24,14 +24,13 @@ import synthesize_results
 import train
 import utils
 from fiveline import jobs
-from fiveline.study.cost import print_cost
 from fiveline.study.directories import Directories
 from fiveline.study.driver import Driver
 from fiveline.study.plan import Plan
 from fiveline.study.ray_workers import RayWorkers
 from fiveline.study.settings import read_settings, words_for_all_trials
 from fiveline.study.trials import Trial
-from fiveline.study.view import View, print_status, summary
+from fiveline.study.view import View, print_cost, print_status, summary
 from fiveline.study.workers import LocalWorkers, useful_workers
 from fiveline.tasks import fetch_params
 

@@ -9,9 +9,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from fiveline.study.cost import delete_checkpoints
 from fiveline.study.plan import Plan
-from fiveline.study.pruner import Pruner
+from fiveline.study.sampler import Pruner
 from fiveline.study.trials import Trial
 from fiveline.study.view import View
 from fiveline.study.workers import GRACE_SECONDS, Ended, LocalWorkers
@@ -162,9 +161,9 @@ class Driver:
             self.failed[trial.name] = reason
         self._report_end(trial, status)
         self.view.concluded(trial, status, reason, self.plan.is_maximized())
-        if self.settings.max_gigabytes is not None:
-            for line in delete_checkpoints(self.plan, self.settings.max_gigabytes):
-                self.view.note(line)
+        if (most := self.settings.max_gigabytes) is not None:
+            for name in self.plan.delete_checkpoints(most):
+                self.view.note(f"{name}: gave up its checkpoints (max_gigabytes {most:g})")
 
     @functools.cached_property
     def _pruner(self) -> Pruner:  # made after the first epoch, when the task's metrics are recorded

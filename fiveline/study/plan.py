@@ -15,6 +15,8 @@ from fiveline.study.sampler import MOST_ATTEMPTS, Result, propose
 from fiveline.study.settings import Settings
 from fiveline.study.trials import ENDED, Trial
 
+GIGABYTE = 1e9
+
 
 class Plan:
     """The trials of a study."""
@@ -44,6 +46,24 @@ class Plan:
             return False
         recorded = (trial.record().get("lower_is_better") for trial in self.all_trials())
         return monitor not in (next((names for names in recorded if names is not None), None) or ())
+
+    def delete_checkpoints(self, max_gigabytes: float) -> list[str]:
+        """Delete the worst ended trials' checkpoints until the rest is small enough; return their names."""
+        maximize, trials, deleted = self.is_maximized(), self.all_trials(), []
+
+        def standing(trial: Trial) -> tuple[float, float]:
+            record = trial.record()
+            return utils.standing(record.get("best"), record.get("best_loss"), maximize) or (-math.inf, -math.inf)
+
+        sizes = {trial.name: trial.checkpoint_bytes() for trial in trials}
+        ended = [trial for trial in trials if sizes[trial.name] and trial.record().get("status") in ENDED]
+        for trial in sorted(ended, key=standing)[:-1]:  # the last is the best, which keeps its own
+            if sum(sizes.values()) > max_gigabytes * GIGABYTE:
+                for path in trial.checkpoints():
+                    path.unlink()
+                sizes[trial.name] = 0
+                deleted.append(trial.name)
+        return deleted
 
     def all_trials(self) -> list[Trial]:
         """Return the trials that are known by now."""

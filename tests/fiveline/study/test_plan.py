@@ -8,8 +8,7 @@ import sys
 import pytest
 
 import utils
-from fiveline.study import cost
-from fiveline.study.view import View
+from fiveline.study import view
 from fiveline.tasks import fetch_params
 from tests.support.studies import finish_trial, make_plan
 
@@ -39,12 +38,12 @@ def test_what_has_ended_is_skipped_and_the_rest_is_run(tmp_path):
 def test_a_terminal_shows_the_progress_of_the_trials_at_work(tmp_path, monkeypatch, capsys):
     trial = make_plan(tmp_path, "learning_rate=1e-5", base={"num_epochs": 9}).next()
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    view = View()
-    view.show([trial], True)
+    shown = view.View()
+    shown.show([trial], True)
     finish_trial(trial, status="running", epochs=4)
-    view.show([trial], True)
-    view.note("a line that stays")
-    view.show([], True)
+    shown.show([trial], True)
+    shown.note("a line that stays")
+    shown.show([], True)
     drawn = capsys.readouterr().out
     assert "learning_rate_1e-05:   0%" in drawn and "4/9" in drawn and "accuracy 0.5, best 0.5" in drawn
     assert "a line that stays\n" in drawn
@@ -215,10 +214,10 @@ def test_a_space_that_is_used_up_ends_the_study_without_combinations_that_do_not
 
 @pytest.mark.parametrize(("num_trials", "num_workers", "minutes"), [(1, 8, 100), (3, 2, 200), (8, 8, 100)])
 def test_the_cost_is_that_of_whole_rounds_of_trials(tmp_path, capsys, monkeypatch, num_trials, num_workers, minutes):
-    monkeypatch.setattr(cost, "time_an_epoch", lambda *_: (0.0, 3000.0, 0))  # of two epochs, 100 minutes
+    monkeypatch.setattr(view, "time_an_epoch", lambda *_: (0.0, 3000.0, 0))  # of two epochs, 100 minutes
     values = ",".join(map(str, range(num_trials)))
     plan = make_plan(tmp_path / "study", f"seed={values}", base={"num_epochs": 2})
-    cost.print_cost(plan, num_workers, [])
+    view.print_cost(plan, num_workers, [])
     assert f"({minutes / 60:.2f} hours)" in capsys.readouterr().out
 
 
@@ -228,5 +227,5 @@ def test_the_trial_that_keeps_its_checkpoints_is_the_one_with_the_lower_loss(tmp
     for trial, loss in zip(trials, (0.3, 0.1, 0.5), strict=True):
         finish_trial(trial, 1.0, best_loss=loss)
         (trial.path / "best.pth.tar").write_bytes(bytes(100))
-    cost.delete_checkpoints(plan, 0.0)
+    assert plan.delete_checkpoints(0.0) == [trials[2].name, trials[0].name]
     assert [(trial.path / "best.pth.tar").exists() for trial in trials] == [False, True, False]

@@ -6,8 +6,7 @@ import optuna
 import pytest
 
 from fiveline.study import sampler
-from fiveline.study.pruner import Pruner
-from fiveline.study.sampler import Result, propose
+from fiveline.study.sampler import Pruner, Result, propose
 from fiveline.study.settings import Settings
 from fiveline.study.space import Dimension, Space
 
