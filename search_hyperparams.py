@@ -98,11 +98,12 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
 
 def report_end(plan: Plan, driver: Driver) -> None:
     """Print the table and what is left to do; raise a Stop for what went wrong."""
-    if any(trial.record() for trial in plan.all_trials()):
+    trials = plan.all_trials()
+    if any(trial.record() for trial in trials):
         with contextlib.suppress(SystemExit):  # after it has named files of other runs that it cannot read
             synthesize_results.main(["--parent_dir", str(plan.directories.parent_dir), "--html"])
     if driver.signal or driver.is_out_of_time:
-        print(summary([trial.status() for trial in plan.all_trials()], plan.num_trials))
+        print(summary([trial.status() for trial in trials], plan.num_trials))
     if driver.signal:
         raise utils.InterruptedRun("the study was interrupted; rerun the same command to continue", driver.signal)
     if driver.is_out_of_time:
@@ -110,24 +111,20 @@ def report_end(plan: Plan, driver: Driver) -> None:
     if plan.is_exhausted:
         print(f"the space holds no more than {len(plan.trials)} different trials; all of them are done")
     if driver.failed:
-        lines = "\n  ".join(f"{name}: {reason}" for name, reason in driver.failed.items())
-        raise utils.Stop(
-            f"{len(driver.failed)} of {plan.num_trials} trials failed; rerun the same command to retry them\n  {lines}"
-        )
+        lines = "".join(f"\n  {name}: {reason}" for name, reason in driver.failed.items())
+        found = f"{len(driver.failed)} of {plan.num_trials} trials failed"
+        raise utils.Stop(f"{found}; rerun the same command to retry them{lines}")
     if driver.elsewhere:
-        raise utils.InUseError(
-            f"{len(driver.elsewhere)} of {plan.num_trials} trials still run elsewhere "
-            f"({', '.join(driver.elsewhere)}); when they have ended, rerun the same command to complete the study"
-        )
+        found = f"{len(driver.elsewhere)} of {plan.num_trials} trials still run elsewhere"
+        names = ", ".join(driver.elsewhere)
+        raise utils.InUseError(f"{found} ({names}); when they have ended, rerun the same command to continue")
 
 
 def listed(plan: Plan) -> list[Trial]:
     """Return the trials of a plan that is known in advance: a sampler that learns has to see results first."""
     if plan.settings.sampler not in ("grid", "random"):
-        raise utils.InputError(
-            f"sampler {plan.settings.sampler}: a job array needs trials that are known in advance; take sampler=random "
-            "or grid, or --ray_address"
-        )
+        reason = "a job array needs trials that are known in advance"
+        raise utils.InputError(f"sampler {plan.settings.sampler}: {reason}; take sampler=random or grid, or --ray_address")
     while plan.propose():
         pass
     return plan.all_trials()

@@ -55,27 +55,21 @@ def propose(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls some samplers experimental
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
-        if attempt < MOST_ATTEMPTS // 2:  # a model may propose the same values again and again; chance does not
-            if settings.sampler == "tpe":
-                sampler = optuna.samplers.TPESampler(seed=seed, **TPE)
-            elif settings.sampler == "gp":
-                sampler = optuna.samplers.GPSampler(seed=seed, **GP)
+        learns = attempt < MOST_ATTEMPTS // 2  # a model may propose the same values again and again; chance does not
+        if learns and settings.sampler == "tpe":
+            sampler = optuna.samplers.TPESampler(seed=seed, **TPE)
+        elif learns and settings.sampler == "gp":
+            sampler = optuna.samplers.GPSampler(seed=seed, **GP)
         study = optuna.create_study(direction=direction, sampler=sampler)
-        for result in results:
-            study.add_trial(_to_optuna(result, space))
-        return _suggest(study.ask(), space)
+        study.add_trials([_to_optuna(result, space) for result in results])
+        trial, chosen = study.ask(), dict[str, Any]()
+        for dimension in space.in_order:  # the values chosen first decide which others vary
+            if dimension.is_active(chosen):
+                chosen[dimension.name] = _suggest(trial, dimension)
+        return space.as_written(chosen)
 
 
-def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
-    """Ask for the hyperparameters one by one: the values chosen first decide which others vary."""
-    chosen: dict[str, Any] = {}
-    for dimension in space.in_order:
-        if dimension.is_active(chosen):
-            chosen[dimension.name] = _suggest_one(trial, dimension)
-    return space.as_written(chosen)
-
-
-def _suggest_one(trial: optuna.Trial, dimension: Dimension) -> Any:
+def _suggest(trial: optuna.Trial, dimension: Dimension) -> Any:
     if dimension.values is not None:
         return json.loads(trial.suggest_categorical(dimension.key, _texts(dimension)))
     if dimension.is_int:
