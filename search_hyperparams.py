@@ -123,8 +123,8 @@ def report_end(plan: Plan, driver: Driver) -> None:
 def listed(plan: Plan) -> list[Trial]:
     """Return the trials of a plan that is known in advance: a sampler that learns has to see results first."""
     if plan.settings.sampler not in ("grid", "random"):
-        reason = "a job array needs trials that are known in advance"
-        raise utils.InputError(f"sampler {plan.settings.sampler}: {reason}; take sampler=random or grid, or --ray_address")
+        advice = "a job array needs trials that are known in advance; take sampler=random or grid, or --ray_address"
+        raise utils.InputError(f"sampler {plan.settings.sampler}: {advice}")
     while plan.propose():
         pass
     return plan.all_trials()

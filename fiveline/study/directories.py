@@ -102,6 +102,6 @@ class Directories:
 
 
 def read_params(folder: Path) -> dict[str, Any]:
-    """Return the hyperparameters that a run has begun with, or those of its params.json before."""
+    """Return the hyperparameters that a run has begun with; before its start, the ones in its params.json."""
     values: dict[str, Any] = read_record(folder).get("params") or utils.read_json(folder / "params.json")
     return values

@@ -45,7 +45,7 @@ def parent_dir(tmp_path):
 
 
 def search(parent_dir, *words, exit_code=0):
-    """Run the script in this process, whose fork server all studies share; return what it printed."""
+    """Run the script in this process, whose fork server all studies share; return the printed text."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
@@ -65,7 +65,7 @@ def start(parent_dir, *words, **variables):
 
 
 def end_of(process):
-    """Wait for a process; return its exit code and what it printed."""
+    """Wait for a process; return its exit code and its output."""
     output = process.communicate(timeout=300)[0]
     assert "Traceback" not in output, output
     return process.returncode, output
