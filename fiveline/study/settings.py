@@ -60,6 +60,7 @@ def read_settings(
     values, mistakes = utils.read_values(path) if has_file else ({}, [])
     overridden, wrong_words = utils.read_overrides(overrides)
     in_file = values.pop("space", {})
+    values.pop("reproducible", None)  # a setting of version 0.1.0
     raw_space, wrong_space = _read_space_words(space_words) if space_words else (in_file, [])
     source = " ".join([*([str(path)] if has_file else []), *(["--space"] if space_words else []), *overrides])
     space, wrong_values = read_space(raw_space, base)

@@ -318,7 +318,7 @@ def test_the_jobs_of_an_array_and_a_study_share_the_trials(parent_dir, capfd):
     assert command[:2] == ["--array=0-1", "--wrap"]
     given = shlex.split(command[2])  # with what varies, and where: else each job would run another study
     assert all(word in given for word in words) and given[-2:] == ["--index", "$SLURM_ARRAY_TASK_ID"]
-    jobs = [start(parent_dir, *words, "--index", index) for index in "0111"]  # each knows nothing of the others
+    jobs = [start(parent_dir, *words, "--index", index) for index in "011"]  # each knows nothing of the others
     code, output = end_of(start(parent_dir, *words, "--num_workers", "2"))
     assert code == 0 and "failed" not in output, output
     assert {end_of(job)[0] for job in jobs} <= {0, 4}  # finished, or in use
