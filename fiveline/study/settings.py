@@ -15,7 +15,6 @@ from fiveline.study.space import Space
 from fiveline.study.space_entries import read_space
 
 FILE_NAME = "search.yaml"
-NEEDED = {"gp": "scipy"}  # sampler -> the package that Optuna imports for it
 CS230_NAME, CS230_SPACE = "learning_rate", ["learning_rate=1e-4,1e-3,1e-2"]  # CS230's study has no such file
 
 
@@ -78,9 +77,8 @@ def _combined_mistakes(settings: Settings, space: Space, base: utils.Params) -> 
         mistakes.append("sampler grid: the space has ranges; give them a step, or lists, or take random or tpe")
     if settings.sampler != "grid" and settings.num_trials is None:
         mistakes.append(f"num_trials: how many? sampler {settings.sampler} never ends; for example num_trials=20")
-    package = NEEDED.get(str(settings.sampler))
-    if package and importlib.util.find_spec(package) is None:
-        mistakes.append(f"sampler {settings.sampler}: needs {package}, which is not installed; pip install {package}")
+    if settings.sampler == "gp" and importlib.util.find_spec("scipy") is None:
+        mistakes.append("sampler gp: needs scipy, which is not installed; pip install scipy")
     if "seed" in space.names and settings.seeds:
         mistakes.append("seeds: seed is in the space already; give it in one place")
     if settings.seeds:

@@ -171,7 +171,8 @@ def test_all_mistakes_are_reported_at_once(parent_dir):
 def test_a_word_that_is_a_hyperparameter_holds_for_all_trials(parent_dir):
     words = ("num_epochs=1", "max_retries=5", "weight_decay=0.1")
     (parent_dir / "params.json").write_text('{"num_epochs": 7}')
-    (parent_dir / "search.yaml").write_text("space: {learning_rate: [1.0e-3, 1.0e-2]}\nmax_retries: 1\nreproducible: true\n")
+    old = "reproducible: true"  # version 0.1.0 had this setting
+    (parent_dir / "search.yaml").write_text(f"space: {{learning_rate: [1e-3, 1e-2]}}\nmax_retries: 1\n{old}\n")
     plan = plan_of(parent_dir, *words)
     assert plan.settings.max_retries == 5
     assert {(trial.params.num_epochs, trial.params.weight_decay) for trial in plan.all_trials()} == {(1, 0.1)}
