@@ -14,6 +14,7 @@ import sys
 import time
 from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -37,6 +38,13 @@ def make_study(folder, **params):
     folder.mkdir()
     (folder / "params.json").write_text(json.dumps({**QUICK, **params}))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def keep_environment():
+    """Undo the variables that the start of a fork server sets for its children."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture
@@ -144,13 +152,13 @@ def test_the_shipped_examples_are_studies():
 
 
 def test_a_trial_that_fails_costs_itself_alone_and_no_value_reaches_a_shell_or_another_folder(parent_dir):
-    nets = ["a b; touch pwned", "'\"`touch pwned`$(touch pwned)", "../../escape", "resnet81", "cs230"]
-    (parent_dir / "search.yaml").write_text(json.dumps({"space": {"net": nets}}))  # JSON is YAML
+    monitors = ["a b; touch pwned `touch pwned` $(touch pwned)", "../../escape", "acuracy", "loss"]
+    (parent_dir / "search.yaml").write_text(json.dumps({"space": {"monitor": monitors}}))  # JSON is YAML
     printed = search(parent_dir, exit_code=1)
-    assert "4 of 5 trials failed; rerun the same command to retry them" in printed
-    assert "did you mean resnet18" in printed and "net_resnet81: failed" in printed
-    found = {record["params"]["net"]: record["status"] for record in records(parent_dir).values()}
-    assert found == {**dict.fromkeys(nets, "failed"), "cs230": "finished"}
+    assert "3 of 4 trials failed; rerun the same command to retry them" in printed
+    assert "monitor 'acuracy'" in printed and "monitor_acuracy: failed" in printed
+    found = {record["params"]["monitor"]: record["status"] for record in records(parent_dir).values()}
+    assert found == {**dict.fromkeys(monitors, "failed"), "loss": "finished"}
     assert not list(parent_dir.parent.glob("*escape*")) and not list(parent_dir.glob("**/pwned"))
     assert not (PROJECT / "pwned").exists()
 
