@@ -160,17 +160,9 @@ def test_word_vectors_of_a_file_are_the_start(corpus, tmp_path):
     assert "has vectors for 0 of" in refusal(initialize, 2)
     assert "vectors.txt:2: expected 50 finite numbers after" in refusal(initialize, 50)
     assert "nowhere.txt: cannot be read" in refusal(initialize, 3, "nowhere.txt")
-    path.write_text("b 1 2 3\nthe 1 2\n", encoding="utf-8")
-    assert "vectors.txt:2: expected 3 finite numbers after 'the'" in refusal(initialize, 3)
-
-
-def test_defaults_are_cs230s_net():
-    facts = {"words": ["Ada", "Rome", "met", "fell", "<pad>", "UNK"], "tags": ["B-LOC", "O", "B-PER"]}
-    params = Params().with_facts({**facts, "pad_word": "<pad>"})
-    assert {name: tuple(weight.shape) for name, weight in net.Net(params).state_dict().items()} == {
-        "embedding.weight": (6, 50), "lstm.weight_ih_l0": (200, 50), "lstm.weight_hh_l0": (200, 50),
-        "lstm.bias_ih_l0": (200,), "lstm.bias_hh_l0": (200,), "fc.weight": (3, 50), "fc.bias": (3,),
-    }  # fmt: skip
+    for numbers in ("1 2", "1 nan 3", "1 x 3", "1 2 inf"):
+        path.write_text(f"b 1 2 3\nthe {numbers}\n", encoding="utf-8")
+        assert "vectors.txt:2: expected 3 finite numbers after 'the" in refusal(initialize, 3)
 
 
 def test_predictions_name_the_tags_of_each_sentence():

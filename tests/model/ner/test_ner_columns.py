@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 import utils
 from fiveline.tasks import fetch_facts
 from model.ner import readers, serve
-from model.ner.net import read_vectors
 from model.ner.params import Params
 from model.ner.readers import COLUMN_SUFFIXES, read_split
 from tests.support.data import refusal
@@ -301,27 +300,3 @@ def test_new_sentences_are_not_taken_for_columns(tmp_path):
     path = tmp_path / "new.conll"  # tokens alone
     path.write_text("in\nRome\n\n#\nat\n")
     assert streamed(path) == [(":1", ["in", "Rome"]), (":4", ["#", "at"])]
-
-
-# ---- word vectors
-
-
-@SETTINGS
-@given(
-    rows=st.lists(st.tuples(st.sampled_from(["the", ". .", "\u00e9", "1", "of"]), st.lists(
-        st.sampled_from(["1", "-2.5", "1e-3", "nan", "inf", "x", "1_0"]), min_size=1, max_size=2)), max_size=4),
-    end=END, has_mark=st.booleans(), has_header=st.booleans(),
-)  # fmt: skip
-def test_vectors_are_those_of_an_independent_reader_or_refused(tmp_path, rows, end, has_mark, has_header):
-    path = tmp_path / "vectors.txt"
-    lines = [f"{len(rows)} 2"] * has_header + [" ".join([word, *numbers]) for word, numbers in rows]
-    path.write_bytes(("\ufeff" * has_mark + "".join(line + end for line in lines)).encode())
-    wanted = ["the", ". .", "\u00e9", "1"]
-    try:
-        found = read_vectors(path, wanted, 2)
-    except utils.InputError as error:
-        number = int(re.search(r"vectors\.txt:(\d+): ", str(error))[1]) - 1 - has_header
-        assert len(rows[number][1]) != 2 or not {"nan", "inf", "x"}.isdisjoint(rows[number][1])
-        return
-    whole = {word: [float(text) for text in numbers] for word, numbers in rows if word in wanted and len(numbers) == 2}
-    assert found == whole

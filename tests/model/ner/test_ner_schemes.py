@@ -8,7 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from seqeval.metrics import f1_score, precision_score, recall_score
-from seqeval.scheme import BILOU, IOBES
+from seqeval.scheme import BILOU
 
 from fiveline.metrics import MetricSums
 from model.ner import net, schemes
@@ -94,33 +94,6 @@ def test_tags_of_other_schemes_are_counted_as_seqeval_does_in_the_mode_of_trains
     expected = seqevals(*both, mode)
     for name in ("precision", "recall", "f1"):
         assert ours[name] == pytest.approx(expected[name])
-
-
-ENTITY = st.tuples(st.integers(1, 4), st.sampled_from(["PER", "LOC", "a-b"]), st.integers(0, 2))  # length, type, gap
-
-
-def spell(entities, scheme):
-    """Return well-formed tags: each entity, and then as many O as its gap."""
-    begin, inside, end, single = {"bio": "BIIB", "bioes": "BIES", "bilou": "BILU"}[scheme]
-    tags = ["O"]
-    for length, kind, gap in entities:
-        letters = single if length == 1 else begin + inside * (length - 2) + end
-        tags += [f"{letter}-{kind}" for letter in letters] + ["O"] * gap
-    return tags
-
-
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(ENTITY, st.booleans()), min_size=1, max_size=4))
-def test_one_corpus_in_three_schemes_has_one_score_where_it_is_well_formed(drawn):
-    wrong = [(length, kind if is_right else "LOC", gap) for (length, kind, gap), is_right in drawn]
-    found = []
-    for scheme in ("bio", "bioes", "bilou"):
-        labels, predicted = spell([entity for entity, _ in drawn], scheme), spell(wrong, scheme)
-        found.append(scores(sorted({*labels, *predicted}), [labels], [predicted], scheme)["f1"])
-        if scheme == "bioes":  # in well-formed tags, seqeval's strict mode for bioes makes no difference
-            strict = f1_score([labels], [predicted], mode="strict", scheme=IOBES, zero_division=0)
-            assert found[-1] == pytest.approx(strict)
-    assert found[0] == found[1] == found[2]
 
 
 def test_tags_without_prefix_count_as_runs():

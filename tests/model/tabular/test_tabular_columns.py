@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fiveline.loader import fetch_dataloader
 from fiveline.tasks import fetch_facts
-from model.tabular.columns import MAX_CATEGORIES, category_of, is_disguised, mean_and_std
+from model.tabular.columns import MAX_CATEGORIES, category_of, mean_and_std
 from model.tabular.data_loader import RowDataset, fetch_dataset
 from model.tabular.params import Params
 from model.tabular.readers import read_table
@@ -196,16 +196,10 @@ def test_a_column_of_disguised_numbers_is_refused(tmp_path, cell):
     assert f"column 'y': found {cell!r}, expected a number" in refusal(fetch, tmp_path, target_type="number")
 
 
-@pytest.mark.parametrize(
-    "cell", ["red", "2024-01-31", "31.01.2024", "12:30", "A1", "1.2.3", "10-20", "3rd", "0x10", ""]
-)
-def test_words_are_not_disguised_numbers(cell):
-    assert not is_disguised(cell)
-
-
 NAMES = [
     "A{}", "rs{}", "type {}", "{}-19", "555-12{}", "(555) 12{}", "1.2.{}", "v1.{}.0", "SW{} 1AA", "D-10{}", "#{}",
     "INV_{}", "0x{}", "ab 0{}", "2024Q{}x1", "+1-555-{}", "{}-34-56",
+    "2024-01-{}", "{}.01.2024", "12:{}",
 ]  # fmt: skip
 ORDINALS = [f"{i}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(i % 10 if i not in (11, 12, 13) else 0, 'th') }" for i in range(60)]
 SEATS = [f"{row}{seat}" for row in range(1, 31) for seat in "ABCDEF"]
