@@ -61,7 +61,7 @@ def tagged(draw):
     return tags, labels, predicted
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(tagged())
 @example((["O", "B-A"], [["O", "B-A", "O"]], [["O", "O", "O"]]))  # nothing found
 def test_metrics_of_every_scheme_are_those_of_seqeval(drawn):
@@ -83,7 +83,7 @@ def stray(draw):
     return scheme, tags, [labels], [begin + [draw(other) or tag for tag in labels[2:]]]
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(stray())
 def test_tags_of_other_schemes_are_counted_as_seqeval_does_in_the_mode_of_trains_scheme(drawn):
     scheme, tags, *both = drawn

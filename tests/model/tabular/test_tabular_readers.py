@@ -22,7 +22,7 @@ from model.tabular.serve import fetch_unlabelled
 from tests.support.data import load, refusal
 from tests.support.tasks import PROJECT
 
-SETTINGS = settings(max_examples=100, deadline=None, derandomize=True)
+SETTINGS = settings(max_examples=80, deadline=None, derandomize=True)
 SMALL = "size,color,label\n1,red,a\n2,blue,b\n3,red,a\n4,green,b\n"
 ODD_NUMBERS = [
     "1_000", "0x10", "1e400", " 1", "١", "Infinity", "-0", "1.", ".5", "nan", "NaN", "-inf", "1e-400", "007", "+3",

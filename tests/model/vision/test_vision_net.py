@@ -36,13 +36,14 @@ def make_outputs(num_examples, num_classes, seed=0):
 
 
 def test_a_checkpoint_of_pytorch_0_4_loads_and_one_of_another_net_is_refused(tmp_path):
-    first, second = (net.Net(make_params()).eval() for _ in range(2))
+    first, second = (net.Net(make_params()) for _ in range(2))
+    images = torch.rand(5, 3, 64, 64)
+    first(images)  # so that its running statistics differ from a new net's
     state = {name: entry for name, entry in first.state_dict().items() if not name.endswith("num_batches_tracked")}
     path = tmp_path / "best.pth.tar"
     torch.save({"epoch": 7, "state_dict": state, "optim_dict": {}}, path, _use_new_zipfile_serialization=False)
     utils.load_checkpoint(path, second)
-    images = torch.rand(5, 3, 64, 64)
-    assert torch.equal(first(images), second(images))
+    assert torch.equal(first.eval()(images), second.eval()(images))
     message = refusal(utils.load_checkpoint, path, net.Net(make_params(10)))
     assert "size mismatch for fc2.weight: " in message and "([6, 128])" in message and "([10, 128])" in message
 
@@ -54,12 +55,11 @@ def test_a_checkpoint_of_pytorch_0_4_loads_and_one_of_another_net_is_refused(tmp
 def test_own_nets_take_any_size_and_number_of_classes_and_drop_features_in_training_only(
     name, image_size, image_channels
 ):
-    for num_classes, num_channels in ((2, 1), (13, 8)):
-        values = {"net": name, "image_size": image_size, "image_channels": image_channels, "dropout_rate": 0.5}
-        model, images = (
-            net.Net(make_params(num_classes, num_channels=num_channels, **values)),
-            torch.rand(3, image_channels, image_size, image_size),
-        )
+    torch.manual_seed(0)
+    values = {"net": name, "image_size": image_size, "image_channels": image_channels, "dropout_rate": 0.5}
+    images = torch.rand(3, image_channels, image_size, image_size)
+    for num_classes, num_channels in ((2, 4), (13, 8)):
+        model = net.Net(make_params(num_classes, num_channels=num_channels, **values))
         outputs = model(images)
         assert outputs.shape == (3, num_classes) and not torch.equal(outputs, model(images))
         outputs.sum().backward()
@@ -105,7 +105,7 @@ def smallest_of_each_family():
 @pytest.mark.parametrize(
     ("name", "image_size"),
     [
-        *((name, 64) for name in ("resnet18", "mobilenet_v3_small", "squeezenet1_0", "vit_b_16")),
+        *((name, 64) for name in ("resnet18", "squeezenet1_0", "vit_b_16")),
         *(
             pytest.param(name, 299 if name == "inception_v3" else 224, marks=pytest.mark.slow)
             for name in smallest_of_each_family()
@@ -118,6 +118,7 @@ def test_torchvision_nets_of_every_family_have_our_classes(name, image_size):
         check_torchvision_net(name, image_size)
 
 
+@pytest.mark.slow
 def test_torchvision_net_comes_back_from_its_checkpoint(tmp_path):
     # MNASNet looks at the version that its state carries
     first, second = (net.Net(make_params(3, net="mnasnet0_5", image_size=32)).eval() for _ in range(2))
@@ -187,6 +188,7 @@ def test_pretrained_googlenet_scales_its_input_as_its_weights_expect(published):
     assert torch.allclose(model(images), reference.eval()(images), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_pretrained_weights_of_another_size_are_refused(monkeypatch):
     params = make_params(net="vit_b_16")
     with torch.device("meta"):
