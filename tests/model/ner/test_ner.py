@@ -9,7 +9,6 @@ from torch import nn
 import evaluate
 import train
 import utils
-from fiveline.loader import fetch_dataloader
 from fiveline.tasks import fetch_facts
 from model.ner import net, serve
 from model.ner.data_loader import fetch_dataset
@@ -64,23 +63,6 @@ def test_batch_is_every_sentence_padded_to_the_longest(corpus):
         assert inputs["chars"][row, len(tokens) :].sum() == 0
     alone, label = dataset[7]
     assert torch.equal(alone["words"], inputs["words"][0, : len(label)])
-
-
-def test_every_sentence_is_trained_on_once_in_batches_of_similar_length():
-    params = with_facts(CORPUS, batch_size=32)
-    for split in ("train", "test"):
-        loader = fetch_dataloader(split, CORPUS, params, training=split == "train")
-        dataset = fetch_dataset(split, CORPUS, params)
-        seen, num_places = [], 0
-        for inputs, labels in loader:
-            num_places += labels.numel()
-            lengths = (labels != -100).sum(dim=1).tolist()
-            seen += [tuple(words[:length].tolist()) for words, length in zip(inputs["words"], lengths, strict=True)]
-        expected = [tuple(dataset[i][0]["words"].tolist()) for i in range(len(dataset))]
-        assert sorted(seen) == sorted(expected)
-        assert (seen == expected) == (split == "test")
-        if split == "train":
-            assert num_places < 1.2 * sum(dataset.lengths)
 
 
 def test_word_dropout_is_of_the_epoch_and_the_sentence_alone(corpus):

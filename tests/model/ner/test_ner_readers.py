@@ -190,6 +190,10 @@ def test_kaggle_builder_keeps_every_sentence(tmp_path, capsys):
         ("id,Word\n1,a\n", "expected ['Sentence #', 'Word', 'POS', 'Tag']"),
         ("Sentence #,Word,POS,Tag\nSentence: 1,a,NN\n", "ner.csv:2: 3 columns, expected 4"),
         ("Sentence #,Word,POS,Tag\nSentence: 1,a,NN,\n", "ner.csv:2: 'a' has no tag"),
+        (
+            'Sentence #,Word,POS,Tag\nSentence: 1,a,NN,O\n,",.,O\n,b,NN,O\n',
+            "ner.csv:3: a quote that begins in this line",
+        ),
     ],
 )
 def test_kaggle_builder_reports_what_is_wrong(tmp_path, capsys, text, message):

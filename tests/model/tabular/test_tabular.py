@@ -63,21 +63,16 @@ def test_linear_and_the_loss_of_a_number_train_under_autocast():
     [{"net": "linear"}, {"net": "two_layer"}, {"net": "mlp", "batch_norm": True, "dropout_rate": 0.5}],
     ids=str,
 )
-def test_nets_begin_near_the_theoretical_loss_and_alike_with_either_linear_layer(values, target_type):
+def test_nets_begin_near_the_theoretical_loss(values, target_type):
     facts = {"feature_names": list("abcdef"), "classes": list("xyz"), "target_std": 2.0, "target_mean": 5.0}
     generator = torch.Generator().manual_seed(0)
     x, numbers = torch.randn(500, 6, generator=generator), torch.randn(500, generator=generator)
     y = numbers if target_type == "number" else torch.randint(3, (500,), generator=generator)
-    outputs = []
-    for linear_layer in ("torch", "custom"):
-        torch.manual_seed(1)
-        model = net.Net(Params(target_type=target_type, linear_layer=linear_layer, **values).with_facts(facts))
-        torch.manual_seed(2)  # dropout's
-        outputs.append(model(x))
-    assert outputs[0].shape == ((500, 3) if target_type == "classes" else (500,))
-    torch.testing.assert_close(outputs[0], outputs[1])
+    torch.manual_seed(1)
+    outputs = net.Net(Params(target_type=target_type, linear_layer="custom", **values).with_facts(facts))(x)
+    assert outputs.shape == ((500, 3) if target_type == "classes" else (500,))
     expected = math.log(3) if target_type == "classes" else 1.0
-    assert net.loss_fn(outputs[0], y).item() == pytest.approx(expected, abs=0.35)
+    assert net.loss_fn(outputs, y).item() == pytest.approx(expected, abs=0.35)
 
 
 def test_two_layer_has_the_seeds_names():

@@ -133,9 +133,7 @@ def test_signs_are_labelled_by_their_names(tmp_path):
     ("arrays", "message"),
     [
         ({"images": np.zeros((6, 8, 8))}, "found images float64 (6, 8, 8)"),
-        ({"images": np.zeros((6, 8, 8, 4), np.uint8)}, "found images uint8 (6, 8, 8, 4)"),
-        ({"labels": np.zeros(5, int)}, "and labels int64 (5,)"),
-        ({"labels": np.zeros(6)}, "and labels float64 (6,)"),
+        ({"labels": np.zeros(5)}, "and labels float64 (5,)"),
         ({"labels": np.full(6, -1)}, "labels from -1 to -1; expected 0 or more"),
         ({"labels": np.array([0, 9, 16, 3, 12, 16]), "classes": list("abcdefghij")}, "labels from 0 to 16; expected 0 "
          "to 9, a number for each of its classes; labels[2] is 16, the first of 3 wrong"),
