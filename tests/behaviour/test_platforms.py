@@ -14,7 +14,7 @@ import utils
 from fiveline.jobs.one import OneProcess
 from fiveline.options.forward import prepare
 from fiveline.record import atomic
-from fiveline.record.signals import Signals
+from fiveline.record.script import Signals
 from fiveline.saving import Saver
 from fiveline.state import State
 from fiveline.tasks import fetch_params_class
