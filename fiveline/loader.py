@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from fiveline import torch_private
 from fiveline.device import ORDER, WORKER, count_batches, part, seed_everything, seed_of
 from fiveline.record import script
 from fiveline.tasks import fetch_collate_fn, fetch_dataset
@@ -172,7 +171,6 @@ def fetch_dataloader(
     has_workers = params.num_workers > 0
     if has_workers:
         script.prepare_workers()
-        torch_private.leave_dead_workers_to_the_fetch()
     return DataLoader(
         Split(dataset, fetch_collate_fn(params.task), params.seed),
         batch_sampler=sampler,

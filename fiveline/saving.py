@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 import utils
 from fiveline.device import to_cpu
-from fiveline.record.script import Signals
+from fiveline.record.script import Signals, notice_dead_workers_at_the_fetch
 from fiveline.state import State
 
 # Saving may take about 1% of the time, so not every short epoch is saved. A killed run repeats the epochs since its
@@ -72,6 +72,7 @@ class Saver:
 
     def watched(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Yield batches; before each of them, check signals and the clock."""
+        notice_dead_workers_at_the_fetch()
         while True:
             self.between_steps()  # before the fetch, which may draw random numbers
             try:

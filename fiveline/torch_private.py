@@ -33,15 +33,6 @@ def put_off_dynamo() -> None:
             optimizer.step = torch.no_grad()(step)  # type: ignore[method-assign]
 
 
-def leave_dead_workers_to_the_fetch() -> None:
-    """Keep torch from raising an error in the moment in which a worker of a DataLoader dies.
-
-    Reason: that may be within a step, which cannot be saved. The next fetch from the worker raises it between steps.
-    Fallback: where torch keeps this flag elsewhere, the run stops unsaved and continues from its last checkpoint.
-    """
-    torch.utils.data._utils.signal_handling._SIGCHLD_handler_set = True
-
-
 def is_compiled(net: nn.Module) -> bool:
     """Return whether `net.compile()` was called.
 

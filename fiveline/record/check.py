@@ -24,9 +24,9 @@ _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def check_values(cls: type[M], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> M:
-    """Return the values as an object of a pydantic class; an InputError lists all mistakes.
+    """Return the values as an object of a pydantic class; an InputError names `source` and lists all mistakes.
 
-    Its message begins with `source`, where the user should look, and repeats the `mistakes` found while reading.
+    `mistakes` are those that were found while reading the values.
     """
     found = list(dict.fromkeys([*mistakes, *find_mistakes(cls, values)]))  # some may have been found twice
     if found:
@@ -90,17 +90,12 @@ class _Params(_Part):
     task: str
 
 
-class Weights(_Part):
-    """What evaluate.py needs of a checkpoint."""
+class Result(_Part):
+    """What every version has saved in a checkpoint."""
 
     state_dict: dict[str, Any]
     params: _Params
     facts: dict[str, Any]
-
-
-class Result(Weights):
-    """What every version has saved of a run."""
-
     epoch: _Count
     best: float | None
     best_epoch: _Count

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fiveline.record.atomic import write_atomically
-from fiveline.record.check import Weights, check_values
+from fiveline.record.check import Result, check_values
 from fiveline.record.errors import InputError, explain, is_out_of_memory
 from fiveline.record.files import read_bytes
 from fiveline.record.script import import_quickly
@@ -108,7 +108,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
         raise InputError(f"{path}: expected a dict with the key 'state_dict', as train.py and CS230 save it")
     if is_ours(state):
-        check_values(Weights, state, str(path))
+        check_values(Result, state, str(path))
     return state
 
 

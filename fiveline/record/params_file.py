@@ -65,6 +65,10 @@ class _Loader(yaml.SafeLoader):
             if (key.tag, str(key.value)) in seen:
                 self.mistakes.append(f"duplicate key {key.value!r} in line {key.start_mark.line + 1}")
             seen.add((key.tag, str(key.value)))
+        pairs, node.value = node.value, []
+        for key, value in pairs:  # of a list of merged mappings, the first counts; PyYAML 6.0.4 takes the last
+            is_list = key.tag == "tag:yaml.org,2002:merge" and isinstance(value, yaml.SequenceNode)
+            node.value += [(key, each) for each in reversed(value.value)] if is_list else [(key, value)]
         return node
 
 

@@ -170,14 +170,14 @@ class RunDirectory:
             )
 
     def append_history(self, row: Mapping[str, Any]) -> None:
-        """Append an epoch at once, for readers who follow the run; if the disk is full, it waits for `write_history`."""
-        self._unwritten.append(row)
+        """Append an epoch at once, for readers who follow the run; on a full disk it waits for `write_history`."""
+        self._unwritten += [row] if self.is_writer else []
         with contextlib.suppress(OSError, Stop):
             self.write_history()
 
     def write_history(self) -> None:
         """Append the epochs that are not in the file yet."""
-        while self.is_writer and self._unwritten:
+        while self._unwritten:
             self.check_place()
             append_line(self.path / HISTORY, self._unwritten[0])
             del self._unwritten[0]

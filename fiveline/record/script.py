@@ -47,18 +47,6 @@ def import_quickly(*names: str) -> None:
         gc.freeze()
 
 
-def _open_closed_streams() -> None:
-    """Open the null device in place of standard streams that were closed (`>&-`).
-
-    Otherwise the next file that is opened, a checkpoint for example, gets the number of standard output.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            stream = open(os.devnull, "w" if number else "r", encoding="utf-8")  # noqa: SIM115, PTH123
-            os.set_inheritable(stream.fileno(), True)  # a study's processes need them as well
-            setattr(sys, name, stream)
-
-
 def _stop_here(number: int, _: object) -> None:
     for each in STOPS:
         signal.signal(each, signal.SIG_DFL)  # a second one quits at once
@@ -70,12 +58,14 @@ def run_script(
 ) -> None:
     """Run a script's `main` and exit: 0 done, 2 a mistake, 3 diverged, 4 in use, 130 / 143 interrupted, 1 any other.
 
-    What the user can fix, a full disk included, is reported in plain lines; only a bug shows a traceback.
-
-    In a job of several processes, `may_report` is called with an error and its explanation, and returns whether this
-    process should report it, because no other one has.
+    What the user can fix, a full disk included, is reported in plain lines; only a bug shows a traceback. In a job of
+    several processes, `may_report` gets an error and its explanation, and returns whether this process reports it.
     """
-    _open_closed_streams()
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed with `>&-`: the next file, a checkpoint perhaps, would get its number
+            stream = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115, PTH123
+            os.set_inheritable(stream.fileno(), True)  # a study's processes need them as well
+            setattr(sys, name, stream)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr does: for names of files
     console = logging.StreamHandler()
     console.setFormatter(SafeFormatter("%(message)s"))
@@ -138,8 +128,18 @@ def prepare_workers() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest, highest))
 
 
+def notice_dead_workers_at_the_fetch() -> None:
+    """Undo torch's signal handler, which raises an error as soon as a worker dies.
+
+    That may be within a step, which cannot be saved. The next fetch from the dead worker raises it too, between steps.
+    """
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def _end_workers() -> None:
     """Kill the workers that are left at exit: Python would send a signal that they ignore, and wait."""
+    notice_dead_workers_at_the_fetch()  # torch's handler would report their end as an error
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()

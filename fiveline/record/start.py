@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from fiveline.record.check import Result, Resumable, check_values
+from fiveline.record.check import Resumable, check_values
 from fiveline.record.checkpoint import checkpoint_path, is_ours, read_checkpoint
 from fiveline.record.errors import InputError
 from fiveline.record.params import Params
@@ -62,7 +62,8 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
             "--restart starts over (both replace it). In a study, move the folder away"
         )
     is_older = last.get("batches") != "balanced"  # whose batches were cut in another way
-    check_values(Result if is_older else Resumable, last, str(last_path))
+    if not is_older:
+        check_values(Resumable, last, str(last_path))
     changed = params.differences(last["params"])
     was_restored = run.record().get("restore_file")
     if restore_file != was_restored:
