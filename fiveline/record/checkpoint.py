@@ -84,8 +84,7 @@ def _is_damaged(data: bytes) -> bool:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of ours, or of any code that saved a dict with a `state_dict`, such as CS230's, onto the CPU.
 
-    Raises:
-        InputError: no such file, damaged, not a checkpoint, or one that would run code when loaded
+    An InputError says that it is missing, damaged, not a checkpoint, or would run code when loaded.
     """
     data = _read_file(path)
     if _is_damaged(data):

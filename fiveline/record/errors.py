@@ -53,7 +53,7 @@ class InterruptedRun(KeyboardInterrupt):
         self.exit_code = 128 + signal_number  # as in a shell
 
 
-# Errors of the machine or of a setting, not of the code: class, words in the message, how to stop and what to print.
+# Errors of the machine or of a setting, not of the code: class, words in the message, how to stop and what to print
 KNOWN_ERRORS = (
     ("BdbQuit", "", Stop, "ended in the debugger; the same command continues from the last checkpoint, if any"),
     ("FileNotFoundError", "No usable temporary directory", Stop,

@@ -185,11 +185,7 @@ class RunDirectory:
     @contextlib.contextmanager
     def replacing_best(self) -> Iterator[None]:
         """Remove evaluate.py's scores of the best weights, and keep it from writing scores until the block ends."""
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(scores_lock(self.path).acquire(timeout=LONGEST_WAIT))
-            except Timeout:
-                logging.warning("- WARNING: evaluate.py hangs while it writes; its scores may be of older weights")
+        with scores_lock(self.path).acquire(timeout=LONGEST_WAIT):
             for path in sorted(path for path in self.path.iterdir() if SCORES_OF_BEST.fullmatch(path.name)):
                 with contextlib.suppress(PermissionError):  # Windows keeps an open file; training must not fail for it
                     path.unlink()

@@ -44,8 +44,7 @@ class Start:
 def find_start(run: RunDirectory, params: Params, restore_file: str | None, restart: bool) -> Start:
     """Look at a run directory and decide, by the hyperparameters, --restore_file and --restart of this command.
 
-    Raises:
-        InputError: the directory holds a run with other hyperparameters or of other code, or damaged checkpoints
+    An InputError says that it holds a run with other hyperparameters or of other code, or damaged checkpoints.
     """
     begin = Start()
     if restore_file:

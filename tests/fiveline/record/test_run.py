@@ -1,11 +1,9 @@
 """A run directory: one writer at a time, a status that is true, a history without doubles, a record of its origin."""
 
 import contextlib
-import json
 import logging
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import utils
+from fiveline.record import origin
 from fiveline.record.atomic import temporary_path
-from fiveline.record.origin import fingerprint
 from fiveline.report.files import is_held
 from model.vision.params import Params
 
@@ -177,25 +175,20 @@ def test_the_record_holds_what_the_run_was_given(tmp_path):
     assert record["command"]
 
 
-def test_the_record_says_which_code_it_was_and_whether_it_was_changed(project, tmp_path):
-    shutil.copytree(project / "fiveline", tmp_path / "fiveline", ignore=shutil.ignore_patterns("__pycache__"))
+def test_the_record_says_which_code_it_was_and_whether_it_was_changed(tmp_path, monkeypatch):
+    code = tmp_path / "code.py"
+    code.write_text("# as committed\n")
+    monkeypatch.setattr(origin, "__file__", str(code))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", "-C", str(tmp_path)]
-    code = "import json; from fiveline.record.origin import provenance; print(json.dumps(provenance()))"
-    command = [sys.executable, "-B", "-c", code]
-    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
-
-    def read():
-        return json.loads(subprocess.check_output(command, cwd=tmp_path, env=environment, text=True))["git"]
-
-    assert read() is None
-    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
+    assert origin.provenance()["git"] is None
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"], ["tag", "v1"]):
         subprocess.run([*git, *words], check=True)
     commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
-    (tmp_path / "note.txt").write_text("an untracked file changes no code", encoding="utf-8")
-    assert read() == {"commit": commit, "dirty": False}
-    with (tmp_path / "fiveline/record/run.py").open("a", encoding="utf-8") as file:
-        file.write("# changed\n")
-    assert read() == {"commit": commit, "dirty": True}
+    (tmp_path / "note.txt").write_text("an untracked file changes no code")
+    assert origin.provenance()["git"] == {"commit": commit, "dirty": False}
+    code.write_text("# changed\n")
+    assert origin.provenance()["git"] == {"commit": commit, "dirty": True}
 
 
 def test_history_has_each_epoch_once(tmp_path):
@@ -235,23 +228,30 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
     assert left == {"last.pth.tar", *theirs}
 
 
-def test_fingerprint_changes_with_names_and_sizes_alone(tmp_path):
-    (tmp_path / "train").mkdir()
-    photo = tmp_path / "train/0_photo.jpg"
+def test_other_data_than_before_is_reported_when_a_run_continues(tmp_path, caplog):
+    run, data_dir = utils.RunDirectory(tmp_path), tmp_path / "data"
+    data_dir.mkdir()
+    photo = data_dir / "0_photo.jpg"
+    caplog.set_level(logging.WARNING)
+
+    def is_warned_of():
+        caplog.clear()
+        run.note("data", origin.fingerprint(data_dir))
+        return "the data changed since this run last started (fingerprint: " in caplog.text
+
     photo.write_bytes(b"1234")
-    before = fingerprint(tmp_path)
-    assert before["num_files"] == 1
-
+    assert not is_warned_of()
+    run.append_history({"epoch": 1})
     os.utime(photo, (1, 1))
-    (tmp_path / ".DS_Store").write_bytes(b"of the operating system")
-    assert fingerprint(tmp_path) == before
-
+    (data_dir / ".DS_Store").write_bytes(b"of the operating system")
+    assert not is_warned_of()
     photo.write_bytes(b"12345")
-    assert fingerprint(tmp_path) != before
-    photo.write_bytes(b"4321")
-    assert fingerprint(tmp_path) == before
-    photo.rename(tmp_path / "train/1_photo.jpg")
-    assert fingerprint(tmp_path) != before
+    assert is_warned_of()
+    photo.write_bytes(b"54321")
+    assert not is_warned_of()
+    photo.rename(data_dir / "1_photo.jpg")
+    assert is_warned_of()
+    assert run.record()["data"]["num_files"] == 1
 
 
 def test_names_that_are_no_utf8_have_a_fingerprint(tmp_path):
@@ -259,21 +259,6 @@ def test_names_that_are_no_utf8_have_a_fingerprint(tmp_path):
         (tmp_path / "photo_\udcff.jpg").write_bytes(b"1")
     except (OSError, UnicodeError):
         pytest.skip("the file system takes no such name")
-    assert fingerprint(tmp_path)["num_files"] == 1
+    assert origin.fingerprint(tmp_path)["num_files"] == 1
     utils.RunDirectory(tmp_path).note("data", {"data_dir": str(tmp_path / "data_\udcff")})
     assert utils.read_json(tmp_path / "run.json")["data"]["data_dir"].endswith("data_\udcff")
-
-
-def test_other_data_than_before_is_said_when_a_run_continues(tmp_path, caplog):
-    run, data_dir = utils.RunDirectory(tmp_path), tmp_path / "data"
-    data_dir.mkdir()
-    (data_dir / "train.npz").write_bytes(b"1")
-    caplog.set_level(logging.WARNING)
-    run.note("data", fingerprint(data_dir))
-    run.append_history({"epoch": 1})
-    run.note("data", fingerprint(data_dir))
-    assert caplog.text == ""
-    (data_dir / "train.npz").write_bytes(b"12")
-    run.note("data", fingerprint(data_dir))
-    assert "the data changed since this run last started (fingerprint: " in caplog.text
-    assert run.record()["data"]["num_files"] == 1
