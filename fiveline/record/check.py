@@ -154,7 +154,8 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         for number, row in enumerate(rows, start=1):
             check_values(_Epoch, row, f"{path}, row {number}")
     except InputError as error:
-        raise InputError(f"{error}; move {path.name} away, and the same command continues without it") from None
+        hint = f"move {path.name} away, then rerun the same command to continue without it"
+        raise InputError(f"{error}; {hint}") from None
     return rows
 
 
@@ -164,5 +165,6 @@ def read_record(path: Path) -> dict[str, Any]:
         record = read_json(path) if path.exists() else {}
         check_values(Record, record, str(path))
     except InputError as error:
-        raise InputError(f"{error}; remove it, and the same command goes on from the last checkpoint") from None
+        hint = "remove it, then rerun the same command to continue from the last checkpoint"
+        raise InputError(f"{error}; {hint}") from None
     return record

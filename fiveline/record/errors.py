@@ -55,7 +55,7 @@ class InterruptedRun(KeyboardInterrupt):
 
 # Errors of the machine or of a setting, not of the code: class, words in the message, how to stop and what to print
 KNOWN_ERRORS = (
-    ("BdbQuit", "", Stop, "ended in the debugger; the same command continues from the last checkpoint, if any"),
+    ("BdbQuit", "", Stop, "ended in the debugger; rerun the same command to continue from the last checkpoint"),
     ("FileNotFoundError", "No usable temporary directory", Stop,
      "{}: they are full or read-only; free some space, or set TMPDIR to a folder with room"),
     ("RuntimeError", "Too many open files", Stop, "too many open files; " + MORE_FILES),

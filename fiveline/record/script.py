@@ -50,7 +50,8 @@ def import_quickly(*names: str) -> None:
 def _stop_here(number: int, _: object) -> None:
     for each in STOPS:
         signal.signal(each, signal.SIG_DFL)  # a second one quits at once
-    raise InterruptedRun(f"interrupted by {signal.Signals(number).name}; the same command continues", number)
+    name = signal.Signals(number).name
+    raise InterruptedRun(f"interrupted by {name}; rerun the same command to continue", number)
 
 
 def run_script(

@@ -155,7 +155,7 @@ def test_interrupting_saves_every_trial_and_the_same_command_continues(tmp_path)
     wait_until(lambda: len(list(parent_dir.glob("*/history.jsonl"))) == 2)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=300)[0]
-    assert process.returncode == 130 and "the same command continues" in output, output
+    assert process.returncode == 130 and "the same command to continue" in output, output
     assert not processes_of(parent_dir)
     epochs = {name: record["epochs"] for name, record in records(parent_dir).items()}
     assert {record["status"] for record in records(parent_dir).values()} == {"interrupted"} and len(epochs) == 2
@@ -249,7 +249,7 @@ def test_a_trial_with_broken_files_does_not_stop_the_others(parent_dir):
     assert "all waiting" in search(parent_dir, "--space", "seed=1,2", "--status").stdout  # they have begun
     done = search(parent_dir, "--space", "seed=1,2", "--num_workers", "1", exit_code=1)
     assert "1 of 2 trials failed" in done.stderr and "seed_1/run.json: not valid JSON" in done.stderr
-    assert "remove it, and the same command goes on from the last checkpoint" in done.stderr
+    assert "remove it, then rerun the same command to continue from the last checkpoint" in done.stderr
     assert utils.read_json(parent_dir / "seed_2/run.json")["epochs"] == QUICK["num_epochs"] + 1
     (parent_dir / "notes").mkdir()
     (parent_dir / "notes/run.json").write_text("[]")  # not a trial: all that the study has to do is done, and said
