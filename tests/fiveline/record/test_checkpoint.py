@@ -67,7 +67,8 @@ def real_checkpoint(tmp_path_factory):
     net(torch.randn(5, 4)).sum().backward()
     optimizer.step()
     params = {"task": "vision", "learning_rate": 1e-3, "clip_grad_norm": None}
-    state = make_state(net, optim_dict=optimizer.state_dict(), best=0.5, params=params, facts={"classes": ["a", "b"]})
+    entries = {"best": 0.5, "best_epoch": 2, "params": params, "facts": {"classes": ["a", "b"]}}
+    state = make_state(net, optim_dict=optimizer.state_dict(), **entries)
     utils.save_checkpoint(state, False, folder)
     return (folder / "last.pth.tar").read_bytes()
 
