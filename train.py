@@ -139,8 +139,8 @@ def train_and_evaluate(
         state.check_loss(val_metrics["loss"])  # the last step may have diverged; no train metric shows it
         logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
         saver.end_epoch(train_metrics, val_metrics)
-    for line in state.params.closing_lines(state.epoch, state.best_epoch):
-        logging.info(line)
+    if utils.has_stopped_early(state.params, state.epoch, state.best_epoch):
+        logging.info(f"Stopped early: no new best {state.params.monitor} for {state.epoch - state.best_epoch} epochs")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -189,7 +189,7 @@ def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Name
     """Build the run that the hyperparameters describe, and train it from its last checkpoint to the end."""
     utils.import_quickly("torch")
     from fiveline.options.set_up import check_packages, fetch_step, set_up, switched_on
-    from fiveline.record.signals import Signals
+    from fiveline.record.script import Signals
     from fiveline.record.start import find_start
     from fiveline.saving import Saver
 

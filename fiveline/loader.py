@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from fiveline.device import ORDER, WORKER, count_batches, part, seed_everything, seed_of
-from fiveline.record import signals
+from fiveline.record import script
 from fiveline.tasks import fetch_collate_fn, fetch_dataset
 from utils import InputError, explain
 
@@ -170,7 +170,7 @@ def fetch_dataloader(
         )
     has_workers = params.num_workers > 0
     if has_workers:
-        signals.prepare_workers(params.num_workers)
+        script.prepare_workers()
     return DataLoader(
         Split(dataset, fetch_collate_fn(params.task), params.seed),
         batch_sampler=sampler,
@@ -178,7 +178,7 @@ def fetch_dataloader(
         num_workers=params.num_workers,
         persistent_workers=has_workers and not training,  # training starts new ones, which know the epoch, each epoch
         pin_memory=has_workers and device is not None and device.type == "cuda",
-        worker_init_fn=signals.outlive_signals if has_workers else None,
+        worker_init_fn=script.outlive_signals if has_workers else None,
         generator=torch.Generator(),  # without it, making an iterator would draw from the global generator
     )
 

@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 import utils
 from fiveline.device import to_cpu
-from fiveline.record.signals import Signals, notice_dead_workers_at_the_fetch
-from fiveline.record.start import check_nothing_is_lost
+from fiveline.record.script import Signals, notice_dead_workers_at_the_fetch
 from fiveline.state import State
 
 # Saving may take about 1% of the time, so not every short epoch is saved. A killed run repeats the epochs since its
@@ -145,8 +144,7 @@ class Saver:
         if is_best:
             logging.info(f"- Found new best {state.params.monitor}")
         self._rows.append(row)
-        if self.is_writer:
-            self.run.show_epoch(row)
+        self.run.append_history(row)
         self._is_saved = False
         is_due = state.job.all_gather(time.monotonic() >= self._may_save_at)[0]
         if is_best:
@@ -186,7 +184,7 @@ class Saver:
             return
         run.check_place()
         if self._rows:
-            run.append_history(self._rows)
+            run.write_history()
             if self.on_rows is not None:
                 self.on_rows(self._rows)
             utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
@@ -197,12 +195,14 @@ class Saver:
                 if not is_best:  # training has passed the best epoch
                     utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
             best = {"best_epoch": state.best_epoch, "best": state.best, "best_loss": state.best_loss}
-            run.update_record(epochs=state.epoch, **best, seconds=run.seconds())
+            seconds = sum(row.get("seconds") or 0.0 for row in run.history())
+            run.update_record(epochs=state.epoch, **best, seconds=seconds)
             utils.save_checkpoint(contents, is_best, run.path)
         run.settle()
 
     def __enter__(self) -> Saver:
-        check_nothing_is_lost(self.run, self.state.epoch)
+        self.run.check_nothing_is_lost(self.state.epoch)
+        self.run.cut_history(self.state.epoch)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -113,7 +113,7 @@ class State:
     def is_finished(self) -> bool:
         """Return whether there is nothing left to train."""
         params = self.params
-        return self.epoch >= params.num_epochs or params.has_stopped_early(self.epoch, self.best_epoch)
+        return self.epoch >= params.num_epochs or utils.has_stopped_early(params, self.epoch, self.best_epoch)
 
     def check_loss(self, loss: float) -> None:
         """Raise DivergedError if a loss, the mean over many steps, is not finite."""

@@ -108,6 +108,6 @@ def close_logs():
     """Take away the handlers that `utils.set_logger` made, so that no test logs into the files of one before."""
     yield
     logger = logging.getLogger()
-    for handler in [handler for handler in logger.handlers if getattr(handler, "is_ours", False)]:
+    for handler in [each for each in logger.handlers if type(each).__name__ in ("StreamHandler", "_LogFile")]:
         logger.removeHandler(handler)
         handler.close()

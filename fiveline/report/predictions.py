@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fiveline.record import contents
+from fiveline.record import check
 from fiveline.record.errors import InputError
 from fiveline.record.files import from_cell, read_text
 from fiveline.report.runs import TEST_FILE, Run
@@ -23,7 +23,7 @@ MAX_BYTES = 2**30  # far above the predictions for ten million examples
 def read_history(run: Run, problems: list[str]) -> list[dict[str, Any]]:
     """Return one dict for each finished epoch: `epoch`, `train`, `val`, ...; empty if the file cannot be read."""
     try:
-        return contents.read_history(run.path / "history.jsonl")
+        return check.read_history(run.path / "history.jsonl")
     except (InputError, OSError) as error:
         problems.append(str(error))
         return []

@@ -69,8 +69,7 @@ def _read_run(folder: str, name: str, names: set[str]) -> Run:
     problems: list[str] = []
     record = read_json(folder, RUN_FILE, problems) if RUN_FILE in names else {}
     if record:
-        from fiveline.record.check import find_mistakes
-        from fiveline.record.contents import Record  # pydantic, which CS230's folders do not need
+        from fiveline.record.check import Record, find_mistakes  # pydantic, which CS230's folders do not need
 
         problems += [f"{folder}/{RUN_FILE}: {mistake}" for mistake in find_mistakes(Record, record)]
     params = plain_params(_get(record, "params", dict) or read_params(folder, names, problems))

@@ -26,7 +26,7 @@ from fiveline.options.optimizer import fetch_optimizer
 from fiveline.options.profile import FIRST_STEPS, table
 from fiveline.record.atomic import write_lines
 from fiveline.record.errors import OtherRunError
-from fiveline.record.signals import Signals
+from fiveline.record.script import Signals
 from fiveline.saving import Saver
 from fiveline.state import State
 from fiveline.tasks import Task

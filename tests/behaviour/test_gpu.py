@@ -16,7 +16,7 @@ from fiveline.device import to_cpu
 from fiveline.jobs.one import OneProcess
 from fiveline.metrics import MetricSums
 from fiveline.options.set_up import fetch_step, set_up
-from fiveline.record.signals import Signals
+from fiveline.record.script import Signals
 from fiveline.record.start import Start
 from fiveline.sanity.selftest import _compare
 from fiveline.saving import Saver

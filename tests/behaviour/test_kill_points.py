@@ -127,7 +127,7 @@ def read_all(folder):
 def test_a_save_that_is_killed_at_any_point_leaves_the_old_state_or_the_new_one(killed):
     copies = killed("save")
     found = [read_all(copy) for copy in copies]
-    assert len(copies) > 20  # files are opened, written in halves, closed, synced, replaced, and so is their folder
+    assert len(copies) > 12  # files are opened, written in halves, closed, synced, replaced, and so is their folder
     assert found == sorted(found, key=lambda epochs: (epochs[0], epochs[1] or 0))
     assert set(found) == {(1, None), (1, 1), (2, 1)}
 

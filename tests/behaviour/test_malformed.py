@@ -27,31 +27,15 @@ from fiveline.study.ray_workers import find_cluster
 from fiveline.study.trial_process import open_output
 from fiveline.study.trials import Trial, read_record
 from fiveline.tasks import fetch_params_class, fetch_serve
-from tests.support.photos import write_photos
 from tests.support.runs import QUICK, finish, write_params
 from tests.support.tasks import PROJECT, needs
 
 DELETED = object()
 
 
-def nested(levels):
-    value = []
-    for _ in range(levels):
-        value = [value]
-    return value
-
-
-def doubled(times):
-    """Return lists that hold each other twice: a few hundred bytes, which unfold to 2 ** times lists."""
-    value = [1]
-    for _ in range(times):
-        value = [value, value]
-    return value
-
-
 WRONG = {
     "none": None, "text": "x", "negative": -1, "huge": 10**30, "nan": float("nan"), "list": [1, "a"],
-    "dict": {"a": 1}, "tensor": torch.zeros(3), "deleted": DELETED, "deep": nested(300), "unfolding": doubled(60),
+    "dict": {"a": 1}, "tensor": torch.zeros(3), "deleted": DELETED,
 }  # fmt: skip
 # What is of the right type.
 RIGHT = {
@@ -88,12 +72,11 @@ def test_every_key_of_a_checkpoint_is_checked(trained):
                 del changed[key]
             write_checkpoint(changed, trained / "last.pth.tar")
             message = mistake(train.main, "--model_dir", trained, "num_epochs=2")
-            is_general = kind in ("deep", "unfolding")
-            is_named = is_general or key in message or "another net" in message
+            is_named = key in message or "another net" in message
             assert "last.pth.tar: " in message and is_named, (key, kind, message)
-            if key in MOVED or is_general:
+            if key in MOVED:
                 message = mistake(evaluate.main, "--model_dir", trained, "--restore_file", "last")
-                is_named = is_general or key in message or "another net" in message
+                is_named = key in message or "another net" in message
                 assert "last.pth.tar: " in message and is_named, (key, kind, message)
 
 
@@ -386,15 +369,3 @@ def test_a_full_standard_output_is_reported(project, tmp_path):
         1,
         "error: a file or the output: could not be written (No space left on device)\n",
     )
-
-
-@pytest.mark.slow
-def test_too_few_open_files_for_the_workers_are_refused_at_once(project, make_run, tmp_path):
-    photos = tmp_path / "photos"
-    write_photos(photos, [f"{split}/{name}/{i}.jpg" for split in ("train", "val") for name in "ab" for i in range(3)])
-    folder = make_run(data_dir=str(photos), num_workers=4, cache="none")
-    done = run_shell(project, f"ulimit -n 30; {sys.executable} train.py --model_dir {folder}")
-    assert done.returncode == 2 and "num_workers 4: the processes need about 88 open files" in done.stderr
-    assert "Traceback" not in done.stderr and len(done.stderr) < 3000
-    done = run_shell(project, f"ulimit -S -n 30; {sys.executable} train.py --model_dir {folder} num_epochs=1")
-    assert done.returncode == 0, done.stderr

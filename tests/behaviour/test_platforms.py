@@ -14,7 +14,7 @@ import utils
 from fiveline.jobs.one import OneProcess
 from fiveline.options.forward import prepare
 from fiveline.record import atomic
-from fiveline.record.signals import Signals
+from fiveline.record.script import Signals
 from fiveline.saving import Saver
 from fiveline.state import State
 from fiveline.tasks import fetch_params_class
@@ -62,7 +62,7 @@ def test_a_table_that_is_open_in_a_spreadsheet_stops_no_training(tmp_path, held,
     with run.replacing_best():
         pass
     assert [path.name for path in tmp_path.glob("*_best.*")] == [names[1]]
-    assert f"in use, so not removed (they hold scores of older weights): {names[1]}" in caplog.text
+    assert f"{names[1]} is in use, so not removed; it is of older weights" in caplog.text
 
 
 def test_ctrl_c_while_a_batch_is_awaited_takes_none_away(tmp_path):

@@ -103,7 +103,7 @@ def test_a_factor_for_weights_that_the_net_does_not_have_is_refused(make_run):
     model_dir = make_run()
     with pytest.raises(utils.InputError, match=words):
         train.main(["--model_dir", str(model_dir), 'learning_rate_factors={"convv": 2, "conv1": 2}'])
-    with pytest.raises(utils.InputError, match="learning_rate_factors: expected factors of 0 or more"):
+    with pytest.raises(utils.InputError, match="learning_rate_factors.0: input should be greater than or equal to 0"):
         make_params(learning_rate_factors={"0": -1.0})
 
 

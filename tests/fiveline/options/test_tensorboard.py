@@ -43,7 +43,7 @@ def test_events_are_the_history_also_after_a_crash_and_a_restart(make_run):
 
     run = utils.RunDirectory(model_dir)
     lost = {**run.history()[-1], "epoch": 3, "val": {**run.history()[-1]["val"], "accuracy": -1.0}}
-    run.append_history([lost])
+    run.append_history(lost)
     Events(run, train.fetch_params(model_dir, [])).write([lost])
     assert read_events(model_dir)["accuracy/val"][-1] == (3, -1.0)
     train.main(["--model_dir", str(model_dir), "tensorboard=true", "num_epochs=4"])

@@ -13,8 +13,8 @@ import pytest
 import evaluate
 import train
 import utils
-from fiveline.record.contents import read_history as read_as_train
-from fiveline.record.contents import read_record
+from fiveline.record.check import read_history as read_as_train
+from fiveline.record.check import read_record
 from fiveline.report.columns import hyperparameters_that_differ
 from fiveline.report.groups import group_by_seed
 from fiveline.report.page_details import describe
