@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import reprlib
-import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,11 +14,6 @@ from typing import Any
 
 from fiveline.record import files
 from fiveline.record.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 PARAMS_FILES = ("params.json", "params.yaml", "params.yml")
 SCALARS = {str, int, float, bool, type(None)}
@@ -79,30 +73,3 @@ def plain_params(params: Mapping[Any, Any]) -> dict[str, Any]:
         return value if is_plain else reprlib.repr(value)
 
     return {sys.intern(str(name)): plain(value) for name, value in params.items()}  # thousands have the same names
-
-
-def is_held(model_dir: Path) -> bool:
-    """Return whether a process holds the lock of a run directory, as `record/run.py` takes it, or might hold it.
-
-    That is unknown on Windows, or on a shared disk for a lock of another machine. The check takes a shared lock for a
-    moment, which succeeds only where no process works.
-    """
-    holder = model_dir / ".lock.json"  # exists while the directory is in use
-    is_here = holder.exists() and read_json(str(model_dir), holder.name, []).get("host") == socket.gethostname()
-    if fcntl is None or not is_here:
-        return holder.exists()
-    return _is_locked(model_dir) or _is_locked(model_dir / ".lock")
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        return not isinstance(error, FileNotFoundError)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return isinstance(error, BlockingIOError) or path.is_file()  # NFS locks files only, no folders
-    finally:
-        os.close(descriptor)  # releases the lock
-    return False

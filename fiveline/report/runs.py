@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from fiveline.record.errors import InputError
-from fiveline.report.files import is_held, plain_params, read_json, read_params, walk
+from fiveline.record.held import current_status
+from fiveline.report.files import plain_params, read_json, read_params, walk
 
 RUN_FILE, VAL_FILE, TEST_FILE = "run.json", "metrics_val_best_weights.json", "metrics_test_best.json"
 SIGNS = frozenset((RUN_FILE, VAL_FILE, TEST_FILE))  # one of them makes a folder a run
@@ -76,10 +77,6 @@ def _read_run(folder: str, name: str, names: set[str]) -> Run:
     params = plain_params(_get(record, "params", dict) or read_params(folder, names, problems))
     if "restore_file" in record:
         params["restore_file"] = record["restore_file"]
-    status = _get(record, "status", str) or "unknown"
-    if status == "running" and not is_held(Path(folder)):
-        now = read_json(folder, RUN_FILE, []).get("status")  # it may have ended since
-        status = "stale" if now == "running" else str(now or "unknown")
     fingerprint = (_get(record, "data", dict) or {}).get("fingerprint")
     return Run(
         folder=folder,
@@ -87,7 +84,7 @@ def _read_run(folder: str, name: str, names: set[str]) -> Run:
         params=params,
         val=_read_metrics(folder, VAL_FILE, problems) if VAL_FILE in names else {},
         test=_read_metrics(folder, TEST_FILE, problems) if TEST_FILE in names else {},
-        status=status,
+        status=current_status(Path(folder), _get(record, "status", str) or "unknown"),
         epochs=_get(record, "epochs", int),
         seconds=_seconds(record),
         best_epoch=_get(record, "best_epoch", int),

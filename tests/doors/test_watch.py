@@ -22,7 +22,7 @@ def write_run(folder, accuracy, **record):
 def test_a_run_that_dies_becomes_stale_although_none_of_its_files_change(tmp_path, monkeypatch):
     write_run(tmp_path / "run", 0.5, status="running")
     for is_held, status in ((True, "running"), (False, "stale")):
-        monkeypatch.setattr("fiveline.report.runs.is_held", lambda _, is_held=is_held: is_held)
+        monkeypatch.setattr("fiveline.record.held.is_held", lambda _, is_held=is_held: is_held)
         assert [run.status for run in read_runs(tmp_path)[0]] == [status]
 
 

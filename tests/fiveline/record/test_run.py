@@ -15,8 +15,8 @@ import pytest
 
 import utils
 from fiveline.record.atomic import temporary_path
+from fiveline.record.held import is_held
 from fiveline.record.origin import fingerprint
-from fiveline.report.files import is_held
 from model.vision.params import Params
 
 HOLD = """

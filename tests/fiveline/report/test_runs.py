@@ -88,7 +88,7 @@ def test_a_run_that_died_is_stale_and_one_at_work_is_running(tmp_path):
 
 def test_a_finished_run_is_not_asked_for_its_lock(tmp_path, monkeypatch):
     write_run(tmp_path / "run", {"seed": 1})
-    monkeypatch.setattr("fiveline.report.runs.is_held", lambda _: pytest.fail("checked"))
+    monkeypatch.setattr("fiveline.record.held.is_held", lambda _: pytest.fail("checked"))
     assert read_one(tmp_path)[0].status == "finished"
 
 
