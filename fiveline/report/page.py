@@ -19,15 +19,14 @@ from typing import Any
 from fiveline.record.atomic import open_atomically, to_json
 from fiveline.record.files import files_below
 from fiveline.record.origin import now
-from fiveline.report.columns import Column, all_columns, hyperparameters_that_differ, is_better_high, monitored_column
+from fiveline.report.columns import all_columns, hyperparameters_that_differ, is_better_high, monitored_column
 from fiveline.report.groups import by_data, sort_runs
 from fiveline.report.page_details import read_details
-from fiveline.report.page_importance import importance
 from fiveline.report.predictions import read_history
 from fiveline.report.runs import Run, is_number
 
 WEB = Path(__file__).parent / "web"
-SCRIPTS = ("study", "filter", "table", "charts", "parallel", "each", "predictions", "run", "start")  # as one
+SCRIPTS = ("study", "filter", "table", "charts", "predictions", "run", "start")  # as one
 MOST_RUNS = 5000  # that a browser can draw; of more, the best
 MOST_NUMBERS = 1_000_000  # of all learning curves together; long ones are thinned out
 FEWEST_POINTS = 10  # of a curve that is thinned out
@@ -69,7 +68,6 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], s
         for column in all_columns(runs).values()
         if column.kind not in hidden and (column.kind != "param" or column.key in differ)
     ]
-    metrics = [column for column in columns if column.kind in ("val", "test")]
     shared: dict[tuple[str, ...], dict[str, Any]] = {}  # the hyperparameters that do not differ, once, by their names
     described = []
     for run in runs:
@@ -83,14 +81,7 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], s
         "written": now(),
         "left_out": num_runs - len(runs),
         "columns": [{"name": each.name, "kind": each.kind, "higher": is_better_high(each, runs)} for each in columns],
-        "groups": [
-            {
-                "name": group[0].data,
-                "monitor": monitored_column(group).name,
-                "importance": {column.name: _importance(group, differ, column) for column in metrics},
-            }
-            for group in groups
-        ],
+        "groups": [{"name": group[0].data, "monitor": monitored_column(group).name} for group in groups],
         "runs": described,
         "shared": list(shared.values()),
         "curves": _read_curves(runs, problems),
@@ -102,14 +93,6 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], s
 def _plain(value: Any) -> Any:
     """Return a value as JSON has it; NaN and infinities become text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _importance(runs: Sequence[Run], differ: Sequence[str], metric: Column) -> dict[str, Any]:
-    """Return each hyperparameter's share, and the number of runs from which it was computed."""
-    known = [run for run in runs if is_number(value := metric.value(run)) and math.isfinite(value)]
-    params = [{name: run.params.get(name) for name in differ} for run in known]
-    values = [float(metric.value(run)) for run in known]
-    return {"runs": len(known), "shares": importance(params, values, not is_better_high(metric, runs))}
 
 
 def _read_curves(runs: Sequence[Run], problems: list[str]) -> list[dict[str, Any] | None]:

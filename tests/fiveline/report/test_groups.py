@@ -68,7 +68,6 @@ def test_the_page_has_a_best_run_of_each_data(mixed):
     assert [group["monitor"] for group in study["groups"]] == ["rmse", "accuracy", "accuracy", "accuracy"]
     first = [next(run["name"] for run in study["runs"] if run["group"] == number) for number in range(4)]
     assert first == ["number_2", "easy_2", "hard_2", "cs230"]
-    assert [group["importance"]["accuracy"]["runs"] for group in study["groups"]] == [0, 2, 3, 1]
     assert {run["name"] for run in study["runs"][:4]} == set(first)  # of too many runs, the best of each data are kept
 
 

@@ -18,7 +18,6 @@ from fiveline.report.columns import all_columns
 from fiveline.report.filter import parse_filter
 from fiveline.report.intervals import proportion
 from fiveline.report.page import write_page
-from fiveline.report.page_importance import importance, is_log
 from fiveline.report.runs import read_runs
 from fiveline.report.shares import Shares, to_npz
 from tests.support import browser as chromium
@@ -136,10 +135,8 @@ def type_filter(browser, text):
 @needs_browser
 def test_page_draws_every_chart_asks_for_nothing_and_says_nothing_on_the_console(opened):
     charts = opened.execute_script("return [...document.querySelectorAll('.chart')].map((chart) => chart.id)")
-    assert len(charts) == 3 + 6  # curves, importance, parallel, and one for each hyperparameter
-    empty = (
-        "return [...document.querySelectorAll('.chart')].filter((c) => !c.querySelector('.trace path, .point path'))"
-    )
+    assert len(charts) == 1 + 6  # learning curves, and one for each hyperparameter
+    empty = "return [...document.querySelectorAll('.chart')].filter((c) => !c.querySelector('.trace path, .point'))"
     assert opened.execute_script(empty) == []
     assert chromium.requests_made(opened) == []
     assert chromium.console_errors(opened) == []
@@ -428,7 +425,7 @@ def test_page_works_by_keyboard_and_everything_has_a_name_for_a_screen_reader(op
     ]
     assert {role for role, _ in named} >= {"button", "checkbox", "combobox", "link", "heading"}
     assert [role for role, name in named if not name and role != "table"] == []
-    assert any("learning_rate" in name and "%" in name for role, name in named if role in ("image", "img"))
+    assert any("accuracy against learning_rate" in name for role, name in named if role in ("image", "img"))
 
 
 @needs_browser
@@ -557,38 +554,6 @@ def test_writing_a_page_loads_no_torch(study, tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code, str(folder)]).returncode == 0
     assert "data:image/png" in (folder / "results.html").read_text(encoding="utf-8")
-
-
-def test_importance_finds_what_mattered(study):
-    names = ("learning_rate", "optimizer", "weight_decay", "batch_size")
-    params = [{name: run.params[name] for name in names} for run in study[1]]
-    shares = importance(params, [run.val["accuracy"] for run in study[1]], lower_is_better=False)
-    assert next(iter(shares)) == "learning_rate" and shares["learning_rate"] > 0.5
-    assert sum(shares.values()) == pytest.approx(1)
-    assert shares == importance(params, [-run.val["accuracy"] for run in study[1]], lower_is_better=True)
-
-
-def test_importance_of_few_runs_or_equal_ones_is_not_claimed():
-    several = [{"a": i, "b": -i} for i in range(20)]
-    assert importance(several[:9], list(range(9)), False) == {}
-    assert importance(several, [1.0] * 20, False) == {}
-    assert importance([{"a": i} for i in range(20)], list(range(20)), False) == {}  # it is the only one, so what
-    mixed = [{"a": [1, None, "x", True, [2]][i % 5], "b": i} for i in range(20)]
-    assert set(importance(mixed, list(range(20)), False)) == {"a", "b"}
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([1e-4, 1e-3, 1e-2], True),
-        ([8, 16, 32, 64, 128], True),
-        (list(range(1, 31)), False),
-        ([0, 10], False),
-        ([5], False),
-    ],
-)
-def test_axis_is_logarithmic_where_values_crowd_at_its_lower_end(values, expected):
-    assert is_log(values) is expected
 
 
 def test_curves_of_long_runs_are_thinned_out_and_keep_their_ends(tmp_path, monkeypatch):
