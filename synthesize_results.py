@@ -26,15 +26,25 @@ from fiveline.record.atomic import write_atomically
 from fiveline.record.errors import InputError, Stop
 from fiveline.record.log import escaped, escaped_lines
 from fiveline.record.script import new_parser, run_script  # not from utils: pydantic is slow to import
-from fiveline.report.columns import all_columns, find_column, hyperparameters_that_differ, monitored_column
+from fiveline.report.columns import (
+    all_columns,
+    by_data,
+    find_column,
+    group_by_seed,
+    hyperparameters_that_differ,
+    monitored_column,
+    sort_groups,
+)
 from fiveline.report.filter import select_runs
-from fiveline.report.formats import to_csv, to_latex, to_markdown, to_terminal
-from fiveline.report.groups import by_data, group_by_seed, sort_groups
 from fiveline.report.runs import Run, read_runs
-from fiveline.report.table import Table, by_importance, default_columns, make_table
+from fiveline.report.table import FILES, Table, by_importance, default_columns, make_table, to_markdown, to_terminal
+
+MOST_INTERVALS = 1000  # runs; reading those of each takes about a millisecond
 
 
-def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[Table, list[int], list[Run]]:
+def make_selected_table(
+    runs: Sequence[Run], args: argparse.Namespace, problems: list[str]
+) -> tuple[Table, list[int], list[Run]]:
     """Return the table that the arguments select, the positions of its columns by importance, and the runs in it."""
     by_name = all_columns(runs)
     given = find_column(args.sort, by_name, "--sort") if args.sort else None
@@ -47,6 +57,11 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
         repeated = [[run] for run in part] if args.each else group_by_seed(part, differ)
         groups += sort_groups(repeated, sorted_by[-1])[: args.top]
     shown = [run for group in groups for run in group]
+    if any(run.test for run in shown):
+        from fiveline.report.predictions import read_intervals  # numpy
+
+        for run in shown[:MOST_INTERVALS]:
+            read_intervals(run, problems)
     if args.columns:
         names = [*(["run", "data"] if len(sorted_by) > 1 else ["run"]), *map(str.strip, args.columns.split(","))]
         columns = [find_column(name, by_name, "--columns") for name in dict.fromkeys(filter(None, names))]
@@ -58,17 +73,18 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
 
 def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
     """Print the table, write its files, and return a line for each file that could not be read."""
-    table, order, shown = make_selected_table(runs, args)
-    markdown = to_markdown(table)
-    print(to_terminal(table, shutil.get_terminal_size().columns, order) if sys.stdout.isatty() else markdown, end="")
-    folder, problems = Path(args.parent_dir), []
+    problems: list[str] = []
+    table, order, shown = make_selected_table(runs, args, problems)
+    width = shutil.get_terminal_size().columns
+    print(to_terminal(table, width, order) if sys.stdout.isatty() else to_markdown(table), end="")
+    folder = Path(args.parent_dir)
     try:
-        for name, text in (("md", markdown), ("csv", to_csv(table)), ("tex", to_latex(table))):
-            write_atomically(folder / f"results.{name}", text.encode("utf-8", "backslashreplace"))
+        for name, text_of in FILES.items():
+            write_atomically(folder / f"results.{name}", text_of(table).encode("utf-8", "backslashreplace"))
         if args.html:
             from fiveline.report.page import write_page
 
-            problems = write_page(shown, folder / "results.html", folder)
+            problems += write_page(shown, folder / "results.html", folder)
             print(f"- wrote {escaped(str(folder / 'results.html'))}", file=sys.stderr)
     except OSError as error:
         raise Stop(f"{error.filename}: could not be written ({error.strerror})") from error

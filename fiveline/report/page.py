@@ -19,8 +19,14 @@ from typing import Any
 from fiveline.record.atomic import open_atomically, to_json
 from fiveline.record.files import files_below
 from fiveline.record.origin import now
-from fiveline.report.columns import all_columns, hyperparameters_that_differ, is_better_high, monitored_column
-from fiveline.report.groups import by_data, sort_runs
+from fiveline.report.columns import (
+    all_columns,
+    by_data,
+    hyperparameters_that_differ,
+    is_better_high,
+    monitored_column,
+    sort_runs,
+)
 from fiveline.report.page_details import read_details
 from fiveline.report.predictions import read_history
 from fiveline.report.runs import Run, is_number
@@ -63,11 +69,8 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], s
     differ, groups = hyperparameters_that_differ(runs), by_data(runs)
     numbers_of_groups = {group[0].data: number for number, group in enumerate(groups)}
     hidden = ("run", "data") if len(groups) == 1 else ("run",)
-    columns = [
-        column
-        for column in all_columns(runs).values()
-        if column.kind not in hidden and (column.kind != "param" or column.key in differ)
-    ]
+    columns = [each for each in all_columns(runs).values() if each.kind not in hidden]
+    columns = [each for each in columns if each.kind != "param" or each.key in differ]
     shared: dict[tuple[str, ...], dict[str, Any]] = {}  # the hyperparameters that do not differ, once, by their names
     described = []
     for run in runs:
@@ -105,16 +108,13 @@ def _read_curves(runs: Sequence[Run], problems: list[str]) -> list[dict[str, Any
     for run in runs:
         history = read_history(run, problems)
         if len(history) > most:
-            chosen = {round(i * (len(history) - 1) / (most - 1)) for i in range(most)}
-            history = [row for i, row in enumerate(history) if i in chosen]
-        train = [{f"train {name}": value for name, value in row.get("train", {}).items()} for row in history]
-        rate = [{"learning_rate": row["learning_rate"]} if "learning_rate" in row else {} for row in history]
-        rows = [row.get("val", {}) | train[i] | rate[i] for i, row in enumerate(history)]
-        names = dict.fromkeys(name for row in rows for name in row)
-        series = {
-            name: [float(f"{x:.5g}") if is_number(x := row.get(name)) and math.isfinite(x) else None for row in rows]
-            for name in names
-        }
+            history = [history[round(i * (len(history) - 1) / (most - 1))] for i in range(most)]
+        series: dict[str, list[float | None]] = {}
+        for i, row in enumerate(history):
+            train = {f"train {name}": value for name, value in row.get("train", {}).items()}
+            for name, value in {**row.get("val", {}), **train, "learning_rate": row.get("learning_rate")}.items():
+                if is_number(value) and math.isfinite(value):
+                    series.setdefault(name, [None] * len(history))[i] = float(f"{value:.5g}")
         curves.append({"epochs": [row["epoch"] for row in history], "series": series} if history else None)
     return curves
 

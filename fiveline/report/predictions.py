@@ -1,4 +1,4 @@
-"""Read what train.py saved of each epoch and evaluate.py of each example; the page and `--compare` show it."""
+"""Read what train.py saved of each epoch and evaluate.py of each example."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fiveline.record import contents
 from fiveline.record.errors import InputError
 from fiveline.record.files import from_cell, read_text
 from fiveline.report.runs import TEST_FILE, Run
-from fiveline.report.shares import Shares, read_npz
+from fiveline.report.shares import Shares, read_npz, read_npz_intervals
 
 PREDICTIONS, SHARES = "predictions_test_best.csv", "shares_test_best.npz"
 TOLERANCE = 1e-4  # between a value that is added up over batches and over examples, in float32
@@ -39,9 +39,9 @@ def read_per_class(run: Run, problems: list[str]) -> list[dict[str, str]]:
     return _read_csv(run.path / "per_class_test_best.csv", "class", problems)
 
 
-def read_shares(run: Run, num_examples: int, problems: list[str], notes: list[str]) -> dict[str, Shares]:
-    """Return the shares that give the metrics of test in the run's directory; `notes` says why others are left out."""
-    path, found = run.path / SHARES, {}
+def read_shares(run: Run, num_examples: int, problems: list[str]) -> tuple[dict[str, Shares], list[str]]:
+    """Return the shares that give the metrics of test in the run's directory, and notes why others are left out."""
+    path, found, notes = run.path / SHARES, {}, []
     try:
         for name, shares in read_npz(path).items():
             if (number := len(shares.numerators)) != num_examples:
@@ -51,12 +51,22 @@ def read_shares(run: Run, num_examples: int, problems: list[str], notes: list[st
                 found[name] = shares
             elif written is not None:
                 notes.append(f"No test of {name}: {path} gives {value:.6g}, and {TEST_FILE} has {written:.6g}")
-        return found
+        return found, notes
     except FileNotFoundError:
-        notes.append(f"No tests: no {SHARES} in {run.path}")
+        return {}, [f"No tests: no {SHARES} in {run.path}"]
     except (OSError, ValueError) as error:
         problems.append(f"{path}: not used ({getattr(error, 'strerror', None) or error})")
-    return {}
+        return {}, []
+
+
+def read_intervals(run: Run, problems: list[str]) -> None:
+    """Set the intervals of a run's metrics on test, as evaluate.py computed and saved them."""
+    try:
+        run.intervals = read_npz_intervals(run.path / SHARES)
+    except FileNotFoundError:
+        pass  # not evaluated, or by an older version
+    except (OSError, ValueError) as error:
+        problems.append(f"{run.path / SHARES}: not used ({getattr(error, 'strerror', None) or error})")
 
 
 def _read_csv(path: Path, key: str, problems: list[str]) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import utils
-from fiveline.report.formats import duration
+from fiveline.report.table import duration
 from fiveline.study.plan import Plan
 from fiveline.study.trials import ENDED, Trial
 

@@ -18,6 +18,7 @@ from fiveline.report.columns import all_columns
 from fiveline.report.filter import parse_filter
 from fiveline.report.intervals import proportion
 from fiveline.report.page import write_page
+from fiveline.report.predictions import read_intervals
 from fiveline.report.runs import read_runs
 from fiveline.report.shares import Shares, to_npz
 from tests.support import browser as chromium
@@ -33,6 +34,8 @@ METRICS = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 
 def page_of(folder):
     runs, problems = read_runs(folder)
+    for run in runs:
+        read_intervals(run, problems)
     problems += write_page(runs, folder / "results.html", folder)
     return folder / "results.html", runs, problems
 
@@ -472,7 +475,7 @@ def test_a_run_shows_the_intervals_of_its_metrics_and_whole_class_names(browser,
     write_run(tmp_path / "only", {"seed": 1}, rows=rows, classes=names, test=31 / 40)
     hits = (np.arange(40)[:, None] < 31).astype(float)
     shares = {"accuracy": Shares(hits, np.ones_like(hits), np.ones_like(hits, dtype=bool))}
-    (tmp_path / "only/shares_test_best.npz").write_bytes(to_npz(shares))
+    (tmp_path / "only/shares_test_best.npz").write_bytes(to_npz(shares, {"accuracy": proportion(31, 40)}))
     path, _, problems = page_of(tmp_path / "only")
     chromium.set_screen(browser, 390, 844)
     chromium.open_page(browser, path)

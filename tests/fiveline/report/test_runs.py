@@ -15,8 +15,7 @@ import train
 import utils
 from fiveline.record.contents import read_history as read_as_train
 from fiveline.record.contents import read_record
-from fiveline.report.columns import hyperparameters_that_differ
-from fiveline.report.groups import group_by_seed
+from fiveline.report.columns import group_by_seed, hyperparameters_that_differ
 from fiveline.report.page_details import describe
 from fiveline.report.predictions import read_history, read_per_class, read_predictions
 from fiveline.report.runs import Run, read_runs

@@ -19,12 +19,10 @@ from hypothesis import strategies as st
 
 import synthesize_results
 import utils
-from fiveline.report.columns import all_columns
+from fiveline.report.columns import all_columns, mean_and_std
 from fiveline.report.filter import parse_filter
-from fiveline.report.formats import duration, to_csv, to_latex, to_markdown
-from fiveline.report.groups import mean_and_std
 from fiveline.report.runs import Run
-from fiveline.report.table import Mean, Seconds, Table, group_name
+from fiveline.report.table import Mean, Seconds, Table, duration, group_name, to_csv, to_latex, to_markdown
 from tests.support.results import synthesize, write_run
 
 pty = pytest.importorskip("pty", reason="Windows has no terminals that a program can make")
@@ -301,7 +299,7 @@ def test_latex_has_booktabs_rules_and_escapes():
     table = Table(["run", "accuracy"], [["a_b & 50%", "c"], [Mean(0.5, 0.25, 3), -1e-7]])
     assert [re.sub(" +", " ", line).strip() for line in to_latex(table).splitlines()] == [
         r"% \usepackage{booktabs}", r"\begin{tabular}{lr}", r"\toprule", r"run & accuracy \\", r"\midrule",
-        r"a\_b \& 50\% & 0.5 $\pm$ 0.25 (3) \\", r"c & $-1 \times 10^{-7}$ \\", r"\bottomrule", r"\end{tabular}",
+        r"a\_b \& 50\% & 0.5 $\pm$ 0.25 (3) \\", r"c & -1e-07 \\", r"\bottomrule", r"\end{tabular}",
     ]  # fmt: skip
 
 
