@@ -74,7 +74,10 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param("base_model", marks=pytest.mark.slow), *list(TASKS)[1:]])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("base_model", "ner")]
+
+
+@pytest.mark.parametrize("name", [*SLOW, "tabular_digits", "tabular_diabetes"])
 def test_intervals_are_those_that_evaluate_prints(name, project, tmp_path, capsys):
     need(task_of(project / "experiments" / name))
     tested = TASKS[name]

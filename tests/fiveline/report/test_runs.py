@@ -13,7 +13,6 @@ import pytest
 import evaluate
 import train
 import utils
-from fiveline.record.contents import read_history as read_as_train
 from fiveline.record.contents import read_record
 from fiveline.report.columns import group_by_seed, hyperparameters_that_differ
 from fiveline.report.page_details import describe
@@ -168,27 +167,6 @@ def test_what_may_not_be_read_is_named(tmp_path):
         closed.chmod(0o700)
     assert [run.name for run in runs] == ["good", "secret"]
     assert len(problems) == 2 and all("Permission denied" in line for line in problems)
-
-
-def test_the_page_reads_a_history_as_train_does(tmp_path):
-    folder = write_run(tmp_path / "run", {"seed": 1})
-    rows = [f'{{"epoch": {number}, "val": {{}}}}' for number in (1, 2, 3, 4)]
-    run, problems = read_one(tmp_path)
-    for text, expected in (
-        (f'{rows[0]}\n{rows[1]}\n{{"epoch": 3, "v', [1, 2]),  # a run at work may be writing it
-        (f'{rows[0]}\n{{"epoch": 2, "v{rows[1]}\n{rows[2]}\n', None),
-        (f"{rows[0]}\n\0\0\0\0{rows[1]}\n", None),
-        (f'{rows[0]}\n{{"epoch": 2, "train": []}}\n', None),
-    ):
-        (folder / "history.jsonl").write_text(text)
-        found = read_history(run, problems)
-        if expected is None:
-            with pytest.raises(utils.InputError) as refused:
-                read_as_train(folder / "history.jsonl")
-            assert found == [] and str(refused.value).startswith(problems.pop())
-        else:
-            assert [row["epoch"] for row in found] == expected and found == read_as_train(folder / "history.jsonl")
-        assert problems == []
 
 
 @pytest.mark.parametrize("record", [{"status": []}, {"epochs": True}, {"params": 3}, {"lower_is_better": [1]}])
