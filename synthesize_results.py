@@ -39,12 +39,8 @@ from fiveline.report.filter import select_runs
 from fiveline.report.runs import Run, read_runs
 from fiveline.report.table import FILES, Table, by_importance, default_columns, make_table, to_markdown, to_terminal
 
-MOST_INTERVALS = 1000  # runs; reading those of each takes about a millisecond
 
-
-def make_selected_table(
-    runs: Sequence[Run], args: argparse.Namespace, problems: list[str]
-) -> tuple[Table, list[int], list[Run]]:
+def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[Table, list[int], list[Run]]:
     """Return the table that the arguments select, the positions of its columns by importance, and the runs in it."""
     by_name = all_columns(runs)
     given = find_column(args.sort, by_name, "--sort") if args.sort else None
@@ -57,11 +53,6 @@ def make_selected_table(
         repeated = [[run] for run in part] if args.each else group_by_seed(part, differ)
         groups += sort_groups(repeated, sorted_by[-1])[: args.top]
     shown = [run for group in groups for run in group]
-    if any(run.test for run in shown):
-        from fiveline.report.predictions import read_intervals  # numpy
-
-        for run in shown[:MOST_INTERVALS]:
-            read_intervals(run, problems)
     if args.columns:
         names = [*(["run", "data"] if len(sorted_by) > 1 else ["run"]), *map(str.strip, args.columns.split(","))]
         columns = [find_column(name, by_name, "--columns") for name in dict.fromkeys(filter(None, names))]
@@ -73,18 +64,17 @@ def make_selected_table(
 
 def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
     """Print the table, write its files, and return a line for each file that could not be read."""
-    problems: list[str] = []
-    table, order, shown = make_selected_table(runs, args, problems)
+    table, order, shown = make_selected_table(runs, args)
     width = shutil.get_terminal_size().columns
     print(to_terminal(table, width, order) if sys.stdout.isatty() else to_markdown(table), end="")
-    folder = Path(args.parent_dir)
+    folder, problems = Path(args.parent_dir), []
     try:
         for name, text_of in FILES.items():
             write_atomically(folder / f"results.{name}", text_of(table).encode("utf-8", "backslashreplace"))
         if args.html:
             from fiveline.report.page import write_page
 
-            problems += write_page(shown, folder / "results.html", folder)
+            problems = write_page(shown, folder / "results.html", folder)
             print(f"- wrote {escaped(str(folder / 'results.html'))}", file=sys.stderr)
     except OSError as error:
         raise Stop(f"{error.filename}: could not be written ({error.strerror})") from error

@@ -13,7 +13,7 @@ from fiveline.record import contents
 from fiveline.record.errors import InputError
 from fiveline.record.files import from_cell, read_text
 from fiveline.report.runs import TEST_FILE, Run
-from fiveline.report.shares import Shares, read_npz, read_npz_intervals
+from fiveline.report.shares import Shares, read_npz
 
 PREDICTIONS, SHARES = "predictions_test_best.csv", "shares_test_best.npz"
 TOLERANCE = 1e-4  # between a value that is added up over batches and over examples, in float32
@@ -57,16 +57,6 @@ def read_shares(run: Run, num_examples: int, problems: list[str]) -> tuple[dict[
     except (OSError, ValueError) as error:
         problems.append(f"{path}: not used ({getattr(error, 'strerror', None) or error})")
         return {}, []
-
-
-def read_intervals(run: Run, problems: list[str]) -> None:
-    """Set the intervals of a run's metrics on test, as evaluate.py computed and saved them."""
-    try:
-        run.intervals = read_npz_intervals(run.path / SHARES)
-    except FileNotFoundError:
-        pass  # not evaluated, or by an older version
-    except (OSError, ValueError) as error:
-        problems.append(f"{run.path / SHARES}: not used ({getattr(error, 'strerror', None) or error})")
 
 
 def _read_csv(path: Path, key: str, problems: list[str]) -> list[dict[str, str]]:

@@ -21,6 +21,7 @@ from fiveline.record.errors import InputError
 from fiveline.record.held import current_status
 
 RUN_FILE, VAL_FILE, TEST_FILE = "run.json", "metrics_val_best_weights.json", "metrics_test_best.json"
+SCORED_FILE = "scored_test_best.json"  # of evaluate.py, whose older versions wrote no intervals into it
 SIGNS = frozenset((RUN_FILE, VAL_FILE, TEST_FILE))  # one of them makes a folder a run
 PARAMS_FILES = ("params.json", "params.yaml", "params.yml")
 SCALARS = {str, int, float, bool, type(None)}
@@ -37,7 +38,7 @@ class Run:
     params: dict[str, Any] = dataclasses.field(default_factory=dict)  # resolved if run.json has them; and restore_file
     val: dict[str, float] = dataclasses.field(default_factory=dict)  # metrics of the best weights; may be NaN, inf
     test: dict[str, float] = dataclasses.field(default_factory=dict)
-    intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # of `test`, once they are read
+    intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # of `test`, 95%
     status: str = "unknown"  # as in run.json; `stale` if that says `running` and no process holds the directory
     epochs: int | None = None  # finished ones
     seconds: float | None = None  # that these took, or else from the start to the end of the last process
@@ -110,6 +111,7 @@ def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> R
         params=params,
         val=_read_metrics(folder, VAL_FILE, problems) if VAL_FILE in names else {},
         test=_read_metrics(folder, TEST_FILE, problems) if TEST_FILE in names else {},
+        intervals=_read_intervals(folder, problems) if SCORED_FILE in names else {},
         status=current_status(Path(folder), _get(record, "status", str) or "unknown"),
         epochs=_get(record, "epochs", int),
         seconds=_seconds(record),
@@ -162,6 +164,12 @@ def _read_metrics(folder: str, name: str, problems: list[str]) -> dict[str, floa
         if value is not None and not is_number(value):  # null is how NaN is saved
             problems.append(f"{folder}/{name}: {key}: expected a number, found {reprlib.repr(value)}")
     return {sys.intern(key): value for key, value in values.items() if is_number(value)}
+
+
+def _read_intervals(folder: str, problems: list[str]) -> dict[str, tuple[float, float]]:
+    found = _get(_read_json(folder, SCORED_FILE, problems), "intervals", dict) or {}
+    pairs = {name: ends for name, ends in found.items() if type(ends) is list and len(ends) == 2}
+    return {sys.intern(name): (low, high) for name, (low, high) in pairs.items() if is_number(low) and is_number(high)}
 
 
 def is_number(value: Any) -> bool:

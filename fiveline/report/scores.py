@@ -98,7 +98,7 @@ def save_scores(
         for path in (model_dir / f"scored_{name}.json", model_dir / f"shares_{name}.npz"):
             path.unlink(missing_ok=True)  # until the report is complete, it belongs to no checkpoint
         report = write_report(model_dir, name, scores.values, scores, params)
-        utils.save_dict_to_json(source, model_dir / f"scored_{name}.json")
+        utils.save_dict_to_json({**source, "intervals": scores.intervals()}, model_dir / f"scored_{name}.json")
     return report
 
 
@@ -119,7 +119,7 @@ def write_report(
     if classes:
         report += _report_classes(model_dir / f"per_class_{name}.csv", classes, scores)
     # last, so that the other files exist where this one does
-    utils.write_atomically(model_dir / f"shares_{name}.npz", to_npz(scores.shares(), scores.intervals()))
+    utils.write_atomically(model_dir / f"shares_{name}.npz", to_npz(scores.shares()))
     logging.info(f"- Saved metrics_{name}.json and predictions_{name}.csv in {model_dir}")
     return "\n\n".join(report)
 

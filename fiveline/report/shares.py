@@ -5,13 +5,12 @@ evaluate.py saves them as `shares_<split>_<checkpoint>.npz`; `--compare` reads t
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +89,10 @@ def finish_name(finish: Callable[[float], Any]) -> str:
     return "?"
 
 
-def to_npz(shares: Mapping[str, Shares], intervals: Mapping[str, Sequence[float]] | None = None) -> bytes:
-    """Return shares, and the intervals that were computed from them, as a file."""
+def to_npz(shares: Mapping[str, Shares]) -> bytes:
+    """Return shares as a file."""
     arrays: dict[str, Any] = {"names": np.array(list(shares), dtype=str)}
     arrays["finishes"] = np.array([finish_name(each.finish) for each in shares.values()], dtype=str)
-    ends = [(intervals or {}).get(name, (math.nan, math.nan)) for name in shares]
-    arrays["intervals"] = np.array(ends, dtype=float).reshape(-1, 2)
     for i, each in enumerate(shares.values()):
         arrays[f"numerators_{i}"], arrays[f"denominators_{i}"] = each.numerators, each.denominators
     buffer = io.BytesIO()
@@ -103,41 +100,24 @@ def to_npz(shares: Mapping[str, Shares], intervals: Mapping[str, Sequence[float]
     return buffer.getvalue()
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a file of `to_npz`; a ValueError says that it is another file, or too large for the memory."""
+def read_npz(path: Path) -> dict[str, Shares]:
+    """Return the shares in a file, except metrics whose `finish` has no name; a ValueError if it holds no shares."""
     check_regular(path)
     try:
         with zipfile.ZipFile(path) as file:
             num_bytes = sum(info.file_size for info in file.infolist())
         if num_bytes > MOST_BYTES:
             raise ValueError(f"{num_bytes:,} bytes of numbers; expected at most {MOST_BYTES:,}")
+        parts, finishes = {}, {}
         with np.load(path, allow_pickle=False) as arrays:
-            yield arrays
+            for i, (name, finish) in enumerate(zip(arrays["names"].tolist(), arrays["finishes"].tolist(), strict=True)):
+                if finish in FINISHES:
+                    parts[name] = arrays[f"numerators_{i}"], arrays[f"denominators_{i}"]
+                    finishes[name] = FINISHES[finish]
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"not a file of evaluate.py: {error}") from error
-
-
-def read_npz(path: Path) -> dict[str, Shares]:
-    """Return the shares in a file, except metrics whose `finish` has no name; a ValueError if it holds no shares."""
-    parts, finishes = {}, {}
-    with _opened(path) as arrays:
-        for i, (name, finish) in enumerate(zip(arrays["names"].tolist(), arrays["finishes"].tolist(), strict=True)):
-            if finish in FINISHES:
-                parts[name] = arrays[f"numerators_{i}"], arrays[f"denominators_{i}"]
-                finishes[name] = FINISHES[finish]
     found = [(part.shape, part.dtype) for pair in parts.values() for part in pair]
     is_alike = all(a.shape == b.shape and a.ndim == 2 for a, b in parts.values())
     if not is_alike or len({shape[0] for shape, _ in found}) > 1 or any(kind.kind != "f" for _, kind in found):
         raise ValueError(f"arrays {found}; expected pairs of floats of the shape (num_examples, num_classes)")
     return with_occurrence(parts, finishes)
-
-
-def read_npz_intervals(path: Path) -> dict[str, tuple[float, float]]:
-    """Return the intervals in a file, without reading the shares; files of older versions hold none."""
-    with _opened(path) as arrays:
-        ends = arrays["intervals"] if "intervals" in arrays else np.empty((0, 2))
-        if ends.dtype.kind != "f" or ends.shape[1:] != (2,):
-            raise ValueError(f"intervals {ends.dtype} {ends.shape}; expected floats of the shape (num_metrics, 2)")
-        pairs = zip(arrays["names"].tolist(), ends.tolist(), strict=False)
-        return {name: (low, high) for name, (low, high) in pairs if math.isfinite(low) and math.isfinite(high)}

@@ -90,16 +90,16 @@ def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Ta
 
 def _cell(group: Sequence[Run], column: Column) -> Any:
     """Return the cell of a group of runs, which is most often one run."""
-    if len(group) == 1 and column.kind not in ("test", "time"):
-        return column.value(group[0])
+    if len(group) == 1:
+        value, ends = column.value(group[0]), group[0].intervals.get(column.key)
+        if value is None or column.kind not in ("test", "time"):
+            return value
+        return Seconds(value) if column.kind == "time" else Estimate(value, *ends) if ends else value
     values = [value for value in map(column.value, group) if value is not None]
     if not values:
         return None
     if column.kind == "time":
         return Seconds(mean_and_std(values)[0])
-    if len(group) == 1:
-        ends = group[0].intervals.get(column.key)
-        return Estimate(values[0], *ends) if ends else values[0]
     if column.kind == "run":
         return group_name(values)
     if column.kind in ("val", "test"):

@@ -35,8 +35,8 @@ def shares_of(numerators, denominators=None, finish=float):
     return Shares(parts[0], parts[1], (parts[0] != 0) | (parts[1] != 0), finish)
 
 
-def write_shares(folder, shares, intervals=None):
-    (folder / "shares_test_best.npz").write_bytes(to_npz(shares, intervals))
+def write_shares(folder, shares):
+    (folder / "shares_test_best.npz").write_bytes(to_npz(shares))
 
 
 def synthesize(folder, *words):

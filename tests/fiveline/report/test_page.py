@@ -18,10 +18,9 @@ from fiveline.report.columns import all_columns
 from fiveline.report.filter import parse_filter
 from fiveline.report.intervals import proportion
 from fiveline.report.page import write_page
-from fiveline.report.predictions import read_intervals
 from fiveline.report.runs import read_runs
 from tests.support import browser as chromium
-from tests.support.results import shares_of, write_run, write_shares
+from tests.support.results import write_run
 from tests.support.tasks import needs
 
 pytestmark = pytest.mark.slow  # a browser for most of them
@@ -34,8 +33,6 @@ NUM_RUNS = 600
 
 def page_of(folder):
     runs, problems = read_runs(folder)
-    for run in runs:
-        read_intervals(run, problems)
     problems += write_page(runs, folder / "results.html", folder)
     return folder / "results.html", runs, problems
 
@@ -400,7 +397,8 @@ def test_a_run_shows_the_intervals_of_its_metrics_and_whole_class_names(browser,
     rows = [{"id": i, "label": names[0], "prediction": guess, "loss": 1} for i, guess in enumerate(guesses)]
     write_run(tmp_path / "only", {"seed": 1}, {"accuracy": 0.75}, {"accuracy": 31 / 40}, rows, history_of(3))
     write_classes(tmp_path / "only", names)
-    write_shares(tmp_path / "only", {"accuracy": shares_of(np.arange(40) < 31)}, {"accuracy": proportion(31, 40)})
+    intervals = {"accuracy": proportion(31, 40), "other": [0.5], "loss": "none"}
+    (tmp_path / "only/scored_test_best.json").write_text(json.dumps({"intervals": intervals}))
     path, _, problems = page_of(tmp_path / "only")
     chromium.set_screen(browser, 390, 844)
     chromium.open_page(browser, path)  # of a single run: it is that run's
