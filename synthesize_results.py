@@ -26,15 +26,7 @@ from fiveline.record.atomic import write_atomically
 from fiveline.record.errors import InputError, Stop
 from fiveline.record.log import escaped, escaped_lines
 from fiveline.record.script import new_parser, run_script  # not from utils: pydantic is slow to import
-from fiveline.report.columns import (
-    all_columns,
-    by_data,
-    find_column,
-    group_by_seed,
-    hyperparameters_that_differ,
-    monitored_column,
-    sort_groups,
-)
+from fiveline.report import columns
 from fiveline.report.filter import select_runs
 from fiveline.report.runs import Run, read_runs
 from fiveline.report.table import FILES, Table, by_importance, default_columns, make_table, to_markdown, to_terminal
@@ -42,24 +34,24 @@ from fiveline.report.table import FILES, Table, by_importance, default_columns, 
 
 def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[Table, list[int], list[Run]]:
     """Return the table that the arguments select, the positions of its columns by importance, and the runs in it."""
-    by_name = all_columns(runs)
-    given = find_column(args.sort, by_name, "--sort") if args.sort else None
+    by_name = columns.all_columns(runs)
+    given = columns.find_column(args.sort, by_name, "--sort") if args.sort else None
     if args.filter:
         runs = select_runs(runs, args.filter, by_name)
-    differ, sorted_by = hyperparameters_that_differ(runs), []
+    differ, sorted_by = columns.hyperparameters_that_differ(runs), []
     groups: list[Sequence[Run]] = []
-    for part in by_data(runs):
-        sorted_by.append(given or monitored_column(part))
-        repeated = [[run] for run in part] if args.each else group_by_seed(part, differ)
-        groups += sort_groups(repeated, sorted_by[-1])[: args.top]
+    for part in columns.by_data(runs):
+        sorted_by.append(given or columns.monitored_column(part))
+        repeated = [[run] for run in part] if args.each else columns.group_by_seed(part, differ)
+        groups += columns.sort_groups(repeated, sorted_by[-1])[: args.top]
     shown = [run for group in groups for run in group]
     if args.columns:
         names = [*(["run", "data"] if len(sorted_by) > 1 else ["run"]), *map(str.strip, args.columns.split(","))]
-        columns = [find_column(name, by_name, "--columns") for name in dict.fromkeys(filter(None, names))]
-        return make_table(groups, columns), list(range(len(columns))), shown
-    differ = differ if len(shown) == len(runs) else hyperparameters_that_differ(shown)
-    columns = default_columns(by_name.values(), differ, shown)
-    return make_table(groups, columns), by_importance(columns, sorted_by), shown
+        chosen = [columns.find_column(name, by_name, "--columns") for name in dict.fromkeys(filter(None, names))]
+        return make_table(groups, chosen), list(range(len(chosen))), shown
+    differ = differ if len(shown) == len(runs) else columns.hyperparameters_that_differ(shown)
+    default = default_columns(by_name.values(), differ, shown)
+    return make_table(groups, default), by_importance(default, sorted_by), shown
 
 
 def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:

@@ -19,14 +19,7 @@ from typing import Any
 from fiveline.record.atomic import open_atomically, to_json
 from fiveline.record.files import files_below
 from fiveline.record.origin import now
-from fiveline.report.columns import (
-    all_columns,
-    by_data,
-    hyperparameters_that_differ,
-    is_better_high,
-    monitored_column,
-    sort_runs,
-)
+from fiveline.report import columns
 from fiveline.report.page_details import read_details
 from fiveline.report.predictions import read_history
 from fiveline.report.runs import Run, is_number
@@ -65,26 +58,28 @@ def _is_public(sources: Iterable[Path], folder: Path) -> bool:
 
 def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], sources: set[Path]) -> dict[str, Any]:
     """Return everything that the page shows, as plain values; see `read_details` for `problems` and `sources`."""
-    num_runs, runs = len(runs), sort_runs(runs)[:MOST_RUNS]
-    differ, groups = hyperparameters_that_differ(runs), by_data(runs)
+    num_runs, runs = len(runs), columns.sort_runs(runs)[:MOST_RUNS]
+    differ, groups = columns.hyperparameters_that_differ(runs), columns.by_data(runs)
     numbers_of_groups = {group[0].data: number for number, group in enumerate(groups)}
     hidden = ("run", "data") if len(groups) == 1 else ("run",)
-    columns = [each for each in all_columns(runs).values() if each.kind not in hidden]
-    columns = [each for each in columns if each.kind != "param" or each.key in differ]
+    shown = [each for each in columns.all_columns(runs).values() if each.kind not in hidden]
+    shown = [each for each in shown if each.kind != "param" or each.key in differ]
     shared: dict[tuple[str, ...], dict[str, Any]] = {}  # the hyperparameters that do not differ, once, by their names
     described = []
     for run in runs:
         names = tuple(sorted(set(run.params).difference(differ)))
         shared.setdefault(names, {name: _plain(run.params[name]) for name in names})
-        values = [_plain(column.value(run)) for column in columns]
+        values = [_plain(column.value(run)) for column in shown]
         place = {"name": run.name, "group": numbers_of_groups[run.data], "shared": list(shared).index(names)}
         described.append({**place, "values": values, "best_epoch": run.best_epoch})
     return {
         "title": parent_dir.resolve().name or str(parent_dir),
         "written": now(),
         "left_out": num_runs - len(runs),
-        "columns": [{"name": each.name, "kind": each.kind, "higher": is_better_high(each, runs)} for each in columns],
-        "groups": [{"name": group[0].data, "monitor": monitored_column(group).name} for group in groups],
+        "columns": [
+            {"name": each.name, "kind": each.kind, "higher": columns.is_better_high(each, runs)} for each in shown
+        ],
+        "groups": [{"name": group[0].data, "monitor": columns.monitored_column(group).name} for group in groups],
         "runs": described,
         "shared": list(shared.values()),
         "curves": _read_curves(runs, problems),
