@@ -127,9 +127,10 @@ def _get(values: Mapping[str, Any], key: str, kind: type) -> Any:
     return value if type(value := values.get(key)) is kind else None
 
 
-def _read_json(folder: str, name: str, problems: list[str]) -> dict[str, Any]:
+def _read_json(folder: str, name: str, problems: list[str], read: Any = files.read_json) -> dict[str, Any]:
+    """Return the dict in a file; empty if it cannot be read."""
     try:
-        return files.read_json(Path(folder, name))
+        return dict(read(Path(folder, name)))
     except (InputError, OSError) as error:
         problems.append(str(error))
         return {}
@@ -140,11 +141,7 @@ def _read_params(folder: str, names: set[str], problems: list[str]) -> dict[str,
     from fiveline.record.params_file import read_values  # PyYAML, which folders with a run.json do not need
 
     name = next((name for name in PARAMS_FILES if name in names), None)
-    try:
-        return read_values(Path(folder, name))[0] if name else {}
-    except (InputError, OSError) as error:
-        problems.append(str(error))
-        return {}
+    return _read_json(folder, name, problems, lambda path: read_values(path)[0]) if name else {}
 
 
 def _plain_params(params: Mapping[Any, Any]) -> dict[str, Any]:

@@ -115,7 +115,7 @@ function isLog(values) {
   return low > 0 && high / low >= LOG_RATIO && middle < 0.32 * high;
 }
 
-/** Return what draws each chart. */
+/** Return a function for each chart that draws it. */
 function drawEach() {
   const metric = columnNamed.get(byId("metric").value);
   const group = groups[Number(byId("data").value)];

@@ -27,10 +27,10 @@ function route(isFirst) {
   }
 }
 
-let waiting = []; // what draws the charts that are still to be drawn
+let waiting = []; // functions that draw the charts that are still to be drawn
 let isDrawing = false;
 
-/** Draw charts one after the other, so that the page answers in between; drawEach returns what draws the small ones. */
+/** Draw charts one after the other, so that the page answers in between; drawEach returns a function for each small one. */
 async function drawCharts(...steps) {
   const isReplaced = (step) => steps.includes(step) || (steps.includes(drawEach) && step !== drawCurves);
   waiting = [...steps, ...waiting.filter((step) => !isReplaced(step))];

@@ -164,7 +164,7 @@ def test_any_text_is_a_filter_or_a_mistake(text):
 
 
 def on_a_terminal(columns, command):
-    """Return what a command writes to a terminal of that width."""
+    """Return the text that a command writes to a terminal of that width."""
     master, slave = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "LINES": "40"}
     process = subprocess.Popen(command, stdout=slave, stderr=subprocess.DEVNULL, env=environment)
