@@ -29,7 +29,7 @@ from fiveline.record.script import new_parser, run_script  # not from utils: pyd
 from fiveline.report import columns
 from fiveline.report.filter import select_runs
 from fiveline.report.runs import Run, read_runs
-from fiveline.report.table import FILES, Table, by_importance, default_columns, make_table, to_markdown, to_terminal
+from fiveline.report.table import FILES, Table, by_importance, default_columns, make_table, to_terminal
 
 
 def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[Table, list[int], list[Run]]:
@@ -57,12 +57,12 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
 def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
     """Print the table, write its files, and return a line for each file that could not be read."""
     table, order, shown = make_selected_table(runs, args)
-    width = shutil.get_terminal_size().columns
-    print(to_terminal(table, width, order) if sys.stdout.isatty() else to_markdown(table), end="")
+    texts, width = {name: text_of(table) for name, text_of in FILES.items()}, shutil.get_terminal_size().columns
+    print(to_terminal(table, width, order) if sys.stdout.isatty() else texts["md"], end="")
     folder, problems = Path(args.parent_dir), []
     try:
-        for name, text_of in FILES.items():
-            write_atomically(folder / f"results.{name}", text_of(table).encode("utf-8", "backslashreplace"))
+        for name, text in texts.items():
+            write_atomically(folder / f"results.{name}", text.encode("utf-8", "backslashreplace"))
         if args.html:
             from fiveline.report.page import write_page
 
