@@ -15,7 +15,7 @@ import pytest
 import utils
 from fiveline.record import origin
 from fiveline.record.atomic import temporary_path
-from fiveline.report.files import is_held
+from fiveline.record.held import is_held
 from model.vision.params import Params
 
 HOLD = """
