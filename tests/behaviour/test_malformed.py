@@ -89,6 +89,9 @@ def test_every_key_of_a_checkpoint_is_checked(trained):
             for message in messages:
                 is_named = is_general or key in message or "another net" in message
                 assert "last.pth.tar: " in message and is_named, (key, kind, message)
+    write_checkpoint({**state, "params": {**state["params"], "task": "visoin"}}, trained / "last.pth.tar")
+    message = mistake(evaluate.main, "--model_dir", trained, "--restore_file", "last")
+    assert "last.pth.tar: unknown task 'visoin'" in message
 
 
 def test_what_an_optimizer_kept_is_checked_before_its_next_step(trained):
