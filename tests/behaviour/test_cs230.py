@@ -73,7 +73,7 @@ def nlp(tmp_path):
 
 @pytest.fixture
 def type_command(monkeypatch, capsys):
-    """Return a function that runs a script as if it was typed in some folder, and returns what it printed."""
+    """Return a function that runs a script as if it was typed in some folder, and returns its output."""
 
     def run(line, cwd, exit_code=0):
         name, *words = shlex.split(line)
