@@ -98,21 +98,6 @@ def test_no_step_waits_for_the_device(make_state, monkeypatch, setting):
     assert not of_steps and len(copies.found) <= 4  # constants are moved with the first batch, and the first metrics
 
 
-def test_a_step_that_waits_is_noticed(make_state, monkeypatch):
-    run, state, dataloader, _ = make_state("meta")
-    with pytest.raises(RuntimeError, match="cannot be called on meta tensors"):
-        epoch_on(run, state, dataloader, lambda outputs, labels: outputs.sum() * float(outputs.detach().mean()))
-    run, state, dataloader, plain = make_state("meta", name="another")
-    monkeypatch.setattr(MetricSums, "result", lambda self: {"loss": 0.0})
-
-    def waiting(outputs, labels):
-        return plain(outputs, labels) * torch.ones(2).to(outputs.device).mean()
-
-    with BlockingCopies() as copies:
-        epoch_on(run, state, dataloader, waiting)
-    assert copies.found == [(0, (2,))] * len(dataloader)
-
-
 @pytest.mark.parametrize("setting", ["another optimizer", "averaged weights"])
 def test_a_state_that_waits_on_the_cpu_is_the_same_to_the_type(make_state, setting):
     run, state, dataloader, loss_fn = make_state("cpu", **SETTINGS[setting])
