@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import utils
 from fiveline import jobs
-from fiveline.device import fetch_device, to_device
+from fiveline.device import fetch_device, moved
 from fiveline.metrics import Loss, Metrics, MetricSums
 
 if TYPE_CHECKING:
@@ -32,10 +32,8 @@ def fetch_outputs(model: nn.Module, dataloader: Iterable[Any]) -> Iterator[tuple
     """Yield (outputs, labels) of each batch, with the model in eval mode and no graph built."""
     import torch
 
-    device = next(model.parameters()).device
     model.eval()
-    for batch in dataloader:
-        data_batch, labels_batch = to_device(batch, device)
+    for data_batch, labels_batch in moved(dataloader, next(model.parameters()).device):
         with torch.inference_mode():
             output_batch = model(data_batch)
         yield output_batch, labels_batch

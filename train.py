@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import utils
 from evaluate import evaluate
 from fiveline import jobs
-from fiveline.device import concatenate, detach, fetch_device, pieces, to_device
+from fiveline.device import concatenate, detach, fetch_device, pieces
 from fiveline.metrics import Loss, count_scored
 from fiveline.tasks import DEFAULT_TASK, Task, fetch_params, fetch_params_class
 
@@ -102,15 +102,10 @@ def train(
         the metrics over the epoch; each batch is scored with the weights before its step
     """
     state.model.train()
-    batches = state.start_epoch(dataloader)
-    saver.start_progress()
-    for batch in saver.watched(batches):
-        train_batch, labels_batch = to_device(batch, state.device)
-        state.set_learning_rate()
+    for train_batch, labels_batch in saver.watched(state.start_epoch(dataloader)):
         output_batch, loss = step(state.model, state.optimizer, loss_fn, train_batch, labels_batch)
         state.sums.add(output_batch, labels_batch, loss)
         state.step += 1
-        saver.log_step(len(labels_batch))
     return state.sums.result()
 
 

@@ -5,8 +5,9 @@ torch is imported inside the functions, so that a script that imports this modul
 
 from __future__ import annotations
 
+import functools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fiveline.record.errors import InputError
@@ -85,6 +86,11 @@ def to_device(batch: Any, device: torch.device) -> Any:
     """
     is_awaited = device.type in ("cpu", "mps")
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=not is_awaited), batch)
+
+
+def moved(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """Return an iterator over batches that moves each one to a device. Batches for the CPU are there already."""
+    return iter(batches) if device.type == "cpu" else map(functools.partial(to_device, device=device), batches)
 
 
 def to_cpu(batch: Any, copy: bool = False) -> Any:

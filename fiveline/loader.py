@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from fiveline.device import ORDER, WORKER, count_batches, part, seed_everything, seed_of
+from fiveline.device import ORDER, WORKER, count_batches, seed_everything, seed_of
 from fiveline.record import signals
 from fiveline.tasks import fetch_collate_fn, fetch_dataset
 from utils import InputError, explain
@@ -56,9 +57,11 @@ class EpochBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order, batches = self.order()
         rank, world_size = self.shard
-        for i in batches[self.step :].tolist():
-            batch = order[part(i, self.num_batches, self.num_examples)]
-            yield batch[part(rank, world_size, len(batch))].tolist()
+        edges = np.arange(self.num_batches + 1) * self.num_examples // self.num_batches
+        starts, sizes = edges[:-1], np.diff(edges)
+        starts, ends = starts + rank * sizes // world_size, starts + (rank + 1) * sizes // world_size
+        for i in batches[self.step :]:
+            yield order[starts[i] : ends[i]].tolist()
 
     def order(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the epoch's order of the examples, (num_examples,), and of the batches, (num_batches,); both int64."""
@@ -97,7 +100,7 @@ class Split(Dataset[Any]):
         self.dataset, self.collate_fn, self.seed = dataset, collate_fn, seed
         self.ids: Sequence[Any] | None = getattr(dataset, "ids", None)
         self.epoch = 0
-        self._get_items: Callable[[list[int]], Any] = getattr(dataset, "__getitems__", self._get_each)
+        self.has_getitems = hasattr(dataset, "__getitems__")
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -107,9 +110,6 @@ class Split(Dataset[Any]):
         self.epoch = epoch
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
-
-    def _get_each(self, indices: list[int]) -> list[Any]:
-        return [self.dataset[index] for index in indices]
 
     def __getitems__(self, indices: list[int]) -> Any:
         """Return a batch, (inputs, labels). PyTorch's DataLoader calls this."""
@@ -125,7 +125,8 @@ class Split(Dataset[Any]):
     def _fetch(self, indices: list[int]) -> Any:
         if get_worker_info() is not None:  # a worker's random numbers depend on the batch, not on the worker
             seed_everything(self.seed, self.epoch, indices[0], WORKER)
-        fetched = self._get_items(indices)
+        dataset = self.dataset
+        fetched = dataset.__getitems__(indices) if self.has_getitems else [dataset[index] for index in indices]
         return fetched if isinstance(fetched, tuple) else self.collate_fn(fetched)
 
     def _culprit(self, indices: list[int]) -> str:
@@ -188,7 +189,7 @@ def as_fetched(batch: Any) -> Any:
     return batch
 
 
-def batches_from(dataloader: DataLoader[Any], epoch: int, step: int) -> tuple[Iterator[Any], int]:
+def batches_from(dataloader: DataLoader[Any], epoch: int, step: int = 0) -> tuple[Iterator[Any], int]:
     """Return the batches of an epoch from a step on, and that step.
 
     A loader that `fetch_dataloader` did not make, in a notebook for example, cannot start within an epoch: its epoch
@@ -203,4 +204,28 @@ def batches_from(dataloader: DataLoader[Any], epoch: int, step: int) -> tuple[It
     elif step:
         logging.warning("- WARNING: this loader cannot start within an epoch; the epoch starts again")
         step = 0
-    return iter(dataloader), step
+    return started(dataloader), step
+
+
+def started(dataloader: DataLoader[Any]) -> Iterator[Any]:
+    """Return the batches of a dataloader. A worker that dies later is noticed when a batch is fetched from it."""
+    batches = iter(dataloader)
+    if dataloader.num_workers > 0:
+        signals.notice_dead_workers_at_the_fetch()
+    return batches
+
+
+def watched(batches: Iterator[Any], saver: Any) -> Iterator[Any]:
+    """Yield batches; before each one, let the saver act if a signal arrived, or if it is time to save or to log."""
+    while True:
+        if saver.signals.received or saver.state.step >= saver.acts_at_step or time.monotonic() >= saver.acts_at:
+            saver.act()  # before the fetch, which may draw random numbers
+        try:
+            yield next(batches)
+        except StopIteration:
+            return
+        except InterruptedError:  # on Windows, Ctrl-C ends the wait for a worker's batch
+            continue
+        except Exception as error:
+            saver.save_after_a_worker_died(error)
+            raise

@@ -30,6 +30,7 @@ class MetricSums:
         self.metrics, self.add_up = metrics, add_up
         self._row: Any = None  # this process's sums in one flat tensor, so that a batch is added in one operation
         self._shapes: list[torch.Size] = []  # of the sums in the row
+        self.num_examples = 0  # that were added here
 
     def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Add a batch, without waiting for the device.
@@ -41,7 +42,9 @@ class MetricSums:
         """
         import torch
 
-        outputs, num_scored = detach(outputs), count_scored(labels)
+        outputs = outputs.detach() if isinstance(outputs, torch.Tensor) else detach(outputs)
+        num_scored = count_scored(labels)
+        self.num_examples += len(labels)
         # float64 sums millions of values exactly (torch.cat converts all sums to it); Apple's GPUs have only float32
         loss = loss.detach().to(torch.float32 if loss.is_mps else torch.float64)
         # a batch without scored labels has a NaN loss, and adds 0

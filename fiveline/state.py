@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import utils
-from fiveline.device import generator_states, restore_generators, seed_everything
-from fiveline.loader import batches_from
+from fiveline.device import generator_states, moved, restore_generators, seed_everything
+from fiveline.loader import batches_from, started
 from fiveline.metrics import Metrics, MetricSums
 
 # one_cycle, as in torch.optim.lr_scheduler.OneCycleLR: starts at 1/25 of learning_rate, ends at 1/10000 of the start
@@ -58,7 +58,7 @@ class State:
         return self.extras["average"].averaged if "average" in self.extras else self.model
 
     def start_epoch(self, dataloader: DataLoader[Any]) -> Iterator[Any]:
-        """Return the batches of the next epoch, or the rest of it."""
+        """Return the batches of the next epoch, or of the rest of it, on the device."""
         batches, self.step = batches_from(dataloader, self.epoch + 1, self.step)
         if self.step == 0:
             self.sums, self.seconds, self.generators = self.new_sums(self.metrics), 0.0, None
@@ -67,12 +67,19 @@ class State:
             seed_everything(self.params.seed, self.epoch + 1, self.job.rank)
         else:
             restore_generators(self.generators)
+        self.set_learning_rate()
         self._start = time.monotonic()
-        return batches
+        batches = moved(batches, self.device)
+        changes_each_step = self.params.schedule in ("cosine", "one_cycle") or self.params.warmup_epochs
+        return map(self._at_its_rate, batches) if changes_each_step else batches
+
+    def _at_its_rate(self, batch: Any) -> Any:
+        self.set_learning_rate()
+        return batch
 
     def start_validation(self, dataloader: DataLoader[Any]) -> Iterator[Any]:
         """Return the validation batches. They draw the same random numbers each time: a resumed run repeats them."""
-        batches = iter(dataloader)
+        batches = started(dataloader)
         seed_everything(self.params.seed, rank=self.job.rank)
         return batches
 
@@ -83,7 +90,7 @@ class State:
 
     def set_learning_rate(self) -> float:
         """Set and return the learning rate of the next step; params.learning_rate_factors may scale it for a group."""
-        rate = self.learning_rate(self.step)
+        rate = self.learning_rate(min(self.step, self.steps_per_epoch - 1))  # after the last step, its rate stays
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("factor", 1.0)
         return rate
@@ -180,9 +187,6 @@ class State:
         with utils.fitting(path, "optim_dict"):
             self.job.load_moments(self.model, self.optimizer, state["optim_dict"])
             self.job.check_moments(self.optimizer)
-            # no step may follow that would set the rate: the checkpoint at the end holds it
-            for group, saved in zip(self.optimizer.param_groups, state["optim_dict"]["param_groups"], strict=True):
-                group["lr"] = float(saved["lr"])
         with utils.fitting(path, "scaler or average"):
             if "scaler" in self.extras and state["scaler"]:
                 self.extras["scaler"].load_state_dict(state["scaler"])

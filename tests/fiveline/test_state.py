@@ -65,6 +65,7 @@ def test_a_run_that_continues_after_its_last_step_keeps_the_rate_of_that_step():
         state.optimizer.step()
         add_batch(state, 1.0)
     later.load_state_dict(state.state_dict())
+    later.set_learning_rate()
     rates = [[group["lr"] for group in each.optimizer.param_groups] for each in (state, later)]
     assert rates[0] == rates[1] and rates[0][0] == 2 * rates[0][1] < 1e-6
 
