@@ -46,17 +46,9 @@ def evaluate(
     metrics: Metrics,
     new_sums: Callable[[Metrics], MetricSums] = MetricSums,
 ) -> dict[str, float]:
-    """Evaluate the model on all batches; each example counts the same, for any batch size.
+    """Evaluate the model on all batches: name -> value, the loss last. Each example counts the same.
 
-    Args:
-        model: on its device
-        loss_fn: (outputs, labels) -> scalar mean
-        dataloader: yields (inputs, labels)
-        metrics: name -> fn(outputs, labels) -> (numerator, denominator)
-        new_sums: makes an empty MetricSums; in a job, one that adds up over all processes
-
-    Returns:
-        name -> value, the loss last
+    `new_sums` makes an empty MetricSums; in a job, one that adds up over all processes.
     """
     import torch
 
@@ -81,11 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the script.
-
-    Raises:
-        Stop: its message gives the reason
-    """
+    """Run the script; raise Stop for a mistake, with a message for the user."""
     args = make_parser().parse_args(argv)
     jobs.refuse("evaluate.py")
     model_dir = Path(args.model_dir)

@@ -78,29 +78,19 @@ class EpochBatches(Sampler[list[int]]):
 
 
 class DataError(InputError):
-    """A mistake in the data, found while a batch was loaded.
-
-    PyTorch makes an error of a worker again, with the worker's traceback as its message. The traceback is cut off here.
-    """
+    """A mistake in the data. The traceback of a worker, which PyTorch puts before its message, is cut off."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message.rpartition(f"{__name__}.DataError: ")[2].rstrip("\n"))
 
 
 class Split(Dataset[Any]):
-    """A task's dataset, with errors that name the example that could not be loaded.
-
-    Args:
-        dataset: map-style, of (inputs, labels)
-        collate_fn: makes a batch from a list of examples
-        seed: params.seed
-    """
+    """A task's dataset, with errors that name the example that could not be loaded."""
 
     def __init__(self, dataset: Any, collate_fn: Callable[[list[Any]], Any], seed: int) -> None:
         self.dataset, self.collate_fn, self.seed = dataset, collate_fn, seed
         self.ids: Sequence[Any] | None = getattr(dataset, "ids", None)
-        self.epoch = 0
-        self.has_getitems = hasattr(dataset, "__getitems__")
+        self.has_getitems, self.epoch = hasattr(dataset, "__getitems__"), 0
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -148,7 +138,7 @@ def fetch_dataloader(
     device: torch.device | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> DataLoader[Any]:
-    """Return a DataLoader of (inputs, labels) batches.
+    """Return a DataLoader of (inputs, labels) batches, or raise InputError if the data is missing or broken.
 
     Args:
         split: 'train', 'val' or 'test'
@@ -157,9 +147,6 @@ def fetch_dataloader(
         training: shuffle and augment; otherwise keep the split's order, and do not augment
         device: where the batches will go
         shard: (rank, world_size) of this process in a job
-
-    Raises:
-        InputError: the data is missing, empty or broken, or the dataset does not keep the contract
     """
     dataset = fetch_dataset(split, data_dir, params)
     lengths = getattr(dataset, "lengths", None)
@@ -175,7 +162,7 @@ def fetch_dataloader(
     return DataLoader(
         Split(dataset, fetch_collate_fn(params.task), params.seed),
         batch_sampler=sampler,
-        collate_fn=as_fetched,
+        collate_fn=_as_fetched,
         num_workers=params.num_workers,
         persistent_workers=has_workers and not training,  # training starts new ones, which know the epoch, each epoch
         pin_memory=has_workers and device is not None and device.type == "cuda",
@@ -184,17 +171,12 @@ def fetch_dataloader(
     )
 
 
-def as_fetched(batch: Any) -> Any:
-    """Return the batch unchanged: `Split` has collated it already."""
-    return batch
+def _as_fetched(batch: Any) -> Any:
+    return batch  # Split has collated it
 
 
 def batches_from(dataloader: DataLoader[Any], epoch: int, step: int = 0) -> tuple[Iterator[Any], int]:
-    """Return the batches of an epoch from a step on, and that step.
-
-    A loader that `fetch_dataloader` did not make, in a notebook for example, cannot start within an epoch: its epoch
-    starts again, at step 0.
-    """
+    """Return the batches of an epoch from a step on, and that step: 0 for another loader than `fetch_dataloader`'s."""
     dataset: Any = dataloader.dataset
     if hasattr(dataset, "set_epoch"):
         dataset.set_epoch(epoch)
@@ -209,9 +191,11 @@ def batches_from(dataloader: DataLoader[Any], epoch: int, step: int = 0) -> tupl
 
 def started(dataloader: DataLoader[Any]) -> Iterator[Any]:
     """Return the batches of a dataloader. A worker that dies later is noticed when a batch is fetched from it."""
+    split: Any = dataloader.dataset
+    if dataloader.num_workers == 0 and isinstance(split, Split) and dataloader.batch_sampler is not None:
+        return map(split.__getitems__, dataloader.batch_sampler)  # as iter(dataloader), in a fifth of its time
     batches = iter(dataloader)
-    if dataloader.num_workers > 0:
-        signals.notice_dead_workers_at_the_fetch()
+    signals.notice_dead_workers_at_the_fetch()
     return batches
 
 

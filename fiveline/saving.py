@@ -19,8 +19,7 @@ from fiveline.record.signals import Signals
 from fiveline.record.start import check_nothing_is_lost
 from fiveline.state import State
 
-# Saving may take about 1% of the time, so not every short epoch is saved. A killed run repeats the epochs since its
-# last save, with bit-identical results.
+# Saving may take about 1% of the time, so not every short epoch is saved. A killed run repeats the epochs since then.
 SAVING_COSTS_ONE_IN = 100
 FIRST_SECONDS = 5.0
 
@@ -30,13 +29,7 @@ class Saver:
 
     A context manager. At its start it raises OtherRunError if the directory holds a longer run. At its end it saves
     the state; after an error, only the best weights. In a job, all processes save at the same step, and the first one
-    writes.
-
-    Args:
-        run: where to write
-        state: what to save
-        signals: checked between two steps
-        on_rows: called with the new rows of the history when they are saved
+    writes. `on_rows` is called with the new rows of the history when they are saved.
     """
 
     def __init__(
@@ -76,12 +69,7 @@ class Saver:
         self.acts_at_step = min(next_step, total) if step < total else math.inf
 
     def act(self) -> None:
-        """Log and save if it is time.
-
-        Raises:
-            DivergedError: the loss is not finite
-            InterruptedRun: a signal arrived; the state is saved
-        """
+        """Log if it is time. Save if it is time, or if a signal arrived; then raise InterruptedRun."""
         if self.state.step >= self.acts_at_step:
             self._log()
             self._plan_log()
@@ -123,19 +111,15 @@ class Saver:
         return state.job.world_size * state.sums.num_examples / max(state.elapsed() - state.seconds, 1e-9)
 
     def save_after_a_worker_died(self, error: Exception) -> None:
-        """Save the state if this error of a fetch means that a data loading process died.
-
-        Raises:
-            Stop: a process died
-        """
+        """If this error of a fetch means that a data loading process died, save, and raise Stop."""
         # it may also have died while it sent a batch
         if not utils.is_dead_worker(error) and not isinstance(error, ConnectionError | EOFError):
             return
-        saved = "The run was not saved now"
-        if self.state.job.world_size == 1:  # in a job, all processes must save together
+        can_save = self.state.job.world_size == 1  # in a job, all processes must save together
+        if can_save:
             self.save()  # the state is consistent: this process has drawn no random number since the last step
-            saved = "Saved"
         reason = utils.explain(error) or f"a data loading process died ({type(error).__name__})"
+        saved = "Saved" if can_save else "The run was not saved now"
         raise utils.Stop(f"{reason}. {saved}; rerun the same command to continue") from error
 
     def end_epoch(self, train_metrics: dict[str, float], val_metrics: dict[str, float]) -> None:
@@ -161,12 +145,7 @@ class Saver:
             self.save()
 
     def save(self) -> None:
-        """Save everything now.
-
-        Raises:
-            Stop: the disk is full or read-only, or the directory is no longer the one that was locked. The files of
-                the last save are untouched
-        """
+        """Save everything now; raise Stop if that fails, for example on a full disk: the last save is then kept."""
         start = time.monotonic()
         try:
             self._write()
@@ -193,14 +172,17 @@ class Saver:
             utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
         is_best = self._best is not None and state.step == 0 and state.epoch == state.best_epoch
         with run.replacing_best() if self._best is not None else contextlib.nullcontext():
-            if self._best is not None:
-                utils.save_dict_to_json(self._best[1], run.path / "metrics_val_best_weights.json")
-                if not is_best:  # training has passed the best epoch
-                    utils.write_checkpoint(self._best[0], run.path / "best.pth.tar")
+            self._write_best(with_weights=not is_best)  # if it is not the best, training has passed the best epoch
             best = {"best_epoch": state.best_epoch, "best": state.best, "best_loss": state.best_loss}
             run.update_record(epochs=state.epoch, **best, seconds=run.seconds())
             utils.save_checkpoint(contents, is_best, run.path)
         run.settle()
+
+    def _write_best(self, with_weights: bool) -> None:
+        if self._best is not None:
+            utils.save_dict_to_json(self._best[1], self.run.path / "metrics_val_best_weights.json")
+            if with_weights:
+                utils.write_checkpoint(self._best[0], self.run.path / "best.pth.tar")
 
     def __enter__(self) -> Saver:
         check_nothing_is_lost(self.run, self.state.epoch)
@@ -214,5 +196,4 @@ class Saver:
             # for example after a divergence, which a rerun would repeat; only the first process has contents to write
             self.run.check_place()
             with contextlib.suppress(OSError), self.run.replacing_best():  # the first error is the one to report
-                utils.write_checkpoint(self._best[0], self.run.path / "best.pth.tar")
-                utils.save_dict_to_json(self._best[1], self.run.path / "metrics_val_best_weights.json")
+                self._write_best(with_weights=True)

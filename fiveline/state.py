@@ -84,7 +84,7 @@ class State:
         return batches
 
     def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step of the unfinished epoch; `step` counts from 0."""
+        """Return the learning rate of a step of the unfinished epoch, counted from 0."""
         rate = learning_rate(self.params, self.epoch * self.steps_per_epoch + step, self.steps_per_epoch)
         return rate * float(self.params.schedule_factor**self.num_drops)
 
@@ -102,12 +102,9 @@ class State:
     def end_epoch(self, value: float, loss: float) -> bool:
         """Count an epoch as complete, and return whether it is the best so far.
 
-        Args:
-            value: params.monitor on val; if it is not a finite number, the epoch is never the best
-            loss: on val; where two epochs have the same value, the lower loss is better
+        The best epoch has the best `value` of params.monitor on val; of equal values, the lower loss on val is better.
         """
-        new = utils.standing(value, loss, self.sign > 0)
-        old = utils.standing(self.best, self.best_loss, self.sign > 0)
+        new, old = (utils.standing(*pair, self.sign > 0) for pair in ((value, loss), (self.best, self.best_loss)))
         is_best = new is not None and (old is None or new > old)
         self.epoch, self.step = self.epoch + 1, 0
         if is_best:
@@ -149,10 +146,7 @@ class State:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the contents of a checkpoint: CS230's three keys, and the entries that an exact resume needs.
-
-        In a job, all processes must call this.
-        """
+        """Return the contents of a checkpoint; in a job, all processes must call this."""
         generators = self.job.all_gather(generator_states() if self.step else None)
         average = self.extras.get("average")
         return {
@@ -178,11 +172,7 @@ class State:
     def load_state_dict(self, state: Mapping[str, Any], path: Any = "checkpoint") -> None:
         """Continue from a checkpoint of this run, whose weights are loaded already.
 
-        The number of processes may have changed, even within an epoch: a process without saved generator states is
-        seeded as at the start of the epoch.
-
-        Raises:
-            InputError: names the part of the checkpoint that does not fit
+        Where the number of processes has grown within an epoch, the new ones are seeded as at the epoch's start.
         """
         with utils.fitting(path, "optim_dict"):
             self.job.load_moments(self.model, self.optimizer, state["optim_dict"])
