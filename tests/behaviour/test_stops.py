@@ -152,14 +152,14 @@ print(sys.modules["torch._dynamo"] is torch._dynamo, int(optimizer.state_dict()[
 def test_a_script_of_ones_own_that_trains_with_loading_processes_ends(tmp_path, is_faulty):
     folder = write_params(tmp_path / "run", **{**DIGITS, "num_epochs": 1}, cache="none", num_workers=2)
     patch = """
-from model.vision import data_loader
-plain = data_loader.positions_on
+from model.vision.data_loader import ImageDataset
+plain = ImageDataset.__getitems__
 
-def faulty(device, indices):
+def faulty(self, indices):
     assert 7 not in indices
-    return plain(device, indices)
+    return plain(self, indices)
 
-data_loader.positions_on = faulty
+ImageDataset.__getitems__ = faulty
 """
     done = run_code(f"import train\n{patch * is_faulty}\ntrain.main(['--model_dir', {str(folder)!r}])")
     record = utils.read_json(folder / "run.json")
