@@ -39,7 +39,7 @@ def cached_array(
     Args:
         data_dir: the dataset that the array is made from
         name: of the file, for example `train_64x64x3`; a file with the same name and a different key is replaced
-        key: text that changes when the values would change; `files_key` makes one from files
+        key: text that changes when the values would change, for example `files_key(...)`
         shape: (num_examples, ...)
         make: returns the values of a slice of the examples, uint8
 
@@ -68,11 +68,10 @@ def files_key(paths: Iterable[Path], folder: Path) -> str:
     """
     digest, start = hashlib.sha256(), len(os.fsencode(folder))
     for path in paths:
-        try:
+        state = ""
+        with contextlib.suppress(OSError):  # `make` will report it
             status = path.stat()
             state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"  # no program can set st_ctime
-        except OSError as error:  # `make` will report it
-            state = str(error.errno)
         digest.update(os.fsencode(path)[start:] + f"\0{state}\n".encode())
     return digest.hexdigest()
 
@@ -104,7 +103,7 @@ def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[sl
     """Make the file, which other processes see once it is complete, and delete older files of its name."""
     place = path.parent.parent
     if place.is_dir() and not place.stat().st_mode & 0o222:  # root could write there, but the owner forbids it
-        raise OSError(errno.EACCES, "it is read-only", str(path))
+        raise OSError(errno.EACCES, "it is read-only")
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{name}.lock"), timeout=WAIT_SECONDS):
         if _open(path, shape) is not None:  # another process made it meanwhile
@@ -123,6 +122,6 @@ def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[sl
                 checksum = zlib.crc32(values.data, checksum)
                 file.write(values.data)
             file.write(checksum.to_bytes(4, "little"))
-        for old in {path.with_name(name), *path.parent.glob(f"{glob.escape(name)}-*.npy")} - {path}:
+        for old in set(path.parent.glob(f"{glob.escape(name)}-*.npy")) - {path}:
             with contextlib.suppress(OSError):  # Windows cannot delete a file that is mapped
                 old.unlink()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from fiveline.loading import on_device, positions_on
+from fiveline.loading import on_device
 from model.tabular import columns
 from model.tabular.columns import category_of, is_disguised, parse_number
 from model.tabular.params import Params
@@ -123,7 +123,7 @@ class RowDataset(TensorDataset):
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
         """Return a whole batch at once, which is faster than collating its examples."""
         features, labels = self.tensors
-        positions = positions_on(features.device, indices)
+        positions = torch.as_tensor(indices).to(features.device, non_blocking=True)
         return features.index_select(0, positions), labels.index_select(0, positions)
 
 

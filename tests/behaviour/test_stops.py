@@ -216,7 +216,7 @@ def test_an_error_in_a_loading_process_ends_the_script(project, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".*", "tests", "__pycache__"))
     source = (copy / "model/vision/data_loader.py").read_text()
-    reads = "        positions, params = positions_on(self.device, indices), self.params\n"
+    reads = "        positions, params = torch.as_tensor(indices)"
     assert source.count(reads) == 1
     faulty = source.replace(reads, "        assert 7 not in indices\n" + reads)
     (copy / "model/vision/data_loader.py").write_text(faulty)
