@@ -152,7 +152,7 @@ class State:
             "epoch": self.epoch,
             "step": self.step,
             "state_dict": self.job.weights_of(self.evaluated),
-            "optim_dict": self.job.moments_of(self.model, self.optimizer),
+            "optim_dict": self.job.moments_of(self.optimizer),
             "schedule": {"epochs_since_best": self.epochs_since_best, "num_drops": self.num_drops},
             "scaler": self.extras["scaler"].state_dict() if "scaler" in self.extras else {},
             "average": average.state_dict() if average is not None else {},
@@ -178,7 +178,7 @@ class State:
             InputError: names the part of the checkpoint that does not fit
         """
         with utils.fitting(path, "optim_dict"):
-            self.job.load_moments(self.model, self.optimizer, state["optim_dict"])
+            self.job.load_moments(self.optimizer, state["optim_dict"])
             self.job.check_moments(self.optimizer)
             # no step may follow that would set the rate: the checkpoint at the end holds it
             for group, saved in zip(self.optimizer.param_groups, state["optim_dict"]["param_groups"], strict=True):

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from fiveline.metrics import Loss
 from fiveline.state import Step
 
 MOMENTS = {
@@ -53,10 +52,6 @@ class OneProcess:
         """Return the scaler of fp16."""
         return torch.amp.GradScaler(device.type)
 
-    def weighed(self, loss_fn: Loss) -> Loss:
-        """Return the loss function to train on."""
-        return loss_fn
-
     def step_of_share(self, step: Step) -> Step:
         """Return the train step for this process's shard of each batch."""
         return step
@@ -65,11 +60,11 @@ class OneProcess:
         """Return the whole weights of a net, for a checkpoint."""
         return dict(net.state_dict())
 
-    def moments_of(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    def moments_of(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Return the whole state of an optimizer, for a checkpoint."""
         return optimizer.state_dict()
 
-    def load_moments(self, net: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    def load_moments(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         """Load the state of an optimizer. Its settings stay: hyperparameters and the device decide them."""
         optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -83,10 +78,9 @@ class OneProcess:
         if optimizer.param_groups[0].get("momentum"):
             needed = {*needed, "momentum_buffer"}
         for weight, moments in optimizer.state.items():
-            missing = needed - moments.keys()
-            if not isinstance(weight, torch.Tensor) or missing:
-                raise ValueError(f"a weight lacks {', '.join(sorted(missing))}" if missing else "other weights")
-            for name, moment in moments.items():
-                is_fitting = moment is None or (moment.is_floating_point() and moment.shape in (weight.shape, ()))
-                if not is_fitting or (moment is None and name in needed):
+            found = {name: moment for name, moment in moments.items() if moment is not None}
+            if not isinstance(weight, torch.Tensor) or needed - found.keys():
+                raise ValueError(f"it has {', '.join(found)} where {type(optimizer).__name__} has {', '.join(needed)}")
+            for name, moment in found.items():
+                if not moment.is_floating_point() or moment.shape not in (weight.shape, ()):
                     raise ValueError(f"{name} has another shape or type than its weight")

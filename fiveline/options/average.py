@@ -22,8 +22,7 @@ class Average:
     Args:
         model: the net that is trained, on its device
         optimizer: of its weights
-        decay: what the average keeps of itself in a step; less in the first steps, else the random weights of the
-            start would stay in it for long
+        decay: share of the average that a step keeps; less in the first steps, else random weights would stay for long
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> None:
@@ -47,7 +46,7 @@ class Average:
             averaged.copy_(trained)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the entry of a checkpoint. (The averaged weights are the checkpoint's `state_dict`.)"""
+        """Return the entry of a checkpoint, whose `state_dict` are the averaged weights."""
         return {"num_steps": self.num_steps, "trained_weights": dict(self.model.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any], averaged_weights: Mapping[str, Any]) -> None:
