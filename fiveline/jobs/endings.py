@@ -63,7 +63,7 @@ def naming_the_lost() -> Iterator[None]:
         # gloo puts a place in its source before the reason, and advice after it
         reason = str(error).strip().partition("\n")[0].partition(". This is")[0].rpartition("] ")[2]
         lost = f"another process of the job has died, or did not answer ({reason})"
-        words = [f"{lost}; rerun the same command to continue from the last checkpoint", Stop.exit_code, Stop.status]
+        words: list[Any] = [f"{lost}; rerun the same command to continue from the last checkpoint", 1, "failed"]
         with contextlib.suppress(RuntimeError, KeyError):  # as in `is_first_to_say`
             store = _store()
             words = json.loads(store.get("last_words")) if store.check(["last_words"]) else words

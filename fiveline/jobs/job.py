@@ -52,8 +52,8 @@ class Job(OneProcess):
     """Several processes. The loss is a mean over scored labels, and the processes have different numbers of them.
 
     Therefore, before each step one all_reduce adds up the numbers of scored labels, and each process weights its loss
-    by its share. The sum of the gradients of all processes is then the gradient of the whole batch; the optimizer steps
-    with this sum. The running statistics of batch norm are averaged with the same shares, so all processes agree.
+    by its share. The optimizer steps with the sum of all processes' gradients, which is the gradient of the whole
+    batch. The running statistics of batch norm are averaged with the same shares, so all processes agree.
 
     (torch's DistributedDataParallel overlaps communication with the backward pass, but with `find_unused_parameters`,
     which some nets need, it warns in each process, and a process sometimes aborted at exit.)

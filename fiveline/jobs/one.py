@@ -19,7 +19,7 @@ MOMENTS = {
 
 
 class OneProcess:
-    """A job of one process: what several processes do together, it does alone. `fiveline.jobs` has the other kind."""
+    """A job of one process; `fiveline.jobs.job.Job` does the same with several."""
 
     rank, world_size = 0, 1
     local_rank: int | None = None
@@ -69,11 +69,7 @@ class OneProcess:
         optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})
 
     def check_moments(self, optimizer: torch.optim.Optimizer) -> None:
-        """Check that a loaded state fits; torch would notice only in the next step.
-
-        Raises:
-            ValueError: it belongs to other weights or another optimizer
-        """
+        """Raise ValueError if a loaded state does not fit the weights; torch would notice only in the next step."""
         needed = MOMENTS.get(type(optimizer).__name__, set())
         if optimizer.param_groups[0].get("momentum"):
             needed = {*needed, "momentum_buffer"}

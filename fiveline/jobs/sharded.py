@@ -20,13 +20,7 @@ from fiveline.options.forward import find_blocks
 
 
 def shard(net: nn.Module, device: torch.device, world_size: int) -> None:
-    """Spread a net's weights over the processes; they come together block by block while it computes.
-
-    Args:
-        net: with the same weights in all processes
-        device: where to compute
-        world_size: the number of processes
-    """
+    """Spread a net's weights, equal in all processes, over them; they come together block by block to compute."""
     for weight in net.parameters():  # FSDP cannot shard the channels-last order of convolutions
         weight.data = weight.data.contiguous()
     mesh = init_device_mesh(device.type, (world_size,))

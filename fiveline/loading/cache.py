@@ -62,9 +62,9 @@ def cached_array(
 
 
 def files_key(paths: Iterable[Path], folder: Path) -> str:
-    """Return a digest that changes when a file is added, removed, renamed or written to, without reading any file.
+    """Return a digest that changes when a file below `folder` is added, removed, renamed or written to.
 
-    It does not depend on how `folder`, which holds all the files, is named (relative, or through a link).
+    It reads no file, and does not depend on how `folder` is named (relative, or through a link).
     """
     digest, start = hashlib.sha256(), len(os.fsencode(folder))
     for path in paths:
@@ -87,16 +87,15 @@ def _folders(data_dir: Path) -> Iterator[Path]:
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """Return the array in a file, or None if there is no such file or it is damaged."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         check_regular(path)
         array = np.lib.format.open_memmap(path, mode="c")
         end = array.offset + array.nbytes
-        is_whole = array.shape == shape and array.dtype == np.uint8 and path.stat().st_size == end + 4
-        if is_whole and array.nbytes <= CHECKED_BYTES:
-            is_whole = zlib.crc32(array.data) == np.fromfile(path, "<u4", offset=end)[0]
-    except (OSError, ValueError):
-        return None
-    return array if is_whole else None
+        if array.shape == shape and array.dtype == np.uint8 and path.stat().st_size == end + 4:
+            is_small = array.nbytes <= CHECKED_BYTES
+            if not is_small or zlib.crc32(array.data) == np.fromfile(path, "<u4", offset=end)[0]:
+                return array
+    return None
 
 
 def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]) -> None:

@@ -120,12 +120,12 @@ def _bits_for(largest: int) -> int:
 
 def find_grey_bits(paths: Iterable[Path], max_pixels: int) -> int:
     """Return how many bits the values of 16-bit grey pictures use: enough for the largest value, or 16 without any."""
-    found = []
+    largest = -1
     for path in paths:
         with contextlib.suppress(Exception), _open(path, max_pixels) as picture:  # decoding names a broken file
             if picture.mode.startswith("I"):
-                found.append(int(np.asarray(picture).max()))
-    return _bits_for(max(found)) if found else 16
+                largest = max(largest, int(np.asarray(picture).max()))
+    return 16 if largest < 0 else _bits_for(largest)
 
 
 def decode_in_threads(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +31,8 @@ class Average:
         for module in self.averaged.modules():
             if isinstance(module, nn.RNNBase):
                 module.flatten_parameters()  # a copy's are not in one piece, as cuDNN wants them
-        pairs = [(a.detach(), b.detach()) for a, b in zip(_tensors(self.averaged), _tensors(model), strict=True)]
+        ours, theirs = ([*net.parameters(), *net.buffers()] for net in (self.averaged, model))
+        pairs = [(a.detach(), b.detach()) for a, b in zip(ours, theirs, strict=True)]
         self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
         self._others = [pair for pair in pairs if not pair[0].is_floating_point()]  # how many batches batch norm saw
         optimizer.register_step_post_hook(self._update)
@@ -54,7 +54,3 @@ class Average:
         self.num_steps = int(state["num_steps"])
         self.averaged.load_state_dict(averaged_weights)
         self.model.load_state_dict(state["trained_weights"])
-
-
-def _tensors(model: nn.Module) -> itertools.chain[torch.Tensor]:
-    return itertools.chain(model.parameters(), model.buffers())

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fiveline.loading import cache, cached_array, files_key, on_device
+from fiveline.loading import cache, cached_array, files_key
 from fiveline.record.atomic import temporary_path
 from tests.support.tasks import PROJECT
 
@@ -166,10 +166,3 @@ def test_the_key_of_files_does_not_depend_on_the_name_of_their_folder(tmp_path, 
     assert key(Path("data"), ["missing"]) != key(Path("data"), [])
     (tmp_path / "data/a").write_text("other")
     assert key(Path("data")) != key(tmp_path / "data", "b")
-
-
-def test_on_the_cpu_a_tensor_stays_where_it_is():
-    import torch
-
-    tensor = torch.zeros(3)
-    assert on_device(tensor) is tensor
