@@ -20,7 +20,7 @@ from fiveline.options.forward import find_blocks
 
 
 def shard(net: nn.Module, device: torch.device, world_size: int) -> None:
-    """Spread a net's weights, equal in all processes, over them; they come together block by block to compute."""
+    """Shard a net's weights, which are equal in all processes; each block gathers its own while it computes."""
     for weight in net.parameters():  # FSDP cannot shard the channels-last order of convolutions
         weight.data = weight.data.contiguous()
     mesh = init_device_mesh(device.type, (world_size,))
@@ -34,7 +34,7 @@ def shard(net: nn.Module, device: torch.device, world_size: int) -> None:
 
 
 def whole(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a net's or an optimizer's state with whole tensors in the first process, on the CPU, and None in others.
+    """Return a net's or an optimizer's state with whole tensors on the CPU of the first process, and None in others.
 
     All processes must call this, because each of them has a shard.
     """

@@ -412,7 +412,8 @@ def train_until_validation(*words):
 @pytest.mark.slow
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_job_that_was_stopped_in_validation_continues(tmp_path, num_processes):
-    params = {**TABULAR, "num_epochs": 2, "checkpoint_minutes": 1e-6}  # saves again before its first step
+    # saves again before its first step
+    params = {**TABULAR, "batch_size": 128, "num_epochs": 2, "checkpoint_minutes": 1e-6}
     folder = write_params(tmp_path / "run", **params)
     run_ranks(2, train_until_validation, "--model_dir", str(folder))
     assert "in epoch 1, step" in utils.read_json(folder / "run.json")["reason"]
@@ -437,19 +438,16 @@ def test_torchruns_signal_does_not_disturb_who_asks_whether_to_say_it(monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("params", "words", "exit_code", "status", "message"),
-    [
-        pytest.param({}, ["learning_rat=1"], 2, None, "did you mean 'learning_rate'?", id="typo"),
-        pytest.param({}, ["--data_dir", "nowhere"], 2, "failed", "nowhere", id="data"),
-        pytest.param({"learning_rate": 1e30, "num_epochs": 5}, [], 3, "diverged", "error: diverged", id="diverged"),
-    ],
+    ("params", "exit_code", "message"),
+    [({"learning_rat": 1}, 2, "did you mean 'learning_rate'?"), ({"learning_rate": 1e30}, 3, "error: diverged")],
+    ids=["typo", "diverged"],
 )
-def test_a_mistake_is_reported_once(tmp_path, params, words, exit_code, status, message):
+def test_a_mistake_is_reported_once(tmp_path, params, exit_code, message):
     folder = write_params(tmp_path / "run", **{**TABULAR, **params})
-    code, text = job(2, folder, *words)
+    code, text = job(2, folder)
     assert code != 0 and message in text and text.count("error: ") == 1
     assert f"exitcode  : {exit_code}" in text and text.count("Traceback") <= 1  # torchrun's own
-    assert status is None or utils.read_json(folder / "run.json")["status"] == status
+    assert exit_code == 2 or utils.read_json(folder / "run.json")["status"] == "diverged"
 
 
 @pytest.mark.slow

@@ -119,6 +119,7 @@ def test_tune_cpu_keeps_the_optimizer_from_computing_with_denormal_numbers():
     assert (moment.view(torch.int32) == 0).all()
 
 
+@pytest.mark.slow
 def test_deterministic_algorithms_are_for_other_devices_than_the_cpu(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     for device, is_on in (("cpu", True), ("meta", False), ("meta", True)):
@@ -303,7 +304,7 @@ def test_blocks_are_found_in_nets_of_torchvision(net):
     assert sum(w.numel() for w in inside) > 0.9 * sum(w.numel() for w in model.parameters()) - 1e6
 
 
-@pytest.mark.parametrize("net", ["cs230", "resnet18"])
+@pytest.mark.parametrize("net", ["cs230", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_channels_last_changes_rounding_alone(net):
     results, values = [], {"net": net, "image_size": 32, "dropout_rate": 0.0}
     for is_on in (True, False):
