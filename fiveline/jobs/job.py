@@ -22,7 +22,6 @@ from fiveline.state import Step
 
 TIMEOUT = datetime.timedelta(minutes=10)  # the longest time that one process waits for another
 VOTE_SECONDS = 0.2  # how often the processes agree on whether to stop or to save
-MOST_STEPS = 1000  # between two votes
 RUNNING = ("running_mean", "running_var")  # the statistics of batch norm and its relatives
 
 
@@ -100,7 +99,7 @@ class Job(OneProcess):
         steps = int(VOTE_SECONDS * self._num_asked / max(now - self._last, 1e-9))
         votes = torch.tensor([signal_number, 0, 0])
         if self.rank == 0:
-            votes[1:] = torch.tensor([int(is_due), min(max(steps, 1), MOST_STEPS)])
+            votes[1:] = torch.tensor([int(is_due), max(steps, 1)])
         dist.all_reduce(votes, dist.ReduceOp.MAX)
         number, due, self._every = votes.tolist()
         self._num_asked, self._last = 0, now

@@ -62,9 +62,6 @@ def open_picture(image: Path | np.ndarray, side: int, max_pixels: int, grey_bits
         side: a JPEG of at least twice this size is decoded at a half, a quarter or an eighth of its size
         max_pixels: files whose header claims more pixels are refused
         grey_bits: how many bits the values of 16-bit grey pictures use; None: as many as this picture needs
-
-    Raises:
-        Exception: of many kinds, as Pillow's readers raise them
     """
     if isinstance(image, np.ndarray):
         return Image.fromarray(image)
@@ -131,11 +128,7 @@ def find_grey_bits(paths: Iterable[Path], max_pixels: int) -> int:
 def decode_in_threads(
     images: Sequence[Any] | np.ndarray, decode: Callable[[Any], np.ndarray], shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Return images, (len(images), *shape), uint8, each as `decode` returns it.
-
-    Raises:
-        InputError: names all images for which `decode` raised an InputError
-    """
+    """Return images, (len(images), *shape), uint8; an InputError names all images for which `decode` raised one."""
     import torch
 
     values = np.empty((len(images), *shape), dtype=np.uint8)

@@ -14,11 +14,7 @@ FUSED_DEVICES = ("cpu", "cuda", "mps")
 
 
 def fetch_optimizer(model: nn.Module, params: utils.Params) -> torch.optim.Optimizer:
-    """Return the optimizer that params.optimizer names, over the weights that are trained.
-
-    Raises:
-        InputError: nothing is left to train, or params.learning_rate_factors names weights that the net does not have
-    """
+    """Return the optimizer that params.optimizer names, over the weights that are trained."""
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     if not named:
         raise utils.InputError("the net has no weights to train")

@@ -15,7 +15,6 @@ from fiveline.state import State
 
 TRACE_FILE = "profile.json.gz"
 FIRST_STEPS = 3  # not traced: they are slower, because memory is found and operations are set up
-NUM_SHOWN = 10
 
 
 @contextlib.contextmanager
@@ -53,5 +52,5 @@ def _report(profiler: torch.profiler.profile, run: utils.RunDirectory) -> None:
     operations = profiler.key_averages()
     # a machine may not let the profiler look into its GPU
     device = "device" if any(operation.self_device_time_total for operation in operations) else "cpu"
-    table = operations.table(sort_by=f"self_{device}_time_total", row_limit=NUM_SHOWN, max_name_column_width=40)
+    table = operations.table(sort_by=f"self_{device}_time_total", row_limit=10, max_name_column_width=40)
     logging.info(f"Profile: {where}\n{table}")

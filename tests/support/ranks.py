@@ -10,7 +10,7 @@ MODULES = ["torch._dynamo", "torch.distributed.fsdp", "fiveline.jobs.job", "five
 
 
 def run_ranks(num_processes, function, *args):
-    """Call a function of a module in several processes that are expected to end well; return what each has printed."""
+    """Call a function of a module in several processes that are expected to end well; return their output, by rank."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
