@@ -153,7 +153,7 @@ class State:
             "epoch": self.epoch,
             "step": self.step,
             "state_dict": self.job.weights_of(self.evaluated),
-            "optim_dict": self.job.moments_of(self.model, self.optimizer),
+            "optim_dict": self.job.moments_of(self.optimizer),
             "schedule": {"epochs_since_best": self.epochs_since_best, "num_drops": self.num_drops},
             "scaler": self.extras["scaler"].state_dict() if "scaler" in self.extras else {},
             "average": average.state_dict() if average is not None else {},
@@ -175,7 +175,7 @@ class State:
         Where the number of processes has grown within an epoch, the new ones are seeded as at the epoch's start.
         """
         with utils.fitting(path, "optim_dict"):
-            self.job.load_moments(self.model, self.optimizer, state["optim_dict"])
+            self.job.load_moments(self.optimizer, state["optim_dict"])
             self.job.check_moments(self.optimizer)
         with utils.fitting(path, "scaler or average"):
             if "scaler" in self.extras and state["scaler"]:

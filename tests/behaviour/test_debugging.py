@@ -8,21 +8,19 @@ import re
 import signal
 import subprocess
 import sys
-import types
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.autograd import DeviceType
 from torch.utils.data import DataLoader, TensorDataset
 
 import train
 import utils
 from fiveline.jobs.one import OneProcess
 from fiveline.options.optimizer import fetch_optimizer
-from fiveline.options.profile import FIRST_STEPS, table
+from fiveline.options.profile import FIRST_STEPS
 from fiveline.record.atomic import write_lines
 from fiveline.record.errors import OtherRunError
 from fiveline.record.script import Signals
@@ -60,9 +58,8 @@ def test_profile_leaves_a_trace_and_changes_no_bit(tmp_path):
     names = [event["name"] for event in events if event.get("ph") == "X"]
     assert sum(name.startswith("Optimizer.step#") for name in names) == 2
     log = (traced / "train.log").read_text()
-    table = log[log.index("Profile of 2 step(s)") :].splitlines()
-    assert table[1].split("  ")[0] == "operation" and len(table) >= 3 + 10
-    shares = [float(re.search(r"([\d.]+)%", row)[1]) for row in table[3:13]]
+    table = log[log.index("Profile: ") :].splitlines()
+    shares = [float(re.search(r"([\d.]+)%", row)[1]) for row in table[4:14]]  # of operations, without those they call
     assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 100.5
     train.main(["--model_dir", str(traced), "--restart"])
     assert not (traced / "profile.json.gz").exists()
@@ -71,7 +68,7 @@ def test_profile_leaves_a_trace_and_changes_no_bit(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 250, "num_epochs": 1}, "Profile of 3 step(s)"),  # of 6
+        ({"batch_size": 315, "num_epochs": 1}, "Profile: "),
         ({"batch_size": 1000, "num_epochs": 1}, "the first 3 are not traced"),
         ({"batch_size": 2000, "num_epochs": FIRST_STEPS}, f"of {FIRST_STEPS} step(s) the first {FIRST_STEPS} are not"),
     ],
@@ -82,17 +79,6 @@ def test_profile_of_a_run_that_is_shorter_holds_what_there_was(tmp_path, setting
     assert (folder / "profile.json.gz").exists() == message.startswith("Profile")
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):  # there can be but one
         torch.ones(2).sum()
-
-
-def test_profile_of_a_gpu_that_may_not_be_looked_into_is_that_of_the_cpu():
-    def operation(name, on_cpu, on_gpu=0.0, where=DeviceType.CPU):
-        times = {"self_cpu_time_total": on_cpu, "self_device_time_total": on_gpu}
-        return types.SimpleNamespace(key=name, count=2, device_type=where, **times)
-
-    assert "share of CPU" in table([operation("add", 10.0), operation("mul", 30.0)], 2)
-    kernel = operation("add_kernel", 0.0, 1.0, DeviceType.CUDA)  # of `add`, whose time it is already
-    rows = table([operation("add", 10.0, 1.0), kernel, operation("mul", 30.0, 3.0)], 2).splitlines()[2:]
-    assert [row.split()[:2] for row in rows] == [["mul", "75.0%"], ["add", "25.0%"]]
 
 
 def test_profile_of_no_steps_is_refused(tmp_path):
