@@ -3,207 +3,244 @@
     python -m fiveline.publish experiments --to trackio
     python -m fiveline.publish experiments/learning_rate --to mlflow --project digits --watch
 
-A tracker gets each run once: its hyperparameters, its history (one step an epoch), its metrics, and the images in its
-directory. Publishing again adds only what is new. `published.json` in a run directory says what a tracker has already.
-Where a tracker keeps its data is decided by its own settings (WANDB_MODE=offline, MLFLOW_TRACKING_URI, TRACKIO_DIR);
-tensorboard's files are written into the run directories. Training knows nothing of trackers.
+A tracker gets each run's hyperparameters, history (one step an epoch), metrics, and pictures of its worst mistakes on
+test. Publishing again adds only what is new. Writes `published.json` into each run directory. docs/trackers.md says
+where each tracker keeps its data. Training knows nothing of trackers.
 """
 
 from __future__ import annotations
 
+import argparse
+import base64
+import contextlib
+import dataclasses
 import hashlib
 import importlib.util
+import io
+import itertools
 import json
+import math
+import re
+import shutil
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import utils
-from fiveline.report.runs import Run, read_runs
+from fiveline.report.page_details import read_details
+from fiveline.report.predictions import PREDICTIONS, read_history
+from fiveline.report.runs import Run, is_number, read_runs
 
 RECORD = "published.json"
-PAUSE_SECONDS = 5.0  # between two looks at the directories, with --watch
-IMAGES = ("*.png", "*.jpg", "*.svg")
+SUFFIX = ".published"  # of TensorBoard's files, to tell them from those of your own code
+PAUSE_SECONDS = 5  # between two looks at the directories, with --watch
 
-Numbers = dict[str, float]
-
-
-class Trackio:
-    """trackio's conventions: a run has a name, and a continued run is resumed by its name."""
-
-    def __init__(self, project: str, run: Run, run_id: str, is_new: bool) -> None:
-        import trackio
-
-        self.trackio = trackio
-        name = f"{run.name}-{run_id}"  # another run of the same directory is another run
-        self.run = trackio.init(
-            project=project, name=name, config=run.params, resume="never" if is_new else "must", embed=False
-        )
-
-    def log(self, step: int, numbers: Numbers) -> None:
-        self.trackio.log(numbers, step=step)
-
-    def finish(self, metrics: Numbers, images: Sequence[Path]) -> None:
-        for path in images:
-            self.trackio.log({path.stem: self.trackio.Image(str(path))})
-        if metrics:
-            self.trackio.log(metrics)
-        self.trackio.finish()
+Epochs = list[tuple[int, float, dict[str, float]]]  # number, seconds since 1970, and numbers such as `train/loss`
 
 
-class Wandb:
-    """wandb's conventions: a history by step, and a summary; a run is resumed by its id."""
+@dataclasses.dataclass
+class Content:
+    """What a tracker is to have of a run."""
 
-    def __init__(self, project: str, run: Run, run_id: str, is_new: bool) -> None:
-        import wandb
-
-        self.wandb = wandb
-        self.run = wandb.init(
-            project=project, id=run_id, name=run.name, config=run.params, resume="allow", dir=run.folder
-        )
-
-    def log(self, step: int, numbers: Numbers) -> None:
-        self.run.log(numbers, step=step)
-
-    def finish(self, metrics: Numbers, images: Sequence[Path]) -> None:
-        for path in images:
-            self.run.log({path.stem: self.wandb.Image(str(path))})
-        self.run.summary.update(metrics)
-        self.run.finish()
+    project: str
+    group: str | None  # the folder of the run within the published one, such as the study of a trial
+    run: Run
+    id: str
+    old: dict[str, Any]  # from published.json; `epochs` is the number of epochs that the tracker has
+    epochs: Epochs
+    metrics: dict[str, float]  # of the best weights: `best_val/accuracy`, `test/accuracy`, ...
+    pictures: dict[str, tuple[str, Any]]  # name -> caption, PIL image
 
 
-class Mlflow:
-    """mlflow: an experiment for each project, parameters as texts, metrics by step, images as artifacts."""
+def to_trackio(new: Content) -> None:
+    """Find the run by its name; log metrics and pictures at the last epoch."""
+    import trackio
 
-    def __init__(self, project: str, run: Run, run_id: str, is_new: bool) -> None:
-        import mlflow
+    name, known = f"{new.run.name} {new.id[:6]}", dict[str, Any]()
+    options: dict[str, Any] = {"resume": "allow", "embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
+    run = trackio.init(new.project, name, new.group, config=new.run.params, **options)
+    for row in trackio.SQLiteStorage.get_logs(new.project, name):  # none if another machine keeps the data
+        known |= row
+    for epoch, _, numbers in new.epochs:
+        if epoch > known.get("epoch", new.old["epochs"]):
+            run.log(numbers, step=epoch)
+    more: dict[str, Any] = {name: value for name, value in new.metrics.items() if known.get(name) != value}
+    for name, (caption, picture) in new.pictures.items():
+        if known.get(name, {}).get("caption") != caption:
+            more[name] = trackio.Image(picture, caption)
+    if more:
+        run.log(more, step=len(new.epochs))
+    trackio.finish()
 
-        self.client = mlflow.MlflowClient()
-        experiment = self.client.get_experiment_by_name(project)
-        place = experiment.experiment_id if experiment is not None else self.client.create_experiment(project)
-        found = self.client.search_runs([place], f"tags.`fiveline.id` = '{run_id}'")
-        if found:
-            self.run_id = found[0].info.run_id
-        else:
-            tags = {"mlflow.runName": run.name, "fiveline.id": run_id}
-            self.run_id = self.client.create_run(place, tags=tags).info.run_id
-            for name, value in run.params.items():
-                self.client.log_param(self.run_id, name, value)
 
-    def log(self, step: int, numbers: Numbers) -> None:
+def to_wandb(new: Content) -> dict[str, Any]:
+    """Find the run by its id; metrics and pictures are its summary. Offline, each command adds a folder."""
+    import wandb
+
+    settings = wandb.Settings(console="off", silent=True, x_disable_stats=True, reinit="finish_previous")
+    options: dict[str, Any] = {"resume": "allow", "settings": settings}
+    run = wandb.init(project=new.project, id=new.id, name=new.run.name, group=new.group, **options)
+    folder, folders = Path(run.dir).parent, new.old.get("folders", [])
+    for path in folder.parent.glob(f"offline-run-*-{new.id}"):
+        if path.name not in (*folders, folder.name):  # a command that was killed wrote it; this one writes the same
+            shutil.rmtree(path)
+    run.config.update(new.run.params, allow_val_change=True)
+    for epoch, _, numbers in new.epochs:
+        if epoch > (new.old["epochs"] if run.offline else run.starting_step - 1):
+            run.log(numbers, step=epoch)
+    images = {name: wandb.Image(picture, caption=caption) for name, (caption, picture) in new.pictures.items()}
+    run.summary.update({**new.metrics, **images})
+    run.finish(exit_code=int(new.run.status in ("diverged", "failed")))
+    return {"folders": [*folders, folder.name]}
+
+
+def to_mlflow(new: Content) -> None:
+    """Find the run by its tag `fiveline.id`, in the experiment of the project's name; pictures are artifacts."""
+    import mlflow
+
+    client, tags = mlflow.MlflowClient(), {"fiveline.id": new.id}
+    experiment = client.get_experiment_by_name(new.project)
+    place = experiment.experiment_id if experiment is not None else client.create_experiment(new.project)
+    found = client.search_runs([place], f"tags.`fiveline.id` = '{new.id}'")
+    run = found[0] if found else client.create_run(place, tags=tags, run_name=new.run.name)
+    known, run_id = run.data.metrics, run.info.run_id
+    for name in sorted(new.run.params.keys() - run.data.params.keys()):  # mlflow refuses to change one
+        client.log_param(run_id, name, new.run.params[name])
+    more = {name: value for name, value in new.metrics.items() if known.get(name) != value}
+    later = [each for each in new.epochs if each[0] > known.get("epoch", 0)]
+    for epoch, at, numbers in [*later, (len(new.epochs), time.time(), more)]:
+        values = [mlflow.entities.Metric(name, value, int(1000 * at), epoch) for name, value in numbers.items()]
+        client.log_batch(run_id, values)
+    for name, (_, picture) in new.pictures.items():
+        client.log_image(run_id, picture, artifact_file=f"{name}.png")
+    if new.pictures:
+        client.log_dict(run_id, {name: new.pictures[name][0] for name in new.pictures}, "mistakes/captions.json")
+    ends = {"running": "RUNNING", "diverged": "FAILED", "failed": "FAILED", "interrupted": "KILLED", "stale": "KILLED"}
+    client.set_terminated(run_id, ends.get(new.run.status, "FINISHED"))
+
+
+def to_tensorboard(new: Content) -> None:
+    """Write all events again, into the run directory, with the table of hyperparameters."""
+    import numpy as np
+    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
+
+    for path in new.run.path.glob(f"events.out.tfevents.*{SUFFIX}"):
+        path.unlink()
+    # purge_step: a TensorBoard that is open forgets what it has read from the files that are gone
+    writer: Any = SummaryWriter(new.run.folder, purge_step=0, filename_suffix=SUFFIX)
+    for epoch, at, numbers in [*new.epochs, (len(new.epochs), time.time(), new.metrics)]:
         for name, value in numbers.items():
-            self.client.log_metric(self.run_id, name, value, step=step)
-
-    def finish(self, metrics: Numbers, images: Sequence[Path]) -> None:
-        for name, value in metrics.items():
-            self.client.log_metric(self.run_id, name, value)
-        for path in images:
-            self.client.log_artifact(self.run_id, str(path), "images")
-        self.client.set_terminated(self.run_id)
-
-
-class Tensorboard:
-    """TensorBoard's conventions: scalars by step in the run's directory, and its table of hyperparameters."""
-
-    def __init__(self, project: str, run: Run, run_id: str, is_new: bool) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.params = run.params
-        self.writer: Any = SummaryWriter(run.folder)
-
-    def log(self, step: int, numbers: Numbers) -> None:
-        for name, value in numbers.items():
-            self.writer.add_scalar(name, value, step)
-
-    def finish(self, metrics: Numbers, images: Sequence[Path]) -> None:
-        plain = {
-            name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
-            for name, value in self.params.items()
-        }
-        if metrics:
-            self.writer.add_hparams(plain, metrics, run_name=".")
-        for path in images:
-            if path.suffix != ".svg":
-                import numpy as np
-                from PIL import Image
-
-                self.writer.add_image(path.stem, np.asarray(Image.open(path).convert("RGB")), dataformats="HWC")
-        self.writer.close()
+            writer.add_scalar(_reversed(name), value, epoch, walltime=at)
+    params = {k: v if isinstance(v, bool | int | float | str) else json.dumps(v) for k, v in new.run.params.items()}
+    summaries = hparams(params, {_reversed(name): 0.0 for name in new.metrics})
+    for summary in summaries[: 2 if new.run.status == "running" else 3]:  # the third says that the run has ended
+        writer.file_writer.add_summary(summary)
+    for name, (caption, picture) in new.pictures.items():
+        pixels = np.asarray(picture.convert("RGB"))
+        writer.add_image(f"{name} {caption}", pixels, len(new.epochs), dataformats="HWC")
+    writer.close()
 
 
-TRACKERS: dict[str, Any] = {"trackio": Trackio, "wandb": Wandb, "mlflow": Mlflow, "tensorboard": Tensorboard}
+def _reversed(name: str) -> str:
+    """Return `loss/train` for `train/loss`, so that TensorBoard shows it beside `loss/val`."""
+    return "/".join(reversed(name.split("/", 1)))
 
 
-def publish(run: Run, to: str, project: str) -> int:
-    """Write what a tracker does not have yet of a run, and return the number of new epochs."""
-    history = read_history(run.path / "history.jsonl")
-    if not history and not run.val:
-        return 0
-    first = json.dumps(history[0] if history else run.params, sort_keys=True)
-    run_id = hashlib.sha256(f"{run.path.resolve()} {first}".encode()).hexdigest()[:16]  # --restart makes another run
-    path = run.path / RECORD
-    published = utils.read_json(path) if path.exists() else {}
-    key = f"{to} {project}"
-    old = published.get(key, {})
-    is_new = old.get("id") != run_id
-    num_old = 0 if is_new else old["epochs"]
-    metrics = {
-        f"{split}/{name}": value
-        for split, each in (("best_val", run.val), ("test", run.test))
-        for name, value in each.items()
-    }
-    images = sorted(image for pattern in IMAGES for image in run.path.glob(pattern))
-    state = {"id": run_id, "epochs": len(history), "metrics": metrics, "images": [image.name for image in images]}
-    if state == old:
-        return 0
-    tracker = TRACKERS[to](project, run, run_id, is_new)
-    for row in history[num_old:]:
-        tracker.log(row["epoch"], numbers_of(row))
-    tracker.finish(metrics, [image for image in images if is_new or image.name not in old["images"]])
-    utils.save_dict_to_json({**published, key: state}, path)
-    return len(history) - num_old
+TRACKERS = {"trackio": to_trackio, "wandb": to_wandb, "mlflow": to_mlflow, "tensorboard": to_tensorboard}
 
 
-def numbers_of(row: Mapping[str, Any]) -> Numbers:
-    """Return the numbers of a line of the history: `train/loss`, `val/accuracy`, ... JSON's null was NaN."""
-    values = {f"{split}/{name}": value for split in ("train", "val") for name, value in row[split].items()}
-    others = {name: row.get(name) for name in ("learning_rate", "examples_per_second", "seconds")}
-    return {name: value for name, value in {**values, **others}.items() if value is not None}
+def publish(run: Run, args: argparse.Namespace, project: str, problems: list[str]) -> bool:
+    """Write what a tracker does not have yet of a run, and return whether there was anything new."""
+    num_problems, history = len(problems), read_history(run, problems)
+    if len(problems) > num_problems or not (history or run.val):
+        return False
+    # The first epoch has its seconds, so a run that was started over with --restart is another run.
+    run_id = _digest([run.path.resolve().name, history[0] if history else run.params])
+    key, path, predictions = f"{args.to} {project}", run.path / RECORD, run.path / PREDICTIONS
+    record = utils.read_json(path) if path.exists() else {}
+    old = record[key] if record.get(key, {}).get("id") == run_id else {"epochs": 0}
+    predicted = predictions.stat().st_mtime_ns if predictions.exists() else None
+    digest = _digest([history, run.status, run.params, run.val, run.test, predicted, args.pictures])
+    if old.get("digest") == digest:
+        return False
+    lengths = [row.get("seconds") or 0.0 for row in history]
+    starts = itertools.accumulate(lengths, initial=time.time() - sum(lengths))  # as if they followed without a pause
+    epochs = [(row["epoch"], start, _numbers(row)) for row, start in zip(history, starts, strict=False)]
+    metrics, pictures = _numbers({"best_val": run.val, "test": run.test}), read_pictures(run, args.pictures, problems)
+    group = run.name.rpartition("/")[0] or None
+    more = TRACKERS[args.to](Content(project, group, run, run_id, old, epochs, metrics, pictures))
+    state = {"id": run_id, "epochs": len(epochs), "digest": digest, **(more or {})}
+    utils.save_dict_to_json({**record, key: state}, path)
+    return True
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of a history; a line that is being written is left for the next time."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the finite numbers of a row and of the dicts in it, as `train/loss`."""
+    named: dict[str, Any] = {}
+    for part, value in row.items():
+        named |= {f"{part}/{name}": v for name, v in value.items()} if isinstance(value, dict) else {part: value}
+    finite = {name: value for name, value in named.items() if is_number(value) and math.isfinite(value)}
+    return {
+        re.sub(r"[^\w.\-: /]", "_", name): value for name, value in finite.items()
+    }  # mlflow refuses other characters
+
+
+def read_pictures(run: Run, number: int, problems: list[str]) -> dict[str, tuple[str, Any]]:
+    """Return pictures of the worst mistakes on test, as results.html shows them; empty for other data."""
+    from PIL import Image
+
+    details, pictures = read_details([run] if number else [], problems, set()), {}
+    for rank, row in enumerate(details["runs"].get(0, {"worst": []})["worst"][:number], start=1):
+        data = details["inputs"][row["input"]].get("image") if row["input"] is not None else None
+        if data:
+            picture = Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2])))
+            pictures[f"mistakes/{rank}"] = f"{row['id']}: {row['label']}, predicted {row['prediction']}", picture
+    return pictures
+
+
+def publish_all(args: argparse.Namespace) -> list[str]:
+    """Publish every run, and return a line for each file that cannot be read."""
+    if not args.dir.is_dir():
+        raise utils.InputError(f"{args.dir}: there is no such directory; give a run directory, or a folder of them")
+    runs, problems = read_runs(args.dir)
+    if not runs and not args.watch:
+        raise utils.InputError(f"{args.dir}: no runs in it yet; train.py --model_dir {args.dir}/NAME makes one")
+    folder = args.dir.resolve().parent if [run.path for run in runs] == [args.dir] else args.dir.resolve()
+    with contextlib.redirect_stdout(sys.stderr):  # what the tracker prints
+        num_new = sum([publish(run, args, args.project or folder.name, problems) for run in runs])
+    if num_new or not args.watch:
+        print(f"{args.to}: {num_new} of {len(runs)} runs had something new", flush=True)
+    return problems
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = utils.new_parser(__doc__)
-    parser.add_argument("dir", type=Path, help="a run directory, or a folder of run directories")
-    parser.add_argument("--to", required=True, choices=sorted(TRACKERS), help="the tracker")
-    parser.add_argument("--project", default=None, help="the project in the tracker; default: the name of the folder")
-    parser.add_argument("--watch", action="store_true", help="go on until no run is in training")
+    add = parser.add_argument
+    add("dir", type=Path, help="a run directory, or a folder with runs at any depth")
+    add("--to", required=True, choices=sorted(TRACKERS), help="the tracker")
+    add("--project", default=None, help="the project in the tracker; default: the name of the folder with the runs")
+    add("--pictures", default=8, type=int, metavar="N", help="pictures of mistakes, for each run; 0 for none")
+    add("--watch", action="store_true", help="go on while runs are trained, until Ctrl-C")
     args = parser.parse_args(argv)
     if importlib.util.find_spec(args.to) is None:
         raise utils.InputError(f"--to {args.to}: the package is not installed; pip install {args.to}")
-    project = args.project or args.dir.resolve().name
-    while True:
-        runs, problems = read_runs(args.dir)
-        if not runs:
-            raise utils.InputError(f"{args.dir}: holds no runs; train one first")
-        counts = {run.name: publish(run, args.to, project) for run in runs}
-        new = {name: count for name, count in counts.items() if count}
-        print(f"{args.to}: {len(runs)} runs, {sum(new.values())} new epochs of {len(new)}", flush=True)
-        if not args.watch or not any(run.status == "running" for run in runs):
-            break
-        time.sleep(PAUSE_SECONDS)
+    with contextlib.suppress(KeyboardInterrupt):
+        while args.watch:
+            publish_all(args)
+            time.sleep(PAUSE_SECONDS)
+    problems = publish_all(args)  # after Ctrl-C, for the last epochs
     for line in problems:
-        print(f"- not read: {line}")
+        print(f"skipped: {line}", file=sys.stderr)
+    if problems:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
