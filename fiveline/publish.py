@@ -34,7 +34,7 @@ from fiveline.report.predictions import PREDICTIONS, read_history
 from fiveline.report.runs import Run, is_number, read_runs
 
 RECORD = "published.json"
-SUFFIX = ".published"  # of TensorBoard's files, to tell them from those of your own code
+SUFFIX = ".published"  # of TensorBoard's files, to keep the events that your own code wrote
 PAUSE_SECONDS = 5  # between two looks at the directories, with --watch
 
 Epochs = list[tuple[int, float, dict[str, float]]]  # number, seconds since 1970, and numbers such as `train/loss`
