@@ -158,12 +158,11 @@ def main(argv: list[str] | None = None) -> None:
 def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Namespace) -> None:
     """Build the run that the hyperparameters describe, and train it from its last checkpoint to the end."""
     utils.import_quickly("torch")
-    from fiveline.options.set_up import check_packages, fetch_step, set_up, switched_on
+    from fiveline.options.set_up import fetch_step, set_up, switched_on
     from fiveline.record.script import Signals
     from fiveline.record.start import find_start
     from fiveline.saving import Saver
 
-    check_packages(params)
     start = find_start(run, params, args.restore_file, args.restart) if run.is_writer else None
     with jobs.joined() as job:
         start = job.broadcast(start)
@@ -181,8 +180,8 @@ def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Name
             step = fetch_step(state, train_step, train_step_in_pieces)  # arguments: fiveline/ must not import train.py
             with (
                 Signals(ends_at_second=job.world_size == 1) as signals,
-                switched_on(state, run, args.profile) as on_rows,
-                Saver(run, state, signals, on_rows) as saver,
+                switched_on(state, run, args.profile),
+                Saver(run, state, signals) as saver,
             ):
                 train_and_evaluate(state, dataloaders["train"], dataloaders["val"], task, saver, step)
 

@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -28,17 +28,11 @@ class Saver:
 
     A context manager. At its start it raises OtherRunError if the directory holds a longer run. At its end it saves
     the state; after an error, only the best weights. In a job, all processes save at the same step, and the first one
-    writes. `on_rows` is called with the new rows of the history when they are saved.
+    writes.
     """
 
-    def __init__(
-        self,
-        run: utils.RunDirectory,
-        state: State,
-        signals: Signals,
-        on_rows: Callable[[list[dict[str, Any]]], None] | None = None,
-    ) -> None:
-        self.run, self.state, self.signals, self.on_rows = run, state, signals, on_rows
+    def __init__(self, run: utils.RunDirectory, state: State, signals: Signals) -> None:
+        self.run, self.state, self.signals = run, state, signals
         self._rows: list[dict[str, Any]] = []  # of epochs that are not on the disk yet
         self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # unsaved best: checkpoint, val metrics
         self._is_saved = True
@@ -165,8 +159,6 @@ class Saver:
         run.check_place()
         if self._rows:
             run.write_history()
-            if self.on_rows is not None:
-                self.on_rows(self._rows)
             utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
         is_best = self._best is not None and state.step == 0 and state.epoch == state.best_epoch
         with run.replacing_best() if self._best is not None else contextlib.nullcontext():

@@ -1,1 +1,1 @@
-"""What a hyperparameter switches on: precision, compile, averaged weights, clipping, profile, TensorBoard."""
+"""What a hyperparameter switches on: precision, compile, averaged weights, clipping, profile."""

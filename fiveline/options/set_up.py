@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,12 @@ import utils
 from fiveline import torch_private
 from fiveline.device import seed_everything
 from fiveline.loader import fetch_dataloader
-from fiveline.options import forward, tensorboard
+from fiveline.options import forward
 from fiveline.options.average import Average
 from fiveline.options.optimizer import clip_gradients, fetch_optimizer
 from fiveline.options.profile import profiled
 from fiveline.state import State, Step
 from fiveline.tasks import Task, fetch_facts, fetch_task
-
-
-def check_packages(params: utils.Params) -> None:
-    """Raise InputError before anything happens if an option needs a package that is missing."""
-    if params.tensorboard:
-        tensorboard.check_installed()
 
 
 def set_up(
@@ -145,25 +139,14 @@ def fetch_step(state: State, whole: Step, in_pieces: Step) -> Step:
 
 
 @contextlib.contextmanager
-def switched_on(
-    state: State, run: utils.RunDirectory, num_profiled: int | None
-) -> Iterator[Callable[[list[dict[str, Any]]], None] | None]:
-    """Switch on detect_anomaly, --profile and tensorboard within the block, if they are requested.
-
-    Yields:
-        a function to call with new rows of the history; None without tensorboard
-    """
+def switched_on(state: State, run: utils.RunDirectory, num_profiled: int | None) -> Iterator[None]:
+    """Switch on detect_anomaly and --profile within the block, if they are requested."""
     with contextlib.ExitStack() as stack:
         if state.params.detect_anomaly:
             stack.enter_context(_naming_operations(state))
         if num_profiled and run.is_writer:
             stack.enter_context(profiled(state, num_profiled, run))
-        if state.params.tensorboard and run.is_writer:
-            events = tensorboard.Events(run, state.params)
-            yield events.write
-            events.close()
-        else:
-            yield None
+        yield
 
 
 @contextlib.contextmanager

@@ -24,6 +24,9 @@ class Params(BaseModel):
     """
 
     RENAMED: ClassVar[dict[str, str]] = {}  # old name -> new name, which are read for one release with a warning
+    REMOVED: ClassVar[dict[str, str]] = {  # old name -> what to do instead; the value is ignored, with a warning
+        "tensorboard": "python -m fiveline.publish DIR --to tensorboard writes the events"
+    }
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
@@ -78,7 +81,6 @@ class Params(BaseModel):
     detect_anomaly: bool = Field(
         False, description="slow: name the operation that made the first NaN gradient", json_schema_extra=MACHINE
     )
-    tensorboard: bool = Field(False, description="also write the history for TensorBoard", json_schema_extra=MACHINE)
     save_summary_steps: int = Field(100, ge=1, description="steps between log lines", json_schema_extra=MACHINE)
 
     _facts: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -114,13 +116,14 @@ class Params(BaseModel):
     def from_values(cls: type[P], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> P:
         """Return the hyperparameters in `values`, as `check_values` does: an InputError lists all mistakes."""
         params = check_values(cls, cls._with_new_names(values), source, mistakes)
-        params._old_names = [name for name in values if name in cls.RENAMED]
+        params._old_names = [name for name in values if name in cls.RENAMED or name in cls.REMOVED]
         return params
 
     @classmethod
     def _with_new_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         # where both names are given, the new one counts
-        return {cls.RENAMED.get(name, name): v for name, v in values.items() if cls.RENAMED.get(name) not in values}
+        kept = [name for name in values if cls.RENAMED.get(name) not in values and name not in cls.REMOVED]
+        return {cls.RENAMED.get(name, name): values[name] for name in kept}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Return one line for each hyperparameter that differs from `other`, machine settings and num_epochs aside."""
@@ -140,7 +143,12 @@ class Params(BaseModel):
         """Return one line for each setting that can have no effect beside the others. A task adds its own."""
         drops = self.schedule in ("step", "plateau")
         hint = "change it, as the next release will not read the old name"
-        lines = [f"{old}: its name is {self.RENAMED[old]} now; {hint}" for old in self._old_names]
+        lines = [
+            f"{old}: no longer a hyperparameter; remove it. {self.REMOVED[old]}"
+            if old in self.REMOVED
+            else f"{old}: its name is {self.RENAMED[old]} now; {hint}"
+            for old in self._old_names
+        ]
         if drops and self.schedule_epochs >= self.num_epochs:
             drop = f"with schedule_epochs={self.schedule_epochs} the learning rate never drops"
             lines.append(f"schedule {self.schedule!r}: {drop} in num_epochs={self.num_epochs}")

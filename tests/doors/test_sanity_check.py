@@ -441,7 +441,7 @@ def test_a_hyperparameter_that_nothing_reads_is_found(find, monkeypatch):
     [
         ("momentum=0.5 schedule_epochs=3", "momentum=0.5, schedule_epochs=3"),
         ("net=mnist split_seed=3", "split_seed=3"),
-        ("momentum=0.9 schedule=step schedule_epochs=3 early_stopping_epochs=3 tensorboard=true", ""),
+        ("momentum=0.9 schedule=step schedule_epochs=3 early_stopping_epochs=3", ""),
     ],
 )  # fmt: skip
 def test_a_hyperparameter_that_another_switches_off_is_found(find, words, idle):

@@ -87,8 +87,14 @@ def read_tensorboard(folder, project, model_dir):
 
     events = EventAccumulator(str(model_dir), size_guidance={"scalars": 0})
     events.Reload()
-    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    values = HParamsPluginData.FromString(content).session_start_info.hparams
+    data = {}
+    for key in ("experiment", "session_start_info", "session_end_info"):
+        content = events.SummaryMetadata(f"_hparams_/{key}").plugin_data.content
+        data[key] = HParamsPluginData.FromString(content)
+    assert data["session_end_info"].session_end_info.status == 1  # success
+    metrics = {info.name.tag for info in data["experiment"].experiment.metric_infos}
+    assert {"accuracy/best_val", "loss/best_val"} <= metrics <= {*events.Tags()["scalars"]}
+    values = data["session_start_info"].session_start_info.hparams
     params = {name: getattr(value, value.WhichOneof("kind")) for name, value in values.items()}
     curves = {
         "/".join(reversed(tag.split("/"))): [(event.step, event.value) for event in events.Scalars(tag)]

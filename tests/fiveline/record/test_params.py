@@ -184,7 +184,7 @@ COMPANIONS = {  # of what cannot change alone
     "freeze_backbone": {"net": "resnet18", "pretrained": True},
 }
 MACHINE = {
-    "num_workers", "data_dir", "save_summary_steps", "cache", "checkpoint_minutes", "detect_anomaly", "tensorboard",
+    "num_workers", "data_dir", "save_summary_steps", "cache", "checkpoint_minutes", "detect_anomaly",
     "precision", "compile", "deterministic", "activation_checkpointing", "channels_last", "max_image_pixels", "fsdp",
 }  # fmt: skip
 
@@ -230,6 +230,16 @@ def test_the_old_name_of_a_hyperparameter_is_read_with_a_warning(monkeypatch):
     assert params.differences({"lr": 0.5}) == [] != params.differences({"lr": 0.1})
     with pytest.raises(utils.InputError, match="learning_rate"):
         make(lr=-1.0)
+
+
+def test_a_hyperparameter_that_was_removed_is_read_with_a_warning_and_changes_nothing():
+    for value in (True, False):
+        params = make(tensorboard=value, learning_rate=0.5)
+        assert params.model_dump() == make(learning_rate=0.5).model_dump()
+        assert params.hash() == make(learning_rate=0.5).hash()
+        (warning,) = params.with_facts({}).warnings()
+        assert warning.startswith("tensorboard: ") and "python -m fiveline.publish" in warning
+        assert params.differences({"learning_rate": 0.5, "tensorboard": not value}) == []
 
 
 @pytest.mark.parametrize("task", list_tasks())
