@@ -35,7 +35,6 @@ from fiveline.report.runs import Run, is_number, read_runs
 
 RECORD = "published.json"
 SUFFIX = ".published"  # of TensorBoard's files, to keep the events that your own code wrote
-PAUSE_SECONDS = 5  # between two looks at the directories, with --watch
 
 Epochs = list[tuple[int, float, dict[str, float]]]  # number, seconds since 1970, and numbers such as `train/loss`
 
@@ -106,13 +105,16 @@ def to_mlflow(new: Content) -> None:
     found = client.search_runs([place], f"tags.`fiveline.id` = '{new.id}'")
     run = found[0] if found else client.create_run(place, tags=tags, run_name=new.run.name)
     known, run_id = run.data.metrics, run.info.run_id
-    for name in sorted(new.run.params.keys() - run.data.params.keys()):  # mlflow refuses to change one
-        client.log_param(run_id, name, new.run.params[name])
+    params = [mlflow.entities.Param(*each) for each in new.run.params.items() if each[0] not in run.data.params]
+    for start in range(0, len(params), 100):  # mlflow takes 100 at once, and refuses to change one
+        client.log_batch(run_id, params=params[start : start + 100])
     more = {name: value for name, value in new.metrics.items() if known.get(name) != value}
-    later = [each for each in new.epochs if each[0] > known.get("epoch", 0)]
-    for epoch, at, numbers in [*later, (len(new.epochs), time.time(), more)]:
-        values = [mlflow.entities.Metric(name, value, int(1000 * at), epoch) for name, value in numbers.items()]
-        client.log_batch(run_id, values)
+    later = [each for each in new.epochs if each[0] > known.get("epoch", 0)] + [(len(new.epochs), time.time(), more)]
+    size = 1000 // max(1, *(len(numbers) for _, _, numbers in later))  # 1000 numbers at once: whole epochs of them
+    for start in range(0, len(later), size):
+        rows = later[start : start + size]
+        values = [(name, value, int(1000 * at), epoch) for epoch, at, row in rows for name, value in row.items()]
+        client.log_batch(run_id, [mlflow.entities.Metric(*each) for each in values])
     for name, (_, picture) in new.pictures.items():
         client.log_image(run_id, picture, artifact_file=f"{name}.png")
     if new.pictures:
@@ -235,7 +237,7 @@ def main(argv: list[str] | None = None) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         while args.watch:
             publish_all(args)
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(5)
     problems = publish_all(args)  # after Ctrl-C, for the last epochs
     for line in problems:
         print(f"skipped: {line}", file=sys.stderr)
