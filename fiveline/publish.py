@@ -34,7 +34,7 @@ from fiveline.report.predictions import PREDICTIONS, read_history
 from fiveline.report.runs import Run, is_number, read_runs
 
 RECORD = "published.json"
-SUFFIX = ".published"  # of TensorBoard's files, to keep the events that your own code wrote
+SUFFIX = ".published"  # of our events for TensorBoard; other events in the directory are not removed
 
 Epochs = list[tuple[int, float, dict[str, float]]]  # number, seconds since 1970, and numbers such as `train/loss`
 
@@ -172,8 +172,8 @@ def publish(run: Run, args: argparse.Namespace, project: str, problems: list[str
     starts = itertools.accumulate(lengths, initial=time.time() - sum(lengths))  # as if they followed without a pause
     epochs = [(row["epoch"], start, _numbers(row)) for row, start in zip(history, starts, strict=False)]
     metrics, pictures = _numbers({"best_val": run.val, "test": run.test}), read_pictures(run, args.pictures, problems)
-    group = run.name.rpartition("/")[0] or None
-    more = TRACKERS[args.to](Content(project, group, run, run_id, old, epochs, metrics, pictures))
+    content = Content(project, run.name.rpartition("/")[0] or None, run, run_id, old, epochs, metrics, pictures)
+    more = TRACKERS[args.to](content)
     state = {"id": run_id, "epochs": len(epochs), "digest": digest, **(more or {})}
     utils.save_dict_to_json({**record, key: state}, path)
     return True
@@ -189,9 +189,8 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     for part, value in row.items():
         named |= {f"{part}/{name}": v for name, v in value.items()} if isinstance(value, dict) else {part: value}
     finite = {name: value for name, value in named.items() if is_number(value) and math.isfinite(value)}
-    return {
-        re.sub(r"[^\w.\-: /]", "_", name): value for name, value in finite.items()
-    }  # mlflow refuses other characters
+    # mlflow refuses all other characters
+    return {re.sub(r"[^\w.\-: /]", "_", name): value for name, value in finite.items()}
 
 
 def read_pictures(run: Run, number: int, problems: list[str]) -> dict[str, tuple[str, Any]]:
@@ -200,9 +199,10 @@ def read_pictures(run: Run, number: int, problems: list[str]) -> dict[str, tuple
 
     details, pictures = read_details([run] if number else [], problems, set()), {}
     for rank, row in enumerate(details["runs"].get(0, {"worst": []})["worst"][:number], start=1):
-        data = details["inputs"][row["input"]].get("image") if row["input"] is not None else None
-        if data:
-            picture = Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2])))
+        place = row.get("input")  # None if the data is gone
+        if place is not None and "image" in details["inputs"][place]:
+            data = base64.b64decode(details["inputs"][place]["image"].partition(",")[2])  # of a data URL
+            picture = Image.open(io.BytesIO(data))
             pictures[f"mistakes/{rank}"] = f"{row['id']}: {row['label']}, predicted {row['prediction']}", picture
     return pictures
 

@@ -183,6 +183,7 @@ def test_runs_without_an_epoch_and_unreadable_histories_are_left_out_and_named(t
     for name in ("study/begun", "study/good", "study/torn"):
         write_run(tmp_path / name, {"learning_rate": 0.1}, status="running")
     (tmp_path / "study/good/history.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row)[:20])
+    (tmp_path / "study/good/predictions_test_best.csv").write_text("id,label,prediction,loss\n1,a,b,0.5\n")
     (tmp_path / "study/torn/history.jsonl").write_text("{}\n{}\n")
     write_run(tmp_path / "cs230", val={"accuracy": 0.75, "loss": float("nan")})
     (tmp_path / "cs230/params.json").write_text('{"learning_rate": 0.5}')
@@ -194,6 +195,7 @@ def test_runs_without_an_epoch_and_unreadable_histories_are_left_out_and_named(t
     old, good = written
     assert (old.run.params, old.epochs, old.metrics) == ({"learning_rate": 0.5}, [], {"best_val/accuracy": 0.75})
     assert (good.run.name, good.group, good.project) == ("study/good", "study", tmp_path.name)
+    assert good.pictures == {}  # the data is gone
     assert [(number, numbers) for number, _, numbers in good.epochs] == [
         (1, {"epoch": 1, "train/loss": 0.5, "train/f1 _ä_": 0.1, "seconds": 2.0})
     ]
