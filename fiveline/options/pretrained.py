@@ -88,7 +88,7 @@ def initialize(net: Any, params: utils.Params, source: Source | None) -> dict[st
         source: from `read_source`
 
     Raises:
-        InputError: the weights are those of another net
+        InputError: the weights are another net's
     """
     if hasattr(net, "initialize"):
         net.initialize()
@@ -173,7 +173,7 @@ def _match_names(net: nn.Module, weights: Any, their_facts: Mapping[str, Any], f
 
 
 def _mismatch(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], name: str) -> str:
-    """Return what keeps weights from being the net's; empty if all names and shapes are the same."""
+    """List the names and shapes in which weights differ from the net's; return an empty text if none does."""
     both = [key for key in own if key in weights and own[key].shape != weights[key].shape]
     kinds = {
         "missing": [key for key in own if key not in weights],
