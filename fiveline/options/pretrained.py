@@ -57,7 +57,7 @@ def read_source(params: utils.Params) -> Source | None:
         raise utils.InputError(f"pretrained: {error}") from None
     state = state if isinstance(state, dict) else {"": state}
     weights = next((state[key] for key in KEYS if isinstance(state.get(key), dict)), state)
-    if not weights or not all(isinstance(weight, Tensor) for weight in weights.values()):
+    if not weights or not all(isinstance(key, str) and isinstance(weights[key], Tensor) for key in weights):
         found = ", ".join(f"{name} ({type(weights[name]).__name__})" for name in list(weights)[:MOST_NAMES])
         raise utils.InputError(
             f"pretrained: {path}: expected tensors by name, alone or under {', '.join(KEYS)}; found {found or 'none'}"

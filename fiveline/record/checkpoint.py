@@ -93,7 +93,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def parse_checkpoint(data: bytes, path: Path) -> Any:
-    """Return the tensors and plain values in a file of `torch.save`, on the CPU; InputError as for `read_checkpoint`."""
+    """Return the tensors and plain values in a file of `torch.save`, on the CPU; InputError as in `read_checkpoint`."""
     if _is_damaged(data):
         raise InputError(f"{path}: damaged (its checksum does not fit its {len(data):,} bytes); it was not loaded")
     import_quickly("torch")  # not before: a missing or damaged file is reported without it
