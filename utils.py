@@ -20,6 +20,7 @@ from fiveline.record.checkpoint import (
     is_ours,
     load_checkpoint,
     load_weights,
+    parse_checkpoint,
     read_checkpoint,
     save_checkpoint,
     scores_name,

@@ -6,7 +6,8 @@
                                          the data that ships with it
     net.py
         Net(params)                      an nn.Module, called with the inputs of a batch; it returns the outputs. It may
-                                         have a method `initialize()`, called for new runs without --restore_file
+                                         have a method `initialize()`, called for new runs without --restore_file,
+                                         and what `pretrained` needs, as fiveline/options/pretrained.py describes it
         loss_fn(outputs, labels)         a scalar: the mean over the scored labels of the batch
         metrics                          dict of name -> fn(outputs, labels) -> (numerator, denominator), or a function
                                          of params that returns it

@@ -17,7 +17,7 @@ import utils
 from fiveline import torch_private
 from fiveline.device import seed_everything
 from fiveline.loader import fetch_dataloader
-from fiveline.options import forward
+from fiveline.options import forward, pretrained
 from fiveline.options.average import Average
 from fiveline.options.optimizer import clip_gradients, fetch_optimizer
 from fiveline.options.profile import profiled
@@ -40,12 +40,13 @@ def set_up(
     Raises:
         InputError: a mistake in the data, or a checkpoint of another net
     """
+    source = pretrained.read_source(params) if start.weights is None else None  # a mistake shows before the data loads
     params, dataloaders, task, net = _build(params, run, start, device, job)
     if start.weights is not None:
         logging.info(f"Restoring parameters from {start.weights_path}")
         utils.load_weights(start.weights, net, start.weights_path)
-    elif hasattr(net, "initialize"):
-        net.initialize()
+    else:
+        run.update_record(pretrained=pretrained.initialize(net, params, source))
     job.share_weights(net, params.fsdp, device)
     sampler: Any = dataloaders["train"].batch_sampler
     check_batch_norm(net, sampler.num_examples // len(sampler) // job.world_size, params)

@@ -86,7 +86,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     An InputError says that it is missing, damaged, not a checkpoint, or would run code when loaded.
     """
-    data = _read_file(path)
+    state = parse_checkpoint(_read_file(path), path)
+    if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
+        raise InputError(f"{path}: expected a dict with the key 'state_dict', as train.py and CS230 save it")
+    return state
+
+
+def parse_checkpoint(data: bytes, path: Path) -> Any:
+    """Return the tensors and plain values in a file of `torch.save`, on the CPU; InputError as in `read_checkpoint`."""
     if _is_damaged(data):
         raise InputError(f"{path}: damaged (its checksum does not fit its {len(data):,} bytes); it was not loaded")
     import_quickly("torch")  # not before: a missing or damaged file is reported without it
@@ -104,9 +111,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             hint = "; save float(x) or torch.from_numpy(x) in its place" if refused[1].startswith("numpy") else ""
             reason = f"refused, it holds more than tensors and plain values: {refused[1]}{hint}"
         raise InputError(f"{path}: {reason}") from None
-    if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
-        raise InputError(f"{path}: expected a dict with the key 'state_dict', as train.py and CS230 save it")
-    if is_ours(state):
+    if isinstance(state, dict) and is_ours(state):
         check_values(Result, state, str(path))
     return state
 

@@ -33,6 +33,9 @@ class Params(BaseModel):
     task: str = Field("vision", description="which folder of model/ defines net, data and hyperparameters")
     data_dir: str | None = Field(None, description="the dataset; --data_dir beats it", json_schema_extra=MACHINE)
     seed: int = Field(230, ge=0, lt=2**32, description="decides weights, order, augmentation and dropout")
+    pretrained: bool | Annotated[str, Field(min_length=1)] = Field(
+        False, description="weights to begin with: a file, or another run's directory; true: published ones of the net"
+    )
 
     learning_rate: float = Field(1e-3, gt=0, description="step size of the optimizer, before the schedule")
     learning_rate_factors: dict[str, Annotated[float, Field(ge=0)]] | None = Field(

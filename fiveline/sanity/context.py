@@ -15,7 +15,7 @@ from fiveline.device import count_batches, seed_everything, to_device
 from fiveline.jobs.one import OneProcess
 from fiveline.loader import fetch_dataloader
 from fiveline.metrics import IGNORED_LABEL
-from fiveline.options import forward
+from fiveline.options import forward, pretrained
 from fiveline.options.optimizer import clip_gradients, fetch_optimizer
 from fiveline.options.set_up import fetch_extras, fetch_step
 from fiveline.state import State, Step
@@ -140,8 +140,7 @@ class Context:
         task = fetch_task(params)
         seed_everything(params.seed)
         net = task.Net(params)
-        if hasattr(net, "initialize"):
-            net.initialize()
+        pretrained.initialize(net, params, pretrained.read_source(params))
         net = forward.prepare(net, params, self.device)
         optimizer = fetch_optimizer(net, params)
         if params.clip_grad_norm is not None:

@@ -57,6 +57,7 @@ class Net(nn.Module):
         self.params = params
         self.pad = params.words.index(params.facts["pad_word"])
         self.dropout_rate = params.dropout_rate
+        self.named_by = {"embedding.weight": "words", "characters.embedding.weight": "characters", "outputs": "tags"}
         self.embedding = nn.Embedding(len(params.words), params.embedding_dim)
         self.characters = CharacterFeatures(params) if params.char_channels else None
 

@@ -110,15 +110,13 @@ def _encode_targets(table: Table, params: Params) -> Tensor:
 class RowDataset(TensorDataset):
     """The rows of a table: features, (num_rows, num_features), float32, and labels, (num_rows,).
 
-    Labels are class numbers, int64, or numbers in standard deviations of train from its mean, float32. If `split`, a
-    name, is given, rows that are unlike train are logged.
+    Labels are class numbers, int64, or standardised numbers, float32. With a `split`, rows unlike train are logged.
     """
 
     def __init__(self, table: Table, params: Params, split: str = "") -> None:
         self.ids, labels = table.ids(params.id_column), _encode_targets(table, params)
         features = torch.from_numpy(columns.encode(table, params, split))
-        if params.num_workers == 0:
-            features = on_device(features)
+        features = on_device(features) if params.num_workers == 0 else features
         super().__init__(features, labels.to(features.device))
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, ...]:

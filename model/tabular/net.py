@@ -127,7 +127,9 @@ class MultiLayerNet(nn.Module):
 
 def Net(params: Params) -> nn.Module:
     """Return the net that params.net names, with random weights drawn from the global generator."""
-    return {"linear": LinearNet, "two_layer": TwoLayerNet, "mlp": MultiLayerNet}[params.net](params)
+    net: Any = {"linear": LinearNet, "two_layer": TwoLayerNet, "mlp": MultiLayerNet}[params.net](params)
+    net.named_by = {next(iter(net.state_dict())): "feature_names"}
+    return net
 
 
 def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:

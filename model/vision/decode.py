@@ -21,12 +21,8 @@ SMALL_BYTES = 2 * 2**30  # of decoded images; larger sets are decoded when they 
 def decode(image: Path | np.ndarray, params: Params) -> np.ndarray:
     """Return one image, (image_size, image_size, image_channels), uint8: its sides are stretched, nothing is cut off.
 
-    Args:
-        image: a file, or an array (height, width) or (height, width, 3), uint8
-        params: image_size, image_channels, max_image_pixels, and the fact grey_bits
-
-    Raises:
-        InputError: the file is missing, damaged, no image, or one that claims absurdly many pixels
+    `image` is a file, or an array (height, width) or (height, width, 3), uint8. An InputError says that the file is
+    missing, damaged, no image, or one that claims absurdly many pixels.
     """
     side, mode = params.image_size, "RGB" if params.image_channels == 3 else "L"
     try:
@@ -41,11 +37,7 @@ def decode(image: Path | np.ndarray, params: Params) -> np.ndarray:
 
 
 def decode_all(images: list[Path] | np.ndarray, params: Params) -> np.ndarray:
-    """Return images as `decode` does, (num_images, image_size, image_size, image_channels), uint8.
-
-    Raises:
-        InputError: names all images that cannot be read
-    """
+    """Return images as `decode` does, (num_images, ...), uint8; an InputError names all that cannot be read."""
     if isinstance(images, np.ndarray) and (*images.shape, 1)[1:4] == params.image_shape:
         return images.reshape(-1, *params.image_shape)
     return pictures.decode_in_threads(images, lambda image: decode(image, params), params.image_shape)

@@ -1,4 +1,4 @@
-"""Nets for images, the loss, and the metrics. (torchvision's models are in `torchvision_net.py`.)"""
+"""Nets for images, the loss, and the metrics. (The models of torchvision and timm are in `published_nets.py`.)"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.vision.params import Params
-from model.vision.torchvision_net import torchvision_net
+from model.vision.published_nets import freeze, published_net
 
 
 class ThreeConvNet(nn.Module):
@@ -72,7 +72,10 @@ def Net(params: Params) -> nn.Module:
     """
     nets: dict[str, Callable[[Params], nn.Module]] = {"cs230": ThreeConvNet, "mnist": MnistNet}
     order = torch.channels_last if params.channels_last else torch.contiguous_format
-    return nets.get(params.net, torchvision_net)(params).to(memory_format=order)
+    net = nets.get(params.net, published_net)(params).to(memory_format=order)
+    if params.freeze_backbone:
+        freeze(net)
+    return net
 
 
 def loss_fn(outputs: Tensor, labels: Tensor, label_smoothing: float = 0, class_weights: Tensor | None = None) -> Tensor:
@@ -123,28 +126,15 @@ def count_classes(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tens
     return correct, zeros.index_add(0, predicted, ones), zeros.index_add(0, labels, ones)
 
 
-def macro_precision(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the correct predictions of each class; and its predictions."""
-    correct, predicted, _ = count_classes(outputs, labels)
-    return correct, predicted
-
-
-def macro_recall(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the correct predictions of each class; and its labels."""
-    correct, _, labelled = count_classes(outputs, labels)
-    return correct, labelled
-
-
-def macro_f1(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count twice the correct predictions of each class; and its predictions plus its labels."""
-    correct, predicted, labelled = count_classes(outputs, labels)
-    return 2 * correct, predicted + labelled
+def _ratio(choose: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the metric that divides two of the counts of `count_classes`."""
+    return lambda outputs, labels: choose(*count_classes(outputs, labels))
 
 
 metrics = {
     "accuracy": accuracy,
     "top_5_accuracy": top_5_accuracy,
-    "macro_precision": macro_precision,
-    "macro_recall": macro_recall,
-    "macro_f1": macro_f1,
+    "macro_precision": _ratio(lambda correct, predicted, labelled: (correct, predicted)),
+    "macro_recall": _ratio(lambda correct, predicted, labelled: (correct, labelled)),
+    "macro_f1": _ratio(lambda correct, predicted, labelled: (2 * correct, predicted + labelled)),
 }

@@ -28,11 +28,10 @@ class Params(utils.Params):
     shift: int = Field(0, ge=0, le=64, description="train on images moved by up to this many pixels each way")
     jitter: float = Field(0.0, ge=0, lt=1, description="train with brightness and contrast changed by up to this share")
 
-    net: str = Field("cs230", description="cs230, mnist, or a classification model of torchvision, such as resnet18")
+    net: str = Field("cs230", description="cs230, mnist, a classifier of torchvision, such as resnet18, or timm/NAME")
     num_channels: int = Field(32, ge=1, description="width of the first convolution of cs230 and mnist")
     dropout_rate: float = Field(0.8, ge=0, lt=1, description="dropout before the last layer of cs230 and mnist")
-    pretrained: bool = Field(False, description="start a torchvision model from its ImageNet weights (a download)")
-    freeze_backbone: bool = Field(False, description="train only the new last layer of a pretrained model")
+    freeze_backbone: bool = Field(False, description="train only the last layer of a pretrained net")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each training label spread over all classes")
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: train on all classes equally")
 
@@ -50,8 +49,8 @@ class Params(utils.Params):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Params:
-        if self.pretrained and self.net in OWN_NETS:
-            raise ValueError(f"pretrained: there are no weights for net {self.net!r}; choose a torchvision model")
+        if self.pretrained is True and self.net in OWN_NETS:
+            raise ValueError(f"pretrained: there are no weights for net {self.net!r}; name a file or another net")
         if self.freeze_backbone and not self.pretrained:
             raise ValueError("freeze_backbone: needs pretrained, or only random features would be left")
         if self.normalize == "imagenet" and self.image_channels != 3:
@@ -65,7 +64,7 @@ class Params(utils.Params):
         is_own = self.net in OWN_NETS
         lines = super().warnings()
         lines += utils.idle_unless(self, {"num_channels": is_own, "dropout_rate": is_own}, "net")
-        if self.pretrained and self.image_channels == 3 and self.normalize != "imagenet":
+        if self.pretrained is True and self.image_channels == 3 and self.normalize != "imagenet":
             lines.append(f"normalize={self.normalize}: pretrained weights were trained with normalize=imagenet")
         if self.shift >= self.image_size:
             lines.append(f"shift={self.shift}: moves images of image_size={self.image_size} out of sight")

@@ -35,23 +35,14 @@ ERRORS = (OSError, LookupError, EOFError, ValueError, TypeError, AttributeError,
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """The examples of a split.
+    """The examples of a split."""
 
-    Args:
-        ids: a name for each example, for the predictions' table
-        labels: the class name of each example
-        images: files, or an array (n, height, width) or (n, height, width, 3), uint8
-        rows: which of the images each example is, (num_examples,), int64
-        notes: what the user should know about the files that were found
-        folder: which holds the image files
-    """
-
-    ids: list[str]
-    labels: list[str]
-    images: list[Path] | np.ndarray
-    rows: np.ndarray
-    notes: tuple[str, ...] = ()
-    folder: Path = Path()
+    ids: list[str]  # a name for each example, for the predictions' table
+    labels: list[str]  # the class name of each example
+    images: list[Path] | np.ndarray  # files, or an array (n, height, width) or (n, height, width, 3), uint8
+    rows: np.ndarray  # which of the images each example is, (num_examples,), int64
+    notes: tuple[str, ...] = ()  # what the user should know about the files that were found
+    folder: Path = Path()  # which holds the image files
 
     def images_at(self, positions: Sequence[int] | np.ndarray) -> list[Path] | np.ndarray:
         """Return the images of some of the examples."""
@@ -65,11 +56,7 @@ class Examples:
 
 
 def read_split(split: str, data_dir: Path, params: Params) -> Examples:
-    """Return the examples of 'train', 'val' or 'test'.
-
-    Raises:
-        InputError: the data is missing, in none of the known layouts, or broken
-    """
+    """Return the examples of 'train', 'val' or 'test'; InputError if they are missing, broken or laid out otherwise."""
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: there is no such data directory; --data_dir says where the data is")
     path, has_val = _find(split, data_dir), _find("val", data_dir) is not None

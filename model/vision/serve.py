@@ -93,10 +93,7 @@ def describe_inputs(params: Params) -> dict[str, Any]:
 def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Params) -> dict[str, dict[str, Any]]:
     """Return images of a split by their id, as {"image": a small PIL image, "source": its file, if it has one}.
 
-    An id that the split does not have, or whose image cannot be read, is left out.
-
-    Raises:
-        InputError: the data is gone or broken
+    An id that the split does not have, or whose image cannot be read, is left out. InputError: the data is broken.
     """
     examples, wanted, found = read_split(split, data_dir, params), set(ids), {}
     positions = [position for position, name in enumerate(examples.ids) if name in wanted]

@@ -14,9 +14,10 @@ from torchvision import models
 
 import utils
 from fiveline.metrics import MetricSums
+from fiveline.options import pretrained
 from model.vision import net, serve
 from model.vision.params import Params
-from model.vision.torchvision_net import _head, load_pretrained
+from model.vision.published_nets import _head
 from tests.support.data import refusal
 
 
@@ -167,7 +168,7 @@ def published(tmp_path, monkeypatch):
 def initialized(params):
     """The net of a new run, as train.py makes it."""
     model = net.Net(params)
-    model.initialize()
+    pretrained.initialize(model, params, pretrained.read_source(params))
     return model
 
 
@@ -189,12 +190,10 @@ def test_pretrained_googlenet_scales_its_input_as_its_weights_expect(published):
 
 
 @pytest.mark.slow
-def test_pretrained_weights_of_another_size_are_refused(monkeypatch):
-    params = make_params(net="vit_b_16")
+def test_pretrained_weights_of_another_size_are_refused():
+    params = make_params(net="vit_b_16", pretrained=True)
     with torch.device("meta"):
-        source, model = models.vit_b_16(), net.Net(params)
-        monkeypatch.setattr(models, "get_model", lambda *_, **__: source)
-        message = refusal(load_pretrained, model, params)
+        message = refusal(net.Net(params).published)
     assert "net 'vit_b_16': its pretrained weights need image_size 224" in message
 
 

@@ -1,0 +1,188 @@
+"""Begin with trained weights, `pretrained: PATH`: a file, or the directory of another run, whose best weights count.
+
+The last layer stays new where its classes differ. For every other tensor of the net there must be one of its name and
+shape. A net may have, each optional:
+
+    renamed(weights)    returns the weights of other code, a dict, under the net's names
+    published()         returns the weights for `pretrained: true`, and a text that names them
+    named_by            dict: tensor -> the fact, a list, that names its rows (of an embedding) or its columns; and
+                        "outputs" -> the fact that names the rows of the last layer, if it is not `classes`
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import utils
+
+KEYS = ("state_dict", "model", "model_state_dict")  # where a file with more than weights has them
+PREFIXES = ("module.", "model.")  # that DistributedDataParallel and Lightning put before all names
+MOST_NAMES = 4  # of each kind, in an error
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Weights to begin with, and where they are from."""
+
+    weights: Mapping[str, Tensor]
+    name: str
+    sha256: str | None = None  # of the file
+    facts: Mapping[str, Any] | None = None  # of the run that trained them; None: not known
+
+
+def read_source(params: utils.Params) -> Source | None:
+    """Return the weights in the file that `pretrained` names; None if it names none.
+
+    Raises:
+        InputError: the file is missing, damaged, would run code when loaded, or holds something else
+    """
+    if not isinstance(params.pretrained, str):
+        return None
+    path = Path(params.pretrained)
+    path = path / "best.pth.tar" if path.is_dir() else path
+    try:
+        data = utils.read_bytes(path)
+        parse = _parse_safetensors if path.suffix == ".safetensors" else utils.parse_checkpoint
+        state: Any = parse(data, path)
+    except utils.InputError as error:
+        raise utils.InputError(f"pretrained: {error}") from None
+    state = state if isinstance(state, dict) else {"": state}
+    weights = next((state[key] for key in KEYS if isinstance(state.get(key), dict)), state)
+    if not weights or not all(isinstance(key, str) and isinstance(weights[key], Tensor) for key in weights):
+        found = ", ".join(f"{name} ({type(weights[name]).__name__})" for name in list(weights)[:MOST_NAMES])
+        raise utils.InputError(
+            f"pretrained: {path}: expected tensors by name, alone or under {', '.join(KEYS)}; found {found or 'none'}"
+        )
+    facts = state["facts"] if utils.is_ours(state) else None
+    return Source(weights, str(path), hashlib.sha256(data).hexdigest(), facts)
+
+
+def _parse_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+    except ImportError:
+        raise utils.InputError(f"{path}: needs a package that is not installed; pip install safetensors") from None
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise utils.InputError(f"{path}: damaged, or not a safetensors file ({error})") from None
+
+
+@torch.no_grad()
+def initialize(net: Any, params: utils.Params, source: Source | None) -> dict[str, Any] | None:
+    """Give a new net the weights that it begins with; return where they are from, for run.json.
+
+    Args:
+        net: with random weights
+        params: with facts
+        source: from `read_source`
+
+    Raises:
+        InputError: the weights are another net's
+    """
+    if hasattr(net, "initialize"):
+        net.initialize()
+    if params.pretrained is False:
+        return None
+    if source is None and not hasattr(net, "published"):
+        raise utils.InputError("pretrained=true: this net has no published weights; name a file or a run's directory")
+    if source is None:
+        weights, name = net.published()
+        source = Source(weights, name, facts={})  # no classes: the last layer stays new
+    own, weights = net.state_dict(), _renamed(net, source.weights)
+    new = _find_new(net, weights, source.facts, params.facts)
+    if len(new) == len(own):
+        raise utils.InputError(f"pretrained: {source.name}: the net has no layer but the last, whose classes differ")
+    for name in new:
+        weights.pop(name, None)
+    notes = [f"new: {', '.join(new)}"] * bool(new) + _match_names(net, weights, source.facts or {}, params.facts)
+    for name in own.keys() - weights.keys():
+        if name in new or name.endswith("num_batches_tracked"):
+            weights[name] = own[name]
+    try:
+        utils.load_weights({"state_dict": weights}, net, Path(source.name))
+    except utils.InputError as error:
+        raise utils.InputError(f"pretrained: {_mismatch(own, weights, source.name) or error}") from None
+    logging.info("; ".join([f"- Loaded {len(own) - len(new)} of {len(own)} tensors from {source.name}", *notes]))
+    return {"source": source.name, "sha256": source.sha256, "new": new}
+
+
+def _renamed(net: Any, weights: Mapping[str, Tensor]) -> Any:
+    """Return weights under the net's names: without the prefixes of wrappers, and as its `renamed` returns them."""
+    found = {name.replace("_orig_mod.", ""): weight for name, weight in weights.items()}  # torch.compile puts it there
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in found) and not next(iter(net.state_dict()), "").startswith(prefix):
+            found = {name.removeprefix(prefix): weight for name, weight in found.items()}
+    result: Any = collections.OrderedDict(net.renamed(found) if hasattr(net, "renamed") else found)
+    result._metadata = getattr(weights, "_metadata", {})  # versions, by which modules of torchvision read old names
+    return result
+
+
+def _find_new(
+    net: nn.Module, weights: Mapping[str, Tensor], their_facts: Mapping[str, Any] | None, facts: Mapping[str, Any]
+) -> list[str]:
+    """Return the names of the tensors that stay new: the last layer's, if its classes differ or it has no weights.
+
+    Where the number of classes differs, a second layer of as many outputs stays new too.
+    """
+    own, named_by = net.state_dict(), getattr(net, "named_by", {})
+    fact = named_by.get("outputs", "classes")
+    last = [name for name, weight in net.named_parameters(remove_duplicate=False) if weight.ndim > 1][-1]
+    differ = their_facts is not None and their_facts.get(fact) != facts.get(fact)
+    sizes = (weights[last].shape[:1], own[last].shape[:1]) if last in weights else ()
+    new = []
+    for name, weight in own.items():
+        theirs, is_last = weights.get(name), name.rpartition(".")[0] == last.rpartition(".")[0]
+        if theirs is None:
+            is_new = is_last
+        elif theirs.shape == weight.shape:
+            is_new = is_last and differ
+        else:
+            is_resized = (theirs.shape[:1], weight.shape[:1]) == sizes and theirs.shape[1:] == weight.shape[1:]
+            is_new = is_resized and (is_last or name not in named_by)
+        new += [name] * is_new
+    return new
+
+
+def _match_names(net: nn.Module, weights: Any, their_facts: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """Put the vectors of words, or the columns of features, where the net has the same word or feature; list them."""
+    notes, own = [], net.state_dict()
+    for name, fact in getattr(net, "named_by", {}).items():
+        theirs, ours = their_facts.get(fact) or [], facts.get(fact) or []
+        if name not in own.keys() & weights.keys() or not theirs or theirs == ours:
+            continue
+        axis = 0 if isinstance(net.get_submodule(name.rpartition(".")[0]), nn.Embedding) else 1
+        if weights[name].select(axis, 0).shape == own[name].select(axis, 0).shape:  # else it is of another net
+            places = {each: place for place, each in enumerate(theirs)}
+            pairs = [(place, places[each]) for place, each in enumerate(ours) if each in places]
+            to, from_ = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
+            rows = weights[name].index_select(axis, from_).to(own[name].dtype)
+            weights[name] = own[name].index_copy(axis, to, rows)
+            notes.append(f"{name}: {len(pairs)} of {len(ours)} {fact}")
+    return notes
+
+
+def _mismatch(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], name: str) -> str:
+    """List the names and shapes in which weights differ from the net's; return an empty text if none does."""
+    both = [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    kinds = {
+        "missing": [key for key in own if key not in weights],
+        "unknown": [key for key in weights if key not in own],
+        "of another shape": [f"{key} {tuple(weights[key].shape)}, here {tuple(own[key].shape)}" for key in both],
+    }
+    lists = [
+        f"{len(names)} {kind}: {', '.join(names[:MOST_NAMES])}{', ...' if len(names) > MOST_NAMES else ''}"
+        for kind, names in kinds.items()
+        if names
+    ]
+    return f"{name}: weights of another net than the params describe; {'; '.join(lists)}" if lists else ""
