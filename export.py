@@ -24,7 +24,6 @@ import importlib.util
 import itertools
 import math
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,10 +37,6 @@ from fiveline.tasks import fetch_serve
 if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import DataLoader
-
-    from fiveline.serving.programs import Sides
-
-    Pairs = list[tuple[Any, Any]]  # inputs and outputs
 
 PACKAGES = {"pt2": [], "torchscript": [], "onnx": ["onnx", "onnxscript", "onnxruntime"], "safetensors": ["safetensors"]}
 NUM_SAMPLES = 20  # batches, and single examples, that show which sizes vary
@@ -81,28 +76,10 @@ def fetch_pairs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple
             yield inputs, model(inputs)
 
 
-def choose_example(samples: Pairs) -> Any:
+def choose_example(samples: list[tuple[Any, Any]]) -> Any:
     """Return the largest inputs, to follow through the net; two examples at least, as torch takes a 1 for fixed."""
     largest = max((inputs for inputs, _ in samples), key=lambda inputs: sum(t.numel() for t in tensors_of(inputs)))
     return concatenate([largest, largest]) if len(tensors_of(largest)[0]) == 1 else largest
-
-
-def make_program(
-    output: Path, model: nn.Module, dataloader: DataLoader[Any], samples: Pairs, sides: Sides, tolerance: float | None
-) -> tuple[bytes, dict[str, Any]]:
-    """Return a program in the format of --output, and how well it agrees with the net on the data."""
-    from fiveline.serving.interface import find_class_axis
-    from fiveline.serving.programs import to_program
-    from fiveline.serving.verify import check_program
-
-    dataset: Any = dataloader.dataset
-    content = to_program(output.suffix[1:], model, choose_example(samples), sides)
-    class_axis = find_class_axis(samples[0][1], dataset.__getitems__([0])[1])  # both of the first example
-    with tempfile.TemporaryDirectory() as folder:  # elsewhere: a run's directory is train.py's
-        path = Path(folder) / output.name
-        utils.write_atomically(path, content)
-        found = check_program(path, fetch_pairs(model, dataloader), class_axis, tolerance)
-    return content, {"num_examples": len(dataset), **found}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -140,20 +117,24 @@ def main(argv: list[str] | None = None) -> None:
     model.eval()
 
     from fiveline.loader import fetch_dataloader
-    from fiveline.serving.interface import find_interfaces, gather_facts
-    from fiveline.serving.programs import to_safetensors
-    from fiveline.serving.verify import agreement
+    from fiveline.serving.interface import find_class_axis, find_interfaces, gather_facts
+    from fiveline.serving.programs import to_program, to_safetensors
+    from fiveline.serving.verify import agreement, check_program
 
     dataloader = fetch_dataloader(args.split, Path(params.data_dir or ""), params)
+    dataset: Any = dataloader.dataset
     samples = list(itertools.islice(fetch_pairs(model, dataloader), 2 * NUM_SAMPLES))
     serve = fetch_serve(params.task)
     described = getattr(serve, "describe_inputs", lambda params: {"facts": params.facts})(params)
-    sides = find_interfaces(samples, described.get("axes", {}), unique=args.format == "onnx")
+    sides = find_interfaces(samples, described.get("axes", {}))
     if args.format == "safetensors":
-        content, verified = to_safetensors(model), {"weights": "read back, equal to the net's weights"}
+        content = to_safetensors(model)
+        verified: dict[str, Any] = {"weights": "read back, equal to the net's weights"}
     else:
-        content, found = make_program(output, model, dataloader, samples, sides, args.tolerance)
-        verified = {"split": args.split, **found}
+        content = to_program(args.format, model, choose_example(samples), sides)
+        class_axis = find_class_axis(samples[0][1], dataset.__getitems__([0])[1])  # both of the first example
+        found = check_program(content, args.format, fetch_pairs(model, dataloader), class_axis, args.tolerance)
+        verified = {"split": args.split, "num_examples": len(dataset), **found}
     utils.write_atomically(output, content)
     facts = gather_facts(output.name, sides, params, described)
     utils.save_dict_to_json({**facts, "verified": verified}, output.with_name(f"{output.name}.json"))

@@ -3,9 +3,11 @@
     python sanity_check.py --model_dir experiments/base_model
     python sanity_check.py --model_dir experiments/x --only leaks,gradients learning_rate=3e-4
     python sanity_check.py --model_dir experiments/x --json > findings.json
+    python sanity_check.py --model_dir experiments/x --selftest_resume
 
 Prints PASS, WARN or FAIL for each check, what was seen, and what to do about it. Reads and begins as train.py would,
-and writes nothing into --model_dir. The exit code is 1 if a check fails.
+and writes nothing into --model_dir. The exit code is 1 if a check fails. --selftest_resume instead kills a copy of the
+run again and again, and checks that it ends with the same bits as one that was left alone.
 """
 
 from __future__ import annotations
@@ -38,6 +40,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory that holds params.json")
     parser.add_argument("--only", default=None, metavar="NAMES", help="these checks, for example leaks,gradients")
     parser.add_argument("--json", action="store_true", help="print the findings, with their numbers, as JSON")
+    parser.add_argument(
+        "--selftest_resume", action="store_true", help="check that a killed run resumes to the same bits"
+    )
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that override the file's")
@@ -51,8 +56,14 @@ def main(argv: list[str] | None = None) -> None:
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(args.overrides, args.data_dir))
 
     utils.import_quickly("torch")
+    device = fetch_device(args.device, args.disable_cuda)
+    if args.selftest_resume:
+        from fiveline.sanity.selftest import selftest
+
+        selftest(params, ["--device", str(device)])
+        return
     checks = choose(args.only)
-    context = fetch_context(params, fetch_device(args.device, args.disable_cuda))
+    context = fetch_context(params, device)
     rows = []
     for group, check in checks:
         finding = look(check, context)
@@ -73,9 +84,22 @@ def main(argv: list[str] | None = None) -> None:
 
 def choose(only: str | None) -> list[tuple[str, Callable[[Context], Finding]]]:
     """Return (group, check) for each check that `only` names, all for None; raise InputError for an unknown name."""
-    from fiveline.sanity.checks import GROUPS
+    from fiveline.sanity import data, evaluation, first_steps, hyperparameters, leaks, rate, short_training
 
-    known = {check.__name__: (group, check) for group, checks in GROUPS.items() for check in checks}
+    groups: dict[str, list[Callable[[Context], Finding]]] = {  # in the order in which a person would look
+        "the data": [data.input_scale, data.label_counts, leaks.leaks, leaks.visible_answers, data.augmentation],
+        "the hyperparameters": [hyperparameters.hyperparameters],
+        "the first steps": [
+            first_steps.initial_loss,
+            first_steps.logits,
+            first_steps.gradients,
+            first_steps.zero_grad,
+            first_steps.overfit_batch,
+        ],
+        "a short training": [short_training.baseline, rate.learning_rate, short_training.labels_fit],
+        "the evaluation": [evaluation.eval_mode, evaluation.own_example, evaluation.repeatable, evaluation.batch_size],
+    }
+    known = {check.__name__: (group, check) for group, checks in groups.items() for check in checks}
     names = list(known) if only is None else [name.strip() for name in only.split(",") if name.strip()]
     unknown = [name for name in names if name not in known]
     if unknown or not names:

@@ -6,9 +6,9 @@
         sampler=tpe num_trials=20 pruner=asha
 
 --parent_dir holds params.json, which all trials have in common, and search.yaml, which states what varies (or --space
-does). Each trial is a run directory in it, for example `learning_rate_0.001`. Running the same command again skips the
-finished trials, continues the stopped ones, and tries the failed ones again. `key=value` words set the settings of
-search.yaml, such as num_trials=20, and hyperparameters of all trials, such as num_epochs=1.
+does). Each trial is a run directory in it, for example `learning_rate_0.001`. Rerun the same command to skip finished
+trials, continue stopped ones and retry failed ones. `key=value` words set the settings of search.yaml, such as
+num_trials=20, and hyperparameters of all trials, such as num_epochs=1.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ import synthesize_results
 import train
 import utils
 from fiveline import jobs
-from fiveline.study.cost import print_cost
 from fiveline.study.directories import Directories
 from fiveline.study.driver import Driver
 from fiveline.study.plan import Plan
 from fiveline.study.ray_workers import RayWorkers
 from fiveline.study.settings import read_settings, words_for_all_trials
 from fiveline.study.trials import Trial
-from fiveline.study.view import View, print_status, summary
+from fiveline.study.view import View, print_cost, print_status, summary
 from fiveline.study.workers import LocalWorkers, useful_workers
 from fiveline.tasks import fetch_params
 
@@ -71,8 +70,6 @@ def make_plan(args: argparse.Namespace) -> Plan:
         raise utils.InputError(f"--num_workers {args.num_workers}: expected 1 or more")
     if args.ray_address is None and (args.cpus_per_trial, args.gpus_per_trial) != (1, None):
         raise utils.InputError("--cpus_per_trial, --gpus_per_trial: without --ray_address, they have no effect")
-    if settings.reproducible and args.ray_address and args.num_workers is None:
-        raise utils.InputError("reproducible: proposals depend on --num_workers, which a Ray cluster needs explicitly")
     return Plan(Directories(parent_dir, base, space, settings.seeds), settings)
 
 
@@ -94,7 +91,6 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         else:
             num_workers = args.num_workers or useful_workers(plan.num_trials)
             workers = LocalWorkers(num_workers, plan.directories.base.task, train.main, words)
-        plan.lag = workers.num_workers or 1
         driver = Driver(plan, workers, view)
         driver.run()
     report_end(plan, driver)
@@ -102,36 +98,33 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
 
 def report_end(plan: Plan, driver: Driver) -> None:
     """Print the table and what is left to do; raise a Stop for what went wrong."""
-    if any(trial.record() for trial in plan.all_trials()):
+    trials = plan.all_trials()
+    if any(trial.record() for trial in trials):
         with contextlib.suppress(SystemExit):  # after it has named files of other runs that it cannot read
             synthesize_results.main(["--parent_dir", str(plan.directories.parent_dir), "--html"])
     if driver.signal or driver.is_out_of_time:
-        print(summary([trial.status() for trial in plan.all_trials()], plan.num_trials))
+        print(summary([trial.status() for trial in trials], plan.num_trials))
     if driver.signal:
-        raise utils.InterruptedRun("the study was interrupted; the same command continues", driver.signal)
+        raise utils.InterruptedRun("the study was interrupted; rerun the same command to continue", driver.signal)
     if driver.is_out_of_time:
-        print(f"Reached max_hours ({plan.settings.max_hours:g}). Run the same command again to continue.")
+        print(f"Reached max_hours ({plan.settings.max_hours:g}). Rerun the same command to continue.")
     if plan.is_exhausted:
         print(f"the space holds no more than {len(plan.trials)} different trials; all of them are done")
     if driver.failed:
-        lines = "\n  ".join(f"{name}: {reason}" for name, reason in driver.failed.items())
-        raise utils.Stop(
-            f"{len(driver.failed)} of {plan.num_trials} trials failed; the same command tries them again\n  {lines}"
-        )
+        lines = "".join(f"\n  {name}: {reason}" for name, reason in driver.failed.items())
+        found = f"{len(driver.failed)} of {plan.num_trials} trials failed"
+        raise utils.Stop(f"{found}; rerun the same command to retry them{lines}")
     if driver.elsewhere:
-        raise utils.InUseError(
-            f"{len(driver.elsewhere)} of {plan.num_trials} trials still run elsewhere "
-            f"({', '.join(driver.elsewhere)}); when they have ended, the same command completes the study"
-        )
+        found = f"{len(driver.elsewhere)} of {plan.num_trials} trials still run elsewhere"
+        names = ", ".join(driver.elsewhere)
+        raise utils.InUseError(f"{found} ({names}); when they have ended, rerun the same command to continue")
 
 
 def listed(plan: Plan) -> list[Trial]:
     """Return the trials of a plan that is known in advance: a sampler that learns has to see results first."""
     if plan.settings.sampler not in ("grid", "random"):
-        raise utils.InputError(
-            f"sampler {plan.settings.sampler}: a job array needs trials that are known in advance; take sampler=random "
-            "or grid, or --ray_address"
-        )
+        advice = "a job array needs trials that are known in advance; take sampler=random or grid, or --ray_address"
+        raise utils.InputError(f"sampler {plan.settings.sampler}: {advice}")
     while plan.propose():
         pass
     return plan.all_trials()

@@ -103,7 +103,8 @@ def read_history(path: Path) -> list[dict[str, Any]]:
             if mistakes := find_mistakes(_Epoch, row):
                 raise InputError(f"{path}, row {number}: {'; '.join(mistakes)}")
     except InputError as error:
-        raise InputError(f"{error}; move {path.name} away, and the same command continues without it") from None
+        message = f"{error}; move {path.name} away, then rerun the same command to continue without it"
+        raise InputError(message) from None
     return rows
 
 
@@ -113,7 +114,8 @@ def read_record(path: Path) -> dict[str, Any]:
         record = read_json(path) if path.exists() else {}
         check_values(Record, record, str(path))
     except InputError as error:
-        raise InputError(f"{error}; remove it, and the same command goes on from the last checkpoint") from None
+        message = f"{error}; remove it, then rerun the same command to continue from the last checkpoint"
+        raise InputError(message) from None
     return record
 
 

@@ -45,7 +45,7 @@ class InUseError(Stop):
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """SIGINT or SIGTERM came; rerunning the same command continues.
+    """SIGINT or SIGTERM came; rerun the same command to continue.
 
     Not an `Exception`: a signal can come at any moment, and `except Exception` must not swallow it. The exit code is
     128 plus the signal's number, as in a shell.
@@ -60,7 +60,7 @@ class InterruptedRun(KeyboardInterrupt):
 
 # Errors of the machine or of a setting, not of the code: class, words in the message, how to stop and what to print.
 KNOWN_ERRORS = (
-    ("BdbQuit", "", Stop, "ended in the debugger; the same command continues from the last checkpoint, if any"),
+    ("BdbQuit", "", Stop, "ended in the debugger; rerun the same command to continue from the last checkpoint"),
     ("FileNotFoundError", "No usable temporary directory", Stop,
      "{}: they are full or read-only; free some space, or set TMPDIR to a folder with room"),
     ("RuntimeError", "Too many open files", Stop, "too many open files; " + MORE_FILES),

@@ -71,7 +71,8 @@ def run_script(
     def stop_here(number: int, _: object) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)  # a second one quits at once
-        raise InterruptedRun(f"interrupted by {signal.Signals(number).name}; the same command continues", number)
+        name = signal.Signals(number).name
+        raise InterruptedRun(f"interrupted by {name}; rerun the same command to continue", number)
 
     console = logging.StreamHandler()
     console.setFormatter(SafeFormatter("%(message)s"))

@@ -1,4 +1,4 @@
-"""Behind sanity_check.py: checks that find silent bugs before the long run, and train.py's --selftest_resume."""
+"""Behind sanity_check.py: checks that find silent bugs before the long run, and a test of resuming."""
 
 from __future__ import annotations
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,14 @@ MAX_BATCH = 32  # examples in a batch of the checks that do not depend on the ru
 PLAIN: dict[str, Any] = {"ema_decay": None, "microbatch_size": None, "precision": "fp32"}
 
 
+@dataclasses.dataclass
 class Batches:
-    """Batches of a loader's dataset, on a device; `chosen` holds the examples' positions for each batch.
+    """Batches of a loader's dataset, on a device."""
 
-    With `shift`, each example has the labels of the one this many positions later: that finds labels that are shifted.
-    """
-
-    def __init__(self, dataset: Any, chosen: Sequence[list[int]], device: torch.device, shift: int = 0) -> None:
-        self.dataset, self.chosen, self.device, self.shift = dataset, chosen, device, shift
+    dataset: Any
+    chosen: Sequence[list[int]]  # the examples' positions, for each batch
+    device: torch.device
+    shift: int = 0  # each example has the labels of the one this many positions later, to find shifted labels
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         for indices in self.chosen:
@@ -67,15 +66,9 @@ class Context:
         InputError: a mistake in the data
     """
 
-    def __init__(
-        self,
-        params: utils.Params,
-        device: torch.device,
-        steps: tuple[Step, Step],
-        evaluate: Callable[..., dict[str, float]],
-    ) -> None:
-        self.device, self.data_dir = device, Path(params.data_dir or "")
-        self._steps, self._evaluate = steps, evaluate
+    def __init__(self, params: utils.Params, device: torch.device, steps: tuple[Step, Step], evaluate: Any) -> None:
+        self.device, self._steps, self._evaluate = device, steps, evaluate
+        self.data_dir = Path(params.data_dir or "")
         self.run_params, self.params = params, fetch_facts(self.data_dir, params)
         task = fetch_task(self.params)
         self.loss_fn, self.metrics = task.loss_fn, task.metrics
@@ -93,11 +86,6 @@ class Context:
             raise utils.InputError("\n".join(dict.fromkeys(mistakes.values())))
         self.has_lengths = hasattr(self.datasets["train"].dataset, "lengths")  # so that batches are padded
 
-    @functools.cached_property
-    def augmented(self) -> Any:
-        """The train split, for augmentation; the one without it never gets the call of `set_epoch`."""
-        return fetch_dataloader("train", self.data_dir, self.params, training=True).dataset
-
     def choose(self, split: str, number: int) -> list[int]:
         """Return up to `number` positions in a split, spread over it at random, in order."""
         generator = torch.Generator().manual_seed(self.params.seed)
@@ -107,10 +95,15 @@ class Context:
         """Return examples of a split in order, in balanced batches, without augmentation."""
         return Batches(self.datasets[split], balanced(indices, batch_size), self.device, shift)
 
-    def augmented_batches(self, indices: Sequence[int], batch_size: int, epoch: int) -> Batches:
-        """Return train examples as an epoch of training sees them."""
-        self.augmented.set_epoch(epoch)
-        return Batches(self.augmented, balanced(indices, batch_size), self.device)
+    def some(self, split: str, number: int, shift: int = 0) -> Batches:
+        """Return up to `number` examples of a split in small batches, without augmentation."""
+        return self.batches(split, self.choose(split, number), self.few, shift)
+
+    def augmented_batches(self, indices: Sequence[int], epoch: int, params: utils.Params | None = None) -> Batches:
+        """Return train examples as an epoch of training sees them, with other hyperparameters if they are given."""
+        dataset: Any = fetch_dataloader("train", self.data_dir, params or self.params, training=True).dataset
+        dataset.set_epoch(epoch)
+        return Batches(dataset, balanced(indices, self.few), self.device)
 
     def train_batches(self, indices: Sequence[int], batch_size: int, num_steps: int, shift: int = 0) -> Batches:
         """Return this many batches of train examples, without augmentation, shuffled again for each epoch."""
@@ -123,7 +116,7 @@ class Context:
     def varied_batch(self, number: int) -> tuple[Any, Tensor]:
         """Return a batch of train examples whose labels differ as much as possible."""
         candidates = self.choose("train", 512)
-        labels = [label for _, batch in self.batches("train", candidates, self.few) for label in batch.cpu()]
+        labels = [label for _, batch in self.some("train", 512) for label in batch.cpu()]
         kinds = [set(label.flatten().tolist()) - {IGNORED_LABEL} for label in labels]  # of a sequence, all its labels
         ranks = [(kinds[:place].count(kind), -len(kind), place) for place, kind in enumerate(kinds)]
         chosen = [candidates[place] for *_, place in sorted(ranks)[:number]]
@@ -133,17 +126,18 @@ class Context:
         """Return the labels of one train example, as a batch."""
         return next(iter(self.batches("train", [0], 1)))[1]
 
-    def evaluate(self, model: nn.Module, batches: Any, metrics: Any = None) -> dict[str, float]:
-        """Evaluate with the function of evaluate.py, in the task's metrics unless others are given."""
-        return self._evaluate(model, self.loss_fn, batches, self.metrics if metrics is None else metrics)
+    def evaluate(self, model: nn.Module, batches: Any) -> dict[str, float]:
+        """Evaluate with the function of evaluate.py."""
+        scores: dict[str, float] = self._evaluate(model, self.loss_fn, batches, self.metrics)
+        return scores
 
-    def fetch_trainer(self, **changes: Any) -> Trainer:
-        """Return the beginning of a run with a constant learning rate, in fp32, with changed hyperparameters."""
-        return self._begin(self.params.model_copy(update={**PLAIN, **changes}))
+    def fetch_trainer(self, params: utils.Params | None = None, **changes: Any) -> Trainer:
+        """Return the beginning of a run as train.py makes it, but not compiled.
 
-    def _begin(self, params: utils.Params) -> Trainer:
-        """Return the beginning of a run as train.py makes it, but not compiled."""
-        params, task = params.model_copy(update={"compile": False}), fetch_task(params)
+        By default it is in fp32, with the run's hyperparameters except for the changes.
+        """
+        params = (params or self.params.model_copy(update=PLAIN)).model_copy(update={"compile": False, **changes})
+        task = fetch_task(params)
         seed_everything(params.seed)
         net = task.Net(params)
         if hasattr(net, "initialize"):
@@ -160,15 +154,12 @@ class Context:
     def walk(self, params: utils.Params) -> None:
         """Go a run's way with these hyperparameters: the data, two steps, an evaluation, the ends of two epochs."""
         params = fetch_facts(self.data_dir, params)
-        dataset: Any = fetch_dataloader("train", self.data_dir, params, training=True).dataset
-        dataset.set_epoch(1)
         fetch_dataloader("val", self.data_dir, params)
-        trainer = self._begin(params)
-        chosen = balanced(self.choose("train", 2 * self.few), self.few)
-        for inputs, labels in Batches(dataset, chosen, self.device):
+        trainer = self.fetch_trainer(params)
+        for inputs, labels in self.augmented_batches(self.choose("train", 2 * self.few), 1, params):
             trainer.state.set_learning_rate()
             trainer.step(inputs, labels)
-        self.evaluate(trainer.state.evaluated, self.batches("val", self.choose("val", 64), self.few))
+        self.evaluate(trainer.state.evaluated, self.some("val", 64))
         for _ in range(2):
             trainer.state.end_epoch(0.0, 0.0)
         trainer.state.is_finished()
@@ -187,6 +178,12 @@ class Context:
         if not names and hasattr(self.serve, "describe_inputs"):
             names = self.serve.describe_inputs(self.params).get("classes")
         return str(names[number]) if names and number < len(names) else f"class {number}"
+
+
+def outputs_of(model: nn.Module, batches: Iterable[tuple[Any, Tensor]]) -> list[tuple[Any, Tensor]]:
+    """Return (outputs, labels) of each batch, on the CPU, in the mode that the model is in."""
+    with torch.no_grad():
+        return [to_device((model(inputs), labels), torch.device("cpu")) for inputs, labels in batches]
 
 
 def balanced(indices: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -37,10 +37,8 @@ def input_scale(context: Context) -> Finding:
             advice = "look for empty cells, divisions by 0 and broken files; correct or drop them"
             return Finding("FAIL", f"{s.num_bad:,} inputs of {split} are NaN or infinite", advice, values)
         if abs(s.mean - train.mean) > train.std or not 0.5 < (s.std + 1e-12) / (train.std + 1e-12) < 2:
-            explanation = (
-                f"{split} has mean {s.mean:.3g} and std {s.std:.3g}, train {train.mean:.3g} and {train.std:.3g}"
-            )
-            return Finding("FAIL", explanation, "scale all splits by the mean and std of train", values)
+            found = f"mean {s.mean:.3g} and std {s.std:.3g}, train {train.mean:.3g} and {train.std:.3g}"
+            return Finding("FAIL", f"{split} has {found}", "scale all splits by the mean and std of train", values)
     if train.std == 0:
         return Finding("FAIL", f"all inputs are {train.mean:.3g}", "look at what the data loader reads", values)
     if train.std > HUGE_STD or abs(train.mean) > HUGE_STD:
@@ -99,7 +97,7 @@ def _quantities(surveys: dict[str, Survey]) -> Finding:
         if not target.isfinite().all():
             return Finding("FAIL", f"labels of {split} are NaN or infinite", "correct or drop these examples", values)
         gap = float((target.mean() - train.mean()).abs() / train.std())
-        if gap > 0.5 and gap > 5 / len(target) ** 0.5:
+        if gap > max(0.5, 5 / len(target) ** 0.5):
             explanation = f"the mean of {split} is {gap:.1f} standard deviations from that of train"
             return Finding("WARN", explanation, "are they from one source, and shuffled before they were cut?", values)
     summary = f"quantities with mean {float(train.mean()):.3g} and std {float(train.std()):.3g} in train"
@@ -111,10 +109,9 @@ def augmentation(context: Context) -> Finding:
 
     def read(split: str, seed: int, is_augmented: bool = False) -> list[tuple[Any, Tensor]]:
         seed_everything(context.params.seed, seed)
-        indices = context.choose(split, NUM_AUGMENTED)
         if is_augmented:
-            return list(context.augmented_batches(indices, context.few, epoch=seed))
-        return list(context.batches(split, indices, context.few))
+            return list(context.augmented_batches(context.choose(split, NUM_AUGMENTED), epoch=seed))
+        return list(context.some(split, NUM_AUGMENTED))
 
     for split in context.datasets:
         if split != "train" and not _same(read(split, 1), read(split, 2)):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from fiveline.device import seed_everything, tensors_of
 from fiveline.sanity import Finding
-from fiveline.sanity.context import Batches, Context
+from fiveline.sanity.context import Batches, Context, outputs_of
 
 NUM_EXAMPLES, NUM_ALONE, SMALL_BATCH = 150, 8, 7  # of val
 TOLERANCE = 2e-3  # of outputs, over their spread
@@ -29,12 +30,9 @@ def eval_mode(context: Context) -> Finding:
 
     for module in model.modules():
         module.register_forward_pre_hook(note)
-    context.evaluate(model, _val(context))
-    changed = [
-        name
-        for name, entry in model.state_dict().items()
-        if not torch.equal(entry.nan_to_num(), before[name].nan_to_num())
-    ]
+    context.evaluate(model, context.some("val", NUM_EXAMPLES))
+    after = {name: entry.nan_to_num() for name, entry in model.state_dict().items()}
+    changed = [name for name, entry in after.items() if not torch.equal(entry, before[name].nan_to_num())]
     advice = "call model.eval() before evaluating, and let Net.train() reach all modules"
     if changed:
         return Finding("FAIL", f"evaluating changes {', '.join(changed[:3])}: batch norm learns from val", advice)
@@ -48,13 +46,12 @@ def own_example(context: Context) -> Finding:
     model = warm(context).eval()
     indices = context.choose("val", NUM_ALONE + 1)
     distances = []
-    with torch.inference_mode():
-        together = [tensors_of(model(inputs)) for inputs, _ in context.batches("val", indices, len(indices))][0]
-        for place, (inputs, _) in enumerate(context.batches("val", indices, 1)):
-            for alone, every in zip(tensors_of(model(inputs)), together, strict=True):
-                region = tuple(slice(0, size) for size in alone[0].shape)  # in a batch it may be padded
-                difference = (alone[0] - every[place][region]).abs().max()
-                distances.append(float(difference / (every.float().std() + 1e-12)))
+    [(together, _)] = outputs_of(model, context.batches("val", indices, len(indices)))
+    for place, (outputs, _) in enumerate(outputs_of(model, context.batches("val", indices, 1))):
+        for alone, every in zip(tensors_of(outputs), tensors_of(together), strict=True):
+            region = tuple(slice(0, size) for size in alone[0].shape)  # in a batch it may be padded
+            difference = (alone[0] - every[place][region]).abs().max()
+            distances.append(float(difference / (every.float().std() + 1e-12)))
     worst = max(distances) if all(map(math.isfinite, distances)) else math.nan  # max() passes over NaN
     summary, values = f"alone and in a batch, outputs differ by {worst:.1g} of their spread", {"difference": worst}
     if worst <= TOLERANCE:
@@ -68,8 +65,8 @@ def repeatable(context: Context) -> Finding:
     model, found = warm(context), []
     for seed in (1, 2):
         seed_everything(seed)
-        found.append(context.evaluate(model, _val(context)))
-    if differing := _differences(found, 1e-6):
+        found.append(context.evaluate(model, context.some("val", NUM_EXAMPLES)))
+    if differing := _differing(found, 1e-6):
         advice = "dropout without self.training? Augmentation of val? Random numbers in loss_fn?"
         return Finding("FAIL", f"a second time, val has other metrics: {differing}", advice)
     return Finding("PASS", "a second evaluation of val gives the same metrics", values=found[0])
@@ -79,10 +76,9 @@ def batch_size(context: Context) -> Finding:
     """Are metrics the same whatever the batch size?"""
     model, indices = warm(context), context.choose("val", NUM_EXAMPLES)
     uneven = [part for part in (indices[:SMALL_BATCH], indices[SMALL_BATCH:]) if part]
-    val = context.datasets["val"]
+    val, sizes = context.datasets["val"], f"in batches of {' and '.join(str(len(part)) for part in uneven)}"
     found = [context.evaluate(model, Batches(val, chosen, context.device)) for chosen in (uneven, [indices])]
-    sizes = f"in batches of {' and '.join(str(len(part)) for part in uneven)}"
-    if differing := _differences(found, TOLERANCE):
+    if differing := _differing(found, TOLERANCE):
         explanation = f"{sizes}, val has other metrics than in one of {len(indices)}: {differing}"
         advice = "a metric returns sums, (numerator, denominator); a loss_fn, the mean over the scored labels"
         return Finding("FAIL", explanation, advice, {"metrics": found})
@@ -97,14 +93,9 @@ def warm(context: Context) -> nn.Module:
     return trainer.model
 
 
-def _val(context: Context) -> Batches:
-    return context.batches("val", context.choose("val", NUM_EXAMPLES), context.few)
-
-
-def _differences(found: list[dict[str, float]], tolerance: float) -> str:
+def _differing(found: list[dict[str, float]], tolerance: float) -> str:
     """Return the metrics that differ between two evaluations, with both values, or ''."""
     first, second = found
-    values = [torch.tensor(list(scores.values()), dtype=torch.float64) for scores in found]
-    are_close = torch.isclose(values[0], values[1], tolerance, 1e-6, equal_nan=True).tolist()
+    are_close = np.isclose(list(first.values()), list(second.values()), tolerance, 1e-6, equal_nan=True)
     names = [name for name, is_close in zip(first, are_close, strict=True) if not is_close]
     return ", ".join(f"{name} {first[name]:.4f} and {second[name]:.4f}" for name in names[:3])

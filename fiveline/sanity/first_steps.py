@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fiveline.device import map_tensors, seed_everything, to_device
+from fiveline.device import map_tensors, seed_everything
 from fiveline.metrics import count_scored
 from fiveline.sanity import Finding, guesses
-from fiveline.sanity.context import Context, Trainer
+from fiveline.sanity.context import Context, Trainer, outputs_of
 
-CPU = torch.device("cpu")
 NEAR, FAR = 1.35, 3.0  # ratio of the initial loss to its theoretical value
 GRADIENT_STEPS = 10
 FEW_UNITS_DEAD, MANY_UNITS_DEAD = 0.25, 0.5  # share of a layer
@@ -27,14 +27,10 @@ HEART_STEPS, HEART_EXAMPLES, HEART_RATES = 250, 8, (1e-3, 1e-2)
 def initial_loss(context: Context) -> Finding:
     """Is the first loss near the loss of a net that has learnt nothing?"""
     trainer = context.fetch_trainer()
-    trainer.model.train()
-    with torch.no_grad():
-        indices = context.choose("train", 256)
-        batches = [(trainer.model(inputs), labels) for inputs, labels in context.batches("train", indices, context.few)]
-    batches = [to_device(pair, CPU) for pair in batches]
-    loss = guesses.mean_loss(trainer.loss_fn, batches)
+    batches = outputs_of(trainer.model.train(), context.some("train", 256))
     zeros = [(map_tensors(torch.zeros_like, outputs), labels) for outputs, labels in batches]
-    theory, best = guesses.mean_loss(trainer.loss_fn, zeros), guesses.Constant(trainer.loss_fn, batches).loss(batches)
+    loss, theory = (guesses.score(trainer.loss_fn, each)["loss"] for each in (batches, zeros))
+    best = guesses.Constant(trainer.loss_fn, batches).score(batches)["loss"]
     is_float = batches[0][1].is_floating_point()
     guess = "labels guessed as 0" if is_float else "all classes equally likely"
     summary = f"{loss:.3f}; with {guess} it is {theory:.3f}, with the best constant output {best:.3f}"
@@ -56,45 +52,45 @@ def initial_loss(context: Context) -> Finding:
 def logits(context: Context) -> Finding:
     """Are the outputs logits, where the loss expects logits?"""
     model, loss_fn = context.fetch_trainer().model.eval(), context.loss_fn
-    with torch.no_grad():
-        inputs, labels = next(iter(context.batches("train", context.choose("train", context.few), context.few)))
-        outputs = model(inputs)
-        if not isinstance(outputs, Tensor) or outputs.dim() == 0 or int(count_scored(labels)) == 0:
-            return Finding("PASS", "not checked: the outputs have a structure that only the task knows")
-        loss = float(loss_fn(outputs, labels))
-        ignores_shifts = math.isclose(float(loss_fn(outputs + 3, labels)), loss, rel_tol=1e-3, abs_tol=1e-4)
-        sums = [outputs.sum(dim) for dim in range(1, outputs.dim()) if outputs.shape[dim] > 1]
-        adds_up = any(bool(((total - 1).abs() < 1e-3).all()) for total in sums)
-        if ignores_shifts and adds_up and bool((outputs >= 0).all()):
-            explanation = "softmax is applied twice: the outputs are probabilities, the loss expects logits"
-            return Finding("FAIL", explanation, "return the output of the last linear layer, without softmax")
-    least, most = float(outputs.min()), float(outputs.max())
+    inputs, labels = next(iter(context.some("train", context.few)))
+    outputs = model(inputs)
+    if not isinstance(outputs, Tensor) or outputs.dim() == 0 or int(count_scored(labels)) == 0:
+        return Finding("PASS", "not checked: the outputs have a structure that only the task knows")
+    last_operation, outputs = _last_operation(outputs), outputs.detach()
+    least, most, found = float(outputs.min()), float(outputs.max()), ""
+    sums = [outputs.sum(dim) for dim in range(1, outputs.dim()) if outputs.shape[dim] > 1]
+    if least >= 0 and any(bool(((total - 1).abs() < 1e-3).all()) for total in sums):
+        losses = [float(loss_fn(each, labels)) for each in (outputs, outputs + 3)]  # alike in cross-entropy
+        found = "softmax" if math.isclose(*losses, rel_tol=1e-3, abs_tol=1e-4) else ""
+    elif last_operation == "Sigmoid":
+        loss = float(loss_fn(torch.zeros_like(outputs), labels))  # log(2) in a cross-entropy that expects logits
+        found = "sigmoid" if math.isclose(loss, math.log(2), rel_tol=1e-3) else ""
+    if found:
+        explanation = f"{found} is applied twice: the outputs are probabilities, the loss expects logits"
+        return Finding("FAIL", explanation, f"return the output of the last linear layer, without {found}")
     return Finding("PASS", f"{least:.3g} to {most:.3g}: not probabilities", values={"least": least, "most": most})
 
 
-def _largest_gradients(
-    context: Context, trainer: Trainer, weights: dict[str, nn.Parameter]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return, over a few steps, each entry's largest absolute gradient and each weight's largest norm ratio."""
-    largest, ratios = dict[str, Tensor](), dict.fromkeys(weights, 0.0)
-    # several steps: in the first one, a layer whose weights are zero passes no gradient to the layers before it
-    for inputs, labels in context.train_batches(context.choose("train", 512), context.few, GRADIENT_STEPS):
-        trainer.step(inputs, labels)
-        for name, weight in weights.items():
-            if weight.grad is not None:
-                largest[name] = torch.maximum(largest.get(name, torch.zeros_like(weight)), weight.grad.abs())
-                # biases may begin at zero: compare with a small weight of this shape
-                small = (0.01 if weight.dim() > 1 else 0.1) * weight.numel() ** 0.5
-                ratio = float(weight.grad.norm()) / max(float(weight.detach().norm()), small)
-                ratios[name] = max(ratios[name], ratio) if math.isfinite(ratio) else math.inf
-    return largest, ratios
+def _last_operation(outputs: Tensor) -> str:
+    """Return the name of the operation that computed outputs, without changes of their shape."""
+    node: Any = outputs.grad_fn
+    while node is not None and re.match("Squeeze|View|Reshape|Flatten", node.name()):
+        node = node.next_functions[0][0]
+    return "" if node is None else node.name().partition("Backward")[0]
 
 
 def gradients(context: Context) -> Finding:
     """Does every weight get a gradient that is neither zero nor huge, and does the optimizer know it?"""
     trainer = context.fetch_trainer()
     weights = {name: w for name, w in trainer.model.named_parameters() if w.requires_grad}
-    largest, ratios = _largest_gradients(context, trainer, weights)
+    largest, ratios = dict[str, Tensor](), dict.fromkeys(weights, 0.0)  # of each entry; of a weight, to its norm
+    # several steps: in the first one, a layer whose weights are zero passes no gradient to the layers before it
+    for inputs, labels in context.train_batches(context.choose("train", 512), context.few, GRADIENT_STEPS):
+        trainer.step(inputs, labels)
+        for name, weight in weights.items():
+            if weight.grad is not None:
+                largest[name] = torch.maximum(largest.get(name, torch.zeros_like(weight)), weight.grad.abs())
+                ratios[name] = max(ratios[name], _ratio(weight, weight.grad))
     values = {"ratios": ratios}
 
     def named(names: list[str]) -> str:
@@ -128,6 +124,13 @@ def gradients(context: Context) -> Finding:
     return Finding("PASS", f"each of {len(weights)} weights gets a gradient; {summary}", values=values)
 
 
+def _ratio(weight: Tensor, gradient: Tensor) -> float:
+    """Return the ratio of the gradient's norm to the weight's, or to a small weight's: biases may begin at zero."""
+    small = (0.01 if weight.dim() > 1 else 0.1) * weight.numel() ** 0.5
+    ratio = float(gradient.norm()) / max(float(weight.detach().norm()), small)
+    return ratio if math.isfinite(ratio) else math.inf
+
+
 def zero_grad(context: Context) -> Finding:
     """Do two steps on the same batch, at learning rate 0, get the same gradients?"""
     advice = "train_step: optimizer.zero_grad() before loss.backward(), and optimizer.step() after it"
@@ -138,10 +141,8 @@ def zero_grad(context: Context) -> Finding:
         optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.0)
 
         def note(optimizer: Any, *_: Any, seen: list[Tensor] = seen) -> None:
-            weights = optimizer.param_groups[0]["params"]
-            seen.append(
-                torch.cat([w.grad.flatten().clone() for w in weights if w.grad is not None] or [torch.zeros(1)])
-            )
+            found = [weight.grad for weight in optimizer.param_groups[0]["params"] if weight.grad is not None]
+            seen.append(torch.cat([gradient.flatten() for gradient in found or [torch.zeros(1)]]))
 
         optimizer.register_step_pre_hook(note)
         for _ in range(2):
@@ -175,9 +176,7 @@ def learn_by_heart(context: Context) -> float:
     left = math.inf
     for rate in HEART_RATES:
         trainer = context.fetch_trainer(optimizer="adam", learning_rate=rate, weight_decay=0.0)
-        with torch.no_grad():
-            outputs = to_device(trainer.model.train()(inputs), CPU)
-        floor = guesses.best_loss(trainer.loss_fn, outputs, labels.cpu())
+        floor = guesses.best_loss(trainer.loss_fn, *outputs_of(trainer.model.train(), [(inputs, labels)])[0])
         first = _least_loss(trainer, inputs, labels) - floor
         for step in range(HEART_STEPS):
             trainer.step(inputs, labels)

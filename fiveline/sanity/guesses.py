@@ -9,25 +9,25 @@ import torch
 from torch import Tensor
 
 from fiveline.device import map_tensors, tensors_of
-from fiveline.metrics import Loss, count_scored
+from fiveline.metrics import Loss, Metrics, MetricSums, count_scored
+from fiveline.serving.interface import find_class_axis
 
 MAX_ITERATIONS = 100
 
 
-def mean_loss(loss_fn: Loss, batches: Iterable[tuple[Any, Tensor]]) -> float:
-    """Return the loss over batches of (outputs, labels), where each scored label counts the same."""
-    total = number = 0.0
+def score(loss_fn: Loss, batches: Iterable[tuple[Any, Tensor]], metrics: Metrics | None = None) -> dict[str, float]:
+    """Return the metrics and the loss of batches of (outputs, labels)."""
+    sums = MetricSums(metrics or {})
     with torch.no_grad():
         for outputs, labels in batches:
-            if num_scored := float(count_scored(labels)):
-                total, number = total + float(loss_fn(outputs, labels)) * num_scored, number + num_scored
-    return total / max(number, 1.0)
+            sums.add(outputs, labels, loss_fn(outputs, labels))
+    return sums.result()
 
 
 class Constant:
-    """Outputs that ignore the inputs: the constant with the least loss on batches of (outputs, labels), on the CPU.
+    """The outputs that ignore the inputs and have the least loss on batches of (outputs, labels), on the CPU.
 
-    Of these outputs, only the shapes matter.
+    Only the shapes of the given outputs matter.
     """
 
     def __init__(self, loss_fn: Loss, batches: list[tuple[Any, Tensor]]) -> None:
@@ -37,8 +37,8 @@ class Constant:
         weights = [float(count_scored(labels)) for _, labels in batches]
 
         def loss() -> Tensor:
-            pairs = [(batch, weight) for batch, weight in zip(batches, weights, strict=True) if weight]
-            losses = [loss_fn(self.like(outputs), labels) * weight for (outputs, labels), weight in pairs]
+            pairs = zip(batches, weights, strict=True)
+            losses = [loss_fn(self.like(outputs), labels) * weight for (outputs, labels), weight in pairs if weight]
             return torch.stack(losses).sum() / sum(weights)
 
         minimise(loss, self._constants)
@@ -48,20 +48,16 @@ class Constant:
         constants = iter(self._constants)
         return map_tensors(lambda output: next(constants).expand(output.shape), outputs)
 
-    def loss(self, batches: Iterable[tuple[Any, Tensor]]) -> float:
-        """Return the constant's loss on batches of (outputs, labels)."""
-        return mean_loss(self.loss_fn, [(self.like(outputs), labels) for outputs, labels in batches])
+    def score(self, batches: Iterable[tuple[Any, Tensor]], metrics: Metrics | None = None) -> dict[str, float]:
+        """Return the constant's metrics and loss on batches of (outputs, labels)."""
+        return score(self.loss_fn, [(self.like(outputs), labels) for outputs, labels in batches], metrics)
 
 
 def _free_shape(alike: Sequence[Tensor], labels: Tensor) -> list[int]:
     """Return the shape of outputs with 1 for each dimension over which a constant does not vary."""
-    shape = alike[0].shape  # other batches may have other sizes, for example a weight for each word of a text
-    if len(shape) > labels.dim() and shape[: labels.dim()] == labels.shape:
-        free = range(labels.dim(), len(shape))  # the classes come last
-    elif shape[:1] + shape[2:] == labels.shape:
-        free = range(1, 2)  # the classes come second, as in segmentation
-    else:
-        free = range(1, len(shape))
+    shape, axis = alike[0].shape, find_class_axis(alike[0], labels)
+    free = range(1, len(shape)) if axis is None else [axis % len(shape)]
+    # other batches may have other sizes, for example a weight for each word of a text
     return [n if dim in free and all(o.shape[dim] == n for o in alike) else 1 for dim, n in enumerate(shape)]
 
 

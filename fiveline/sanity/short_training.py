@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import functools
 import itertools
 import math
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import utils
-from fiveline.device import map_tensors, to_device
-from fiveline.metrics import MetricSums
+from fiveline.device import tensors_of
 from fiveline.sanity import Finding
-from fiveline.sanity.context import Batches, Context
+from fiveline.sanity.context import Batches, Context, outputs_of
 from fiveline.sanity.first_steps import NOT_BY_HEART, learn_by_heart
-from fiveline.sanity.guesses import Constant
+from fiveline.sanity.guesses import Constant, score
 from fiveline.sanity.rate import range_test
+from fiveline.serving.interface import find_class_axis
 
 NUM_TRAIN, NUM_HELD_OUT, NUM_OTHER = 3000, 200, 400  # examples of train, set apart from it, of another split
 ROUND_STEPS, NUM_STEPS = 30, 300
@@ -31,24 +29,10 @@ MIXED_UP = (
 )
 
 
-@dataclasses.dataclass
-class Fit:
-    """The result of a short training."""
-
-    model: nn.Module
-    steps: int
-    # the least, as a share of the best constant's: on `train` (examples trained on), `held_out` (set apart from train),
-    # `val`, and `test` if there is one
-    losses: dict[str, float]
-
-
 def baseline(context: Context) -> Finding:
     """Which metrics does the best answer reach that ignores the inputs?"""
-    sums, constant = MetricSums(context.metrics), fit_constant(context)
-    for outputs, labels in _outputs(context.fetch_trainer().model, _some(context, "val")):
-        guess = map_tensors(lambda tensor: tensor.detach().clone(), constant.like(outputs))
-        sums.add(guess, labels, context.loss_fn(guess, labels))
-    scores = sums.result()
+    batches = outputs_of(context.fetch_trainer().model.eval(), context.some("val", NUM_OTHER))
+    scores = fit_constant(context).score(batches, context.metrics)
     summary = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
     return Finding("PASS", f"always the same answer has {summary} on val", values=scores)
 
@@ -56,58 +40,49 @@ def baseline(context: Context) -> Finding:
 @functools.lru_cache(maxsize=1)
 def fit_constant(context: Context) -> Constant:
     """Return the constant with the least loss on train."""
-    batches = context.batches("train", context.choose("train", NUM_TRAIN // 4), context.few)
-    return Constant(context.loss_fn, _outputs(context.fetch_trainer().model, batches))
-
-
-def _some(context: Context, split: str, shift: int = 0) -> Batches:
-    return context.batches(split, context.choose(split, NUM_OTHER), context.few, shift)
-
-
-def _outputs(model: nn.Module, batches: Batches) -> list[tuple[Any, Tensor]]:
-    """Return (outputs, labels) of each batch, on the CPU, in eval mode."""
-    model.eval()
-    with torch.no_grad():
-        return [to_device((model(inputs), labels), torch.device("cpu")) for inputs, labels in batches]
+    model = context.fetch_trainer().model.eval()
+    return Constant(context.loss_fn, outputs_of(model, context.some("train", NUM_TRAIN // 4)))
 
 
 def labels_fit(context: Context) -> Finding:
     """Does what is learnt from train hold on examples of train that were set apart, and on the other splits?"""
-    fit = fit_shortly(context)
-    held_out, others = fit.losses["held_out"], [split for split in context.datasets if split != "train"]
-    shares = ", ".join(f"{fit.losses[split]:.0%} on {split}" for split in others)
-    summary = (
-        f"after {fit.steps} steps, {held_out:.0%} of the baseline's loss on examples of train set apart, {shares}, "
-    )
-    summary += f"{fit.losses['train']:.0%} on the examples trained on"
-    values = {**fit.losses, "steps": fit.steps}
+    model, values = fit_shortly(context)
+    held_out, others = values["held_out"], [split for split in context.datasets if split != "train"]
+    shares = "".join(f"{values[split]:.0%} on {split}, " for split in others)
+    summary = f"after {values['steps']} steps, {held_out:.0%} of the baseline's loss on examples of train set apart, "
+    summary += f"{shares}{values['train']:.0%} on the examples trained on"
     shifts = (-1, 1) if context.first_labels().dim() == 1 else ()
     for split in others:
-        if max(held_out, fit.losses[split]) < LEARNT:
-            if swapped := _swapped(context, fit.model, split):
+        if max(held_out, values[split]) < LEARNT:
+            if swapped := _swapped(context, model, split):
                 return Finding("FAIL", f"in {split}, labels of {swapped} look swapped: {summary}", MIXED_UP, values)
-            if 1 - fit.losses[split] < 0.4 * (1 - held_out) - 0.1:
+            if 1 - values[split] < 0.4 * (1 - held_out) - 0.1:
                 return Finding("WARN", f"much less holds on {split}: {summary}", MIXED_UP, values)
         elif held_out < CLEARLY_LEARNT:
             explanation = f"nothing holds on {split}, whose labels do not belong to its inputs"
-            if any(_fits_shifted(context, fit.model, split, shift) for shift in shifts):
+            if any(_share_of_loss(context, model, context.some(split, NUM_OTHER, shift)) < LEARNT for shift in shifts):
                 explanation += " but to those beside them (shifted by one)"
             return Finding("FAIL", f"{explanation}: {summary}", MIXED_UP, values)
-    if max(held_out, *(fit.losses[split] for split in others)) < LEARNT:
+    if max(held_out, *(values[split] for split in others)) < LEARNT:
         return Finding("PASS", summary, values=values)
     if learn_by_heart(context) > NOT_BY_HEART:
         return Finding("WARN", f"nothing is learnt: {summary}", "fix what overfit_batch found first", values)
     for shift in shifts:
-        if fit_shortly(context, shift).losses["held_out"] < min(CLEARLY_LEARNT, held_out - 0.1):
+        if fit_shortly(context, shift)[1]["held_out"] < min(CLEARLY_LEARNT, held_out - 0.1):
             explanation = f"labels fit the inputs of the example {'after' if shift < 0 else 'before'} theirs"
             return Finding("FAIL", f"shifted by one: {explanation}; {summary}", MIXED_UP, values)
-    status = "WARN" if min(held_out, fit.losses["val"]) < LEARNT else "FAIL"
+    status = "WARN" if min(held_out, values["val"]) < LEARNT else "FAIL"
     explanation = f"a few examples can be learnt by heart, but nothing holds on others: {summary}"
     return Finding(status, explanation, f"do the inputs decide the labels? If they should, {MIXED_UP}", values)
 
 
-def fit_shortly(context: Context, shift: int = 0) -> Fit:
-    """Train for a few hundred steps at most, without augmentation, on labels that are shifted by `shift` examples."""
+def fit_shortly(context: Context, shift: int = 0) -> tuple[nn.Module, dict[str, float]]:
+    """Train for a few hundred steps at most, without augmentation, on labels that are shifted by `shift` examples.
+
+    Returns:
+        the net; the number of `steps`, and the least losses, as shares of the best constant's, on examples of `train`
+        that it was trained on, on those that were `held_out`, on `val`, and on `test` if there is one
+    """
     chosen = context.choose("train", NUM_TRAIN)
     generator = torch.Generator().manual_seed(context.params.seed + 1)
     order = [chosen[i] for i in torch.randperm(len(chosen), generator=generator).tolist()]
@@ -118,42 +93,38 @@ def fit_shortly(context: Context, shift: int = 0) -> Fit:
         learning_rate = curve["steepest"]
     size = max(2, min(context.params.batch_size, 64, len(rest) // 4))
     trainer = context.fetch_trainer(learning_rate=learning_rate)
-    sets = {split: _some(context, split) for split in context.datasets if split != "train"}
+    sets = {split: context.some(split, NUM_OTHER) for split in context.datasets if split != "train"}
     sets["train"] = context.batches("train", rest[:: max(1, len(rest) // NUM_HELD_OUT)], size, shift)
     sets["held_out"] = context.batches("train", held_out, size, shift)
-    baselines = {name: _baseline_loss(context, batches) for name, batches in sets.items()}
-    fit = Fit(trainer.model, 0, dict.fromkeys(sets, math.inf))
+    found = dict.fromkeys(sets, math.inf)
     batches = iter(context.train_batches(rest, size, NUM_STEPS, shift))
-    while fit.steps < NUM_STEPS and max(fit.losses[name] for name in sets if name != "train") >= WELL_LEARNT:
+    steps = 0
+    while steps < NUM_STEPS and max(found[name] for name in sets if name != "train") >= WELL_LEARNT:
         try:
             for inputs, labels in itertools.islice(batches, ROUND_STEPS):
                 trainer.step(inputs, labels)
         except utils.DivergedError:
             break
-        fit.steps += ROUND_STEPS
-        for name, each in sets.items():
-            loss = context.evaluate(trainer.model, each, {})["loss"] / max(baselines[name], 1e-9)
-            fit.losses[name] = min(fit.losses[name], loss)
-    return fit
+        steps += ROUND_STEPS
+        found = {name: min(found[name], _share_of_loss(context, trainer.model, sets[name])) for name in sets}
+    return trainer.model, {**found, "steps": steps}
 
 
-def _baseline_loss(context: Context, batches: Batches) -> float:
-    return fit_constant(context).loss(_outputs(context.fetch_trainer().model, batches))
-
-
-def _fits_shifted(context: Context, model: nn.Module, split: str, shift: int) -> bool:
-    batches = _some(context, split, shift)
-    return context.evaluate(model, batches, {})["loss"] < LEARNT * _baseline_loss(context, batches)
+def _share_of_loss(context: Context, model: nn.Module, batches: Batches) -> float:
+    """Return the loss of a net as a share of the best constant's."""
+    outputs = outputs_of(model.eval(), batches)
+    return score(context.loss_fn, outputs)["loss"] / max(fit_constant(context).score(outputs)["loss"], 1e-9)
 
 
 def _swapped(context: Context, model: nn.Module, split: str) -> str:
     """Return two classes that are taken for each other more often than they are recognised, or ''."""
     counts: dict[tuple[int, int], int] = collections.Counter()
-    for outputs, labels in _outputs(model, _some(context, split)):
-        if labels.is_floating_point() or not isinstance(outputs, Tensor) or outputs.dim() != labels.dim() + 1:
+    for outputs, labels in outputs_of(model.eval(), context.some(split, NUM_OTHER)):
+        axis = find_class_axis(outputs, labels)
+        if axis is None:
             return ""
-        dim = -1 if outputs.shape[: labels.dim()] == labels.shape else 1  # of the classes
-        counts.update(zip(labels.flatten().tolist(), outputs.argmax(dim).flatten().tolist(), strict=True))
+        predicted = tensors_of(outputs)[0].argmax(axis)
+        counts.update(zip(labels.flatten().tolist(), predicted.flatten().tolist(), strict=True))
 
     def is_taken_for(label: int, other: int) -> bool:
         total = sum(number for (each, _), number in counts.items() if each == label)

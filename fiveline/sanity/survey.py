@@ -38,8 +38,7 @@ class Survey:
     numbers: Tensor | None = None
     is_image: bool = False  # whether these rows are thumbnails
     texts: list[str] | None = None  # each sentence, normalised; None where there are no sentences
-    # of all floating-point inputs; mean and std are NaN where there are none
-    mean: float = math.nan
+    mean: float = math.nan  # of all floating-point inputs; NaN where there are none
     std: float = math.nan
     least: float = math.inf
     most: float = -math.inf
@@ -59,7 +58,7 @@ def survey(context: Context, split: str) -> Survey:
     tokens = context.tokens(split, found.positions)
     found.texts = None if tokens is None else [normalised(words) for words in tokens]
     rows: list[Tensor] = []
-    num_numbers, total, squares = 0, 0.0, 0.0
+    sums = torch.zeros(3, dtype=torch.float64)  # of ones, of the inputs, and of their squares
     for place, (inputs, label) in enumerate(_examples(context, split, found.positions)):
         tensors = tensors_of(inputs)
         # by the words where they are known: sentences of unknown words can be the same to the net
@@ -69,17 +68,14 @@ def survey(context: Context, split: str) -> Survey:
         floats = [tensor.float() for tensor in tensors if tensor.is_floating_point()]
         if floats:
             flat = torch.cat([tensor.flatten() for tensor in floats]).double()
-            finite = flat[flat.isfinite()]
-            found.num_bad += len(flat) - len(finite)
-            if len(finite):
-                num_numbers, total = num_numbers + len(finite), total + float(finite.sum())
-                squares += float(finite.square().sum())
-                least, most = finite.aminmax()
-                found.least, found.most = min(found.least, float(least)), max(found.most, float(most))
-            found.mean = total / max(num_numbers, 1)
+            found.num_bad += int((~flat.isfinite()).sum())
+            flat = flat.nan_to_num(0.0, 0.0, 0.0)
+            sums += torch.stack([torch.tensor(len(flat)), flat.sum(), flat.square().sum()])
+            found.least, found.most = min(found.least, float(flat.min())), max(found.most, float(flat.max()))
             found.is_image = len(floats) == 1 and floats[0].dim() == 3 and min(floats[0].shape[1:]) >= 4
             rows.append(_thumbnail(floats[0]) if found.is_image else _short(flat.float()))
-    found.std = max(squares / max(num_numbers, 1) - found.mean**2, 0.0) ** 0.5 if rows else math.nan
+    found.mean, square = (sums[1:] / sums[0]).tolist()  # 0 / 0 is NaN
+    found.std = max(square - found.mean**2, 0.0) ** 0.5 if rows else math.nan
     if len(rows) == len(found.inputs) and len({row.shape for row in rows}) == 1:
         found.numbers = torch.stack(rows)
     return found
@@ -94,11 +90,8 @@ def _examples(context: Context, split: str, indices: Sequence[int]) -> Iterator[
 
 
 def _hash(tensors: Sequence[Tensor]) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.digest()
+    parts = [str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes() for tensor in tensors]
+    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
 
 def _thumbnail(image: Tensor) -> Tensor:

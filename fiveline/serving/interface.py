@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,10 @@ class Interface:
     dtypes: dict[str, str]
     shapes: dict[str, list[int | str]]
 
+    def entries(self) -> list[dict[str, Any]]:
+        """Return name, dtype and shape of each tensor, for the JSON file."""
+        return [{"name": name, "dtype": self.dtypes[name], "shape": shape} for name, shape in self.shapes.items()]
+
 
 def named(batch: Any, name: str) -> dict[str, Tensor]:
     """Return the tensors of a batch by name: the keys of a dict, `name`, or `name_0`, `name_1` for a tuple."""
@@ -62,28 +66,24 @@ def find_class_axis(outputs: Any, labels: Any) -> int | None:
 
 
 def find_interfaces(
-    samples: Sequence[tuple[Any, Any]], axis_names: Mapping[str, Sequence[str]], unique: bool = False
+    samples: Sequence[tuple[Any, Any]], axis_names: Mapping[str, Sequence[str]]
 ) -> tuple[Interface, Interface]:
     """Return the interfaces of inputs and outputs. An axis may vary if it is the first or its size varies in `samples`.
 
     Args:
         samples: inputs and outputs, of batches of different sizes
         axis_names: input -> the task's names for its axes
-        unique: rename an output that has the name of an input, because ONNX needs a unique name for each tensor
     """
     batches = [(named(inputs, "inputs"), named(outputs, "outputs")) for inputs, outputs in samples]
     known = {tuple(len(tensors_of(inputs)[0]) for inputs, _ in samples): "batch_size"}  # sizes -> name
-    taken: list[str] = []
     sides = []
     for side, container in enumerate(samples[0]):
         kind = "tensor" if isinstance(container, Tensor) else "dict" if isinstance(container, dict) else "tuple"
         interface = Interface(kind, {}, {})
         for name, tensor in batches[0][side].items():
-            own_name = _unused(name, taken) if unique else name
-            taken.append(own_name)
-            interface.dtypes[own_name] = str(tensor.dtype).removeprefix("torch.")
+            interface.dtypes[name] = str(tensor.dtype).removeprefix("torch.")
             shapes = [batch[side][name].shape for batch in batches]
-            interface.shapes[own_name] = _axes(name, shapes, axis_names.get(name, ()), known)
+            interface.shapes[name] = _axes(name, shapes, axis_names.get(name, ()), known)
         sides.append(interface)
     return sides[0], sides[1]
 
@@ -95,15 +95,11 @@ def _axes(
     axes: list[int | str] = []
     for axis, sizes in enumerate(zip(*shapes, strict=True)):
         axis_name = axis_names[axis] if axis < len(axis_names) else f"{name}_{axis}"
+        while axis_name in known.values():
+            axis_name += "_out"
         is_fixed = axis > 0 and len(set(sizes)) == 1
-        axes.append(sizes[0] if is_fixed else known.setdefault(sizes, _unused(axis_name, known.values())))
+        axes.append(sizes[0] if is_fixed else known.setdefault(sizes, axis_name))
     return axes
-
-
-def _unused(name: str, used: Collection[str]) -> str:
-    while name in used:
-        name += "_out"
-    return name
 
 
 def gather_facts(
@@ -113,18 +109,14 @@ def gather_facts(
     names, format_name = list(sides[0].shapes), file_name.rpartition(".")[2]
     pairs = "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}"
     call = {"dict": pairs, "tensor": names[0], "tuple": f"({', '.join(names)},)"}[sides[0].kind]
-    inputs, outputs = (
-        [{"name": name, "dtype": side.dtypes[name], "shape": shape} for name, shape in side.shapes.items()]
-        for side in sides
-    )
     meaning = {"meaning": described["outputs"]} if "outputs" in described else {}
     steps = {key: value for key, value in described.items() if key not in ("axes", "outputs")}
     return {
         "format": format_name,
         "usage": [line.format(file=file_name, call=call, pairs=pairs) for line in USAGE[format_name]],
-        "inputs": inputs,
+        "inputs": sides[0].entries(),
         "preprocessing": {"where": "outside the program: apply these steps to its inputs", **steps},
-        "outputs": [{**output, **meaning} for output in outputs],
+        "outputs": [{**output, **meaning} for output in sides[1].entries()],
         "hyperparameters": params.model_dump(mode="json"),
         "made_by_torch": str(torch.__version__),
     }

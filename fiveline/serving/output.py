@@ -20,8 +20,6 @@ from typing import Any
 
 import utils
 
-SUFFIXES = (".csv", ".jsonl")
-
 
 def margin(errors: Sequence[float], coverage: float = 0.9) -> float | None:
     """Return a bound on the errors of `coverage` of new examples; None if there are too few errors for one."""
@@ -58,14 +56,17 @@ def with_intervals(rows: Iterable[dict[str, Any]], margin: float | None) -> Iter
 
 def check_output(path: Path, inputs: Sequence[Path]) -> None:
     """Refuse an --output with an unknown suffix or folder, or that is also an --input."""
-    if path.suffix not in SUFFIXES:
-        raise utils.InputError(f"--output {path}: expected a name that ends in {' or '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise utils.InputError(f"--output {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise utils.InputError(f"--output {path}: this is a folder; expected the name of a file")
-    if path.exists() and any(each.exists() and each.samefile(path) for each in inputs):
-        raise utils.InputError(f"--output {path}: it is also an --input, and would be replaced; choose another name")
+    mistake = ""
+    if path.suffix not in (".csv", ".jsonl"):
+        mistake = "expected a name that ends in .csv or .jsonl"
+    elif not path.parent.is_dir():
+        mistake = f"there is no folder {path.parent}"
+    elif path.is_dir():
+        mistake = "this is a folder; expected the name of a file"
+    elif path.exists() and any(each.exists() and each.samefile(path) for each in inputs):
+        mistake = "it is also an --input, and would be replaced; choose another name"
+    if mistake:
+        raise utils.InputError(f"--output {path}: {mistake}")
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], output: Path | None) -> collections.Counter[str]:
@@ -112,10 +113,9 @@ def _cells(rows: Iterable[Mapping[str, Any]]) -> Iterator[Iterable[Any]]:
         first.append(row)
         if "error" not in row:
             break
-    if not first:  # a mistake in all inputs is reported without a header
+    if not first:  # write_rows raises, before anything is written
         return
-    columns = [*(first[-1] if "error" not in first[-1] else ("id", "prediction")), "error"]
-    yield columns
+    yield (columns := [*(first[-1] if "error" not in first[-1] else ("id", "prediction")), "error"])
     for row in itertools.chain(first, rows):
         yield [row.get(name) for name in columns]
 

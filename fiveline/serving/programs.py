@@ -16,36 +16,46 @@ from fiveline.torch_private import any_length
 Sides = tuple[Interface, Interface]  # of the inputs and of the outputs
 
 
-def to_pt2(model: nn.Module, inputs: Any, sides: Sides) -> bytes:
-    """Return a file for `torch.export.load`."""
+def to_program(format_name: str, model: nn.Module, inputs: Any, sides: Sides) -> bytes:
+    """Return a net, on the CPU and in eval mode, as a program, by following a batch of two or more inputs through it.
+
+    Raises:
+        Stop: the net cannot be exported in this format
+    """
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), any_length(model):
+            warnings.simplefilter("ignore")  # parts of torch warn about other parts
+            return _follow(format_name, model, inputs, sides)
+    except Exception as error:  # torch's exporters raise dozens of kinds
+        if utils.explain(error) is not None:  # out of memory, for example
+            raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise utils.Stop(
+            f"--format {format_name}: torch cannot export this net to {format_name} "
+            f"({type(error).__name__}: {reason[:300]}); another --format may work"
+        ) from error
+
+
+def _follow(format_name: str, model: nn.Module, inputs: Any, sides: Sides) -> bytes:
     buffer = io.BytesIO()  # if torch itself writes to a full disk, the process dies
-    torch.export.save(_capture(model, inputs, sides[0]), buffer)
-    return buffer.getvalue()
-
-
-def to_onnx(model: nn.Module, inputs: Any, sides: Sides) -> bytes:
-    """Return a file for `onnxruntime.InferenceSession`; its axes have the interface's names."""
+    if format_name == "torchscript":
+        torch.jit.save(torch.jit.trace(model, (inputs,), check_trace=False), buffer)
+        return buffer.getvalue()
+    axes = _free_axes(sides[0], torch.export.Dim.DYNAMIC)
+    captured = torch.export.export(model, (inputs,), dynamic_shapes=(axes,))
+    if format_name == "pt2":
+        torch.export.save(captured, buffer)
+        return buffer.getvalue()
     program: Any = torch.onnx.export(
-        _capture(model, inputs, sides[0]),
+        captured,
         input_names=list(sides[0].shapes),
         output_names=list(sides[1].shapes),
-        dynamic_shapes=(_free_axes(sides[0]),),
+        dynamic_shapes=(_free_axes(sides[0]),),  # with their names
         dynamo=True,
         verbose=False,
     )
     content: bytes = program.model_proto.SerializeToString()
     return content
-
-
-def to_torchscript(model: nn.Module, inputs: Any, sides: Sides) -> bytes:
-    """Return a file for `torch.jit.load`."""
-    buffer = io.BytesIO()
-    torch.jit.save(torch.jit.trace(model, (inputs,), check_trace=False), buffer)
-    return buffer.getvalue()
-
-
-def _capture(model: nn.Module, inputs: Any, interface: Interface) -> torch.export.ExportedProgram:
-    return torch.export.export(model, (inputs,), dynamic_shapes=(_free_axes(interface, torch.export.Dim.DYNAMIC),))
 
 
 def _free_axes(interface: Interface, value: Any = None) -> Any:
@@ -56,29 +66,6 @@ def _free_axes(interface: Interface, value: Any = None) -> Any:
     }
     in_order = tuple(axes.values())
     return {"dict": axes, "tuple": in_order, "tensor": in_order[0]}[interface.kind]
-
-
-WRITERS = {"pt2": to_pt2, "onnx": to_onnx, "torchscript": to_torchscript}
-
-
-def to_program(format_name: str, model: nn.Module, inputs: Any, sides: Sides) -> bytes:
-    """Return a net, on the CPU and in eval mode, as a program, by following a batch of two or more inputs through it.
-
-    Raises:
-        Stop: the net cannot be exported in this format
-    """
-    try:
-        with warnings.catch_warnings(), torch.no_grad(), any_length(model):
-            warnings.simplefilter("ignore")  # parts of torch warn about other parts
-            return WRITERS[format_name](model, inputs, sides)
-    except Exception as error:  # torch's exporters raise dozens of kinds
-        if utils.explain(error) is not None:  # out of memory, for example
-            raise
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        raise utils.Stop(
-            f"--format {format_name}: torch cannot export this net to {format_name} "
-            f"({type(error).__name__}: {reason[:300]}); another --format may work"
-        ) from error
 
 
 def to_safetensors(model: nn.Module) -> bytes:

@@ -95,14 +95,7 @@ def fetch_predictions(
 
 
 def score_examples(batches: Iterable[Any], dataset: Any, task: Task, params: utils.Params) -> ExampleScores:
-    """Score batches as `evaluate` does, and keep each example's share.
-
-    Args:
-        batches: of (outputs, labels), in the order of the split
-        dataset: may have `ids`
-        task: losses and metrics
-        params: with facts
-    """
+    """Score batches of (outputs, labels), in the order of the split, as `evaluate` does; keep each example's share."""
     import torch
 
     from fiveline.report.scores import ExampleScores

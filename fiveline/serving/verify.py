@@ -23,23 +23,27 @@ TOLERANCE = 1e-4  # largest accepted difference, as a share of the standard devi
 
 
 def check_program(
-    path: Path, pairs: Iterable[tuple[Any, Any]], class_axis: int | None = None, tolerance: float | None = None
+    content: bytes,
+    format_name: str,
+    pairs: Iterable[tuple[Any, Any]],
+    class_axis: int | None = None,
+    tolerance: float | None = None,
 ) -> dict[str, Any]:
     """Return how far a program's outputs are from the net's, as `compare` does; raise Stop if they are too far off.
 
-    Args:
-        path: the program; its suffix is the format
-        pairs: inputs and the net's outputs
-        class_axis: from `find_class_axis`
-        tolerance: with a number, predictions may change; None means TOLERANCE, and no prediction may change
+    `pairs` are inputs and the net's outputs, and class_axis is from `find_class_axis`. With a tolerance, predictions
+    may change; None means TOLERANCE, and no prediction may change.
     """
-    found = compare(run_in_fresh_process(path, pairs), class_axis)
+    with tempfile.TemporaryDirectory() as folder:  # the run's directory is train.py's
+        path = Path(folder, f"program.{format_name}")
+        path.write_bytes(content)
+        found = compare(run_in_fresh_process(path, pairs), class_axis)
     share, limit = found["largest_difference_as_share"], TOLERANCE if tolerance is None else tolerance
     if share <= limit and (tolerance is not None or not found.get("num_changed")):
         return {**found, "tolerance": limit}
     advice = f"; to accept this, type --tolerance {max(1.5 * share, 1e-9):.2g}" if math.isfinite(share) else ""
     raise utils.Stop(
-        f"--format {path.suffix[1:]}: the program's outputs differ from the net's by up to "
+        f"--format {format_name}: the program's outputs differ from the net's by up to "
         f"{found['largest_difference']:.3g}, {share:.2g} of their standard deviation ({limit:g} is accepted)"
         f"{_changes(found)}; it is not kept{advice}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import utils
 from fiveline.study.space import Space
-from fiveline.study.trials import NUMBER_FILE, Trial, or_empty, read_record
+from fiveline.study.trials import NUMBER_FILE, Trial, or_none, read_record
 
 LONGEST_NAME = 120  # bytes; file systems allow 255, and people read less
 
@@ -41,49 +42,42 @@ class Directories:
     def _look_at(self, folder: Path) -> None:
         """Adopt a run of this space."""
         try:
-            values = read_record(folder).get("params") or utils.read_json(folder / "params.json")
-            params = type(self.base).from_values(values, str(folder))
-            chosen = self.space.choices_in(params.model_dump(mode="json"))
-            identity = self._identity(params)
-            ours = None if chosen is None else self._fetch(self._run_with(chosen, params.seed))
-            is_ours = ours is not None and identity == self._identity(ours)
+            params = type(self.base).from_values(read_params(folder), str(folder))
+            chosen, identity = self.space.choices_in(params.model_dump(mode="json")), self._identity(params)
+            ours = {**(chosen or {}), **({"seed": params.seed} if params.seed in self.seeds else {})}
+            is_ours = chosen is not None and identity == self._identity(self._fetch(ours))
         except utils.InputError:  # a run of another task or of older code
             is_ours = False
         if not is_ours or identity in self._folders:
             self.others.append(folder.name)
             return
         self._folders[identity] = folder
-        number = or_empty(utils.read_json, folder / NUMBER_FILE).get("number")
+        number = (or_none(utils.read_json, folder / NUMBER_FILE) or {}).get("number")
         key = utils.to_json(chosen, indent=None)
         self._numbers[key] = max(number if isinstance(number, int) else -1, self._numbers.get(key, -1))
+
+    def _each_seed(self, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [{**chosen, "seed": seed} for seed in self.seeds] or [dict(chosen)]
 
     def _identity(self, params: utils.Params) -> str:
         """Return a hash of the hyperparameters; a run that is to train for longer is still the same."""
         return (params if "num_epochs" in self.space.names else params.model_copy(update={"num_epochs": 1})).hash()
-
-    def _run_with(self, chosen: Mapping[str, Any], seed: int) -> dict[str, Any]:
-        return {**chosen, "seed": seed} if seed in self.seeds else dict(chosen)
 
     def _fetch(self, values: Mapping[str, Any]) -> utils.Params:
         return type(self.base).from_values({**self.base.explicit_values(), **values}, trial_name(values))
 
     def configurations(self) -> dict[int, dict[str, Any]]:
         """Return the configurations found, by number; the lowest free numbers for those that have none."""
-        keys: dict[int, str] = {}
-        unnumbered = []
-        for key, number in sorted(self._numbers.items(), key=lambda item: item[1]):
-            if number < 0 or number in keys:
-                unnumbered.append(key)
-            else:
-                keys[number] = key
-        free = [number for number in range(len(self._numbers)) if number not in keys]
-        keys |= dict(zip(free, unnumbered, strict=False))
+        keys = {number: key for key, number in reversed(self._numbers.items()) if number >= 0}
+        numbered = set(keys.values())
+        free = (number for number in itertools.count() if number not in keys)
+        keys |= {next(free): key for key in self._numbers if key not in numbered}
         return {number: json.loads(key) for number, key in sorted(keys.items())}
 
     def trials(self, number: int, chosen: Mapping[str, Any]) -> list[Trial]:
         """Return the runs of a configuration, one for each seed, in the directories where they are or will be."""
         trials = []
-        for values in [{**chosen, "seed": seed} for seed in self.seeds] or [dict(chosen)]:
+        for values in self._each_seed(chosen):
             params = self._fetch(values)
             identity = self._identity(params)
             if identity not in self._folders:
@@ -95,16 +89,19 @@ class Directories:
 
     def has(self, chosen: Mapping[str, Any]) -> bool:
         """Return whether there is a run of a configuration already."""
-        values = self._run_with(chosen, self.seeds[0]) if self.seeds else chosen
-        return self._identity(self._fetch(values)) in self._folders
+        return self._identity(self._fetch(self._each_seed(chosen)[0])) in self._folders
 
     def _check_free(self, folder: Path, params: utils.Params) -> None:
         """Raise InputError if a directory holds another run; one that a study has made, but not begun, is free."""
         has_begun = (folder / "run.json").exists()
         if folder.name in self.others and (has_begun or not (folder / NUMBER_FILE).exists()):
-            before = read_record(folder).get("params") or or_empty(utils.read_json, folder / "params.json")
-            changed = "; ".join(params.differences(before)) or "something that cannot be read"
+            changed = "; ".join(params.differences(or_none(read_params, folder) or {})) or "params file"
             raise utils.InputError(
-                f"{folder}: has begun with another {changed}; remove the directory to run it again, or take another "
-                "--parent_dir"
+                f"{folder}: has begun with another {changed}; remove the directory, or take another --parent_dir"
             )
+
+
+def read_params(folder: Path) -> dict[str, Any]:
+    """Return the hyperparameters that a run has begun with; before its start, the ones in its params.json."""
+    values: dict[str, Any] = read_record(folder).get("params") or utils.read_json(folder / "params.json")
+    return values

@@ -6,11 +6,11 @@ import dataclasses
 import functools
 import signal
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from fiveline.study.cost import delete_checkpoints
 from fiveline.study.plan import Plan
-from fiveline.study.pruner import Pruner
+from fiveline.study.sampler import Pruner
 from fiveline.study.trials import Trial
 from fiveline.study.view import View
 from fiveline.study.workers import GRACE_SECONDS, Ended, LocalWorkers
@@ -37,22 +37,21 @@ class Driver:
 
     def __init__(self, plan: Plan, workers: LocalWorkers | RayWorkers, view: View) -> None:
         self.plan, self.settings, self.workers, self.view = plan, plan.settings, workers, view
+        self.prunes = self.settings.pruner != "none"
         self.failed: dict[str, str] = {}  # name -> reason
         self.elsewhere: list[str] = []  # trials that another process still runs
         self.signal = 0  # the signal that stops the study, 0 for none
         self.is_out_of_time = False
         self._watched: dict[str, Watched] = {}
-        self._retries: dict[str, int] = {}
-        self._in_use: dict[str, int] = {}
+        self._retries, self._in_use = Counter[str](), Counter[str]()
         self._start = time.monotonic()
 
     def run(self) -> None:
         """Run until no trial is left, the time is up, or a signal arrives. When it returns, all trials have stopped."""
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            for trial in self.plan.all_trials():
-                if self.settings.pruner != "none" and self.plan.is_done(trial):
-                    self._report_end(trial, trial.status())
+            for trial in filter(self.plan.is_done, self.plan.all_trials()):
+                self._report_end(trial, trial.status())
             next_look = 0.0
             while True:
                 for ended in self.workers.poll(POLL_SECONDS):
@@ -91,9 +90,8 @@ class Driver:
         self.workers.start(trial)
         self._watched[trial.name] = Watched(time.monotonic())
         if trial.name not in self._in_use:
-            epoch = len(trial.history())
-            text = f"continues after epoch {epoch}" if epoch else f"started (of {self.plan.num_trials})"
-            self.view.note(f"{trial.name}: {text}")
+            epoch, total = len(trial.history()), self.plan.num_trials
+            self.view.note(f"{trial.name}: {f'continues after epoch {epoch}' if epoch else f'started (of {total})'}")
 
     def _follow(self) -> None:
         hours = (time.monotonic() - self._start) / 3600
@@ -114,7 +112,7 @@ class Driver:
         if not self._is_stopping():
             if minutes is not None and time.monotonic() - watched.start > 60 * minutes:
                 watched.entries = {"status": "failed", "reason": f"stopped after {minutes:g} minutes (timeout_minutes)"}
-            elif self.settings.pruner != "none" and (history := trial.monitored()):
+            elif self.prunes and (history := trial.monitored()):
                 epoch = self._pruner.report(trial.name, history)
                 if epoch is not None and max(history) < trial.params.num_epochs:
                     reason = f"pruned after epoch {epoch} ({self.settings.pruner})"
@@ -126,7 +124,7 @@ class Driver:
     def _end(self, ended: Ended) -> None:
         """Act on a trial's end: it is done, or runs again, or has failed."""
         trial, code = ended.trial, ended.code
-        watched, num_retries = self._watched.pop(trial.name), self._retries.get(trial.name, 0)
+        watched = self._watched.pop(trial.name)
         if code == 0:
             self._conclude(trial, trial.status())
         elif watched.entries:
@@ -137,8 +135,8 @@ class Driver:
             self.view.note(f"{trial.name}: stopped; rerun the same command to continue it")
         elif code == 4:
             self._leave_to_others(trial)
-        elif code != 2 and num_retries < self.settings.max_retries:
-            self._retries[trial.name] = num_retries + 1
+        elif code != 2 and self._retries[trial.name] < self.settings.max_retries:
+            self._retries[trial.name] += 1
             self.view.note(f"{trial.name}: {ended.reason or trial.last_words(code)}; started again")
             self.plan.put_back(trial)
         else:
@@ -146,7 +144,8 @@ class Driver:
 
     def _leave_to_others(self, trial: Trial) -> None:
         """Try a trial that another process runs again later; after the last attempt, leave it to that process."""
-        attempts = self._in_use[trial.name] = self._in_use.get(trial.name, 0) + 1
+        self._in_use[trial.name] += 1
+        attempts = self._in_use[trial.name]
         if attempts == 1:
             self.view.note(f"{trial.name}: runs elsewhere")
         if attempts >= IN_USE_ATTEMPTS and not self.workers.running:
@@ -162,15 +161,15 @@ class Driver:
             self.failed[trial.name] = reason
         self._report_end(trial, status)
         self.view.concluded(trial, status, reason, self.plan.is_maximized())
-        if self.settings.max_gigabytes is not None:
-            for line in delete_checkpoints(self.plan, self.settings.max_gigabytes):
-                self.view.note(line)
+        if (most := self.settings.max_gigabytes) is not None:
+            for name in self.plan.delete_checkpoints(most):
+                self.view.note(f"{name}: gave up its checkpoints (max_gigabytes {most:g})")
 
     @functools.cached_property
     def _pruner(self) -> Pruner:  # made after the first epoch, when the task's metrics are recorded
         return Pruner(self.settings, self.plan.directories.base.num_epochs, self.plan.is_maximized())
 
     def _report_end(self, trial: Trial, status: str) -> None:
-        if self.settings.pruner != "none":
+        if self.prunes:
             self._pruner.report(trial.name, trial.monitored())
             self._pruner.end(trial.name, trial.record().get("best") if status == "finished" else None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -13,13 +15,14 @@ from fiveline.study.sampler import MOST_ATTEMPTS, Result, propose
 from fiveline.study.settings import Settings
 from fiveline.study.trials import ENDED, Trial
 
+GIGABYTE = 1e9
+
 
 class Plan:
     """The trials of a study."""
 
     def __init__(self, directories: Directories, settings: Settings) -> None:
         self.directories, self.settings = directories, settings
-        self.lag = 1  # for reproducible proposals: how many of the last trials a proposal does not wait for
         self.is_exhausted = False  # whether the space holds nothing new
         self._results: dict[int, Result] = {}  # of configurations that have ended
         if settings.sampler == "grid":
@@ -43,6 +46,24 @@ class Plan:
             return False
         recorded = (trial.record().get("lower_is_better") for trial in self.all_trials())
         return monitor not in (next((names for names in recorded if names is not None), None) or ())
+
+    def delete_checkpoints(self, max_gigabytes: float) -> list[str]:
+        """Delete the worst ended trials' checkpoints until the rest is small enough; return their names."""
+        maximize, trials, deleted = self.is_maximized(), self.all_trials(), []
+
+        def standing(trial: Trial) -> tuple[float, float]:
+            record = trial.record()
+            return utils.standing(record.get("best"), record.get("best_loss"), maximize) or (-math.inf, -math.inf)
+
+        sizes = {trial.name: trial.checkpoint_bytes() for trial in trials}
+        ended = [trial for trial in trials if sizes[trial.name] and trial.record().get("status") in ENDED]
+        for trial in sorted(ended, key=standing)[:-1]:  # the last is the best, which keeps its own
+            if sum(sizes.values()) > max_gigabytes * GIGABYTE:
+                for path in trial.checkpoints():
+                    path.unlink()
+                sizes[trial.name] = 0
+                deleted.append(trial.name)
+        return deleted
 
     def all_trials(self) -> list[Trial]:
         """Return the trials that are known by now."""
@@ -81,13 +102,7 @@ class Plan:
         number = next(number for number in itertools.count() if number not in self.trials)
         if self.settings.sampler == "grid" or self.is_exhausted or number >= (self.settings.num_trials or 0):
             return False
-        results = self.results()
-        if self.settings.reproducible:
-            early = [result for result in results if result.number <= number - self.lag]
-            if any(result.state == "running" for result in early):
-                return False
-            results = [each if each in early else Result(each.number, each.chosen, "running") for each in results]
-        maximize = self.is_maximized()
+        results, maximize = self.results(), self.is_maximized()
         for attempt in range(MOST_ATTEMPTS):
             chosen = propose(self.settings, self.directories.space, number, attempt, results, maximize)
             try:
@@ -123,10 +138,8 @@ class Plan:
         is_waiting = any(trial.number == number for _, trial in self.waiting)
         if is_waiting or any(status not in ENDED for status in statuses):
             return Result(number, chosen, "running")
-        records = [trial.record() for trial in trials]
-        values = [record["best"] for record in records if utils.standing(record.get("best"), None, True)]
-        losses = [record["best_loss"] for record in records if utils.standing(record.get("best_loss"), None, True)]
-        if "failed" in statuses or len(values) < len(records):
+        bests = [trial.record().get("best", math.nan) for trial in trials]
+        values = [best for best in bests if utils.standing(best, None, True)]
+        if "failed" in statuses or len(values) < len(trials):
             return Result(number, chosen, "failed")
-        loss = sum(losses) / len(losses) if len(losses) == len(records) else None
-        return Result(number, chosen, "finished", sum(values) / len(values), loss=loss)
+        return Result(number, chosen, "finished", statistics.fmean(values))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import socket
 import time
@@ -25,11 +26,11 @@ HINT = "on this machine, ray start --head, or ray start --address HOST:PORT to j
 
 
 class Placed(NamedTuple):
-    """A trial on the cluster, or in Ray's queue, with Ray's references to its actor and two of the actor's answers."""
+    """A trial on the cluster, or in Ray's queue, with Ray's references."""
 
     trial: Trial
     actor: Any
-    begun: Any
+    begun: Any  # ready when the trial has its place
     code: Any  # its exit code
 
 
@@ -80,19 +81,14 @@ class RayWorkers:
         self._placed: list[Placed] = []
         if num_workers is None and not self._capacity():
             self._ray.shutdown()
-            raise utils.InputError(
-                f"--ray_address {address}: no node of the cluster has {self.cpus} CPUs and {self.gpus:g} GPUs for a "
-                "trial; with --num_workers, Ray's autoscaler can start some"
-            )
+            found = f"no node of the cluster has {cpus} CPUs and {self.gpus:g} GPUs for a trial"
+            raise utils.InputError(f"--ray_address {address}: {found}; with --num_workers, Ray may start nodes")
 
     def _capacity(self) -> int:
         """Return how many trials the nodes hold."""
-        room = 0
-        for resources in [node["Resources"] for node in self._ray.nodes() if node["Alive"]]:
-            cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-            share = gpus // self.gpus if self.gpus >= 1 else gpus * (1 // self.gpus) if self.gpus else cpus
-            room += int(min(cpus // self.cpus, share))
-        return room
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        needed = {kind: need for kind, need in {"CPU": self.cpus, "GPU": self.gpus}.items() if need}
+        return sum(int(min(node.get(kind, 0) // need for kind, need in needed.items())) for node in nodes)
 
     @property
     def running(self) -> list[Trial]:
@@ -105,8 +101,7 @@ class RayWorkers:
 
     def has_begun(self, trial: Trial) -> bool:
         """Return whether a trial that was started has found its place."""
-        begun = [placed.begun for placed in self._placed if placed.trial is trial]
-        return bool(self._ray.wait(begun, timeout=0)[0])
+        return bool(self._ray.wait([each.begun for each in self._placed if each.trial is trial], timeout=0)[0])
 
     def start(self, trial: Trial) -> None:
         """Start a trial whose directory exists, or let it wait for a place."""
@@ -130,10 +125,10 @@ class RayWorkers:
             time.sleep(seconds)
             return []
         ready, _ = self._ray.wait([placed.code for placed in self._placed], num_returns=1, timeout=seconds)
-        ended = []
-        for placed in [placed for placed in self._placed if placed.code in ready]:
-            self._placed.remove(placed)
-            ended.append(self._ended(placed))
+        done = [placed for placed in self._placed if placed.code in ready]
+        self._placed = [placed for placed in self._placed if placed not in done]
+        ended = [self._ended(placed) for placed in done]
+        for placed in done:
             self._ray.kill(placed.actor)  # its CPUs and GPUs are free now
         return ended
 
@@ -173,15 +168,12 @@ def connect(address: str) -> Any:
 
 def find_cluster(address: str) -> str:
     """Return HOST:PORT; `auto` means RAY_ADDRESS, or the cluster that `ray start` has written down."""
-    if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "auto")
-    if address == "auto":
+    if address == "auto" and not (address := os.environ.get("RAY_ADDRESS", "")):
         try:
             path = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray/ray_current_cluster")
             address = utils.read_bytes(path).decode().strip()
         except (OSError, ValueError):
             raise utils.InputError(f"--ray_address auto: no Ray runs on this machine; {HINT}") from None
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in host:
+    if not re.fullmatch(r"[^/]+:\d+", address):
         raise utils.InputError(f"--ray_address {address}: expected auto, or HOST:PORT as `ray start` prints it")
     return address

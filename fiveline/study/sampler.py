@@ -1,4 +1,4 @@
-"""Proposals for the next trial: Optuna's samplers, fed with the results in the directories."""
+"""Optuna's samplers, which propose trials, and its pruners, which stop hopeless ones, fed from the directories."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import utils
@@ -37,23 +37,6 @@ class Result:
     state: str  # finished, pruned (also diverged ones), failed, or running (also waiting ones)
     value: float | None = None  # the best value of the monitored metric, the mean over seeds; None unless finished
     history: dict[int, float] = dataclasses.field(default_factory=dict)  # epoch -> monitored metric, where pruned
-    loss: float | None = None  # the val loss at the best epoch; of equal values, a lower loss is better
-
-
-def break_ties(results: Sequence[Result], maximize: bool) -> list[Result]:
-    """Return the results; of equal values, those with a higher loss are made worse in the last bits."""
-    worst = -math.inf if maximize else math.inf
-    standings = [(utils.standing(each.value, each.loss, maximize), each) for each in results]
-    ranked = sorted(((standing, each) for standing, each in standings if standing), key=lambda pair: pair[0])
-    values: dict[int, float] = {}
-    last: tuple[tuple[float, float], float] | None = None
-    for standing, result in reversed(ranked):
-        value = float(result.value or 0.0)
-        if last is not None:
-            bound = last[1] if standing == last[0] else math.nextafter(last[1], worst)
-            value = min(value, bound) if maximize else max(value, bound)
-        values[result.number], last = value, (standing, value)
-    return [dataclasses.replace(each, value=values.get(each.number, each.value)) for each in results]
 
 
 def propose(
@@ -65,7 +48,6 @@ def propose(
     """
     import optuna
 
-    results = break_ties(results, maximize)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     digest = hashlib.sha256(f"{settings.sampler_seed} {number} {attempt}".encode()).digest()
     seed = int.from_bytes(digest[:4], "big")  # NumPy's old generators draw similar numbers for similar seeds
@@ -73,27 +55,21 @@ def propose(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls some samplers experimental
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
-        if attempt < MOST_ATTEMPTS // 2:  # a model may propose the same values again and again; chance does not
-            if settings.sampler == "tpe":
-                sampler = optuna.samplers.TPESampler(seed=seed, **TPE)
-            elif settings.sampler == "gp":
-                sampler = optuna.samplers.GPSampler(seed=seed, **GP)
+        learns = attempt < MOST_ATTEMPTS // 2  # a model may propose the same values again and again; chance does not
+        if learns and settings.sampler == "tpe":
+            sampler = optuna.samplers.TPESampler(seed=seed, **TPE)
+        elif learns and settings.sampler == "gp":
+            sampler = optuna.samplers.GPSampler(seed=seed, **GP)
         study = optuna.create_study(direction=direction, sampler=sampler)
-        for result in results:
-            study.add_trial(_to_optuna(result, space))
-        return _suggest(study.ask(), space)
+        study.add_trials([_to_optuna(result, space) for result in results])
+        trial, chosen = study.ask(), dict[str, Any]()
+        for dimension in space.in_order:  # the values chosen first decide which others vary
+            if dimension.is_active(chosen):
+                chosen[dimension.name] = _suggest(trial, dimension)
+        return space.as_written(chosen)
 
 
-def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
-    """Ask for the hyperparameters one by one: the values chosen first decide which others vary."""
-    chosen: dict[str, Any] = {}
-    for dimension in space.in_order:
-        if dimension.is_active(chosen):
-            chosen[dimension.name] = _suggest_one(trial, dimension)
-    return space.as_written(chosen)
-
-
-def _suggest_one(trial: optuna.Trial, dimension: Dimension) -> Any:
+def _suggest(trial: optuna.Trial, dimension: Dimension) -> Any:
     if dimension.values is not None:
         return json.loads(trial.suggest_categorical(dimension.key, _texts(dimension)))
     if dimension.is_int:
@@ -130,3 +106,51 @@ def _to_optuna(result: Result, space: Space) -> optuna.trial.FrozenTrial:
         distributions={each.key: _distribution(each) for each in varied},
         intermediate_values=result.history,
     )
+
+
+class Pruner:
+    """Compares the trials of a study, which have at most `num_epochs`, epoch by epoch."""
+
+    def __init__(self, settings: Settings, num_epochs: int, maximize: bool) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        first, pruners = settings.min_epochs, optuna.pruners
+        pruner: optuna.pruners.BasePruner
+        if settings.pruner == "median":
+            pruner = pruners.MedianPruner(4, first, interval_steps=1, n_min_trials=1)
+        elif settings.pruner == "asha":
+            pruner = pruners.SuccessiveHalvingPruner(first, 3, min_early_stopping_rate=0, bootstrap_count=0)
+        else:
+            pruner = pruners.HyperbandPruner(first, max(num_epochs, first), reduction_factor=3, bootstrap_count=0)
+        self._study = optuna.create_study(
+            study_name="study",  # Hyperband's brackets depend on it
+            direction="maximize" if maximize else "minimize",
+            sampler=optuna.samplers.RandomSampler(seed=0),
+            pruner=pruner,
+        )
+        self.worst = -math.inf if maximize else math.inf
+        self._trials: dict[str, optuna.Trial] = {}
+        self._reported: dict[str, int] = {}  # name -> last epoch
+        self._hopeless: dict[str, int] = {}  # name -> the epoch after which it was hopeless
+
+    def report(self, name: str, history: Mapping[int, float]) -> int | None:
+        """Take note of a trial's metric by epoch; return the epoch after which it is hopeless, or None."""
+        trial = self._trials.get(name) or self._trials.setdefault(name, self._study.ask())
+        for epoch, value in sorted(history.items()):
+            if epoch > self._reported.get(name, 0) and name not in self._hopeless:
+                trial.report(value if math.isfinite(value) else self.worst, epoch)
+                self._reported[name] = epoch
+                if trial.should_prune():
+                    self._hopeless[name] = epoch
+        return self._hopeless.get(name)
+
+    def end(self, name: str, value: float | None) -> None:
+        """Take note of a trial's end, with its best value, or None if it has not finished."""
+        from optuna.trial import TrialState
+
+        trial = self._trials.pop(name, None)
+        if trial is not None and value is not None and math.isfinite(value):
+            self._study.tell(trial, value)
+        elif trial is not None:
+            self._study.tell(trial, state=TrialState.PRUNED if self._reported.get(name) else TrialState.FAIL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,6 @@ from fiveline.study.space import Space
 from fiveline.study.space_entries import read_space
 
 FILE_NAME = "search.yaml"
-NEEDED = {"gp": "scipy"}  # sampler -> the package that Optuna imports for it
 CS230_NAME, CS230_SPACE = "learning_rate", ["learning_rate=1e-4,1e-3,1e-2"]  # CS230's study has no such file
 
 
@@ -30,12 +30,11 @@ class Settings(BaseModel):
     seeds: list[int] = Field([], description="run each trial with each of these seeds")
     pruner: Literal["none", "median", "asha", "hyperband"] = Field("none", description="stops hopeless trials")
     min_epochs: int = Field(1, ge=1, description="epochs that every trial may train before it is pruned")
-    max_hours: float | None = Field(None, gt=0, description="stop after this time; the same command continues")
+    max_hours: float | None = Field(None, gt=0, description="stop after this time; rerun the same command to continue")
     max_gigabytes: float | None = Field(None, gt=0, description="of checkpoints; the worst trials' are deleted")
     timeout_minutes: float | None = Field(None, gt=0, description="for one trial, each time it is started")
     max_retries: int = Field(2, ge=0, description="how often a trial that crashed or was killed is started again")
     sampler_seed: int = Field(230, ge=0, lt=2**32, description="decides the proposals")
-    reproducible: bool = Field(False, description="same proposals whichever trial ends first; processes may idle")
 
 
 def words_for_all_trials(words: Sequence[str], cls: type[utils.Params]) -> list[str]:
@@ -60,6 +59,7 @@ def read_settings(
     values, mistakes = utils.read_values(path) if has_file else ({}, [])
     overridden, wrong_words = utils.read_overrides(overrides)
     in_file = values.pop("space", {})
+    values.pop("reproducible", None)  # a setting of version 0.1.0
     raw_space, wrong_space = _read_space_words(space_words) if space_words else (in_file, [])
     source = " ".join([*([str(path)] if has_file else []), *(["--space"] if space_words else []), *overrides])
     space, wrong_values = read_space(raw_space, base)
@@ -77,15 +77,12 @@ def _combined_mistakes(settings: Settings, space: Space, base: utils.Params) -> 
         mistakes.append("sampler grid: the space has ranges; give them a step, or lists, or take random or tpe")
     if settings.sampler != "grid" and settings.num_trials is None:
         mistakes.append(f"num_trials: how many? sampler {settings.sampler} never ends; for example num_trials=20")
-    package = NEEDED.get(str(settings.sampler))
-    if package and importlib.util.find_spec(package) is None:
-        mistakes.append(f"sampler {settings.sampler}: needs {package}, which is not installed; pip install {package}")
+    if settings.sampler == "gp" and importlib.util.find_spec("scipy") is None:
+        mistakes.append("sampler gp: needs scipy, which is not installed; pip install scipy")
     if "seed" in space.names and settings.seeds:
         mistakes.append("seeds: seed is in the space already; give it in one place")
-    if len(set(settings.seeds)) != len(settings.seeds):
-        mistakes.append(f"seeds: {settings.seeds} has one twice")
-    for seed in settings.seeds:
-        mistakes += utils.find_mistakes(type(base), {"seed": seed}, alone=True)
+    if settings.seeds:
+        mistakes += [line.replace("space: seed", "seeds") for line in read_space({"seed": settings.seeds}, base)[1]]
     if settings.sampler == "grid" and not mistakes:
         mistakes += space.grid_mistakes(base)
     return mistakes
@@ -93,16 +90,10 @@ def _combined_mistakes(settings: Settings, space: Space, base: utils.Params) -> 
 
 def _read_space_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Return the space that `name=value,value` and `name={low: 1, high: 2}` words describe, and the mistakes."""
-    space: dict[str, Any] = {}
-    mistakes: list[str] = []
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or not text.strip() or not name.isidentifier():
-            mistakes.append(f"--space {word!r}: expected name=value,value; for example learning_rate=1e-4,1e-3")
-            continue
-        if name in space:
-            mistakes.append(f"--space: {name} comes twice; give all of its values in one")
-        values, wrong = utils.read_overrides([f"{name}=[{text}]"])
-        mistakes += [f"--space {each}" for each in wrong]
-        space |= values
-    return space, mistakes
+    parts = [word.partition("=") for word in words]
+    listed = [
+        f"{name}=[{text}]" if name.isidentifier() and equals else name + equals + text for name, equals, text in parts
+    ]
+    values, wrong = utils.read_overrides(listed)
+    twice = [name for name, count in Counter(name for name, _, _ in parts).items() if count > 1]
+    return values, [f"--space {line}" for line in wrong] + [f"--space: {name} comes twice" for name in twice]

@@ -30,13 +30,12 @@ class Dimension:
     log: bool = False  # whether a range is sampled on a logarithmic scale
     is_int: bool = False  # whether a range holds whole numbers only
     when: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)  # other name -> values it must have
-    zip: str | None = None  # other name: its first value goes with the first value here; None once this is a condition
-    number: int = 0  # among the dimensions of the hyperparameter
+    zip: str | None = None  # other name, whose first value goes with the first value here; `when` replaces it
 
     @property
     def key(self) -> str:
         """The name for the sampler, which must differ between dimensions."""
-        return f"{self.name} {self.number}" if self.number else self.name
+        return f"{self.name} {utils.to_json(self.when, indent=None)}" if self.when else self.name
 
     def is_active(self, chosen: Mapping[str, Any]) -> bool:
         """Return whether the dimension applies, given the values chosen for the hyperparameters it depends on."""

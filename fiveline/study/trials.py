@@ -8,13 +8,15 @@ import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import utils
 
 OUTPUT_FILE = "output.txt"  # all that the trial's process prints: the log, and what comes before and after it
 NUMBER_FILE = "trial.json"  # the number of its proposal, which matters only to a sampler that learns from the others
 ENDED = ("finished", "pruned", "diverged", "failed")
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass
@@ -36,11 +38,8 @@ class Trial:
         return read_record(self.path)
 
     def history(self) -> list[dict[str, Any]]:
-        """Return its finished epochs."""
-        try:
-            return utils.RunDirectory(self.path).history()
-        except utils.InputError:  # corrupted from outside; the run itself will report it
-            return []
+        """Return its finished epochs; empty if the file cannot be read, which the run itself will report."""
+        return or_none(utils.RunDirectory(self.path).history) or []
 
     def monitored(self) -> dict[int, float]:
         """Return the monitored metric of each finished epoch, from 1."""
@@ -72,12 +71,12 @@ class Trial:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             return f"killed by {name}" + (" (out of memory, perhaps)" if code == -signal.SIGKILL else "")
         try:
-            lines = utils.read_bytes(self.path / OUTPUT_FILE).decode("utf-8", "replace").split("\n")
+            text = utils.read_bytes(self.path / OUTPUT_FILE).decode("utf-8", "replace")
         except (OSError, utils.InputError):  # the latter: a pipe, for example
-            lines = []
-        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f"exit code {code}" + (f" ({errors[-1] if errors else last})" if errors or last else "")
+            text = ""
+        lines = [line.strip() for line in text.split("\n") if line.strip()]
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines
+        return f"exit code {code}" + (f" ({errors[-1]})" if errors else "")
 
     def checkpoints(self) -> list[Path]:
         """Return its checkpoint files."""
@@ -95,35 +94,22 @@ class Trial:
             self.path.mkdir(exist_ok=True)
         except FileExistsError:
             raise utils.InputError(f"{self.path}: not a directory, and in the way of a trial; remove it") from None
-        if path.exists():
-            if or_empty(utils.read_json, path) != values:
-                utils.save_dict_to_json(values, path)
-        elif found := sorted(self.path.glob("params.y*ml")):
-            self._compare(found[0])  # a params.json beside it would be one too many for train.py
-        else:
+        if others := sorted(self.path.glob("params.y*ml")):  # train.py takes one params file only
+            raise utils.InputError(f"{others[0]}: in the way of the params.json that the study writes; remove it")
+        if not path.exists():
             utils.save_dict_to_json({"number": self.number}, self.path / NUMBER_FILE)
+        if or_none(utils.read_json, path) != values:
             utils.save_dict_to_json(values, path)  # this file, which makes it a trial, comes last
-
-    def _compare(self, path: Path) -> None:
-        """Raise InputError if the user's own params file differs from the hyperparameters of the trial."""
-        values, mistakes = utils.read_values(path)
-        theirs = type(self.params).from_values(values, str(path), mistakes).model_dump(mode="json")
-        ours = self.params.model_dump(mode="json").items()
-        changed = [f"{name}: {theirs[name]!r} -> {value!r}" for name, value in ours if theirs[name] != value]
-        if changed:
-            raise utils.InputError(
-                f"{path}: the study runs this trial with another {'; '.join(changed)}; write that into it, or remove it"
-            )
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Return a run.json; empty if it is missing or cannot be read."""
-    return or_empty(utils.RunDirectory(folder).record)
+    return or_none(utils.RunDirectory(folder).record) or {}
 
 
-def or_empty(read: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """Return the dict that a function reads; empty if it raises InputError."""
+def or_none(read: Callable[..., T], *args: Any) -> T | None:
+    """Return the result of a function that reads a file, or None if it raises InputError."""
     try:
         return read(*args)
     except utils.InputError:
-        return {}
+        return None

@@ -1,11 +1,15 @@
-"""What a person sees of a study while it runs, and of its status at any time."""
+"""What a person sees of a study: its progress while it runs, its status at any time, and what it will cost."""
 
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
@@ -13,8 +17,11 @@ from tqdm import tqdm
 
 import utils
 from fiveline.report.files import is_held
-from fiveline.study.plan import Plan
+from fiveline.report.formats import duration
+from fiveline.study.plan import GIGABYTE, Plan
 from fiveline.study.trials import Trial
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 class View:
@@ -33,13 +40,12 @@ class View:
         for name in self._bars.keys() - {trial.name for trial in trials}:
             self._bars.pop(name).close()
         for trial in trials if sys.stdout.isatty() else ():
-            history = trial.monitored()
-            last, total = max(history, default=0), trial.params.num_epochs
+            history, name = trial.monitored(), utils.escaped(trial.name)
+            last, total, best = max(history, default=0), trial.params.num_epochs, best_of(history, maximize)
             if trial.name not in self._bars:
-                name, unit = utils.escaped(trial.name), " epochs"
-                bar = tqdm(desc=name, total=total, initial=last, unit=unit, leave=False, file=sys.stdout)
+                bar = tqdm(desc=name, total=total, initial=last, unit=" epochs", leave=False, file=sys.stdout)
                 self._bars[trial.name] = bar
-            bar, best = self._bars[trial.name], best_of(history, maximize)
+            bar = self._bars[trial.name]
             if best is not None:
                 bar.set_postfix_str(f"{trial.params.monitor} {history[last]:.4g}, best {best:.4g}", refresh=False)
             bar.n = last
@@ -67,11 +73,8 @@ def print_status(plan: Plan) -> None:
     if rows:
         print(tabulate(rows, head, floatfmt=".4g", missingval="-", disable_numparse=[0, 1, 2, 4]))
     print(f"\n{summary(statuses, plan.num_trials)}")
-    num_more = len(plan.directories.configurations()) - len(plan.trials)
-    if num_more > 0:
-        print(f"{num_more} more configurations of this space are in the folder; a larger num_trials counts them")
     if "stale" in statuses:
-        print("stale: its process is gone, killed perhaps; the same search command continues it from its checkpoint")
+        print("stale: its process is gone, perhaps killed; rerun the same command to continue from its checkpoint")
 
 
 def summary(statuses: Sequence[str], num_trials: int) -> str:
@@ -86,3 +89,45 @@ def best_of(history: Mapping[int, float], maximize: bool) -> float | None:
     """Return the best value of a history, or None before there is one."""
     values = [value for value in history.values() if math.isfinite(value)]
     return (max if maximize else min)(values) if values else None
+
+
+def print_cost(plan: Plan, num_workers: int, words: Sequence[str]) -> None:
+    """Print the known trials, and the time and the disk that the study will take, from one timed epoch."""
+    trials, num_trials = plan.all_trials(), plan.num_trials
+    for trial in trials:
+        print(utils.escaped(f"{trial.name}  {trial.status()}"))
+    if num_trials > len(trials):
+        print(f"and {num_trials - len(trials)} that the sampler {plan.settings.sampler} proposes as it goes")
+    todo = [trial for trial in trials if not plan.is_done(trial)]
+    num_left = num_trials - (len(trials) - len(todo))
+    if not num_left:
+        print("nothing is left to run")
+        return
+    params = todo[0].params if todo else plan.directories.base
+    start_seconds, epoch_seconds, num_bytes = time_an_epoch(params, words)
+    left = [trial.params.num_epochs - len(trial.history()) for trial in todo] or [params.num_epochs]
+    num_epochs, num_together = sum(left) / len(left), min(num_workers, num_left)
+    seconds = math.ceil(num_left / num_together) * (start_seconds + num_epochs * epoch_seconds)
+    print(
+        f"\n{num_left} of {num_trials} trials to run, {num_epochs:.0f} epochs each, {num_together} at once; one "
+        f"epoch took {duration(epoch_seconds)}, the start before it {duration(start_seconds)}\n"
+        f"at most {duration(seconds)} in all ({seconds / 3600:.2f} hours), and "
+        f"{num_left * num_bytes / GIGABYTE:.2f} GB of checkpoints"
+        + ("; pruning reduces both" if plan.settings.pruner != "none" else "")
+    )
+
+
+def time_an_epoch(params: utils.Params, words: Sequence[str]) -> tuple[float, float, int]:
+    """Return the seconds of a run without its epochs, the seconds of an epoch, and the bytes of its checkpoints."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Trial(0, {}, params.model_copy(update={"num_epochs": 1}), Path(folder) / "epoch")
+        trial.make()
+        command = [sys.executable, str(PROJECT / "train.py"), "--model_dir", str(trial.path), *words]
+        start = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        whole = time.monotonic() - start
+        if done.returncode:
+            last = done.stderr.strip().rpartition("\n")[2]
+            raise utils.Stop(f"the timed epoch failed: {last.removeprefix('error: ')}")
+        seconds = trial.history()[0]["seconds"]
+        return whole - seconds, seconds, trial.checkpoint_bytes()

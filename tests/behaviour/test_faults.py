@@ -148,7 +148,8 @@ def test_a_history_that_cannot_be_read_says_what_to_do(make_run):
     path = folder / "history.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"epoch": 1', b'"epoch" 1'))
     message = stopped(folder, exit_code=2)
-    assert f"{path}, line 1: not valid JSON" in message and "move history.jsonl away, and the same command" in message
+    assert f"{path}, line 1: not valid JSON" in message
+    assert "move history.jsonl away, then rerun the same command" in message
     path.rename(folder / "history.damaged")
     finish(folder)
     assert_same_bits(*(without_seconds(read_state(each)) for each in (whole, folder)))

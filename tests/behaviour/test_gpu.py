@@ -172,7 +172,7 @@ def test_no_step_waits_for_a_gpu(make_state, setting, precision):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_run_on_a_gpu_continues_to_the_same_bits(make_any_run, run_script, setting, precision):
     values = {"num_epochs": 3, **SETTINGS[setting], "precision": precision, "deterministic": True}
-    result = run_script("train.py", "--model_dir", make_any_run(**values), "--selftest_resume", timeout=900)
+    result = run_script("sanity_check.py", "--model_dir", make_any_run(**values), "--selftest_resume", timeout=900)
     assert result.returncode == 0, result.stderr
     assert "The same bits after" in result.stdout
 

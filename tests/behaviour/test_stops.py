@@ -70,7 +70,7 @@ def test_sigterm_before_the_first_step_is_no_failure(make_run, line):
     with at_log_line(line, terminate):
         assert stopped_script(folder) == 143
     assert utils.read_json(folder / "run.json")["status"] == "interrupted"
-    assert "error: interrupted by SIGTERM; the same command continues" in log_of(folder)
+    assert "error: interrupted by SIGTERM; rerun the same command to continue" in log_of(folder)
     assert_same_end(whole, finish(folder))
 
 

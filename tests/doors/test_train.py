@@ -158,7 +158,7 @@ def test_restore_file_starts_from_the_weights_alone(tmp_path):
     restored, trained = read_state(folder), read_state(source, "best")
     torch.testing.assert_close(restored["state_dict"]["conv1.weight"], trained["state_dict"]["conv1.weight"])
     assert restored["epoch"] == 1
-    train.main(["--model_dir", str(folder), "--restore_file", "start", "num_epochs=2"])  # the same command continues
+    train.main(["--model_dir", str(folder), "--restore_file", "start", "num_epochs=2"])
     assert read_state(folder)["epoch"] == 2
     with pytest.raises(utils.InputError, match="--restore_file: start -> None"):
         train.main(["--model_dir", str(folder)])

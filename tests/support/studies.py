@@ -10,7 +10,7 @@ from fiveline.tasks import DEFAULT_TASK, fetch_params
 from tests.support.tasks import need
 
 
-def make_plan(parent_dir, *space_words, base=None, lag=1, **settings):
+def make_plan(parent_dir, *space_words, base=None, **settings):
     need((base or {}).get("task", DEFAULT_TASK))
     parent_dir.mkdir(exist_ok=True)
     if base is not None or not (parent_dir / "params.json").exists():
@@ -18,9 +18,7 @@ def make_plan(parent_dir, *space_words, base=None, lag=1, **settings):
     params = fetch_params(parent_dir)
     overrides = [f"{key}={utils.to_json(value, indent=None)}" for key, value in settings.items()]
     settings, space = read_settings(parent_dir, params, space_words, overrides)
-    plan = Plan(Directories(parent_dir, params, space, settings.seeds), settings)
-    plan.lag = lag
-    return plan
+    return Plan(Directories(parent_dir, params, space, settings.seeds), settings)
 
 
 def finish_trial(trial, value=0.5, status="finished", epochs=None, best_epoch=None, best_loss=None):

@@ -20,6 +20,7 @@ from tests.support.runs import DIGITS, PROJECT, assert_same_run, write_params
 
 SEEDS = (1, 2, 3, 4)
 PARAMS = {**DIGITS, "num_epochs": 12, "checkpoint_minutes": 0.01}
+NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
 
 
 def has_ray():
@@ -36,41 +37,38 @@ def cluster():
     """A cluster of one node, which pretends to have two CPUs."""
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     yield cluster
     with contextlib.suppress(Exception):  # some of it is dead already, perhaps
         cluster.shutdown()
 
 
 @pytest.fixture
-def study(tmp_path, cluster):
+def folders(tmp_path):
+    """Return the directories of the study's trials, which the study will make."""
+    return [write_params(tmp_path / "a study", **PARAMS) / f"seed_{seed}" for seed in SEEDS]
+
+
+@pytest.fixture
+def begin(folders, cluster):
     """Return a function that starts the study, as a user does."""
-    parent_dir = write_params(tmp_path / "a study", **PARAMS)
-    processes = []
+    with contextlib.ExitStack() as stack:
 
-    def begin(*words):
-        command = [
-            *(sys.executable, "search_hyperparams.py", "--parent_dir", str(parent_dir)),
-            *("--ray_address", cluster.address, "--space", f"seed={','.join(map(str, SEEDS))}", *words),
-        ]
-        process = subprocess.Popen(
-            command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
-        processes.append(process)
-        return process
+        def start_study(*words):
+            command = [sys.executable, "search_hyperparams.py", "--parent_dir", str(folders[0].parent)]
+            command += ["--ray_address", cluster.address, "--space", f"seed={','.join(map(str, SEEDS))}", *words]
+            outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            process = subprocess.Popen(command, cwd=PROJECT, start_new_session=True, **outputs)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
 
-    begin.folders = [parent_dir / f"seed_{seed}" for seed in SEEDS]
-    yield begin
-    for process in processes:
-        process.kill()
-        process.wait()
+        yield start_study
 
 
 def processes_of_trials(folders):
     """Return the processes that have one of the trials' outputs open."""
-    found = set()
-    names = {str(folder / "output.txt") for folder in folders}
+    found, names = set(), {str(folder / "output.txt") for folder in folders}
     for path in Path("/proc").glob("[0-9]*/fd/1"):
         with contextlib.suppress(OSError):
             if str(path.readlink()) in names:
@@ -90,26 +88,25 @@ def tree(process):
     return found
 
 
-def wait_for_all_gone(folders, seconds=60):
-    end = time.monotonic() + seconds
-    while processes_of_trials(folders):
-        assert time.monotonic() < end, "orphans"
-        time.sleep(0.2)
+def saved(folders):
+    return [folder for folder in folders if (folder / "last.pth.tar").exists()]
 
 
-def is_saved(folder):
-    return (folder / "last.pth.tar").exists()
+def statuses(folders):
+    return [utils.read_json(folder / "run.json")["status"] for folder in folders if (folder / "run.json").exists()]
 
 
 @needs_ray
 @pytest.mark.slow
-def test_a_node_that_dies_costs_what_was_not_saved_and_the_study_ends_in_the_same_bits(cluster, study, tmp_path):
-    second = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
-    process = study()
-    wait_until(lambda: all(map(is_saved, study.folders)), process, 120)
+def test_a_node_that_dies_costs_what_was_not_saved_and_the_study_ends_in_the_same_bits(
+    cluster, begin, folders, tmp_path
+):
+    second = cluster.add_node(**NODE)
+    process = begin()
+    wait_until(lambda: len(saved(folders)) == 4, process, 120)
     victims = tree(second.all_processes["raylet"][0].process.pid)
-    lost = processes_of_trials(study.folders) & set(victims)
-    assert len(lost) == 2 and len(processes_of_trials(study.folders)) == 4  # both nodes are at work
+    lost = processes_of_trials(folders) & set(victims)
+    assert len(lost) == 2 and len(processes_of_trials(folders)) == 4  # both nodes are at work
     for number in (signal.SIGSTOP, signal.SIGKILL):  # as when the power fails: no one has time to react
         for victim in victims:
             with contextlib.suppress(ProcessLookupError):
@@ -119,93 +116,48 @@ def test_a_node_that_dies_costs_what_was_not_saved_and_the_study_ends_in_the_sam
     assert process.returncode == 0, output
     assert "Traceback" not in output
     assert output.count("lost with the node") == 2 and output.count("; started again") == 2
-    assert all(utils.read_json(folder / "run.json")["status"] == "finished" for folder in study.folders)
-    continued = [i for i, folder in enumerate(study.folders) if "Continuing after" in log_of(folder)]
+    assert statuses(folders) == ["finished"] * 4
+    continued = [i for i, folder in enumerate(folders) if "Continuing after" in log_of(folder)]
     assert len(continued) == 2
-    for i in continued:
-        whole = write_params(tmp_path / f"whole_{i}", **PARAMS, seed=SEEDS[i])
-        assert start(whole).wait() == 0
-        assert_same_run(study.folders[i], whole)
-
-
-@needs_ray
-@pytest.mark.thorough
-def test_interrupting_saves_all_trials_those_that_wait_for_a_place_end_and_the_same_command_continues(study):
-    process = study("--num_workers", "3")  # there is a place for two
-    wait_until(lambda: sum(map(is_saved, study.folders)) == 2, process, 120)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 130 and "Traceback" not in output, output
-    assert not processes_of_trials(study.folders)
-    begun = [folder for folder in study.folders if (folder / "run.json").exists()]
-    assert [utils.read_json(folder / "run.json")["status"] for folder in begun] == ["interrupted"] * 2
-
-    process = study()
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert sum("Continuing after" in log_of(folder) for folder in study.folders) == 2
+    whole = write_params(tmp_path / "whole", **PARAMS, seed=SEEDS[continued[0]])
+    assert start(whole).wait() == 0
+    assert_same_run(folders[continued[0]], whole)
 
 
 @needs_ray
 @pytest.mark.slow
-def test_a_study_that_is_killed_leaves_no_process_and_its_trials_save(study):
-    process = study()
-    wait_until(lambda: sum(map(is_saved, study.folders)) == 2, process, 120)
+def test_a_study_that_is_killed_leaves_no_process_and_its_trials_save(begin, folders):
+    output, _ = begin("--cpus_per_trial", "3").communicate(timeout=60)
+    assert "no node of the cluster has 3 CPUs and 0 GPUs for a trial" in output and "Traceback" not in output
+    process = begin()
+    wait_until(lambda: len(saved(folders)) == 2, process, 120)
     process.kill()
     process.wait()
-    wait_for_all_gone(study.folders)
-    begun = [folder for folder in study.folders if (folder / "run.json").exists()]
+    end = time.monotonic() + 60
+    while processes_of_trials(folders):
+        assert time.monotonic() < end, "orphans"
+        time.sleep(0.2)
     # Ray may start the trials that wait before it learns of the end; they are interrupted as well
-    assert len(begun) >= 2
-    assert {utils.read_json(folder / "run.json")["status"] for folder in begun} == {"interrupted"}
+    assert len(statuses(folders)) >= 2 and set(statuses(folders)) == {"interrupted"}
 
 
 @needs_ray
 @pytest.mark.slow
-def test_a_trial_larger_than_any_node_is_refused(study):
-    output, _ = study("--cpus_per_trial", "3").communicate(timeout=60)
-    assert "no node of the cluster has 3 CPUs and 0 GPUs for a trial" in output and "Traceback" not in output
-
-
-@needs_ray
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("127.0.0.1:1", "no Ray cluster can be reached at 127.0.0.1:1"),
-        ("ray://127.0.0.1:10001", "expected auto, or HOST:PORT"),
-        ("local", "expected auto, or HOST:PORT"),
-        ("auto", "no Ray runs on this machine"),
-    ],
-)
-def test_no_cluster_is_reported_in_one_line(address, message, monkeypatch, tmp_path):
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(utils.InputError, match=message) as caught:
-        RayWorkers(address, None, train.main, [])
-    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
-
-
-def test_that_ray_is_missing_is_reported_in_one_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(utils.InputError, match=r"not installed; pip install -r requirements-ray\.txt$"):
-        RayWorkers("auto", None, train.main, [])
-
-
-@needs_ray
-@pytest.mark.slow
-def test_each_trial_sees_the_gpu_that_ray_gives_it_and_no_other(cluster, study):
-    node = cluster.add_node(num_cpus=4, num_gpus=2, object_store_memory=80 * 2**20)  # it only says so
-    process = study()
-    wait_until(lambda: sum(map(is_saved, study.folders)) == 2, process, 120)
+def test_trials_see_their_own_gpu_and_interrupting_saves_them_and_ends_those_that_wait_for_a_place(
+    cluster, begin, folders
+):
+    node = cluster.add_node(**{**NODE, "num_cpus": 4}, num_gpus=2)  # it only says so
+    process = begin("--num_workers", "3")  # there are GPUs for two
+    wait_until(lambda: len(saved(folders)) == 2, process, 120)
     seen = []
-    for each in processes_of_trials(study.folders):
+    for each in processes_of_trials(folders):
         variables = Path(f"/proc/{each}/environ").read_text().split("\0")
         seen += [value for value in variables if value.startswith("CUDA_VISIBLE_DEVICES=")]
     assert sorted(seen) == ["CUDA_VISIBLE_DEVICES=0", "CUDA_VISIBLE_DEVICES=1"]
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 143, output
-    assert not processes_of_trials(study.folders)
+    assert process.returncode == 130 and "Traceback" not in output, output
+    assert not processes_of_trials(folders) and statuses(folders) == ["interrupted"] * 2
     with contextlib.suppress(Exception):
         cluster.remove_node(node)
 
@@ -228,3 +180,26 @@ def test_a_machine_that_does_not_see_the_folder_is_named_in_the_output(cluster, 
     assert [each.code for each in ended] == [1] and not workers.running
     error = (folder / "output.txt").read_text().rstrip().rpartition("\n")[2]
     assert error.startswith("error: ") and error.endswith("; Ray needs a shared file system")
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "no Ray cluster can be reached at 127.0.0.1:1"),
+        ("ray://127.0.0.1:10001", "expected auto, or HOST:PORT"),
+        ("auto", "no Ray runs on this machine"),
+    ],
+)
+def test_no_cluster_is_reported_in_one_line(address, message, monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(utils.InputError, match=message) as caught:
+        RayWorkers(address, None, train.main, [])
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+
+
+def test_that_ray_is_missing_is_reported_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(utils.InputError, match=r"not installed; pip install -r requirements-ray\.txt$"):
+        RayWorkers("auto", None, train.main, [])

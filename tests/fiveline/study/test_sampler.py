@@ -1,4 +1,4 @@
-"""Proposals hold under every release of Optuna, and of equal trials the one with the lower val loss is the better."""
+"""Proposals and pruning hold under every release of Optuna."""
 
 import inspect
 
@@ -6,12 +6,9 @@ import optuna
 import pytest
 
 from fiveline.study import sampler
-from fiveline.study.cost import delete_checkpoints
-from fiveline.study.pruner import Pruner
-from fiveline.study.sampler import Result, break_ties, propose
+from fiveline.study.sampler import Pruner, Result, propose
 from fiveline.study.settings import Settings
 from fiveline.study.space import Dimension, Space
-from tests.support.studies import finish_trial, make_plan
 
 SPACE = Space(
     (
@@ -20,21 +17,6 @@ SPACE = Space(
         Dimension("batch_size", None, 8, 64, True, True),
     )
 )
-
-
-def known_results(number=12):
-    """Return results that no sampler has proposed: the same under any release."""
-    chosen = [
-        {"learning_rate": 10 ** (-4 + 4 * (i * 7 % 12) / 12), "dropout_rate": i * 5 % 12 / 14, "batch_size": 8 + 4 * i}
-        for i in range(number)
-    ]
-    values = [(each["learning_rate"] ** 0.2 - 0.4) ** 2 + (each["dropout_rate"] - 0.3) ** 2 for each in chosen]
-    results = [Result(i, chosen[i], "finished", values[i]) for i in range(number)]
-    results[4] = Result(4, chosen[4], "pruned", history={1: 0.5, 2: 0.4})
-    results[7] = Result(7, chosen[7], "running")
-    return results
-
-
 # Printed by Optuna 4.9.0 and, to the last digit, by 5.0.0.
 GOLDEN = {
     "random": [[0.000290677, 0.274132, 17], [0.0232825, 0.402657, 47]],
@@ -45,21 +27,26 @@ GOLDEN_PRUNED = {  # the epoch after which each trial was pruned, or 0
     "asha": [0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 1, 3, 1, 1, 1, 1],
     "hyperband": [0, 0, 0, 0, 0, 1, 1, 3, 3, 0, 1, 3, 9, 0, 1, 3],
 }
-
-
-@pytest.mark.parametrize("name", GOLDEN)
-def test_each_sampler_proposes_the_same_under_every_release(name):
-    settings = Settings(sampler=name, num_trials=30)
-    results = known_results()
-    proposals = [propose(settings, SPACE, number, 0, results, maximize=False) for number in (12, 13)]
-    assert [list(proposal.values()) for proposal in proposals] == GOLDEN[name]
-
-
 REMOVED_IN_6 = {
     "consider_prior", "prior_weight", "consider_magic_clip", "consider_endpoints", "gamma", "weights",
     "warn_independent_sampling", "constraints_func", "categorical_distance_func", "x0", "sigma0", "restart_strategy",
     "inc_popsize",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_each_sampler_proposes_the_same_under_every_release(name):
+    results = []  # that no sampler has proposed: the same under any release
+    for i in range(12):
+        rate, dropout = 10 ** (-4 + 4 * (i * 7 % 12) / 12), i * 5 % 12 / 14
+        chosen = {"learning_rate": rate, "dropout_rate": dropout, "batch_size": 8 + 4 * i}
+        results.append(Result(i, chosen, "finished", (rate**0.2 - 0.4) ** 2 + (dropout - 0.3) ** 2))
+    results[4] = Result(4, results[4].chosen, "pruned", history={1: 0.5, 2: 0.4})
+    results[7] = Result(7, results[7].chosen, "running")
+    settings = Settings(sampler=name, num_trials=30)
+    proposals = [propose(settings, SPACE, number, 0, results, maximize=False) for number in (12, 13)]
+    assert [list(proposal.values()) for proposal in proposals] == GOLDEN[name]
+    assert all(type(proposal["batch_size"]) is int for proposal in proposals)
 
 
 @pytest.mark.parametrize(
@@ -76,51 +63,47 @@ def test_no_setting_of_a_sampler_is_left_to_a_default(cls, ours):
     assert set(inspect.signature(cls.__init__).parameters) - known <= REMOVED_IN_6
 
 
-@pytest.mark.parametrize("name", GOLDEN_PRUNED)
-def test_each_pruner_decides_the_same_under_every_release(name):
-    pruner = Pruner(Settings(pruner=name, min_epochs=1), 9, maximize=True)
-    decided = []
-    for i in range(16):
-        decided.append(pruner.report(f"{i}", {epoch: (i * 7 % 16) / 16 * epoch / 9 for epoch in range(1, 10)}) or 0)
-        pruner.end(f"{i}", None if decided[-1] else (i * 7 % 16) / 16)
-    assert decided == GOLDEN_PRUNED[name]
+@pytest.mark.slow
+def test_gaussian_process_proposes_near_the_best():
+    space = Space((Dimension("learning_rate", None, 0.0, 1.0),))
+    settings = Settings(sampler="gp", num_trials=30)
+    results = [Result(i, {"learning_rate": i / 12}, "finished", (i / 12 - 0.3) ** 2) for i in range(12)]
+    proposals = [propose(settings, space, number, 0, results, maximize=False) for number in (12, 12)]
+    assert proposals[0] == proposals[1] and abs(proposals[0]["learning_rate"] - 0.3) < 0.1
 
 
-def test_where_all_values_are_equal_a_sampler_looks_at_the_loss():
-    """As it would if the loss were what is monitored."""
-    settings, seen = Settings(sampler="tpe", num_trials=40), []
-    for number in range(14):
-        results = [Result(*each[:3], value=0.0 if number % 2 else 1.0, loss=each[3]) for each in seen]
-        by_loss = [Result(*each[:3], value=each[3]) for each in seen]
-        proposal = propose(settings, SPACE, number, 0, results, maximize=bool(number % 3))
-        assert proposal == propose(settings, SPACE, number, 0, by_loss, maximize=False)
-        seen.append((number, proposal, "finished", proposal["learning_rate"] ** 0.2 + proposal["dropout_rate"]))
+@pytest.mark.parametrize(
+    ("name", "pruner"),
+    [
+        ("median", optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)),
+        ("asha", optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)),
+        ("hyperband", optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9, reduction_factor=3)),
+    ],
+)
+def test_pruning_decides_as_optuna_does_under_every_release_and_after_a_restart(name, pruner):
+    """Sixteen trials of nine epochs, one after the other, against Optuna's own loop of report and should_prune."""
+    curves = [{epoch: (i * 7 % 16) / 16 * epoch / 9 for epoch in range(1, 10)} for i in range(16)]
+    study, expected = optuna.create_study(study_name="study", direction="maximize", pruner=pruner), []
+    for curve in curves:
+        trial = study.ask()
+        for epoch, value in curve.items():
+            trial.report(value, epoch)
+            if trial.should_prune():
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                expected.append(epoch)
+                break
+        else:
+            study.tell(trial, curve[9])
+            expected.append(0)
+    assert expected == GOLDEN_PRUNED[name]
 
+    def decide(ours, i, last=9):
+        epoch = ours.report(f"{i}", {epoch: value for epoch, value in curves[i].items() if epoch <= last})
+        ours.end(f"{i}", curves[i][9] if epoch is None else None)
+        return epoch or 0
 
-@pytest.mark.parametrize("maximize", [True, False])
-def test_ties_are_broken_and_no_order_is_changed(maximize):
-    pairs = [(0.9, 0.3), (0.9, 0.1), (0.9 - 1e-16, 0.0), (0.9, 0.3), (0.9, None), (0.5, 0.2), (0.95, 9.0), (0.9, 0.2)]
-    results = [Result(i, {}, "finished", value, loss=loss) for i, (value, loss) in enumerate(pairs)]
-    broken = [each.value for each in break_ties([*results, Result(8, {}, "running")], maximize)]
-    assert broken.pop() is None and broken == pytest.approx([value for value, _ in pairs], rel=1e-14)
-    sign = -1 if maximize else 1
-    worst = float("inf")
-    keys = [(sign * value, worst if loss is None else loss) for value, loss in pairs]
-    for i, first in enumerate(keys):
-        for j, second in enumerate(keys):
-            if first < second:
-                assert sign * broken[i] <= sign * broken[j] and (pairs[i][0] != pairs[j][0] or broken[i] != broken[j])
-            if first == second:
-                assert broken[i] == broken[j]
-
-
-def test_the_trial_that_keeps_its_checkpoints_is_the_one_with_the_lower_loss(tmp_path):
-    words = ("learning_rate=1e-4,1e-3,1e-2",)
-    plan = make_plan(tmp_path, *words, seeds=[1, 2])
-    trials = [plan.next() for _ in range(6)]
-    for trial, loss in zip(trials, (0.3, 0.5, 0.1, 0.3, 0.2, 0.4), strict=True):
-        finish_trial(trial, 1.0, best_loss=loss)
-        (trial.path / "best.pth.tar").write_bytes(bytes(100))
-    assert [each.loss for each in make_plan(tmp_path, *words, seeds=[1, 2]).results()] == pytest.approx([0.4, 0.2, 0.3])
-    delete_checkpoints(plan, 0.0)
-    assert [trial.name for trial in trials if (trial.path / "best.pth.tar").exists()] == [trials[2].name]
+    ours, restarted = (Pruner(Settings(pruner=name, min_epochs=1), 9, maximize=True) for _ in range(2))
+    assert [decide(ours, i) for i in range(16)] == expected
+    for i in range(8):  # what a new process finds in the directories
+        decide(restarted, i, expected[i] or 9)
+    assert [decide(restarted, i) for i in range(8, 16)] == expected[8:]

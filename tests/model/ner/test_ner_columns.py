@@ -6,42 +6,112 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import train
 import utils
+from fiveline.tasks import fetch_facts
 from model.ner import readers, serve
-from model.ner.data_loader import fetch_facts
-from model.ner.net import read_vectors
 from model.ner.params import Params
 from model.ner.readers import COLUMN_SUFFIXES, read_split
+from tests.support.data import refusal
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC"]
 
 
 def read(folder, text, suffix=".conll", **values):
-    """Return the tokens and the tags of train, written as a column file."""
+    """Return the sentences of train, written as a column file."""
     data = text if isinstance(text, bytes) else text.encode("utf-8")
     (folder / f"train{suffix}").write_bytes(data)
     (folder / f"val{suffix}").write_bytes(b"a O\n")
-    sentences = read_split("train", folder, Params(**values))
-    return sentences.tokens, sentences.tags
+    return read_split("train", folder, Params(**values))
 
 
 def mistake(folder, text, **values):
-    with pytest.raises(utils.InputError) as error:
-        read(folder, text, **values)
-    return str(error.value).removeprefix(f"{folder}/")
+    return refusal(read, folder, text, **values).removeprefix(f"{folder}/")
+
+
+# ---- columns
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".conll", ".bio"])
+def test_column_files_are_read(tmp_path, suffix):
+    text = "-DOCSTART- -X- O\n\nAda NN I-PER\nByron NN I-PER\nslept VB O\n\n\nin IN O\nNew NN I-LOC\nYork NN I-LOC\n"
+    sentences = read(tmp_path, text, suffix)
+    assert sentences.tokens == [["Ada", "Byron", "slept"], ["in", "New", "York"]]
+    assert sentences.tags == [["I-PER", "I-PER", "O"], ["O", "I-LOC", "I-LOC"]]
+    assert sentences.ids == [f"train{suffix}:3", f"train{suffix}:8"]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "tags", "values"),
+    [
+        ("1\tB-PER\tAda\n2\tO\tslept\n", [["Ada", "slept"]], [["B-PER", "O"]], {"token_column": -1, "tag_column": 1}),
+        # with tabs, tokens may hold spaces
+        ("New York\tNNP\tB-LOC\n\u00a0\tX\tO\nis  big \tVB\tO\n \t\t\nok\tJJ\tO\n",
+         [["New York", "\u00a0", "is  big"], ["ok"]], [["B-LOC", "O", "O"], ["O"]], {}),
+        ("a\tb\tO\nc\t\tO\n", [["a", "c"]], [["O", "O"]], {}),
+        # times and scores, not ranges: the file is not called .conllu
+        ("0.1\ta\tO\n1-2\tb\tO\n\n0.2\tc\tO\n", [["a", "b"], ["c"]], [["O", "O"], ["O"]], {"token_column": 1}),
+        ("1 X O\n2 X O\n3 X O\n\n7 X O\n", [["1", "2", "3"], ["7"]], [["O"] * 3, ["O"]], {}),
+    ],
+)  # fmt: skip
+def test_columns_are_chosen_and_separated_by_tabs_or_spaces(tmp_path, text, tokens, tags, values):
+    assert read(tmp_path, text, **values)[1:] == (tokens, tags)
+
+
+def expected_cells(number, token, tag, column=0):
+    return (
+        f"train.conll:{number}: expected a token in column {column} and a tag in column -1, found {token!r} and {tag!r}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "values"),
+    [
+        ("a\tb\tO\na\t\t\n", expected_cells(2, "a", ""), {}),
+        ("a\t\tO\n \tb\tO\n", expected_cells(2, "", "O"), {}),
+        ("a\tO\nb\t\n", expected_cells(2, "b", ""), {}),
+        ("b\t\na\tO\n", expected_cells(1, "b", ""), {}),
+        ("\tO\na\tO\n", expected_cells(1, "", "O"), {}),
+        ("a\tO\t\nb\tO\n", expected_cells(1, "a", ""), {}),
+        ("a\tx\tb O\n", expected_cells(1, "a", "b O"), {}),
+        ("x\ta\tO\ny\t\tO\n", expected_cells(2, "", "O", 1), {"token_column": 1}),
+        ("a O\rb O\r", "train.conll:1: a carriage return inside a line; expected UTF-8 text whose lines end in LF", {}),
+        ("a O\r\nb\r O\r\n", "train.conll:2: a carriage return inside a line", {}),
+        ("a O\nb\0 O\n", "train.conll:2: a NUL character", {}),
+        ("a O\nb\u00e9 O\n".encode("latin-1"), "train.conll:2: not UTF-8", {}),
+        ("a O\n".encode("utf-16"), "train.conll:1: not UTF-8; convert the file (from Windows-1252 or UTF-16?)", {}),
+        ("a O\nNew York O\n", "train.conll:2: 3 columns, expected 2; they are separated by spaces (a token with spaces "
+         "needs tabs)", {}),
+        ("a\tO\nb O\n", "train.conll:2: 1 columns, expected 2; they are separated by tabs", {}),
+        ("a O\n", "train.conll:1: 2 column(s), but token_column is 0 and tag_column is 3; expected two different "
+         "columns, counted from 0 (-1: the last)", {"tag_column": 3}),
+        ("a O\n", "train.conll:1: 2 column(s), but token_column is -3 and tag_column is -1", {"token_column": -3}),
+        *[("a O\n", "train.conll:1: 2 column(s), but", values)
+          for values in ({"tag_column": 0}, {"tag_column": -2}, {"token_column": 1})],
+        ("in O\nRome B-LOC\nx O\n" * 500, "train.conll: one sentence, of 1,500 tokens; expected several, a blank line "
+         "after each", {}),
+    ],
+    ids=range(21),
+)  # fmt: skip
+def test_odd_cells_are_refused_with_file_and_line(tmp_path, text, message, values):
+    assert mistake(tmp_path, text, **values).startswith(message)
+
+
+def test_conllu_has_its_ranges_and_empty_nodes_left_out(tmp_path):
+    text = "# sent_id = 1\n1-2\tdel\t_\tO\n1\tde\tADP\tO\n2\tel\tDET\tO\n2.1\tx\t_\tO\n3\tsur\tNOUN\tB-LOC\n\n" * 2
+    _, tokens, tags = read(tmp_path, text, ".conllu", token_column=1)
+    assert tokens == [["de", "el", "sur"]] * 2 and tags == [["O", "O", "B-LOC"]] * 2
+    message = mistake(tmp_path, text, suffix=".conllu")
+    assert message == "train.conllu:2: column 0 of a .conllu file numbers the tokens; type token_column=1"
 
 
 # ---- comments
 
 
 @pytest.mark.parametrize(
-    "text, tokens",
+    ("text", "tokens"),
     [
-        (
-            "# id a1\tdomain=en\nin _ _ O\nRome _ _ B-LOC\n",
-            [["in", "Rome"]],
-        ),  # MultiCoNER: as many columns as tokens have
+        # MultiCoNER: as many columns as tokens have
+        ("# id a1\tdomain=en\nin _ _ O\nRome _ _ B-LOC\n", [["in", "Rome"]]),
         ("# sent_id = 1\n# text = in Rome\nin O\nRome O\n\n# newdoc\nin O\n", [["in", "Rome"], ["in"]]),
         ("# sent_id = 1\nin _ _ O\n", [["in"]]),  # four columns, too
         ("# text = O\nin _ _ O\n", [["in"]]),  # even with a tag at its end
@@ -52,129 +122,33 @@ def mistake(folder, text, **values):
         ("# #\n5 CD\n\na DT\n# #\n5 CD\n", [["#", "5"], ["a", "#", "5"]]),  # Penn Treebank's tag of a pound sign
         ("# not a tag\nin O\n\n\n# neither\nat O\n", [["in"], ["at"]]),
         ("-DOCSTART- -X-\n\n# a comment here\nin O\n-DOCSTART- O\nat O\n", [["in"], ["at"]]),
-        ("# only\n\n\n# comments\n\nin O\n", [["in"]]),
         ("in\tO\n\n# end = 1\n\n# written by hand\n\n", [["in"]]),
         ("in O\n# O\n", [["in", "#"]]),
     ],
 )
 def test_comments_before_a_sentence_are_no_tokens_and_other_lines_with_a_hash_are(tmp_path, text, tokens):
-    assert read(tmp_path, text)[0] == tokens
+    assert read(tmp_path, text).tokens == tokens
 
 
 def test_a_comment_inside_a_sentence_is_refused(tmp_path):
-    message = "train.conll:2: a comment inside a sentence; expected a blank line before it"
-    assert (
-        mistake(tmp_path, "in O\n# id 2\nat O\n") == mistake(tmp_path, "in _ _ O\n# text = at\nat _ _ O\n") == message
-    )
-    assert mistake(tmp_path, "in O\n# end of file\n") == message
-    assert mistake(tmp_path, "in O\n# id 2\n\nat O\n") == mistake(tmp_path, "in O\n#hash\n") == message
+    for text in ("in O\n# id 2\nat O\n", "in _ _ O\n# text = at\nat _ _ O\n", "in O\n# end of file\n", "in O\n#hash\n"):
+        message = "train.conll:2: a comment inside a sentence; expected a blank line before it"
+        assert mistake(tmp_path, text) == message
 
 
-def test_skipped_lines_are_logged_with_the_first(tmp_path, caplog):
+def test_skipped_lines_are_logged_once_with_the_first(tmp_path, caplog):
+    caplog.set_level("INFO")
     read(tmp_path, "# id 1\nin O\nRome B-A\n\n# id 2\nin O\n")
-    caplog.clear()
-    with caplog.at_level("INFO"):
-        fetch_facts(tmp_path, Params())  # reads the files too, but quietly
-        read_split("train", tmp_path, Params())
+    fetch_facts(tmp_path, Params())  # reads the files too, but quietly
     assert caplog.text.count("skipped 2 lines") == 1
     assert "train.conll: skipped 2 lines that are not tokens, such as comments; first line 1" in caplog.text
 
 
-# ---- columns
-
-
-def test_tokens_of_files_with_tabs_may_hold_spaces(tmp_path):
-    text = "New York\tNNP\tB-LOC\n\u00a0\tX\tO\nis  big \tVB\tO\n \t\t\nok\tJJ\tO\n"
-    assert read(tmp_path, text) == ([["New York", "\u00a0", "is  big"], ["ok"]], [["B-LOC", "O", "O"], ["O"]])
-    assert "train.conll:1: 3 columns" not in mistake(tmp_path, "a O\nNew York O\n")
-    message = "train.conll:2: 3 columns, expected 2; they are separated by spaces (a token with spaces needs tabs)"
-    assert mistake(tmp_path, "a O\nNew York O\n").startswith(message)
-    message = "train.conll:2: 1 columns, expected 2; they are separated by tabs"
-    assert mistake(tmp_path, "a\tO\nb O\n").startswith(message)
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("a\tb\tO\nc\t\tO\n", None),
-        ("a\tb\tO\na\t\t\n", "train.conll:2: expected a token in column 0 and a tag in column -1, found 'a' and ''"),
-        ("a\t\tO\n \tb\tO\n", "train.conll:2: expected a token in column 0 and a tag in column -1, found '' and 'O'"),
-        ("a\tO\nb\t\n", "train.conll:2: expected a token in column 0 and a tag in column -1, found 'b' and ''"),
-        ("b\t\na\tO\n", "train.conll:1: expected a token in column 0 and a tag in column -1, found 'b' and ''"),
-        ("a\tO\n\tO\n", "train.conll:2: expected a token in column 0 and a tag in column -1, found '' and 'O'"),
-        ("\tO\na\tO\n", "train.conll:1: expected a token in column 0 and a tag in column -1, found '' and 'O'"),
-        ("a\tO\t\nb\tO\n", "train.conll:1: expected a token in column 0 and a tag in column -1, found 'a' and ''"),
-        ("a\tx\tb O\n", "train.conll:1: expected a token in column 0 and a tag in column -1, found 'a' and 'b O'"),
-        ("x\ta\tO\ny\t\tO\n", None),
-        ("a O\rb O\r", "train.conll:1: a carriage return inside a line; expected UTF-8 text whose lines end in LF"),
-        ("a O\r\nb\r O\r\n", "train.conll:2: a carriage return inside a line"),
-        ("a O\nb\0 O\n", "train.conll:2: a NUL character"),
-        ("a O\nb\u00e9 O\n".encode("latin-1"), "train.conll:2: not UTF-8"),
-        ("a O\n".encode("utf-16"), "train.conll:1: not UTF-8; convert the file (from Windows-1252 or UTF-16?)"),
-    ],
-)  # fmt: skip
-def test_odd_cells_are_read_or_refused_with_file_and_line(tmp_path, text, message):
-    if message is None:
-        read(tmp_path, text)
-    else:
-        assert mistake(tmp_path, text).startswith(message)
-
-
-def test_an_empty_token_is_refused(tmp_path):
-    message = "train.conll:2: expected a token in column 1 and a tag in column -1, found '' and 'O'"
-    assert mistake(tmp_path, "x\ta\tO\ny\t\tO\n", token_column=1) == message
-
-
-def test_conllu_has_its_ranges_and_empty_nodes_left_out(tmp_path):
-    rows = [
-        "# sent_id = 1",
-        "1-2\tdel\t_\tO",
-        "1\tde\tADP\tO",
-        "2\tel\tDET\tO",
-        "2.1\tx\t_\tO",
-        "3\tsur\tNOUN\tB-LOC",
-        "",
-    ]
-    tokens, tags = read(tmp_path, "\n".join(rows * 2), ".conllu", token_column=1)
-    assert tokens == [["de", "el", "sur"]] * 2 and tags == [["O", "O", "B-LOC"]] * 2
-    message = mistake(tmp_path, "\n".join(rows * 2), suffix=".conllu")
-    assert message == "train.conllu:2: column 0 of a .conllu file numbers the tokens; type token_column=1"
-    for split in ("train", "val"):
-        (tmp_path / f"{split}.conllu").unlink()
-    text = "0.1\ta\tO\n1-2\tb\tO\n\n0.2\tc\tO\n"  # times and scores, in another file
-    assert read(tmp_path, text, token_column=1)[0] == [["a", "b"], ["c"]]
-    assert read(tmp_path, "1 X O\n2 X O\n3 X O\n\n7 X O\n")[0] == [["1", "2", "3"], ["7"]]
-
-
-# ---- very long sentences
-
-
-def test_a_corpus_without_blank_lines_is_reported_as_one_long_sentence(tmp_path, run_script):
-    message = "train.conll: one sentence, of 1,500 tokens; expected several, a blank line after each"
-    assert mistake(tmp_path, "in O\nRome B-LOC\nx O\n" * 500) == message
-    (tmp_path / "val.conll").unlink()
-    (tmp_path / "train.conll").write_text("in O\nRome B-LOC\n" * 30)
-    (tmp_path / "params.json").write_text(f'{{"task": "ner", "data_dir": "{tmp_path}"}}')
-    with pytest.raises(utils.InputError) as error:
-        train.main(["--model_dir", str(tmp_path)])
-    found = "one sentence, of 60 tokens; expected several, a blank line after each"
-    assert str(error.value) == f"{tmp_path}/train.conll: {found}"
-    for name, word in (("sentences", "a"), ("labels", "O")):
-        (tmp_path / "test").mkdir(exist_ok=True)
-        (tmp_path / f"test/{name}.txt").write_text(" ".join([word] * 201) + "\n")
-    with pytest.raises(utils.InputError, match="one sentence, of 201 tokens; expected several, a line for each"):
-        read_split("test", tmp_path, Params())
-
-
-def test_a_val_split_of_another_name_is_warned_of(tmp_path, caplog):
-    for name in ("train", "dev"):
-        (tmp_path / f"{name}.txt").write_text("in O\n\nRome B-LOC\n")
-    read_split("val", tmp_path, Params())
-    assert f"- WARNING: {tmp_path / 'dev.txt'} is not read; rename it to val if it is the val split" in caplog.text
-
-
 # ---- properties: what an independent reader finds, or a refusal that names file and line
 
+SETTINGS = settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 TOKENS = st.sampled_from(
     ["in", "Rome", "#", "##", "#tag", "-", '"', "''", "1", "1-2", "3.1", "\u00a0", "\u2028", "\u0085", "caf\u00e9",
      "\U0001f600", "=", ",", "-DOCSTART", "O", "B-PER"]
@@ -226,13 +200,13 @@ def parse_columns(text, num_columns):
     return sentences
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@SETTINGS
 @given(file=column_files())
 def test_column_files_are_read_as_by_an_independent_reader_or_refused(tmp_path, file):
     text, encoding, position, num_columns, written = file
     data = text.encode(encoding, "replace")
     try:
-        tokens, tags = read(tmp_path, data, token_column=position)
+        _, tokens, tags = read(tmp_path, data, token_column=position)
     except utils.InputError as error:
         assert re.search(r"train\.conll:\d+: ", str(error)), error
         reason = "columns, expected|a comment inside"
@@ -249,7 +223,7 @@ def test_column_files_are_read_as_by_an_independent_reader_or_refused(tmp_path, 
 LINES = st.lists(st.one_of(TOKENS, st.sampled_from(["", " ", "a\tb", "x\r"])), max_size=5).map(" ".join)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@SETTINGS
 @given(
     sentences=st.lists(LINES, min_size=1, max_size=4), num_missing=st.sampled_from([0, 0, 0, 1]),
     ends=st.tuples(END, END), has_mark=st.booleans(), encoding=st.sampled_from(["utf-8"] * 5 + ["latin-1", "utf-16"]),
@@ -281,23 +255,20 @@ def test_pairs_are_read_as_by_an_independent_reader_or_refused(
 ANYTHING = st.text(st.sampled_from(list('# \t\n\r-.=19aOB\u00a0\ufeff\0"é')), max_size=60)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@SETTINGS
 @given(text=ANYTHING, token_column=st.integers(-2, 2))
 def test_any_text_is_read_or_refused_and_no_token_appears_from_nowhere(tmp_path, text, token_column):
     values = {"token_column": token_column, "tag_column": -1 if token_column != -1 else 0}
     try:
-        tokens, tags = read(tmp_path, text, **values)
+        _, tokens, tags = read(tmp_path, text, **values)
     except utils.InputError as error:
         assert re.search(r"train\.conll:\d+: ", str(error)), error
     else:
         assert all(token in text and "\n" not in token for sentence in tokens for token in sentence)
         assert [len(sentence) for sentence in tokens] == [len(sentence) for sentence in tags]
-        for number, line in enumerate(text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n"), start=1):
-            is_token = line.strip(" \t") and line.strip(" \t")[0] not in "#-"
-            assert not is_token or re.split("[ \t]+", line.strip(" \t"))[0] in text, number
-        num_lines = sum(bool(line.strip(" \t")) for line in text.removeprefix("\ufeff").split("\n"))
-        num_sure = sum(readers.is_token(line.strip(" \t\r")) for line in text.removeprefix("\ufeff").split("\n"))
-        assert sum(map(len, tokens)) <= num_lines and (sum(map(len, tokens)) >= num_sure or "-" in text or "." in text)
+        lines = [line.strip(" \t\r") for line in text.removeprefix("\ufeff").split("\n")]
+        num_tokens, num_sure = sum(map(len, tokens)), sum(map(readers.is_token, lines))
+        assert num_tokens <= sum(map(bool, lines)) and (num_tokens >= num_sure or "-" in text or "." in text)
 
 
 # ---- predict.py's reader
@@ -329,27 +300,3 @@ def test_new_sentences_are_not_taken_for_columns(tmp_path):
     path = tmp_path / "new.conll"  # tokens alone
     path.write_text("in\nRome\n\n#\nat\n")
     assert streamed(path) == [(":1", ["in", "Rome"]), (":4", ["#", "at"])]
-
-
-# ---- word vectors
-
-
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    rows=st.lists(st.tuples(st.sampled_from(["the", ". .", "\u00e9", "1", "of"]), st.lists(
-        st.sampled_from(["1", "-2.5", "1e-3", "nan", "inf", "x", "1_0"]), min_size=1, max_size=2)), max_size=4),
-    end=END, has_mark=st.booleans(), has_header=st.booleans(),
-)  # fmt: skip
-def test_vectors_are_those_of_an_independent_reader_or_refused(tmp_path, rows, end, has_mark, has_header):
-    path = tmp_path / "vectors.txt"
-    lines = [f"{len(rows)} 2"] * has_header + [" ".join([word, *numbers]) for word, numbers in rows]
-    path.write_bytes(("\ufeff" * has_mark + "".join(line + end for line in lines)).encode())
-    wanted = ["the", ". .", "\u00e9", "1"]
-    try:
-        found = read_vectors(path, wanted, 2)
-    except utils.InputError as error:
-        number = int(re.search(r"vectors\.txt:(\d+): ", str(error))[1]) - 1 - has_header
-        assert len(rows[number][1]) != 2 or not {"nan", "inf", "x"}.isdisjoint(rows[number][1])
-        return
-    whole = {word: [float(text) for text in numbers] for word, numbers in rows if word in wanted and len(numbers) == 2}
-    assert found == whole

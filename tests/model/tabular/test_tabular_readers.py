@@ -1,9 +1,8 @@
-"""CSV files: random ones are read as written, or as the csv module reads them, or refused with file and line."""
+"""CSV files: random ones are read as written, or as csv reads them, or refused with file and line; mistakes; splits."""
 
 import contextlib
 import csv
 import io
-import itertools
 import math
 import re
 import tempfile
@@ -18,10 +17,13 @@ from hypothesis import strategies as st
 import utils
 from model.tabular.columns import missing_values, parse_number, read_numbers
 from model.tabular.params import Params
-from model.tabular.readers import read_table
+from model.tabular.readers import read_split, read_table
 from model.tabular.serve import fetch_unlabelled
+from tests.support.data import load, refusal
+from tests.support.tasks import PROJECT
 
-SETTINGS = settings(max_examples=150, deadline=None, derandomize=True)
+SETTINGS = settings(max_examples=80, deadline=None, derandomize=True)
+SMALL = "size,color,label\n1,red,a\n2,blue,b\n3,red,a\n4,green,b\n"
 ODD_NUMBERS = [
     "1_000", "0x10", "1e400", " 1", "١", "Infinity", "-0", "1.", ".5", "nan", "NaN", "-inf", "1e-400", "007", "+3",
     "-1E5", "1e", "e5", ".", "--1", "1 2", "1,5", "12%", "²", "1e30", "9.9e29", "0.1", "", "NA", "?",
@@ -103,31 +105,13 @@ def read_otherwise(content, delimiter):
     return header, rows
 
 
-PIECES = st.sampled_from(
-    [
-        *ODD_NUMBERS,
-        *WORDS,
-        ",",
-        ";",
-        "\t",
-        '"',
-        '""',
-        "\n",
-        "\r\n",
-        "\r",
-        "\n\n",
-        " ",
-        "a,b\n",
-        "\ufeff",
-        "\0",
-        "a;b\n1;2\n",
-    ]
-)
+SIGNS = [",", ";", "\t", '"', '""', "\n", "\r\n", "\r", "\n\n", " ", "a,b\n", "\ufeff", "\0", "a;b\n1;2\n"]
+OF_THE_FILE = r"empty|one column|column |the header|the first line|name\(s\) twice|holds a header"
 
 
 @SETTINGS
 @given(
-    st.lists(PIECES, max_size=12).map("".join),
+    st.lists(st.sampled_from([*ODD_NUMBERS, *WORDS, *SIGNS]), max_size=12).map("".join),
     st.sampled_from(["utf-8", "utf-8", "utf-8-sig", "latin-1", "utf-16", "utf-16-le"]),
     st.sampled_from(",;\t"),
     st.sampled_from(["", "a,b\n", "a;b\n1;2\n"]),
@@ -140,16 +124,7 @@ def test_any_text_is_read_as_by_the_csv_module_or_refused_by_file_and_line(text,
     found = read(content, delimiter)
     if expected is None:
         assert isinstance(found, str) and found.startswith("rows.csv")
-        about_the_file = (
-            "empty",
-            "one column",
-            "column ",
-            "the header",
-            "the first line",
-            "name(s) twice",
-            "holds a header",
-        )
-        assert re.search(r"\bline \d+", found) or any(words in found for words in about_the_file)
+        assert re.search(rf"\bline \d+|{OF_THE_FILE}", found)
     else:
         header, rows = expected
         assert found.header == header
@@ -179,7 +154,6 @@ def test_a_cell_is_a_number_by_a_plain_rule(text):
 # ---- quotes
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
@@ -192,74 +166,120 @@ def test_a_cell_is_a_number_by_a_plain_rule(text):
         (['a,"b', "1,2"], 1),
     ],
 )
-def test_an_open_quote_is_found_where_its_row_begins(lines, expected, end):
-    content = end.join(lines).encode()
-    message = read(content)
-    assert (
-        message.startswith(f"rows.csv, line {expected}: not CSV (")
-        and "close the quote that opens there or below" in message
-    )
+def test_an_open_quote_is_found_where_its_row_begins(lines, expected):
+    for end in ("\n", "\r\n", "\r"):
+        message = read(end.join(lines).encode())
+        assert message.startswith(f"rows.csv, line {expected}: not CSV (")
+        assert "close the quote that opens there or below" in message
 
 
-@pytest.fixture
-def standard_field_limit():
-    """csv has one limit for a whole process, and reading predictions raises it."""
-    before = csv.field_size_limit(131_072)
-    yield
+def test_an_open_quote_in_a_long_file_is_found_where_it_opens():
+    before = csv.field_size_limit(131_072)  # one limit for a whole process; reading predictions raises it
+    lines = ["a,b", *(f"{i},p" for i in range(50)), '51,"5 inch', *(f"{i},p" for i in range(40_000))]
+    assert read("\n".join(lines).encode()).startswith("rows.csv, line 52: not CSV (field larger than field limit")
     csv.field_size_limit(before)
 
 
-def test_an_open_quote_in_a_long_file_is_found_where_it_opens(standard_field_limit):
-    lines = ["a,b", *(f"{i},p" for i in range(50)), '51,"5 inch', *(f"{i},p" for i in range(40_000))]
-    assert read("\n".join(lines).encode()).startswith("rows.csv, line 52: not CSV (field larger than field limit")
-
-
-def test_a_stream_goes_on_behind_what_it_cannot_read(tmp_path):
+def test_a_stream_goes_on_behind_what_it_cannot_read(tmp_path, caplog):
     path = tmp_path / "rows.csv"
     path.write_bytes(b'a,b\n1,2\n"5" inch,3\n\xff,4\n5,6,7\n8,9\n10,"open\n11,12\n')
-    params = Params().with_facts({"columns": [{"name": "a"}]})
-    found = [
-        str(row) if isinstance(row, utils.InputError) else row.column("a")
-        for _, row in fetch_unlabelled([path], params)
-    ]
-    assert found[0] == ["1"] and found[4] == ["8"] and len(found) == 6
-    for position, words in {
-        1: "line 3: not CSV",
-        2: "line 4: not UTF-8",
-        3: "(line 5): found 3 cells",
-        5: "line 7: not",
-    }.items():
-        assert words in found[position]
+    params = Params().with_facts({"columns": [{"name": "a", "categories": ["1"], "unseen": [1, 0]}]})
+    rows = [row for _, row in fetch_unlabelled([path], params)]
+    found = [str(row) if isinstance(row, utils.InputError) else row.column("a")[0] for row in rows]
+    expected = ["1", "line 3: not CSV", "line 4: not UTF-8", "(line 5): found 3 cells", "8", "line 7: not"]
+    assert all(words in text for text, words in zip(found, expected, strict=True)), found
+    assert "column 'a': 1 of 6 rows of" in caplog.text and "hold a category that train does not have" in caplog.text
 
 
-# ---- headers and encodings
+# ---- mistakes
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"a,b,\n1,2,\n", "rows.csv: column 3 has no name"),
-        (b",a,b\n0,1,2\n", "rows.csv: column 1 has no name (an index?); take it out"),
+        (b"", "train.csv: empty"),
+        (b"a,label\n", "train.csv: holds a header and nothing below"),
+        (b"a,b,\n1,2,\n", "train.csv: column 3 has no name"),
+        (b",a,b\n0,1,2\n", "train.csv: column 1 has no name (an index?); take it out"),
         (b"a,b\n1,2,\n", "row 1 (line 2): found 3 cells, expected 2"),
-        (b"a|b\n1|2\n", "there is no column 'y', the target; It has a|b"),
-        (b"1,0.5\n2,0.7\n", "It has 1, 0.5"),
-        ("a,b\nx,é\n".encode("latin-1"), "rows.csv, line 2: not UTF-8 text; save the file as UTF-8"),
-        ("a,b\nx,é\n".encode("utf-16"), "rows.csv, line 1: not UTF-8 text (it looks like UTF-16)"),
-        ("a,b\nx,y\n".encode("utf-16-le"), "rows.csv, line 1: not UTF-8 text (it looks like UTF-16)"),
-        (b"a,b\n" + b"1,2\n" * 9000 + b"\xff,2\n", "rows.csv, line 9002: not UTF-8 text"),
+        (b"a;label\n1;2\n", "with delimiter=';' there are more"),
+        (b"a|b\n1|2\n3|4\n", "there is no column 'label', the target; It has a|b"),
+        (b"a,labels\n1,2\n3,4\n", "no column 'label', the target; did you mean 'labels'? It has a, labels"),
+        ("a,b\nx,é\n".encode("latin-1"), "train.csv, line 2: not UTF-8 text; save the file as UTF-8"),
+        ("a,b\nx,é\n".encode("utf-16"), "train.csv, line 1: not UTF-8 text (it looks like UTF-16)"),
+        ("a,b\nx,y\n".encode("utf-16-le"), "train.csv, line 1: not UTF-8 text (it looks like UTF-16)"),
+        (b"a,b\n" + b"1,2\n" * 9000 + b"\xff,2\n", "train.csv, line 9002: not UTF-8 text"),
         ("e\u0301,é\n1,2\n".encode(), "1 name(s) twice in the header, é"),
+        (b"a,label\n1,x\n2,\n", "row 2 (line 3), column 'label': found '', expected a target"),
+        (b"a,label\n1,x\n2,x\n", "column 'label': one class, 'x', in all of its 2 train rows"),
+        (b"label\nx\ny\n", "only the target in it"),
+        (b"a,label\n1,x\nthree,y\n", "train.csv, row 2 (line 3), column 'a': found 'three', expected a number"),
     ],
+    ids=range(17),
 )
-def test_a_header_or_an_encoding_that_does_not_fit_is_named(content, expected):
-    found = read(content)
-    if not isinstance(found, str):
-        with pytest.raises(utils.InputError) as error:
-            found.column("y", "target")
-        found = str(error.value)
-    assert expected in found
+def test_mistakes_in_train_are_reported(tmp_path, content, expected):
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.csv").write_bytes(content)
+    assert expected in refusal(load, tmp_path, Params(target="label"))
 
 
-@pytest.mark.parametrize(("mark", "end"), list(itertools.product([b"", b"\xef\xbb\xbf"], [b"\n", b"\r\n", b"\r"])))
-def test_marks_line_ends_and_empty_lines_change_nothing(mark, end):
-    table = read(mark + end.join([b"", b" a , b", b"", b'1," 2 "', b"  ", b"3,4"]))
-    assert table.header == ["a", "b"] and table.rows == [(1, 4, ["1", "2"]), (2, 6, ["3", "4"])]
+@pytest.mark.parametrize(
+    ("val_text", "expected"),
+    [
+        ("size,label\n1,a\n", "val.csv: there is no column 'color', the feature; It has size, label"),
+        (SMALL + "5,red,c\n", "row 5 (line 6), column 'label': class 'c' is not among the classes that train had when "
+         "the run began: a, b; correct it"),
+        (SMALL.replace("label", "other"), "val.csv: there is no column 'label', the target"),
+        (SMALL.replace("\n2,", "\ntwo,"), "val.csv, row 2 (line 3), column 'size': found 'two'"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_val_are_reported(tmp_path, val_text, expected):
+    (tmp_path / "train.csv").write_text(SMALL)
+    (tmp_path / "val.csv").write_text(val_text)
+    assert expected in refusal(load, tmp_path, Params(target="label"), "val")
+
+
+def test_missing_folders_files_and_columns_are_reported(tmp_path):
+    def mistake(folder=tmp_path, split="train", **values):
+        return refusal(load, folder, Params(**{"target": "label", **values}), split)
+
+    assert "there is no such data directory; --data_dir says" in mistake(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").write_text("")
+    assert "there is no train.csv in it; it holds notes.txt, expected train.csv" in mistake()
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.csv").write_text(SMALL)
+    assert "there is no test.csv" in mistake(split="test")
+    assert "no column 'colour', the feature; did you mean 'color'?" in mistake(features=["colour"])
+    assert "no column 'colour', the one listed in `categorical`" in mistake(categorical=["colour"])
+    assert "no column 'key', the id_column" in mistake(id_column="key")
+    message = "train.csv, row 3 (line 4), column 'color': id 'red' is also the id of line 2"
+    assert message in mistake(id_column="color")
+
+
+# ---- splits
+
+
+def test_one_file_is_split_by_seed_and_class(tmp_path, caplog):
+    caplog.set_level("INFO")
+    rows = "".join(f"{i},{'rare' if i % 10 == 0 else 'often'}\n" for i in range(100))
+    (tmp_path / "data.csv").write_text("a,label\n" + rows)
+    params = Params(target="label", val_fraction=0.2, test_fraction=0.1)
+    tables = {split: read_split(split, tmp_path, params) for split in ("train", "val", "test")}
+    assert [len(table) for table in tables.values()] == [70, 20, 10]
+    assert [table.column("label").count("rare") for table in tables.values()] == [7, 2, 1]
+    assert sorted(row.number for table in tables.values() for row in table.rows) == list(range(1, 101))
+    assert "split by split_seed 230: val is 20 of its 100 rows" in caplog.text
+    assert read_split("val", tmp_path, params).rows == tables["val"].rows
+    assert read_split("val", tmp_path, params.model_copy(update={"split_seed": 1})).rows != tables["val"].rows
+    (tmp_path / "data.csv").rename(tmp_path / "train.csv")  # then val is cut from it, and test is a file
+    (tmp_path / "test.csv").write_text(SMALL)
+    found = [{row.number for row in read_split(split, tmp_path, params).rows} for split in ("train", "val", "test")]
+    assert not found[0] & found[1] and [*map(len, found)] == [80, 20, 4]
+
+
+def test_digits_rows_are_the_digits_images():
+    images = np.load(PROJECT / "data/digits/test.npz")
+    table = read_table(PROJECT / "data/digits_rows/test.csv")
+    assert [int(digit) for digit in table.column("digit")] == images["labels"].tolist()
+    pixels = np.array([table.column(name) for name in table.header if name != "digit"], dtype=int).T
+    assert (pixels == images["images"].reshape(-1, 64) // 15).all()

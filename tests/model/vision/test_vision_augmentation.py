@@ -3,25 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from fiveline.device import epoch_draws
 from fiveline.loader import batches_from, fetch_dataloader
 from fiveline.tasks import fetch_facts
 from model.vision.data_loader import fetch_dataset
 from model.vision.params import Params
+from tests.support.photos import make_folders
 
 
-@pytest.fixture
-def images(tmp_path):
-    """A folder of small images: 21 to train on, 5 to validate with."""
-    generator = np.random.default_rng(0)
-    for split, number in (("train", 21), ("val", 5)):
-        for i in range(number):
-            path = tmp_path / split / "abc"[i % 3] / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(generator.integers(0, 256, size=(8, 8, 3), dtype=np.uint8)).save(path)
-    return tmp_path
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of small images: 21 to train on, 6 to validate with."""
+    generator, folder = np.random.default_rng(0), tmp_path_factory.mktemp("images")
+    for split, number in (("train", 7), ("val", 2)):
+        counts = dict.fromkeys("abc", number)
+        make_folders(folder, counts, lambda: generator.integers(0, 256, size=(8, 8, 3), dtype=np.uint8), [split])
+    return folder
 
 
 def make_params(data_dir, **values):
@@ -36,27 +34,18 @@ def two_epochs(dataloader):
     return batches
 
 
-def test_workers_give_the_same_bytes(images):
+def test_images_are_the_same_bytes_from_any_process_and_cache(images):
+    before = torch.get_rng_state()
     first, *others = (
         two_epochs(fetch_dataloader("train", images, make_params(images, cache=cache, num_workers=n), training=True))
-        for cache, n in (("none", 0), ("none", 2), ("memory", 0), ("disk", 0), ("disk", 2), ("auto", 2))
+        for cache, n in (("none", 0), ("none", 2), ("memory", 0), ("disk", 0))
     )
-    assert len(first) == 12
+    assert torch.equal(torch.get_rng_state(), before)  # loading leaves the global generator alone
+    assert len(first) == 12 and not torch.equal(first[0][0], first[6][0])
     for other in others:
         for one, two in zip(first, other, strict=True):
             for a, b in zip(one, two, strict=True):
                 assert a.dtype == b.dtype and a.stride() == b.stride() and torch.equal(a, b)
-    assert not torch.equal(first[0][0], first[6][0])
-
-
-def test_workers_resume_in_the_middle_of_an_epoch(images):
-    params = make_params(images, cache="none", num_workers=2)
-    whole = two_epochs(fetch_dataloader("train", images, params, training=True))
-    dataloader = fetch_dataloader("train", images, params, training=True)
-    rest = list(batches_from(dataloader, 2, 3)[0])
-    assert len(rest) == 3
-    for (a, b), (c, d) in zip(rest, whole[9:], strict=True):
-        assert torch.equal(a, c) and torch.equal(b, d)
 
 
 def augmented(images, epoch=1, split="train", **values):
@@ -78,21 +67,6 @@ def test_augmentation_depends_on_seed_epoch_and_example_alone(images):
     dataset.set_epoch(1)
     assert torch.equal(dataset.__getitems__(list(range(21)))[0], whole)
     assert not torch.equal(augmented(images, seed=231), whole)
-
-
-def test_augmentation_mirrors_and_moves(images):
-    plain = augmented(images, shift=0, jitter=0.0, horizontal_flip=False)
-    flipped = augmented(images, shift=0, jitter=0.0)
-    is_flipped = [torch.equal(a, b.flip(2)) for a, b in zip(flipped, plain, strict=True)]
-    is_same = [torch.equal(a, b) for a, b in zip(flipped, plain, strict=True)]
-    assert all(a != b for a, b in zip(is_flipped, is_same, strict=True)) and 4 < sum(is_flipped) < 17
-    seen = set()
-    for image, moved in zip(plain, augmented(images, jitter=0.0, horizontal_flip=False), strict=True):
-        padded = torch.nn.functional.pad(image[None], (2, 2, 2, 2), mode="replicate")[0]
-        places = [(y, x) for y in range(5) for x in range(5) if torch.equal(padded[:, y : y + 8, x : x + 8], moved)]
-        assert places
-        seen.add(places[0])
-    assert len(seen) > 8
 
 
 @pytest.mark.parametrize("size", [8, 13])
@@ -131,18 +105,3 @@ def test_only_training_is_augmented(images):
     trained = torch.cat([x for x, _ in batches])
     plain = torch.cat([x for x, _ in fetch_dataloader("train", images, raw)])
     assert not torch.equal(trained.sort(0).values, plain.sort(0).values)
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_loading_leaves_the_global_generator_alone(images, num_workers):
-    params = make_params(images, cache="none", num_workers=num_workers)
-    before = torch.get_rng_state()
-    for _ in batches_from(fetch_dataloader("train", images, params, training=True), 1, 0)[0]:
-        pass
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_dataloader_carries_the_names_of_the_examples(images):
-    loader = fetch_dataloader("val", images, make_params(images))
-    assert loader.dataset.ids == ["a/0.png", "a/3.png", "b/1.png", "b/4.png", "c/2.png"]
-    assert torch.cat([labels for _, labels in loader]).tolist() == [0, 0, 1, 1, 2]

@@ -150,19 +150,6 @@ def test_folders_are_what_a_walk_finds(names):
         assert not expected or folders - set(expected.values())
 
 
-@few
-@given(st.sets(paths, max_size=6))
-def test_signs_are_what_a_pattern_finds(names):
-    labels = [re.match(r"(\d+)_", name.rpartition("/")[2]) for name in shown(names)]
-    with folder() as place:
-        write_tree(place / "test_signs", names)
-        (place / "test_signs").mkdir(exist_ok=True)
-        examples = found_or_refused(lambda: read_split("test", place, PARAMS), f"{place / 'test_signs'}")
-    assert (examples is None) == (not labels or None in labels)
-    if examples is not None:
-        assert sorted(examples.labels) == sorted(str(int(match[1])) for match in labels)
-
-
 # ---- packed --------------------------------------------------------------------------------------------------------
 
 
