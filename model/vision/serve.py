@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import statistics
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,3 +111,30 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
             continue
         found[examples.ids[position]] = {"image": picture} | ({"source": image} if isinstance(image, Path) else {})
     return found
+
+
+def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, str]]]:
+    """Return the number of train images, and hyperparameters that suit a sample of them, each with the reason."""
+    examples, pictures = read_split("train", data_dir, params), []
+    number = len(examples.ids)
+    for image in examples.images_at(range(0, number, math.ceil(number / 100) or 1)):
+        with contextlib.suppress(Exception):  # sanity_check.py names broken files
+            pictures.append(open_picture(image, 512, params.max_image_pixels, None).convert("RGB"))
+    if not pictures:
+        raise InputError(f"{data_dir}: no image of train can be read, in a sample of its {number}")
+    median = int(statistics.median(min(picture.size) for picture in pictures))
+    is_grey = all(np.ptp(np.asarray(picture.resize((16, 16))), axis=2).max() < 8 for picture in pictures)
+    has_letters = all(len(name) == 1 and name.isalpha() for name in examples.labels)
+    is_writing, side = has_letters or (is_grey and median <= 64), min(max(median, 16), 64)
+    larger = "; for photos, net=resnet18 pretrained=true normalize=imagenet image_size=224 may be better"
+    return number, {
+        "image_size": (side, f"the median of the shorter sides is {median}{larger if median > 64 else ''}"),
+        "image_channels": (1, "all images are grey") if is_grey else (3, "there are coloured images"),
+        "horizontal_flip": (False, "these may be digits or letters")
+        if is_writing
+        else (True, "these look like photos; set it to false if a mirror image has another meaning"),
+        "shift": (side // 16, "a sixteenth of image_size"),
+        "dropout_rate": (0.2 if number >= 10_000 else 0.3, f"{number:,} images"),
+        "learning_rate": (3e-3, "for adamw with one_cycle"),
+        "weight_decay": (0.05, "against overfitting"),
+    }
