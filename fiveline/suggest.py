@@ -44,7 +44,9 @@ def write_params(model_dir: Path, words: Sequence[str]) -> None:
         raise utils.InputError("\n".join([f"{data_dir}: no task can read it", *refusals]))
     ((task, (num_examples, suggested)),) = suggestions.items()
     values = {"task": task, "data_dir": str(data_dir)}
-    suggested |= _for_any_task(num_examples) | {key: (given[key], "as given") for key in given if key not in values}
+    suggested = (
+        _for_any_task(num_examples) | suggested | {key: (given[key], "as given") for key in given if key not in values}
+    )
     values |= {key: value for key, (value, _) in suggested.items()}
     path = model_dir / FILE_NAMES[0]
     fetch_params_class(task).from_values(values, str(path))  # refuses what does not fit together
@@ -74,5 +76,7 @@ def _for_any_task(num_examples: int) -> Suggested:
         "batch_size": (batch_size, "near the square root of the number of examples, 16 to 128"),
         "num_epochs": (num_epochs, f"{num_epochs * steps:,} steps"),
         "optimizer": ("adamw", "needs little tuning"),
+        "learning_rate": (3e-3, "for adamw with one_cycle"),
+        "weight_decay": (0.01, "against overfitting"),
         "schedule": ("one_cycle", "the learning rate rises and then falls to 0, which suits a short training"),
     }

@@ -72,11 +72,10 @@ def from_iob1(tags: Sequence[str]) -> list[str]:
 def is_iob1(sentences: Iterable[Sequence[str]]) -> bool:
     """Return whether I- begins entities, and B- only one that follows an entity of the same type."""
     pairs = {pair for tags in sentences for pair in zip([OUTSIDE, *tags], tags, strict=False)}
-    parts = parse({tag for pair in pairs for tag in pair} | {OUTSIDE})
-    begins = [(parts[before], parts[tag]) for before, tag in pairs if not continues(parts[before], parts[tag])]
-    return any(now[0] == "I" for _, now in begins) and all(
-        before[1] == now[1] for before, now in begins if now[0] == "B"
-    )
+    parts = parse(tag for pair in pairs for tag in pair)
+    both = [(parts[before], parts[tag]) for before, tag in pairs]
+    begins = {(now[0], before[1] == now[1]) for before, now in both if not continues(before, now)}
+    return ("I", False) in begins and ("B", False) not in begins
 
 
 def detect(ids: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:

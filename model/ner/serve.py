@@ -166,6 +166,5 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, s
         "dropout_rate": (0.5, "against overfitting"),
         "word_dropout_rate": (0.1, "the net learns what to do with unknown words"),
         "learning_rate": (5e-3, "for adamw with one_cycle"),
-        "weight_decay": (0.01, "against overfitting"),
         "clip_grad_norm": (1.0, "gradients of an LSTM may become very large"),
     }

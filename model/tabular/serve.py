@@ -135,8 +135,7 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, s
     different = {name: set(table.column(name)) - missing for name in table.header}
     usual = [name for name in table.header if name.lower() in TARGETS]
     target = params.target if "target" in given else (usual or table.header)[-1]
-    table.column(target, "target")
-    values = [parse_number(cell) for cell in different[target]]
+    values = [parse_number(cell) for cell in {*table.column(target, "target")} - missing]
     is_number = all(map(math.isfinite, values)) and (len(values) > 20 or any(value % 1 for value in values))
     others = params.features or [name for name in table.header if name not in (target, params.id_column)]
     ids = [name for name in others if IDS.fullmatch(name) and len(different[name]) == len(table)]
@@ -159,12 +158,6 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, s
     if categorical:
         found["categorical"] = (categorical, "no numbers in them")
     train = read_split("train", data_dir, params.model_copy(update={key: found[key][0] for key in found}))
-    is_small = len(train) < 1000
-    return len(train), {
-        **found,
-        "net": ("mlp", "two hidden layers"),
-        "hidden_sizes": ([32, 16] if is_small else [128, 64], f"{len(train):,} rows"),
-        "dropout_rate": (0.3 if is_small else 0.1, f"{len(train):,} rows"),
-        "learning_rate": (3e-3, "for adamw with one_cycle"),
-        "weight_decay": (0.01, "against overfitting"),
-    }
+    sizes, dropout_rate = ([32, 16], 0.3) if len(train) < 1000 else ([128, 64], 0.1)
+    found |= {"net": ("mlp", "hidden layers"), "hidden_sizes": (sizes, f"{len(train):,} rows")}
+    return len(train), {**found, "dropout_rate": (dropout_rate, f"{len(train):,} rows")}

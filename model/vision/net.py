@@ -123,28 +123,15 @@ def count_classes(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tens
     return correct, zeros.index_add(0, predicted, ones), zeros.index_add(0, labels, ones)
 
 
-def macro_precision(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the correct predictions of each class; and its predictions."""
-    correct, predicted, _ = count_classes(outputs, labels)
-    return correct, predicted
-
-
-def macro_recall(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the correct predictions of each class; and its labels."""
-    correct, _, labelled = count_classes(outputs, labels)
-    return correct, labelled
-
-
-def macro_f1(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count twice the correct predictions of each class; and its predictions plus its labels."""
-    correct, predicted, labelled = count_classes(outputs, labels)
-    return 2 * correct, predicted + labelled
+def _ratio(choose: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the metric that divides two of the counts of `count_classes`."""
+    return lambda outputs, labels: choose(*count_classes(outputs, labels))
 
 
 metrics = {
     "accuracy": accuracy,
     "top_5_accuracy": top_5_accuracy,
-    "macro_precision": macro_precision,
-    "macro_recall": macro_recall,
-    "macro_f1": macro_f1,
+    "macro_precision": _ratio(lambda correct, predicted, labelled: (correct, predicted)),
+    "macro_recall": _ratio(lambda correct, predicted, labelled: (correct, labelled)),
+    "macro_f1": _ratio(lambda correct, predicted, labelled: (2 * correct, predicted + labelled)),
 }

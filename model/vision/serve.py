@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import statistics
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +121,7 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, s
             pictures.append(open_picture(image, 512, params.max_image_pixels, None).convert("RGB"))
     if not pictures:
         raise InputError(f"{data_dir}: no image of train can be read, in a sample of its {number}")
-    median = int(statistics.median(min(picture.size) for picture in pictures))
+    median = int(np.median([min(picture.size) for picture in pictures]))
     is_grey = all(np.ptp(np.asarray(picture.resize((16, 16))), axis=2).max() < 8 for picture in pictures)
     has_letters = all(len(name) == 1 and name.isalpha() for name in examples.labels)
     is_writing, side = has_letters or (is_grey and median <= 64), min(max(median, 16), 64)
@@ -135,6 +134,4 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, s
         else (True, "these look like photos; set it to false if a mirror image has another meaning"),
         "shift": (side // 16, "a sixteenth of image_size"),
         "dropout_rate": (0.2 if number >= 10_000 else 0.3, f"{number:,} images"),
-        "learning_rate": (3e-3, "for adamw with one_cycle"),
-        "weight_decay": (0.05, "against overfitting"),
     }
