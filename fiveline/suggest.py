@@ -44,9 +44,8 @@ def write_params(model_dir: Path, words: Sequence[str]) -> None:
         raise utils.InputError("\n".join([f"{data_dir}: no task can read it", *refusals]))
     ((task, (num_examples, suggested)),) = suggestions.items()
     values = {"task": task, "data_dir": str(data_dir)}
-    suggested = (
-        _for_any_task(num_examples) | suggested | {key: (given[key], "as given") for key in given if key not in values}
-    )
+    as_given = {key: (given[key], "as given") for key in given if key not in values}
+    suggested = _for_any_task(num_examples) | suggested | as_given
     values |= {key: value for key, (value, _) in suggested.items()}
     path = model_dir / FILE_NAMES[0]
     fetch_params_class(task).from_values(values, str(path))  # refuses what does not fit together

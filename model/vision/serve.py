@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fiveline.loading.pictures import find_images, left_out, open_picture
-from model.vision.params import Params
+from model.vision.params import OWN_NETS, Params
 from model.vision.readers import Examples, read_split
 from utils import InputError
 
@@ -124,14 +124,15 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, s
     median = int(np.median([min(picture.size) for picture in pictures]))
     is_grey = all(np.ptp(np.asarray(picture.resize((16, 16))), axis=2).max() < 8 for picture in pictures)
     has_letters = all(len(name) == 1 and name.isalpha() for name in examples.labels)
-    is_writing, side = has_letters or (is_grey and median <= 64), min(max(median, 16), 64)
-    larger = "; for photos, net=resnet18 pretrained=true normalize=imagenet image_size=224 may be better"
-    return number, {
-        "image_size": (side, f"the median of the shorter sides is {median}{larger if median > 64 else ''}"),
-        "image_channels": (1, "all images are grey") if is_grey else (3, "there are coloured images"),
-        "horizontal_flip": (False, "these may be digits or letters")
-        if is_writing
-        else (True, "these look like photos; set it to false if a mirror image has another meaning"),
+    is_writing, is_own = has_letters or (is_grey and median <= 64), params.net in OWN_NETS
+    hint = "; for photos, net=resnet18 pretrained=true normalize=imagenet image_size=224 may be better"
+    side, why = min(max(median, 16), 64), f"the median of the shorter sides is {median}{hint if median > 64 else ''}"
+    found: dict[str, tuple[Any, str]] = {
+        "image_size": (side, why),
+        "image_channels": (1, "all images are grey") if is_grey and is_own else (3, "for a net that looks at colour"),
+        "horizontal_flip": (not is_writing, "true for photos, false for what may be digits or letters"),
         "shift": (side // 16, "a sixteenth of image_size"),
-        "dropout_rate": (0.2 if number >= 10_000 else 0.3, f"{number:,} images"),
     }
+    if is_own:
+        found["dropout_rate"] = (0.2 if number >= 10_000 else 0.3, f"{number:,} images")
+    return number, {**found, **({"learning_rate": (3e-4, "for pretrained weights")} if params.pretrained else {})}

@@ -60,6 +60,13 @@ def test_photos_are_mirrored_and_writing_is_not(tmp_path, classes, size, is_grey
     assert init(tmp_path).items() >= {"task": "vision", "num_epochs": 30, **expected}.items()
 
 
+def test_a_pretrained_net_gets_what_it_can_use(tmp_path):
+    write_images(tmp_path / "data", ["cat", "dog"], (300, 200), is_grey=True)
+    values = init(tmp_path, "net=resnet18", "pretrained=true", "normalize=imagenet", "image_size=224")
+    assert (values["image_size"], values["image_channels"], values["learning_rate"]) == (224, 3, 3e-4)
+    assert "dropout_rate" not in values
+
+
 def test_arrays_of_mnists_size_are_read_as_they_are(tmp_path, caplog):
     (tmp_path / "data").mkdir()
     labels = np.arange(12_000) % 10
