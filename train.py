@@ -2,6 +2,7 @@
 
     python train.py                                          the embedded example, experiments/base_model
     python train.py --model_dir experiments/x learning_rate=3e-4
+    python train.py --init experiments/x --data_dir D        write experiments/x/params.json for new data
     python train.py --task vision --describe_params          all hyperparameters
     torchrun --standalone --nproc_per_node 2 train.py ...    two processes, the same steps
 
@@ -21,6 +22,7 @@ from evaluate import evaluate
 from fiveline import jobs
 from fiveline.device import concatenate, detach, fetch_device, pieces
 from fiveline.metrics import Loss, count_scored
+from fiveline.suggest import write_params
 from fiveline.tasks import DEFAULT_TASK, Task, fetch_params, fetch_params_class
 
 if TYPE_CHECKING:  # importing torch takes a second: main() imports it after checking the command line and the params
@@ -128,6 +130,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory that holds params.json")
     parser.add_argument("--restore_file", default=None, help="start from the weights of a checkpoint: best, or a path")
+    parser.add_argument("--init", metavar="DIR", help="write DIR/params.json with values that suit --data_dir")
     parser.add_argument("--restart", action="store_true", help="start over; the old run is kept until the first save")
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
@@ -150,7 +153,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.profile is not None and args.profile < 1:
         raise utils.InputError(f"--profile {args.profile}: expected the number of steps to trace, 1 or more")
     overrides = args.overrides if args.task is None else [*args.overrides, f"task={args.task}"]
-    params = fetch_params(Path(args.model_dir), utils.with_data_dir(overrides, args.data_dir))
+    overrides = utils.with_data_dir(overrides, args.data_dir)
+    if args.init is not None:
+        write_params(Path(args.init), overrides)
+        return
+    params = fetch_params(Path(args.model_dir), overrides)
     with utils.RunDirectory(Path(args.model_dir), is_writer=jobs.rank() == 0) as run:
         train_run(params, run, args)
 

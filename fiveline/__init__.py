@@ -20,8 +20,8 @@ def load(model_dir: str | Path, restore_file: str = "best", device: str | None =
         device: cpu, cuda, cuda:1, mps; None for cuda where there is one
 
     Raises:
-        InputError: there is no such run or checkpoint, or it does not fit its task
+        InputError: there is no such checkpoint, or it does not fit its task
     """
     from fiveline.serving.loaded import Run  # imports torch
 
-    return Run(model_dir, restore_file, device)
+    return Run(Path(model_dir), restore_file, device)

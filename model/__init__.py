@@ -29,6 +29,8 @@
         describe_inputs(params)          what a user of an exported program must know: `steps`, `outputs`, `axes`, ...
         fetch_inputs(ids, split, data_dir, params)   id -> {"image": ...}, {"tokens": ...} or {"row": ...} for the page
         READS                            the hyperparameters that fetch_inputs depends on
+        suggest(data_dir, params)        before training, for train.py --init: the number of train examples, and a dict
+                                         of hyperparameter -> (value, reason); InputError for data of another kind
 
 A dataset may also have: `__getitems__(indices)`, which returns a list of examples, or a tuple, the finished batch;
 `set_epoch(epoch)`, called before each training epoch: only a dataset that got this call augments; `lengths`, to train

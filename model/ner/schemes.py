@@ -69,6 +69,15 @@ def from_iob1(tags: Sequence[str]) -> list[str]:
     return [tag if continues(parts[before], parts[tag]) else begin.get(tag, tag) for before, tag in pairs]
 
 
+def is_iob1(sentences: Iterable[Sequence[str]]) -> bool:
+    """Return whether I- begins entities, and B- only one that follows an entity of the same type."""
+    pairs = {pair for tags in sentences for pair in zip([OUTSIDE, *tags], tags, strict=False)}
+    parts = parse(tag for pair in pairs for tag in pair)
+    both = [(parts[before], parts[tag]) for before, tag in pairs]
+    begins = {(now[0], before[1] == now[1]) for before, now in both if not continues(before, now)}
+    return ("I", False) in begins and ("B", False) not in begins
+
+
 def detect(ids: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
     """Return and log the scheme of the sentences' tags; warn of tags that contradict it, refuse other tags."""
     pairs = collections.Counter(pair for tags in sentences for pair in zip(["O", *tags], [*tags, "O"], strict=True))

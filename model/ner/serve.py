@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.ner import readers
+from model.ner import readers, schemes
 from model.ner.params import Params
 from model.ner.schemes import OUTSIDE
 from utils import InputError
@@ -141,3 +141,30 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
     sentences = readers.read_split(split, data_dir, params)
     tokens = dict(zip(sentences.ids, sentences.tokens, strict=True))
     return {name: {"tokens": tokens[name]} for name in ids if name in tokens}
+
+
+def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, str]]]:
+    """Return the number of train sentences, and hyperparameters that suit them, each with the reason."""
+    found: dict[str, tuple[Any, str]] = {}
+    if (data_dir / "train.conllu").is_file() and "token_column" not in params.model_fields_set:
+        found = {"token_column": (1, "FORM in a .conllu file"), "tag_column": (3, "UPOS, the part of speech")}
+        params = params.model_copy(update={name: value for name, (value, _) in found.items()})
+    train = readers.read_split("train", data_dir, params, is_quiet=True)
+    tags = {tag for each in train.tags for tag in each}
+    if not 2 <= len(tags) <= 1000:
+        raise InputError(f"{data_dir}: train has {len(tags)} different tags, expected 2 to 1000")
+    if (scheme := schemes.guess(tags)) == "plain":
+        found["monitor"] = ("accuracy", "the tags mark no entities")
+    elif scheme == "bio" and schemes.is_iob1(train.tags):
+        found["tag_scheme"] = ("iob1", "B- stands only between two entities of one type")
+    return len(train.ids), {
+        **found,
+        "embedding_dim": (100, "a common size"),
+        "char_channels": (50, "the characters of a word help with words that train lacks"),
+        "lstm_hidden_dim": (128, "a common size"),
+        "bidirectional": (True, "the words on both sides decide a tag"),
+        "dropout_rate": (0.5, "against overfitting"),
+        "word_dropout_rate": (0.1, "the net learns what to do with unknown words"),
+        "learning_rate": (5e-3, "for adamw with one_cycle"),
+        "clip_grad_norm": (1.0, "gradients of an LSTM may become very large"),
+    }

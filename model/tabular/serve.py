@@ -5,19 +5,22 @@ from __future__ import annotations
 import collections
 import logging
 import math
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.tabular.columns import category_of, encode, missing_values
+from model.tabular.columns import category_of, describe, encode, missing_values, parse_number
 from model.tabular.params import Params
-from model.tabular.readers import Table, read_rows, read_split
-from utils import InputError
+from model.tabular.readers import Table, read_rows, read_split, read_table
+from utils import InputError, read_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 READS = ("split_seed", "val_fraction", "test_fraction", "delimiter", "target", "target_type", "id_column")
+TARGETS = ("target", "label", "class", "y")  # usual names of the column to predict
+IDS = re.compile(r"(?i:(.*[_ ])?id|index)|.*[a-z]I[dD]")  # usual names of a column that names the rows
 
 
 def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
@@ -119,3 +122,42 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
         for name, row in zip(table.ids(params.id_column), table.rows, strict=True)
         if name in wanted
     }
+
+
+def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, str]]]:
+    """Return the number of train rows, and hyperparameters that suit them, each with the reason."""
+    path = data_dir / ("train.csv" if (data_dir / "train.csv").is_file() else "data.csv")
+    if not path.is_file():
+        read_split("train", data_dir, params)  # says what is expected
+    given, first = params.model_fields_set, read_bytes(path).partition(b"\n")[0].decode("utf-8", "replace")
+    delimiter = params.delimiter if "delimiter" in given else max(",;\t", key=first.count)
+    table, missing = read_table(path, delimiter), missing_values(params)
+    different = {name: set(table.column(name)) - missing for name in table.header}
+    usual = [name for name in table.header if name.lower() in TARGETS]
+    target = params.target if "target" in given else (usual or table.header)[-1]
+    values = [parse_number(cell) for cell in {*table.column(target, "target")} - missing]
+    is_number = all(map(math.isfinite, values)) and (len(values) > 20 or any(value % 1 for value in values))
+    others = params.features or [name for name in table.header if name not in (target, params.id_column)]
+    ids = [name for name in others if IDS.fullmatch(name) and len(different[name]) == len(table)]
+    texts = [name for name in others if all(math.isinf(parse_number(cell)) for cell in different[name])]
+    unique = [name for name in texts if name not in ids and len(different[name]) > max(20, len(table) / 4)]
+    features = [name for name in others if name not in [*ids, *unique]]
+    categorical = [name for name in features if "categories" in describe(table, name, params)]
+    if not features:
+        raise InputError(f"{path}: found no column to predict {target!r} from, only {', '.join(others)}")
+    found: dict[str, tuple[Any, str]] = {
+        "delimiter": (delimiter, "the most frequent of , ; and tab in the header"),
+        "target": (target, "by its name" if target in usual else "the last column"),
+        "target_type": ("number", f"{len(values)} different numbers") if is_number
+        else ("classes", f"{len(values)} different values"),
+    }  # fmt: skip
+    if ids:
+        found["id_column"] = (ids[0], "by its name, and no two rows have the same")
+    if unique or ids[1:]:
+        found["features"] = (features, f"without {', '.join([*unique, *ids[1:]])}, which differ in nearly every row")
+    if categorical:
+        found["categorical"] = (categorical, "no numbers in them")
+    train = read_split("train", data_dir, params.model_copy(update={key: found[key][0] for key in found}))
+    sizes, dropout_rate = ([32, 16], 0.3) if len(train) < 1000 else ([128, 64], 0.1)
+    found |= {"net": ("mlp", "hidden layers"), "hidden_sizes": (sizes, f"{len(train):,} rows")}
+    return len(train), {**found, "dropout_rate": (dropout_rate, f"{len(train):,} rows")}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fiveline.loading.pictures import find_images, left_out, open_picture
-from model.vision.params import Params
+from model.vision.params import OWN_NETS, Params
 from model.vision.readers import Examples, read_split
 from utils import InputError
 
@@ -105,3 +107,29 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
             continue
         found[examples.ids[position]] = {"image": picture} | ({"source": image} if isinstance(image, Path) else {})
     return found
+
+
+def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, str]]]:
+    """Return the number of train images, and hyperparameters that suit a sample of them, each with the reason."""
+    examples, pictures = read_split("train", data_dir, params), []
+    number = len(examples.ids)
+    for image in examples.images_at(range(0, number, math.ceil(number / 100) or 1)):
+        with contextlib.suppress(Exception):  # sanity_check.py names broken files
+            pictures.append(open_picture(image, 512, params.max_image_pixels, None).convert("RGB"))
+    if not pictures:
+        raise InputError(f"{data_dir}: no image of train can be read, in a sample of its {number}")
+    median = int(np.median([min(picture.size) for picture in pictures]))
+    is_grey = all(np.ptp(np.asarray(picture.resize((16, 16))), axis=2).max() < 8 for picture in pictures)
+    has_letters = all(len(name) == 1 and name.isalpha() for name in examples.labels)
+    is_writing, is_own = has_letters or (is_grey and median <= 64), params.net in OWN_NETS
+    hint = "; for photos, net=resnet18 pretrained=true normalize=imagenet image_size=224 may be better"
+    side, why = min(max(median, 16), 64), f"the median of the shorter sides is {median}{hint if median > 64 else ''}"
+    found: dict[str, tuple[Any, str]] = {
+        "image_size": (side, why),
+        "image_channels": (1, "all images are grey") if is_grey and is_own else (3, "for a net that looks at colour"),
+        "horizontal_flip": (not is_writing, "true for photos, false for what may be digits or letters"),
+        "shift": (side // 16, "a sixteenth of image_size"),
+    }
+    if is_own:
+        found["dropout_rate"] = (0.2 if number >= 10_000 else 0.3, f"{number:,} images")
+    return number, {**found, **({"learning_rate": (3e-4, "for pretrained weights")} if params.pretrained else {})}

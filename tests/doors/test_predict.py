@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 import evaluate
+import fiveline
 import predict
 import train
 import utils
@@ -152,6 +153,13 @@ def test_predictions_hardly_depend_on_the_batch_size_and_json_lines_hold_the_sam
     assert [row["confidence"] for row in rows] == pytest.approx(
         [float(row["confidence"]) for row in expected], abs=1e-6
     )
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_loaded_in_python_predicts_the_same_rows(runs, name):
+    output, path = runs / "predictions.jsonl", str(runs / TEST_INPUTS[name])
+    predict.main(["--model_dir", str(runs / name), "--input", path, "--output", str(output)])
+    assert fiveline.load(runs / name).predict(path) == utils.read_lines(output)
 
 
 def test_the_target_is_not_needed_nor_is_any_column_that_the_net_does_not_see(runs, tmp_path):

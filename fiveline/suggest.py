@@ -1,0 +1,81 @@
+"""Write a params.json that suits new data: `train.py --init DIR --data_dir D`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import utils
+from fiveline.record.params_file import FILE_NAMES
+from fiveline.tasks import fetch_params_class, fetch_serve, list_tasks
+
+Suggested = dict[str, tuple[Any, str]]  # hyperparameter -> value, reason
+
+
+def write_params(model_dir: Path, words: Sequence[str]) -> None:
+    """Ask the tasks which of them can read the data; write its suggestions, and log the reason for each.
+
+    Args:
+        model_dir: is made if it is not there
+        words: `key=value` words, one of them data_dir; they beat the suggestions, and `task` chooses the task
+
+    Raises:
+        InputError: there is a params file already, or not exactly one task can read the data
+    """
+    if there := [model_dir / name for name in FILE_NAMES if (model_dir / name).exists()]:
+        raise utils.InputError(f"{there[0]} exists, and --init overwrites nothing; edit it, or name another folder")
+    given, mistakes = utils.read_overrides(words)
+    data_dir = Path(given.get("data_dir") or "")
+    if "data_dir" not in given or not data_dir.is_dir():
+        found = f"there is no folder {data_dir}" if "data_dir" in given else "it needs --data_dir"
+        raise utils.InputError(f"--init looks at the data: {found}; name the folder that holds the data")
+    suggestions, refusals = {}, []
+    for task in [given["task"]] if "task" in given else list_tasks():
+        try:
+            suggestions[task] = _suggest(task, data_dir, given, mistakes)
+        except utils.InputError as error:  # noqa: PERF203
+            refusals.append(f"  {task}: {error}")
+    if len(suggestions) > 1:
+        raise utils.InputError(f"{data_dir}: {' and '.join(suggestions)} can read it; choose one: --task NAME")
+    if not suggestions:
+        raise utils.InputError("\n".join([f"{data_dir}: no task can read it", *refusals]))
+    ((task, (num_examples, suggested)),) = suggestions.items()
+    values = {"task": task, "data_dir": str(data_dir)}
+    as_given = {key: (given[key], "as given") for key in given if key not in values}
+    suggested = _for_any_task(num_examples) | suggested | as_given
+    values |= {key: value for key, (value, _) in suggested.items()}
+    path = model_dir / FILE_NAMES[0]
+    fetch_params_class(task).from_values(values, str(path))  # refuses what does not fit together
+    model_dir.mkdir(parents=True, exist_ok=True)
+    utils.set_logger(model_dir / "train.log")
+    logging.info(f"{data_dir}: task {task}, {num_examples:,} examples to train on")
+    for key, (value, reason) in suggested.items():
+        logging.info(f"- {key}: {utils.to_json(value, indent=None)}, {reason}")
+    utils.save_dict_to_json(values, path)
+    logging.info(f"- wrote {path}; next: python sanity_check.py --model_dir {model_dir}")
+
+
+def _suggest(task: str, data_dir: Path, given: dict[str, Any], mistakes: list[str]) -> tuple[int, Suggested]:
+    params = fetch_params_class(task).from_values({**given, "task": task}, "--init", mistakes)
+    serve: Any = fetch_serve(task)
+    if not hasattr(serve, "suggest"):
+        raise utils.InputError(f"model/{task}/serve.py has no suggest(data_dir, params)")
+    return serve.suggest(data_dir, params)
+
+
+def _for_any_task(num_examples: int) -> Suggested:
+    """Return suggestions for any task; two of them depend on the number of examples."""
+    batch_size = min(128, max(16, 2 ** (math.isqrt(num_examples).bit_length() - 1)))
+    steps = -(-num_examples // batch_size)  # of an epoch
+    num_epochs = min(30, max(6, round(3000 / steps)))
+    return {
+        "batch_size": (batch_size, "near the square root of the number of examples, 16 to 128"),
+        "num_epochs": (num_epochs, f"{num_epochs * steps:,} steps"),
+        "optimizer": ("adamw", "needs little tuning"),
+        "learning_rate": (3e-3, "for adamw with one_cycle"),
+        "weight_decay": (0.01, "against overfitting"),
+        "schedule": ("one_cycle", "the learning rate rises and then falls to 0, which suits a short training"),
+    }
