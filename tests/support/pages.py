@@ -13,7 +13,12 @@ from tests.support.tasks import PROJECT
 
 PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md")), *sorted(PROJECT.glob("docs/tutorial/*.md"))]
 STARTS = ("python ", "mkdir ", "torchrun --standalone ")  # .venv/bin/python of the first screen is CI's
-NEEDS_MORE = ("experiments/signs", "benchmarks/", "data/build_dataset.py")  # data or a network
+NEEDS_MORE = (
+    "experiments/signs",
+    "benchmarks/",
+    "data/build_dataset.py",
+    "fiveline.publish",
+)  # data, a network, a tracker
 FENCE = r"```{}\n(.*?)^```$"
 BLOCK = re.compile(
     rf"^(?:<!-- ([^\n]*?) -->\n)?{FENCE.format('([a-z]*)')}(?:\n\n{FENCE.format('text')})?", re.MULTILINE | re.DOTALL
