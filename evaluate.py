@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import utils
 from fiveline import jobs
-from fiveline.device import fetch_device, to_device
+from fiveline.device import fetch_device, moved
 from fiveline.metrics import Loss, Metrics, MetricSums
 
 if TYPE_CHECKING:
@@ -32,10 +32,8 @@ def fetch_outputs(model: nn.Module, dataloader: Iterable[Any]) -> Iterator[tuple
     """Yield (outputs, labels) of each batch, with the model in eval mode and no graph built."""
     import torch
 
-    device = next(model.parameters()).device
     model.eval()
-    for batch in dataloader:
-        data_batch, labels_batch = to_device(batch, device)
+    for data_batch, labels_batch in moved(dataloader, next(model.parameters()).device):
         with torch.inference_mode():
             output_batch = model(data_batch)
         yield output_batch, labels_batch
@@ -48,17 +46,9 @@ def evaluate(
     metrics: Metrics,
     new_sums: Callable[[Metrics], MetricSums] = MetricSums,
 ) -> dict[str, float]:
-    """Evaluate the model on all batches; each example counts the same, for any batch size.
+    """Evaluate the model on all batches: name -> value, the loss last. Each example counts the same.
 
-    Args:
-        model: on its device
-        loss_fn: (outputs, labels) -> scalar mean
-        dataloader: yields (inputs, labels)
-        metrics: name -> fn(outputs, labels) -> (numerator, denominator)
-        new_sums: makes an empty MetricSums; in a job, one that adds up over all processes
-
-    Returns:
-        name -> value, the loss last
+    `new_sums` makes an empty MetricSums; in a job, one that adds up over all processes.
     """
     import torch
 
@@ -83,11 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the script.
-
-    Raises:
-        Stop: its message gives the reason
-    """
+    """Run the script; raise Stop for a mistake, with a message for the user."""
     args = make_parser().parse_args(argv)
     jobs.refuse("evaluate.py")
     model_dir = Path(args.model_dir)

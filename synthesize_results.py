@@ -26,44 +26,42 @@ from fiveline.record.atomic import write_atomically
 from fiveline.record.errors import InputError, Stop
 from fiveline.record.log import escaped, escaped_lines
 from fiveline.record.script import new_parser, run_script  # not from utils: pydantic is slow to import
-from fiveline.report.columns import all_columns, find_column, hyperparameters_that_differ, monitored_column
+from fiveline.report import columns
 from fiveline.report.filter import select_runs
-from fiveline.report.formats import to_csv, to_latex, to_markdown, to_terminal
-from fiveline.report.groups import by_data, group_by_seed, sort_groups
 from fiveline.report.runs import Run, read_runs
-from fiveline.report.table import Table, by_importance, default_columns, make_table
+from fiveline.report.table import FILES, Table, by_importance, default_columns, make_table, to_terminal
 
 
 def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[Table, list[int], list[Run]]:
     """Return the table that the arguments select, the positions of its columns by importance, and the runs in it."""
-    by_name = all_columns(runs)
-    given = find_column(args.sort, by_name, "--sort") if args.sort else None
+    by_name = columns.all_columns(runs)
+    given = columns.find_column(args.sort, by_name, "--sort") if args.sort else None
     if args.filter:
         runs = select_runs(runs, args.filter, by_name)
-    differ, sorted_by = hyperparameters_that_differ(runs), []
+    differ, sorted_by = columns.hyperparameters_that_differ(runs), []
     groups: list[Sequence[Run]] = []
-    for part in by_data(runs):
-        sorted_by.append(given or monitored_column(part))
-        repeated = [[run] for run in part] if args.each else group_by_seed(part, differ)
-        groups += sort_groups(repeated, sorted_by[-1])[: args.top]
+    for part in columns.by_data(runs):
+        sorted_by.append(given or columns.monitored_column(part))
+        repeated = [[run] for run in part] if args.each else columns.group_by_seed(part, differ)
+        groups += columns.sort_groups(repeated, sorted_by[-1])[: args.top]
     shown = [run for group in groups for run in group]
     if args.columns:
         names = [*(["run", "data"] if len(sorted_by) > 1 else ["run"]), *map(str.strip, args.columns.split(","))]
-        columns = [find_column(name, by_name, "--columns") for name in dict.fromkeys(filter(None, names))]
-        return make_table(groups, columns), list(range(len(columns))), shown
-    differ = differ if len(shown) == len(runs) else hyperparameters_that_differ(shown)
-    columns = default_columns(by_name.values(), differ, shown)
-    return make_table(groups, columns), by_importance(columns, sorted_by), shown
+        chosen = [columns.find_column(name, by_name, "--columns") for name in dict.fromkeys(filter(None, names))]
+        return make_table(groups, chosen), list(range(len(chosen))), shown
+    differ = differ if len(shown) == len(runs) else columns.hyperparameters_that_differ(shown)
+    default = default_columns(by_name.values(), differ, shown)
+    return make_table(groups, default), by_importance(default, sorted_by), shown
 
 
 def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
     """Print the table, write its files, and return a line for each file that could not be read."""
     table, order, shown = make_selected_table(runs, args)
-    markdown = to_markdown(table)
-    print(to_terminal(table, shutil.get_terminal_size().columns, order) if sys.stdout.isatty() else markdown, end="")
+    texts, width = {name: text_of(table) for name, text_of in FILES.items()}, shutil.get_terminal_size().columns
+    print(to_terminal(table, width, order) if sys.stdout.isatty() else texts["md"], end="")
     folder, problems = Path(args.parent_dir), []
     try:
-        for name, text in (("md", markdown), ("csv", to_csv(table)), ("tex", to_latex(table))):
+        for name, text in texts.items():
             write_atomically(folder / f"results.{name}", text.encode("utf-8", "backslashreplace"))
         if args.html:
             from fiveline.report.page import write_page

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import utils
 from evaluate import evaluate
 from fiveline import jobs
-from fiveline.device import concatenate, detach, fetch_device, pieces, to_device
+from fiveline.device import concatenate, detach, fetch_device, pieces
 from fiveline.metrics import Loss, count_scored
 from fiveline.tasks import DEFAULT_TASK, Task, fetch_params, fetch_params_class
 
@@ -35,11 +35,7 @@ if TYPE_CHECKING:  # importing torch takes a second: main() imports it after che
 def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Loss, train_batch: Any, labels_batch: torch.Tensor
 ) -> tuple[Any, torch.Tensor]:
-    """Take one step: the five lines that everything else here is built around.
-
-    Returns:
-        the outputs, batch first, and the loss, scalar
-    """
+    """Take one step, the five lines that everything else is built around; return the outputs and the loss, scalar."""
     output_batch = model(train_batch)  # compute model output
     loss = loss_fn(output_batch, labels_batch)  # calculate loss
 
@@ -89,28 +85,16 @@ def train_step_in_pieces(
 def train(
     state: State, dataloader: DataLoader[Any], loss_fn: Loss, saver: Saver, step: Step = train_step
 ) -> dict[str, float]:
-    """Train for one epoch, or for the rest of one.
+    """Train for one epoch, or for the rest of one, and return the metrics over the epoch.
 
-    Args:
-        state: model, optimizer and position in the run
-        dataloader: yields (inputs, labels)
-        loss_fn: (outputs, labels) -> scalar mean
-        saver: saves between two steps
-        step: train_step, or train_step_in_pieces with its settings
-
-    Returns:
-        the metrics over the epoch; each batch is scored with the weights before its step
+    Each batch is scored with the weights before its step. `step` is train_step, or train_step_in_pieces with its
+    settings.
     """
     state.model.train()
-    batches = state.start_epoch(dataloader)
-    saver.start_progress()
-    for batch in saver.watched(batches):
-        train_batch, labels_batch = to_device(batch, state.device)
-        state.set_learning_rate()
+    for train_batch, labels_batch in saver.watched(state.start_epoch(dataloader)):
         output_batch, loss = step(state.model, state.optimizer, loss_fn, train_batch, labels_batch)
         state.sums.add(output_batch, labels_batch, loss)
         state.step += 1
-        saver.log_step(len(labels_batch))
     return state.sums.result()
 
 
@@ -122,12 +106,7 @@ def train_and_evaluate(
     saver: Saver,
     step: Step = train_step,
 ) -> None:
-    """Train to the last epoch, evaluate after each one, and keep the last and the best checkpoint.
-
-    Raises:
-        DivergedError: a loss or a weight is not finite; earlier checkpoints are kept
-        InterruptedRun: SIGINT or SIGTERM arrived; the state is saved
-    """
+    """Train to the last epoch, evaluate after each one, and keep the last and the best checkpoint."""
     while not state.is_finished():
         logging.info(f"Epoch {state.epoch + 1}/{state.params.num_epochs}")
         train_metrics = train(state, train_dataloader, task.train_loss_fn, saver, step)
@@ -139,8 +118,8 @@ def train_and_evaluate(
         state.check_loss(val_metrics["loss"])  # the last step may have diverged; no train metric shows it
         logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
         saver.end_epoch(train_metrics, val_metrics)
-    for line in state.params.closing_lines(state.epoch, state.best_epoch):
-        logging.info(line)
+    if utils.has_stopped_early(state.params, state.epoch, state.best_epoch):
+        logging.info(f"Stopped early: no new best {state.params.monitor} for {state.epoch - state.best_epoch} epochs")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -155,9 +134,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", default=None, help="same as task=NAME; with --describe_params, the task to describe")
     parser.add_argument("--describe_params", action="store_true", help="print a task's hyperparameters and stop")
     parser.add_argument("--profile", type=int, metavar="N", help="trace N steps, and print where their time goes")
-    parser.add_argument(
-        "--selftest_resume", action="store_true", help="check that a killed run resumes to the same bits"
-    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that override the file's")
     return parser
 
@@ -175,12 +151,6 @@ def main(argv: list[str] | None = None) -> None:
         raise utils.InputError(f"--profile {args.profile}: expected the number of steps to trace, 1 or more")
     overrides = args.overrides if args.task is None else [*args.overrides, f"task={args.task}"]
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(overrides, args.data_dir))
-    if args.selftest_resume:
-        from fiveline.sanity.selftest import selftest
-
-        jobs.refuse("--selftest_resume")
-        selftest(params, ["--device", str(fetch_device(args.device, args.disable_cuda))])
-        return
     with utils.RunDirectory(Path(args.model_dir), is_writer=jobs.rank() == 0) as run:
         train_run(params, run, args)
 
@@ -189,7 +159,7 @@ def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Name
     """Build the run that the hyperparameters describe, and train it from its last checkpoint to the end."""
     utils.import_quickly("torch")
     from fiveline.options.set_up import check_packages, fetch_step, set_up, switched_on
-    from fiveline.record.signals import Signals
+    from fiveline.record.script import Signals
     from fiveline.record.start import find_start
     from fiveline.saving import Saver
 

@@ -16,16 +16,15 @@ from fiveline.record.check import check_values, describe, find_mistakes
 from fiveline.record.checkpoint import (
     checkpoint_path,
     checksum,
+    fitting,
     is_ours,
     load_checkpoint,
     load_weights,
     read_checkpoint,
     save_checkpoint,
     scores_name,
-    standing,
     write_checkpoint,
 )
-from fiveline.record.contents import fitting
 from fiveline.record.errors import (
     NO_ROOM,
     DivergedError,
@@ -49,5 +48,5 @@ from fiveline.record.log import SafeFormatter, escaped, escaped_lines, format_me
 from fiveline.record.origin import fingerprint
 from fiveline.record.params import MACHINE, Params, idle_unless, machine_settings
 from fiveline.record.params_file import find_params_file, read_overrides, read_values, with_data_dir
-from fiveline.record.run import RunDirectory, scores_lock
+from fiveline.record.run import RunDirectory, has_stopped_early, scores_lock, standing
 from fiveline.record.script import import_quickly, new_parser, run_script

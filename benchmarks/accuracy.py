@@ -9,7 +9,6 @@ Runs train.py and evaluate.py in temporary folders, one seed after the other. Wr
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import sys
@@ -20,17 +19,11 @@ from typing import Any
 from tabulate import tabulate
 
 import utils
-from benchmarks.timing import PROJECT, run_python
+from benchmarks.timing import PROJECT, new_parser, run_python
 
 
 def measure(params_file: Path, seed: int, words: list[str]) -> dict[str, Any]:
-    """Train with one seed; return the row of the table: the best weights' metrics on val and test.
-
-    Args:
-        params_file: of the experiment
-        seed: of the run
-        words: further words of train.py's command line
-    """
+    """Train with one seed; return the row of the table: the best weights' metrics on val and test."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(params_file, folder)
         run_python("train.py", "--model_dir", folder, *words, f"seed={seed}")
@@ -49,7 +42,7 @@ def measure(params_file: Path, seed: int, words: list[str]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory that holds params.json")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
     parser.add_argument("--seeds", type=int, nargs="+", default=[230, 231, 232])

@@ -20,9 +20,6 @@ class Disk:
     """A folder whose disk can be full: a tmpfs and a file that fills it, where this user may mount one.
 
     Elsewhere, on Linux, RLIMIT_FSIZE keeps a process from writing beyond some bytes of a file.
-
-    Args:
-        folder: where to mount the disk
     """
 
     def __init__(self, folder: Path) -> None:

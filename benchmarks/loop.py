@@ -27,7 +27,7 @@ from fiveline.jobs.one import OneProcess
 from fiveline.loader import Split, fetch_dataloader
 from fiveline.options.forward import prepare
 from fiveline.options.optimizer import fetch_optimizer
-from fiveline.record.signals import Signals
+from fiveline.record.script import Signals
 from fiveline.saving import Saver
 from fiveline.state import State
 from fiveline.tasks import fetch_collate_fn, fetch_dataset, fetch_facts, fetch_params, fetch_task

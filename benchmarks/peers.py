@@ -30,12 +30,7 @@ from fiveline.tasks import fetch_collate_fn, fetch_dataset, fetch_facts, fetch_p
 
 
 class Problem:
-    """What every trainer gets: the experiment's net, loss, optimizer and data.
-
-    Args:
-        params: of the experiment, from `benchmark_values`
-        folder: for checkpoints
-    """
+    """What every trainer gets: the experiment's net, loss, optimizer and data, and a folder for checkpoints."""
 
     def __init__(self, params: utils.Params, folder: Path) -> None:
         torch.manual_seed(params.seed)

@@ -9,7 +9,6 @@ begun counts as a whole one.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import tempfile
@@ -19,7 +18,7 @@ from typing import Any
 from tabulate import tabulate
 
 import utils
-from benchmarks.timing import PROJECT, run_python
+from benchmarks.timing import PROJECT, new_parser, run_python
 
 EXPERIMENT = PROJECT / "experiments/tuned_digits"
 
@@ -41,7 +40,7 @@ def run_study(words: list[str]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--sampler_seeds", type=int, nargs="+", default=[230, 231, 232], help="two studies for each")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of all studies, before the flags")
     args = parser.parse_args(argv)
@@ -51,13 +50,10 @@ def main(argv: list[str] | None = None) -> None:
             seen = run_study([*args.overrides, f"sampler_seed={seed}", *words])
             rows.append({"sampler_seed": seed, "pruning": title, **seen})
     print(tabulate(rows, headers="keys", floatfmt=".4f"))
-    means = {
-        title: [
-            statistics.mean(row[key] for row in rows if row["pruning"] == title) for key in ("best accuracy", "epochs")
-        ]
+    (best, epochs), (best_without, epochs_without) = (
+        [statistics.mean(row[key] for row in rows if row["pruning"] == title) for key in ("best accuracy", "epochs")]
         for title in ("with", "without")
-    }
-    (best, epochs), (best_without, epochs_without) = means["with"], means["without"]
+    )
     print(f"with pruning, {epochs / epochs_without:.0%} of the epochs: {epochs:.0f} instead of {epochs_without:.0f}")
     print(f"mean best accuracy with pruning {best:.4f}, without {best_without:.4f}")
 

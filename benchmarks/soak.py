@@ -11,7 +11,6 @@ the bit, as an undisturbed one. Exit code 1 if anything was lost. Works in a tem
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import random
@@ -29,7 +28,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.disk import Disk
-from benchmarks.timing import PROJECT
+from benchmarks.timing import PROJECT, new_parser
 from fiveline.sanity.selftest import differences, finish, kill_after, unreadable
 
 # Runs of some seconds on the data that ships with the tasks, so that kills come at all stages of a run.
@@ -50,13 +49,7 @@ MAX_SHOWN = 50
 
 
 class Kind:
-    """A kind of run, or of study, that is trained again and again.
-
-    Args:
-        name: for the table
-        folder: for all of its directories
-        params: of all runs
-    """
+    """A kind of run, or of study, that is trained again and again in a folder, with the same hyperparameters."""
 
     def __init__(self, name: str, folder: Path, params: Mapping[str, Any]) -> None:
         self.name, self.folder, self.params = name, folder, params
@@ -172,11 +165,7 @@ def kill_runs(folder: Path, num_kills: int, seed: int, jobs: int) -> tuple[list[
 
 
 def fill_disks(folder: Path, number: int, seed: int) -> tuple[list[Kind], str]:
-    """Train runs of each kind in turn, and then studies, on a disk that is full at times.
-
-    Returns:
-        the kinds, and how the disk was filled
-    """
+    """Train runs, and then studies, on a disk that is full at times; return the kinds, and how it was filled."""
     generator, disk = random.Random(seed), Disk(folder)
     kinds = fetch_kinds(folder)
     kinds += [Kind(name, folder / name, {**kinds[-1].params, **settings}) for name, settings in FILLED.items()]
@@ -195,7 +184,7 @@ def fill_disks(folder: Path, number: int, seed: int) -> tuple[list[Kind], str]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--kills", type=int, default=20, help="how many, over all runs")
     parser.add_argument(
         "--full_disk", type=int, nargs="?", const=20, default=0, metavar="N", help="N runs and N studies, and no kills"

@@ -16,10 +16,11 @@ from tabulate import tabulate
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def new_parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
-    """Return a parser with --rounds, which all timed benchmarks have."""
+def new_parser(description: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
+    """Return a parser, with --rounds for the benchmarks that measure time."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=rounds, help="turns of each action; the median counts")
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds, help="turns of each action; the median counts")
     return parser
 
 

@@ -5,8 +5,10 @@ torch is imported inside the functions, so that a script that imports this modul
 
 from __future__ import annotations
 
+import functools
+import operator
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fiveline.record.errors import InputError
@@ -21,12 +23,9 @@ def fetch_device(name: str | None = None, disable_cuda: bool = False, local_rank
     """Return the device to compute on: the named one, else CUDA where there is one, else the CPU.
 
     Args:
-        name: as torch spells it: `cpu`, `cuda`, `cuda:1`, `mps`
+        name: as torch spells it: `cpu`, `cuda`, `cuda:1`, `mps`; InputError if this machine has no such device
         disable_cuda: use the CPU although there is a GPU
         local_rank: index of this process's GPU in a job of several processes; None for a single process
-
-    Raises:
-        InputError: this machine has no such device
     """
     global _in_use
     import torch
@@ -87,6 +86,11 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=not is_awaited), batch)
 
 
+def moved(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """Return an iterator over batches that moves each one to a device. Batches for the CPU are there already."""
+    return iter(batches) if device.type == "cpu" else map(functools.partial(to_device, device=device), batches)
+
+
 def to_cpu(batch: Any, copy: bool = False) -> Any:
     """Copy the tensors of any nested object to the CPU; with `copy`, also the tensors that are there already."""
     return map_tensors(lambda leaf: leaf.to("cpu", copy=copy) if hasattr(leaf, "cpu") else leaf, batch)
@@ -99,11 +103,11 @@ def detach(batch: Any) -> Any:
 
 def pieces(batch: tuple[Any, torch.Tensor], size: int) -> Iterator[tuple[Any, torch.Tensor]]:
     """Yield (inputs, labels) in balanced pieces of about `size` examples; `count_batches` says how many."""
-    num_examples = len(batch[1])
-    num_pieces = count_batches(num_examples, size)
-    for i in range(num_pieces):
-        piece = part(i, num_pieces, num_examples)
-        yield map_tensors(lambda tensor, piece=piece: tensor[piece], batch)  # type: ignore[misc]
+    n = len(batch[1])
+    k = count_batches(n, size)
+    for i in range(k):
+        piece = slice(i * n // k, (i + 1) * n // k)
+        yield map_tensors(operator.itemgetter(piece), batch)
 
 
 def count_batches(num_examples: int, size: int) -> int:
@@ -115,22 +119,12 @@ def count_batches(num_examples: int, size: int) -> int:
     return max(1, min(-(-num_examples // size), num_examples // min(size, 2)))
 
 
-def part(i: int, num_parts: int, number: int) -> slice:
-    """Return the indices of part i when `number` items are divided evenly: part sizes differ by one at most."""
-    return slice(i * number // num_parts, (i + 1) * number // num_parts)
-
-
 def concatenate(batches: Sequence[Any]) -> Any:
     """Concatenate batches of the same structure into one batch."""
     import torch
 
-    first = batches[0]
-    if isinstance(first, dict):
-        return {name: concatenate([batch[name] for batch in batches]) for name in first}
-    if isinstance(first, (tuple, list)):
-        entries = [concatenate(parts) for parts in zip(*batches, strict=True)]
-        return type(first)(*entries) if hasattr(first, "_fields") else type(first)(entries)
-    return torch.cat(list(batches))
+    columns = zip(*map(tensors_of, batches), strict=True)  # for each tensor of a batch, that of all batches
+    return map_tensors(lambda _: torch.cat(next(columns)), batches[0])
 
 
 # --- random numbers; each key begins with its purpose, so no two purposes share a stream
@@ -164,10 +158,9 @@ def seed_everything(seed: int, epoch: int = 0, rank: int = 0, purpose: int = GEN
 
 
 def epoch_draws(seed: int, epoch: int, num_examples: int, num_draws: int) -> torch.Tensor:
-    """Return random numbers for the augmentation of one epoch. They depend on seed, epoch and example only.
+    """Return random numbers for the augmentation of one epoch, which depend on seed, epoch and example only.
 
-    Returns:
-        (num_examples, num_draws), float32, uniform in [0, 1)
+    They are uniform in [0, 1): float32, (num_examples, num_draws).
     """
     import torch
 

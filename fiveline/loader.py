@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from fiveline.device import ORDER, WORKER, count_batches, part, seed_everything, seed_of
-from fiveline.record import signals
+from fiveline.device import ORDER, WORKER, count_batches, seed_everything, seed_of
+from fiveline.record import script
 from fiveline.tasks import fetch_collate_fn, fetch_dataset
 from utils import InputError, explain
 
@@ -56,9 +57,11 @@ class EpochBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order, batches = self.order()
         rank, world_size = self.shard
-        for i in batches[self.step :].tolist():
-            batch = order[part(i, self.num_batches, self.num_examples)]
-            yield batch[part(rank, world_size, len(batch))].tolist()
+        edges = np.arange(self.num_batches + 1) * self.num_examples // self.num_batches
+        starts, sizes = edges[:-1], np.diff(edges)
+        starts, ends = starts + rank * sizes // world_size, starts + (rank + 1) * sizes // world_size
+        for i in batches[self.step :]:
+            yield order[starts[i] : ends[i]].tolist()
 
     def order(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the epoch's order of the examples, (num_examples,), and of the batches, (num_batches,); both int64."""
@@ -75,29 +78,19 @@ class EpochBatches(Sampler[list[int]]):
 
 
 class DataError(InputError):
-    """A mistake in the data, found while a batch was loaded.
-
-    PyTorch makes an error of a worker again, with the worker's traceback as its message. The traceback is cut off here.
-    """
+    """A mistake in the data. The traceback of a worker, which PyTorch puts before its message, is cut off."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message.rpartition(f"{__name__}.DataError: ")[2].rstrip("\n"))
 
 
 class Split(Dataset[Any]):
-    """A task's dataset, with errors that name the example that could not be loaded.
-
-    Args:
-        dataset: map-style, of (inputs, labels)
-        collate_fn: makes a batch from a list of examples
-        seed: params.seed
-    """
+    """A task's dataset, with errors that name the example that could not be loaded."""
 
     def __init__(self, dataset: Any, collate_fn: Callable[[list[Any]], Any], seed: int) -> None:
         self.dataset, self.collate_fn, self.seed = dataset, collate_fn, seed
         self.ids: Sequence[Any] | None = getattr(dataset, "ids", None)
-        self.epoch = 0
-        self._get_items: Callable[[list[int]], Any] = getattr(dataset, "__getitems__", self._get_each)
+        self.has_getitems, self.epoch = hasattr(dataset, "__getitems__"), 0
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -107,9 +100,6 @@ class Split(Dataset[Any]):
         self.epoch = epoch
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
-
-    def _get_each(self, indices: list[int]) -> list[Any]:
-        return [self.dataset[index] for index in indices]
 
     def __getitems__(self, indices: list[int]) -> Any:
         """Return a batch, (inputs, labels). PyTorch's DataLoader calls this."""
@@ -125,7 +115,8 @@ class Split(Dataset[Any]):
     def _fetch(self, indices: list[int]) -> Any:
         if get_worker_info() is not None:  # a worker's random numbers depend on the batch, not on the worker
             seed_everything(self.seed, self.epoch, indices[0], WORKER)
-        fetched = self._get_items(indices)
+        dataset = self.dataset
+        fetched = dataset.__getitems__(indices) if self.has_getitems else [dataset[index] for index in indices]
         return fetched if isinstance(fetched, tuple) else self.collate_fn(fetched)
 
     def _culprit(self, indices: list[int]) -> str:
@@ -147,7 +138,7 @@ def fetch_dataloader(
     device: torch.device | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> DataLoader[Any]:
-    """Return a DataLoader of (inputs, labels) batches.
+    """Return a DataLoader of (inputs, labels) batches, or raise InputError if the data is missing or broken.
 
     Args:
         split: 'train', 'val' or 'test'
@@ -156,9 +147,6 @@ def fetch_dataloader(
         training: shuffle and augment; otherwise keep the split's order, and do not augment
         device: where the batches will go
         shard: (rank, world_size) of this process in a job
-
-    Raises:
-        InputError: the data is missing, empty or broken, or the dataset does not keep the contract
     """
     dataset = fetch_dataset(split, data_dir, params)
     lengths = getattr(dataset, "lengths", None)
@@ -170,30 +158,25 @@ def fetch_dataloader(
         )
     has_workers = params.num_workers > 0
     if has_workers:
-        signals.prepare_workers(params.num_workers)
+        script.prepare_workers()
     return DataLoader(
         Split(dataset, fetch_collate_fn(params.task), params.seed),
         batch_sampler=sampler,
-        collate_fn=as_fetched,
+        collate_fn=_as_fetched,
         num_workers=params.num_workers,
         persistent_workers=has_workers and not training,  # training starts new ones, which know the epoch, each epoch
         pin_memory=has_workers and device is not None and device.type == "cuda",
-        worker_init_fn=signals.outlive_signals if has_workers else None,
+        worker_init_fn=script.outlive_signals if has_workers else None,
         generator=torch.Generator(),  # without it, making an iterator would draw from the global generator
     )
 
 
-def as_fetched(batch: Any) -> Any:
-    """Return the batch unchanged: `Split` has collated it already."""
-    return batch
+def _as_fetched(batch: Any) -> Any:
+    return batch  # Split has collated it
 
 
-def batches_from(dataloader: DataLoader[Any], epoch: int, step: int) -> tuple[Iterator[Any], int]:
-    """Return the batches of an epoch from a step on, and that step.
-
-    A loader that `fetch_dataloader` did not make, in a notebook for example, cannot start within an epoch: its epoch
-    starts again, at step 0.
-    """
+def batches_from(dataloader: DataLoader[Any], epoch: int, step: int = 0) -> tuple[Iterator[Any], int]:
+    """Return the batches of an epoch from a step on, and that step: 0 for another loader than `fetch_dataloader`'s."""
     dataset: Any = dataloader.dataset
     if hasattr(dataset, "set_epoch"):
         dataset.set_epoch(epoch)
@@ -203,4 +186,30 @@ def batches_from(dataloader: DataLoader[Any], epoch: int, step: int) -> tuple[It
     elif step:
         logging.warning("- WARNING: this loader cannot start within an epoch; the epoch starts again")
         step = 0
-    return iter(dataloader), step
+    return started(dataloader), step
+
+
+def started(dataloader: DataLoader[Any]) -> Iterator[Any]:
+    """Return the batches of a dataloader. A worker that dies later is noticed when a batch is fetched from it."""
+    split: Any = dataloader.dataset
+    if dataloader.num_workers == 0 and isinstance(split, Split) and dataloader.batch_sampler is not None:
+        return map(split.__getitems__, dataloader.batch_sampler)  # as iter(dataloader), in a fifth of its time
+    batches = iter(dataloader)
+    script.notice_dead_workers_at_the_fetch()
+    return batches
+
+
+def watched(batches: Iterator[Any], saver: Any) -> Iterator[Any]:
+    """Yield batches; before each one, let the saver act if a signal arrived, or if it is time to save or to log."""
+    while True:
+        if saver.signals.received or saver.state.step >= saver.acts_at_step or time.monotonic() >= saver.acts_at:
+            saver.act()  # before the fetch, which may draw random numbers
+        try:
+            yield next(batches)
+        except StopIteration:
+            return
+        except InterruptedError:  # on Windows, Ctrl-C ends the wait for a worker's batch
+            continue
+        except Exception as error:
+            saver.save_after_a_worker_died(error)
+            raise

@@ -30,18 +30,15 @@ class MetricSums:
         self.metrics, self.add_up = metrics, add_up
         self._row: Any = None  # this process's sums in one flat tensor, so that a batch is added in one operation
         self._shapes: list[torch.Size] = []  # of the sums in the row
+        self.num_examples = 0  # that were added here
 
     def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
-        """Add a batch, without waiting for the device.
-
-        Args:
-            outputs: of the model, batch first
-            labels: batch first
-            loss: scalar, the mean over the scored labels of the batch
-        """
+        """Add a batch without waiting for the device; `loss` is the mean over its scored labels, scalar."""
         import torch
 
-        outputs, num_scored = detach(outputs), count_scored(labels)
+        outputs = outputs.detach() if isinstance(outputs, torch.Tensor) else detach(outputs)
+        num_scored = count_scored(labels)
+        self.num_examples += len(labels)
         # float64 sums millions of values exactly (torch.cat converts all sums to it); Apple's GPUs have only float32
         loss = loss.detach().to(torch.float32 if loss.is_mps else torch.float64)
         # a batch without scored labels has a NaN loss, and adds 0
@@ -53,9 +50,8 @@ class MetricSums:
                     f"metric {name!r} returned {pair!r}; expected a numerator and a denominator, which are added up "
                     "over the batches, for example: return right.sum(), torch.ones_like(labels).sum()"
                 )
-            sums += [
-                (part if isinstance(part, torch.Tensor) else torch.as_tensor(part)).to(loss.device) for part in pair
-            ]
+            sums += pair
+        sums = [torch.as_tensor(part, device=loss.device) for part in sums]
         shapes, row = [part.shape for part in sums], torch.cat([part.reshape(-1) for part in sums])
         if self._row is not None and shapes != self._shapes:
             i = next(i for i in range(len(shapes)) if shapes[i] != self._shapes[i])
@@ -66,11 +62,7 @@ class MetricSums:
         self._row, self._shapes = row if self._row is None else self._row + row, shapes
 
     def _everywhere(self) -> Sums:
-        """Return the sums over all processes of the job, by name.
-
-        Raises:
-            InputError: no batch was added
-        """
+        """Return the sums over all processes of the job, by name; raise InputError if no batch was added."""
         if self._row is None:
             raise InputError(
                 "the dataloader is empty: it gave no batch to train on or to score; expected at least one (with "
@@ -81,11 +73,7 @@ class MetricSums:
         return dict(zip(["loss", *self.metrics], zip(sums[::2], sums[1::2], strict=True), strict=True))
 
     def result(self) -> dict[str, float]:
-        """Divide once: name -> value, the loss last. In a job, all processes must call this.
-
-        Raises:
-            InputError: no batch was added
-        """
+        """Divide once: name -> value, the loss last. In a job, all processes must call this."""
         sums = self._everywhere()
         occurs = occurring(sums)
         return {name: value_of(self.metrics.get(name), *sums[name], occurs) for name in [*self.metrics, "loss"]}
@@ -100,13 +88,7 @@ class MetricSums:
         return {"sums": self._everywhere()}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device, is_first: bool = True) -> None:
-        """Continue from the sums that `state_dict` returned.
-
-        Args:
-            state: of all processes
-            device: of the outputs
-            is_first: False in the other processes of a job, which begin with zeros
-        """
+        """Continue from the sums that `state_dict` returned; in a job, all but the first process begin with zeros."""
         import torch
 
         sums = [part for name in ["loss", *self.metrics] for part in state["sums"][name]]

@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import utils
-from fiveline.device import generator_states, restore_generators, seed_everything
-from fiveline.loader import batches_from
+from fiveline.device import generator_states, moved, restore_generators, seed_everything
+from fiveline.loader import batches_from, started
 from fiveline.metrics import Metrics, MetricSums
 
 # one_cycle, as in torch.optim.lr_scheduler.OneCycleLR: starts at 1/25 of learning_rate, ends at 1/10000 of the start
@@ -58,7 +58,7 @@ class State:
         return self.extras["average"].averaged if "average" in self.extras else self.model
 
     def start_epoch(self, dataloader: DataLoader[Any]) -> Iterator[Any]:
-        """Return the batches of the next epoch, or the rest of it."""
+        """Return the batches of the next epoch, or of the rest of it, on the device."""
         batches, self.step = batches_from(dataloader, self.epoch + 1, self.step)
         if self.step == 0:
             self.sums, self.seconds, self.generators = self.new_sums(self.metrics), 0.0, None
@@ -67,23 +67,30 @@ class State:
             seed_everything(self.params.seed, self.epoch + 1, self.job.rank)
         else:
             restore_generators(self.generators)
+        self.set_learning_rate()
         self._start = time.monotonic()
-        return batches
+        batches = moved(batches, self.device)
+        changes_each_step = self.params.schedule in ("cosine", "one_cycle") or self.params.warmup_epochs
+        return map(self._at_its_rate, batches) if changes_each_step else batches
+
+    def _at_its_rate(self, batch: Any) -> Any:
+        self.set_learning_rate()
+        return batch
 
     def start_validation(self, dataloader: DataLoader[Any]) -> Iterator[Any]:
         """Return the validation batches. They draw the same random numbers each time: a resumed run repeats them."""
-        batches = iter(dataloader)
+        batches = started(dataloader)
         seed_everything(self.params.seed, rank=self.job.rank)
         return batches
 
     def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step of the unfinished epoch; `step` counts from 0."""
+        """Return the learning rate of a step of the unfinished epoch, counted from 0."""
         rate = learning_rate(self.params, self.epoch * self.steps_per_epoch + step, self.steps_per_epoch)
         return rate * float(self.params.schedule_factor**self.num_drops)
 
     def set_learning_rate(self) -> float:
         """Set and return the learning rate of the next step; params.learning_rate_factors may scale it for a group."""
-        rate = self.learning_rate(self.step)
+        rate = self.learning_rate(min(self.step, self.steps_per_epoch - 1))  # after the last step, its rate stays
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("factor", 1.0)
         return rate
@@ -95,12 +102,9 @@ class State:
     def end_epoch(self, value: float, loss: float) -> bool:
         """Count an epoch as complete, and return whether it is the best so far.
 
-        Args:
-            value: params.monitor on val; if it is not a finite number, the epoch is never the best
-            loss: on val; where two epochs have the same value, the lower loss is better
+        The best epoch has the best `value` of params.monitor on val; of equal values, the lower loss on val is better.
         """
-        new = utils.standing(value, loss, self.sign > 0)
-        old = utils.standing(self.best, self.best_loss, self.sign > 0)
+        new, old = (utils.standing(*pair, self.sign > 0) for pair in ((value, loss), (self.best, self.best_loss)))
         is_best = new is not None and (old is None or new > old)
         self.epoch, self.step = self.epoch + 1, 0
         if is_best:
@@ -113,7 +117,7 @@ class State:
     def is_finished(self) -> bool:
         """Return whether there is nothing left to train."""
         params = self.params
-        return self.epoch >= params.num_epochs or params.has_stopped_early(self.epoch, self.best_epoch)
+        return self.epoch >= params.num_epochs or utils.has_stopped_early(params, self.epoch, self.best_epoch)
 
     def check_loss(self, loss: float) -> None:
         """Raise DivergedError if a loss, the mean over many steps, is not finite."""
@@ -142,17 +146,14 @@ class State:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the contents of a checkpoint: CS230's three keys, and the entries that an exact resume needs.
-
-        In a job, all processes must call this.
-        """
+        """Return the contents of a checkpoint; in a job, all processes must call this."""
         generators = self.job.all_gather(generator_states() if self.step else None)
         average = self.extras.get("average")
         return {
             "epoch": self.epoch,
             "step": self.step,
             "state_dict": self.job.weights_of(self.evaluated),
-            "optim_dict": self.job.moments_of(self.model, self.optimizer),
+            "optim_dict": self.job.moments_of(self.optimizer),
             "schedule": {"epochs_since_best": self.epochs_since_best, "num_drops": self.num_drops},
             "scaler": self.extras["scaler"].state_dict() if "scaler" in self.extras else {},
             "average": average.state_dict() if average is not None else {},
@@ -171,18 +172,11 @@ class State:
     def load_state_dict(self, state: Mapping[str, Any], path: Any = "checkpoint") -> None:
         """Continue from a checkpoint of this run, whose weights are loaded already.
 
-        The number of processes may have changed, even within an epoch: a process without saved generator states is
-        seeded as at the start of the epoch.
-
-        Raises:
-            InputError: names the part of the checkpoint that does not fit
+        Where the number of processes has grown within an epoch, the new ones are seeded as at the epoch's start.
         """
         with utils.fitting(path, "optim_dict"):
-            self.job.load_moments(self.model, self.optimizer, state["optim_dict"])
+            self.job.load_moments(self.optimizer, state["optim_dict"])
             self.job.check_moments(self.optimizer)
-            # no step may follow that would set the rate: the checkpoint at the end holds it
-            for group, saved in zip(self.optimizer.param_groups, state["optim_dict"]["param_groups"], strict=True):
-                group["lr"] = float(saved["lr"])
         with utils.fitting(path, "scaler or average"):
             if "scaler" in self.extras and state["scaler"]:
                 self.extras["scaler"].load_state_dict(state["scaler"])

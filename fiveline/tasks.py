@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MODEL = Path(__file__).resolve().parents[1] / "model"
 DEFAULT_TASK = "vision"
-CONTRACT = "model/__init__.py says what they are"
+ANOTHER_NAME = "If it means something else here, give it another name"
 RESERVED_METRICS = ("loss", "examples_per_second")
 
 
@@ -32,11 +32,7 @@ def list_tasks() -> list[str]:
 
 
 def fetch_params_class(task: str) -> type[utils.Params]:
-    """Return the class of a task's hyperparameters.
-
-    Raises:
-        InputError: there is no such task
-    """
+    """Return the class of a task's hyperparameters; raise InputError if there is no such task."""
     tasks = list_tasks()
     if task not in tasks:
         close = difflib.get_close_matches(str(task), tasks, n=1)
@@ -49,8 +45,7 @@ def fetch_params_class(task: str) -> type[utils.Params]:
 def fetch_params(model_dir: Path, overrides: Sequence[str] = ()) -> utils.Params:
     """Return the hyperparameters of a run directory, overridden by the `key=value` words.
 
-    Raises:
-        InputError: there is no such directory or file, or the file has mistakes: the message lists all of them
+    InputError lists all mistakes of the file and the words.
     """
     path = utils.find_params_file(model_dir)
     values, mistakes = utils.read_values(path)
@@ -72,8 +67,7 @@ def recognise_task(keys: Iterable[str]) -> str:
 
     CS230's params files name no task: `num_channels` is a key of its vision example, `lstm_hidden_dim` of its NER one.
     """
-    own_keys = set(keys) - set(utils.Params.model_fields)
-    if not own_keys:
+    if not (own_keys := set(keys) - set(utils.Params.model_fields)):
         return DEFAULT_TASK
     counts = {task: len(own_keys & set(fetch_params_class(task).model_fields)) for task in list_tasks()}
     best = [task for task, count in counts.items() if 0 < count == max(counts.values())]
@@ -95,11 +89,7 @@ class Task:
         return sorted(name for name, metric in self.metrics.items() if getattr(metric, "lower_is_better", False))
 
     def sign(self, monitor: str) -> int:
-        """Return 1 if a higher value of the monitored metric is better, -1 if a lower one is.
-
-        Raises:
-            InputError: there is no such metric
-        """
+        """Return 1 if a higher value of a metric is better, -1 if a lower one is; InputError if it does not exist."""
         names = ["loss", *self.metrics]
         if monitor not in names:
             raise utils.InputError(f"monitor {monitor!r}: there is no such metric; choose one of {', '.join(names)}")
@@ -107,23 +97,14 @@ class Task:
 
 
 def fetch_task(params: utils.Params) -> Task:
-    """Return the net, losses and metrics of a task.
-
-    Args:
-        params: with the facts from `fetch_facts`
-
-    Raises:
-        InputError: `model/<task>/net.py` does not keep the contract
-    """
-    net = importlib.import_module(f"model.{params.task}.net")
-    missing = [name for name in ("Net", "loss_fn", "metrics") if not hasattr(net, name)]
-    if missing:
-        raise utils.InputError(f"model/{params.task}/net.py: lacks {', '.join(missing)}; {CONTRACT}")
+    """Return the net, losses and metrics of a task, checked; `params` must have the facts from `fetch_facts`."""
+    net, where = importlib.import_module(f"model.{params.task}.net"), f"model/{params.task}/net.py"
+    if missing := [name for name in ("Net", "loss_fn", "metrics") if not hasattr(net, name)]:
+        raise utils.InputError(f"{where}: lacks {', '.join(missing)}; model/__init__.py says what they are")
     metrics = net.metrics(params) if callable(net.metrics) else net.metrics
-    if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
-        raise utils.InputError(f"model/{params.task}/net.py: metrics is {metrics!r}; expected a dict of functions")
-    taken = [name for name in RESERVED_METRICS if name in metrics]
-    if taken:
+    if not isinstance(metrics, Mapping) or not all(map(callable, metrics.values())):
+        raise utils.InputError(f"{where}: metrics is {metrics!r}; expected a dict of functions")
+    if taken := [name for name in RESERVED_METRICS if name in metrics]:
         raise utils.InputError(f"metrics: {taken[0]!r} is reported for every task; give this metric another name")
     train_loss_fn = net.train_loss_fn(params) if hasattr(net, "train_loss_fn") else net.loss_fn
     return Task(net.Net, net.loss_fn, train_loss_fn, metrics)
@@ -136,22 +117,16 @@ def fetch_serve(task: str) -> ModuleType | None:
 
 
 def fetch_facts(data_dir: Path, params: utils.Params) -> utils.Params:
-    """Return the hyperparameters with the facts of the dataset (class names, vocabulary) in `params.facts`.
-
-    Raises:
-        InputError: the data is missing or broken, or the facts do not keep the contract
-    """
-    module = importlib.import_module(f"model.{params.task}.data_loader")
+    """Return the hyperparameters with the facts of the dataset (class names, vocabulary) in `params.facts`."""
+    module, where = importlib.import_module(f"model.{params.task}.data_loader"), f"model/{params.task}/data_loader.py"
     facts = module.fetch_facts(data_dir, params) if hasattr(module, "fetch_facts") else {}
-    where = f"model/{params.task}/data_loader.py"
     if not isinstance(facts, dict):
         raise utils.InputError(f"{where}: fetch_facts returned {_shown(facts)}; expected a dict of plain values")
-    classes = facts.get("classes")
+    classes = [] if facts.get("classes") is None else facts["classes"]
     is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    if classes is not None and not (is_list and len(set(classes)) == len(classes)):
+    if not is_list or len(set(classes)) < len(classes):
         raise utils.InputError(
-            f"{where}: facts['classes'] is {str(classes)[:60]}; expected a list of different names. "
-            "If it means something else here, give it another name"
+            f"{where}: facts['classes'] is {str(classes)[:60]}; expected a list of different names. {ANOTHER_NAME}"
         )
     return params.with_facts(facts)
 
@@ -165,11 +140,7 @@ def fetch_collate_fn(task: str) -> Callable[[list[Any]], Any]:
 
 
 def fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
-    """Return the task's dataset of a split, after checking that it keeps the contract.
-
-    Raises:
-        InputError: the data is missing or broken, the split is empty, or the dataset does not keep the contract
-    """
+    """Return the task's dataset of a split, after checking that it is not empty and keeps the contract."""
     from torch.utils.data import IterableDataset
 
     module = importlib.import_module(f"model.{params.task}.data_loader")
@@ -182,11 +153,12 @@ def fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
         )
     if len(dataset) == 0:
         raise utils.InputError(f"{data_dir}: the {split} split is empty")
-    for name, (expected, is_right) in ATTRIBUTES.items():
+    checks = {"ids": (_are_names, "a name (str or int)"), "lengths": (_are_lengths, "a whole number")}
+    for name, (is_right, entry) in checks.items():  # a dataset may use such a name for something else
         if hasattr(dataset, name) and not is_right(value := getattr(dataset, name), len(dataset)):
             raise utils.InputError(
-                f"{where}: its attribute {name!r} is {_shown(value)}; expected {expected} ({len(dataset)} examples). "
-                "If it means something else here, give it another name"
+                f"{where}: its attribute {name!r} is {_shown(value)}; expected a list with {entry} for each example "
+                f"({len(dataset)} examples). {ANOTHER_NAME}"
             )
     return dataset
 
@@ -204,15 +176,6 @@ def _are_lengths(values: Any, number: int) -> bool:
     except (ValueError, TypeError):  # lists of different lengths
         return False
     return array.shape == (number,) and array.dtype.kind in "iu"
-
-
-# Dataset attributes that the contract defines. They are checked, as a dataset may use such a name for something else.
-ATTRIBUTES: dict[str, tuple[str, Callable[[Any, int], bool]]] = {
-    "ids": ("a list with a name (str or int) for each example", _are_names),
-    "lengths": ("a list with a whole number for each example", _are_lengths),
-    "__getitems__": ("a method", lambda value, _: callable(value)),
-    "set_epoch": ("a method", lambda value, _: callable(value)),
-}
 
 
 def _shown(value: Any) -> str:

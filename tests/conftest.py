@@ -100,7 +100,8 @@ def keep_torchs_defaults():
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
-        sys.modules["torch"].use_deterministic_algorithms(False)
+        if sys.modules["torch"].are_deterministic_algorithms_enabled():  # else the next line would import a compiler
+            sys.modules["torch"].use_deterministic_algorithms(False)
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +109,6 @@ def close_logs():
     """Take away the handlers that `utils.set_logger` made, so that no test logs into the files of one before."""
     yield
     logger = logging.getLogger()
-    for handler in [handler for handler in logger.handlers if getattr(handler, "is_ours", False)]:
+    for handler in [each for each in logger.handlers if type(each).__name__ in ("StreamHandler", "_LogFile")]:
         logger.removeHandler(handler)
         handler.close()

@@ -18,11 +18,7 @@ __all__ = ["is_first_to_say", "joined", "naming_the_lost", "rank", "refuse", "wo
 
 
 def refuse(script: str) -> None:
-    """Stop a script that runs in one process only.
-
-    Raises:
-        InputError: torchrun started several
-    """
+    """Raise InputError if torchrun started several processes of a script that runs in one."""
     if world_size() > 1:
         raise InputError(f"{script} runs in one process; start it with python, not with torchrun")
 

@@ -36,16 +36,12 @@ def is_first_to_say(error: BaseException, stop: BaseException | None) -> bool:
     if world_size() == 1:
         return True
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it when another failed; the store takes a moment
-    shown = stop if stop is not None else error
-    words = {
-        "message": str(shown) if stop is not None else f"{type(error).__name__}: {error}",
-        "exit_code": getattr(shown, "exit_code", 1),
-        "status": getattr(shown, "status", "failed"),
-    }
+    message = str(stop) if stop is not None else f"{type(error).__name__}: {error}"
+    words = [message, getattr(stop, "exit_code", 1), getattr(stop, "status", "failed")]
     try:
         store = _store()
         store.compare_set("last_words", "", json.dumps(words))
-        digest = hashlib.sha256(str(words["message"]).encode("utf-8", "replace")).hexdigest()
+        digest = hashlib.sha256(message.encode("utf-8", "replace")).hexdigest()
         return bool(store.add(digest, 1) == 1)
     except (RuntimeError, KeyError):  # the process that keeps the store is gone, or it was not torchrun
         return True
@@ -64,26 +60,16 @@ def naming_the_lost() -> Iterator[None]:
         if world_size() == 1 or not any(words in str(error) for words in LOST_WORDS):
             raise
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun stops this process now; first it reports why
-        raise _last_words(str(error)) from None
-
-
-def _last_words(text: str) -> Stop:
-    """Return the reason that the first process to end has left, as an error of this process."""
-    try:
-        store = _store()
-        words = json.loads(store.get("last_words")) if store.check(["last_words"]) else None
-    except (RuntimeError, KeyError):
-        words = None
-    if words is None:
         # gloo puts a place in its source before the reason, and advice after it
-        reason = text.strip().partition("\n")[0].partition(". This is")[0].rpartition("] ")[2]
-        return Stop(
-            f"another process of the job has died, or did not answer ({reason}); rerun the same command to continue "
-            "from the last checkpoint"
-        )
-    stop = Stop(words["message"])
-    stop.exit_code, stop.status = words["exit_code"], words["status"]
-    return stop
+        reason = str(error).strip().partition("\n")[0].partition(". This is")[0].rpartition("] ")[2]
+        lost = f"another process of the job has died, or did not answer ({reason})"
+        words: list[Any] = [f"{lost}; rerun the same command to continue from the last checkpoint", 1, "failed"]
+        with contextlib.suppress(RuntimeError, KeyError):  # as in `is_first_to_say`
+            store = _store()
+            words = json.loads(store.get("last_words")) if store.check(["last_words"]) else words
+        stop = Stop(words[0])
+        stop.exit_code, stop.status = words[1:]
+        raise stop from None
 
 
 def _store() -> Any:

@@ -7,7 +7,7 @@ import datetime
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,16 +22,7 @@ from fiveline.state import Step
 
 TIMEOUT = datetime.timedelta(minutes=10)  # the longest time that one process waits for another
 VOTE_SECONDS = 0.2  # how often the processes agree on whether to stop or to save
-MOST_STEPS = 1000  # between two votes
-NORMS_WITH_STATISTICS = (
-    nn.SyncBatchNorm,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.InstanceNorm1d,
-    nn.InstanceNorm2d,
-    nn.InstanceNorm3d,
-)
+RUNNING = ("running_mean", "running_var")  # the statistics of batch norm and its relatives
 
 
 @contextlib.contextmanager
@@ -41,8 +32,8 @@ def connected() -> Iterator[Job]:
     A signal ends a process that waits for the others at once. Until training starts, it also ends every process except
     the first one at once: torchrun sends it when another process has failed, and there is nothing to save.
     """
-    # Import torch._dynamo before there is a process group. The first optimizer imports it anyway, and would keep the
-    # group and gloo's threads alive: at exit, a thread sometimes needed Python after its end, and aborted the process.
+    # If the first optimizer imported this, it would keep the group and gloo's threads alive: at exit, a thread
+    # sometimes needed Python after its end, and aborted the process.
     import_quickly("torch._dynamo")
     handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     with naming_the_lost():
@@ -60,20 +51,22 @@ class Job(OneProcess):
     """Several processes. The loss is a mean over scored labels, and the processes have different numbers of them.
 
     Therefore, before each step one all_reduce adds up the numbers of scored labels, and each process weights its loss
-    by its share. The sum of the gradients of all processes is then the gradient of the whole batch; the optimizer steps
-    with this sum. The running statistics of batch norm are averaged with the same shares, so all processes agree.
+    by its share. The optimizer steps with the sum of all processes' gradients, which is the gradient of the whole
+    batch. The running statistics of batch norm are averaged with the same shares, so all processes agree.
 
-    (torch's DistributedDataParallel is not used, although it overlaps communication with the backward pass. With
-    `find_unused_parameters`, which some nets need, it warns in each process, and a process sometimes aborted at exit.)
+    (torch's DistributedDataParallel overlaps communication with the backward pass, but with `find_unused_parameters`,
+    which some nets need, it warns in each process, and a process sometimes aborted at exit.)
     """
 
     def __init__(self) -> None:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.is_sharded = False
+        self._whole: Callable[..., dict[str, Any]] = lambda state: state
+        self._shards_of: Callable[..., Mapping[str, Any]] = lambda optimizer, state: state
         self.share = torch.ones(())  # this process's share of the scored labels of the whole batch
         self._buffers: list[torch.Tensor] = []
-        self._is_averaged = True  # outside a train step: to load sharded moments, torch calls optimizer.step()
+        self._is_averaged = True  # in this step
         self._every, self._num_asked, self._last = 1, 0, time.monotonic()
 
     def all_gather(self, entry: Any) -> list[Any]:
@@ -97,8 +90,7 @@ class Job(OneProcess):
     def agree(self, signal_number: int, is_due: bool) -> tuple[int, bool]:
         """Return the number of a signal that any process received (0 if none), and whether the first process must save.
 
-        Called before every step. The processes exchange votes about five times a second: the first process sets the
-        number of steps until the next vote (`_every`).
+        The processes vote about five times a second: the first one sets the number of steps until the next vote.
         """
         self._num_asked += 1
         if self._num_asked < self._every:
@@ -107,7 +99,7 @@ class Job(OneProcess):
         steps = int(VOTE_SECONDS * self._num_asked / max(now - self._last, 1e-9))
         votes = torch.tensor([signal_number, 0, 0])
         if self.rank == 0:
-            votes[1:] = torch.tensor([int(is_due), min(max(steps, 1), MOST_STEPS)])
+            votes[1:] = torch.tensor([int(is_due), max(steps, 1)])
         dist.all_reduce(votes, dist.ReduceOp.MAX)
         number, due, self._every = votes.tolist()
         self._num_asked, self._last = 0, now
@@ -116,46 +108,28 @@ class Job(OneProcess):
     # --- the net and its step
 
     def share_weights(self, net: nn.Module, fsdp: bool, device: torch.device) -> None:
-        """Give every process the first one's weights; with `fsdp`, only a shard of each weight, gradient and moment.
-
-        Args:
-            net: on the CPU
-            fsdp: params.fsdp
-            device: where to compute
-        """
+        """Give every process the first one's weights; with `fsdp`, only a shard of each weight, gradient and moment."""
         for tensor in net.state_dict().values():
             dist.broadcast(tensor, src=0)
-        self.is_sharded = fsdp
         if fsdp:
-            from fiveline.jobs.sharded import shard
+            from fiveline.jobs import sharded
 
-            shard(net, device, self.world_size)
+            sharded.shard(net, device, self.world_size)
+            self.is_sharded, self._whole, self._shards_of = True, sharded.whole, sharded.shards_of
 
     def average_before_steps(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Let the optimizer step with the gradients of all processes. Register hooks that need gradients after this."""
-        norms = [module for module in net.modules() if isinstance(module, NORMS_WITH_STATISTICS)]
-        pairs = [(module.running_mean, module.running_var) for module in norms]
-        self._buffers = [buffer for pair in pairs for buffer in pair if buffer is not None]
+        self._buffers = [buffer for name, buffer in net.named_buffers() if name.endswith(RUNNING)]
         optimizer.register_step_pre_hook(lambda optimizer, *_: self.average(optimizer))
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
         """Return the scaler of fp16, which checks the gradients of all processes, so that all skip the same steps."""
         return _JobScaler(self, device)
 
-    def weighed(self, loss_fn: Loss) -> Loss:
-        """Return a loss function whose gradient is weighted by this process's share of the scored labels."""
+    def step_of_share(self, step: Step) -> Step:
+        """Return a train step that weights its loss, and thereby its gradients, by this process's share."""
         # FSDP averages the gradients: multiply by the number of processes to get their sum
         factor = self.world_size if self.is_sharded else 1
-
-        def loss_of_share(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-            loss = loss_fn(outputs, labels)
-            loss.register_hook(lambda gradient: gradient * self.share.to(gradient) * factor)
-            return loss
-
-        return loss_of_share
-
-    def step_of_share(self, step: Step) -> Step:
-        """Return a train step that first counts the scored labels of all processes."""
 
         def counted(
             model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Loss, inputs: Any, labels: torch.Tensor
@@ -166,7 +140,13 @@ class Job(OneProcess):
             self.share, self._is_averaged = num_scored / total, False
             # a process without scored labels has share 0, but its loss must not be NaN, because 0 * NaN is NaN
             labels = labels.where((num_scored > 0) | (total == 0), 0)
-            return step(model, optimizer, loss_fn, inputs, labels)
+
+            def loss_of_share(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+                loss = loss_fn(outputs, labels)
+                loss.register_hook(lambda gradient: gradient * self.share.to(gradient) * factor)
+                return loss
+
+            return step(model, optimizer, loss_of_share, inputs, labels)
 
         return counted
 
@@ -193,27 +173,15 @@ class Job(OneProcess):
 
     def weights_of(self, net: nn.Module) -> dict[str, Any]:
         """Return the whole weights of a net; all processes must call this."""
-        if not self.is_sharded:
-            return super().weights_of(net)
-        from fiveline.jobs import sharded
+        return self._whole(super().weights_of(net))
 
-        return sharded.weights_of(net)
-
-    def moments_of(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    def moments_of(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Return the whole state of an optimizer; all processes must call this."""
-        if not self.is_sharded:
-            return super().moments_of(net, optimizer)
-        from fiveline.jobs import sharded
+        return self._whole(super().moments_of(optimizer))
 
-        return sharded.moments_of(net, optimizer)
-
-    def load_moments(self, net: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-        """Load the whole state of an optimizer; all processes must call this."""
-        if not self.is_sharded:
-            return super().load_moments(net, optimizer, state)
-        from fiveline.jobs import sharded
-
-        return sharded.load_moments(net, optimizer, state)
+    def load_moments(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        """Load the whole state of an optimizer."""
+        super().load_moments(optimizer, self._shards_of(optimizer, state))
 
 
 class _JobScaler(torch.amp.GradScaler):

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from fiveline.metrics import Loss
 from fiveline.state import Step
 
 MOMENTS = {
@@ -20,7 +19,7 @@ MOMENTS = {
 
 
 class OneProcess:
-    """A job of one process: what several processes do together, it does alone. `fiveline.jobs` has the other kind."""
+    """A job of one process; `fiveline.jobs.job.Job` does the same with several."""
 
     rank, world_size = 0, 1
     local_rank: int | None = None
@@ -53,10 +52,6 @@ class OneProcess:
         """Return the scaler of fp16."""
         return torch.amp.GradScaler(device.type)
 
-    def weighed(self, loss_fn: Loss) -> Loss:
-        """Return the loss function to train on."""
-        return loss_fn
-
     def step_of_share(self, step: Step) -> Step:
         """Return the train step for this process's shard of each batch."""
         return step
@@ -65,28 +60,23 @@ class OneProcess:
         """Return the whole weights of a net, for a checkpoint."""
         return dict(net.state_dict())
 
-    def moments_of(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    def moments_of(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Return the whole state of an optimizer, for a checkpoint."""
         return optimizer.state_dict()
 
-    def load_moments(self, net: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    def load_moments(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         """Load the state of an optimizer. Its settings stay: hyperparameters and the device decide them."""
         optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})
 
     def check_moments(self, optimizer: torch.optim.Optimizer) -> None:
-        """Check that a loaded state fits; torch would notice only in the next step.
-
-        Raises:
-            ValueError: it belongs to other weights or another optimizer
-        """
+        """Raise ValueError if a loaded state does not fit the weights; torch would notice only in the next step."""
         needed = MOMENTS.get(type(optimizer).__name__, set())
         if optimizer.param_groups[0].get("momentum"):
             needed = {*needed, "momentum_buffer"}
         for weight, moments in optimizer.state.items():
-            missing = needed - moments.keys()
-            if not isinstance(weight, torch.Tensor) or missing:
-                raise ValueError(f"a weight lacks {', '.join(sorted(missing))}" if missing else "other weights")
-            for name, moment in moments.items():
-                is_fitting = moment is None or (moment.is_floating_point() and moment.shape in (weight.shape, ()))
-                if not is_fitting or (moment is None and name in needed):
+            found = {name: moment for name, moment in moments.items() if moment is not None}
+            if not isinstance(weight, torch.Tensor) or needed - found.keys():
+                raise ValueError(f"it has {', '.join(found)} where {type(optimizer).__name__} has {', '.join(needed)}")
+            for name, moment in found.items():
+                if not moment.is_floating_point() or moment.shape not in (weight.shape, ()):
                     raise ValueError(f"{name} has another shape or type than its weight")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fiveline.device import device_in_use
@@ -11,14 +10,14 @@ from fiveline.loading.cache import cached_array, files_key
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["cached_array", "files_key", "on_device", "positions_on"]
+__all__ = ["cached_array", "files_key", "on_device"]
 
 
 def on_device(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor on the GPU in use if it takes little of its memory, which others may share; else as it is.
 
-    A split's tensors are then gathered, augmented and scaled there. Not for a dataset whose batches are fetched in data
-    loading processes: they cannot use the GPU.
+    A split's tensors are then gathered, augmented and scaled there. Do not call this for a dataset whose batches are
+    fetched in data loading processes, which cannot use the GPU.
     """
     import torch
 
@@ -27,11 +26,3 @@ def on_device(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     free, total = torch.cuda.mem_get_info(gpu)
     return tensor.to(gpu) if tensor.nbytes <= min(total // 8, free // 4) else tensor
-
-
-def positions_on(device: torch.device, indices: Sequence[int]) -> torch.Tensor:
-    """Return indices as a tensor on a device, without waiting for a GPU."""
-    import torch
-
-    positions = torch.as_tensor(indices)
-    return positions.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else positions

@@ -39,7 +39,7 @@ def cached_array(
     Args:
         data_dir: the dataset that the array is made from
         name: of the file, for example `train_64x64x3`; a file with the same name and a different key is replaced
-        key: text that changes when the values would change; `files_key` makes one from files
+        key: text that changes when the values would change, for example `files_key(...)`
         shape: (num_examples, ...)
         make: returns the values of a slice of the examples, uint8
 
@@ -62,17 +62,16 @@ def cached_array(
 
 
 def files_key(paths: Iterable[Path], folder: Path) -> str:
-    """Return a digest that changes when a file is added, removed, renamed or written to, without reading any file.
+    """Return a digest that changes when a file below `folder` is added, removed, renamed or written to.
 
-    It does not depend on how `folder`, which holds all the files, is named (relative, or through a link).
+    It reads no file, and does not depend on how `folder` is named (relative, or through a link).
     """
     digest, start = hashlib.sha256(), len(os.fsencode(folder))
     for path in paths:
-        try:
+        state = ""
+        with contextlib.suppress(OSError):  # `make` will report it
             status = path.stat()
             state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"  # no program can set st_ctime
-        except OSError as error:  # `make` will report it
-            state = str(error.errno)
         digest.update(os.fsencode(path)[start:] + f"\0{state}\n".encode())
     return digest.hexdigest()
 
@@ -88,23 +87,22 @@ def _folders(data_dir: Path) -> Iterator[Path]:
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """Return the array in a file, or None if there is no such file or it is damaged."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         check_regular(path)
         array = np.lib.format.open_memmap(path, mode="c")
         end = array.offset + array.nbytes
-        is_whole = array.shape == shape and array.dtype == np.uint8 and path.stat().st_size == end + 4
-        if is_whole and array.nbytes <= CHECKED_BYTES:
-            is_whole = zlib.crc32(array.data) == np.fromfile(path, "<u4", offset=end)[0]
-    except (OSError, ValueError):
-        return None
-    return array if is_whole else None
+        if array.shape == shape and array.dtype == np.uint8 and path.stat().st_size == end + 4:
+            is_small = array.nbytes <= CHECKED_BYTES
+            if not is_small or zlib.crc32(array.data) == np.fromfile(path, "<u4", offset=end)[0]:
+                return array
+    return None
 
 
 def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]) -> None:
     """Make the file, which other processes see once it is complete, and delete older files of its name."""
     place = path.parent.parent
     if place.is_dir() and not place.stat().st_mode & 0o222:  # root could write there, but the owner forbids it
-        raise OSError(errno.EACCES, "it is read-only", str(path))
+        raise OSError(errno.EACCES, "it is read-only")
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{name}.lock"), timeout=WAIT_SECONDS):
         if _open(path, shape) is not None:  # another process made it meanwhile
@@ -123,6 +121,6 @@ def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[sl
                 checksum = zlib.crc32(values.data, checksum)
                 file.write(values.data)
             file.write(checksum.to_bytes(4, "little"))
-        for old in {path.with_name(name), *path.parent.glob(f"{glob.escape(name)}-*.npy")} - {path}:
+        for old in set(path.parent.glob(f"{glob.escape(name)}-*.npy")) - {path}:
             with contextlib.suppress(OSError):  # Windows cannot delete a file that is mapped
                 old.unlink()

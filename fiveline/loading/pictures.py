@@ -37,11 +37,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # ma
 
 
 def find_images(folder: Path) -> tuple[list[str], list[str], list[InputError]]:
-    """Return the image files below a folder, the other files, and an error for each folder that cannot be read.
-
-    Args:
-        folder: the names that are returned are relative to it
-    """
+    """Return image files and other files, relative to `folder`, and an error for each folder that cannot be read."""
     unreadable: list[OSError] = []
     images: list[str] = []
     others: list[str] = []
@@ -52,7 +48,7 @@ def find_images(folder: Path) -> tuple[list[str], list[str], list[InputError]]:
 
 
 def left_out(folder: Path, others: Sequence[str]) -> tuple[str, ...]:
-    """Return a note about the files in a folder that are not read; no note if there are none."""
+    """Return a note about the files in a folder that are not read, if there are any."""
     kinds = collections.Counter(Path(name).suffix.lower() or Path(name).name for name in others)
     counts = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
     return (f"{folder}: {len(others)} file(s) that cannot be read as images are left out ({counts})",) if others else ()
@@ -66,9 +62,6 @@ def open_picture(image: Path | np.ndarray, side: int, max_pixels: int, grey_bits
         side: a JPEG of at least twice this size is decoded at a half, a quarter or an eighth of its size
         max_pixels: files whose header claims more pixels are refused
         grey_bits: how many bits the values of 16-bit grey pictures use; None: as many as this picture needs
-
-    Raises:
-        Exception: of many kinds, as Pillow's readers raise them
     """
     if isinstance(image, np.ndarray):
         return Image.fromarray(image)
@@ -124,22 +117,18 @@ def _bits_for(largest: int) -> int:
 
 def find_grey_bits(paths: Iterable[Path], max_pixels: int) -> int:
     """Return how many bits the values of 16-bit grey pictures use: enough for the largest value, or 16 without any."""
-    found = []
+    largest = -1
     for path in paths:
         with contextlib.suppress(Exception), _open(path, max_pixels) as picture:  # decoding names a broken file
             if picture.mode.startswith("I"):
-                found.append(int(np.asarray(picture).max()))
-    return _bits_for(max(found)) if found else 16
+                largest = max(largest, int(np.asarray(picture).max()))
+    return 16 if largest < 0 else _bits_for(largest)
 
 
 def decode_in_threads(
     images: Sequence[Any] | np.ndarray, decode: Callable[[Any], np.ndarray], shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Return images, (len(images), *shape), uint8, each as `decode` returns it.
-
-    Raises:
-        InputError: names all images for which `decode` raised an InputError
-    """
+    """Return images, (len(images), *shape), uint8; an InputError names all images for which `decode` raised one."""
     import torch
 
     values = np.empty((len(images), *shape), dtype=np.uint8)
@@ -154,12 +143,10 @@ def decode_in_threads(
     # Pillow decodes files outside the interpreter's lock, but not arrays, which are small.
     # In a data loading process, torch's number of threads is 1, because there are other such processes.
     num_threads = 1 if isinstance(images, np.ndarray) else torch.get_num_threads()
-    if num_threads == 1:
-        errors = [fill(i) for i in range(len(images))]
-    else:
-        with ThreadPoolExecutor(num_threads) as pool:
-            errors = list(pool.map(fill, range(len(images))))
-    if errors := [error for error in errors if error]:
+    with ThreadPoolExecutor(num_threads) as pool:
+        apply = pool.map if num_threads > 1 else map
+        errors = [error for error in apply(fill, range(len(images))) if error]
+    if errors:
         title = f"{len(errors)} images cannot be read:\n  " if len(errors) > 1 else ""
         raise InputError(title + "\n  ".join(errors[:MAX_NAMED]))
     return values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +21,7 @@ class Average:
     Args:
         model: the net that is trained, on its device
         optimizer: of its weights
-        decay: what the average keeps of itself in a step; less in the first steps, else the random weights of the
-            start would stay in it for long
+        decay: share of the average that a step keeps; less in the first steps, else random weights would stay for long
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> None:
@@ -33,7 +31,8 @@ class Average:
         for module in self.averaged.modules():
             if isinstance(module, nn.RNNBase):
                 module.flatten_parameters()  # a copy's are not in one piece, as cuDNN wants them
-        pairs = [(a.detach(), b.detach()) for a, b in zip(_tensors(self.averaged), _tensors(model), strict=True)]
+        ours, theirs = ([*net.parameters(), *net.buffers()] for net in (self.averaged, model))
+        pairs = [(a.detach(), b.detach()) for a, b in zip(ours, theirs, strict=True)]
         self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
         self._others = [pair for pair in pairs if not pair[0].is_floating_point()]  # how many batches batch norm saw
         optimizer.register_step_post_hook(self._update)
@@ -47,7 +46,7 @@ class Average:
             averaged.copy_(trained)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the entry of a checkpoint. (The averaged weights are the checkpoint's `state_dict`.)"""
+        """Return the entry of a checkpoint, whose `state_dict` are the averaged weights."""
         return {"num_steps": self.num_steps, "trained_weights": dict(self.model.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any], averaged_weights: Mapping[str, Any]) -> None:
@@ -55,7 +54,3 @@ class Average:
         self.num_steps = int(state["num_steps"])
         self.averaged.load_state_dict(averaged_weights)
         self.model.load_state_dict(state["trained_weights"])
-
-
-def _tensors(model: nn.Module) -> itertools.chain[torch.Tensor]:
-    return itertools.chain(model.parameters(), model.buffers())

@@ -22,7 +22,6 @@ import utils
 from fiveline import torch_private
 from fiveline.device import map_tensors
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 NO_SUCH_PRECISION = ("not implemented for 'Half'", "not implemented for 'BFloat16'", "could not create a primitive")
 AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,13 +38,7 @@ def tune_cpu() -> None:
 
 
 def prepare(model: nn.Module, params: utils.Params, device: torch.device) -> nn.Module:
-    """Return a net on its device, with a forward pass as the hyperparameters ask for.
-
-    Args:
-        model: in fp32; its weights stay so
-        params: precision, activation_checkpointing, deterministic
-        device: where to compute
-    """
+    """Return a net, whose weights stay in fp32, on its device, with the forward pass that the params ask for."""
     tune_cpu()
     if params.deterministic and device.type != "cpu":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
@@ -55,9 +48,7 @@ def prepare(model: nn.Module, params: utils.Params, device: torch.device) -> nn.
         for block in blocks:
             block.forward = functools.partial(_forward_again, block)
         if not blocks:
-            logging.info(
-                "- activation_checkpointing: the net has no blocks in an nn.Sequential or nn.ModuleList; no effect"
-            )
+            logging.info("- activation_checkpointing has no effect: no blocks in an nn.Sequential or nn.ModuleList")
     if params.precision in AUTOCAST_TYPES:
         # a partial, because a copy of the net then has one of its own
         model.forward = functools.partial(_forward_in, model, AUTOCAST_TYPES[params.precision])
@@ -77,12 +68,12 @@ def describe_forward(model: nn.Module, params: utils.Params) -> dict[str, Any]:
     """Return the settings of this machine that may change the bits of a result."""
     weights = list(model.parameters())
     device = weights[0].device
-    has_tf32 = device.type == "cuda"
+    is_cuda = device.type == "cuda"
     return {
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device_name": torch.cuda.get_device_name(device) if is_cuda else device.type,
         "threads": torch.get_num_threads(),
-        "precision": "fp32" if params.precision == "tf32" and not has_tf32 else params.precision,
+        "precision": "fp32" if params.precision == "tf32" and not is_cuda else params.precision,
         "channels_last": any(w.dim() == 4 and not w.is_contiguous() for w in weights),
         "compiled": torch_private.is_compiled(model),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -90,20 +81,17 @@ def describe_forward(model: nn.Module, params: utils.Params) -> dict[str, Any]:
 
 
 def _forward_in(model: nn.Module, dtype: torch.dtype, *inputs: Any) -> Any:
-    """Do what the forward pass of the net's class does, in another precision; the outputs are fp32 again.
-
-    So are loss and metrics, therefore: in 8 bits, a mean over a batch is not worth much.
-    """
+    """Do what the forward pass of the net's class does, in another precision; outputs, and so the loss, are fp32."""
     try:
         with torch.autocast(next(model.parameters()).device.type, dtype):
             outputs = type(model).forward(model, *inputs)
     except RuntimeError as error:
-        if any(words in str(error) for words in NO_SUCH_PRECISION):
-            reason = str(error).partition(". ")[0]
-            raise utils.InputError(
-                f"precision: this machine cannot compute the net in {dtype} ({reason}); precision=fp32 it can"
-            ) from error
-        raise
+        if not any(words in str(error) for words in NO_SUCH_PRECISION):
+            raise
+        reason = str(error).partition(". ")[0]
+        raise utils.InputError(
+            f"precision: this machine cannot compute the net in {dtype} ({reason}); set precision=fp32"
+        ) from error
     return map_tensors(lambda tensor: tensor.float() if tensor.dtype == dtype else tensor, outputs)
 
 
@@ -121,18 +109,19 @@ def _forward_again(block: nn.Module, *inputs: Any, **named: Any) -> Any:
     forward = functools.partial(type(block).forward, block)
     if not torch.is_grad_enabled():
         return forward(*inputs, **named)
-    context = functools.partial(_contexts, block)
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=context, **named)
-
-
-def _contexts(block: nn.Module) -> tuple[Any, Any]:
-    return contextlib.nullcontext(), _statistics_kept(block)
+    return checkpoint(
+        forward,
+        *inputs,
+        use_reentrant=False,
+        context_fn=lambda: (contextlib.nullcontext(), _statistics_kept(block)),
+        **named,
+    )
 
 
 @contextlib.contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Keep batch norms from adding a batch to their running statistics that they have added already."""
-    norms = [module for module in block.modules() if isinstance(module, BATCH_NORMS)]
+    norms: list[Any] = [module for module in block.modules() if hasattr(module, "num_batches_tracked")]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
@@ -144,22 +133,18 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
 
 
 def compile_net(model: nn.Module, has_lengths: bool) -> None:
-    """Compile a net in its place; where there is no compiler that works, say so and leave it.
+    """Compile a net in its place; log a warning and leave it where no compiler works.
 
     Args:
         model: on its device
-        has_lengths: whether batches have many shapes; else there are few, and each gets code of its own, which does not
-            depend on what came before: a run that continues computes the same bits
+        has_lengths: whether batches have many shapes; else each of the few gets code of its own, which does not depend
+            on earlier batches: a run that continues computes the same bits
     """
     device = next(model.parameters()).device
     try:
-        torch.compile(_probe)(torch.ones(8, device=device))
+        torch.compile(lambda numbers: numbers.sin() + 1)(torch.ones(8, device=device))
     except Exception as error:  # a dozen kinds: no C++ compiler, no Triton, a Python that is too new, ...
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         logging.warning(f"- WARNING: compile: no compiler that works here ({reason}); the net is computed as it is")
         return
     model.compile(dynamic=has_lengths)
-
-
-def _probe(numbers: torch.Tensor) -> torch.Tensor:
-    return numbers.sin() + 1

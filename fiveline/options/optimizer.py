@@ -14,31 +14,20 @@ FUSED_DEVICES = ("cpu", "cuda", "mps")
 
 
 def fetch_optimizer(model: nn.Module, params: utils.Params) -> torch.optim.Optimizer:
-    """Return the optimizer that params.optimizer names, over the weights that are trained.
-
-    Raises:
-        InputError: nothing is left to train, or params.learning_rate_factors names weights that the net does not have
-    """
+    """Return the optimizer that params.optimizer names, over the weights that are trained."""
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     if not named:
         raise utils.InputError("the net has no weights to train")
-    weights = parameter_groups(named, params.learning_rate_factors or {})
-    device, is_sharded = named[0][1].device, hasattr(named[0][1], "full_tensor")
+    weights, (_, first) = parameter_groups(named, params.learning_rate_factors or {}), named[0]
     settings: dict[str, Any] = {"lr": params.learning_rate, "weight_decay": params.weight_decay}
-    fused = device.type in FUSED_DEVICES
-    optimizer: torch.optim.Optimizer
+    fused = first.device.type in FUSED_DEVICES
     if params.optimizer == "sgd":
-        fused = fused and not is_sharded  # torch has no fused SGD for sharded weights
-        optimizer = torch.optim.SGD(
-            weights, momentum=params.momentum, nesterov=params.nesterov, fused=fused, **settings
-        )
-    elif params.optimizer == "rmsprop":
-        optimizer = torch.optim.RMSprop(weights, momentum=params.momentum, **settings)
-    elif params.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(weights, fused=fused, **settings)
-    else:
-        optimizer = torch.optim.Adam(weights, fused=fused, **settings)
-    return optimizer
+        fused = fused and not hasattr(first, "full_tensor")  # torch has no fused SGD for sharded weights
+        return torch.optim.SGD(weights, momentum=params.momentum, nesterov=params.nesterov, fused=fused, **settings)
+    if params.optimizer == "rmsprop":
+        return torch.optim.RMSprop(weights, momentum=params.momentum, **settings)
+    adam = torch.optim.AdamW if params.optimizer == "adamw" else torch.optim.Adam
+    return adam(weights, fused=fused, **settings)
 
 
 def parameter_groups(named: Sequence[tuple[str, nn.Parameter]], factors: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -47,9 +36,6 @@ def parameter_groups(named: Sequence[tuple[str, nn.Parameter]], factors: Mapping
     Args:
         named: names and weights
         factors: start of a weight's name, up to a dot -> factor; the longest start decides
-
-    Raises:
-        InputError: no weight's name starts so
     """
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
     used = set()

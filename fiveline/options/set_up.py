@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator
@@ -27,11 +26,7 @@ from fiveline.tasks import Task, fetch_facts, fetch_task
 
 
 def check_packages(params: utils.Params) -> None:
-    """Stop before anything happens if an option needs a package that is missing.
-
-    Raises:
-        InputError: names the package
-    """
+    """Raise InputError before anything happens if an option needs a package that is missing."""
     if params.tensorboard:
         tensorboard.check_installed()
 
@@ -70,7 +65,6 @@ def set_up(
     if params.clip_grad_norm is not None:
         clip_gradients(optimizer, params.clip_grad_norm)
     extras = fetch_extras(net, optimizer, params, job)
-    task = dataclasses.replace(task, train_loss_fn=job.weighed(task.train_loss_fn))
     steps_per_epoch, sign = len(dataloaders["train"]), task.sign(params.monitor)
     state = State(net, optimizer, params, steps_per_epoch, sign, task.metrics, job, extras)
     if start.is_resumed:
@@ -109,20 +103,16 @@ def _record(run: utils.RunDirectory, state: State, task: Task) -> None:
     num_weights = sum(weight.numel() for weight in state.model.parameters())
     run.update_record(num_weights=num_weights, lower_is_better=task.lower_is_better)
     together = f" in {num_processes} processes" if num_processes > 1 else ""
-    num_epochs = state.params.num_epochs - state.epoch
-    logging.info(f"Starting training for {num_epochs} epoch(s) on {state.device}{together}")
+    logging.info(f"Starting training for {state.params.num_epochs - state.epoch} epoch(s) on {state.device}{together}")
 
 
 def check_batch_norm(net: nn.Module, smallest_batch: int, params: utils.Params) -> None:
-    """Check that batch norm never sees a single example.
+    """Raise InputError if batch norm would see a single example.
 
     Args:
         net: the net
         smallest_batch: examples in the smallest batch of one process
         params: microbatch_size, batch_size
-
-    Raises:
-        InputError: a batch or microbatch of one process has only one example
     """
     smallest = min(smallest_batch, params.microbatch_size or smallest_batch)
     # BatchNorm2d and BatchNorm3d can train on one example: they average over its pixels
@@ -145,19 +135,13 @@ def fetch_extras(net: nn.Module, optimizer: torch.optim.Optimizer, params: utils
 
 
 def fetch_step(state: State, whole: Step, in_pieces: Step) -> Step:
-    """Return the train step that the hyperparameters ask for.
-
-    Args:
-        state: of the run
-        whole: train.train_step
-        in_pieces: train.train_step_in_pieces
-    """
-    params, job = state.params, state.job
-    if params.microbatch_size is None and "scaler" not in state.extras:
-        return job.step_of_share(whole)
-    scaler = state.extras.get("scaler") or torch.amp.GradScaler(state.device.type, enabled=False)
-    size = params.microbatch_size or params.batch_size
-    return job.step_of_share(functools.partial(in_pieces, microbatch_size=size, scaler=scaler))
+    """Return the train step that the hyperparameters ask for: train.train_step or train.train_step_in_pieces."""
+    params, step = state.params, whole
+    if params.microbatch_size is not None or "scaler" in state.extras:
+        scaler = state.extras.get("scaler") or torch.amp.GradScaler(state.device.type, enabled=False)
+        size = params.microbatch_size or params.batch_size
+        step = functools.partial(in_pieces, microbatch_size=size, scaler=scaler)
+    return state.job.step_of_share(step)
 
 
 @contextlib.contextmanager
@@ -184,11 +168,7 @@ def switched_on(
 
 @contextlib.contextmanager
 def _naming_operations(state: State) -> Iterator[None]:
-    """Check the gradient of every operation for NaN, which is slow.
-
-    Raises:
-        DivergedError: names the operation; torch warns with the line of its forward pass
-    """
+    """Check every operation's gradient for NaN, which is slow; torch warns with the line of its forward pass."""
     with torch.autograd.set_detect_anomaly(True):
         try:
             yield

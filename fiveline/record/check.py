@@ -1,30 +1,34 @@
-"""Check values from files and the command line against a pydantic class, and report mistakes in plain words."""
+"""Check values from people and from files against pydantic classes, and report mistakes in plain words.
+
+Checkpoints, run.json and history.jsonl may be whole, yet wrong: the classes here say what each of them holds.
+"""
 
 from __future__ import annotations
 
 import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from fiveline.record.atomic import to_json
 from fiveline.record.errors import InputError
+from fiveline.record.files import read_json, read_lines
 
 M = TypeVar("M", bound=BaseModel)
 MOST_MISTAKES = 20  # that are explained at once
 BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}  # in JSON Schema
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def check_values(cls: type[M], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> M:
-    """Return the values as an object of a pydantic class; an InputError lists all mistakes.
+    """Return the values as an object of a pydantic class; an InputError names `source` and lists all mistakes.
 
-    Its message begins with `source`, where the user should look, and repeats the `mistakes` found while reading.
+    `mistakes` are those that were found while reading the values.
     """
     found = list(dict.fromkeys([*mistakes, *find_mistakes(cls, values)]))  # some may have been found twice
-    if len(found) > 2 * MOST_MISTAKES:
-        found[MOST_MISTAKES:] = [f"and {len(found) - MOST_MISTAKES:,} more"]
     if found:
         title = f"{source}: " if len(found) == 1 else f"{source}: {len(found)} mistakes\n  "
         raise InputError(title + "\n  ".join(found))
@@ -75,3 +79,92 @@ def describe(cls: type[BaseModel]) -> list[dict[str, str]]:
         }
         rows.append(row)
     return rows
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class _Params(_Part):
+    __pydantic_extra__: dict[str, JsonValue]
+    task: str
+
+
+class Result(_Part):
+    """What every version has saved in a checkpoint."""
+
+    state_dict: dict[str, Any]
+    params: _Params
+    facts: dict[str, Any]
+    epoch: _Count
+    best: float | None
+    best_epoch: _Count
+
+
+class _Schedule(_Part):
+    epochs_since_best: _Count
+    num_drops: _Count
+
+
+class Resumable(Result):
+    """What a run needs of a checkpoint to continue."""
+
+    step: _Count
+    seconds: float = Field(ge=0)
+    best_loss: float | None
+    schedule: _Schedule
+    optim_dict: dict[str, Any]
+    scaler: dict[str, Any]
+    average: dict[str, Any]
+    sums: dict[str, Any]
+    generators: dict[str, Any] | None
+    others: list[dict[str, Any]]
+
+
+class _Epoch(_Part):
+    """A line of history.jsonl; NaN is saved as null."""
+
+    epoch: int = Field(ge=1, lt=2**63)
+    train: dict[str, float | None] = {}
+    val: dict[str, float | None] = {}
+    seconds: float | None = None
+
+
+class Record(_Part):
+    """The part of run.json that anything is computed from."""
+
+    status: str = ""
+    reason: str | None = None
+    restore_file: str | None = None
+    params: dict[str, Any] = {}
+    epochs: _Count = 0
+    best_epoch: _Count = 0
+    pruned_epoch: int | None = None
+    best: float | None = None
+    lower_is_better: list[str] = []
+    data: dict[str, Any] = {}
+    machine: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Read a history.jsonl, one dict an epoch; a missing file has none. An InputError names the row and the key."""
+    try:
+        rows = read_lines(path, is_growing=True)
+        for number, row in enumerate(rows, start=1):
+            check_values(_Epoch, row, f"{path}, row {number}")
+    except InputError as error:
+        hint = f"move {path.name} away, then rerun the same command to continue without it"
+        raise InputError(f"{error}; {hint}") from None
+    return rows
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a run.json, empty where there is no such file. An InputError names the file and the keys."""
+    try:
+        record = read_json(path) if path.exists() else {}
+        check_values(Record, record, str(path))
+    except InputError as error:
+        hint = "remove it, then rerun the same command to continue from the last checkpoint"
+        raise InputError(f"{error}; {hint}") from None
+    return record

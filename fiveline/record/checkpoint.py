@@ -5,21 +5,21 @@ The checksum is the CRC-32 of each part in a zip file, which is what `torch.save
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-import math
 import pickle
 import re
-import sys
+import textwrap
+import traceback
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fiveline.record.atomic import write_atomically
-from fiveline.record.check import check_values
-from fiveline.record.contents import Net, check_nesting, fitting
-from fiveline.record.errors import TOO_MANY_FILES, InputError, is_out_of_memory
+from fiveline.record.check import Result, check_values
+from fiveline.record.errors import InputError, explain, is_out_of_memory
 from fiveline.record.files import read_bytes
 from fiveline.record.script import import_quickly
 
@@ -27,29 +27,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-LONGEST_FOLDER = 120  # bytes of a folder's name within a file's name
-
-
-def standing(value: Any, loss: Any, is_high_better: bool) -> tuple[float, float] | None:
-    """Return a pair by which epochs, trials and rows of a table are compared: the larger pair is the better result.
-
-    Between equal values, the lower loss is better. A value that is not a finite number is never the best: None.
-    """
-    value, loss = map(_finite, (value, loss))
-    return None if value is None else (value if is_high_better else -value, -math.inf if loss is None else -loss)
-
-
-def _finite(value: Any) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) <= sys.float_info.max else None
-
 
 def save_checkpoint(state: Mapping[str, Any], is_best: bool, checkpoint: Path | str) -> None:
     """Save `state` as `last.pth.tar` in a folder, and also as `best.pth.tar` if `is_best`.
 
     The previous last one is kept as `last.previous.pth.tar`, in case the new one is damaged on the disk. After an
-    OSError, the old files are untouched. `state` has the seed's keys `epoch`, `state_dict`, `optim_dict`, and may have
-    others; it holds tensors and builtins only.
+    OSError, the old files are untouched. `state` holds tensors and builtins only.
     """
     folder, data = Path(checkpoint), _to_bytes(state)
     if is_best:  # first, so that `last` never claims a best that is not there
@@ -65,7 +48,7 @@ def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:
 def _to_bytes(state: Mapping[str, Any]) -> memoryview:
     import torch
 
-    buffer = io.BytesIO()
+    buffer = io.BytesIO()  # torch.save into a file would hide that the disk is full
     torch.save(dict(state), buffer)
     return buffer.getbuffer()
 
@@ -76,18 +59,13 @@ def checksum(path: Path) -> str:
 
 
 def _read_file(path: Path) -> bytes:
-    try:
+    if path.exists():
         return read_bytes(path)
-    except FileNotFoundError:
-        names = sorted(p.name.removesuffix(".pth.tar") for p in path.parent.glob("*.pth.tar"))
-        there = f"there are: {', '.join(names)}" if names else "the folder has none; train first"
-        if not path.parent.is_dir():
-            there = "its folder does not exist either; expected best, last, or a path that ends in .pth.tar"
-        raise InputError(f"{path}: there is no such checkpoint ({there})") from None
-    except OSError as error:
-        if error.errno in TOO_MANY_FILES:  # not a mistake in this file
-            raise
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    names = sorted(p.name.removesuffix(".pth.tar") for p in path.parent.glob("*.pth.tar"))
+    there = f"there are: {', '.join(names)}" if names else "the folder has none; train first"
+    if not path.parent.is_dir():
+        there = "its folder does not exist either; expected best, last, or a path that ends in .pth.tar"
+    raise InputError(f"{path}: there is no such checkpoint ({there})")
 
 
 def _is_damaged(data: bytes) -> bool:
@@ -106,8 +84,7 @@ def _is_damaged(data: bytes) -> bool:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of ours, or of any code that saved a dict with a `state_dict`, such as CS230's, onto the CPU.
 
-    Raises:
-        InputError: no such file, damaged, not a checkpoint, or one that would run code when loaded
+    An InputError says that it is missing, damaged, not a checkpoint, or would run code when loaded.
     """
     data = _read_file(path)
     if _is_damaged(data):
@@ -122,17 +99,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise
         # torch's own message is not passed on: it explains how to load the file in spite of the danger
         refused = re.search(r"\bGLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        reason = f"damaged, or not a checkpoint: torch cannot read it ({type(error).__name__})"
         if refused:
             hint = "; save float(x) or torch.from_numpy(x) in its place" if refused[1].startswith("numpy") else ""
             reason = f"refused, it holds more than tensors and plain values: {refused[1]}{hint}"
-        else:
-            reason = f"damaged, or not a checkpoint: torch cannot read it ({type(error).__name__})"
         raise InputError(f"{path}: {reason}") from None
     if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
         raise InputError(f"{path}: expected a dict with the key 'state_dict', as train.py and CS230 save it")
-    check_nesting(state, path)
     if is_ours(state):
-        check_values(Net, state, str(path))
+        check_values(Result, state, str(path))
     return state
 
 
@@ -148,15 +123,11 @@ def checkpoint_path(model_dir: Path, restore_file: str) -> Path:
 
 
 def scores_name(split: str, path: Path, model_dir: Path) -> str:
-    """Return the name of a checkpoint's scores in a run's directory: `test_best`.
-
-    The scores of a checkpoint of another folder name that folder, `test_of_other_run_best`.
-    """
+    """Return the name of a checkpoint's scores in a run's directory: `test_best`, or `test_of_other_run_best`."""
     stem, folder = path.name.removesuffix(".pth.tar"), path.parent.resolve()
     if folder == model_dir.resolve():
         return f"{split}_{stem}"
-    safe = re.sub(r"[^\w.+=-]", "_", folder.name).encode()[:LONGEST_FOLDER].decode(errors="ignore")
-    return f"{split}_of_{safe}_{stem}"
+    return f"{split}_of_{re.sub(r'[^a-zA-Z0-9_.+=-]', '_', folder.name)[:120]}_{stem}"
 
 
 def is_ours(state: Mapping[str, Any]) -> bool:
@@ -164,19 +135,31 @@ def is_ours(state: Mapping[str, Any]) -> bool:
     return "facts" in state or {"schedule", "best_epoch"} <= state.keys()
 
 
+@contextlib.contextmanager
+def fitting(path: Path | str, key: str) -> Iterator[None]:
+    """Turn any error of a block that uses a part of a checkpoint into an InputError that names file and part."""
+    try:
+        yield
+    except Exception as error:  # torch and Python raise a dozen kinds
+        if explain(error) is not None:  # out of memory, for example, which is not the checkpoint's mistake
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise InputError(
+            f"{path}: {key} does not fit this code ({type(error).__name__}: {reason}; "
+            f"{Path(place.filename).name}, line {place.lineno}): other code saved it, or that line has a bug"
+        ) from error
+
+
 def load_weights(state: Mapping[str, Any], model: nn.Module, path: Path) -> None:
     """Load the weights of a checkpoint; an InputError lists the keys that are missing, unknown or of another shape."""
-    for key, value in model.state_dict().items():
-        if key.endswith("num_batches_tracked"):  # PyTorch 0.4, which CS230 used, had none
-            state["state_dict"].setdefault(key, value)
     with fitting(path, "state_dict"):
         try:
             model.load_state_dict(state["state_dict"])
         except RuntimeError as error:
             if "Error(s) in loading state_dict" not in str(error):
                 raise
-            reason = " ".join(str(error).partition(":")[2].split())
-            reason = reason if len(reason) < 300 else f"{reason[:300]}..."
+            reason = textwrap.shorten(str(error).partition(":")[2], 300, placeholder="...")
             raise InputError(f"{path}: a checkpoint of another net than the params describe: {reason}") from None
 
 

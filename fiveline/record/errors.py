@@ -8,7 +8,6 @@ import os
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or this user's share of it
 BROKEN_DISK = (errno.EROFS, errno.EIO, errno.ESTALE)
 TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
-WRONG_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST, errno.EINVAL)
 MORE_FILES = "raise the limit (ulimit -n 4096), or lower num_workers"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory",
              "Storage size calculation overflowed", "Overflow when unpacking long")  # fmt: skip
@@ -45,20 +44,16 @@ class InUseError(Stop):
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """SIGINT or SIGTERM came; rerun the same command to continue.
-
-    Not an `Exception`: a signal can come at any moment, and `except Exception` must not swallow it. The exit code is
-    128 plus the signal's number, as in a shell.
-    """
+    """SIGINT or SIGTERM arrived. Not an `Exception`: `except Exception` must not swallow it."""
 
     status = "interrupted"
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
-        self.exit_code = 128 + signal_number
+        self.exit_code = 128 + signal_number  # as in a shell
 
 
-# Errors of the machine or of a setting, not of the code: class, words in the message, how to stop and what to print.
+# Errors of the machine or of a setting, not of the code: class, words in the message, how to stop and what to print
 KNOWN_ERRORS = (
     ("BdbQuit", "", Stop, "ended in the debugger; rerun the same command to continue from the last checkpoint"),
     ("FileNotFoundError", "No usable temporary directory", Stop,
@@ -86,9 +81,8 @@ def explain(error: BaseException) -> Stop | None:
         return stop
     text = str(getattr(error, "strerror", None) or error).strip().partition("\n")[0]
     if is_out_of_memory(error):
-        reason = text or type(error).__name__
         hint = "lower microbatch_size or num_workers, or else batch_size or the size of the net"
-        return Stop(f"out of memory ({reason}); {hint}")
+        return Stop(f"out of memory ({text or type(error).__name__}); {hint}")
     names = [cls.__name__ for cls in type(error).__mro__]  # names: importing bdb only to ask for its class is slow
     for name, words, kind, message in KNOWN_ERRORS:
         if name in names and words in str(error):
@@ -99,17 +93,22 @@ def explain(error: BaseException) -> Stop | None:
 def _explain_os_error(error: OSError) -> Stop | None:
     """Return the Stop that reports an error of the system; None where it names neither a file nor a limit."""
     name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
+    reason = error.strerror
     if error.errno in (*NO_ROOM, *BROKEN_DISK):
-        return Stop(f"{name or 'a file or the output: '}could not be written ({error.strerror})")
+        return Stop(f"{name or 'a file or the output: '}could not be written ({reason})")
     if error.errno in TOO_MANY_FILES:
-        return Stop(f"{name or 'a file: '}could not be opened ({error.strerror}); {MORE_FILES}")
-    if not name or error.errno == errno.ENOMEM:
+        return Stop(f"{name or 'a file: '}could not be opened ({reason}); {MORE_FILES}")
+    if not name or not reason or error.errno == errno.ENOMEM:
         return None
     if isinstance(error, PermissionError):
-        return Stop(f"{name}no permission to read or write it ({error.strerror}); chmod it, or name another place")
-    if error.errno in WRONG_PATHS:
-        return InputError(f"{name}cannot be used ({error.strerror}); name another file or folder")
-    return Stop(f"{name}{error.strerror}") if error.strerror else None
+        return Stop(f"{name}no permission to read or write it ({reason}); chmod it, or name another place")
+    return InputError(f"{name}cannot be used ({reason}); name another file or folder")
+
+
+def cannot_write(path: object, error: OSError) -> Stop:
+    """Return the Stop that reports a file or folder that could not be opened to write."""
+    kind = Stop if error.errno in NO_ROOM else InputError
+    return kind(f"{path}: cannot be written ({error.strerror or error})")
 
 
 def is_dead_worker(error: BaseException) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import math
 import os
 import re
 import stat
@@ -19,12 +18,11 @@ from fiveline.record.errors import TOO_MANY_FILES, InputError
 MAX_TEXT_BYTES = 16 * 2**20  # far more than any params or metrics file has
 MAX_LINES_BYTES = 2**30  # the same for a history, which grows with each epoch
 # folders of Synology, QNAP, macOS, Windows and Linux: thumbnails, what archives carry along, waste bins
-HIDDEN = {
-    "@eadir", "#recycle", "#snapshot", "@recycle", "__macosx", "$recycle.bin", "system volume information",
-    "lost+found",
-}  # fmt: skip
-# How a formula begins. Apostrophes may come first: `from_cell` must tell ours from one of the text's own.
-FORMULA = re.compile(r"[ ']*[=+\-@\t\r\n＝＋－＠]")
+HIDDEN = {"@eadir", "#recycle", "#snapshot", "@recycle", "__macosx", "$recycle.bin", "system volume information",
+          "lost+found"}  # fmt: skip
+# How a formula begins, unless it is a number, or a line of stdin (`-:12`) as predict.py names it. Apostrophes may come
+# first: `from_cell` must tell ours from one of the text's own.
+FORMULA = re.compile(r"(?!-:\d+\Z|[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\Z)[ ']*[=+\-@\t\r\n＝＋－＠]", re.ASCII)
 
 
 def check_regular(path: Path | str, mode: int | None = None) -> None:
@@ -39,26 +37,27 @@ def check_regular(path: Path | str, mode: int | None = None) -> None:
 
 
 def read_bytes(path: Path, max_bytes: int | None = None) -> bytes:
-    """Read a file; an InputError says that it is not a regular one, or larger than `max_bytes`."""
+    """Read a file; an InputError says that it is missing, unreadable, not a regular one, or above `max_bytes`."""
     no_wait = getattr(os, "O_NONBLOCK", 0)  # else the opening of a pipe would wait
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait)) as file:  # noqa: PTH123
-        status = os.fstat(file.fileno())
-        check_regular(path, status.st_mode)
-        if max_bytes is not None and status.st_size > max_bytes:
-            raise InputError(f"{path}: {status.st_size:,} bytes; expected a text file below {max_bytes:,}")
-        return file.read()
-
-
-def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict") -> str:
-    """Read a UTF-8 text file, without its byte-order mark; an InputError says why it cannot be read."""
     try:
-        return read_bytes(path, max_bytes).decode("utf-8-sig", errors)
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait)) as file:  # noqa: PTH123
+            status = os.fstat(file.fileno())
+            check_regular(path, status.st_mode)
+            if max_bytes is not None and status.st_size > max_bytes:
+                raise InputError(f"{path}: {status.st_size:,} bytes; expected a text file below {max_bytes:,}")
+            return file.read()
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except OSError as error:
         if error.errno in TOO_MANY_FILES:  # not a mistake in this file
             raise
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict") -> str:
+    """Read a UTF-8 text file, without its byte-order mark; an InputError says why it cannot be read."""
+    try:
+        return read_bytes(path, max_bytes).decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         hint = "; save it as UTF-8 (PowerShell's > writes UTF-16)" if error.start == 0 else ""
         raise InputError(f"{path}: not a UTF-8 text file (byte {error.start}){hint}") from None
@@ -87,10 +86,11 @@ def read_lines(path: Path, is_growing: bool = False) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     # not splitlines(): JSON strings may hold other line ends, such as U+2028; half a line may end within a character
-    *lines, last = read_text(path, MAX_LINES_BYTES, "replace" if is_growing else "strict").split("\n")
-    rows = [_parse_object(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]
-    with contextlib.suppress(*([InputError] if is_growing else [])):
-        rows += [_parse_object(last, f"{path}, line {len(lines) + 1}")] if last.strip() else []
+    lines = read_text(path, MAX_LINES_BYTES, "replace" if is_growing else "strict").split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        with contextlib.suppress(*([InputError] if is_growing and number == len(lines) else [])):
+            rows += [_parse_object(line, f"{path}, line {number}")] if line.strip() else []
     return rows
 
 
@@ -116,9 +116,8 @@ def _leads_back(path: Path, top: Path) -> bool:
     """Return whether a folder below `top` is a link to one that it is in itself, which a walk would enter for ever."""
     if not os.path.islink(path):  # noqa: PTH114  Path.is_symlink raises where one may not look
         return False
-    within = path.parent.relative_to(top)
-    above = [Path(os.path.realpath(top / each)) for each in (within, *within.parents)]
-    return any(each.is_relative_to(os.path.realpath(path)) for each in above)
+    above = [each for each in path.parents if each.is_relative_to(top)]
+    return any(each.resolve().is_relative_to(os.path.realpath(path)) for each in above)
 
 
 def csv_lines(rows: Iterable[Iterable[Any]]) -> Iterator[str]:
@@ -130,19 +129,10 @@ def csv_lines(rows: Iterable[Iterable[Any]]) -> Iterator[str]:
     # lines end in \r\n until they are yielded, so that the writer also quotes names with \r in them
     writer = csv.writer(types.SimpleNamespace(write=lines.append), lineterminator="\r\n")
     for row in rows:
-        writer.writerow([f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell for cell in row])
+        writer.writerow([f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell for cell in row])
         yield lines.pop().removesuffix("\r\n") + "\n"
 
 
 def from_cell(text: str) -> str:
     """Return the text that `csv_lines` wrote as this cell."""
-    return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
-
-
-def _is_formula(text: str) -> bool:
-    if FORMULA.match(text) is None or re.fullmatch(r"-:\d+", text, re.ASCII):  # predict.py names lines of stdin so
-        return False
-    try:
-        return not math.isfinite(float(text))
-    except ValueError:
-        return True
+    return text[1:] if text.startswith("'") and FORMULA.match(text[1:]) else text

@@ -11,29 +11,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fiveline.record.errors import NO_ROOM, InputError, Stop
-from fiveline.record.files import check_regular
+from fiveline.record.errors import cannot_write
 
 # Control characters, marks that turn the direction of text, and lone surrogates (from a file's name that is not UTF-8).
 # U+200C and U+200D, which join letters and emoji, stay.
 UNSAFE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff\ufff9-\ufffb\U000e0001]"
 )
-UNSAFE_IN_LINES = re.compile(rf"(?![\n\t]){UNSAFE.pattern}")
 
 
 def escaped(text: str) -> str:
     """Return a name as one line that is safe to print: an escape character becomes `\\x1b`, a line end `\\n`."""
-    return UNSAFE.sub(_escape, text)
+    return UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 def escaped_lines(text: str) -> str:
     """Return a message that is safe to print; its line ends and tabs stay."""
-    return UNSAFE_IN_LINES.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    return match.group().encode("unicode_escape").decode()
+    return "".join(escaped(part) if part not in "\n\t" else part for part in re.split(r"([\n\t])", text))
 
 
 class SafeFormatter(logging.Formatter):
@@ -47,31 +41,26 @@ class SafeFormatter(logging.Formatter):
 def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
     """Send `logging.info(...)` to the terminal and to the end of a file.
 
-    Calling it again, for another run in the same process, moves the log to the new file. If `log_path` is None, the
-    terminal is the only place. A file that cannot be written, or is a link, is an InputError; a full disk is a Stop.
+    Calling it again moves the log to another file, or, if `log_path` is None, to the terminal alone. A file that cannot
+    be written, or is a link, is an InputError; a full disk is a Stop.
     """
     logger = logging.getLogger()
     logger.setLevel(level)
     for handler in logger.handlers[:]:
         # a plain StreamHandler comes from logging.basicConfig: with it, the terminal would show each line twice
-        if getattr(handler, "is_ours", False) or type(handler) is logging.StreamHandler:
+        if isinstance(handler, _LogFile) or type(handler) is logging.StreamHandler:
             logger.removeHandler(handler)
             with contextlib.suppress(OSError):  # lines that a full disk did not take
                 handler.close()
-    handlers: dict[logging.Handler, str] = {logging.StreamHandler(): "%(message)s"}
+    new: dict[logging.Handler, str] = {logging.StreamHandler(): "%(message)s"}
     if log_path is not None:
         try:
-            if Path(log_path).exists():
-                check_regular(log_path)  # opening a pipe could wait for ever
             log_file = _LogFile(log_path, encoding="utf-8", errors="backslashreplace")  # not every name is UTF-8
         except OSError as error:
-            hint = "; it is a link, which a log does not follow: remove it" if Path(log_path).is_symlink() else ""
-            kind = Stop if error.errno in NO_ROOM else InputError
-            raise kind(f"{log_path}: cannot be written ({error.strerror or error}){hint}") from None
-        handlers[log_file] = "%(asctime)s:%(levelname)s: %(message)s"
-    for handler, line_format in handlers.items():
+            raise cannot_write(log_path, error) from None
+        new[log_file] = "%(asctime)s:%(levelname)s: %(message)s"
+    for handler, line_format in new.items():
         handler.setFormatter(SafeFormatter(line_format))
-        handler.is_ours = True  # type: ignore[attr-defined]
         logger.addHandler(handler)
 
 
@@ -81,7 +70,7 @@ class _LogFile(logging.FileHandler):
     has_failed = False
 
     def _open(self) -> Any:
-        no_wait = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        no_wait = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # opening a pipe could wait for ever
         opener = lambda path, flags: os.open(path, flags | no_wait, 0o666)  # noqa: E731
         return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=opener)
 

@@ -20,8 +20,8 @@ PACKAGES = ("torch", "torchvision", "numpy", "pydantic")
 
 def fingerprint(data_dir: Path) -> dict[str, Any]:
     """Return a hash of the names and sizes of all files of a dataset, and their number; hidden ones do not count."""
-    paths = [(name, data_dir / name) for name in files_below(data_dir)]
-    lines = [f"{name}\0{path.stat().st_size}\n" for name, path in paths if path.is_file()]
+    names = [name for name in files_below(data_dir) if (data_dir / name).is_file()]
+    lines = [f"{name}\0{(data_dir / name).stat().st_size}\n" for name in names]
     digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass"))  # not every name is UTF-8
     return {"fingerprint": digest.hexdigest()[:16], "num_files": len(lines)}
 
@@ -51,12 +51,9 @@ def versions() -> dict[str, str | None]:
 
 def _git_state() -> dict[str, Any] | None:
     """Return the commit and whether tracked files differ from it; None outside a git checkout."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).resolve().parents[2]), *words]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
-
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+        found = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+    return {"commit": found.removesuffix("-dirty"), "dirty": found.endswith("-dirty")}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -19,9 +20,7 @@ P = TypeVar("P", bound="Params")
 class Params(BaseModel):
     """The hyperparameters that every task has; a task adds its own in `model/<task>/params.py`. Objects are read-only.
 
-    Example:
-        params = Params.from_values({"learning_rate": 3e-4}, source="my notebook")
-        params.learning_rate
+    In a notebook: params = Params.from_values({"learning_rate": 3e-4}, source="my notebook")
     """
 
     RENAMED: ClassVar[dict[str, str]] = {}  # old name -> new name, which are read for one release with a warning
@@ -33,7 +32,7 @@ class Params(BaseModel):
     seed: int = Field(230, ge=0, lt=2**32, description="decides weights, order, augmentation and dropout")
 
     learning_rate: float = Field(1e-3, gt=0, description="step size of the optimizer, before the schedule")
-    learning_rate_factors: dict[str, float] | None = Field(
+    learning_rate_factors: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
         None, description='factors for some weights, by the start of their names: {"conv1": 0.1}; 0 keeps them fixed'
     )
     batch_size: int = Field(32, ge=1, description="examples in one optimizer step, over all processes")
@@ -87,28 +86,23 @@ class Params(BaseModel):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Params:
-        micro, average, fp16 = self.microbatch_size is not None, self.ema_decay is not None, self.precision == "fp16"
+        fsdp, has_nesterov = self.fsdp, self.optimizer == "sgd" and self.momentum > 0
         wrong = {
-            "learning_rate_factors: expected factors of 0 or more": min(
-                (self.learning_rate_factors or {}).values(), default=0
-            )
-            < 0,
-            "nesterov: needs optimizer 'sgd' and a momentum above 0": self.nesterov
-            and (self.optimizer != "sgd" or self.momentum == 0),
-            "activation_checkpointing: does not go with compile, which saves memory in its own way": self.compile
-            and self.activation_checkpointing,
-            "fsdp: does not go with microbatch_size, the processes may differ in their pieces": self.fsdp and micro,
-            "fsdp: does not go with ema_decay, which averages whole weights": self.fsdp and average,
-            "fsdp: does not go with precision fp16; bf16 needs no scaling of the loss": self.fsdp and fp16,
+            "nesterov: needs optimizer 'sgd' and a momentum above 0": self.nesterov and not has_nesterov,
+            "activation_checkpointing: does not go with compile, which saves memory in its own way": (
+                self.compile and self.activation_checkpointing
+            ),
+            "fsdp: does not go with microbatch_size, the processes may differ in their pieces": (
+                fsdp and self.microbatch_size is not None
+            ),
+            "fsdp: does not go with ema_decay, which averages whole weights": fsdp and self.ema_decay is not None,
+            "fsdp: does not go with precision fp16; take bf16": fsdp and self.precision == "fp16",
         }
         if any(wrong.values()):
             raise ValueError("; ".join(message for message, is_wrong in wrong.items() if is_wrong))
         return self
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the data decides (class names, vocabulary, sizes), from the task's `fetch_facts`; empty until then."""
-        return self._facts
+    facts = property(operator.attrgetter("_facts"), doc="What the data decides, from `fetch_facts`; empty until then.")
 
     def with_facts(self: P, facts: Mapping[str, Any]) -> P:
         """Return a copy that carries `facts`, which are not hyperparameters: no file sets them, no hash holds them."""
@@ -125,7 +119,7 @@ class Params(BaseModel):
 
     @classmethod
     def _with_new_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values under today's names. Where both names are given, the new one counts."""
+        # where both names are given, the new one counts
         return {cls.RENAMED.get(name, name): v for name, v in values.items() if cls.RENAMED.get(name) not in values}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
@@ -140,35 +134,18 @@ class Params(BaseModel):
 
     def explicit_values(self) -> dict[str, Any]:
         """Return the hyperparameters that were set; the others have their defaults."""
-        values: dict[str, Any] = self.model_dump(mode="json", include=self.model_fields_set)
-        return values
+        return self.model_dump(mode="json", include=self.model_fields_set)
 
     def warnings(self) -> list[str]:
         """Return one line for each setting that can have no effect beside the others. A task adds its own."""
         drops = self.schedule in ("step", "plateau")
-        renamed = [
-            f"{old}: its name is {self.RENAMED[old]} now; change it, as the next release will not read the old name"
-            for old in self._old_names
-        ]
-        return [
-            *renamed,
-            *_idle_numbers(self),
-            *idle_unless(self, {"schedule_epochs": drops, "schedule_factor": drops}, "schedule"),
-            *idle_unless(self, {"momentum": self.optimizer in ("sgd", "rmsprop")}, "optimizer"),
-        ]
-
-    def has_stopped_early(self, epoch: int, best_epoch: int) -> bool:
-        """Return whether a run that is `epoch` epochs old has waited long enough for a new best."""
-        return self.early_stopping_epochs is not None and epoch - best_epoch >= self.early_stopping_epochs
-
-    def closing_lines(self, epoch: int, best_epoch: int) -> list[str]:
-        """Return lines for the log at the end of a run: whether it stopped early."""
-        if not self.has_stopped_early(epoch, best_epoch):
-            return []
-        lines = [f"Stopped early: no new best {self.monitor} for {self.early_stopping_epochs} epochs"]
-        if self.schedule == "step" and epoch <= self.schedule_epochs:
-            lines.append(f"- WARNING: the learning rate never dropped: schedule_epochs is {self.schedule_epochs}")
-        return lines
+        hint = "change it, as the next release will not read the old name"
+        lines = [f"{old}: its name is {self.RENAMED[old]} now; {hint}" for old in self._old_names]
+        if drops and self.schedule_epochs >= self.num_epochs:
+            drop = f"with schedule_epochs={self.schedule_epochs} the learning rate never drops"
+            lines.append(f"schedule {self.schedule!r}: {drop} in num_epochs={self.num_epochs}")
+        lines += idle_unless(self, {"schedule_epochs": drops, "schedule_factor": drops}, "schedule")
+        return [*lines, *idle_unless(self, {"momentum": self.optimizer in ("sgd", "rmsprop")}, "optimizer")]
 
     def hash(self) -> str:
         """Return 16 hexadecimal digits that name these hyperparameters, wherever and on whatever machine they run."""
@@ -179,24 +156,6 @@ class Params(BaseModel):
 def machine_settings(cls: type[Params]) -> set[str]:
     """Return the names of the hyperparameters that do not change what is learnt."""
     return {name for name, field in cls.model_fields.items() if field.json_schema_extra == MACHINE}
-
-
-def _idle_numbers(params: Params) -> Iterator[str]:
-    """Yield a line for each setting whose number is too large or too small to have an effect."""
-    epochs, patience, schedule = params.num_epochs, params.early_stopping_epochs, params.schedule
-    drop = f"schedule {schedule!r}: with schedule_epochs={params.schedule_epochs} the learning rate never drops"
-    longest = {"step": epochs - 1, "plateau": epochs - 2}.get(schedule)  # plateau: the first epoch is always a new best
-    if longest is not None and params.schedule_epochs > longest:
-        yield f"{drop} in num_epochs={epochs}; {f'take {longest} or less' if longest > 0 else 'take another schedule'}"
-    elif schedule == "plateau" and patience is not None and params.schedule_epochs >= patience:
-        yield f"{drop}: early_stopping_epochs={patience} comes first; schedule_epochs must be lower"
-    if params.warmup_epochs and params.warmup_epochs >= epochs:
-        yield f"warmup_epochs={params.warmup_epochs:g}: the learning rate is still rising after num_epochs={epochs}"
-    if patience is not None and patience >= epochs - 1:
-        advice = f"take {epochs - 2} or less" if epochs > 2 else "leave it out"
-        yield f"early_stopping_epochs={patience}: never stops a run of num_epochs={epochs}; {advice}"
-    if params.microbatch_size is not None and params.microbatch_size >= params.batch_size:
-        yield f"microbatch_size={params.microbatch_size}: has no effect unless below batch_size={params.batch_size}"
 
 
 def idle_unless(params: Params, is_used: Mapping[str, bool], decider: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,12 @@ CORE_SCHEMA = {
     "float": r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
     "merge": "<<",
 }
-JSON_HABITS = (  # the text around a mistake, and what people know from Python, JavaScript or YAML
-    (r".?(#|//|/\*)", "JSON has no comments; take it out, or name the file {}.yaml and begin comments with #"),
-    (r".?,\s*[}\]]", "JSON has no comma after the last entry; take it out"),
-    (r".?'", "JSON has double quotes only"),
-    (r".?(True|False|None)\b", "JSON writes true, false and null"),
-)
+JSON_HABITS = {  # the text at a mistake, and what people know from Python, JavaScript or YAML
+    r".?(#|//|/\*)": "JSON has no comments; take it out, or name the file params.yaml and begin comments with #",
+    r".?,\s*[}\]]": "JSON has no comma after the last entry; take it out",
+    r".?('|True|False|None)": "JSON has double quotes, true, false and null",
+    r"$": "the file is empty; {} takes the defaults",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -64,6 +65,10 @@ class _Loader(yaml.SafeLoader):
             if (key.tag, str(key.value)) in seen:
                 self.mistakes.append(f"duplicate key {key.value!r} in line {key.start_mark.line + 1}")
             seen.add((key.tag, str(key.value)))
+        pairs, node.value = node.value, []
+        for key, value in pairs:  # of a list of merged mappings, the first counts; PyYAML 6.0.4 takes the last
+            is_list = key.tag == "tag:yaml.org,2002:merge" and isinstance(value, yaml.SequenceNode)
+            node.value += [(key, each) for each in reversed(value.value)] if is_list else [(key, value)]
         return node
 
 
@@ -92,8 +97,7 @@ def find_params_file(model_dir: Path) -> Path:
 def read_values(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the keys and values of a JSON or YAML file, and its duplicate keys as messages.
 
-    Raises:
-        InputError: there is no such file, its text is broken (names line and column), or it is not a mapping
+    An InputError names the file, and line and column where its text is broken.
     """
     text = read_text(path)
     if path.suffix == ".json":
@@ -115,10 +119,9 @@ def read_overrides(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     mistakes: list[str] = []
     for word in words:
         key, equals, text = word.partition("=")
-        if not equals or not key.isidentifier():
-            mistakes.append(f"{word!r} is not of the form key=value; write for example learning_rate=3e-4")
-            continue
         try:
+            if not equals or not key.isidentifier():
+                raise InputError("expected key=value; write for example learning_rate=3e-4")
             values[key] = _parse_yaml(text, "value")[0]
         except InputError as error:
             mistakes.append(f"{word}: {error}")
@@ -134,19 +137,15 @@ def _parse_json(text: str, path: Path) -> tuple[Any, list[str]]:
     mistakes: list[str] = []
 
     def note_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in values:
-                mistakes.append(f"duplicate key {key!r}")
-            values[key] = value
-        return values
+        counts = Counter(key for key, _ in pairs)
+        mistakes.extend(f"duplicate key {key!r}" for key, count in counts.items() if count > 1)
+        return dict(pairs)
 
     try:
         return json.loads(text, object_pairs_hook=note_duplicates, parse_int=_read_int), mistakes
     except json.JSONDecodeError as error:
         around = text[: error.pos].rstrip()[-1:] + text[error.pos :].lstrip()
-        default = error.msg if text.strip() else "the file is empty; {{}} takes the defaults"
-        reason = next((hint for pattern, hint in JSON_HABITS if re.match(pattern, around)), default).format(path.stem)
+        reason = next((hint for pattern, hint in JSON_HABITS.items() if re.match(pattern, around)), error.msg)
         raise InputError(f"{path}: not valid JSON, line {error.lineno} column {error.colno}: {reason}") from None
     except (RecursionError, ValueError) as error:  # absurd nesting, a number of more digits than Python reads
         raise InputError(f"{path}: not valid JSON ({error})") from None

@@ -14,7 +14,7 @@ PRODUCTS = (  # all that a run writes
     "history.jsonl", "train.log", "evaluate.log", "output.txt", "last.pth.tar", "best.pth.tar",
     "last.previous.pth.tar", "last.damaged.pth.tar", "events.out.tfevents.*", "profile.json.gz",
 )  # fmt: skip
-PLACES = REPLACED, MOVING = ".replaced", ".moving"
+REPLACED, MOVING = ".replaced", ".moving"
 
 
 def put_aside(model_dir: Path) -> None:
@@ -30,18 +30,18 @@ def put_aside(model_dir: Path) -> None:
 
 
 def settle(model_dir: Path) -> None:
-    """Remove the files put aside if there is a new checkpoint; otherwise put them back. One of PLACES must exist."""
+    """Remove the files put aside if there is a new checkpoint; otherwise put them back."""
     replaced, moving = model_dir / REPLACED, model_dir / MOVING
-    if replaced.is_dir():
-        if _has_checkpoint(model_dir):
-            shutil.rmtree(replaced)
-            return
+    if replaced.is_dir() and _has_checkpoint(model_dir):
+        shutil.rmtree(replaced)
+    elif replaced.is_dir():
         for path in _products(model_dir):
             path.unlink()
         replaced.rename(moving)
-    for path in sorted(moving.iterdir()):
+    for path in sorted(moving.glob("*")):
         path.replace(model_dir / path.name)
-    moving.rmdir()
+    if moving.is_dir():
+        moving.rmdir()
 
 
 def _has_checkpoint(model_dir: Path) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from filelock import FileLock, Timeout
 
 from fiveline.record import restart
 from fiveline.record.atomic import append_line, remove_stale, save_dict_to_json, write_lines
-from fiveline.record.contents import read_history, read_record
-from fiveline.record.errors import NO_ROOM, InputError, InUseError, OtherRunError, Stop, explain
+from fiveline.record.check import read_history, read_record
+from fiveline.record.errors import InputError, InUseError, OtherRunError, Stop, cannot_write, explain
 from fiveline.record.files import read_json
 from fiveline.record.origin import now, provenance, versions
 from fiveline.record.params import Params
@@ -32,31 +34,43 @@ def scores_lock(path: Path) -> FileLock:
     return FileLock(path / ".scores.lock")
 
 
-class RunDirectory:
-    """One `model_dir` while a script works in it.
+def standing(value: Any, loss: Any, is_high_better: bool) -> tuple[float, float] | None:
+    """Return a pair by which epochs, trials and rows of a table are compared: the larger pair is the better result.
 
-    run.json and the history are read once and kept in memory, because no other process writes while one has the lock.
-
-    In a job, only the first process is the writer; the others read.
+    Between equal values, the lower loss is better. A value that is not a finite number is never the best: None.
     """
+    value, loss = map(_finite, (value, loss))
+    return None if value is None else (value if is_high_better else -value, -math.inf if loss is None else -loss)
+
+
+def _finite(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) <= sys.float_info.max else None
+
+
+def has_stopped_early(params: Params, epoch: int, best_epoch: int) -> bool:
+    """Return whether a run that is `epoch` epochs old has waited long enough for a new best."""
+    return params.early_stopping_epochs is not None and epoch - best_epoch >= params.early_stopping_epochs
+
+
+class RunDirectory:
+    """One `model_dir` while a script works in it. In a job, only the first process is the writer; the others read."""
 
     def __init__(self, path: Path, is_writer: bool = True) -> None:
         self.path, self.is_writer = path, is_writer
         self._lock = FileLock(path / ".lock")
         self._locked: os.stat_result | None = None  # the identity of the lock file
-        self._record: dict[str, Any] | None = None
-        self._history: list[dict[str, Any]] | None = None
+        self._unwritten: list[Mapping[str, Any]] = []  # epochs of the history
 
     def __enter__(self) -> RunDirectory:
-        """Take the directory's lock. InUseError: another process has it; InputError or Stop: no file can be written."""
+        """Take the directory's lock. InUseError: another process has it; Stop: no file can be written."""
         if not self.is_writer:
             return self
         try:
             self._lock.acquire(timeout=0)
             self._locked = (self.path / ".lock").stat()
-            self._record = self._history = None  # other processes may have written until now
             remove_stale(self.path)
-            self.settle()
+            restart.settle(self.path)
             entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now()}
             save_dict_to_json(entry, self.path / HOLDER)
         except Timeout:
@@ -66,15 +80,14 @@ class RunDirectory:
             raise InUseError(f"{self.path}: in use by {holder}; wait for it, or take another --model_dir") from None
         except OSError as error:
             self._lock.release()
-            kind = Stop if error.errno in NO_ROOM else InputError
-            raise kind(f"{self.path}: cannot be written ({error.strerror or error})") from None
+            raise cannot_write(self.path, error) from None
         return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):  # the disk may have become read-only
             if self.is_writer and self._is_in_place():
                 (self.path / HOLDER).unlink(missing_ok=True)
-                self.settle()
+                restart.settle(self.path)
         self._lock.release()
 
     def _is_in_place(self) -> bool:
@@ -90,31 +103,23 @@ class RunDirectory:
 
     def record(self) -> dict[str, Any]:
         """Return run.json, or an empty dict before the first run."""
-        if self._record is None:
-            self._record = read_record(self.path / RECORD)
-        return self._record
+        return read_record(self.path / RECORD)
 
     def update_record(self, **entries: Any) -> None:
         """Set entries of run.json."""
         if self.is_writer:
-            record = {**self.record(), **entries}
-            save_dict_to_json(record, self.path / RECORD)
-            self._record = record
+            save_dict_to_json({**self.record(), **entries}, self.path / RECORD)
 
     @contextlib.contextmanager
     def recorded(self, params: Params, **entries: Any) -> Iterator[None]:
         """Keep the status in run.json correct: `running` within the block, then how the run ended."""
-        if not self.is_writer:
-            yield
-            return
         before = self.record()
         self.update_record(status="running", reason=None, end=None, **_resolved(params), **entries, **provenance())
         try:
             self.note("versions", versions())
             yield
-        except OtherRunError:
-            self._record = {}
-            self.update_record(**before)
+        except OtherRunError:  # only the writer raises it
+            save_dict_to_json(before, self.path / RECORD)
             raise
         except BaseException as error:
             if self._is_in_place():
@@ -124,15 +129,15 @@ class RunDirectory:
 
     def _record_failure(self, error: BaseException) -> None:
         status = getattr(error, "status", "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        # the last line: in an error of a data loading process, the lines before it are a traceback
+        reason = str(explain(error) or str(error).strip().rpartition("\n")[2]) or type(error).__name__
         try:
-            # the last line: in an error of a data loading process, the lines before it are a traceback
-            reason = str(explain(error) or str(error).strip().rpartition("\n")[2]) or type(error).__name__
             self.update_record(status=status, reason=reason.removeprefix(f"{status}: "), end=now())
         except (OSError, InputError) as second:  # a full disk, perhaps: the first error is the one to report
             logging.error(f"- run.json could not be written either ({second})")
 
     def finish(self, params: Params) -> None:
-        """Record that the run is finished, with its `params`: a failed command may have recorded other ones."""
+        """Record that the run is finished, with its `params`: a command that failed may have recorded other ones."""
         if self.record().get("status") not in ("finished", "pruned"):
             self.update_record(status="finished", reason=None, end=now(), **_resolved(params))
 
@@ -147,67 +152,57 @@ class RunDirectory:
 
     def history(self) -> list[dict[str, Any]]:
         """Return one dict for each finished epoch."""
-        if self._history is None:
-            self._history = read_history(self.path / HISTORY)
-        return self._history
+        return read_history(self.path / HISTORY)
 
-    def seconds(self) -> float:
-        """Return the seconds that the epochs of the history took together."""
-        return float(sum(row.get("seconds") or 0.0 for row in self.history()))
-
-    def show_epoch(self, row: Mapping[str, Any]) -> None:
-        """Append an epoch at once, for readers who follow the run; `append_history` writes it with the checkpoint."""
-        with contextlib.suppress(OSError, Stop):  # a full disk, perhaps; then the save reports it
-            self.check_place()
-            rows = self.history()  # read the file before the new line is in it
-            append_line(self.path / HISTORY, row)
-            rows.append(dict(row))
-
-    def append_history(self, new: Sequence[Mapping[str, Any]]) -> None:
-        """Add epochs; remove the rows that an interrupted run may have written for these epochs or later ones."""
-        self.cut_history(new[0]["epoch"] - 1, new)
-
-    def cut_history(self, epoch: int, new: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Keep the rows up to `epoch`, the last complete epoch of the checkpoint, and add the rows `new`."""
+    def cut_history(self, epoch: int) -> None:
+        """Remove the epochs after `epoch`, the last complete one of the checkpoint: they are trained again."""
         if self.is_writer:
-            rows = [*(row for row in self.history() if row["epoch"] <= epoch), *map(dict, new)]
-            write_lines(self.path / HISTORY, rows)
-            self._history = rows
+            write_lines(self.path / HISTORY, [row for row in self.history() if row["epoch"] <= epoch])
+
+    def check_nothing_is_lost(self, epoch: int) -> None:
+        """Raise OtherRunError if more epochs than `epoch` are saved: a notebook's cell run twice would replace them."""
+        num_epochs = self.record().get("epochs", 0) if self.is_writer else 0
+        if min(num_epochs, len(self.history())) > epoch:  # train.py has cut the history
+            raise OtherRunError(
+                f"{self.path}: holds a run of {num_epochs} epochs, which this one, of {epoch} so far, would replace; "
+                "take another folder or remove this one; to continue, "
+                "state.load_state_dict(utils.load_checkpoint(path, model))"
+            )
+
+    def append_history(self, row: Mapping[str, Any]) -> None:
+        """Append an epoch at once, for readers who follow the run; on a full disk it waits for `write_history`."""
+        self._unwritten += [row] if self.is_writer else []
+        with contextlib.suppress(OSError, Stop):
+            self.write_history()
+
+    def write_history(self) -> None:
+        """Append the epochs that are not in the file yet."""
+        while self._unwritten:
+            self.check_place()
+            append_line(self.path / HISTORY, self._unwritten[0])
+            del self._unwritten[0]
 
     @contextlib.contextmanager
     def replacing_best(self) -> Iterator[None]:
         """Remove evaluate.py's scores of the best weights, and keep it from writing scores until the block ends."""
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(scores_lock(self.path).acquire(timeout=LONGEST_WAIT))
-            except Timeout:
-                logging.warning("- WARNING: evaluate.py hangs while it writes; its scores may be of older weights")
-            self._remove_scores_of_best()
+        with scores_lock(self.path).acquire(timeout=LONGEST_WAIT):
+            for path in sorted(path for path in self.path.iterdir() if SCORES_OF_BEST.fullmatch(path.name)):
+                with contextlib.suppress(PermissionError):  # Windows keeps an open file; training must not fail for it
+                    path.unlink()
+                if path.exists():
+                    logging.warning(f"- WARNING: {path.name} is in use, so not removed; it is of older weights")
+                else:
+                    logging.info(f"- Removed {path.name} of the old best weights; evaluate.py scores the new ones")
             yield
-
-    def _remove_scores_of_best(self) -> None:
-        scores = sorted(path for path in self.path.iterdir() if SCORES_OF_BEST.fullmatch(path.name))
-        for path in scores:
-            with contextlib.suppress(PermissionError):  # Windows keeps an open file; training must not fail for that
-                path.unlink()
-        left = [path.name for path in scores if path.exists()]
-        removed = [path.name for path in scores if path.name not in left]
-        if left:
-            logging.warning(f"- WARNING: in use, so not removed (they hold scores of older weights): {', '.join(left)}")
-        if removed:
-            logging.info(f"- Removed {', '.join(removed)} of the old best weights; evaluate.py scores the new ones")
 
     def clear(self) -> None:
         """Set aside the files that a run wrote, until `settle`; keep the params file and all other files."""
         restart.put_aside(self.path)
         remove_stale(self.path)
-        self._record = self._history = None
 
     def settle(self) -> None:
         """Remove the files that were set aside if there is a new checkpoint; otherwise restore them."""
-        if any((self.path / name).is_dir() for name in restart.PLACES):
-            restart.settle(self.path)
-            self._record = self._history = None
+        restart.settle(self.path)
 
 
 def _resolved(params: Params) -> dict[str, Any]:

@@ -1,19 +1,26 @@
-"""How a script begins, and how it ends: its exit code and its last message."""
+"""How a script begins, is interrupted and ends: its exit code, its last message, and its DataLoaders' workers."""
 
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import gc
 import importlib
 import logging
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from typing import Any
 
 from fiveline import __version__
 from fiveline.record.errors import InterruptedRun, explain
 from fiveline.record.log import SafeFormatter
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def new_parser(description: str | None) -> argparse.ArgumentParser:
@@ -27,32 +34,24 @@ def new_parser(description: str | None) -> argparse.ArgumentParser:
 
 def import_quickly(*names: str) -> None:
     """Import large modules with the garbage collector off: there is no garbage to find, and it takes a fifth longer."""
-    missing = [name for name in names if name not in sys.modules]
+    is_first = "torch" in names and "torch" not in sys.modules
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        for name in missing:
+        for name in names:
             importlib.import_module(name)
     finally:
         if was_enabled:
             gc.enable()
-    if "torch" in missing:  # so there is no model yet; a search through all that torch made takes half a second at exit
+    if is_first:  # so there is no model yet; a search through all that torch made takes half a second at exit
         gc.freeze()
 
 
-def _open_closed_descriptors() -> None:
-    """Open the null device in place of standard streams that were closed (`>&-`).
-
-    Otherwise the next file that is opened, a checkpoint for example, gets the number of standard output.
-    """
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so most often this one
-            if descriptor != number:
-                os.close(descriptor)
-            else:
-                os.set_inheritable(descriptor, True)  # a study's processes need them as well
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115, PTH123
+def _stop_here(number: int, _: object) -> None:
+    for each in STOPS:
+        signal.signal(each, signal.SIG_DFL)  # a second one quits at once
+    name = signal.Signals(number).name
+    raise InterruptedRun(f"interrupted by {name}; rerun the same command to continue", number)
 
 
 def run_script(
@@ -60,25 +59,20 @@ def run_script(
 ) -> None:
     """Run a script's `main` and exit: 0 done, 2 a mistake, 3 diverged, 4 in use, 130 / 143 interrupted, 1 any other.
 
-    What the user can fix, a full disk included, is reported in plain lines; only a bug shows a traceback.
-
-    In a job of several processes, `may_report` is called with an error and its explanation, and returns whether this
-    process should report it, because no other one has.
+    What the user can fix, a full disk included, is reported in plain lines; only a bug shows a traceback. In a job of
+    several processes, `may_report` gets an error and its explanation, and returns whether this process reports it.
     """
-    _open_closed_descriptors()
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed with `>&-`: the next file, a checkpoint perhaps, would get its number
+            stream = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115, PTH123
+            os.set_inheritable(stream.fileno(), True)  # a study's processes need them as well
+            setattr(sys, name, stream)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr does: for names of files
-
-    def stop_here(number: int, _: object) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)  # a second one quits at once
-        name = signal.Signals(number).name
-        raise InterruptedRun(f"interrupted by {name}; rerun the same command to continue", number)
-
     console = logging.StreamHandler()
     console.setFormatter(SafeFormatter("%(message)s"))
     logging.basicConfig(handlers=[console])  # until `set_logger`
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop_here)
+    for number in STOPS:
+        signal.signal(number, _stop_here)
     try:
         main()
         sys.stdout.flush()  # here, where its error is reported like any other
@@ -87,9 +81,72 @@ def run_script(
         sys.exit(0)
     except (Exception, InterruptedRun) as error:
         stop = error if isinstance(error, InterruptedRun) else explain(error)
-        is_silent = may_report is not None and not may_report(error, stop)
-        if stop is None and not is_silent:
-            raise
-        if not is_silent:
+        if may_report is None or may_report(error, stop):
+            if stop is None:
+                raise
             logging.error(f"error: {stop}")  # into the log as well
         sys.exit(stop.exit_code if stop is not None else 1)
+
+
+class Signals:
+    """A context manager that notes SIGINT and SIGTERM, so that a run stops between two steps; a second one ends it.
+
+    SIGHUP keeps its handler, because `nohup` ignores it. Outside the main thread nothing is noted.
+
+    Args:
+        ends_at_second: False in a job, where torchrun passes on a signal that each process may have received already
+    """
+
+    def __init__(self, ends_at_second: bool = True) -> None:
+        self.received = 0  # the signal's number, 0 for none
+        self.ends_at_second = ends_at_second
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in STOPS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: object) -> None:
+        self.received = number
+        for each, before in self._before.items() if self.ends_at_second else ():
+            # in a notebook, the second signal interrupts the cell
+            signal.signal(each, before if before is signal.default_int_handler else signal.SIG_DFL)
+
+
+def prepare_workers() -> None:
+    """Have the workers of DataLoaders killed at exit, and allow this process all open files that the system does."""
+    atexit.unregister(_end_workers)
+    atexit.register(_end_workers)
+    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows; macOS, where the limit is "unlimited"
+        import resource
+
+        highest = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, highest))
+
+
+def notice_dead_workers_at_the_fetch() -> None:
+    """Undo torch's signal handler, which raises an error as soon as a worker dies.
+
+    That may be within a step, which cannot be saved. The next fetch from the dead worker raises it too, between steps.
+    """
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _end_workers() -> None:
+    """Kill the workers that are left at exit: Python would send a signal that they ignore, and wait."""
+    notice_dead_workers_at_the_fetch()  # torch's handler would report their end as an error
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
+def outlive_signals(_: int) -> None:
+    """Let a worker outlive Ctrl-C and a first SIGTERM: its parent stops it, after the checkpoint."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))

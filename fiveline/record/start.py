@@ -6,15 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from fiveline.record.check import check_values
+from fiveline.record.check import Resumable, check_values
 from fiveline.record.checkpoint import checkpoint_path, is_ours, read_checkpoint
-from fiveline.record.contents import Result, Run
-from fiveline.record.errors import InputError, OtherRunError
+from fiveline.record.errors import InputError
 from fiveline.record.params import Params
-from fiveline.record.run import RunDirectory
+from fiveline.record.run import RunDirectory, has_stopped_early
 
-BEST, LAST = "best.pth.tar", "last.pth.tar"
-PREVIOUS, DAMAGED = "last.previous.pth.tar", "last.damaged.pth.tar"
+LAST, PREVIOUS, DAMAGED = "last.pth.tar", "last.previous.pth.tar", "last.damaged.pth.tar"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,26 +22,29 @@ class Start:
     weights: dict[str, Any] | None = None  # the checkpoint with the weights and, to continue, all else; None: new ones
     weights_path: Path = Path()
     is_resumed: bool = False  # whether a run is continued
-    epoch: int = 0  # complete epochs
-    best: float = float("nan")  # value of the monitored metric
-    facts: dict[str, Any] | None = None  # what the data had decided; None to look at the data
     is_finished: bool = False
     warnings: tuple[str, ...] = ()  # for the log
 
+    @property
+    def facts(self) -> dict[str, Any] | None:
+        """What the data had decided when the run began; None to look at the data."""
+        return self.weights["facts"] if self.weights is not None and self.is_resumed else None
+
     def summary(self, path: Path, params: Params) -> str:
         """Return the result of a finished run in one line, and what can be done with it."""
+        last = self.weights or {}
         more = "To train on, num_epochs=..."
-        if self.epoch < params.num_epochs:
+        if last["epoch"] < params.num_epochs:
             more = f"It stopped early (early_stopping_epochs {params.early_stopping_epochs}): it does not train on"
-        result = f"{self.epoch} epochs, best {params.monitor} {self.best:.4f}"
+        best = float("nan") if last["best"] is None else last["best"]
+        result = f"{last['epoch']} epochs, best {params.monitor} {best:.4f}"
         return f"{path} is finished: {result}. {more}; to start over, --restart; to score it, evaluate.py"
 
 
 def find_start(run: RunDirectory, params: Params, restore_file: str | None, restart: bool) -> Start:
     """Look at a run directory and decide, by the hyperparameters, --restore_file and --restart of this command.
 
-    Raises:
-        InputError: the directory holds a run with other hyperparameters or of other code, or damaged checkpoints
+    An InputError says that it holds a run with other hyperparameters or of other code, or damaged checkpoints.
     """
     begin = Start()
     if restore_file:
@@ -60,7 +61,8 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
             "--restart starts over (both replace it). In a study, move the folder away"
         )
     is_older = last.get("batches") != "balanced"  # whose batches were cut in another way
-    check_values(Result if is_older else Run, last, str(last_path))
+    if not is_older:
+        check_values(Resumable, last, str(last_path))
     changed = params.differences(last["params"])
     was_restored = run.record().get("restore_file")
     if restore_file != was_restored:
@@ -70,7 +72,7 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
             f"{run.path}: holds a run of {last['epoch']} epochs with other hyperparameters ({'; '.join(changed)}); "
             "take another --model_dir, or --restart to remove it and start over"
         )
-    is_finished = last["epoch"] >= params.num_epochs or params.has_stopped_early(last["epoch"], last["best_epoch"])
+    is_finished = last["epoch"] >= params.num_epochs or has_stopped_early(params, last["epoch"], last["best_epoch"])
     if is_older and not is_finished:
         raise InputError(
             f"{last_path}: an older version saved it, which cut its batches in another way, so this run of "
@@ -80,8 +82,7 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
     if last_path.name == PREVIOUS and (run.path / LAST).exists():
         # else the damaged `last` would take the place of the whole one before it at the next save
         (run.path / LAST).replace(run.path / DAMAGED)
-    best = last["best"] if last["best"] is not None else float("nan")
-    return Start(last, last_path, True, last["epoch"], best, last["facts"], is_finished, warnings)
+    return Start(last, last_path, True, is_finished, warnings)
 
 
 def _read_last(model_dir: Path) -> tuple[Path, dict[str, Any] | None, tuple[str, ...]]:
@@ -101,17 +102,3 @@ def _read_last(model_dir: Path) -> tuple[Path, dict[str, Any] | None, tuple[str,
         raise InputError(f"{problem}. {hint}") from None
     warning = f"- WARNING: {problem}. Continuing from the one before it, {previous}; what came after is done again"
     return previous, state, (warning,)
-
-
-def check_nothing_is_lost(run: RunDirectory, epoch: int) -> None:
-    """Raise OtherRunError if a directory holds a run of more epochs: a notebook's cell run twice replaces it."""
-    if not run.is_writer or len(run.history()) <= epoch:  # of train.py, there are no more than the checkpoint holds
-        return
-    _, last, _ = _read_last(run.path)
-    num_epochs = last["epoch"] if last is not None else len(run.history()) if (run.path / BEST).exists() else 0
-    if num_epochs > epoch:
-        raise OtherRunError(
-            f"{run.path}: holds a run of {num_epochs} epochs, which this one, of {epoch} so far, would replace; "
-            "take another folder or remove this one; to continue, "
-            "state.load_state_dict(utils.load_checkpoint(path, model))"
-        )

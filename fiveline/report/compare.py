@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from fiveline.record.errors import InputError
-from fiveline.report.formats import shortened, text_of, to_markdown
-from fiveline.report.intervals import Interval, interval
+from fiveline.report.intervals import interval
 from fiveline.report.predictions import PREDICTIONS, is_quantity, is_tagged, read_predictions, read_shares
 from fiveline.report.resampling import compare_paired
 from fiveline.report.runs import Run
 from fiveline.report.shares import Shares
-from fiveline.report.table import Table
+from fiveline.report.table import Table, shortened, text_of, to_markdown
 
 HEAD = ["metric", "A", "A's 95% interval", "B", "B's 95% interval", "B - A", "its 95% interval", "p"]
 LEGEND = """\
 p: how often a difference at least this large appears if A and B are swapped at random for each example. The interval
 is B - A plus and minus a bound that 95% of these differences stay below. Other seeds are not taken into account."""
 MOST_SHOWN = 10
-Pair = tuple[dict[str, str], dict[str, str]]  # two predictions for one example
+Rows = list[dict[str, str]]  # the predictions of a run
 
 
 def compare(runs: Sequence[Run], first_name: str, second_name: str) -> list[str]:
@@ -33,11 +32,22 @@ def compare(runs: Sequence[Run], first_name: str, second_name: str) -> list[str]
     rows = [[name, a.params.get(name), b.params.get(name)] for name in names]
     table = to_markdown(Table.of_rows(["hyperparameter", "A", "B"], rows))
     print(table if rows else "They have the same hyperparameters.\n")
-    tested, pairs = _test_rows((a, b), problems)
-    val = [_plain_row(name, a.val.get(name), b.val.get(name)) for name in {**a.val, **b.val}]
-    print(to_markdown(Table.of_rows(HEAD, [*val, *tested])))
-    if pairs:
-        print(f"{LEGEND}\n\n{disagreements(pairs)}")
+    first, second = _read_predictions(a, problems), _read_predictions(b, problems)
+    metrics = {name: _plain_row(name, a.val.get(name), b.val.get(name)) for name in {**a.val, **b.val}}
+    metrics |= {f"test {n}": _plain_row(f"test {n}", a.test.get(n), b.test.get(n)) for n in {**a.test, **b.test}}
+    are_paired = bool(first) and [(r["id"], r["label"]) for r in first] == [(r["id"], r["label"]) for r in second]
+    if are_paired:
+        print(f"Both were evaluated on the same {len(first):,} examples of test.\n")
+        (of_a, notes), (of_b, more) = (read_shares(run, len(first), problems) for run in (a, b))
+        for note in notes + more:
+            print(f"{text_of(note)}; evaluate.py --model_dir ... writes it again\n")
+        metrics |= {f"test {n}": _tested_row(f"test {n}", of_a[n], of_b[n]) for n in of_a if n in of_b}
+    elif first and second:
+        counts = f"{len(first):,} and {len(second):,}"
+        print(f"No tests: A and B were evaluated on different examples ({counts}), or in a different order\n")
+    print(to_markdown(Table.of_rows(HEAD, list(metrics.values()))))
+    if are_paired:
+        print(f"{LEGEND}\n\n{disagreements(first, second)}")
     return problems
 
 
@@ -57,47 +67,22 @@ def find_run(runs: Sequence[Run], name: str) -> Run:
     raise InputError(f"--compare {name}: there is no such run below --parent_dir; there are {listed}")
 
 
-def _test_rows(runs: tuple[Run, Run], problems: list[str]) -> tuple[list[list[Any]], list[Pair]]:
-    """Return a row for each test metric, with a paired test if both runs have shares, and the pairs of predictions."""
-    names = {**runs[0].test, **runs[1].test}
-    plain = {name: _plain_row(f"test {name}", *(run.test.get(name) for run in runs)) for name in names}
-    first, second = (_read_predictions(run, problems) for run in runs)
-    if not first or not second:
-        return list(plain.values()), []
-    if [(row["id"], row["label"]) for row in first] != [(row["id"], row["label"]) for row in second]:
-        counts = f"{len(first):,} and {len(second):,}"
-        print(f"No tests: A and B were evaluated on different examples ({counts}), or in a different order\n")
-        return list(plain.values()), []
-    print(f"Both were evaluated on the same {len(first):,} examples of test.\n")
-    notes: list[str] = []
-    shares = [read_shares(run, len(first), problems, notes) for run in runs]
-    print("".join(f"{text_of(note)}; evaluate.py --model_dir ... writes it again\n\n" for note in notes), end="")
-    for name in plain:
-        if all(name in each for each in shares):
-            plain[name] = _tested_row(name, *(each[name] for each in shares))
-    return list(plain.values()), list(zip(first, second, strict=True))
-
-
 def _plain_row(name: str, a: float | None, b: float | None) -> list[Any]:
     return [name, a, None, b, None, b - a if a is not None and b is not None else None, None, None]
 
 
 def _tested_row(name: str, a: Shares, b: Shares) -> list[Any]:
     difference, p = compare_paired(a, b)
-    ends = [_text(each) for each in (interval(a), interval(b), difference)]
-    return [f"test {name}", a.value(), ends[0], b.value(), ends[1], b.value() - a.value(), ends[2], p]
+    ends = [f"{each[0]:.4g} to {each[1]:.4g}" if each else None for each in (interval(a), interval(b), difference)]
+    return [name, a.value(), ends[0], b.value(), ends[1], b.value() - a.value(), ends[2], p]
 
 
-def _text(ends: Interval | None) -> str | None:
-    return f"{ends[0]:.4g} to {ends[1]:.4g}" if ends else None
-
-
-def _read_predictions(run: Run, problems: list[str]) -> list[dict[str, str]]:
+def _read_predictions(run: Run, problems: list[str]) -> Rows:
     """Return a run's predictions; if there are none, print the reason."""
     found: list[str] = []
-    rows, path = read_predictions(run, found), run.path / PREDICTIONS
+    rows = read_predictions(run, found)
     if rows and not {"label", "prediction"} <= rows[0].keys():
-        found.append(f"{path}: not used (it lacks the column label or prediction)")
+        found.append(f"{run.path / PREDICTIONS}: not used (it lacks the column label or prediction)")
     problems += found
     if rows and not found:
         return rows
@@ -106,27 +91,27 @@ def _read_predictions(run: Run, problems: list[str]) -> list[dict[str, str]]:
     return []
 
 
-def disagreements(pairs: Sequence[Pair]) -> str:
+def disagreements(first: Rows, second: Rows) -> str:
     """Return a summary and a table of examples: the first disagreements or, for numbers, the largest differences."""
-    firsts = [a for a, _ in pairs]
-    rows: list[tuple[Any, ...]] = [(a["id"], a["label"], a["prediction"], b["prediction"]) for a, b in pairs]
-    if is_quantity(firsts):
+    rows: list[tuple[Any, ...]]
+    rows = [(a["id"], a["label"], a["prediction"], b["prediction"]) for a, b in zip(first, second, strict=True)]
+    if is_quantity(first):
         which, rows = "most different", [(name, *map(float, cells)) for name, *cells in rows]
         closer = [abs(a - label) - abs(b - label) for _, label, a, b in rows]
         counts = [f"{sum(sign * value > 0 for value in closer):,}" for sign in (-1, 1)]
-        summary = f"A is closer to the label on {counts[0]} of {len(pairs):,} examples, B on {counts[1]}."
+        summary = f"A is closer to the label on {counts[0]} of {len(rows):,} examples, B on {counts[1]}."
         rows.sort(key=lambda row: -abs(row[2] - row[3]))
     else:
         which, rows = "first", [row for row in rows if row[2] != row[3]]
         only_a, only_b = (sum(row[i] == row[1] for row in rows) for i in (2, 3))
         summary = (
-            f"They disagree on {len(rows):,} of {len(pairs):,} examples: only A is right on {only_a:,}, only B on "
+            f"They disagree on {len(rows):,} of {len(first):,} examples: only A is right on {only_a:,}, only B on "
             f"{only_b:,}, neither on {len(rows) - only_a - only_b:,}."
         )
     if not rows:
         return f"{summary}\n"
     summary += f" The {MOST_SHOWN} {which}:" if len(rows) > MOST_SHOWN else ""
-    shown = [(name, *(_tags_that_differ(*cells) if is_tagged(firsts) else cells)) for name, *cells in rows[:MOST_SHOWN]]
+    shown = [(name, *(_tags_that_differ(*cells) if is_tagged(first) else cells)) for name, *cells in rows[:MOST_SHOWN]]
     short = [[shortened(cell) if isinstance(cell, str) else cell for cell in row] for row in shown]
     return f"{summary}\n\n{to_markdown(Table.of_rows(['example', 'label', 'A', 'B'], short))}"
 

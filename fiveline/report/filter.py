@@ -10,7 +10,6 @@ import keyword
 import operator
 import re
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,17 +37,15 @@ def select_runs(runs: Sequence[Run], text: str, columns: Mapping[str, Column]) -
 
 
 def parse_filter(text: str, columns: Mapping[str, Column]) -> Callable[[Run], bool | None]:
-    """Return a function that tells whether a run is wanted: True, False, or None where the run lacks a value.
+    """Return a function that returns whether a run is wanted: True, False, or None where the run lacks a value.
 
     Names in the text are columns, with `_` for characters that Python's names cannot contain: `test_accuracy`,
     `lambda_`. A mistake in the text is an InputError.
     """
     by_identifier = {_identifier(name): column for name, column in reversed(list(columns.items()))}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's own, about `0or 1` for example
-            tree = ast.parse(text.strip(), mode="eval").body
-        _logical(tree, Run("", ""), by_identifier)  # which refuses everything else in Python's syntax
+        tree = ast.parse(text.strip(), mode="eval").body
+        _value(tree, Run("", ""), by_identifier)  # which refuses everything else in Python's syntax
     except InputError:
         raise
     except SyntaxError as error:
@@ -57,7 +54,7 @@ def parse_filter(text: str, columns: Mapping[str, Column]) -> Callable[[Run], bo
         raise InputError(f"--filter {text!r}: {error.msg}; {hint}") from None
     except (ValueError, RecursionError, MemoryError):  # a null byte, absurd nesting
         raise InputError(f"--filter {text[:60]!r}: cannot be read; {HOW}") from None
-    return lambda run: _logical(tree, run, by_identifier)
+    return lambda run: _all_or_any([_value(tree, run, by_identifier)], False)
 
 
 def _identifier(name: str) -> str:
@@ -66,41 +63,38 @@ def _identifier(name: str) -> str:
     return f"{text}_" if keyword.iskeyword(text) else f"_{text}" if text[:1].isdigit() else text
 
 
-def _logical(node: ast.expr, run: Run, columns: Mapping[str, Column]) -> bool | None:
-    """Evaluate a part that is true or false. (Kleene's logic: `None or True` is True, `None and True` is None.)"""
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        inner = _logical(node.operand, run, columns)
-        return None if inner is None else not inner
-    if isinstance(node, ast.BoolOp):
-        parts = [_logical(each, run, columns) for each in node.values]
-    elif isinstance(node, ast.Compare):
-        nodes = [node.left, *node.comparators]
-        values = [_value(each, run, columns) for each in nodes]
-        is_null = [getattr(each, "id", "") == "null" or getattr(each, "value", "") is None for each in nodes]
-        parts = [_compare(values[i], op, values[i + 1], any(is_null[i : i + 2])) for i, op in enumerate(node.ops)]
-    else:
-        value = _value(node, run, columns)  # a hyperparameter that is true or false
-        parts = [value if isinstance(value, bool) else None]
-    decisive = isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or)
-    return decisive if decisive in parts else None if None in parts else not decisive
-
-
 def _value(node: ast.expr, run: Run, columns: Mapping[str, Column]) -> Any:
-    """Evaluate a name, a constant or a list of them."""
+    """Evaluate a part of the expression; None where the run lacks a value."""
     if isinstance(node, (ast.Name, ast.Attribute)):  # an attribute is a name with dots in it, such as `optimizer.lr`
         name = node.id if isinstance(node, ast.Name) else ast.unparse(node)
         if name in CONSTANTS and name not in columns:
             return CONSTANTS[name]
         return find_column(name, columns, "--filter", " (text needs quotes)").value(run)
-    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-        return [_value(each, run, columns) for each in node.elts]
     if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str, bool, type(None))):
         return node.value
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        number: Any = getattr(node.operand, "value", None)
-        if is_number(number):
-            return -number
+    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+        return [_value(each, run, columns) for each in node.elts]
+    if isinstance(node, ast.BoolOp):
+        return _all_or_any([_value(each, run, columns) for each in node.values], isinstance(node.op, ast.Or))
+    if isinstance(node, ast.Compare):
+        nodes = [node.left, *node.comparators]
+        values = [_value(each, run, columns) for each in nodes]
+        is_null = [getattr(each, "id", "") == "null" or getattr(each, "value", "") is None for each in nodes]
+        pairs = (_compare(values[i], op, values[i + 1], any(is_null[i : i + 2])) for i, op in enumerate(node.ops))
+        return _all_or_any(list(pairs), False)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        inner = _value(node.operand, run, columns)
+        return not inner if isinstance(inner, bool) else None
+    number: Any = getattr(getattr(node, "operand", None), "value", None)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and is_number(number):
+        return -number
     raise InputError(f"--filter: {ast.unparse(node)!r} is not understood; {HOW}")
+
+
+def _all_or_any(parts: Sequence[Any], decisive: bool) -> bool | None:
+    """Join parts by `or`, for which True is decisive, or by `and`. (Kleene's logic: `None or True` is True.)"""
+    known = [part for part in parts if isinstance(part, bool)]
+    return decisive if decisive in known else None if len(known) < len(parts) else not decisive
 
 
 def _compare(a: Any, op: ast.cmpop, b: Any, with_null: bool) -> bool | None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fiveline.report.shares import Shares
+from fiveline.report.shares import Shares, divided
 
 TAIL = 0.025
 NUM_RESAMPLES, SEED = 1000, 230
@@ -110,7 +110,7 @@ def _standard_error(shares: Shares) -> float:
     """Return the standard error of the mean ratio, from how far each example moves it, to the first order."""
     total, is_there = shares.denominators.sum(axis=0), shares.occurs.any(axis=0)
     residuals = shares.numerators - np.nan_to_num(shares.class_ratios()) * shares.denominators
-    moves = np.divide(residuals, total, out=np.zeros_like(residuals), where=total != 0)
+    moves = divided(residuals, np.broadcast_to(total, residuals.shape))
     each, number = moves[:, is_there].sum(axis=1) / is_there.sum(), len(moves)
     return math.sqrt(np.square(each).sum() * number / (number - 1))
 

@@ -19,15 +19,13 @@ from typing import Any
 from fiveline.record.atomic import open_atomically, to_json
 from fiveline.record.files import files_below
 from fiveline.record.origin import now
-from fiveline.report.columns import Column, all_columns, hyperparameters_that_differ, is_better_high, monitored_column
-from fiveline.report.groups import by_data, sort_runs
+from fiveline.report import columns
 from fiveline.report.page_details import read_details
-from fiveline.report.page_importance import importance
 from fiveline.report.predictions import read_history
 from fiveline.report.runs import Run, is_number
 
 WEB = Path(__file__).parent / "web"
-SCRIPTS = ("study", "filter", "table", "charts", "parallel", "each", "predictions", "run", "start")  # as one
+SCRIPTS = ("study", "filter", "table", "charts", "predictions", "run", "start")  # as one
 MOST_RUNS = 5000  # that a browser can draw; of more, the best
 MOST_NUMBERS = 1_000_000  # of all learning curves together; long ones are thinned out
 FEWEST_POINTS = 10  # of a curve that is thinned out
@@ -60,37 +58,28 @@ def _is_public(sources: Iterable[Path], folder: Path) -> bool:
 
 def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], sources: set[Path]) -> dict[str, Any]:
     """Return everything that the page shows, as plain values; see `read_details` for `problems` and `sources`."""
-    num_runs, runs = len(runs), sort_runs(runs)[:MOST_RUNS]
-    differ, groups = hyperparameters_that_differ(runs), by_data(runs)
+    num_runs, runs = len(runs), columns.sort_runs(runs)[:MOST_RUNS]
+    differ, groups = columns.hyperparameters_that_differ(runs), columns.by_data(runs)
     numbers_of_groups = {group[0].data: number for number, group in enumerate(groups)}
     hidden = ("run", "data") if len(groups) == 1 else ("run",)
-    columns = [
-        column
-        for column in all_columns(runs).values()
-        if column.kind not in hidden and (column.kind != "param" or column.key in differ)
-    ]
-    metrics = [column for column in columns if column.kind in ("val", "test")]
+    shown = [each for each in columns.all_columns(runs).values() if each.kind not in hidden]
+    shown = [each for each in shown if each.kind != "param" or each.key in differ]
     shared: dict[tuple[str, ...], dict[str, Any]] = {}  # the hyperparameters that do not differ, once, by their names
     described = []
     for run in runs:
         names = tuple(sorted(set(run.params).difference(differ)))
         shared.setdefault(names, {name: _plain(run.params[name]) for name in names})
-        values = [_plain(column.value(run)) for column in columns]
+        values = [_plain(column.value(run)) for column in shown]
         place = {"name": run.name, "group": numbers_of_groups[run.data], "shared": list(shared).index(names)}
         described.append({**place, "values": values, "best_epoch": run.best_epoch})
     return {
         "title": parent_dir.resolve().name or str(parent_dir),
         "written": now(),
         "left_out": num_runs - len(runs),
-        "columns": [{"name": each.name, "kind": each.kind, "higher": is_better_high(each, runs)} for each in columns],
-        "groups": [
-            {
-                "name": group[0].data,
-                "monitor": monitored_column(group).name,
-                "importance": {column.name: _importance(group, differ, column) for column in metrics},
-            }
-            for group in groups
+        "columns": [
+            {"name": each.name, "kind": each.kind, "higher": columns.is_better_high(each, runs)} for each in shown
         ],
+        "groups": [{"name": group[0].data, "monitor": columns.monitored_column(group).name} for group in groups],
         "runs": described,
         "shared": list(shared.values()),
         "curves": _read_curves(runs, problems),
@@ -104,14 +93,6 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _importance(runs: Sequence[Run], differ: Sequence[str], metric: Column) -> dict[str, Any]:
-    """Return each hyperparameter's share, and the number of runs from which it was computed."""
-    known = [run for run in runs if is_number(value := metric.value(run)) and math.isfinite(value)]
-    params = [{name: run.params.get(name) for name in differ} for run in known]
-    values = [float(metric.value(run)) for run in known]
-    return {"runs": len(known), "shares": importance(params, values, not is_better_high(metric, runs))}
-
-
 def _read_curves(runs: Sequence[Run], problems: list[str]) -> list[dict[str, Any] | None]:
     """Return each run's learning curves: `epochs`, and name -> values; `accuracy` is val's, `train accuracy` train's.
 
@@ -122,16 +103,13 @@ def _read_curves(runs: Sequence[Run], problems: list[str]) -> list[dict[str, Any
     for run in runs:
         history = read_history(run, problems)
         if len(history) > most:
-            chosen = {round(i * (len(history) - 1) / (most - 1)) for i in range(most)}
-            history = [row for i, row in enumerate(history) if i in chosen]
-        train = [{f"train {name}": value for name, value in row.get("train", {}).items()} for row in history]
-        rate = [{"learning_rate": row["learning_rate"]} if "learning_rate" in row else {} for row in history]
-        rows = [row.get("val", {}) | train[i] | rate[i] for i, row in enumerate(history)]
-        names = dict.fromkeys(name for row in rows for name in row)
-        series = {
-            name: [float(f"{x:.5g}") if is_number(x := row.get(name)) and math.isfinite(x) else None for row in rows]
-            for name in names
-        }
+            history = [history[round(i * (len(history) - 1) / (most - 1))] for i in range(most)]
+        series: dict[str, list[float | None]] = {}
+        for i, row in enumerate(history):
+            train = {f"train {name}": value for name, value in row.get("train", {}).items()}
+            for name, value in {**row.get("val", {}), **train, "learning_rate": row.get("learning_rate")}.items():
+                if is_number(value) and math.isfinite(value):
+                    series.setdefault(name, [None] * len(history))[i] = float(f"{value:.5g}")
         curves.append({"epochs": [row["epoch"] for row in history], "series": series} if history else None)
     return curves
 

@@ -13,22 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from fiveline.record.errors import InputError
-from fiveline.report.intervals import Interval, interval
-from fiveline.report.predictions import (
-    PREDICTIONS,
-    as_float,
-    is_quantity,
-    is_tagged,
-    read_per_class,
-    read_predictions,
-    read_shares,
-)
+from fiveline.report.predictions import PREDICTIONS, as_float, is_quantity, is_tagged, read_per_class, read_predictions
 from fiveline.report.runs import Run
 from fiveline.tasks import fetch_params_class, fetch_serve, list_tasks
 
 SPLIT = "test"  # evaluate.py's default
 MOST_RUNS = 200  # the best ones; reading the predictions of thousands takes minutes
-MOST_INTERVALS = 50  # of the best runs; intervals of a loss resample the examples
 MOST_CLASSES = 40  # a larger confusion matrix becomes a list of the most frequent confusions
 MOST_CONFUSIONS, MOST_MISTAKES, MOST_POINTS = 20, 24, 1000
 MOST_IMAGE_BYTES = 4 * 2**20  # of all runs together; they share the examples that are hard
@@ -50,46 +40,37 @@ def read_details(runs: Sequence[Run], problems: list[str], sources: set[Path]) -
     for position, run in enumerate(runs):
         rows = read_predictions(run, problems) if len(details) < MOST_RUNS else []
         if rows and {"label", "prediction"} <= rows[0].keys():
-            details[position] = describe(rows, read_per_class(run, problems))
-            details[position]["intervals"] = _intervals(run, rows, problems) if len(details) <= MOST_INTERVALS else {}
+            details[position] = {"intervals": run.intervals, **describe(rows, read_per_class(run, problems))}
             sources.add(run.path / PREDICTIONS)
             groups.setdefault(_source(run), []).append(position)
     inputs: list[Any] = []
     notes: list[str] = []
     for positions in groups.values():
-        _attach_inputs(runs[positions[0]], [details[position] for position in positions], inputs, notes, sources)
+        mistakes = [row for position in positions for row in details[position]["worst"]]
+        try:
+            _attach_inputs(runs[positions[0]], mistakes, inputs, sources)
+        except InputError as error:
+            notes.append(f"The examples themselves are not shown. {error}")
+            for position in positions:
+                details[position]["note"] = len(notes) - 1
     return {"runs": details, "inputs": inputs, "notes": notes}
 
 
-def _attach_inputs(
-    run: Run, details: list[dict[str, Any]], inputs: list[Any], notes: list[str], sources: set[Path]
-) -> None:
+def _attach_inputs(run: Run, mistakes: list[dict[str, Any]], inputs: list[Any], sources: set[Path]) -> None:
     """Add the inputs of mistakes to `inputs`, once for all runs, and let each mistake hold its input's position."""
-    mistakes = [row for detail in details for row in detail["worst"]]
+    found = _fetch_inputs(run, list(dict.fromkeys(row["id"] for row in mistakes)))
     num_bytes = sum(len(entry.get("image", "")) for entry in inputs)
-    ids = list(dict.fromkeys(row["id"] for row in mistakes))
-    found = {}
-    try:
-        found = _fetch_inputs(run, ids)
-    except InputError as error:
-        notes.append(f"The examples themselves are not shown. {error}")
-        for detail in details:
-            detail["note"] = len(notes) - 1
     places: dict[str, int] = {}
-    for name in filter(found.__contains__, ids):  # the worst mistakes of the best runs get room first
-        embedded = _embed(found[name])
-        num_bytes += len(embedded.get("image", ""))
-        if num_bytes <= MOST_IMAGE_BYTES:
-            places[name] = len(inputs)
+    for row in mistakes:  # the worst mistakes of the best runs get room first
+        if row["id"] in found and row["id"] not in places:
+            embedded = _embed(found[row["id"]])
+            num_bytes += len(embedded.get("image", ""))
+            if num_bytes > MOST_IMAGE_BYTES:
+                continue
+            places[row["id"]] = len(inputs)
             inputs.append(embedded)
-            sources.add(found[name].get("source") or Path(run.params["data_dir"]))
-    for row in mistakes:
+            sources.add(found[row["id"]].get("source") or Path(run.params["data_dir"]))
         row["input"] = places.get(row["id"])
-
-
-def _intervals(run: Run, rows: Sequence[Any], problems: list[str]) -> dict[str, Interval]:
-    found = {name: interval(shares) for name, shares in read_shares(run, len(rows), problems, []).items()}
-    return {name: ends for name, ends in found.items() if ends and all(map(math.isfinite, ends))}
 
 
 def describe(rows: list[dict[str, str]], per_class: list[dict[str, str]]) -> dict[str, Any]:

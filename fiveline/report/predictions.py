@@ -1,4 +1,4 @@
-"""Read what train.py saved of each epoch and evaluate.py of each example; the page and `--compare` show it."""
+"""Read what train.py saved of each epoch and evaluate.py of each example."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fiveline.record import contents
+from fiveline.record import check
 from fiveline.record.errors import InputError
 from fiveline.record.files import from_cell, read_text
 from fiveline.report.runs import TEST_FILE, Run
@@ -23,7 +23,7 @@ MAX_BYTES = 2**30  # far above the predictions for ten million examples
 def read_history(run: Run, problems: list[str]) -> list[dict[str, Any]]:
     """Return one dict for each finished epoch: `epoch`, `train`, `val`, ...; empty if the file cannot be read."""
     try:
-        return contents.read_history(run.path / "history.jsonl")
+        return check.read_history(run.path / "history.jsonl")
     except (InputError, OSError) as error:
         problems.append(str(error))
         return []
@@ -39,9 +39,9 @@ def read_per_class(run: Run, problems: list[str]) -> list[dict[str, str]]:
     return _read_csv(run.path / "per_class_test_best.csv", "class", problems)
 
 
-def read_shares(run: Run, num_examples: int, problems: list[str], notes: list[str]) -> dict[str, Shares]:
-    """Return the shares that give the metrics of test in the run's directory; `notes` says why others are left out."""
-    path, found = run.path / SHARES, {}
+def read_shares(run: Run, num_examples: int, problems: list[str]) -> tuple[dict[str, Shares], list[str]]:
+    """Return the shares that give the metrics of test in the run's directory, and notes why others are left out."""
+    path, found, notes = run.path / SHARES, {}, []
     try:
         for name, shares in read_npz(path).items():
             if (number := len(shares.numerators)) != num_examples:
@@ -51,12 +51,12 @@ def read_shares(run: Run, num_examples: int, problems: list[str], notes: list[st
                 found[name] = shares
             elif written is not None:
                 notes.append(f"No test of {name}: {path} gives {value:.6g}, and {TEST_FILE} has {written:.6g}")
-        return found
+        return found, notes
     except FileNotFoundError:
-        notes.append(f"No tests: no {SHARES} in {run.path}")
+        return {}, [f"No tests: no {SHARES} in {run.path}"]
     except (OSError, ValueError) as error:
         problems.append(f"{path}: not used ({getattr(error, 'strerror', None) or error})")
-    return {}
+        return {}, []
 
 
 def _read_csv(path: Path, key: str, problems: list[str]) -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 """Run directories, as far as a table needs them: hyperparameters, metrics, status. Nothing is trusted or written.
 
-A directory counts as a run if it holds a `run.json` or CS230's `metrics_val_best_weights.json`.
+A directory counts as a run if it holds a `run.json` or CS230's `metrics_val_best_weights.json`. A file that is torn,
+foreign, huge or unreadable costs its own values and adds one line to `problems`.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ import os
 import reprlib
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fiveline.record import files
 from fiveline.record.errors import InputError
-from fiveline.report.files import is_held, plain_params, read_json, read_params, walk
+from fiveline.record.held import current_status
 
 RUN_FILE, VAL_FILE, TEST_FILE = "run.json", "metrics_val_best_weights.json", "metrics_test_best.json"
+SCORED_FILE = "scored_test_best.json"  # of evaluate.py, whose older versions wrote no intervals into it
 SIGNS = frozenset((RUN_FILE, VAL_FILE, TEST_FILE))  # one of them makes a folder a run
+PARAMS_FILES = ("params.json", "params.yaml", "params.yml")
+SCALARS = {str, int, float, bool, type(None)}
 UNKNOWN = "data not recorded"  # of runs by other code, such as CS230's
 DIGITS = 6  # of a fingerprint, where two datasets have the same name
 
@@ -33,6 +38,7 @@ class Run:
     params: dict[str, Any] = dataclasses.field(default_factory=dict)  # resolved if run.json has them; and restore_file
     val: dict[str, float] = dataclasses.field(default_factory=dict)  # metrics of the best weights; may be NaN, inf
     test: dict[str, float] = dataclasses.field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # of `test`, 95%
     status: str = "unknown"  # as in run.json; `stale` if that says `running` and no process holds the directory
     epochs: int | None = None  # finished ones
     seconds: float | None = None  # that these took, or else from the start to the end of the last process
@@ -41,7 +47,6 @@ class Run:
     monitor: str | None = None  # the val metric, or loss, that decided which weights are best
     fingerprint: str | None = None  # of the training data
     data: str = ""  # name of task and data, the same for runs that can be compared; `name_data` sets it
-    problems: list[str] = dataclasses.field(default_factory=list)  # a line for each file that could not be read
 
     @property
     def path(self) -> Path:
@@ -55,31 +60,49 @@ def read_runs(parent_dir: Path) -> tuple[list[Run], list[str]]:
         raise InputError(f"{parent_dir}: there is no such directory; --parent_dir says where the runs are")
     problems: list[str] = []
     root, runs = str(parent_dir), []
-    for folder, names in walk(root, problems):
+    for folder, names in _walk(root, problems):
         if not SIGNS.isdisjoint(names):
             name = folder[len(root) :].lstrip(os.sep).replace(os.sep, "/") or parent_dir.resolve().name
-            runs.append(_read_run(folder, name, names))
-            problems += runs[-1].problems
+            runs.append(_read_run(folder, name, names, problems))
     runs.sort(key=lambda run: run.name)
     name_data(runs)
     return runs, problems
 
 
-def _read_run(folder: str, name: str, names: set[str]) -> Run:
-    problems: list[str] = []
-    record = read_json(folder, RUN_FILE, problems) if RUN_FILE in names else {}
+def _walk(parent_dir: str, problems: list[str]) -> Iterator[tuple[str, set[str]]]:
+    """Yield each folder with the names of its files. Hidden folders are skipped, and no folder is visited twice."""
+    root, seen = Path(parent_dir).resolve(), set[tuple[int, int]]()
+
+    def is_new(path: str) -> bool:
+        if os.path.islink(path):  # noqa: PTH114  building Path objects dominates the time for thousands of runs
+            place = Path(path).resolve()
+            if place.is_relative_to(root) or root.is_relative_to(place):
+                return False
+        try:
+            status = os.stat(path)  # noqa: PTH116
+        except OSError:
+            return True  # os.walk reports it
+        num_seen = len(seen)
+        seen.add((status.st_dev, status.st_ino))
+        return len(seen) > num_seen
+
+    def report(error: OSError) -> None:
+        problems.append(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for folder, folders, names in os.walk(parent_dir, onerror=report, followlinks=True):
+        folders[:] = [name for name in folders if name[0] != "." and is_new(f"{folder}/{name}")]
+        yield folder, set(names)
+
+
+def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> Run:
+    record = _read_json(folder, RUN_FILE, problems) if RUN_FILE in names else {}
     if record:
-        from fiveline.record.check import find_mistakes
-        from fiveline.record.contents import Record  # pydantic, which CS230's folders do not need
+        from fiveline.record.check import Record, find_mistakes  # pydantic, which CS230's folders do not need
 
         problems += [f"{folder}/{RUN_FILE}: {mistake}" for mistake in find_mistakes(Record, record)]
-    params = plain_params(_get(record, "params", dict) or read_params(folder, names, problems))
+    params = _plain_params(_get(record, "params", dict) or _read_params(folder, names, problems))
     if "restore_file" in record:
         params["restore_file"] = record["restore_file"]
-    status = _get(record, "status", str) or "unknown"
-    if status == "running" and not is_held(Path(folder)):
-        now = read_json(folder, RUN_FILE, []).get("status")  # it may have ended since
-        status = "stale" if now == "running" else str(now or "unknown")
     fingerprint = (_get(record, "data", dict) or {}).get("fingerprint")
     return Run(
         folder=folder,
@@ -87,14 +110,14 @@ def _read_run(folder: str, name: str, names: set[str]) -> Run:
         params=params,
         val=_read_metrics(folder, VAL_FILE, problems) if VAL_FILE in names else {},
         test=_read_metrics(folder, TEST_FILE, problems) if TEST_FILE in names else {},
-        status=status,
+        intervals=_read_intervals(folder, problems) if SCORED_FILE in names else {},
+        status=current_status(Path(folder), _get(record, "status", str) or "unknown"),
         epochs=_get(record, "epochs", int),
         seconds=_seconds(record),
         best_epoch=_get(record, "best_epoch", int),
         lower_is_better=[str(each) for each in _get(record, "lower_is_better", list) or ()],
         monitor=_get(params, "monitor", str),
         fingerprint=None if fingerprint is None else str(fingerprint),
-        problems=problems,
     )
 
 
@@ -103,13 +126,46 @@ def _get(values: Mapping[str, Any], key: str, kind: type) -> Any:
     return value if type(value := values.get(key)) is kind else None
 
 
+def _read_json(folder: str, name: str, problems: list[str], read: Any = files.read_json) -> dict[str, Any]:
+    """Return the dict in a file; empty if it cannot be read."""
+    try:
+        return dict(read(Path(folder, name)))
+    except (InputError, OSError) as error:
+        problems.append(str(error))
+        return {}
+
+
+def _read_params(folder: str, names: set[str], problems: list[str]) -> dict[str, Any]:
+    """Return the hyperparameters of a params file, the JSON one before the YAML one; empty if there is none."""
+    from fiveline.record.params_file import read_values  # PyYAML, which folders with a run.json do not need
+
+    name = next((name for name in PARAMS_FILES if name in names), None)
+    return _read_json(folder, name, problems, lambda path: read_values(path)[0]) if name else {}
+
+
+def _plain_params(params: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return hyperparameters that are scalars or lists of scalars as they are, and others, of other code, cut short."""
+
+    def plain(value: Any) -> Any:
+        is_plain = type(value) in SCALARS or (type(value) is list and set(map(type, value)) <= SCALARS)
+        return value if is_plain else reprlib.repr(value)
+
+    return {sys.intern(str(name)): plain(value) for name, value in params.items()}  # thousands have the same names
+
+
 def _read_metrics(folder: str, name: str, problems: list[str]) -> dict[str, float]:
     """Return the numbers in a metrics file, and report every other value, such as text."""
-    values = read_json(folder, name, problems)
+    values = _read_json(folder, name, problems)
     for key, value in values.items():
         if value is not None and not is_number(value):  # null is how NaN is saved
             problems.append(f"{folder}/{name}: {key}: expected a number, found {reprlib.repr(value)}")
     return {sys.intern(key): value for key, value in values.items() if is_number(value)}
+
+
+def _read_intervals(folder: str, problems: list[str]) -> dict[str, tuple[float, float]]:
+    found = _get(_read_json(folder, SCORED_FILE, problems), "intervals", dict) or {}
+    pairs = {name: ends for name, ends in found.items() if type(ends) is list and len(ends) == 2}
+    return {sys.intern(name): (low, high) for name, (low, high) in pairs.items() if is_number(low) and is_number(high)}
 
 
 def is_number(value: Any) -> bool:

@@ -50,11 +50,9 @@ class ExampleScores:
                 self._add(name, *metric(output, label))
 
     def _add(self, name: str, numerator: torch.Tensor, denominator: torch.Tensor) -> None:
-        pair = torch.stack([torch.as_tensor(part, dtype=torch.float64) for part in (numerator, denominator)]).reshape(
-            2, -1
-        )
-        if pair.shape[1] <= MOST_CLASSES_KEPT:
-            self._pairs[name].append(pair.numpy())
+        parts = [torch.as_tensor(part, dtype=torch.float64).reshape(-1) for part in (numerator, denominator)]
+        if len(parts[0]) <= MOST_CLASSES_KEPT:
+            self._pairs[name].append(torch.stack(parts).numpy())
 
     def shares(self) -> dict[str, Shares]:
         """Return each example's share of the metrics that have at most MOST_CLASSES_KEPT classes."""
@@ -100,7 +98,7 @@ def save_scores(
         for path in (model_dir / f"scored_{name}.json", model_dir / f"shares_{name}.npz"):
             path.unlink(missing_ok=True)  # until the report is complete, it belongs to no checkpoint
         report = write_report(model_dir, name, scores.values, scores, params)
-        utils.save_dict_to_json(source, model_dir / f"scored_{name}.json")
+        utils.save_dict_to_json({**source, "intervals": scores.intervals()}, model_dir / f"scored_{name}.json")
     return report
 
 
@@ -108,8 +106,8 @@ def write_report(
     model_dir: Path, name: str, values: Mapping[str, float], scores: ExampleScores, params: utils.Params
 ) -> str:
     """Write an evaluation's files, such as `metrics_{name}.json`, and return the tables to print."""
-    intervals = {metric: f"{low:.4f} to {high:.4f}" for metric, (low, high) in scores.intervals().items()}
-    table = [[metric, value, intervals.get(metric, "")] for metric, value in values.items()]
+    ends = {metric: f"{low:.4f} to {high:.4f}" for metric, (low, high) in scores.intervals().items()}
+    table = [[metric, value, ends.get(metric, "")] for metric, value in values.items()]
     report = [tabulate(table, headers=["metric", "value", "95% interval"], floatfmt=".4f")]
     utils.save_dict_to_json(values, model_dir / f"metrics_{name}.json")
     ids = scores.ids if scores.ids is not None else range(len(scores.rows))
@@ -130,14 +128,13 @@ def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -
     """Write the scores of each class, and return them and the confusion matrix as tables, where these are small."""
     # a mask or several tags are lists, or left out
     parts = [part for row in scores.rows for part in (row.get("label", []), row.get("prediction"))]
-    has_lists = any(isinstance(part, list | tuple) for part in parts)
-    confusion = None if has_lists else _count_pairs(classes, scores.rows)
+    confusion = None if any(isinstance(part, list | tuple) for part in parts) else _count_pairs(classes, scores.rows)
     per_class = {name: values for name, values in scores.per_class().items() if len(values) == len(classes)}
-    names = [utils.escaped(str(name)) for name in classes]
     columns: dict[str, Sequence[Any]] = {} if confusion is None else {"examples": confusion.sum(axis=1).tolist()}
     for metric, values in per_class.items():
         columns[metric.removeprefix("macro_")] = [None if np.isnan(value) else float(value) for value in values]
     _write_csv(path, ["class", *columns], zip(classes, *columns.values(), strict=True))
+    names = [utils.escaped(str(name)) for name in classes]
     report = _warn_of_classes(names, per_class)
     if len(classes) <= MOST_CLASSES_SHOWN:
         report.append(tabulate({"class": names, **columns}, headers="keys", floatfmt=".4f", disable_numparse=[0]))
@@ -155,11 +152,12 @@ def _warn_of_classes(names: Sequence[str], per_class: Mapping[str, np.ndarray]) 
         "in neither labels nor predictions, so left out of macro scores": np.isnan(values).all(axis=0),
         "without a single hit, so that the intervals of macro scores may miss the truth": (values == 0).all(axis=0),
     }
-    found = {why: [names[i] for i in np.flatnonzero(mask).tolist()] for why, mask in groups.items() if mask.any()}
-    return [
-        f"WARNING: classes {why}: {', '.join(each[:10])}{f', ... ({len(each)} in all)' if len(each) > 10 else ''}"
-        for why, each in found.items()
-    ]
+    warnings = []
+    for why, mask in groups.items():
+        found = [names[i] for i in np.flatnonzero(mask).tolist()]
+        more = f", ... ({len(found)} in all)" if len(found) > 10 else ""
+        warnings += [f"WARNING: classes {why}: {', '.join(found[:10])}{more}"] if found else []
+    return warnings
 
 
 def _count_pairs(classes: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> np.ndarray:

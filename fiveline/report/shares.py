@@ -46,13 +46,17 @@ class Shares:
 
     def class_ratios(self) -> np.ndarray:
         """Return the ratio of each class before averaging, (num_classes or 1,); NaN for a class that does not occur."""
-        total = self.denominators.sum(axis=0)
-        ratios = np.divide(self.numerators.sum(axis=0), total, out=np.zeros_like(total), where=total != 0)
+        ratios = divided(self.numerators.sum(axis=0), self.denominators.sum(axis=0))
         return np.where(self.occurs.any(axis=0), ratios, np.nan)
 
     def of(self, positions: Sequence[int] | np.ndarray) -> Shares:
         """Return the shares of some examples, which may be repeated."""
         return Shares(self.numerators[positions], self.denominators[positions], self.occurs[positions], self.finish)
+
+
+def divided(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
+    """Return the quotients, 0 where the denominator is 0."""
+    return np.divide(numerators, denominators, out=np.zeros_like(numerators), where=denominators != 0)
 
 
 def mean_ratios(numerators: np.ndarray, denominators: np.ndarray, occurs: np.ndarray) -> np.ndarray:
@@ -61,8 +65,7 @@ def mean_ratios(numerators: np.ndarray, denominators: np.ndarray, occurs: np.nda
     0 / 0 is 0. A row where no class occurs gives NaN.
     """
     is_there = (occurs > 0) | (numerators.shape[1] == 1)
-    quotient = np.divide(numerators, denominators, out=np.zeros_like(numerators), where=denominators != 0)
-    total, count = np.where(is_there, quotient, 0).sum(axis=1), is_there.sum(axis=1)
+    total, count = np.where(is_there, divided(numerators, denominators), 0).sum(axis=1), is_there.sum(axis=1)
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 

@@ -1,19 +1,26 @@
-"""The table: a row of cells for each run, or for each group of runs that differ only in their seed."""
+"""The table of runs, and a table as text: Markdown, the part that fits a terminal, CSV for spreadsheets, LaTeX."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import os.path
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from fiveline.report.columns import Column
-from fiveline.report.groups import mean_and_std
+from tabulate import tabulate
+
+from fiveline.record.files import csv_lines
+from fiveline.record.log import escaped
+from fiveline.report.columns import Column, mean_and_std
 from fiveline.report.runs import Run
 
 # the order in which columns get room on a narrow terminal; the column that the table is sorted by is before `param`
 BY_IMPORTANCE = ("run", "data", "param", "status", "val", "test", "epochs", "time")
+LONGEST_ON_TERMINAL = 40
 
 
 class Mean(NamedTuple):
@@ -23,9 +30,26 @@ class Mean(NamedTuple):
     std: float
     n: int
 
+    def __str__(self) -> str:
+        return f"{self.mean:.4g} ± {self.std:.2g} ({self.n})"
+
+
+class Estimate(NamedTuple):
+    """A cell for a metric on test and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.3g}, {self.high:.3g}]"
+
 
 class Seconds(float):
     """A cell that is a duration."""
+
+
+PARTS = {Mean: ("", " std", " n"), Estimate: ("", " low", " high")}  # what CSV adds to the column's name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,17 +57,16 @@ class Table:
     """Names and cells, by column, because a column's cells are of one kind."""
 
     head: list[str]
-    columns: list[list[Any]]  # one list for each name; cells are None, text, numbers, lists, `Mean` or `Seconds`
+    columns: list[list[Any]]  # one list for each name; cells are None, text, numbers, lists, or the classes above
 
     @classmethod
     def of_rows(cls, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
         """Return the table of these rows."""
         return cls(list(head), [[row[i] for row in rows] for i in range(len(head))])
 
-
-def is_numeric(cells: Iterable[Any]) -> bool:
-    """Return whether a column holds nothing but numbers."""
-    return set(map(type, cells)) <= {float, int, Mean, Seconds, type(None)}
+    def texts(self) -> list[list[str]]:
+        """Return each column's texts, its name first."""
+        return [list(map(text_of, [name, *cells])) for name, cells in zip(self.head, self.columns, strict=True)]
 
 
 def default_columns(columns: Iterable[Column], differ: Sequence[str], runs: Sequence[Run]) -> list[Column]:
@@ -67,8 +90,11 @@ def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Ta
 
 def _cell(group: Sequence[Run], column: Column) -> Any:
     """Return the cell of a group of runs, which is most often one run."""
-    if len(group) == 1 and column.kind != "time":
-        return column.value(group[0])
+    if len(group) == 1:
+        value, ends = column.value(group[0]), group[0].intervals.get(column.key)
+        if value is None or column.kind not in ("test", "time"):
+            return value
+        return Seconds(value) if column.kind == "time" else Estimate(value, *ends) if ends else value
     values = [value for value in map(column.value, group) if value is not None]
     if not values:
         return None
@@ -93,3 +119,99 @@ def group_name(names: Sequence[str]) -> str:
     start = os.path.commonprefix(list(names)).rstrip("0123456789")
     end = os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1].lstrip("0123456789")
     return f"{start}*{end}" if start or end else f"{names[0]} and {len(names) - 1} more"
+
+
+def text_of(value: Any) -> str:
+    """Return a cell as one line of text: numbers with four digits, `-` for None."""
+    kind = type(value)
+    if kind is str:
+        return value if value.isascii() and value.isprintable() else escaped(value)
+    if kind is float:
+        return f"{value:.4g}"
+    if value is None:
+        return "-"
+    if kind is Seconds:
+        return duration(value)
+    return str(value) if kind in (int, *PARTS) else escaped(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def duration(seconds: float) -> str:
+    """Return a duration such as `2h 03m`, `12m 30s` or `8.1s`."""
+    if not math.isfinite(seconds) or seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes = round(seconds / 60) if seconds >= 3600 else int(seconds // 60)
+    return f"{minutes // 60}h {minutes % 60:02}m" if seconds >= 3600 else f"{minutes}m {int(seconds % 60):02}s"
+
+
+def shortened(text: str) -> str:
+    """Return a text of at most LONGEST_ON_TERMINAL characters, without its middle if it is longer."""
+    half = (LONGEST_ON_TERMINAL - 1) // 2
+    return text if len(text) <= LONGEST_ON_TERMINAL else f"{text[: LONGEST_ON_TERMINAL - 1 - half]}…{text[-half:]}"
+
+
+def to_markdown(table: Table) -> str:
+    """Return the table in Markdown, aligned, so that it also reads well as plain text."""
+    texts = [[re.sub(r"[|<]", r"\\\g<0>", text) for text in column] for column in table.texts()]
+    return _tabulated(texts, table.columns)
+
+
+def to_terminal(table: Table, width: int, order: Sequence[int]) -> str:
+    """Return the part of the table that fits a terminal of that width, and a line that names the other columns.
+
+    Columns get room in the order of their positions in `order`; two are shown however long their cells are.
+    """
+    # names of runs are pasted into commands, so they stay whole
+    texts = [column if column[0] == "run" else list(map(shortened, column)) for column in table.texts()]
+    shown: list[int] = []
+    left = width - 1
+    for i in order:
+        size = _tabulated([texts[i]], [table.columns[i]]).index("\n") - 1
+        if size <= left or len(shown) < 2:
+            shown.append(i)
+            left -= size
+    shown.sort()
+    hidden = ", ".join(text_of(name) for i, name in enumerate(table.head) if i not in shown)
+    more = f"No room for {hidden}: --columns chooses columns, results.md and results.csv have all\n" if hidden else ""
+    return _tabulated([texts[i] for i in shown], [table.columns[i] for i in shown]) + more
+
+
+def to_latex(table: Table) -> str:
+    r"""Return the table as a `tabular` for a paper with `\usepackage{booktabs}`."""
+    text = _tabulated(table.texts(), table.columns, "latex_booktabs", "right").replace("±", r"$\pm$")
+    text = re.sub(r"^ *(?=[\[*])", "{}", text, flags=re.MULTILINE)  # LaTeX would take [x] for an argument of \midrule
+    return f"% \\usepackage{{booktabs}}\n{text}"
+
+
+def _tabulated(
+    texts: Sequence[Sequence[str]], columns: Sequence[Sequence[Any]], form: str = "pipe", numbers: str = "decimal"
+) -> str:
+    """Return columns of texts, each with its name first, as a table; columns of numbers only are aligned as such."""
+    head, *rows = zip(*texts, strict=True)
+    kinds = [set(map(type, cells)) <= {float, int, Seconds, type(None), *PARTS} for cells in columns]
+    alignment = [numbers if is_numeric else "left" for is_numeric in kinds]
+    return tabulate(rows, head, tablefmt=form, disable_numparse=True, colalign=alignment) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """Return the table for programs: numbers in full, durations in seconds; a mean or an interval has three columns."""
+    head: list[str] = []
+    columns: list[Any] = []
+    for name, cells in zip(table.head, table.columns, strict=True):
+        kinds = [kind for kind in PARTS if kind in map(type, cells)]
+        head += [name, *(name + part for kind in kinds for part in PARTS[kind][1:])]
+        columns.append([cell[0] if type(cell) in PARTS else _for_csv(cell) for cell in cells])
+        for kind in kinds:
+            alone = (None, 1 if kind is Mean else None)  # a single run
+            rest = (cell[1:] if type(cell) is kind else alone if cell is not None else (None, None) for cell in cells)
+            columns += zip(*rest, strict=True)
+    return "".join(csv_lines([head, *zip(*columns, strict=True)]))
+
+
+def _for_csv(cell: Any) -> Any:
+    if isinstance(cell, Seconds):
+        return float(cell)
+    is_plain = cell is None or type(cell) in (str, int, float)
+    return cell if is_plain else json.dumps(cell, ensure_ascii=False, default=str)
+
+
+FILES = {"md": to_markdown, "csv": to_csv, "tex": to_latex}  # results.md, ...

@@ -51,7 +51,7 @@ class Trial:
         """Return `waiting` before it has begun or when it is to train for longer, else the status of its run.json."""
         record = self.record()
         status, epochs = str(record.get("status", "waiting")), record.get("epochs", 0)
-        if status == "finished" and self.params.has_stopped_early(epochs, record.get("best_epoch", 0)):
+        if status == "finished" and utils.has_stopped_early(self.params, epochs, record.get("best_epoch", 0)):
             return status
         # a finished run's params may come from a later command that requested more epochs and failed
         trained = epochs if status == "finished" else record.get("params", {}).get("num_epochs", 0)

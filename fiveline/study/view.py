@@ -16,8 +16,8 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 import utils
-from fiveline.report.files import is_held
-from fiveline.report.formats import duration
+from fiveline.record.held import current_status
+from fiveline.report.table import duration
 from fiveline.study.plan import GIGABYTE, Plan
 from fiveline.study.trials import Trial
 
@@ -64,8 +64,8 @@ def print_status(plan: Plan) -> None:
     """Print one line for each trial that is known, and a summary, from the directories alone."""
     maximize, statuses, rows = plan.is_maximized(), [], []
     for trial in plan.all_trials():
-        history, status = trial.monitored(), trial.status()
-        statuses.append("stale" if status == "running" and not is_held(trial.path) else status)
+        history = trial.monitored()
+        statuses.append(current_status(trial.path, trial.status()))
         epochs, best = f"{max(history, default=0)}/{trial.params.num_epochs}", best_of(history, maximize)
         reason = utils.escaped(str(trial.record().get("reason") or "")[:60])
         rows.append([utils.escaped(trial.name), statuses[-1], epochs, best, reason])

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from fiveline.loading import on_device, positions_on
+from fiveline.loading import on_device
 from model.tabular import columns
 from model.tabular.columns import category_of, is_disguised, parse_number
 from model.tabular.params import Params
@@ -122,9 +123,8 @@ class RowDataset(TensorDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
         """Return a whole batch at once, which is faster than collating its examples."""
-        features, labels = self.tensors
-        positions = positions_on(features.device, indices)
-        return features.index_select(0, positions), labels.index_select(0, positions)
+        positions = torch.from_numpy(np.asarray(indices)).to(self.tensors[0].device, non_blocking=True)
+        return tuple(tensor.index_select(0, positions) for tensor in self.tensors)
 
 
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> RowDataset:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fiveline.device import epoch_draws
-from fiveline.loading import on_device, positions_on
+from fiveline.loading import on_device
 from fiveline.loading.pictures import find_grey_bits
 from model.vision.decode import decode_all, load_pixels
 from model.vision.params import Params
@@ -67,7 +67,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return images, float32, (batch_size, image_channels, image_size, image_size), and labels, (batch_size,)."""
-        positions, params = positions_on(self.device, indices), self.params
+        params, positions = self.params, torch.from_numpy(np.asarray(indices)).to(self.device, non_blocking=True)
         if self.pixels is None:
             pixels = torch.from_numpy(decode_all(self.examples.images_at(indices), params))
         else:

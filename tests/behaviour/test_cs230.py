@@ -3,8 +3,9 @@
 import csv
 import json
 import math
+import runpy
+import shlex
 import shutil
-import subprocess
 import sys
 from collections import Counter
 
@@ -15,13 +16,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+import build_vocab
 import evaluate
 import predict
+import search_hyperparams
 import train
 import utils
 from fiveline.tasks import fetch_params
-from tests.support.pages import PROJECT
-from tests.support.tasks import need, needs
+from tests.support.tasks import PROJECT, need, needs
 
 pytestmark = needs("ner")
 NLP = """{
@@ -69,12 +71,27 @@ def nlp(tmp_path):
     return tmp_path
 
 
-def run(name, *args, exit_code=0, cwd=PROJECT):
-    done = subprocess.run(
-        [sys.executable, str(PROJECT / name), *map(str, args)], capture_output=True, text=True, cwd=cwd
-    )
-    assert done.returncode == exit_code, done.stdout + done.stderr
-    return done
+@pytest.fixture
+def type_command(monkeypatch, capsys):
+    """Return a function that runs a script as if it was typed in some folder, and returns its output."""
+
+    def run(line, cwd, exit_code=0):
+        name, *words = shlex.split(line)
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        try:
+            if name == "build_vocab.py":
+                build_vocab.main(words)
+            else:
+                runpy.run_path(str(PROJECT / name), run_name="__main__")
+        except (utils.InputError, SystemExit) as stop:
+            code = stop.exit_code if isinstance(stop, utils.InputError) else stop.code or 0
+            assert code == exit_code, stop
+            return str(stop) + capsys.readouterr().err
+        assert exit_code == 0
+        return capsys.readouterr().out
+
+    return run
 
 
 def read_splits(data_dir, kind):
@@ -107,24 +124,14 @@ def test_the_task_of_a_params_file_is_recognised_by_its_keys(tmp_path, values, t
 @needs("vision")
 def test_a_task_that_is_named_beats_the_keys(tmp_path):
     (tmp_path / "params.json").write_text(NLP)
-    with pytest.raises(utils.InputError, match="unknown key 'lstm_hidden_dim'"):
-        fetch_params(tmp_path, ["task=vision"])
+    for words in (["task=vision"], ["--task", "vision"]):
+        with pytest.raises(utils.InputError, match="unknown key 'lstm_hidden_dim'"):
+            train.main(["--model_dir", str(tmp_path), *words])
     (tmp_path / "params.json").write_text('{"lstm_hidden_dim": 50, "embeding_dim": 50, "bidirectional": true}')
     with pytest.raises(
         utils.InputError, match=r"\(task ner, recognised by its keys\): unknown key 'embeding_dim'; did you mean 'emb"
     ):
         fetch_params(tmp_path)
-
-
-@needs("tabular")
-def test_the_flag_task_is_an_override(tmp_path):
-    (tmp_path / "params.json").write_text("{}")
-    with pytest.raises(utils.InputError, match="unknown task 'tabluar'; did you mean 'tabular'"):
-        train.main(["--model_dir", str(tmp_path), "--task", "tabluar"])
-    train.main(
-        ["--model_dir", str(tmp_path), "--task", "tabular", "num_epochs=1", f"data_dir={PROJECT}/data/digits_rows"]
-    )
-    assert utils.read_json(tmp_path / "run.json")["params"]["task"] == "tabular"
 
 
 # ---- a fresh clone of pytorch/nlp
@@ -169,8 +176,8 @@ def cs230_vocabulary(data_dir, kind, splits):
     return list(counts)
 
 
-def test_build_vocab_writes_cs230s_files(nlp):
-    run("build_vocab.py", "--data_dir", "data/small", "--min_count_word", 1, "--min_count_tag", 1, cwd=nlp)
+def test_build_vocab_writes_cs230s_files(nlp, type_command):
+    type_command("build_vocab.py --data_dir data/small --min_count_word 1 --min_count_tag 1", nlp)
     data_dir = nlp / "data/small"
     words = (data_dir / "words.txt").read_text().splitlines()
     tags = (data_dir / "tags.txt").read_text().splitlines()
@@ -181,90 +188,62 @@ def test_build_vocab_writes_cs230s_files(nlp):
         "train_size": 3, "dev_size": 2, "test_size": 1, "vocab_size": len(words), "number_of_tags": len(tags),
         "pad_word": "<pad>", "pad_tag": "O", "unk_word": "UNK",
     }  # fmt: skip
-    missing = run("build_vocab.py", cwd=nlp / "experiments", exit_code=2)
-    assert "data/small: there is no such data directory" in missing.stderr and "Traceback" not in missing.stderr
-
-
-def test_build_kaggle_dataset_reads_and_writes_where_cs230_does(tmp_path):
-    missing = run("build_kaggle_dataset.py", cwd=tmp_path, exit_code=2)
-    assert "data/kaggle/ner_dataset.csv: there is no such file" in missing.stderr
-    (tmp_path / "data/kaggle").mkdir(parents=True)
-    rows = "".join(f"Sentence: {i},Word{i},NNP,B-geo\n,sleeps,VBZ,O\n" for i in range(20))
-    (tmp_path / "data/kaggle/ner_dataset.csv").write_text("Sentence #,Word,POS,Tag\n" + rows)
-    run("build_kaggle_dataset.py", cwd=tmp_path)
-    numbers = [len((tmp_path / f"data/kaggle/{split}/labels.txt").read_text().splitlines()) for split in SENTENCES]
-    assert numbers == [14, 3, 3]
-
-
-def corpus(tmp_path, text, encoding="utf-8", exit_code=0):
-    (tmp_path / "data/kaggle").mkdir(parents=True, exist_ok=True)
-    (tmp_path / "data/kaggle/ner_dataset.csv").write_bytes(("Sentence #,Word,POS,Tag\n" + text).encode(encoding))
-    done = run("build_kaggle_dataset.py", cwd=tmp_path, exit_code=exit_code)
-    assert "Traceback" not in done.stderr
-    if exit_code:
-        return done.stderr
-    names = ["train", "val", "test"]
-    return sorted(line for name in names for line in read_lines(tmp_path / f"data/kaggle/{name}/sentences.txt"))
-
-
-def read_lines(path):
-    return path.read_text(encoding="utf-8").splitlines()
+    missing = type_command("build_vocab.py", nlp / "experiments", exit_code=2)
+    assert "data/small: there is no such data directory" in missing
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "windows-1252"])
 @pytest.mark.parametrize("name", ["", "Sentence: 1"])
-def test_kaggles_corpus_may_have_been_saved_again(tmp_path, encoding, name):
-    """As UTF-8, or, by pandas' ffill, with the sentence's name in every row."""
-    text = f"Sentence: 1,Zoë,NNP,B-per\n{name},sleeps,VBZ,O\nSentence: 2,“Paris”,NNP,B-geo\n"
-    assert corpus(tmp_path, text, encoding) == ["Zoë sleeps", "“Paris”"]
+def test_kaggles_corpus_is_read_and_written_where_cs230_does(tmp_path, type_command, encoding, name):
+    """It may have been saved again as UTF-8, or by pandas' ffill, with the sentence's name in every row."""
+    missing = type_command("build_kaggle_dataset.py", tmp_path, exit_code=2)
+    assert "data/kaggle/ner_dataset.csv: there is no such file" in missing
+    folder = tmp_path / "data/kaggle"
+    folder.mkdir(parents=True)
+    rows = f"Sentence #,Word,POS,Tag\nSentence: 1,Zoë,NNP,B-per\n{name},sleeps,VBZ,O\nSentence: 2,“Paris”,NNP,B-geo\n"
+    (folder / "ner_dataset.csv").write_bytes(rows.encode(encoding))
+    type_command("build_kaggle_dataset.py", tmp_path)
+    paths = [folder / split / "sentences.txt" for split in ("train", "val", "test")]
+    sentences = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+    assert sorted(sentences) == ["Zoë sleeps", "“Paris”"]
+    (folder / "ner_dataset.csv").write_bytes(rows.replace("sleeps", '"').encode(encoding))
+    broken = type_command("build_kaggle_dataset.py", tmp_path, exit_code=2)
+    assert "ner_dataset.csv:3: a quote that begins in this line" in broken
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (
-            'Sentence: 1,Ann,NNP,B-per\n,",.,O\n,sleeps,VBZ,O\n,",.,O\n',
-            "ner_dataset.csv:3: a quote that begins in this line",
-        ),
-        ("Sentence: 1,Ann,NNP,B-per\n,sleeps,VBZ\n", "ner_dataset.csv:3: 3 columns, expected 4"),
-        ("Sentence: 1,Ann,NNP,B-per\n,sleeps,VBZ,\n", "ner_dataset.csv:3: 'sleeps' has no tag"),
-    ],
-)
-def test_broken_rows_of_kaggles_corpus_are_reported_with_their_line(tmp_path, text, expected):
-    assert expected in corpus(tmp_path, text, exit_code=2)
-
-
-def test_build_dataset_names_the_command_that_needs_no_copy(tmp_path):
-    printed = run(
-        "build_dataset.py", "--data_dir", "my data/SIGNS", "--output_dir", "data/64x64_SIGNS", exit_code=2
-    ).stderr
+def test_build_dataset_names_the_command_that_needs_no_copy(tmp_path, type_command):
+    printed = type_command("build_dataset.py --data_dir 'my data/SIGNS' --output_dir data/64x64_SIGNS", tmp_path, 2)
     assert "python train.py --data_dir 'my data/SIGNS' --model_dir experiments/base_model val_fraction=0.2" in printed
 
 
 @pytest.mark.slow
-def test_the_commands_of_its_readme_run_one_after_the_other(nlp):
+def test_the_commands_of_its_readme_run_one_after_the_other(nlp, run_script):
     data, base, study = nlp / "data/small", nlp / "experiments/base_model", nlp / "experiments/learning_rate"
-    run("build_vocab.py", "--data_dir", data)
-    run("train.py", "--data_dir", data, "--model_dir", base)
-    run("search_hyperparams.py", "--data_dir", data, "--parent_dir", study)
+
+    def run(line, *words):
+        done = run_script(*line.split(), *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("build_vocab.py --data_dir", data)
+    run("train.py --data_dir", data, "--model_dir", base)
+    run("search_hyperparams.py --data_dir", data, "--parent_dir", study)
     names = {path.name for path in study.iterdir() if path.is_dir()}
     assert names == {"learning_rate_0.0001", "learning_rate_0.001", "learning_rate_0.01"}
-    assert all(name in run("synthesize_results.py", "--parent_dir", study).stdout for name in names)
-    run("evaluate.py", "--data_dir", data, "--model_dir", base)
-    predicted = run("predict.py", "--model_dir", base, "--input", data / "test/sentences.txt").stdout
+    assert all(name in run("synthesize_results.py --parent_dir", study) for name in names)
+    run("evaluate.py --data_dir", data, "--model_dir", base)
+    predicted = run("predict.py --model_dir", base, "--input", data / "test/sentences.txt")
     assert len(list(csv.reader(predicted.splitlines()))) == 2
-    sane = run("sanity_check.py", "--data_dir", data, "--model_dir", base, "--only", "hyperparameters,initial_loss")
-    assert "0 FAIL" in sane.stdout
+    words = ("--model_dir", base, "--only", "hyperparameters,initial_loss")
+    assert "0 FAIL" in run("sanity_check.py --data_dir", data, *words)
 
 
-def test_a_study_without_a_file_tries_cs230s_rates_where_it_has_cs230s_name(nlp):
-    study = nlp / "experiments/learning_rate"
-    printed = run("search_hyperparams.py", "--parent_dir", study, "--array").stdout
-    assert [line.split()[1] for line in printed.splitlines()] == [
-        f"learning_rate_{rate}" for rate in (1e-4, 1e-3, 1e-2)
-    ]
-    refused = run("search_hyperparams.py", "--parent_dir", nlp / "experiments/base_model", "--array", exit_code=2)
-    assert "no search.yaml in it" in refused.stderr
+def test_a_study_without_a_file_tries_cs230s_rates_where_it_has_cs230s_name(nlp, capsys):
+    search_hyperparams.main(["--parent_dir", str(nlp / "experiments/learning_rate"), "--array"])
+    names = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert names == [f"learning_rate_{rate}" for rate in (1e-4, 1e-3, 1e-2)]
+    with pytest.raises(utils.InputError, match="no search.yaml in it"):
+        search_hyperparams.main(["--parent_dir", str(nlp / "experiments/base_model"), "--array"])
 
 
 # ---- checkpoints of nets that are not ours
@@ -342,15 +321,6 @@ def test_a_tagger_of_theirs_is_scored_as_they_would(nlp, has_files):
     with predicted.open(newline="") as file:
         found = [row["prediction"].split() for row in csv.DictReader(file)]
     assert found == [[tags[number] for number in outputs.argmax(axis=1)]]
-
-
-def test_lines_are_logged_once_and_without_prefixes(nlp):
-    (nlp / "data/small/words.txt").write_text("Ann\n<pad>\nUNK\n")
-    (nlp / "data/small/tags.txt").write_text("O\nB-per\nI-per\nB-geo\nB-org\nI-org\n")
-    model_dir = nlp / "experiments/base_model"
-    save_theirs(TheirTagger(3, 6), model_dir)
-    printed = run("evaluate.py", "--model_dir", model_dir, "--data_dir", nlp / "data/small").stderr
-    assert printed.count("- Eval metrics") == 1 and ":root:" not in printed
 
 
 @needs("vision")

@@ -1,5 +1,6 @@
 """What Windows and macOS do and Linux does not, imitated here; the project itself has been run on Linux only."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -8,17 +9,18 @@ import pytest
 import torch
 from torch import nn
 
+import predict
 import search_hyperparams
 import train
 import utils
 from fiveline.jobs.one import OneProcess
 from fiveline.options.forward import prepare
 from fiveline.record import atomic
-from fiveline.record.signals import Signals
+from fiveline.record.script import Signals
 from fiveline.saving import Saver
 from fiveline.state import State
 from fiveline.tasks import fetch_params_class
-from tests.support.runs import run_train
+from tests.support.runs import finish
 from tests.support.tasks import needs
 
 
@@ -62,7 +64,7 @@ def test_a_table_that_is_open_in_a_spreadsheet_stops_no_training(tmp_path, held,
     with run.replacing_best():
         pass
     assert [path.name for path in tmp_path.glob("*_best.*")] == [names[1]]
-    assert f"in use, so not removed (they hold scores of older weights): {names[1]}" in caplog.text
+    assert f"{names[1]} is in use, so not removed; it is of older weights" in caplog.text
 
 
 def test_ctrl_c_while_a_batch_is_awaited_takes_none_away(tmp_path):
@@ -143,10 +145,11 @@ def test_nets_and_inputs_are_contiguous_on_apples_gpu(monkeypatch):
     assert seen == [False, True] and model[0].weight.is_contiguous()
 
 
-def test_predictions_are_utf_8_wherever_they_go(tmp_path, run_script):
-    model_dir = run_train(tmp_path / "run", num_epochs=1)
+def test_predictions_are_utf_8_wherever_they_go(make_run, tmp_path, monkeypatch):
+    folder, printed = finish(make_run(num_epochs=1)), io.BytesIO()
     (tmp_path / "Ł.png").write_bytes(b"no image")
-    result = run_script(
-        "predict.py", "--model_dir", model_dir, "--input", tmp_path / "Ł.png", PYTHONIOENCODING="cp1252"
-    )  # run_script reads UTF-8
-    assert "Ł.png" in result.stdout and "\\u0141" not in result.stdout
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="cp1252"))
+    with pytest.raises(utils.Stop):
+        predict.main(["--model_dir", str(folder), "--input", str(tmp_path / "Ł.png")])
+    sys.stdout.flush()
+    assert "Ł.png" in printed.getvalue().decode("utf-8")

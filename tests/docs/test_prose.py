@@ -3,8 +3,6 @@
 import re
 import subprocess
 
-import pytest
-
 from tests.support.pages import PROJECT
 
 SUFFIXES = {".py", ".md", ".js", ".html", ".css", ".yml", ".yaml", ".toml", ".cff", ".sh", ""}
@@ -25,7 +23,6 @@ PATTERNS = {
     for word, pattern in WORDS.items()
 }
 EXCEPTIONS = {("tests/docs/test_prose.py", word) for word in WORDS}  # (file, word): this list itself, and quotations
-# Their text is being rewritten: take a name out when its text is new, and the list when it is empty.
 
 
 def find_words(text):
@@ -46,17 +43,3 @@ def test_no_text_has_a_word_of_the_list():
         found += [f"{name}:{line}: {word}" for line, word in find_words(text) if (name, word) not in EXCEPTIONS]
     advice = "write report, again, within, corrupted or fix instead, or name the thing"
     assert not found, "\n".join([f"{len(found)} hits; {advice}", *found])
-
-
-@pytest.mark.parametrize(
-    ("text", "hits"),
-    [
-        ("He was told.\nTold anew", [(1, "told"), (2, "told"), (2, "anew")]),
-        ("is_told, filter-told, untold, Amidon, amended, tomend", [(1, "told"), (1, "told")]),
-        ("a loss, for\n# one, and those\n    # of the rest", [(1, ", for one"), (2, "those of")]),
-        ('"""Return what is there."""\nReturns what; return whatever', [(1, "Return what"), (2, "Return what")]),
-        ("those offers, for one's sake; a spoilt mending", [(1, ", for one"), (1, "spoilt"), (1, "mend")]),
-    ],
-)
-def test_words_are_found(text, hits):
-    assert find_words(text) == hits

@@ -1,5 +1,7 @@
 """One table of all runs: what varies, sorted, whatever the folders hold."""
 
+import os
+
 import pytest
 
 import utils
@@ -17,32 +19,20 @@ def test_table_has_what_differs_and_is_sorted_by_the_monitored_metric(tmp_path, 
     assert capsys.readouterr().out == (tmp_path / "results.md").read_text()
     assert [row["run"] for row in synthesize(tmp_path, "--sort", "loss")] == ["a", "deep/b", "c"]
     assert [row["run"] for row in synthesize(tmp_path, "--sort", "learning_rate")] == ["a", "deep/b", "c"]
-
-
-def test_it_is_said_where_the_page_is_and_not_in_the_table(tmp_path, capsys):
-    write_run(tmp_path / "a", {"seed": 1}, {"accuracy": 0.5})
+    capsys.readouterr()
     synthesize(tmp_path, "--html")
-    said = capsys.readouterr()
-    assert said.err == f"- wrote {tmp_path / 'results.html'}\n" and (tmp_path / "results.html").exists()
-    assert said.out == (tmp_path / "results.md").read_text()
-
-
-def test_errors_are_sorted_upwards(tmp_path):
-    for name, value in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
-        write_run(tmp_path / name, {"monitor": "rmse"}, {"rmse": value}, lower_is_better=["rmse"])
-    assert [row["run"] for row in synthesize(tmp_path)] == ["b", "c", "a"]
+    output = capsys.readouterr()
+    assert output.err == f"- wrote {tmp_path / 'results.html'}\n" and (tmp_path / "results.html").exists()
+    assert output.out == (tmp_path / "results.md").read_text()
 
 
 def test_runs_of_cs230_are_read(tmp_path):
     write_run(tmp_path / "theirs", val={"accuracy": 0.7, "loss": 1.0})
     (tmp_path / "theirs/params.json").write_text('{"learning_rate": 0.001}')
     write_run(tmp_path / "ours", {"learning_rate": 0.01}, {"accuracy": 0.8, "macro_f1": 0.7})
+    theirs = {"learning_rate": "0.001", "status": "unknown", "macro_f1": ""}
     rows = synthesize(tmp_path)
-    assert [(row["run"], row["learning_rate"], row["status"]) for row in rows] == [
-        ("ours", "0.01", "finished"),
-        ("theirs", "0.001", "unknown"),
-    ]
-    assert rows[1]["macro_f1"] == ""
+    assert [row["run"] for row in rows] == ["ours", "theirs"] and rows[1].items() >= theirs.items()
 
 
 def test_half_written_and_foreign_files_are_named_and_the_rest_is_shown(tmp_path, capsys):
@@ -67,17 +57,17 @@ def test_an_empty_or_missing_folder_is_reported(tmp_path):
         synthesize(tmp_path, "--sort", "f1")
 
 
-def test_names_with_bars_commas_and_newlines_survive(tmp_path):
+def test_any_name_is_shown_and_a_file_that_cannot_be_written_is_reported(tmp_path, run_script):
     name = 'a|b,"c"\nd'
-    write_run(tmp_path / name, {"seed": 1}, {"accuracy": 0.7})
-    assert [row["run"] for row in synthesize(tmp_path)] == [name]
-    assert "a\\|b" in (tmp_path / "results.md").read_text()
-
-
-def test_files_that_cannot_be_written_are_reported(tmp_path, run_script):
-    write_run(tmp_path / "run", {"seed": 1}, {"accuracy": 0.5})
-    (tmp_path / "results.md").mkdir()
-    (tmp_path / "results.md/x").touch()
-    result = run_script("synthesize_results.py", "--parent_dir", tmp_path)
+    write_run(tmp_path / "runs" / name, {"seed": 1}, {"accuracy": 0.7})
+    assert [row["run"] for row in synthesize(tmp_path / "runs")] == [name]
+    assert "a\\|b" in (tmp_path / "runs/results.md").read_text()
+    write_run(tmp_path / "runs" / os.fsdecode(b"run\xff\x1b[31m"), val={"accuracy": 0.5})
+    result = run_script("synthesize_results.py", "--parent_dir", tmp_path / "runs")
+    assert result.returncode == 0 and "run\\udcff\\x1b[31m" in result.stdout
+    (tmp_path / "runs/results.md").unlink()
+    (tmp_path / "runs/results.md").mkdir()
+    (tmp_path / "runs/results.md/x").touch()
+    result = run_script("synthesize_results.py", "--parent_dir", tmp_path / "runs")
     assert result.returncode == 1
-    assert result.stderr == f"error: {tmp_path / 'results.md'}: could not be written (Is a directory)\n"
+    assert result.stderr == f"error: {tmp_path / 'runs/results.md'}: could not be written (Is a directory)\n"

@@ -46,21 +46,15 @@ def load(monkeypatch, tmp_path):
     ("attributes", "words"),
     [
         ({"ids": torch.ones(NUM_EXAMPLES, 4)}, "'ids' is a Tensor of shape (6, 4); expected a list with a name"),
-        ({"ids": torch.arange(NUM_EXAMPLES)}, "'ids' is a Tensor of shape (6,)"),
-        ({"ids": [[1, 2]] * NUM_EXAMPLES}, "'ids' is a list of list"),
         (
             {"ids": [1, 2, 3]},
             "'ids' is a list of int, length 3; expected a list with a name (str or int) for each example (6 examples)",
         ),
         ({"ids": "abcdef"}, "'ids' is a str"),
-        ({"ids": {"a": 1}}, "'ids' is a dict"),
         ({"ids": None}, "'ids' is NoneType"),
-        ({"ids": lambda: 3}, "'ids' is a function"),
         ({"lengths": 5}, "'lengths' is a int; expected a list with a whole number for each example"),
-        ({"lengths": (5, 1)}, "'lengths' is a tuple of int, length 2"),
         ({"lengths": [1.5] * NUM_EXAMPLES}, "'lengths' is a list of float"),
         ({"lengths": [[1], [1, 2], [1], [1], [1], [1]]}, "'lengths' is a list of list"),
-        ({"set_epoch": 3}, "'set_epoch' is a int; expected a method"),
     ],
 )
 def test_an_attribute_that_means_something_else_is_refused(load, attributes, words):

@@ -10,7 +10,10 @@ def test_a_bar_shows_the_loss_of_a_short_epoch_too(tmp_path, monkeypatch):
 
     class Bar:
         def __init__(self, **_):
-            self.update = self.close = lambda: None
+            self.n, self.close = 0, lambda: None
+
+        def update(self, number):
+            self.n += number
 
         def set_postfix_str(self, text, **_):
             shown.append(text)

@@ -45,15 +45,6 @@ SCHEDULES = [
 ]
 
 
-def their_rates(optimizer, scheduler, num_steps):
-    rates = []
-    for _ in range(num_steps):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return rates
-
-
 def test_a_run_that_continues_after_its_last_step_keeps_the_rate_of_that_step():
     """Its last checkpoint is then the same as that of a run that was not stopped."""
     values = {"schedule": "one_cycle", "num_epochs": 1, "learning_rate_factors": {"bias": 0.5}}
@@ -65,6 +56,7 @@ def test_a_run_that_continues_after_its_last_step_keeps_the_rate_of_that_step():
         state.optimizer.step()
         add_batch(state, 1.0)
     later.load_state_dict(state.state_dict())
+    later.set_learning_rate()
     rates = [[group["lr"] for group in each.optimizer.param_groups] for each in (state, later)]
     assert rates[0] == rates[1] and rates[0][0] == 2 * rates[0][1] < 1e-6
 
@@ -72,31 +64,28 @@ def test_a_run_that_continues_after_its_last_step_keeps_the_rate_of_that_step():
 @pytest.mark.parametrize(
     ("values", "theirs"), SCHEDULES, ids=lambda value: str(value) if isinstance(value, dict) else ""
 )
-def test_schedule_gives_the_rates_of_torchs(values, theirs):
-    params = utils.Params.from_values({"learning_rate": 0.1, "num_epochs": EPOCHS, **values}, "test")
-    ours = [learning_rate(params, step, STEPS) for step in range(STEPS * EPOCHS)]
+def test_an_epochs_steps_have_the_rates_of_torchs_schedule(values, theirs):
+    state = make_state(learning_rate=0.1, num_epochs=EPOCHS, **values)
     other = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.1)
+    ours, expected = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        expected = their_rates(other, theirs(other), STEPS * EPOCHS)
-    assert ours == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        scheduler = theirs(other)
+        for state.epoch in range(EPOCHS):
+            state.step = 0
+            for _ in state.start_epoch(torch.utils.data.DataLoader(range(STEPS))):
+                ours.append(state.optimizer.param_groups[0]["lr"])
+                expected.append(other.param_groups[0]["lr"])
+                other.step()
+                scheduler.step()
+                state.step += 1
+    assert ours == pytest.approx(expected, rel=1e-9, abs=1e-12) and len(ours) == STEPS * EPOCHS
 
 
 def test_warmup_rises_in_a_straight_line_to_the_rate():
     params = utils.Params.from_values({"learning_rate": 0.1, "num_epochs": EPOCHS, "warmup_epochs": 1}, "test")
     rates = [learning_rate(params, step, STEPS) for step in range(STEPS + 2)]
     assert rates == pytest.approx([0.1 * (i + 1) / (STEPS + 1) for i in range(STEPS)] + [0.1, 0.1])
-
-
-def test_the_learning_rate_follows_from_the_position_alone():
-    state = make_state(learning_rate=0.1, num_epochs=EPOCHS, schedule="cosine", warmup_epochs=0.5)
-    rates = []
-    for state.epoch in range(EPOCHS):
-        for state.step in range(STEPS):
-            rates.append(state.set_learning_rate())
-    later = make_state(learning_rate=0.1, num_epochs=EPOCHS, schedule="cosine", warmup_epochs=0.5)
-    later.epoch, later.step = 3, 4
-    assert later.set_learning_rate() == rates[3 * STEPS + 4] == later.optimizer.param_groups[0]["lr"]
 
 
 def test_plateau_drops_as_torchs_does():

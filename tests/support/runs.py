@@ -104,27 +104,16 @@ def without_times(history):
 
 
 def assert_same_end(first, second):
-    """Compare two finished runs, the times that they took aside."""
+    """Compare two finished runs, except for their times and what may differ between a run and its continuation."""
     for name in ("last", "best"):
         states = [read_state(folder, name) for folder in (first, second)]
         for state in states:
             state.pop("seconds")
-            state["params"].pop("num_epochs")  # a run that continues may have been given another number
+            for setting in ("num_epochs", "num_workers", "save_summary_steps", "cache"):
+                state["params"].pop(setting, None)
         assert_same_bits(*states)
     histories = [without_times(utils.read_lines(folder / "history.jsonl")) for folder in (first, second)]
     assert histories[0] == histories[1] and histories[0]
     assert {utils.read_json(folder / "run.json")["status"] for folder in (first, second)} == {"finished"}
-
-
-def assert_same_run(first, second):
-    for name in ("last", "best"):
-        states = [read_state(folder, name) for folder in (first, second)]
-        for state in states:
-            state.pop("seconds")
-            for machine in ("num_workers", "save_summary_steps"):
-                state["params"].pop(machine)
-        assert_same_bits(*states)
-    histories = [without_times(utils.read_lines(folder / "history.jsonl")) for folder in (first, second)]
-    assert histories[0] == histories[1] and histories[0]
     for name in ("metrics_val_best_weights.json", "metrics_val_last_weights.json"):
         assert (first / name).read_bytes() == (second / name).read_bytes()

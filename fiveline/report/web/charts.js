@@ -1,8 +1,6 @@
-// What the charts share, and two of them, drawn by Plotly: learning curves and importance.
+// The charts, drawn by Plotly: learning curves, and for a study the metric against each hyperparameter.
 
 const LOG_RATIO = 10; // positive values that span less are never thought of by their order of magnitude
-const MOST_AXES = 9; // of parallel coordinates, the metric's aside
-const NUM_SHADES = 12;
 const config = {
   responsive: true,
   displaylogo: false,
@@ -11,10 +9,9 @@ const config = {
   toImageButtonOptions: { format: "svg" },
 };
 
-function layoutOf(settings) {
+function layoutOf({ xaxis, yaxis, ...others }) {
   const axis = { gridcolor: css("--line"), linecolor: css("--line"), zeroline: false, automargin: true };
   const font = { family: getComputedStyle(document.body).fontFamily, size: 12, color: css("--text") };
-  const { xaxis, yaxis, ...others } = settings;
   return {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
@@ -32,41 +29,11 @@ function layoutOf(settings) {
 }
 
 /** Draw a chart, and say in words what it shows. */
-function draw(id, traces, settings, words) {
-  const element = typeof id === "string" ? byId(id) : id;
+async function draw(element, traces, settings, words) {
   element.setAttribute("aria-label", words);
-  element.hidden = false;
-  return Plotly.react(element, traces, layoutOf(settings), config).then(() => {
-    // a screen reader gets the words, not Plotly's drawing
-    for (const inner of [...element.children, byId("js-plotly-tester")]) inner?.setAttribute("aria-hidden", "true");
-  });
-}
-
-/** Return the text beside a point of a run, where a column and a metric are drawn. */
-function pointText(run, column, metric) {
-  const cells = [column, metric].map((each) => `${each.name} ${format(valueOf(run, each), each)}`);
-  return [run.name, ...cells].map(plain).join("<br>");
-}
-
-/** Let a click on a point choose its run; Plotly keeps listeners when a chart is redrawn. */
-function listen(id, name, listener) {
-  const element = typeof id === "string" ? byId(id) : id;
-  if (!element.dataset[name]) element.on(`plotly_${name}`, listener);
-  element.dataset[name] = "yes";
-}
-
-function chooseClicked(event) {
-  const run = runs[event.points[0].customdata];
-  if (!run) return;
-  choose(run, !chosen.includes(run));
-  drawChosen();
-}
-
-/** Return whether an axis of these values should be logarithmic: half of them crowd at its lower end. */
-function isLog(values) {
-  const distinct = [...new Set(values)].sort((a, b) => a - b);
-  const [low, middle, high] = [distinct[0], distinct[Math.floor((distinct.length - 1) / 2)], distinct.at(-1)];
-  return low > 0 && high / low >= LOG_RATIO && middle < 0.32 * high;
+  await Plotly.react(element, traces, layoutOf(settings), config);
+  // a screen reader gets the words, not Plotly's drawing
+  for (const inner of [...element.children, byId("js-plotly-tester")]) inner?.setAttribute("aria-hidden", "true");
 }
 
 // Learning curves
@@ -82,124 +49,146 @@ function drawChips() {
     const swatch = make("span", { class: "swatch", style: `--color: var(--run-${colours.get(run)})` });
     return make("li", {}, swatch, make("a", { href: addressOf(run) }, ...breakable(run.name)), remove);
   });
-  byId("chosen").replaceChildren(
-    ...(chips.length ? chips : [make("li", { class: "empty" }, "No run is chosen; tick some in the table.")]),
-  );
+  const none = make("li", { class: "empty" }, "No run is chosen; tick some in the table.");
+  byId("chosen").replaceChildren(...(chips.length ? chips : [none]));
 }
 
-/** Return the traces of some runs' curves: val as lines, train dotted. */
-function curveTraces(shownRuns, metric, withTrain) {
-  return shownRuns.flatMap((run) => {
-    const curves = study.curves[run.index];
-    if (!curves) return [];
-    return [[metric, "solid"], ...(withTrain ? [[`train ${metric}`, "dot"]] : [])]
-      .filter(([name]) => curves.series[name])
-      .map(([name, dash]) => ({
-        type: "scatter",
-        x: curves.epochs,
-        y: curves.series[name],
-        name: plain(run.name),
-        mode: curves.epochs.length > 1 ? "lines" : "markers",
-        line: { color: colourOf(run), dash, width: dash === "dot" ? 1.5 : 2.2 },
-        text: curves.series[name].map(
-          (value) => `${plain(run.name)}<br>${plain(name)} ${value === null ? "" : formatNumber(value)}`,
-        ),
-        hovertemplate: "%{text}<br>epoch %{x}<extra></extra>",
-      }));
+/** Return the values of a run's curve, or undefined. */
+function curveOf(run, name) {
+  return study.curves[run.index]?.series[name];
+}
+
+/** Return the names of the curves that some of the runs have; the learning rate comes last. */
+function seriesNames(some) {
+  const names = new Set(some.flatMap((run) => Object.keys(study.curves[run.index]?.series ?? {})));
+  const isLast = (name) => Number(name === "learning_rate");
+  return [...names].filter((name) => !name.startsWith("train ")).sort((a, b) => isLast(a) - isLast(b));
+}
+
+/** Draw the curves of some runs: val as lines, train dotted. */
+function drawCurvesOf(element, shownRuns, metric, withTrain, settings) {
+  const lines = [[metric, "solid"], ...(withTrain ? [[`train ${metric}`, "dot"]] : [])];
+  const traces = shownRuns.flatMap((run) => {
+    const { epochs } = study.curves[run.index] ?? {};
+    const known = lines.filter(([name]) => curveOf(run, name));
+    return known.map(([name, dash]) => ({
+      type: "scatter",
+      x: epochs,
+      y: curveOf(run, name),
+      mode: epochs.length > 1 ? "lines" : "markers",
+      line: { color: colourOf(run), dash, width: dash === "dot" ? 1.5 : 2.2 },
+      text: curveOf(run, name).map((value) => `${plain(run.name)}<br>${plain(name)} ${format(value)}`),
+      hovertemplate: "%{text}<br>epoch %{x}<extra></extra>",
+    }));
   });
-}
-
-function curveLegend() {
-  return make("p", { class: "legend" }, ...legendOf([["solid", "val"], ["dotted", "train"]]));
-}
-
-function curveWords(shownRuns, metric) {
-  const note = shownRuns.flatMap((run) => {
-    const curves = study.curves[run.index];
-    const values = curves && curves.series[metric] ? curves.series[metric].filter(isNumber) : [];
-    if (!values.length) return [];
-    const ends = `from ${formatNumber(values[0])} to ${formatNumber(values.at(-1))}`;
-    return [`${run.name}: ${ends} in ${curves.epochs.at(-1)} epochs`];
+  const words = shownRuns.flatMap((run) => {
+    const values = (curveOf(run, metric) ?? []).filter(isNumber);
+    return values.length ? [`${run.name}: from ${formatNumber(values[0])} to ${formatNumber(values.at(-1))}`] : [];
   });
-  return `Learning curves, ${metric} by epoch. ${note.join("; ") || "Nothing is drawn"}.`;
-}
-
-function curveLayout(shownRuns, metric, isLogarithmic) {
-  const last = Math.max(
-    0,
-    ...shownRuns.map((run) => (study.curves[run.index] ? study.curves[run.index].epochs.at(-1) : 0)),
-  );
-  return {
+  const last = Math.max(0, ...shownRuns.map((run) => study.curves[run.index]?.epochs.at(-1) ?? 0));
+  const layout = {
     height: 340,
-    yaxis: { title: { text: plain(metric) }, type: isLogarithmic ? "log" : "linear" },
     xaxis: { title: { text: "epoch" }, tickformat: "d", ...(last <= 12 ? { dtick: 1 } : { nticks: 10 }) },
+    ...settings,
+    yaxis: { title: { text: plain(metric) }, ...settings.yaxis },
   };
+  const said = words.join("; ") || "Nothing is drawn";
+  return draw(element, traces, layout, `Learning curves, ${metric} by epoch. ${said}.`);
 }
 
 function drawCurves() {
   drawChips();
   const metric = byId("curve-metric").value;
-  const traces = curveTraces(chosen, metric, byId("curve-train").checked);
-  const missing = chosen.filter((run) => !study.curves[run.index] || !study.curves[run.index].series[metric]);
-  byId("curve-note").textContent = missing.length
-    ? `${missing.length} of the chosen runs ${missing.length > 1 ? "have" : "has"} no history of ${metric}.`
-    : "";
-  draw("curve-chart", traces, curveLayout(chosen, metric, byId("curve-log").checked), curveWords(chosen, metric));
+  const missing = chosen.filter((run) => !curveOf(run, metric)).length;
+  const note = `${missing} of the chosen runs ${missing > 1 ? "have" : "has"} no history of ${metric}.`;
+  byId("curve-note").textContent = missing ? note : "";
+  const yaxis = { type: byId("curve-log").checked ? "log" : "linear" };
+  return drawCurvesOf(byId("curve-chart"), chosen, metric, byId("curve-train").checked, { yaxis });
 }
 
-// Importance
+// The metric against each hyperparameter: a small chart for each, a point for each run
 
-function drawImportance() {
-  const metric = metricShown();
-  const { runs: number, shares } = groupShown().importance[metric.name];
-  const entries = Object.entries(shares).slice(0, 15);
-  const chart = byId("importance-chart");
-  if (!entries.length) {
-    chart.hidden = true;
-    const tooFew = `Ten runs with ${metric.name} are needed before this says anything; there are ${number}.`;
-    const known = ["The runs have the same hyperparameters.", `The runs differ in ${params[0]?.name} only.`];
-    byId("importance-note").textContent = known[params.length] ?? tooFew;
-    return null;
-  }
-  const width = (name) => name.length * 7 + 20;
-  const note = entries.map(([name, share]) => `${name} ${(100 * share).toFixed(0)}%`);
-  byId("importance-note").textContent =
-    `The share of each hyperparameter in what tells the best tenth of ${number} runs from the rest, ` +
-    `by ${metric.name} (PED-ANOVA, Optuna).${number < 50 ? " With fewer than 50 runs, take it as a hint." : ""}`;
-  const trace = {
-    type: "bar",
-    orientation: "h",
-    x: entries.map(([, share]) => share),
-    y: entries.map((_, i) => i),
-    marker: { color: css("--accent") },
-    text: entries.map(([, share]) => `${(100 * share).toFixed(0)}%`),
-    textposition: "outside",
-    cliponaxis: false,
-    hoverinfo: "skip",
-    width: 0.62,
-  };
-  return draw(
-    "importance-chart",
-    [trace],
-    {
-      height: 30 + 27 * entries.length,
-      margin: { l: Math.min(200, Math.max(...entries.map(([name]) => width(name)))), r: 46, t: 4, b: 8 },
-      xaxis: { visible: false, range: [0, Math.max(...entries.map(([, share]) => share)) * 1.02], fixedrange: true },
-      yaxis: {
-        tickvals: entries.map((_, i) => i),
-        ticktext: entries.map(([name]) => plain(name.length > 26 ? `${name.slice(0, 25)}…` : name)),
-        autorange: "reversed",
-        fixedrange: true,
-        showgrid: false,
-        automargin: false,
-        ticks: "outside",
-        tickcolor: "rgba(0,0,0,0)",
-      },
-    },
-    `What mattered for ${metric.name}: ${note.join(", ")}.`,
-  );
+/** Return whether an axis of these values should be logarithmic: half of them crowd at its lower end. */
+function isLog(values) {
+  const distinct = [...new Set(values)].sort((a, b) => a - b);
+  const [low, middle, high] = [distinct[0], distinct[Math.floor((distinct.length - 1) / 2)], distinct.at(-1)];
+  return low > 0 && high / low >= LOG_RATIO && middle < 0.32 * high;
 }
 
-function metricShown() {
-  return columnNamed.get(byId("metric").value);
+/** Return a function for each chart that draws it. */
+function drawEach() {
+  const metric = columnNamed.get(byId("metric").value);
+  const group = groups[Number(byId("data").value)];
+  const differs = (column) => new Set(group.members.map((run) => JSON.stringify(valueOf(run, column)))).size > 1;
+  const scored = filtered.filter((run) => groups[run.group] === group && isNumber(valueOf(run, metric)));
+  const shown = params.filter(differs);
+  const grid = byId("each-charts");
+  while (grid.children.length > shown.length) grid.lastChild.remove();
+  while (grid.children.length < shown.length)
+    grid.append(make("figure", {}, make("h3"), make("div", { class: "chart", role: "img" })));
+  return shown.map((column, i) => () => {
+    const [title, chart] = grid.children[i].children;
+    title.textContent = column.name;
+    return drawAgainst(chart, column, metric, scored.filter((run) => valueOf(run, column) !== null));
+  });
+}
+
+async function drawAgainst(chart, column, metric, present) {
+  const values = present.map((run) => valueOf(run, column));
+  const isNumeric = values.length > 0 && values.every(isNumber);
+  const { at, xaxis } = isNumeric ? numericAxis(values) : axisOfNames(values);
+  const many = present.length > 500;
+  // where many points have the same place they are spread a little, by a number that stays the same for a run
+  const spread = (run) => ((run.index * 0.618) % 1) - 0.5;
+  const points = (members, marker) => ({
+    type: "scatter",
+    mode: "markers",
+    x: members.map((run) => at(valueOf(run, column), spread(run))),
+    y: members.map((run) => valueOf(run, metric)),
+    marker,
+    hoverinfo: "text",
+    customdata: members.map((run) => run.index),
+    text: members.map((run) =>
+      [run.name, ...[column, metric].map((each) => `${each.name} ${format(valueOf(run, each), each)}`)]
+        .map(plain)
+        .join("<br>"),
+    ),
+  });
+  const marked = present.filter((run) => chosen.includes(run));
+  const traces = [
+    points(present, { color: css("--accent"), size: many ? 4 : 6, opacity: many ? 0.35 : 0.55 }),
+    points(marked, { color: marked.map(colourOf), size: 10, line: { color: css("--back"), width: 1 } }),
+  ];
+  const best = bestOf(present, metric);
+  const words = [metric, column].map((each) => best && format(valueOf(best, each), each)).join(" at ");
+  const title = `${metric.name} against ${column.name}, ${present.length} runs${best ? `; best ${words}` : ""}.`;
+  await draw(chart, traces, { height: 210, margin: { l: 46, r: 8, t: 6, b: 28 }, xaxis, yaxis: { nticks: 5 } }, title);
+  chart.removeAllListeners("plotly_click");
+  chart.on("plotly_click", ({ points: [{ customdata: index }] }) => {
+    choose(runs[index], !chosen.includes(runs[index]));
+    drawChosen();
+  });
+}
+
+/** Return an axis of numbers, with ticks at the values themselves where they are few, as in a grid. */
+function numericAxis(values) {
+  const few = [...new Set(values)].sort((a, b) => a - b);
+  const isLogarithmic = isLog(values);
+  const move = isLogarithmic ? Math.log : (value) => value;
+  const gaps = few.slice(1).map((value, i) => move(value) - move(few[i]));
+  const span = move(few.at(-1)) - move(few[0]);
+  const gap = few.length > 1 && few.length <= 6 && values.length > 30 ? 0.3 * Math.min(...gaps) : 0;
+  const at = (value, spread) => (isLogarithmic ? value * Math.exp(gap * spread) : value + gap * spread);
+  const isGrid = few.length <= 6 && gaps.every((each) => each > 0.12 * span);
+  const logTicks = { dtick: span < 3.5 ? "D2" : 1, tickformat: "~g" };
+  const ticks = isGrid ? { tickvals: few, ticktext: few.map(formatNumber) } : isLogarithmic ? logTicks : { nticks: 6 };
+  return { at, xaxis: { type: isLogarithmic ? "log" : "linear", ...ticks } };
+}
+
+function axisOfNames(values) {
+  const texts = [...new Set(values.map((value) => format(value)))];
+  const names = texts.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+  const ticktext = names.map((name) => plain(name.length > 16 ? `${name.slice(0, 15)}…` : name));
+  const xaxis = { tickvals: names.map((_, i) => i), ticktext, range: [-0.6, names.length - 0.4] };
+  return { at: (value, spread) => names.indexOf(format(value)) + 0.36 * spread, xaxis };
 }

@@ -1,13 +1,10 @@
-// The filter: words of a run, or an expression as `synthesize_results.py --filter` has it, without arithmetic:
+// The filter: words of a run, or an expression as `synthesize_results.py --filter` has it (report/filter.py):
 // `learning_rate < 0.01 and status == 'finished'`. It is read part by part, and never run as code.
-
-const WORD_OPERATORS = /(^|[^\w.])(in|is)\s/;
 
 /** Return {test, note, wrong}: a function of a run, what to say about the filter, and whether it could not be read. */
 function readFilter(text) {
   const source = text.trim();
-  if (!source) return { test: () => true, note: "", wrong: false };
-  if (!/[<>=!]/.test(source) && !WORD_OPERATORS.test(source)) {
+  if (!/[<>=!]|(^|[^\w.])(in|is)\s/.test(source)) {
     const words = source.toLowerCase().split(/\s+/);
     return { test: (run) => words.every((word) => textOf(run).includes(word)), note: "", wrong: false };
   }
@@ -15,151 +12,107 @@ function readFilter(text) {
     const test = parseFilter(source);
     return { test: (run) => test(run) === true, note: "", wrong: false };
   } catch (error) {
-    return { test: () => true, note: error.message, wrong: true };
+    return { test: () => true, note: `${error.message}; all runs are shown.`, wrong: true };
   }
 }
 
 function textOf(run) {
-  if (run.text === undefined) {
-    const cells = params.map((column) => `${column.name}=${format(valueOf(run, column), column)}`);
-    run.text = [run.name, format(valueOf(run, columnNamed.get("status"))), ...cells].join(" ").toLowerCase();
-  }
+  run.text ??= [run.name, ...params.map((column) => `${column.name}=${format(valueOf(run, column), column)}`),
+    format(valueOf(run, columnNamed.get("status")))].join(" ").toLowerCase();
   return run.text;
 }
 
 /** Return a column's name as an expression can hold it: `test accuracy` is `test_accuracy`. */
 function identifierOf(name) {
   const text = name.replace(/[^\p{L}\p{N}_.]/gu, "_");
-  return /^(and|or|not|in|is|lambda|if|else|for|class|def|None|True|False)$/.test(text)
-    ? `${text}_`
-    : /^\d/.test(text)
-      ? `_${text}`
-      : text;
+  if (/^\d/.test(text)) return `_${text}`;
+  return /^(and|or|not|in|is|lambda|if|else|for|class|def|None|True|False)$/.test(text) ? `${text}_` : text;
 }
 
+const nothing = () => null;
 const GETTERS = new Map([
+  ...["null", "None"].map((name) => [name, nothing]),
+  ...["true", "True"].map((name) => [name, () => true]),
+  ...["false", "False"].map((name) => [name, () => false]),
   ["run", (run) => run.name],
   ...[...columns].reverse().map((column) => [identifierOf(column.name), (run) => valueOf(run, column)]),
 ]);
-const ORDERINGS = {
-  "<": (a, b) => a < b,
-  "<=": (a, b) => a <= b,
-  ">": (a, b) => a > b,
-  ">=": (a, b) => a >= b,
+const isText = (value) => typeof value === "string";
+const negated = (value) => (value === null ? null : !value);
+const isEqual = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+const isIn = (a, b) => (a !== null && (Array.isArray(b) || (isText(a) && isText(b))) ? b.includes(a) : null);
+const ordered = (compare) => (a, b) =>
+  (isNumber(a) && isNumber(b)) || (isText(a) && isText(b)) ? compare(a, b) : null;
+const OPERATORS = {
+  "<": ordered((a, b) => a < b), "<=": ordered((a, b) => a <= b),
+  ">": ordered((a, b) => a > b), ">=": ordered((a, b) => a >= b),
+  in: isIn, "not in": (a, b) => negated(isIn(a, b)),
 };
-
-/** Return a function of a run: `or` (decisive is true) or `and` (decisive is false) of parts that give null as well. */
-function joined(parts, decisive) {
-  return (run) => {
-    const values = parts.map((part) => part(run));
-    if (values.includes(decisive)) return decisive;
-    return values.includes(null) ? null : !decisive;
-  };
-}
-
-function compareValues(operator, a, b) {
-  if (operator === "in" || operator === "not in") {
-    if (a === null || b === null || !b.includes || (typeof b === "string" && typeof a !== "string")) return null;
-    return b.includes(a) === (operator === "in");
-  }
-  if (operator === "==" || operator === "!=")
-    return a === null || b === null ? null : (a === b) === (operator === "==");
-  return (isNumber(a) && isNumber(b)) || (typeof a === "string" && typeof b === "string")
-    ? ORDERINGS[operator](a, b)
-    : null;
-}
+const EQUALITIES = { "==": true, is: true, "!=": false, "is not": false };
+const TOKENS = new RegExp(
+  String.raw`(?<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|` +
+    String.raw`(?<number>-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\p{L}\p{N}_.])|` +
+    String.raw`(?<mark>[<>]=?|[=!]=|[()[\],]|(?:not\s+in|is\s+not|in|is|and|or|not)(?![\p{L}\p{N}_.]))|` +
+    String.raw`(?<name>[\p{L}\p{N}_.]+)|(?<wrong>\S)`,
+  "gu",
+);
 
 /** Return a function of a run to true, false, or null where it lacks a value; an Error says what was expected. */
 function parseFilter(source) {
-  let position = 0;
-  const rest = () => source.slice(position);
-
-  function fail(expected) {
-    const found = rest().trim() ? `“${rest().trim().slice(0, 20)}”` : "the end";
-    throw new Error(`Expected ${expected}, found ${found}; all runs are shown.`);
-  }
-  function take(pattern) {
-    const match = rest().match(pattern);
-    if (match) position += match[0].length;
-    return match;
-  }
-  function chain(next, word, decisive) {
-    const parts = [next()];
-    while (take(word)) parts.push(next());
-    return parts.length > 1 ? joined(parts, decisive) : parts[0];
-  }
-  const both = () => chain(single, /^\s*and\b/, false);
-  const either = () => chain(both, /^\s*or\b/, true);
+  const tokens = [...source.matchAll(TOKENS)].map((match) => ({ all: match[0], ...match.groups }));
+  const next = () => tokens[0]?.mark?.replace(/\s+/, " ");
+  const take = (mark) => next() === mark && Boolean(tokens.shift());
+  const fail = (expected) => {
+    throw new Error(`Expected ${expected}, found ${tokens.length ? tokens[0].all : "the end"}`);
+  };
+  const joined = (parts, decisive) => (run) => {
+    const values = parts.map((part) => part(run)); // for `or`, true decides; for `and`, false
+    if (values.includes(decisive)) return decisive;
+    return values.includes(null) ? null : !decisive;
+  };
+  const chain = (part, word, decisive) => {
+    const parts = [part()];
+    while (take(word)) parts.push(part());
+    return joined(parts, decisive);
+  };
+  const either = () => chain(() => chain(single, "and", false), "or", true);
   function single() {
-    if (take(/^\s*not\b/)) {
+    if (take("not")) {
       const part = single();
-      return (run) => (part(run) === null ? null : !part(run));
+      return (run) => negated(part(run));
     }
-    if (take(/^\s*\(/)) {
-      const part = either();
-      if (!take(/^\s*\)/)) fail("a closing bracket");
-      return part;
-    }
-    return comparison();
+    if (!take("(")) return comparison();
+    const part = either();
+    return take(")") ? part : fail("a closing bracket");
   }
   function comparison() {
     const parts = [];
     let left = value();
-    for (let found = operator(); found; found = operator()) {
-      const [a, b, name] = [left, value(), found];
-      parts.push(
-        isNull(a) || isNull(b)
-          ? (run) => (a(run) === b(run)) === (name === "==")
-          : (run) => compareValues(name, a(run), b(run)),
-      );
-      left = b;
+    while (next() in OPERATORS || next() in EQUALITIES) {
+      const [a, operator] = [left, next()];
+      tokens.shift();
+      const b = (left = value());
+      const compare = OPERATORS[operator] || ((x, y) => isEqual(x, y) === EQUALITIES[operator]);
+      const needsBoth = operator in EQUALITIES && a !== nothing && b !== nothing;
+      parts.push((run) => (needsBoth && (a(run) === null || b(run) === null) ? null : compare(a(run), b(run))));
     }
-    if (!parts.length) return (run) => (typeof left(run) === "boolean" ? left(run) : null);
-    return joined(parts, false);
-  }
-  function operator() {
-    const found = take(/^\s*(<=|>=|==|!=|<|>|not\s+in\b|in\b|is\s+not\b|is\b)/);
-    if (!found) return null;
-    const name = found[1].replace(/\s+/, " ");
-    return { is: "==", "is not": "!=" }[name] || name;
+    return parts.length ? joined(parts, false) : (run) => (typeof left(run) === "boolean" ? left(run) : null);
   }
   function value() {
-    const text = take(/^\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")/);
-    if (text) return constant((text[1] === undefined ? text[2] : text[1]).replace(/\\(.)/g, "$1"));
-    const number = take(/^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(?![\p{L}\p{N}_.])/iu);
-    if (number) return constant(Number(number[1]));
-    if (take(/^\s*\[/)) return list();
-    const before = position;
-    const word = take(/^\s*([\p{L}\p{N}_.]+)/u);
-    if (word && GETTERS.has(word[1])) return GETTERS.get(word[1]);
-    if (word && /^(true|false|none|null)$/i.test(word[1]))
-      return constant({ true: true, false: false }[word[1].toLowerCase()] ?? null);
-    position = before;
-    return fail("a column, a number or a text in quotes");
-  }
-  function constant(content) {
-    const get = () => content;
-    get.content = content;
-    return get;
-  }
-  function isNull(get) {
-    return get.content === null;
-  }
-  function list() {
-    const members = [];
-    while (!take(/^\s*\]/)) {
-      if (members.length && !take(/^\s*,/)) fail("a comma or ]");
-      members.push(value());
+    if (take("[")) {
+      const members = [];
+      while (!take("]")) {
+        if (members.length && !take(",")) fail("a comma or ]");
+        members.push(value());
+      }
+      return (run) => members.map((member) => member(run));
     }
-    return (run) => members.map((member) => member(run));
+    const { text, number, name } = tokens[0] || {};
+    const content = text ? text.slice(1, -1).replace(/\\(.)/g, "$1") : Number(number);
+    if (!text && !number && !GETTERS.has(name)) fail("a column, a number or a text in quotes");
+    tokens.shift();
+    return text || number ? () => content : GETTERS.get(name);
   }
-
   const test = either();
-  if (rest().trim()) fail("and, or, or the end");
-  return test;
-}
-
-function literalOf(value) {
-  if (typeof value === "string") return `'${value.replace(/[\\']/g, "\\$&")}'`;
-  return { true: "True", false: "False", null: "None" }[String(value)] || String(value);
+  return tokens.length ? fail("and, or, or the end") : test;
 }

@@ -18,34 +18,31 @@ function route(isFirst) {
   document.title = run ? `${run.name} · ${study.title}` : `${study.title} · results`;
   if (run) {
     const title = drawRun(run);
-    if (!isFirst) title.focus({ preventScroll: true });
-    if (!isFirst) scrollTo(0, 0);
+    if (isFirst) return;
+    title.focus({ preventScroll: true });
+    scrollTo(0, 0);
   } else if (!isFirst && before) {
     byId("run").replaceChildren();
-    drawCharts(allCharts());
+    drawCharts(drawCurves, drawEach);
   }
 }
 
-let waiting = []; // charts that are still to be drawn
+let waiting = []; // functions that draw the charts that are still to be drawn
 let isDrawing = false;
 
-/** Draw charts one after the other, so that the page answers in between. */
-async function drawCharts(steps) {
-  const isSmall = (step) => !allCharts().includes(step);
-  waiting = [
-    ...steps,
-    ...waiting.filter((step) => !steps.includes(step) && !(isSmall(step) && steps.includes(drawEach))),
-  ];
+/** Draw charts one after the other, so that the page answers in between; drawEach returns a function for each small one. */
+async function drawCharts(...steps) {
+  const isReplaced = (step) => steps.includes(step) || (steps.includes(drawEach) && step !== drawCurves);
+  waiting = [...steps, ...waiting.filter((step) => !isReplaced(step))];
   document.documentElement.dataset.drawn = "no";
   if (isDrawing) return;
   isDrawing = true;
-  while (waiting.length) {
+  while (waiting.length && !byId("overview").hidden) {
     await new Promise((done) => setTimeout(done));
-    if (byId("overview").hidden) waiting = [];
-    else {
-      const more = await waiting.shift()();
-      if (Array.isArray(more)) waiting.unshift(...more); // drawEach says what there is to draw
-    }
+    const step = waiting.shift();
+    const isOff = byId(step === drawCurves ? "curves" : "each").hidden;
+    const more = isOff || byId("overview").hidden ? null : await step();
+    if (Array.isArray(more)) waiting.unshift(...more);
   }
   isDrawing = false;
   document.documentElement.dataset.drawn = "yes";
@@ -53,16 +50,7 @@ async function drawCharts(steps) {
 
 function drawChosen() {
   markChosen();
-  drawCharts(hasStudy() ? [drawCurves, drawParallel, drawEach] : [drawCurves]);
-}
-
-function filterChanged() {
-  applyFilter();
-  if (hasStudy()) drawCharts([drawParallel, drawEach]);
-}
-
-function hasStudy() {
-  return params.length > 0 && metrics.length > 0;
+  drawCharts(drawCurves, drawEach);
 }
 
 function drawFacts() {
@@ -71,16 +59,10 @@ function drawFacts() {
   for (const run of runs) states.set(valueOf(run, status), (states.get(valueOf(run, status)) || 0) + 1);
   const times = runs.map((run) => valueOf(run, columnNamed.get("time"))).filter(isNumber);
   const note = study.left_out ? [`the best of ${runs.length + study.left_out}`] : [];
-  const facts = [
-    ["runs", String(runs.length), [...note, ...[...states].map(([state, number]) => `${number} ${state}`)].join(", ")],
-  ];
-  for (const group of groups) facts.push(...bestFacts(group));
-  if (times.length) facts.push(["time, all together", formatSeconds(times.reduce((a, b) => a + b, 0)), ""]);
-  byId("facts").replaceChildren(
-    ...facts.map(([name, value, more]) =>
-      make("div", {}, make("dt", {}, name), make("dd", {}, value, more ? make("small", {}, more) : null)),
-    ),
-  );
+  const counts = [...note, ...[...states].map(([state, number]) => `${number} ${state}`)].join(", ");
+  const facts = [["runs", String(runs.length), counts], ...groups.flatMap(bestFacts)];
+  if (times.length) facts.push(["time, all together", formatSeconds(times.reduce((a, b) => a + b, 0))]);
+  byId("facts").replaceWith(listOf(facts, { id: "facts", class: "facts" }));
 }
 
 /** Return the figures of the best run of a group. */
@@ -95,13 +77,11 @@ function bestFacts({ name, best, members, monitor: column }) {
   const facts = [[`best ${column.name}${on}`, format(valueOf(best, column), column), more]];
   const test = columnNamed.get(`test ${column.name}`);
   const interval = intervalOf(best, column.name);
-  if (test && isNumber(valueOf(best, test)))
-    facts.push([`of these weights on test${on}`, format(valueOf(best, test), test), interval && `95% interval ${interval}`]);
+  if (test && isNumber(valueOf(best, test))) {
+    const value = format(valueOf(best, test), test);
+    facts.push([`of these weights on test${on}`, value, interval && `95% interval ${interval}`]);
+  }
   return facts;
-}
-
-function option(name) {
-  return make("option", {}, name);
 }
 
 /** Wait until nothing more is typed. */
@@ -113,59 +93,58 @@ function later(action) {
   };
 }
 
-function start() {
-  byId("written").textContent = `Written by synthesize_results.py, ${study.written.replace("T", " ")}.`;
-  byId("problems").hidden = !study.problems.length;
-  byId("problems").querySelector("summary").textContent = `${study.problems.length} of the files could not be read`;
-  byId("problems")
-    .querySelector("ul")
-    .append(...study.problems.slice(0, 200).map((line) => make("li", {}, line)));
-  const longest = Math.max(...runs.map((run) => run.name.length));
-  byId("table").style.setProperty("--name", `${Math.min(18.5, Math.max(8, 0.55 * longest))}rem`);
-  drawFacts();
+function curveLegend() {
+  return make("p", { class: "legend" }, ...legendOf([["solid", "val"], ["dotted", "train"]]));
+}
+
+function unchooseAll() {
+  [...chosen].forEach((run) => choose(run, false));
+}
+
+function chooseTop() {
+  unchooseAll();
+  const hasCurve = (run) => curveOf(run, byId("curve-metric").value);
+  sorted().filter(hasCurve).slice(0, 5).forEach((run) => choose(run, true));
+}
+
+/** Fill in what the charts can show, and hide those without data. */
+function fillSelects() {
+  const option = (name, value = name) => make("option", { value }, name);
+  const names = seriesNames(runs);
   byId("curve-chart").after(curveLegend());
-  byId("curve-metric").append(...seriesNames(runs).map(option));
+  byId("curve-metric").append(...names.map((name) => option(name)));
   byId("metric").append(...metrics.map((column) => option(column.name)));
-  byId("data").append(...groups.map(({ name }, number) => make("option", { value: number }, name)));
+  byId("data").append(...groups.map(({ name }, number) => option(name, number)));
   byId("data").value = groups.indexOf(largest);
   byId("data").parentElement.hidden = groups.length < 2;
   if (monitor) byId("metric").value = monitor.name;
-  if (monitor && seriesNames(runs).includes(monitor.name)) byId("curve-metric").value = monitor.name;
-  byId("study-charts").hidden = !hasStudy();
-  byId("curves").hidden = !seriesNames(runs).length;
-  const chooseTop = () => {
-    [...chosen].forEach((run) => choose(run, false));
-    sorted()
-      .filter((run) => study.curves[run.index]?.series[byId("curve-metric").value])
-      .slice(0, 5)
-      .forEach((run) => choose(run, true));
+  if (names.includes(monitor?.name)) byId("curve-metric").value = monitor.name;
+  byId("each").hidden = !params.length || !metrics.length;
+  byId("curves").hidden = !names.length;
+}
+
+function listenToClicks() {
+  const on = (id, kind, action) => byId(id).addEventListener(kind, action);
+  const choosing = (action) => () => {
+    action();
+    drawChosen();
   };
-  chooseTop();
-  drawColumnList();
-  applyFilter();
-  byId("filter").addEventListener("input", later(filterChanged));
-  byId("choose-top").addEventListener("click", () => {
-    chooseTop();
-    drawChosen();
-  });
-  byId("choose-none").addEventListener("click", () => {
-    [...chosen].forEach((run) => choose(run, false));
-    drawChosen();
-  });
-  byId("more").addEventListener("click", () => {
+  on("choose-top", "click", choosing(chooseTop));
+  on("choose-none", "click", choosing(unchooseAll));
+  on("filter", "input", later(() => {
+    applyFilter();
+    drawCharts(drawEach);
+  }));
+  on("more", "click", () => {
     rowsShown += 500;
     drawTable();
   });
-  for (const id of ["curve-metric", "curve-train", "curve-log"]) byId(id).addEventListener("change", drawCurves);
-  byId("metric").addEventListener("change", () => drawCharts([drawImportance, drawParallel, drawEach]));
-  byId("data").addEventListener("change", () => {
-    if (groupShown().monitor) byId("metric").value = groupShown().monitor.name;
-    drawCharts([drawImportance, drawParallel, drawEach]);
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    drawTable();
-    if (byId("overview").hidden) route(false);
-    else drawCharts(allCharts());
+  for (const id of ["curve-metric", "curve-train", "curve-log"]) on(id, "change", () => drawCharts(drawCurves));
+  on("metric", "change", () => drawCharts(drawEach));
+  on("data", "change", () => {
+    const { monitor: column } = groups[Number(byId("data").value)];
+    if (column) byId("metric").value = column.name;
+    drawCharts(drawEach);
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") byId("columns").open = false;
@@ -174,18 +153,27 @@ function start() {
     if (!byId("columns").contains(event.target)) byId("columns").open = false;
   });
   addEventListener("hashchange", () => route(false));
-  // the table is there already while the browser still reads Plotly, which comes last
-  document.addEventListener("DOMContentLoaded", () => {
-    route(true);
-    if (!byId("overview").hidden) drawCharts(allCharts());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    drawTable();
+    if (byId("overview").hidden) route(true);
+    else drawCharts(drawCurves, drawEach);
   });
 }
 
-function allCharts() {
-  return [
-    ...(byId("curves").hidden ? [] : [drawCurves]),
-    ...(hasStudy() ? [drawImportance, drawParallel, drawEach] : []),
-  ];
-}
-
-start();
+byId("written").textContent = `Written by synthesize_results.py, ${study.written.replace("T", " ")}.`;
+byId("problems").hidden = !study.problems.length;
+byId("problems").querySelector("summary").textContent = `${study.problems.length} of the files could not be read`;
+byId("problems").querySelector("ul").append(...study.problems.slice(0, 200).map((line) => make("li", {}, line)));
+const longest = Math.max(...runs.map((run) => run.name.length));
+byId("table").style.setProperty("--name", `${Math.min(18.5, Math.max(8, 0.55 * longest))}rem`);
+drawFacts();
+fillSelects();
+chooseTop();
+drawColumnList();
+applyFilter();
+listenToClicks();
+// the table is there already while the browser still reads Plotly, which comes last
+document.addEventListener("DOMContentLoaded", () => {
+  route(true);
+  drawCharts(drawCurves, drawEach);
+});

@@ -19,7 +19,7 @@ const groups = study.groups.map((group, number) => {
 const largest = groups.reduce((a, b) => (b.members.length > a.members.length ? b : a));
 const monitor = largest.monitor || metrics[0];
 const NUM_COLOURS = 8;
-const MOST_CHOSEN = 24; // more curves cannot be note apart
+const MOST_CHOSEN = 24; // more colours and lines cannot be distinguished
 
 const chosen = []; // runs, in the order in which they were chosen
 const colours = new Map(); // run -> number of its colour
@@ -31,21 +31,23 @@ function byId(id) {
 /** Return a new element; children are elements or text. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
-  }
+  for (const [name, value] of Object.entries(attributes)) if (value !== null) element.setAttribute(name, value);
   element.append(...children.filter((child) => child !== null && child !== undefined));
   return element;
 }
 
 /** Return a table; the cells of its rows are elements or text, and the first of each row names it. */
-function tableOf(head, rows, attributes) {
+function tableOf(head, rows, attributes = { class: "plain" }) {
   const named = (cells, scope) => cells.map((cell) => make("th", { scope }, cell));
   const cellOf = (content) => (content instanceof HTMLTableCellElement ? content : make("td", {}, String(content)));
   const body = rows.map(([name, ...cells]) => make("tr", {}, ...named([name], "row"), ...cells.map(cellOf)));
   const top = make("thead", {}, make("tr", {}, ...named(head, "col")));
   return make("table", attributes, top, make("tbody", {}, ...body));
+}
+
+/** Return a box in which a table that is wider than the screen can be moved. */
+function wide(table, name = "Table") {
+  return make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": name }, table);
 }
 
 /** Return a mark and a text for each entry of a legend. */
@@ -77,9 +79,11 @@ function isBest(run) {
   return groups[run.group].best === run;
 }
 
-/** Return the group that the charts of hyperparameters are about. */
-function groupShown() {
-  return groups[Number(byId("data").value)];
+/** Return the run with the best value of a metric; undefined if no run has a number. */
+function bestOf(members, column) {
+  const sign = column.higher ? 1 : -1;
+  const scored = members.filter((run) => isNumber(valueOf(run, column)));
+  return scored.reduce((a, b) => (a && sign * valueOf(a, column) >= sign * valueOf(b, column) ? a : b), undefined);
 }
 
 const isNumeric = columns.map((column) => {
@@ -104,10 +108,8 @@ function formatNumber(value) {
 }
 
 function formatSeconds(seconds) {
-  const whole = Math.round(seconds);
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
-  if (whole < 60) return `${whole} s`;
-  const minutes = Math.floor(whole / 60);
+  const [whole, minutes] = [Math.round(seconds), Math.floor(Math.round(seconds) / 60)];
+  if (whole < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
   if (minutes < 60) return `${minutes} min ${String(whole % 60).padStart(2, "0")} s`;
   return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
@@ -117,9 +119,8 @@ function format(value, column) {
   if (value === null || value === undefined) return "–";
   if (isNumber(value)) {
     if (column && column.kind === "time") return formatSeconds(value);
-    if (column && decimals[column.index] !== null && Math.abs(value) < 1e6)
-      return value.toFixed(decimals[column.index]);
-    return formatNumber(value);
+    const isFixed = column && decimals[column.index] !== null && Math.abs(value) < 1e6;
+    return isFixed ? value.toFixed(decimals[column.index]) : formatNumber(value);
   }
   return typeof value === "string" ? value : JSON.stringify(value);
 }

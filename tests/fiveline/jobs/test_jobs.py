@@ -1,21 +1,26 @@
 """Several processes: the weights of one, exact metrics, one log; and every way in which they can end."""
 
+import contextlib
+import copy
+import importlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
 
+import evaluate
 import train
 import utils
 from fiveline import jobs
 from fiveline.sanity.selftest import differences
 from tests.support.processes import log_of, wait_until
+from tests.support.ranks import run_ranks
 from tests.support.runs import PROJECT, assert_same_bits, read_state, without_times, write_params
 
 pytest.importorskip("resource", reason="Windows has neither these signals nor these limits")
@@ -25,24 +30,24 @@ NER = {"task": "ner", "batch_size": 16, "num_epochs": 1, "dropout_rate": 0.0, "w
        "lstm_hidden_dim": 16, "embedding_dim": 16, "clip_grad_norm": 1.0}  # fmt: skip
 RESNET = {"net": "resnet18", "image_size": 16, "image_channels": 3, "num_epochs": 1, "batch_size": 2000, "shift": 0,
           "optimizer": "sgd", "channels_last": False}  # fmt: skip
-LONG = {**TABULAR, "net": "mlp", "hidden_sizes": [32], "dropout_rate": 0.5, "num_epochs": 40, "optimizer": "adam",
+LONG = {**TABULAR, "net": "mlp", "hidden_sizes": [32], "dropout_rate": 0.5, "num_epochs": 15, "optimizer": "adam",
         "checkpoint_minutes": 1e-3, "save_summary_steps": 10}  # fmt: skip
 AVERAGED = {**LONG, "ema_decay": 0.9, "precision": "bf16"}
 
 
-def start_job(num_processes, folder, *words, **env):
+def start_job(num_processes, folder, *words):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
     command += ["--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
     return subprocess.Popen(
         [*command, "train.py", "--model_dir", str(folder), *words],
-        cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, text=True,
+        cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
-def job(num_processes, folder, *words, **env):
+def job(num_processes, folder, *words):
     """Run a job to its end; return its exit code and what it said."""
-    process = start_job(num_processes, folder, *words, **env)
+    process = start_job(num_processes, folder, *words)
     try:
         text = process.communicate(timeout=120)[0]
     finally:
@@ -55,33 +60,8 @@ def alone(folder, *words):
     return folder
 
 
-def run_ranks(num_processes, *words):
-    """Run Python in several processes that are expected to end well; started as torchrun would, whose start is slow."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, *words],
-            cwd=PROJECT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **where, "RANK": str(i), "LOCAL_RANK": str(i)},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        for i in range(num_processes)
-    ]
-    try:
-        texts = [process.communicate(timeout=120)[0] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert [process.returncode for process in ranks] == [0] * num_processes, "".join(texts)
-    return texts
-
-
 def together(num_processes, folder, *words):
-    run_ranks(num_processes, "train.py", "--model_dir", str(folder), *words)
+    run_ranks(num_processes, train.main, ["--model_dir", str(folder), *words])
     return folder
 
 
@@ -112,29 +92,20 @@ def assert_same_within_rounding(first, second):
 
 def assert_scored_alike_in_one_process(folder):
     """Let one process evaluate the last checkpoint: it finds what the job has found."""
-    result = subprocess.run(
-        [sys.executable, "evaluate.py", "--model_dir", str(folder), "--split", "val", "--restore_file", "last"],
-        cwd=PROJECT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    evaluate.main(["--model_dir", str(folder), "--split", "val", "--restore_file", "last"])
     values = utils.read_json(folder / "metrics_val_last.json")
     expected = utils.read_json(folder / "metrics_val_last_weights.json")
     assert values["loss"] == pytest.approx(expected.pop("loss"), rel=1e-6)
     assert {name: values[name] for name in expected} == expected
 
 
-def children(process):
-    """The pids of a job's processes, by rank."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            entries = dict(entry.partition("=")[::2] for entry in path.read_text(errors="replace").split("\0"))
-            parent = (path.parent / "stat").read_text().rpartition(")")[2].split()[1]
-        except OSError:
-            continue
-        if int(parent) == process.pid and "RANK" in entries:
-            found[int(entries["RANK"])] = int(path.parent.name)
-    return found
+def pid_of(process, rank):
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended by now
+            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == process.pid and f"\0RANK={rank}\0" in (path / "environ").read_text(errors="replace"):
+                return int(path.name)
+    raise AssertionError(f"there is no process {rank}")
 
 
 def test_a_process_that_was_started_alone_is_the_first_of_one(monkeypatch):
@@ -142,6 +113,15 @@ def test_a_process_that_was_started_alone_is_the_first_of_one(monkeypatch):
     assert (jobs.rank(), jobs.world_size()) == (0, 1)
     monkeypatch.setenv("WORLD_SIZE", "4")  # a batch system's leftover
     assert (jobs.rank(), jobs.world_size()) == (0, 1)
+
+
+@pytest.mark.parametrize("script", ["evaluate", "predict", "export", "sanity_check", "search_hyperparams"])
+def test_other_scripts_are_for_one_process(monkeypatch, script):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    words = {"predict": ["--input", "x"], "export": ["--format", "pt2"], "search_hyperparams": ["--parent_dir", "x"]}
+    with pytest.raises(utils.InputError, match=rf"{script}.py runs in one process; start it with python"):
+        importlib.import_module(script).main(words.get(script, []))
 
 
 # --- the same as one process
@@ -153,45 +133,63 @@ def test_two_processes_end_where_one_does(tmp_path):
     second = together(2, write_params(tmp_path / "two", **TABULAR))
     assert_same_within_rounding(first, second)
     log = log_of(second)
-    assert log.count("Starting training for 1 epoch(s) on cpu in 2 processes") == 1
-    assert log.count("Epoch 1/1") == 1 and log.count("- Eval metrics") == 1 and log.count("Loading the datasets") == 1
-    assert utils.read_json(second / "run.json")["status"] == "finished"
-    assert utils.read_json(second / "run.json")["machine"]["processes"] == 2
+    for line in ("for 1 epoch(s) on cpu in 2 processes", "Epoch 1/1", "- Eval metrics", "Loading the datasets"):
+        assert log.count(line) == 1
+    record = utils.read_json(second / "run.json")
+    assert record["status"] == "finished" and record["machine"]["processes"] == 2
     assert len(utils.read_lines(second / "history.jsonl")) == 1
-    code, text = job(2, second)  # again
-    assert code == 0 and text.count("is finished: 1 epochs") == 1
-    assert log_of(second) == log
+    again = run_ranks(2, train.main, ["--model_dir", str(second)])
+    assert "".join(again).count("is finished: 1 epochs") == 1 and log_of(second) == log
+
+
+SPREAD = {**TABULAR, "fsdp": True}
 
 
 @pytest.mark.parametrize(
     ("num_processes", "params"),
     [
         pytest.param(2, NER, id="ner", marks=pytest.mark.slow),
-        pytest.param(3, TABULAR, id="three", marks=pytest.mark.slow),  # 32 is no multiple of 3
+        # 32 is no multiple of 3
+        pytest.param(3, {**TABULAR, "num_epochs": 2, "ema_decay": 0.9}, id="averaged", marks=pytest.mark.slow),
+        pytest.param(
+            2,
+            {**SPREAD, "optimizer": "adamw", "weight_decay": 0.01, "clip_grad_norm": 1.0, "batch_size": 7},
+            id="spread",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(3, {**TABULAR, "batch_size": 7, "optimizer": "adam"}, id="seven", marks=pytest.mark.thorough),
         # shares of 10 and 11: not as many pieces
         pytest.param(3, {**TABULAR, "microbatch_size": 4}, id="pieces", marks=pytest.mark.thorough),
         pytest.param(2, {**NER, "microbatch_size": 3}, id="ner pieces", marks=pytest.mark.thorough),
+        pytest.param(2, {**SPREAD, "batch_size": 2, "learning_rate": 1e-2}, id="small", marks=pytest.mark.thorough),
+        pytest.param(2, {**SPREAD, "optimizer": "rmsprop"}, id="rmsprop", marks=pytest.mark.thorough),
+        pytest.param(2, {**NER, "fsdp": True}, id="spread ner", marks=pytest.mark.thorough),
     ],
 )
 def test_any_number_of_processes_ends_where_one_does(tmp_path, num_processes, params):
     first = alone(write_params(tmp_path / "one", **params))
-    assert_same_within_rounding(first, together(num_processes, write_params(tmp_path / "many", **params)))
+    second = together(num_processes, write_params(tmp_path / "many", **params))
+    assert_same_within_rounding(first, second)
+    states = [read_state(folder) for folder in (first, second)]
+    assert_close_moments(*(state["optim_dict"] for state in states))
+    averages = [state["average"].get("num_steps") for state in states]
+    assert averages[0] == averages[1] and bool(averages[0]) == ("ema_decay" in params)
+    assert_scored_alike_in_one_process(second)
 
 
 @pytest.mark.slow
-def test_batch_norm_is_the_same_in_all_processes(make_run):
-    folder = make_run(batch_size=7, num_epochs=3)  # shares of 2 and 3
-    state = read_state(together(3, folder))
-    assert all(bool(tensor.isfinite().all()) for tensor in state["state_dict"].values())
+@pytest.mark.parametrize("more", [{}, {"ema_decay": 0.8}], ids=["", "averaged"])
+def test_batch_norm_is_the_same_in_all_processes(make_run, more):
+    folder = together(3, make_run(batch_size=7, num_epochs=2, **more))  # shares of 2 and 3
+    assert all(bool(tensor.isfinite().all()) for tensor in read_state(folder)["state_dict"].values())
     assert_scored_alike_in_one_process(folder)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux lists the names of threads")
-def test_no_thread_of_the_job_is_left_when_it_is_done():
+def test_no_thread_of_the_job_is_left_when_it_is_done(tmp_path):
     """One that needs Python when that has gone aborts the process: a job failed now and then when its work was done."""
-    code = """
+    (tmp_path / "script.py").write_text("""
 import pathlib
 from fiveline import jobs
 with jobs.joined() as job:
@@ -199,126 +197,77 @@ with jobs.joined() as job:
     torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])  # what training imports, while there is a group
     print([each for each in range(2) if each in job.all_gather(job.rank)])
 print([path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")])
-"""
-    for text in run_ranks(2, "-c", code):
-        assert "[0, 1]" in text and "gloo" not in text
+""")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    result = subprocess.run(
+        [*command, str(tmp_path / "script.py")], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("[0, 1]") == 2 and "gloo" not in result.stdout
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("more", [{}, {"batch_size": 7, "clip_grad_norm": 0.5}, {"fsdp": True}], ids=["", "7", "fsdp"])
-def test_two_processes_in_bf16_end_where_one_does(tmp_path, more):
-    params = {**TABULAR, **more, "precision": "bf16"}
-    exact = alone(write_params(tmp_path / "exact", **{**params, "precision": "fp32"}))
-    first = alone(write_params(tmp_path / "one", **params))
-    second = together(2, write_params(tmp_path / "two", **params))
-    assert utils.read_json(second / "run.json")["machine"]["precision"] == "bf16"
-    assert_close_weights(first, second, tolerance=1e-3)  # a share's gradient is rounded to 8 bits
-    with pytest.raises(AssertionError):
-        assert_close_weights(exact, second)
-    for ours, theirs in zip(metrics_of(first), metrics_of(second), strict=True):
-        for split in ("train", "val"):
-            assert ours[split] == pytest.approx(theirs[split], rel=1e-2)
+@pytest.mark.parametrize(
+    ("params", "tolerance"),
+    [
+        ({"precision": "bf16", "batch_size": 7, "clip_grad_norm": 0.5}, 1e-3),  # a share's gradient has 8 bits
+        ({"precision": "bf16", "fsdp": True}, 1e-3),
+        ({"precision": "fp16", "batch_size": 128}, 1e-3),
+        ({"compile": True}, 1e-5),
+        ({"compile": True, "fsdp": True}, 1e-5),
+    ],
+    ids=str,
+)
+def test_another_forward_pass_ends_where_one_process_does(tmp_path, params, tolerance):
+    first = alone(write_params(tmp_path / "one", **{**TABULAR, **params}))
+    second = together(2, write_params(tmp_path / "two", **{**TABULAR, **params}))
+    machine = utils.read_json(second / "run.json")["machine"]
+    assert machine["precision"] == params.get("precision", "fp32") and machine["compiled"] == ("compile" in params)
+    assert_close_weights(first, second, tolerance)
+    assert read_state(first)["scaler"] == read_state(second)["scaler"]  # no step is left out
     assert_scored_alike_in_one_process(second)
 
 
-@pytest.mark.slow
-def test_two_processes_average_the_weights_that_one_does(tmp_path):
-    params = {**TABULAR, "ema_decay": 0.9, "num_epochs": 2}
-    first = alone(write_params(tmp_path / "one", **params))
-    second = together(2, write_params(tmp_path / "two", **params))
-    assert_same_within_rounding(first, second)
-    assert read_state(first)["average"]["num_steps"] == read_state(second)["average"]["num_steps"] > 0
+def take_steps_of_shares():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    one, batches = copy.deepcopy(model), (torch.randn(4, 3), torch.tensor([0, 1, 1, -100]))
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (model, one)]
+    train.train_step(one, optimizers[1], cross_entropy, *batches)
+    parts = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("both", "second", "none")})
+    before = copy.deepcopy(parts)
+    with jobs.joined() as job:
+        # the labels of the second process are not scored
+        job.average_before_steps(model, optimizers[0])
+        inputs, labels = (batch[:3] if job.rank == 0 else batch[3:] for batch in batches)
+        job.step_of_share(train.train_step)(model, optimizers[0], cross_entropy, inputs, labels)
+        torch.testing.assert_close(model.state_dict(), one.state_dict())
 
+        # only the second process uses "second", and no process "none"
+        def forward(inputs):
+            outputs = parts["both"](inputs)
+            return parts["second"](outputs) if job.rank == 1 else outputs
 
-@pytest.mark.thorough
-def test_averages_hold_the_same_batch_norm_in_all_processes(make_run):
-    folder = make_run(batch_size=7, num_epochs=3, ema_decay=0.8)
-    together(3, folder)
-    assert_scored_alike_in_one_process(folder)
-
-
-SHARE_WITHOUT_LABELS = """
-import copy
-import torch
-from torch.nn.functional import cross_entropy
-from fiveline import jobs
-from train import train_step
-
-torch.manual_seed(0)
-model = torch.nn.Linear(3, 2)
-alone, batches = copy.deepcopy(model), (torch.randn(4, 3), torch.tensor([0, 1, 1, -100]))
-optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (model, alone)]
-train_step(alone, optimizers[1], cross_entropy, *batches)
-with jobs.joined() as job:
-    job.average_before_steps(model, optimizers[0])
-    inputs, labels = (batch[:3] if job.rank == 0 else batch[3:] for batch in batches)
-    job.step_of_share(train_step)(model, optimizers[0], job.weighed(cross_entropy), inputs, labels)
-    torch.testing.assert_close(model.state_dict(), alone.state_dict())
-"""
-
-
-UNUSED = """
-import torch
-from fiveline import jobs
-from train import train_step
-
-torch.manual_seed(0)
-with jobs.joined() as job:
-    model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("both", "second", "none")})
-    before = model["none"].weight.detach().clone(), model["second"].weight.detach().clone()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=0.5)
-    job.average_before_steps(model, optimizer)
-
-    def forward(inputs):
-        outputs = model["both"](inputs)
-        return model["second"](outputs) if job.rank == 1 else outputs
-
-    loss_fn = job.weighed(torch.nn.functional.cross_entropy)
-    job.step_of_share(train_step)(forward, optimizer, loss_fn, torch.ones(3, 2), torch.tensor([0, 1, 1]))
-    assert torch.equal(model["none"].weight, before[0])
-    assert not torch.equal(model["second"].weight, 0.75 * before[1])  # that would be its decay alone
-    assert all(torch.isfinite(weight).all() for weight in model.parameters())
-"""
+        optimizer = torch.optim.SGD(parts.parameters(), lr=0.5, weight_decay=0.5)
+        job.average_before_steps(parts, optimizer)
+        job.step_of_share(train.train_step)(forward, optimizer, cross_entropy, torch.ones(3, 2), torch.ones(3).long())
+        assert torch.equal(parts["none"].weight, before["none"].weight)
+        assert not torch.equal(parts["second"].weight, 0.75 * before["second"].weight)  # that is its decay alone
+        assert all(torch.isfinite(weight).all() for weight in parts.parameters())
 
 
 @pytest.mark.slow
-def test_a_weight_that_no_process_uses_does_not_decay():
+def test_a_share_without_scored_labels_counts_for_nothing_and_an_unused_weight_does_not_decay():
     """As in one process, where the optimizer skips a weight without a gradient: a head that waits for its turn."""
-    run_ranks(2, "-c", UNUSED)
-
-
-@pytest.mark.slow
-def test_a_share_without_scored_labels_counts_for_nothing(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SHARE_WITHOUT_LABELS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0, result.stderr
+    run_ranks(2, take_steps_of_shares)
 
 
 @pytest.mark.thorough
 def test_two_processes_in_fp16_leave_out_the_same_steps(tmp_path):
-    whole = {**TABULAR, "precision": "fp16", "batch_size": 128}
-    first = alone(write_params(tmp_path / "one", **whole))
-    second = together(2, write_params(tmp_path / "two", **whole))
-    assert_close_weights(first, second, tolerance=1e-3)
-    assert read_state(first)["scaler"] == read_state(second)["scaler"]  # none is left out
-
-    folder = together(2, write_params(tmp_path / "left out", **{**whole, "batch_size": 32}))
-    state = read_state(folder)
-    assert state["scaler"]["scale"] < read_state(first)["scaler"]["scale"]
+    folder = together(2, write_params(tmp_path / "run", **TABULAR, precision="fp16"))
+    assert read_state(folder)["scaler"]["scale"] < 2.0**16  # it has been halved
     assert_scored_alike_in_one_process(folder)
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("fsdp", [False, True])
-def test_compiled_nets_take_the_same_steps_in_two_processes(tmp_path, fsdp):
-    params = {**TABULAR, "compile": True, "fsdp": fsdp}
-    first = alone(write_params(tmp_path / "one", **params))
-    second = together(2, write_params(tmp_path / "two", **params))
-    assert_same_within_rounding(first, second)
-    assert utils.read_json(second / "run.json")["machine"]["compiled"] is True
 
 
 @pytest.mark.thorough
@@ -332,58 +281,32 @@ def test_spread_blocks_that_are_computed_again_take_the_same_steps(tmp_path):
     assert_same_bits(*(read_state(folder)["state_dict"] for folder in (spread, again)))
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize(
-    "params",
-    [
-        {**TABULAR, "optimizer": "adamw", "weight_decay": 0.01, "clip_grad_norm": 1.0, "batch_size": 7},
-        {**TABULAR, "batch_size": 2, "learning_rate": 1e-2},
-        {**TABULAR, "optimizer": "rmsprop", "learning_rate": 1e-4},
-        NER,
-    ],
-    ids=["tabular", "small", "rmsprop", "ner"],
-)
-def test_weights_that_are_spread_are_the_same(tmp_path, params):
-    first = alone(write_params(tmp_path / "one", **params))
-    second = together(2, write_params(tmp_path / "two", **params, fsdp=True))
-    assert_same_within_rounding(first, second)
-    states = [read_state(folder)["optim_dict"] for folder in (first, second)]
-    assert_close_moments(*states)
-    assert_scored_alike_in_one_process(second)
-
-
-BEFORE_THE_FIRST_STEP = """
-import copy, torch
-from torch import nn
-from fiveline import jobs
-
-torch.manual_seed(0)
-net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-trained = copy.deepcopy(net)
-one = torch.optim.Adam(trained.parameters())
-trained(torch.randn(5, 3)).sum().backward()
-one.step()
-buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
-with jobs.joined() as job:
-    job.share_weights(net, True, torch.device("cpu"))
-    optimizer = torch.optim.Adam(net.parameters())
-    job.average_before_steps(net, optimizer)
-    empty = job.moments_of(net, optimizer)
-    assert empty["state"] == {} and not optimizer.state
-    job.load_moments(net, optimizer, empty)
-    assert not optimizer.state
-    job.load_moments(net, optimizer, one.state_dict())
-    torch.testing.assert_close(dict(net.named_buffers()), buffers)
-    moments = job.moments_of(net, optimizer)
-    if job.rank == 0:
-        torch.testing.assert_close(moments["state"], one.state_dict()["state"])
-"""
+def save_and_load_shards():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    trained = copy.deepcopy(net)
+    one = torch.optim.Adam(trained.parameters())
+    trained(torch.randn(5, 3)).sum().backward()
+    one.step()
+    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    with jobs.joined() as job:
+        job.share_weights(net, True, torch.device("cpu"))
+        optimizer = torch.optim.Adam(net.parameters())
+        empty = job.moments_of(optimizer)
+        assert empty["state"] == {} and not optimizer.state
+        job.load_moments(optimizer, empty)
+        assert not optimizer.state
+        job.load_moments(optimizer, one.state_dict())
+        torch.testing.assert_close(dict(net.named_buffers()), buffers)
+        moments = job.moments_of(optimizer)
+        if job.rank == 0:
+            torch.testing.assert_close(moments["state"], one.state_dict()["state"])
 
 
 @pytest.mark.slow
 def test_moments_of_sharded_weights_are_saved_and_loaded_without_a_step():
-    """torch takes a step to make room for them, which would count, and add up the statistics of batch norm."""
-    run_ranks(2, "-c", BEFORE_THE_FIRST_STEP)
+    """A step would count, and add up the statistics of batch norm."""
+    run_ranks(2, save_and_load_shards)
 
 
 def assert_close_moments(first, second):
@@ -422,68 +345,51 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("rank", "params"),
+    ("number", "rank", "params"),
     [
-        pytest.param(0, LONG, id="0", marks=pytest.mark.slow),
-        pytest.param(1, LONG, id="1", marks=pytest.mark.thorough),
-        pytest.param(1, AVERAGED, id="averaged", marks=pytest.mark.thorough),
+        pytest.param(signal.SIGKILL, 0, LONG, id="first", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, None, LONG, id="stopped", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, 1, LONG, id="second", marks=pytest.mark.thorough),
+        pytest.param(signal.SIGKILL, 1, AVERAGED, id="averaged", marks=pytest.mark.thorough),
+        pytest.param(signal.SIGINT, None, LONG, id="interrupted", marks=pytest.mark.thorough),
     ],
 )
-def test_a_killed_process_ends_the_job_and_the_same_command_continues_to_the_same_bits(
-    tmp_path, undisturbed, rank, params
-):
+def test_a_job_that_was_killed_or_stopped_continues_to_the_same_bits(tmp_path, undisturbed, number, rank, params):
     if params is not LONG:
         undisturbed = together(2, write_params(tmp_path / "whole", **params))
     folder = write_params(tmp_path / "run", **params)
-    process = start_job(2, folder)
-    wait_until(lambda: "Epoch 3/" in log_of(folder) and (folder / "last.pth.tar").exists(), process)
-    time.sleep(0.05)
-    os.kill(children(process)[rank], signal.SIGKILL)
+    # a job that is stopped saves because of the signal alone
+    process = start_job(2, folder, *(["checkpoint_minutes=10"] if rank is None else []))
+    wait_until(lambda: "Epoch 3/" in log_of(folder), process)
+    if rank is not None:
+        wait_until(lambda: (folder / "last.pth.tar").exists() and read_state(folder)["epoch"] >= 1, process)
+    os.kill(process.pid if rank is None else pid_of(process, rank), number)
     text = process.communicate(timeout=25)[0]  # before torchrun would kill the others
     assert process.returncode != 0
+    record = utils.read_json(folder / "run.json")
+    if rank is None:
+        assert text.count(f"error: stopped by signal {number.value} in epoch") == 1
+        assert log_of(folder).count("error: stopped by signal") == 1 and record["status"] == "interrupted"
+        state = read_state(folder)
+        assert len(state.get("others", [])) == (1 if state["step"] else 0)
+    else:
+        assert "Signal 9 (SIGKILL)" in text
     if rank == 1:
         assert text.count("error: another process of the job has died") == 1
-        record = utils.read_json(folder / "run.json")
         assert record["status"] == "failed" and "has died" in record["reason"]
-    assert "Signal 9 (SIGKILL)" in text
-    state = read_state(folder)
-    assert state["epoch"] >= 1
     together(2, folder)
     assert differences(undisturbed, folder) == []
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, marks=pytest.mark.thorough),
-    ],
-)
-def test_a_signal_to_the_job_saves_once_and_it_continues_to_the_same_bits(tmp_path, undisturbed, number):
-    folder = write_params(tmp_path / "run", **{**LONG, "checkpoint_minutes": 10})
-    process = start_job(2, folder)
-    wait_until(lambda: "Epoch 3/" in log_of(folder), process)
-    process.send_signal(number)
-    text = process.communicate(timeout=25)[0]
-    assert process.returncode != 0
-    assert text.count(f"error: stopped by signal {number.value} in epoch") == 1
-    assert log_of(folder).count("error: stopped by signal") == 1
-    assert utils.read_json(folder / "run.json")["status"] == "interrupted"
-    stopped = read_state(folder)
-    assert len(stopped.get("others", [])) == (1 if stopped["step"] else 0)
-    together(2, folder, f"checkpoint_minutes={LONG['checkpoint_minutes']}")
-    assert differences(undisturbed, folder) == []
-
-
 @pytest.mark.thorough
-@pytest.mark.parametrize("counts", [(2, 1), (1, 3), (3, 2)])
+@pytest.mark.parametrize("counts", [(1, 3), (3, 2)])
 def test_a_checkpoint_within_an_epoch_is_continued_by_any_number_of_processes(tmp_path, counts):
     params = {**TABULAR, "num_epochs": 3, "batch_size": 8, "checkpoint_minutes": 1e-5}
     whole = alone(write_params(tmp_path / "whole", **params))
     folder = write_params(tmp_path / "run", **params)
     process = start_job(counts[0], folder)
     wait_until(lambda: "Epoch 2/" in log_of(folder), process)
-    os.kill(children(process)[0], signal.SIGTERM)  # one of them alone: they stop together
+    os.kill(pid_of(process, 0), signal.SIGTERM)  # one of them alone: they stop together
     text = process.communicate(timeout=25)[0]
     assert "error: stopped by signal 15" in text, text
     code, text = job(counts[1], folder)
@@ -491,38 +397,30 @@ def test_a_checkpoint_within_an_epoch_is_continued_by_any_number_of_processes(tm
     assert_same_within_rounding(whole, folder)
 
 
-STOPPED_IN_VALIDATION = """
-import signal, sys, train, utils, fiveline.jobs.job
-fiveline.jobs.job.VOTE_SECONDS = 0  # the processes agree before each step
-evaluate = train.evaluate
-def stopped(*args):
-    signal.raise_signal(signal.SIGTERM)
-    return evaluate(*args)
-train.evaluate = stopped
-try:
-    train.main(sys.argv[1:])
-except utils.InterruptedRun:
-    pass
-"""
+def train_until_validation(*words):
+    """Train until SIGTERM arrives when validation begins."""
+    importlib.import_module("fiveline.jobs.job").VOTE_SECONDS = 0  # the processes agree before each step
+    score = train.evaluate
+
+    def stopped(*args):
+        signal.raise_signal(signal.SIGTERM)
+        return score(*args)
+
+    train.evaluate = stopped
+    with pytest.raises(utils.InterruptedRun):
+        train.main([*words])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_job_that_was_stopped_in_validation_continues(tmp_path, num_processes):
-    params = {**TABULAR, "num_epochs": 2, "checkpoint_minutes": 1e-6}  # saves again before its first step
+    # saves again before its first step
+    params = {**TABULAR, "batch_size": 128, "num_epochs": 2, "checkpoint_minutes": 1e-6}
     folder = write_params(tmp_path / "run", **params)
-    run_ranks(2, "-c", STOPPED_IN_VALIDATION, "--model_dir", str(folder))
+    run_ranks(2, train_until_validation, "--model_dir", str(folder))
     assert "in epoch 1, step" in utils.read_json(folder / "run.json")["reason"]
     together(num_processes, folder)
     assert_same_within_rounding(alone(write_params(tmp_path / "whole", **params)), folder)
-
-
-@pytest.mark.slow
-def test_a_mistake_is_said_once(tmp_path):
-    folder = write_params(tmp_path / "run", **TABULAR)
-    code, text = job(2, folder, "learning_rat=1")
-    assert code != 0 and text.count("did you mean 'learning_rate'?") == 1 and "exitcode  : 2" in text
-    assert text.count("Traceback") <= 1  # torchrun's own
 
 
 def test_torchruns_signal_does_not_disturb_who_asks_whether_to_say_it(monkeypatch):
@@ -541,16 +439,25 @@ def test_torchruns_signal_does_not_disturb_who_asks_whether_to_say_it(monkeypatc
 
 
 @pytest.mark.slow
-def test_mistakes_in_the_data_or_the_directory_are_said_once(tmp_path):
+@pytest.mark.parametrize(
+    ("params", "exit_code", "message"),
+    [({"learning_rat": 1}, 2, "did you mean 'learning_rate'?"), ({"learning_rate": 1e30}, 3, "error: diverged")],
+    ids=["typo", "diverged"],
+)
+def test_a_mistake_is_reported_once(tmp_path, params, exit_code, message):
+    folder = write_params(tmp_path / "run", **{**TABULAR, **params})
+    code, text = job(2, folder)
+    assert code != 0 and message in text and text.count("error: ") == 1
+    assert f"exitcode  : {exit_code}" in text and text.count("Traceback") <= 1  # torchrun's own
+    assert exit_code == 2 or utils.read_json(folder / "run.json")["status"] == "diverged"
+
+
+@pytest.mark.slow
+def test_a_directory_in_use_is_reported_once(tmp_path):
     folder = write_params(tmp_path / "run", **TABULAR)
-    code, text = job(3, folder, "--data_dir", str(tmp_path / "nowhere"))
-    assert code != 0 and text.count("error: ") == 1 and "nowhere" in text
-    assert utils.read_json(folder / "run.json")["status"] == "failed"
     with utils.RunDirectory(folder):
-        begin = time.monotonic()
-        code, text = job(2, folder)
-        assert code != 0 and text.count("in use by") == 1 and "exitcode  : 4" in text
-        assert time.monotonic() - begin < 25  # the other one does not wait for the group
+        code, text = job(2, folder)  # the other one does not wait ten minutes for the group
+    assert code != 0 and text.count("in use by") == 1 and "exitcode  : 4" in text
 
 
 @pytest.mark.slow
@@ -562,19 +469,3 @@ def test_a_broken_example_is_named_though_only_one_process_has_read_it(make_run,
     assert "31.png" in text and log_of(folder).count("error: ") == 1
     record = utils.read_json(folder / "run.json")
     assert record["status"] == "failed" and "31.png" in record["reason"]
-
-
-@pytest.mark.slow
-def test_divergence_stops_all_of_them_at_the_same_step(tmp_path):
-    folder = write_params(tmp_path / "run", **{**TABULAR, "learning_rate": 1e30, "num_epochs": 5})
-    code, text = job(2, folder)
-    assert code != 0 and text.count("error: diverged") == 1 and "exitcode  : 3" in text
-    assert utils.read_json(folder / "run.json")["status"] == "diverged"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("script", ["evaluate.py", "search_hyperparams.py"])
-def test_other_scripts_are_for_one_process(script):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
-    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
-    assert result.returncode != 0 and f"{script} runs in one process; start it with python" in result.stderr

@@ -1,21 +1,29 @@
 """The cache of arrays: made once for a key, an ordinary .npy, and never a reason to fail."""
 
-import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from fiveline.loading import cache, cached_array, files_key, on_device
+from fiveline.loading import cache, cached_array, files_key
+from fiveline.record.atomic import temporary_path
+from tests.support.tasks import PROJECT
 
 SHAPE = (10, 2, 3)
 VALUES = np.arange(60, dtype=np.uint8).reshape(SHAPE)
 
 
 @pytest.fixture
-def fetch(tmp_path, monkeypatch):
+def fetch(tmp_path, monkeypatch, caplog):
     """A function that fetches the array of a key, and the slices that were made for it."""
+    caplog.set_level(logging.INFO)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "data").mkdir()
     made = []
@@ -35,6 +43,8 @@ def test_an_array_is_made_once_and_is_a_plain_npy_file(fetch):
     assert np.array_equal(fetch(), VALUES) and np.array_equal(fetch(), VALUES) and len(fetch.made) == 1
     (path,) = fetch.folder.glob("*.npy")
     assert np.array_equal(np.load(path, mmap_mode="r"), VALUES)
+    fetch()[:] = 0  # which leaves the file as it is
+    assert np.array_equal(fetch(), VALUES)
 
 
 def test_another_key_replaces_the_file(fetch):
@@ -43,21 +53,12 @@ def test_another_key_replaces_the_file(fetch):
     assert len(list(fetch.folder.glob("*.npy"))) == 1 and np.array_equal(first, VALUES)  # still mapped
 
 
-def test_writing_to_the_array_leaves_the_file_as_it_is(fetch):
-    fetch()[:] = 0
-    assert np.array_equal(fetch(), VALUES)
-
-
-def test_large_arrays_are_made_in_parts(fetch, monkeypatch):
+def test_large_arrays_are_made_in_parts_and_opened_without_reading_them(fetch, monkeypatch):
     monkeypatch.setattr(cache, "CHUNK_BYTES", 18)
-    assert np.array_equal(fetch(), VALUES)
-    assert [VALUES[part].shape[0] for part in fetch.made] == [3, 3, 3, 1]
-
-
-def test_a_very_large_array_is_opened_without_reading_it(fetch, monkeypatch):
     monkeypatch.setattr(cache, "CHECKED_BYTES", 1)
     monkeypatch.setattr(np, "fromfile", lambda *args, **options: pytest.fail("it was read"))
-    assert np.array_equal(fetch(), VALUES) and np.array_equal(fetch(), VALUES) and len(fetch.made) == 1
+    assert np.array_equal(fetch(), VALUES) and np.array_equal(fetch(), VALUES)
+    assert [VALUES[part].shape[0] for part in fetch.made] == [3, 3, 3, 1]
 
 
 def test_an_error_of_the_maker_leaves_nothing_behind(fetch):
@@ -79,6 +80,78 @@ def test_threads_that_ask_at_once_make_it_once(fetch):
     assert len(fetch.made) == 1
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "header", "foreign", "longer", "value", "folder"])
+def test_a_file_that_is_not_what_it_should_be_is_made_again(fetch, damage):
+    fetch()
+    (path,) = fetch.folder.glob("*.npy")
+    whole = path.read_bytes()
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        value = whole[:140] + bytes([whole[140] ^ 1]) + whole[141:]
+        path.write_bytes({"empty": b"", "cut": whole[:-7], "header": b"x" + whole[1:], "foreign": b"x" * len(whole),
+                          "longer": whole + b"x", "value": value}[damage])  # fmt: skip
+    assert np.array_equal(fetch(), VALUES) and len(fetch.made) == 2 + (damage == "folder")
+    assert damage == "folder" or path.read_bytes() == whole
+
+
+def test_what_a_killed_process_left_is_cleared(fetch):
+    fetch.folder.mkdir()
+    stale = temporary_path(fetch.folder / "numbers-0.npy")
+    stale.write_bytes(b"half")
+    (fetch.folder / "numbers.lock").touch()
+    assert np.array_equal(fetch(), VALUES) and not stale.exists()
+
+
+def test_a_read_only_dataset_is_cached_in_the_users_folder(fetch, tmp_path, caplog):
+    (tmp_path / "data").chmod(0o555)
+    try:
+        assert np.array_equal(fetch(), VALUES) and np.array_equal(fetch(), VALUES) and len(fetch.made) == 1
+    finally:
+        (tmp_path / "data").chmod(0o755)
+    assert not fetch.folder.exists()
+    (path,) = (tmp_path / "cache/fiveline").glob("data-*/numbers-*.npy")
+    assert caplog.text.count(f"- decoded images cannot be kept in {fetch.folder} (it is read-only)") == 1
+    assert f"- decoding 10 images once, into {path}" in caplog.text
+
+
+@pytest.mark.parametrize("why", ["file in the way", "full", "no locks"])
+def test_without_a_place_to_write_there_is_no_array(fetch, tmp_path, caplog, monkeypatch, why):
+    if why == "file in the way":
+        (tmp_path / "cache").write_text("")
+        fetch.folder.write_text("")
+    elif why == "full":
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5000))
+    else:
+
+        def acquire(self, *args, **options):
+            raise NotImplementedError("FileSystem does not appear to support flock")
+
+        monkeypatch.setattr(cache.FileLock, "acquire", acquire)
+    assert fetch() is None and caplog.text.count("decoded images cannot be kept in ") == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no limits of this kind")
+def test_a_disk_that_becomes_full_leaves_nothing_behind(fetch, tmp_path):
+    code = """
+import logging, resource, sys
+from pathlib import Path
+import numpy as np
+from fiveline.loading import cached_array
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+print(cached_array(Path(sys.argv[1]), "zeros", "key", (5000,), lambda part: np.zeros(5000, np.uint8)))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "data")]
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("cannot be kept in ") == 2 and "File too large" in result.stdout
+    assert result.stdout.endswith("None\n")
+    left = [*fetch.folder.iterdir(), *(tmp_path / "cache").rglob("*zeros*")]
+    assert all(path.suffix == ".lock" for path in left)
+
+
 def test_the_key_of_files_does_not_depend_on_the_name_of_their_folder(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     for name in "ab":
@@ -90,13 +163,6 @@ def test_the_key_of_files_does_not_depend_on_the_name_of_their_folder(tmp_path, 
         return files_key([folder / name for name in names], folder)
 
     assert key(Path("data")) == key(tmp_path / "data") == key(Path("link")) != key(Path("data"), "a")
-    assert key(Path("data"), ["missing"]) != hashlib.sha256().hexdigest()
+    assert key(Path("data"), ["missing"]) != key(Path("data"), [])
     (tmp_path / "data/a").write_text("other")
     assert key(Path("data")) != key(tmp_path / "data", "b")
-
-
-def test_on_the_cpu_a_tensor_stays_where_it_is():
-    import torch
-
-    tensor = torch.zeros(3)
-    assert on_device(tensor) is tensor

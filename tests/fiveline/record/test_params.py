@@ -39,14 +39,6 @@ def make(**values):
     return Params.from_values(values, source="a test")
 
 
-def test_json_and_yaml_say_the_same(fetch, tmp_path):
-    from_json = fetch('{"learning_rate": 1e-3, "optimizer": "sgd", "nesterov": true, "clip_grad_norm": null}')
-    (tmp_path / "params.json").unlink()
-    from_yaml = fetch("learning_rate: 1e-3\noptimizer: sgd\nnesterov: true\nclip_grad_norm: null\n", name="params.yaml")
-    assert from_json == from_yaml
-    assert from_yaml.learning_rate == 0.001
-
-
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -64,51 +56,53 @@ def test_yaml_values_are_what_they_look_like(tmp_path, text, value):
     assert mistakes == []
 
 
-@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n", "{}"])
-def test_empty_yaml_takes_the_defaults(fetch, text):
-    assert fetch(text, name="params.yaml") == make()
-
-
-def test_byte_order_mark_is_no_mistake(fetch):
+def test_empty_yaml_takes_the_defaults_and_a_byte_order_mark_is_no_mistake(fetch, tmp_path):
+    for text in ("", "# nothing yet\n", "---\n", "{}"):
+        assert fetch(text, name="params.yaml") == make()
+    assert "both params.json and params.yaml" in mistakes_of(fetch, "{}")
+    (tmp_path / "params.yaml").unlink()
     assert fetch('\ufeff{"seed": 1}').seed == 1
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "text", "expected"),
     [
-        ("params.json", '{"seed": 1, "batch_size": 2, "seed": 3}'),
-        ("params.yaml", "seed: 1\nbatch_size: 2\nseed: 3\n"),
-        ("params.yml", "{seed: 1, 'seed': 3}"),
-        ("params.json", '{"learning_rate": {"seed": 1, "seed": 1}}'),
-        ("params.yaml", "learning_rate: [{seed: 1, seed: 1}]\n"),
+        ("params.json", '{"seed": 1, "batch_size": 2, "seed": 3}', "duplicate key 'seed'"),
+        ("params.yaml", "seed: 1\nbatch_size: 2\nseed: 3\n", "duplicate key 'seed' in line 3"),
+        ("params.yml", "{seed: 1, 'seed': 3}", "duplicate key 'seed' in line 1"),
+        ("params.json", '{"learning_rate": {"seed": 1, "seed": 1}}', "duplicate key 'seed'"),
+        ("params.yaml", "learning_rate: [{seed: 1, seed: 1}]\n", "duplicate key 'seed'"),
+        ("params.json", '{"learning_rate": NaN}', "learning_rate: "),
+        ("params.json", '{"learning_rate": -Infinity}', "learning_rate: "),
+        ("params.json", '{"learning_rate": 1e999}', "learning_rate: "),
+        ("params.yaml", "learning_rate: .nan", "learning_rate: "),
+        ("params.yaml", "learning_rate: 1e999", "learning_rate: "),
+        ("params.json", '{"seed": 1,\n "batch_size": }', "line 2 column 16"),
+        ("params.yaml", "seed: 1\nbatch_size: [\n", "line 3 column 1"),
+        ("params.yaml", "seed: 1\n---\nseed: 2\n", "line 2"),
+        ("params.json", "[1]", "found list"),
+        ("params.yaml", "just words", "found str"),
+        ("params.yaml", "1: 2", "expected names as keys, found 1"),
+        ("params.yaml", "seed: \x07", "special characters"),
+        ("params.yaml", "seed: !!bool maybe", "maybe"),
+        ("params.yaml", "seed: !!python/object/apply:os.getcwd []", "python/object/apply"),
+        ("params.json", '{"seed": ' + "1" * 5000 + "}", "digits"),
+        ("params.json", "[" * 100_000, "recursion"),
+        ("params.yaml", "seed: " + "[" * 2_000, "recursion"),
+        ("params.json", '{"seed": 1, // one\n "batch_size": 2}', "line 1 column 13: JSON has no comments"),
+        ("params.json", '{"seed": 1 # one\n}', "name the file params.yaml and begin comments with #"),
+        ("params.json", '/* mine */\n{"seed": 1}', "line 1 column 1: JSON has no comments"),
+        ("params.json", '{\n"seed": 1,\n}', "JSON has no comma after the last entry"),
+        ("params.json", "{'seed': 1}", "line 1 column 2: JSON has double quotes"),
+        ("params.json", '{"compile": True}', "line 1 column 13: JSON has double quotes, true, false and null"),
+        ("params.json", "", "line 1 column 1: the file is empty; {} takes the defaults"),
+        ("params.json", '{"a//b": 1 "c": 2}', "line 1 column 12: Expecting ',' delimiter"),
     ],
 )
-def test_duplicate_keys_are_refused(fetch, tmp_path, name, text):
+def test_broken_files_are_named_with_the_place(fetch, tmp_path, name, text, expected):
     message = mistakes_of(fetch, text, name=name)
-    assert "duplicate key 'seed'" in message
-    assert str(tmp_path / name) in message
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("params.json", '{"learning_rate": NaN}'),
-        ("params.json", '{"learning_rate": Infinity}'),
-        ("params.json", '{"learning_rate": -Infinity}'),
-        ("params.json", '{"learning_rate": 1e999}'),
-        ("params.json", '{"learning_rate": [NaN]}'),
-        ("params.yaml", "learning_rate: .nan"),
-        ("params.yaml", "learning_rate: .inf"),
-        ("params.yaml", "learning_rate: 1e999"),
-    ],
-)
-def test_numbers_that_are_none_are_refused_in_files(fetch, name, text):
-    assert "learning_rate" in mistakes_of(fetch, text, name=name)
-
-
-@pytest.mark.parametrize("text", [".nan", "nan", "NaN", ".inf", "-.inf", "inf", "Infinity", "1e999"])
-def test_numbers_that_are_none_are_refused_as_overrides(fetch, text):
-    assert "learning_rate" in mistakes_of(fetch, "{}", f"learning_rate={text}")
+    assert message.startswith(f"{tmp_path / name}: ")
+    assert expected in message
 
 
 @pytest.mark.parametrize(
@@ -116,10 +110,9 @@ def test_numbers_that_are_none_are_refused_as_overrides(fetch, text):
     [
         ("learning_rate", "1e-3"), ("learning_rate", True), ("learning_rate", None), ("learning_rate", [0.1]),
         ("learning_rate", 0), ("learning_rate", 10**400), ("batch_size", 32.0), ("batch_size", True),
-        ("batch_size", "32"), ("batch_size", 0), ("num_epochs", 1.5), ("num_epochs", False), ("num_epochs", -1),
-        ("nesterov", 1), ("nesterov", "true"), ("optimizer", "Adam"), ("optimizer", None), ("monitor", 3),
-        ("momentum", 1), ("seed", -1), ("seed", 2**32), ("clip_grad_norm", 0), ("data_dir", 3),
-        ("image_channels", 2), ("dropout_rate", 1.0), ("task", ["vision"]),
+        ("batch_size", "32"), ("batch_size", 0), ("num_epochs", 1.5), ("num_epochs", -1), ("nesterov", 1),
+        ("nesterov", "true"), ("optimizer", "Adam"), ("optimizer", None), ("monitor", 3), ("momentum", 1),
+        ("seed", 2**32), ("clip_grad_norm", 0), ("data_dir", 3), ("image_channels", 2), ("dropout_rate", 1.0),
     ],
 )  # fmt: skip
 def test_values_of_another_type_or_out_of_range_are_refused(key, value):
@@ -136,151 +129,76 @@ def test_what_yaml_can_say_and_json_cannot_is_refused_in_a_line(fetch):
         assert len(message) < 300
 
 
-def test_unknown_keys_are_reported_with_the_nearest_known_one(fetch):
-    assert "unknown key 'learning_rat'; did you mean 'learning_rate'?" in mistakes_of(fetch, '{"learning_rat": 1}')
-    assert "unknown key 'zzz'; train.py --describe_params lists" in mistakes_of(fetch, '{"zzz": 1}')
-
-
 def test_all_mistakes_are_reported_at_once(fetch, tmp_path):
-    text = '{"learning_rat": 1, "batch_size": "3", "num_epochs": 0, "seed": 1, "seed": 1.5, "momentum": NaN}'
+    text = '{"learning_rat": 1, "batch_size": "3", "num_epochs": 0, "seed": 1, "seed": 1.5, "momentum": NaN, "zzz": 1}'
     message = mistakes_of(fetch, text, "weight_decay=-1", "shift", "jitter=.inf")
     title, *lines = message.splitlines()
-    assert str(tmp_path / "params.json") in title and "9 mistakes" in title
-    culprits = ["learning_rat", "batch_size", "num_epochs", "momentum", "weight_decay", "shift", "jitter"]
+    assert str(tmp_path / "params.json") in title and "10 mistakes" in title
+    culprits = ["learning_rat", "batch_size", "num_epochs", "momentum", "weight_decay", "shift", "jitter", "zzz"]
     assert all(any(culprit in line for line in lines) for culprit in culprits)
     assert sum("seed" in line for line in lines) == 2  # it is there twice, and no integer
-    assert len(lines) == 9
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "where"),
-    [
-        ("params.json", '{"seed": 1,\n "batch_size": }', "line 2 column 16"),
-        ("params.json", "", "line 1 column 1"),
-        ("params.yaml", "seed: 1\nbatch_size: [\n", "line 3 column 1"),
-        ("params.yaml", "seed: 1\n---\nseed: 2\n", "line 2"),
-        ("params.json", "[1]", "found list"),
-        ("params.yaml", "just words", "found str"),
-        ("params.yaml", "1: 2", "expected names as keys, found 1"),
-        ("params.yaml", "seed: \x07", "special characters"),
-        ("params.yaml", "seed: !!bool maybe", "maybe"),
-        ("params.yaml", "seed: !!python/object/apply:os.getcwd []", "python/object/apply"),
-        ("params.json", '{"seed": ' + "1" * 5000 + "}", "digits"),
-        ("params.json", "[" * 100_000, "recursion"),
-        ("params.yaml", "seed: " + "[" * 5_000, "recursion"),
-    ],
-)
-def test_broken_files_are_named_with_the_place(fetch, tmp_path, name, text, where):
-    message = mistakes_of(fetch, text, name=name)
-    assert message.startswith(f"{tmp_path / name}: ")
-    assert where in message
-    assert "\n" not in message
+    assert len(lines) == 10
+    assert "unknown key 'learning_rat'; did you mean 'learning_rate'?" in message
+    assert "unknown key 'zzz'; train.py --describe_params lists" in message
 
 
 def test_overrides_beat_the_file(fetch):
     params = fetch('{"learning_rate": 0.1, "seed": 5}', "learning_rate=3e-4", "optimizer=sgd", "clip_grad_norm=null")
     assert (params.learning_rate, params.optimizer, params.clip_grad_norm, params.seed) == (3e-4, "sgd", None, 5)
-
-
-def test_data_dir_of_the_command_line_beats_everything_as_it_stands(fetch):
     for data_dir in ("data/x #1", "C:\\data: new", "12", "null", "données"):
         overrides = utils.with_data_dir(["data_dir=other"], data_dir)
         assert fetch('{"data_dir": "third"}', *overrides).data_dir == data_dir
 
 
+@pytest.mark.parametrize("text", [".nan", "NaN", "-.inf", "Infinity", "1e999", "[1, 2", "'", "\x07", ""])
+def test_overrides_of_broken_values_are_refused(fetch, text):
+    assert "learning_rate" in mistakes_of(fetch, "{}", f"learning_rate={text}")
+
+
 @pytest.mark.parametrize("word", ["learning_rate", "learning_rate:3", "=3", "--learning_rate=3", "learning-rate=3"])
 def test_overrides_without_key_or_value_are_refused(fetch, word):
     message = mistakes_of(fetch, "{}", word)
-    assert repr(word) in message and "learning_rate=3e-4" in message
+    assert word in message and "expected key=value; write for example learning_rate=3e-4" in message
 
 
-@pytest.mark.parametrize("word", ["learning_rate=[1, 2", "learning_rate='", "learning_rate=\x07", "learning_rate="])
-def test_overrides_of_broken_values_are_refused(fetch, word):
-    assert "learning_rate" in mistakes_of(fetch, "{}", word)
-
-
-def test_hyperparameters_are_read_only():
-    params = make(learning_rate=0.1)
-    with pytest.raises(ValueError, match="frozen"):
-        params.learning_rate = 0.2
-    with pytest.raises(ValueError):
-        params.something_new = 1
-    assert params.learning_rate == 0.1
-
-
-def test_two_params_files_are_refused(fetch, tmp_path):
-    (tmp_path / "params.yaml").write_text("seed: 1", encoding="utf-8")
-    message = mistakes_of(fetch, '{"seed": 2}')
-    assert "both params.json and params.yaml" in message
-
-
-def test_unknown_task_is_reported_with_the_nearest_known_one(fetch):
-    assert "unknown task 'visoin'; did you mean 'vision'?" in mistakes_of(fetch, '{"task": "visoin"}')
-    assert "vision" in mistakes_of(fetch, '{"task": "../../etc"}')
-    assert "unknown task ['vision']" in mistakes_of(fetch, '{"task": ["vision"]}')
-
-
-@pytest.mark.parametrize("key", ["facts", "_facts", "hash", "model_config", "classes"])
-def test_facts_and_methods_are_set_by_no_file(fetch, key):
-    assert f"unknown key '{key}'" in mistakes_of(fetch, json.dumps({key: {"classes": ["a"]}}))
-
-
-def test_facts_are_carried_by_a_copy_alone():
+def test_facts_are_carried_by_a_copy_alone_and_set_by_no_file(fetch):
     params = make()
     other = params.with_facts({"classes": ["a", "b"]})
     assert other.facts == {"classes": ["a", "b"]} and params.facts == {}
     assert other.hash() == params.hash()
     assert other.differences(params.model_dump(mode="json")) == []
     assert "classes" not in utils.to_json(other.model_dump(mode="json"))
+    for key in ("facts", "_facts", "hash", "model_config", "classes"):
+        assert f"unknown key '{key}'" in mistakes_of(fetch, json.dumps({key: {"classes": ["a"]}}))
 
 
-def other_value(name, value):
-    """Return a value of a hyperparameter that is allowed, and another than it has."""
-    choices = {
-        "task": "other", "optimizer": "sgd", "schedule": "cosine", "monitor": "loss", "net": "resnet18",
-        "image_channels": 1, "normalize": "train", "class_weights": "balanced", "cache": "none", "data_dir": "else",
-        "schedule_factor": 0.5, "dropout_rate": 0.3, "val_fraction": 0.3,
-        "precision": "bf16", "ema_decay": 0.9, "grey_bits": 12, "learning_rate_factors": {"fc1": 2.0},
-    }  # fmt: skip
-    if name in choices:
-        return choices[name]
-    if isinstance(value, bool):
-        return not value
-    return 1 if value is None else value + 1 if isinstance(value, int) else value / 2 + 0.1
-
-
-# what cannot change alone
-COMPANIONS = {
+CHANGES = {
+    "task": "other", "optimizer": "sgd", "schedule": "cosine", "monitor": "loss", "net": "resnet18",
+    "image_channels": 1, "normalize": "train", "class_weights": "balanced", "cache": "none", "data_dir": "else",
+    "schedule_factor": 0.5, "dropout_rate": 0.3, "val_fraction": 0.3,
+    "precision": "bf16", "ema_decay": 0.9, "grey_bits": 12, "learning_rate_factors": {"fc1": 2.0},
+}  # fmt: skip
+COMPANIONS = {  # of what cannot change alone
     "nesterov": {"optimizer": "sgd"},
     "pretrained": {"net": "resnet18"},
     "freeze_backbone": {"net": "resnet18", "pretrained": True},
 }
+MACHINE = {
+    "num_workers", "data_dir", "save_summary_steps", "cache", "checkpoint_minutes", "detect_anomaly", "tensorboard",
+    "precision", "compile", "deterministic", "activation_checkpointing", "channels_last", "max_image_pixels", "fsdp",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(Params.model_fields))
 def test_hash_and_differences_know_what_changes_the_result(name):
     before = make(**COMPANIONS.get(name, {}))
-    after = make(**COMPANIONS.get(name, {}), **{name: other_value(name, getattr(before, name))})
+    value = getattr(before, name)
+    other = not value if isinstance(value, bool) else 1 if value is None else value + 1 if type(value) is int else 0.25
+    after = make(**COMPANIONS.get(name, {}), **{name: CHANGES.get(name, other)})
     assert before != after
-    is_machine = name in {
-        "num_workers",
-        "data_dir",
-        "save_summary_steps",
-        "cache",
-        "checkpoint_minutes",
-        "detect_anomaly",
-        "tensorboard",
-        "precision",
-        "compile",
-        "deterministic",
-        "activation_checkpointing",
-        "channels_last",
-        "max_image_pixels",
-        "fsdp",
-    }
-    assert (before.hash() == after.hash()) == is_machine
+    assert (before.hash() == after.hash()) == (name in MACHINE)
     lines = after.differences(before.model_dump(mode="json"))
-    assert len(lines) == (0 if is_machine or name == "num_epochs" else 1)
+    assert len(lines) == (0 if name in MACHINE or name == "num_epochs" else 1)
     assert all(line.startswith(f"{name}: ") for line in lines)
 
 
@@ -289,7 +207,7 @@ def test_hash_does_not_depend_on_order_or_on_how_a_number_is_written():
     expected = make(**values).hash()
     assert make(**dict(reversed(values.items()))).hash() == expected
     assert make(**{**values, "learning_rate": 1}).hash() == expected
-    assert make(**values, optimizer="adam").hash() == expected  # the default, said aloud
+    assert make(**values, optimizer="adam").hash() == expected  # the default, set explicitly
 
 
 def test_differences_take_the_default_for_what_an_older_run_did_not_know():
@@ -351,13 +269,11 @@ good_values = st.fixed_dictionaries(
         "optimizer": st.sampled_from(["adam", "sgd"]),
         "clip_grad_norm": st.none() | st.floats(1e-9, 1e9),
         "data_dir": st.none() | st.text(),
-        "monitor": st.text(),
-        "horizontal_flip": st.booleans(),
     },
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(good_values | st.dictionaries(keys, json_values, max_size=5))
 @example({"learning_rate": math.nan})
 @example({"learning_rate": 10**400})
@@ -374,7 +290,7 @@ def test_any_dict_is_hyperparameters_or_an_input_error(values):
     assert again == params and again.hash() == params.hash() and again.differences(read) == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=st.text(), json_text=json_values.map(json.dumps), suffix=st.sampled_from([".json", ".yaml"]))
 def test_any_text_is_a_params_file_or_an_input_error(tmp_path_factory, text, json_text, suffix):
     path = tmp_path_factory.getbasetemp() / f"any_text{suffix}"
@@ -389,88 +305,42 @@ def test_any_text_is_a_params_file_or_an_input_error(tmp_path_factory, text, jso
 
 
 plain_text = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=10)  # YAML folds line ends
+words = ["no", "1e-3", "0x1f", "12:30", "null", "~", "# a", "- b", "<<", "&a", "*a", "1_000", ".5", "True"]
+numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
 plain_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**53), 2**53)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | plain_text
-    | st.sampled_from(
-        ["no", "1e-3", "0x1f", "12:30", "null", "~", "# a", "- b", "<<", "&a", "*a", "1_000", ".5", "True"]
-    ),
+    st.none() | st.booleans() | numbers | plain_text | st.sampled_from(words),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain_text, inner, max_size=3),
     max_leaves=6,
 )
 plain_mappings = st.dictionaries(plain_text, plain_values, max_size=4)
 
 
-def read_or_refuse(path):
-    """Return a file's values, or None where it is refused with its name and a line."""
-    try:
-        values, mistakes = utils.read_values(path)
-    except utils.InputError as error:
-        assert re.match(rf"{re.escape(str(path))}: not valid (YAML|JSON), line \d+", str(error)), str(error)
-        return None
-    assert mistakes == []
-    return values
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(values=plain_mappings, indent=st.sampled_from([None, 0, 3]), is_ascii=st.booleans(), comment=plain_text)
 def test_values_of_a_file_are_those_that_json_reads_in_it(tmp_path_factory, values, indent, is_ascii, comment):
     """JSON is YAML 1.2, whose schema we use; PyYAML's own is the one of YAML 1.1, with `no`, `12:30` and `0x1f`."""
     path = tmp_path_factory.getbasetemp() / "values.json"
     path.write_text(json.dumps(values, indent=indent, ensure_ascii=is_ascii), encoding="utf-8")
-    assert repr(read_or_refuse(path)) == repr(json.loads(path.read_text(encoding="utf-8")))
-    lines = [f"{json.dumps(k, ensure_ascii=False)}: {json.dumps(v, ensure_ascii=False)}" for k, v in values.items()]
+    assert repr(utils.read_values(path)) == repr((json.loads(path.read_text(encoding="utf-8")), []))
     path = path.with_suffix(".yaml")
+    lines = [f"{json.dumps(k, ensure_ascii=False)}: {json.dumps(v, ensure_ascii=False)}" for k, v in values.items()]
     path.write_text(f" # {comment}\n\n".join([*lines, ""]), encoding="utf-8")
-    found = read_or_refuse(path)
-    assert found is None or repr(found) == repr(values)
-    if (comment + repr(values)).isascii():
-        assert found is not None
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(first=plain_mappings, second=plain_mappings, own=plain_mappings, is_last=st.booleans())
-def test_keys_of_a_mapping_beat_those_merged_into_it(tmp_path_factory, first, second, own, is_last):
-    path = tmp_path_factory.getbasetemp() / "merged.yaml"
-    own = {f"own {key}": value for key, value in own.items()} | dict.fromkeys(list(first)[:1], 1)
-    lines = [f"{json.dumps(k, ensure_ascii=False)}: {json.dumps(v, ensure_ascii=False)}" for k, v in own.items()]
-    merge = f"<<: [{json.dumps(first, ensure_ascii=False)}, {json.dumps(second, ensure_ascii=False)}]"
-    path.write_text("\n".join([*lines, merge] if is_last else [merge, *lines]), encoding="utf-8")
-    found = read_or_refuse(path)
-    assert found is None or found == {**second, **first, **own}
-    assert found is not None or not (repr(first) + repr(second) + repr(own)).isascii()
+    try:
+        found = utils.read_values(path)
+    except utils.InputError as error:  # PyYAML takes fewer characters than JSON
+        assert re.match(rf"{re.escape(str(path))}: not valid YAML, line \d+", str(error)), str(error)
+        assert not (comment + repr(values)).isascii()
+    else:
+        assert repr(found) == repr((values, []))
 
 
 def test_merges_may_be_named_and_nested(fetch):
     text = "<<: &late {<<: &early {seed: 1, batch_size: 2, momentum: 0.5}, batch_size: 3}\nmomentum: 0.7\n"
     params = fetch(text, name="params.yaml")
     assert (params.seed, params.batch_size, params.momentum) == (1, 3, 0.7)
+    params = fetch("seed: 5\n<<: [{seed: 1, batch_size: 2}, {batch_size: 3, momentum: 0.5}]\n", name="params.yaml")
+    assert (params.seed, params.batch_size, params.momentum) == (5, 2, 0.5)
     assert "duplicate key '<<' in line 2" in mistakes_of(fetch, "<<: {seed: 1}\n<<: {seed: 2}\n", name="params.yaml")
     message = mistakes_of(fetch, "<<: &a {seed: 1, seed: 2}\n", name="params.yaml")
     assert message.count("duplicate key 'seed'") == 1
     assert "expected a mapping or list of mappings" in mistakes_of(fetch, "<<: 3\n", name="params.yaml")
-
-
-@pytest.mark.parametrize(
-    ("text", "place", "reason"),
-    [
-        ('{"seed": 1, // one\n "batch_size": 2}', "line 1 column 13", "JSON has no comments; take it out, or name the"),
-        ('{"seed": 1 # one\n}', "line 1 column 12", "name the file params.yaml and begin comments with #"),
-        ('/* mine */\n{"seed": 1}', "line 1 column 1", "JSON has no comments"),
-        ('{"seed": 1} // end', "line 1 column 13", "JSON has no comments"),
-        ('{"seed": // one\n 1}', "line 1 column 10", "JSON has no comments"),
-        ('{\n"seed": 1,\n}', "line ", "JSON has no comma after the last entry"),
-        ('{"seed": [1, 2, ]}', "line 1", "JSON has no comma after the last entry"),
-        ("{'seed': 1}", "line 1 column 2", "JSON has double quotes only"),
-        ('{"compile": True}', "line 1 column 13", "JSON writes true, false and null"),
-        ('{"compile": None}', "line 1 column 13", "JSON writes true, false and null"),
-        ("", "line 1 column 1", "the file is empty; {} takes the defaults"),
-        ('{"a//b": 1 "c": 2}', "line 1 column 12", "Expecting ',' delimiter"),
-    ],
-)
-def test_habits_from_other_languages_are_reported_with_their_place(fetch, text, place, reason):
-    message = mistakes_of(fetch, text)
-    assert place in message and reason in message

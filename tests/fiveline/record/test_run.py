@@ -1,10 +1,9 @@
 """A run directory: one writer at a time, a status that is true, a history without doubles, a record of its origin."""
 
-import json
+import contextlib
 import logging
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import utils
+from fiveline.record import origin
 from fiveline.record.atomic import temporary_path
-from fiveline.record.origin import fingerprint
-from fiveline.report.files import is_held
+from fiveline.record.held import is_held
 from model.vision.params import Params
 
 HOLD = """
@@ -60,42 +59,18 @@ def make_params(**values):
     return Params.from_values(values, source="a test")
 
 
-def status_after(path, error):
-    """Return the record of a run that ended with an error, or without one."""
-    run = utils.RunDirectory(path)
-    try:
-        with run.recorded(make_params()):
-            assert run.record()["status"] == "running"
-            if error is not None:
-                raise error
-    except type(error):
-        pass
-    return utils.read_json(path / "run.json")
-
-
-def test_a_directory_in_use_is_refused_with_who_uses_it(tmp_path, hold):
+def test_a_directory_in_use_is_refused_until_its_process_ends(tmp_path, hold):
     process = hold(tmp_path)
-    with pytest.raises(utils.InUseError) as caught, utils.RunDirectory(tmp_path):
-        pass
-    message = str(caught.value)
-    assert caught.value.exit_code == 4
-    assert str(tmp_path) in message and f"process {process.pid} on {socket.gethostname()} since 2" in message
-
-
-def test_a_directory_is_free_again_after_its_process(tmp_path, hold):
-    process = hold(tmp_path)
-    process.communicate("")
-    with utils.RunDirectory(tmp_path):
-        pass
-
-
-def test_a_killed_process_leaves_the_directory_free(tmp_path, hold):
-    process = hold(tmp_path)
+    for _ in range(2):  # the refused process takes nothing from the holder
+        with pytest.raises(utils.InUseError) as caught, utils.RunDirectory(tmp_path):
+            pass
+        message = str(caught.value)
+        assert caught.value.exit_code == 4
+        assert str(tmp_path) in message and f"process {process.pid} on {socket.gethostname()} since 2" in message
     process.kill()
     process.wait()
     with utils.RunDirectory(tmp_path):
-        holder = utils.read_json(tmp_path / ".lock.json")
-        assert holder["process"] == os.getpid()
+        assert utils.read_json(tmp_path / ".lock.json")["process"] == os.getpid()
     assert not (tmp_path / ".lock.json").exists()
 
 
@@ -106,9 +81,10 @@ def test_a_process_whose_lock_was_removed_writes_no_more(tmp_path, hold):
         assert is_held(tmp_path)
         (tmp_path / ".lock").unlink()
         process = hold(tmp_path)
-        with pytest.raises(utils.Stop, match="moved, removed or replaced"):
-            run.check_place()
-        run.show_epoch({"epoch": 1})
+        for write in (run.check_place, run.write_history):
+            run.append_history({"epoch": 1})
+            with pytest.raises(utils.Stop, match="moved, removed or replaced"):
+                write()
         assert not (tmp_path / "history.jsonl").exists()
     assert is_held(tmp_path)
     process.communicate("")
@@ -117,11 +93,9 @@ def test_a_process_whose_lock_was_removed_writes_no_more(tmp_path, hold):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the child in /proc")
 def test_a_lock_ends_with_its_process_although_children_live_on(tmp_path, hold):
-    child = "import os, time\nwith utils.RunDirectory(pathlib.Path(sys.argv[1])):\n    if os.fork() == 0:\n"
-    child += (
-        "        print('held', flush=True)  # once it has closed its copy\n    time.sleep(60)\n    sys.stdin.read()\n"
-    )
-    process = hold(tmp_path, "import pathlib, sys, utils\n" + child)
+    code = "import os, pathlib, sys, time, utils\nwith utils.RunDirectory(pathlib.Path(sys.argv[1])):\n"
+    code += "    if os.fork() == 0:\n        print('held', flush=True)  # once it has closed its copy of the lock\n"
+    process = hold(tmp_path, code + "        time.sleep(60)\n    sys.stdin.read()\n")
     [left] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
     process.wait()
@@ -142,40 +116,24 @@ def test_a_directory_that_is_moved_away_is_not_written_to(tmp_path, is_made_agai
             path.rename(tmp_path / "elsewhere")
             if is_made_again:
                 path.mkdir()
-            run.show_epoch({"epoch": 1})
+            run.append_history({"epoch": 1})
             run.check_place()
     assert path.exists() == is_made_again and not (is_made_again and list(path.iterdir()))
 
 
-def test_what_another_process_is_writing_is_left_alone(tmp_path, hold):
-    """evaluate.py in the directory of a run that is started, or restarted, just then."""
-    writer = hold(tmp_path, WRITE)
-    with utils.RunDirectory(tmp_path) as run:
-        run.clear()
-    writer.communicate("{}")
-    assert writer.returncode == 0 and utils.read_json(tmp_path / "metrics_test_best.json") == {}
-
-
 def test_what_a_process_without_the_lock_is_writing_is_left_for_a_day(tmp_path, hold):
-    """Also on a disk that machines share, where no one can tell whether the writer lives."""
+    """For example evaluate.py in the directory of a run that is started, or restarted, just then."""
     writer = hold(tmp_path, WRITE)
     temporary_path(tmp_path / "last.pth.tar").touch()  # a checkpoint: its writer had the lock, which we have now
     old = temporary_path(tmp_path / "predictions_test_best.csv")
     old.touch()
     os.utime(old, (time.time() - 25 * 60 * 60,) * 2)
-    with utils.RunDirectory(tmp_path):
+    with utils.RunDirectory(tmp_path) as run:
+        run.clear()
         left = [path.name for path in tmp_path.glob(".*.tmp")]
     assert len(left) == 1 and re.fullmatch(r"\.metrics_test_best\.json\.\w+\.tmp", left[0])
     writer.communicate("{}")
     assert writer.returncode == 0 and utils.read_json(tmp_path / "metrics_test_best.json") == {}
-
-
-def test_a_refused_process_takes_nothing_from_the_holder(tmp_path):
-    with utils.RunDirectory(tmp_path):
-        for _ in range(2):
-            with pytest.raises(utils.InUseError, match=f"process {os.getpid()} "), utils.RunDirectory(tmp_path):
-                pass
-        assert (tmp_path / ".lock.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -192,15 +150,15 @@ def test_a_refused_process_takes_nothing_from_the_holder(tmp_path):
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
 def test_the_status_says_how_a_run_ended(tmp_path, error, status, reason):
-    record = status_after(tmp_path, error)
+    run = utils.RunDirectory(tmp_path)
+    run.update_record(status="failed", reason="of an earlier try")
+    with contextlib.suppress(BaseException), run.recorded(make_params()):
+        assert run.record()["status"] == "running"
+        if error is not None:
+            raise error
+    record = utils.read_json(tmp_path / "run.json")
     assert (record["status"], record["reason"]) == (status, reason)
     assert record["start"] <= record["end"]
-
-
-def test_a_second_try_forgets_the_reason_of_the_first(tmp_path):
-    status_after(tmp_path, utils.InputError("no data"))
-    record = status_after(tmp_path, None)
-    assert (record["status"], record["reason"]) == ("finished", None)
 
 
 def test_the_record_holds_what_the_run_was_given(tmp_path):
@@ -217,40 +175,34 @@ def test_the_record_holds_what_the_run_was_given(tmp_path):
     assert record["command"]
 
 
-def test_the_record_says_which_code_it_was_and_whether_it_was_changed(project, tmp_path):
-    shutil.copytree(project / "fiveline", tmp_path / "fiveline", ignore=shutil.ignore_patterns("__pycache__"))
+def test_the_record_says_which_code_it_was_and_whether_it_was_changed(tmp_path, monkeypatch):
+    code = tmp_path / "code.py"
+    code.write_text("# as committed\n")
+    monkeypatch.setattr(origin, "__file__", str(code))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", "-C", str(tmp_path)]
-    command = [
-        sys.executable,
-        "-B",
-        "-c",
-        "import json; from fiveline.record.origin import provenance; print(json.dumps(provenance()))",
-    ]
-    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
-
-    def read():
-        return json.loads(subprocess.check_output(command, cwd=tmp_path, env=environment, text=True))["git"]
-
-    assert read() is None
-    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
+    assert origin.provenance()["git"] is None
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"], ["tag", "v1"]):
         subprocess.run([*git, *words], check=True)
     commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
-    (tmp_path / "note.txt").write_text("an untracked file changes no code", encoding="utf-8")
-    assert read() == {"commit": commit, "dirty": False}
-    with (tmp_path / "fiveline/record/run.py").open("a", encoding="utf-8") as file:
-        file.write("# changed\n")
-    assert read() == {"commit": commit, "dirty": True}
+    (tmp_path / "note.txt").write_text("an untracked file changes no code")
+    assert origin.provenance()["git"] == {"commit": commit, "dirty": False}
+    code.write_text("# changed\n")
+    assert origin.provenance()["git"] == {"commit": commit, "dirty": True}
 
 
 def test_history_has_each_epoch_once(tmp_path):
     run = utils.RunDirectory(tmp_path)
     assert run.history() == []
-    for epoch, loss in ((1, 0.5), (2, 0.4), (3, 0.3), (2, 0.35)):  # the third began, but its checkpoint was not saved
-        run.append_history([{"epoch": epoch, "loss": loss}])
-    assert run.history() == [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.35}]
-    run.append_history([{"epoch": 3, "loss": float("nan")}, {"epoch": 4, "loss": 0.2}])
-    run.cut_history(1)
-    assert run.history() == [{"epoch": 1, "loss": 0.5}]
+    for epoch in (1, 2, 3):
+        run.append_history({"epoch": epoch, "seconds": float("nan")})
+    run.update_record(epochs=2)
+    with pytest.raises(utils.InputError, match="holds a run of 2 epochs, which this one, of 1 so far, would replace"):
+        run.check_nothing_is_lost(1)
+    run.check_nothing_is_lost(2)  # the third one began, but its checkpoint was not saved
+    run.cut_history(2)
+    run.append_history({"epoch": 3})
+    assert run.history() == [{"epoch": 1, "seconds": None}, {"epoch": 2, "seconds": None}, {"epoch": 3}]
 
 
 def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
@@ -260,7 +212,7 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
         "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
         "metrics_val_best_weights.json", "metrics_test_best.json", "predictions_test_best.csv",
         "per_class_test_best.csv", "scored_test_best.json", "shares_test_best.npz",
-        temporary_path(tmp_path / "last.pth.tar").name, temporary_path(tmp_path / "metrics_val_best_weights.json").name,
+        temporary_path(tmp_path / "last.pth.tar").name,
     ]  # fmt: skip
     (tmp_path / "sub").mkdir()
     for name in theirs + ours:
@@ -268,7 +220,7 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
     run = utils.RunDirectory(tmp_path)
     run.clear()
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    aside = {f".replaced/{name}" for name in ours[:-2]}
+    aside = {f".replaced/{name}" for name in ours[:-1]}
     assert left == aside | set(theirs)
     (tmp_path / "last.pth.tar").write_text("the first of the next run", encoding="utf-8")
     run.settle()
@@ -276,23 +228,30 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
     assert left == {"last.pth.tar", *theirs}
 
 
-def test_fingerprint_changes_with_names_and_sizes_alone(tmp_path):
-    (tmp_path / "train").mkdir()
-    photo = tmp_path / "train/0_photo.jpg"
+def test_other_data_than_before_is_reported_when_a_run_continues(tmp_path, caplog):
+    run, data_dir = utils.RunDirectory(tmp_path), tmp_path / "data"
+    data_dir.mkdir()
+    photo = data_dir / "0_photo.jpg"
+    caplog.set_level(logging.WARNING)
+
+    def is_warned_of():
+        caplog.clear()
+        run.note("data", origin.fingerprint(data_dir))
+        return "the data changed since this run last started (fingerprint: " in caplog.text
+
     photo.write_bytes(b"1234")
-    before = fingerprint(tmp_path)
-    assert before["num_files"] == 1
-
+    assert not is_warned_of()
+    run.append_history({"epoch": 1})
     os.utime(photo, (1, 1))
-    (tmp_path / ".DS_Store").write_bytes(b"of the operating system")
-    assert fingerprint(tmp_path) == before
-
+    (data_dir / ".DS_Store").write_bytes(b"of the operating system")
+    assert not is_warned_of()
     photo.write_bytes(b"12345")
-    assert fingerprint(tmp_path) != before
-    photo.write_bytes(b"4321")
-    assert fingerprint(tmp_path) == before
-    photo.rename(tmp_path / "train/1_photo.jpg")
-    assert fingerprint(tmp_path) != before
+    assert is_warned_of()
+    photo.write_bytes(b"54321")
+    assert not is_warned_of()
+    photo.rename(data_dir / "1_photo.jpg")
+    assert is_warned_of()
+    assert run.record()["data"]["num_files"] == 1
 
 
 def test_names_that_are_no_utf8_have_a_fingerprint(tmp_path):
@@ -300,21 +259,6 @@ def test_names_that_are_no_utf8_have_a_fingerprint(tmp_path):
         (tmp_path / "photo_\udcff.jpg").write_bytes(b"1")
     except (OSError, UnicodeError):
         pytest.skip("the file system takes no such name")
-    assert fingerprint(tmp_path)["num_files"] == 1
+    assert origin.fingerprint(tmp_path)["num_files"] == 1
     utils.RunDirectory(tmp_path).note("data", {"data_dir": str(tmp_path / "data_\udcff")})
     assert utils.read_json(tmp_path / "run.json")["data"]["data_dir"].endswith("data_\udcff")
-
-
-def test_other_data_than_before_is_said_when_a_run_continues(tmp_path, caplog):
-    run, data_dir = utils.RunDirectory(tmp_path), tmp_path / "data"
-    data_dir.mkdir()
-    (data_dir / "train.npz").write_bytes(b"1")
-    caplog.set_level(logging.WARNING)
-    run.note("data", fingerprint(data_dir))
-    run.append_history([{"epoch": 1}])
-    run.note("data", fingerprint(data_dir))
-    assert caplog.text == ""
-    (data_dir / "train.npz").write_bytes(b"12")
-    run.note("data", fingerprint(data_dir))
-    assert "the data changed since this run last started (fingerprint: " in caplog.text
-    assert run.record()["data"]["num_files"] == 1

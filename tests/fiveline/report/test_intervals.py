@@ -10,12 +10,7 @@ from fiveline.report import resampling
 from fiveline.report.intervals import interval, proportion, t_quantile
 from fiveline.report.resampling import compare_paired
 from fiveline.report.shares import finish_name, read_npz, to_npz, with_occurrence
-
-
-def shares_of(numerators, denominators=None, finish=float):
-    parts = [np.asarray(numerators, dtype=float)[:, None]]
-    parts.append(np.ones_like(parts[0]) if denominators is None else np.asarray(denominators, dtype=float)[:, None])
-    return with_occurrence({"": (parts[0], parts[1])}, {"": finish})[""]
+from tests.support.results import shares_of
 
 
 def of_classes(labels, predicted, num_classes):

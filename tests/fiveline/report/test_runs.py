@@ -1,4 +1,4 @@
-"""Run directories are read whatever they hold, and runs that only say they are running are seen through."""
+"""Run directories are read whatever they hold, and runs that only say they are running are recognised."""
 
 import json
 import os
@@ -13,22 +13,12 @@ import pytest
 import evaluate
 import train
 import utils
-from fiveline.record.contents import read_history as read_as_train
-from fiveline.record.contents import read_record
-from fiveline.report.columns import hyperparameters_that_differ
-from fiveline.report.groups import group_by_seed
+from fiveline.record.check import read_record
+from fiveline.report.columns import group_by_seed, hyperparameters_that_differ
 from fiveline.report.page_details import describe
 from fiveline.report.predictions import read_history, read_per_class, read_predictions
 from fiveline.report.runs import Run, read_runs
-
-
-def write_run(folder, params=None, val=None, **record):
-    folder.mkdir(parents=True)
-    if params is not None:
-        (folder / "run.json").write_text(json.dumps({"status": "finished", "params": params, **record}))
-    if val is not None:
-        (folder / "metrics_val_best_weights.json").write_text(json.dumps(val))
-    return folder
+from tests.support.results import synthesize, write_run
 
 
 def read_one(parent_dir):
@@ -37,11 +27,12 @@ def read_one(parent_dir):
     return runs[0], problems
 
 
-def test_a_run_of_train_and_evaluate_is_read_as_it_says(make_run, tmp_path):
+def test_a_run_of_train_and_evaluate_is_read_and_its_intervals_are_in_the_table(make_run, tmp_path, capsys):
     (tmp_path / "runs").mkdir()
     model_dir = make_run("runs/one")
     for script in (train, evaluate):
         script.main(["--model_dir", str(model_dir), "--disable-cuda"])
+    printed = dict(line.split(maxsplit=2)[::2] for line in capsys.readouterr().out.splitlines() if " to " in line)
     run, problems = read_one(tmp_path / "runs")
     record, files = json.loads((model_dir / "run.json").read_text()), {}
     for name in ("metrics_val_best_weights", "metrics_test_best"):
@@ -54,6 +45,12 @@ def test_a_run_of_train_and_evaluate_is_read_as_it_says(make_run, tmp_path):
     assert [row["epoch"] for row in history] == [1, 2]
     assert run.seconds == pytest.approx(sum(row["seconds"] for row in history))
     assert len(read_predictions(run, problems)) == 16 and len(read_per_class(run, problems)) == 3
+    (row,) = synthesize(tmp_path / "runs", "--columns", "test accuracy, test loss")
+    shown = capsys.readouterr().out
+    for name in ("accuracy", "loss"):
+        low, high = (float(row[f"test {name} {end}"]) for end in ("low", "high"))
+        assert f"{low:.4f} to {high:.4f}" == printed[name] and float(row[f"test {name}"]) == run.test[name]
+        assert f"{run.test[name]:.4g} [{low:.3g}, {high:.3g}]" in shown
     assert problems == []
 
 
@@ -78,18 +75,12 @@ def test_a_run_that_died_is_stale_and_one_at_work_is_running(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert read_one(tmp_path)[0].status == "stale"
-    assert (folder / ".lock.json").exists()  # left by the one that was killed
+    assert (folder / ".lock.json").exists()  # left by the process that was killed
     with utils.RunDirectory(folder):  # looking has not taken the lock for good
         (folder / ".lock.json").write_text(json.dumps({"host": "another-machine", "process": 1, "since": "now"}))
         assert read_one(tmp_path)[0].status == "running"
     (folder / ".lock.json").write_text(json.dumps({"host": "another-machine", "process": 1, "since": "now"}))
     assert read_one(tmp_path)[0].status == "running"  # this machine cannot know
-
-
-def test_a_finished_run_is_not_asked_for_its_lock(tmp_path, monkeypatch):
-    write_run(tmp_path / "run", {"seed": 1})
-    monkeypatch.setattr("fiveline.report.runs.is_held", lambda _: pytest.fail("checked"))
-    assert read_one(tmp_path)[0].status == "finished"
 
 
 def test_nested_hyperparameters_of_other_code_are_shown_in_short(tmp_path):
@@ -109,47 +100,34 @@ def test_yaml_that_unfolds_without_end_costs_neither_time_nor_memory(tmp_path):
     lists = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
     dicts = "".join(f"a{i}: &a{i} {{{', '.join(f'k{j}: *a{i - 1}' for j in range(9))}}}\n" for i in range(1, 12))
     for name, text in (("lists", lists), ("dicts", dicts), ("itself", "a: &x\n  b: *x\n")):
-        for number in (1, 2):  # compared with each other, too
+        for number in (1, 2):  # which are compared with each other
             folder = write_run(tmp_path / f"{name}{number}", val={"accuracy": 0.5})
             (folder / "params.yaml").write_text(("a0: &a0 lol\n" if name != "itself" else "") + text)
-    runs, problems = read_runs(tmp_path)
+    runs, _ = read_runs(tmp_path)
     assert len(runs) == 6 and len(json.dumps([run.params for run in runs])) < 1_000_000
 
 
 BROKEN = {
     "torn": (b'{"accuracy": 0.', "not valid JSON"),
-    "empty": (b"", "not valid JSON"),
     "list": (b"[1, 2]", "expected a JSON object"),
     "not_text": (b'{"accuracy": "\xff"}', "not a UTF-8 text file"),
     "deep": (b'{"a":' * 100_000, "not valid JSON"),
     "digits": (b'{"accuracy": ' + b"9" * 10_000 + b"}", "not valid JSON"),
+    "huge": (2 * 2**30, "2,147,483,648 bytes; expected a text file below 16,777,216"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_file_costs_its_own_values_only(tmp_path, name):
     content, message = BROKEN[name]
-    folder = write_run(tmp_path / "run", {"seed": 1})
-    (folder / "metrics_val_best_weights.json").write_bytes(content)
-    (folder / "metrics_test_best.json").write_text('{"accuracy": 0.5}')
-    run, problems = read_one(tmp_path)
-    assert len(problems) == 1 and "metrics_val_best_weights.json" in problems[0] and message in problems[0]
-    assert (run.status, run.val, run.test) == ("finished", {}, {"accuracy": 0.5})
-
-
-def test_a_huge_file_is_not_read(tmp_path):
-    folder = write_run(tmp_path / "run", {"seed": 1})
+    folder = write_run(tmp_path / "run", {"seed": 1}, test={"accuracy": 0.5})
     with (folder / "metrics_val_best_weights.json").open("wb") as file:
-        file.truncate(2 * 2**30)
+        file.truncate(content) if isinstance(content, int) else file.write(content)
     start = time.process_time()
     run, problems = read_one(tmp_path)
-    assert time.process_time() - start < 20  # to parse so much takes minutes, and as much memory
-    assert problems == [
-        f"{folder}/metrics_val_best_weights.json: 2,147,483,648 bytes; expected a text file below 16,777,216"
-    ]
-    with (folder / "history.jsonl").open("wb") as file:
-        file.truncate(2 * 2**30)
-    assert read_history(run, problems) == [] and "2,147,483,648 bytes" in problems[-1]
+    assert time.process_time() - start < 20  # parsing 2 GiB takes minutes, and as much memory
+    assert len(problems) == 1 and "metrics_val_best_weights.json" in problems[0] and message in problems[0]
+    assert (run.status, run.val, run.test) == ("finished", {}, {"accuracy": 0.5})
 
 
 def test_pipes_dead_links_and_links_in_a_circle_do_not_stop_it(tmp_path):
@@ -161,35 +139,26 @@ def test_pipes_dead_links_and_links_in_a_circle_do_not_stop_it(tmp_path):
     (tmp_path / "all").symlink_to("/")
     runs, problems = read_runs(tmp_path)
     assert [run.name for run in runs] == ["dead", "good", "pipe"]
-    assert [line.split(": ")[0] for line in sorted(problems)] == [
-        f"{tmp_path}/{name}/run.json" for name in ("dead", "pipe")
-    ]
-
-
-def test_links_to_runs_elsewhere_are_followed_once(tmp_path):
-    elsewhere = write_run(tmp_path / "disk/run", {"seed": 1})
-    (elsewhere / "back").symlink_to(tmp_path / "runs", target_is_directory=True)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/big").symlink_to(tmp_path / "disk")
-    (tmp_path / "runs/big_too").symlink_to(tmp_path / "disk")
-    assert len(read_runs(tmp_path / "runs")[0]) == 1
+    named = [line.split(": ")[0] for line in sorted(problems)]
+    assert named == [f"{tmp_path}/{name}/run.json" for name in ("dead", "pipe")]
 
 
 @pytest.mark.parametrize("names", [("a", "z"), ("z", "a")])
-def test_a_link_to_a_run_does_not_hide_those_beside_it(tmp_path, names):
+def test_links_to_runs_elsewhere_are_followed_once_and_hide_no_run_beside_them(tmp_path, names):
     for number in range(3):
         write_run(tmp_path / f"disk/run_{number}", {"seed": number})
+    (tmp_path / "disk/run_0/back").symlink_to(tmp_path / "runs", target_is_directory=True)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / names[0]).symlink_to(tmp_path / "disk")
     (tmp_path / "runs" / names[1]).symlink_to(tmp_path / "disk/run_1")
+    (tmp_path / "runs/again").symlink_to(tmp_path / "disk")
     assert sorted(run.params["seed"] for run in read_runs(tmp_path / "runs")[0]) == [0, 1, 2]
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
 def test_what_may_not_be_read_is_named(tmp_path):
     write_run(tmp_path / "good", {"seed": 1})
-    secret = write_run(tmp_path / "secret", {"seed": 1})
-    (secret / "run.json").chmod(0)
+    (write_run(tmp_path / "secret", {"seed": 1}) / "run.json").chmod(0)
     closed = write_run(tmp_path / "closed", {"seed": 1})
     closed.chmod(0)
     try:
@@ -198,45 +167,6 @@ def test_what_may_not_be_read_is_named(tmp_path):
         closed.chmod(0o700)
     assert [run.name for run in runs] == ["good", "secret"]
     assert len(problems) == 2 and all("Permission denied" in line for line in problems)
-
-
-def test_names_that_are_no_text_do_not_stop_it(tmp_path, run_script):
-    write_run(tmp_path / os.fsdecode(b"run\xff\x1b[31m"), val={"accuracy": 0.5})
-    result = run_script("synthesize_results.py", "--parent_dir", tmp_path)
-    assert result.returncode == 0 and "run\\udcff\\x1b[31m" in result.stdout
-    assert {path.name for path in tmp_path.glob("results.*")} == {"results.md", "results.csv", "results.tex"}
-
-
-def test_a_torn_history_keeps_its_whole_lines(tmp_path):
-    folder = write_run(tmp_path / "run", {"seed": 1})
-    (folder / "history.jsonl").write_text('{"epoch": 1, "val": {}}\n{"epoch": 2, "val": {}}\n{"epoch": 3, "v')
-    run, problems = read_one(tmp_path)
-    assert [row["epoch"] for row in read_history(run, problems)] == [1, 2]
-    assert problems == []  # a run at work may be writing it, and train.py goes on behind it
-    assert read_predictions(run, problems) == [] and problems == []  # what is not there is no problem
-
-
-def test_the_page_reads_a_history_as_train_does(tmp_path):
-    folder = write_run(tmp_path / "run", {"seed": 1})
-    rows = [f'{{"epoch": {number}, "val": {{}}}}' for number in (1, 2, 3, 4)]
-    run, problems = read_one(tmp_path)
-    for text, expected in (
-        (f'{rows[0]}\n{rows[1]}\n{{"epoch": 3, "v', [1, 2]),
-        (f'{rows[0]}\n{{"epoch": 2, "v{rows[1]}\n{rows[2]}\n', None),
-        (f"{rows[0]}\n\0\0\0\0{rows[1]}\n", None),
-        (f"{rows[0]}\n\0\0\0\0\n{rows[1]}\n", None),
-        (f'{rows[0]}\n{{"epoch": true}}\n', None),
-        (f'{rows[0]}\n{{"epoch": 2, "train": []}}\n', None),
-    ):
-        (folder / "history.jsonl").write_text(text)
-        found = read_history(run, problems)
-        if expected is None:
-            with pytest.raises(utils.InputError) as refused:
-                read_as_train(folder / "history.jsonl")
-            assert found == [] and str(refused.value).startswith(problems.pop())
-        else:
-            assert [row["epoch"] for row in found] == expected and found == read_as_train(folder / "history.jsonl")
-        assert problems == []
 
 
 @pytest.mark.parametrize("record", [{"status": []}, {"epochs": True}, {"params": 3}, {"lower_is_better": [1]}])
@@ -253,13 +183,14 @@ def test_a_malformed_record_is_named_as_train_names_it(tmp_path, record):
 def test_predictions_that_are_none_are_named(tmp_path):
     folder = write_run(tmp_path / "run", {"seed": 1})
     run, problems = read_one(tmp_path)
+    assert read_predictions(run, problems) == [] and problems == []  # a missing file is no problem
     for content in (b"a,b\n1,2\n", b"id,label\n1,2,3\n", b"id\n\xff\n"):
         (folder / "predictions_test_best.csv").write_bytes(content)
         assert read_predictions(run, problems) == [] and "predictions_test_best.csv" in problems.pop()
 
 
-def make(name, **params):
-    return Run(folder=name, name=name, params=params, val={"accuracy": 0.5}, status="finished")
+def make(name, status="finished", **params):
+    return Run(folder=name, name=name, params=params, val={"accuracy": 0.5}, status=status)
 
 
 def test_hyperparameters_differ_where_two_runs_have_two_values():
@@ -269,23 +200,10 @@ def test_hyperparameters_differ_where_two_runs_have_two_values():
 
 def test_only_what_differs_in_the_seed_alone_is_one_group():
     runs = [make("a", lr=1, seed=1), make("b", lr=2, seed=1), make("c", lr=1, seed=2), make("d", lr=1, seed=2)]
-    runs += [make("e", lr=1), make("f", lr=1, seed=3), make("g", lr=True, seed=4)]
-    runs[-2].status = "running"
-    assert [[run.name for run in group] for group in group_by_seed(runs, hyperparameters_that_differ(runs))] == [
-        ["a", "c"],
-        ["b"],
-        ["d"],
-        ["e"],
-        ["f"],
-        ["g"],
-    ]
-
-
-def test_a_run_from_weights_is_no_repetition_of_one_from_none(tmp_path):
-    write_run(tmp_path / "a", {"seed": 1}, {"accuracy": 0.5}, restore_file=None)
-    write_run(tmp_path / "b", {"seed": 2}, {"accuracy": 0.5}, restore_file="best")
-    runs, _ = read_runs(tmp_path)
-    assert len(group_by_seed(runs, hyperparameters_that_differ(runs))) == 2
+    runs += [make("e", lr=1), make("f", "running", lr=1, seed=3), make("g", lr=True, seed=4)]
+    runs += [make("h", lr=1, seed=5, restore_file="best")]
+    groups = group_by_seed(runs, hyperparameters_that_differ([*runs, make("i", restore_file=None)]))
+    assert [[run.name for run in group] for group in groups] == [["a", "c"], *([name] for name in "bdefgh")]
 
 
 def test_the_folder_itself_may_be_the_run(tmp_path, monkeypatch):
@@ -297,9 +215,7 @@ def test_the_folder_itself_may_be_the_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("num_masks", [2, 30])
 def test_masks_in_the_predictions_do_not_swell_the_page(num_masks):
     masks = [str([[number] * 256] * 256) for number in range(num_masks + 1)]
-    rows = [
-        {"id": str(i), "label": label, "prediction": prediction, "loss": "1.0"}
-        for i, (label, prediction) in enumerate(zip(masks, masks[1:], strict=False))
-    ]
+    pairs = enumerate(zip(masks, masks[1:], strict=False))
+    rows = [{"id": str(i), "label": label, "prediction": guess, "loss": "1.0"} for i, (label, guess) in pairs]
     detail = describe(rows, [{"class": "road", "iou": "0.5"}])
     assert detail["mistakes"] == num_masks and len(json.dumps(detail)) < 300_000

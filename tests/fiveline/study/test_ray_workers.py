@@ -16,7 +16,7 @@ from fiveline.study.ray_workers import RayWorkers
 from fiveline.study.trials import Trial
 from fiveline.tasks import fetch_params
 from tests.support.processes import log_of, start, wait_until
-from tests.support.runs import DIGITS, PROJECT, assert_same_run, write_params
+from tests.support.runs import DIGITS, PROJECT, assert_same_end, write_params
 
 SEEDS = (1, 2, 3, 4)
 PARAMS = {**DIGITS, "num_epochs": 12, "checkpoint_minutes": 0.01}
@@ -121,7 +121,7 @@ def test_a_node_that_dies_costs_what_was_not_saved_and_the_study_ends_in_the_sam
     assert len(continued) == 2
     whole = write_params(tmp_path / "whole", **PARAMS, seed=SEEDS[continued[0]])
     assert start(whole).wait() == 0
-    assert_same_run(folders[continued[0]], whole)
+    assert_same_end(folders[continued[0]], whole)
 
 
 @needs_ray

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from fiveline.record.signals import Signals
+from fiveline.record.script import Signals
 
 
 def test_a_second_ctrl_c_in_a_notebook_interrupts_the_cell_and_not_the_kernel():
