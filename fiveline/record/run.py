@@ -1,4 +1,4 @@
-"""A run directory: its lock, its record (run.json) and its history. docs/run_directory.md lists its files."""
+"""A run directory: its lock, its record (run.json) and its history."""
 
 from __future__ import annotations
 
