@@ -11,7 +11,6 @@ A new project holds the scripts, the engine, the tasks, a README and one commit.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import keyword
@@ -23,44 +22,15 @@ from pathlib import Path
 
 import utils
 from fiveline import __version__
-from fiveline.skeleton import LIKE, skeleton
+from fiveline.skeleton import LIKE, PYPROJECT, README, skeleton
 from fiveline.tasks import DEFAULT_TASK, fetch_params_class, list_tasks
 
 SOURCE = Path(__file__).resolve().parents[1]
 ORIGIN = "fiveline/origin.json"
 ROOMS = {"study": "search_hyperparams.py", "sanity": "sanity_check.py"}  # may be left out, with their scripts
-OWN_COMMANDS = ("fiveline/new.py", "fiveline/skeleton.py")  # not copied
 CONTRACT = ("tests/conftest.py", "tests/fiveline/test_tasks.py")  # these tests find the tasks by themselves
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 TOOLS = ("pytest", "pytest-xdist", "ruff")
-PYPROJECT = """[project]
-name = "{name}"
-version = "0.1.0"
-requires-python = ">=3.10"
-dependencies = {needed}
-
-[dependency-groups]
-dev = {development}
-
-[tool.uv]
-package = false
-
-{tools}"""
-README = """# {name}
-
-Started from Fiveline {version}. Tasks: {tasks}.
-
-```
-python3 -m venv .venv && .venv/bin/pip install -q -r requirements-dev.txt
-.venv/bin/python train.py
-.venv/bin/python -m pytest -q
-```
-
-{scripts}
-
-The scripts and `model/` are yours to edit; `model/__init__.py` says what a task defines. `fiveline/` is the engine: do
-not edit it, so that a newer version can replace it. In a clone of that version: `python -m fiveline.new DIR --update`.
-"""
 
 
 def tracked(*places: str) -> dict[str, bytes]:
@@ -91,15 +61,13 @@ def with_shared_modules(tests: Iterable[str]) -> dict[str, bytes]:
 
 def engine_files(tasks: Sequence[str], without: Sequence[str]) -> dict[str, bytes]:
     """Return the files that `--update` replaces: the engine with the wanted rooms, and the tests of the contract."""
-    left_out = (*OWN_COMMANDS, *(f"fiveline/{room}/" for room in without))
+    left_out = ("fiveline/new.py", "fiveline/skeleton.py", *(f"fiveline/{room}/" for room in without))
     files = {path: content for path, content in tracked("fiveline").items() if not path.startswith(left_out)}
     files |= with_shared_modules(CONTRACT) | {"fiveline/LICENSE": read("LICENSE").encode()}
+    params, names = "fiveline/record/params.py", "tests/support/tasks.py"
     default = DEFAULT_TASK if DEFAULT_TASK in tasks else tasks[0]
-    for path, pattern, text in (
-        ("fiveline/record/params.py", r'(?<=task: str = Field\(")\w+', default),
-        ("tests/support/tasks.py", "(?<=^SHIPPED = ).*", json.dumps(sorted(tasks))),
-    ):
-        files[path] = re.sub(f"(?m){pattern}", text, read(path), count=1).encode()
+    files[params] = re.sub(r'(?<=task: str = Field\(")\w+', default, read(params)).encode()
+    files[names] = re.sub("(?m)(?<=^SHIPPED = ).*", json.dumps(sorted(tasks)), read(names)).encode()
     return files
 
 
@@ -145,22 +113,21 @@ def project_files(name: str, tasks: Sequence[str], without: Sequence[str], files
     code = {path: content for path, content in (files | scripts).items() if path not in tests}
     needed = requirements("requirements.txt", code)
     development = requirements("requirements-dev.txt", tests)
-    tools = "".join(re.findall(r"(?ms)^\[tool\.(?:ruff|pytest).*?(?=^\[|^filterwarnings|\Z)", read("pyproject.toml")))
+    words = {
+        "name": name,
+        "package": re.sub(r"\W+", "-", name).strip("-") or "project",
+        "version": __version__,
+        "tasks": ", ".join(f"`model/{task}`" for task in tasks),
+        "scripts": "\n".join(f"- `{path}`: {read(path).splitlines()[0][3:]}" for path in scripts),
+        "needed": json.dumps(needed, indent=4),
+        "development": json.dumps(development, indent=4),
+        "tools": "".join(re.findall(r"(?ms)^\[tool\.(?:ruff|pytest).*?(?=^\[|^filterw|\Z)", read("pyproject.toml"))),
+    }
     texts = {
+        "pyproject.toml": PYPROJECT.format(**words),
+        "README.md": README.format(**words),
         "requirements.txt": "\n".join([*needed, ""]),
         "requirements-dev.txt": "\n".join(["-r requirements.txt", *development, ""]),
-        "pyproject.toml": PYPROJECT.format(
-            name=re.sub(r"\W+", "-", name).strip("-") or "project",
-            needed=json.dumps(needed, indent=4),
-            development=json.dumps(development, indent=4),
-            tools=tools,
-        ),
-        "README.md": README.format(
-            name=name,
-            version=__version__,
-            tasks=", ".join(f"`model/{task}`" for task in tasks),
-            scripts="\n".join(f"- `{path}`: {read(path).splitlines()[0][3:]}" for path in scripts),
-        ),
         ".gitignore": re.sub(r"(?s)# data, .*?\n\n", "", read(".gitignore")),  # a project tracks its own data
     }
     return copied | {path: text.encode() for path, text in texts.items()}
@@ -192,7 +159,7 @@ def write(project: Path, files: dict[str, bytes], engine: dict[str, bytes], choi
     for path, content in files.items():
         (project / path).parent.mkdir(parents=True, exist_ok=True)
         (project / path).write_bytes(content)
-    checksums = {path: hashlib.sha256(content).hexdigest() for path, content in sorted(engine.items())}
+    checksums = {path: utils.checksum(project / path) for path in sorted(engine)}
     utils.save_dict_to_json({"version": __version__, **choice, "files": checksums}, project / ORIGIN)
 
 
@@ -203,8 +170,8 @@ def update(project: Path) -> None:
     origin = utils.read_json(project / ORIGIN)
     version, old, choice = origin["version"], origin["files"], {key: origin[key] for key in ("tasks", "without")}
     engine = engine_files(**choice)
-    edited = [path for path in old if checksum_of(project / path) != old[path]]
-    edited += [path for path in engine if path not in old and (project / path).exists()]
+    found = {path: utils.checksum(project / path) for path in {**old, **engine} if (project / path).is_file()}
+    edited = [path for path in sorted({**old, **found}) if found.get(path) != old.get(path)]
     if edited:
         raise utils.InputError(
             f"{project}: these files of the engine were edited, deleted or added:\n  " + "\n  ".join(edited) + "\n"
@@ -215,13 +182,8 @@ def update(project: Path) -> None:
     for path in old.keys() - engine.keys():
         (project / path).unlink()
     write(project, engine, engine, choice)
-    print(f"{project}: the engine was version {version} and is {__version__} now; `git diff` shows the changes.")
+    print(f"{project}: version {version} of the engine is replaced by {__version__}; `git diff` shows the changes.")
     print(f"If a test fails, compare the project's scripts with the ones in {SOURCE}")
-
-
-def checksum_of(path: Path) -> str | None:
-    """Return the checksum of a file; None if there is no such file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def changes_since(version: str) -> str:
@@ -263,7 +225,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("dir", type=Path, help="the folder of the new project, or of the project to update")
     parser.add_argument("--task", action="append", default=[], help="a task to copy; with --like the name of a new one")
     parser.add_argument("--like", choices=LIKE, help="write a skeleton of a new task whose inputs are similar")
-    parser.add_argument("--without", default="", metavar="ROOM,...", help=f"leave out {' or '.join(ROOMS)}, or both")
+    parser.add_argument("--without", default="", metavar="ROOM,ROOM", help=f"leave out {' or '.join(ROOMS)}, or both")
     parser.add_argument("--update", action="store_true", help="replace the engine of a project by this version's")
     args = parser.parse_args(argv)
     without = [room for room in args.without.split(",") if room]

@@ -1,10 +1,35 @@
-"""The files of a new task, for `python -m fiveline.new DIR --task my_task --like vision`.
-
-Each text is a whole file; words with a `$` are replaced. The three files in `model/` have about 40 lines of code.
-"""
+"""The texts that `python -m fiveline.new` writes: pyproject.toml, the README, and the files of a new task."""
 
 from string import Template
 
+PYPROJECT = """[project]
+name = "{package}"
+version = "0.1.0"
+requires-python = ">=3.10"
+dependencies = {needed}
+
+[dependency-groups]
+dev = {development}
+
+[tool.uv]
+package = false
+
+{tools}"""
+README = """# {name}
+
+Started from Fiveline {version}. Tasks: {tasks}.
+
+```
+python3 -m venv .venv && .venv/bin/pip install -q -r requirements-dev.txt
+.venv/bin/python train.py
+.venv/bin/python -m pytest -q
+```
+
+{scripts}
+
+The scripts and `model/` are yours to edit; `model/__init__.py` says what a task defines. `fiveline/` is the engine: do
+not edit it, so that a newer version can replace it. In a clone of that version: `python -m fiveline.new DIR --update`.
+"""
 PARAMS = '''"""The hyperparameters of the task `$NAME`."""
 
 from pydantic import Field
@@ -82,19 +107,13 @@ def make_examples(number: int, generator: np.random.Generator) -> tuple[np.ndarr
     """Return inputs, $INPUTS, and labels, $LABELS."""$EXAMPLES
 
 
-def main() -> None:
-    """Write train.npz, val.npz and test.npz beside this file."""
+if __name__ == "__main__":  # write train.npz, val.npz and test.npz beside this file
     generator = np.random.default_rng(230)
     for split, number in {"train": 600, "val": 150, "test": 150}.items():
         inputs, labels = make_examples(number, generator)
         np.savez(Path(__file__).parent / f"{split}.npz", inputs=inputs, labels=labels)
-
-
-if __name__ == "__main__":
-    main()
 '''
 FILES = {
-    "model/$NAME/__init__.py": '"""The task `$NAME`."""\n',
     "model/$NAME/params.py": PARAMS,
     "model/$NAME/net.py": NET,
     "model/$NAME/data_loader.py": DATA_LOADER,
@@ -128,8 +147,10 @@ LIKE = {  # shapes of inputs and labels, which numbers of an input are large, it
 
 
 def skeleton(name: str, like: str) -> dict[str, bytes]:
-    """Return the files of a new task, path -> content, whose inputs are similar to those of a task in LIKE."""
+    """Return the files of a new task, path -> content, with inputs like a task of LIKE."""
     words = dict(zip(("INPUTS", "LABELS", "PLACE", "SIZE", "LAYERS", "EXAMPLES"), LIKE[like], strict=True), NAME=name)
-    for key in ("LAYERS", "EXAMPLES"):
-        words[key] = Template(words[key]).substitute(words)
-    return {Template(path).substitute(words): Template(text).substitute(words).encode() for path, text in FILES.items()}
+
+    def fill(text: str) -> str:  # twice, because the layers and the examples also have words to replace
+        return Template(Template(text).substitute(words)).substitute(words)
+
+    return {fill(path): fill(text).encode() for path, text in FILES.items()}

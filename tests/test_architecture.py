@@ -30,6 +30,8 @@ ALLOWED = {
     "report": set(),
     "sanity": {"options", "jobs", "serving", "report"},
     "serving": {"report"},
+    "new": {"skeleton"},
+    "skeleton": set(),
 }
 # What a task may import of the engine.
 FOR_TASKS = ("fiveline.device", "fiveline.metrics", "fiveline.loading")

@@ -129,12 +129,18 @@ def project(tmp_path, monkeypatch):
     return start(tmp_path / "mine", "--task", "my_task", "--like", "tabular", monkeypatch=monkeypatch)
 
 
+def test_a_new_project_tracks_its_own_data_and_no_run(project):
+    run(project, "train.py", "num_epochs=1")
+    assert git(project, "status", "--porcelain") == ""
+    assert "data/my_task/train.npz" in git(project, "ls-files").splitlines()
+
+
 def make_old(project):
     """Make a project look as if an older version had started it: one file differs, one is gone, one is missing."""
     origin = utils.read_json(project / new.ORIGIN)
     for path, text in (("fiveline/state.py", "# an older state\n"), ("fiveline/gone.py", "# no longer there\n")):
         (project / path).write_text(text)
-        origin["files"][path] = new.checksum_of(project / path)
+        origin["files"][path] = utils.checksum(project / path)
     (project / "fiveline/device.py").unlink()
     del origin["files"]["fiveline/device.py"]
     (project / new.ORIGIN).write_text(json.dumps(origin))
