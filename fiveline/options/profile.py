@@ -41,6 +41,8 @@ def profiled(state: State, num_steps: int, run: utils.RunDirectory) -> Iterator[
 
 
 def _report(profiler: torch.profiler.profile, run: utils.RunDirectory) -> None:
+    if profiler.step_num <= FIRST_STEPS:
+        return  # no step was traced
     where = f"{run.path / TRACE_FILE}, to be opened at https://ui.perfetto.dev"
     try:
         with tempfile.TemporaryDirectory() as folder:

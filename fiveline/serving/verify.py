@@ -36,7 +36,7 @@ def check_program(
     """
     with tempfile.TemporaryDirectory() as folder:  # the run's directory is train.py's
         path = Path(folder, f"program.{format_name}")
-        path.write_bytes(content)
+        utils.write_atomically(path, content)  # names the file if the disk is full
         found = compare(run_in_fresh_process(path, pairs), class_axis)
     share, limit = found["largest_difference_as_share"], TOLERANCE if tolerance is None else tolerance
     if share <= limit and (tolerance is not None or not found.get("num_changed")):

@@ -96,7 +96,7 @@ def test_missing_data_is_reported(tmp_path):
     assert "train and train.txt both are its train split" in mistake(tmp_path)
     (tmp_path / "train.txt").unlink()
     (tmp_path / "train/labels.txt").unlink()
-    assert "labels.txt: cannot be read (No such file or directory)" in mistake(tmp_path)
+    assert "labels.txt: there is no such file" in mistake(tmp_path)
 
 
 def test_a_tag_that_train_lacks_is_reported(pairs, caplog):
@@ -155,7 +155,7 @@ def test_files_of_the_vocabulary_are_written_as_cs230_does_and_decide(pairs, cap
 
 def test_vocabulary_files_that_contradict_each_other_are_refused(pairs):
     (pairs / "words.txt").write_text("Ada\n<pad>\nUNK\n")
-    assert "tags.txt: cannot be read (No such file or directory)" in mistake(pairs)
+    assert "tags.txt: there is no such file" in mistake(pairs)
     (pairs / "tags.txt").write_text("B-PER\nB-LOC\n")
     assert "tags.txt: lacks 'O'" in mistake(pairs)
     (pairs / "tags.txt").write_text("O\nB-PER\n")
