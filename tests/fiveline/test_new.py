@@ -84,6 +84,12 @@ def test_a_new_project_mentions_nothing_that_was_left_out(tmp_path, monkeypatch,
     run(project, "-m", "ruff", "format", "--check", ".")
 
 
+def rarer(choices, *places):
+    """Return the choices as parameters of a slow test; a thorough one at these places."""
+    marks = [pytest.mark.thorough if place in places else pytest.mark.slow for place in range(len(choices))]
+    return [pytest.param(*choice, marks=mark) for choice, mark in zip(choices, marks, strict=True)]
+
+
 def paths_named_in(path):
     """Return the paths below the folders of code that a file names as text: model/__init__.py, fiveline/state.py."""
     if path.suffix not in (".py", ".md", ".json", ".yaml", ".toml"):
@@ -91,9 +97,8 @@ def paths_named_in(path):
     return re.findall(r"(?<![\w/.{<])((?:model|fiveline|tests/support)/[\w/]+\.\w+)", path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
 @needs(*SHIPPED)
-@pytest.mark.parametrize(("tasks", "without"), CHOICES, ids=lambda names: "+".join(names) or "all")
+@pytest.mark.parametrize(("tasks", "without"), rarer(CHOICES, 1, 2), ids=lambda names: "+".join(names) or "all")
 def test_a_new_project_passes_its_tests_and_trains(tmp_path, tasks, without):
     words = [word for task in tasks for word in ("--task", task)] + [f"--without={','.join(without)}"]
     project = start(tmp_path / "project", *words)
@@ -107,8 +112,7 @@ def lines_of_code(text):
     return sum(bool(line.strip()) for line in text.splitlines())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("like", sorted(new.LIKE))
+@pytest.mark.parametrize("like", rarer([[like] for like in sorted(new.LIKE)], 0, 1))
 def test_a_skeleton_passes_the_tests_of_the_contract_and_learns(tmp_path, like):
     project = start(tmp_path / "mine", "--task", "my_task", "--like", like)
     files = [project / "model/my_task" / name for name in ("params.py", "net.py", "data_loader.py")]
@@ -181,31 +185,29 @@ def test_update_refuses_a_newer_engine(project):
 
 @pytest.mark.slow
 @needs("tabular")
-def test_a_project_with_changes_is_updated_and_its_tests_pass(tmp_path):
-    project = start(tmp_path / "rows", "--task", "tabular", "--without", "study,sanity")
+def test_a_project_with_changes_is_updated_and_its_tests_pass(tmp_path, project, monkeypatch):
+    own, project = (
+        project,
+        start(tmp_path / "rows", "--task", "tabular", "--without=study,sanity", monkeypatch=monkeypatch),
+    )
     edits = {
-        "model/tabular/net.py": ("nn.ReLU()", "nn.SiLU()"),
+        "model/tabular/net.py": ("F.relu(norm(linear(x)))", "F.silu(norm(linear(x)))"),
         "train.py": ('"""Train one run.', '"""Train one run of mine.'),
         "experiments/base_model/params.json": ('"num_epochs": 30', '"num_epochs": 1'),
     }
     for path, (old, text) in edits.items():
+        assert old in (project / path).read_text()
         (project / path).write_text((project / path).read_text().replace(old, text))
-    own_task = start(tmp_path / "mine", "--task", "my_task", "--like", "ner") / "model/my_task"
-    data = tmp_path / "mine/data/my_task"
-    for folder, place in ((own_task, "model/my_task"), (data, "data/my_task")):
-        folder.rename(project / place)
+    for place in ("model/my_task", "data/my_task"):
+        (own / place).rename(project / place)
     make_old(project)
     done = run(PROJECT, "-m", "fiveline.new", str(project), "--update")
     assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE)
     assert all(text in (project / path).read_text() for path, (_, text) in edits.items())
     run(project, "train.py")
-    run(project, "train.py", "--model_dir", str(write_params(tmp_path / "run")))
-
-
-def write_params(folder):
-    folder.mkdir()
-    (folder / "params.json").write_text('{"task": "my_task", "num_epochs": 1}')
-    return folder
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/params.json").write_text('{"task": "my_task", "num_epochs": 1}')
+    run(project, "train.py", "--model_dir", str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
