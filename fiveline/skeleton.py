@@ -29,6 +29,7 @@ python3 -m venv .venv && .venv/bin/pip install -q -r requirements-dev.txt
 
 The scripts and `model/` are yours to edit; `model/__init__.py` says what a task defines. `fiveline/` is the engine: do
 not edit it, so that a newer version can replace it. In a clone of that version: `python -m fiveline.new DIR --update`.
+Pages named `docs/...` are in such a clone.
 """
 PARAMS = '''"""The hyperparameters of the task `$NAME`."""
 

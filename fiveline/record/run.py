@@ -1,4 +1,4 @@
-"""A run directory: its lock, its record (run.json) and its history."""
+"""A run directory: its lock, its record (run.json) and its history. docs/run_directory.md lists its files."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def scores_lock(path: Path) -> FileLock:
 
 
 def standing(value: Any, loss: Any, is_high_better: bool) -> tuple[float, float] | None:
-    """Return a pair by which epochs, trials and rows of a table are compared: the larger pair is the better result.
+    """Return a pair that ranks a result among epochs, trials or rows of a table: the larger pair is the better result.
 
-    Between equal values, the lower loss is better. A value that is not a finite number is never the best: None.
+    Between equal values, the lower loss is better. If the value is not a finite number, return None: never the best.
     """
     value, loss = map(_finite, (value, loss))
     return None if value is None else (value if is_high_better else -value, -math.inf if loss is None else -loss)
@@ -118,7 +118,7 @@ class RunDirectory:
         try:
             self.note("versions", versions())
             yield
-        except OtherRunError:  # only the writer raises it
+        except OtherRunError:  # only the writer raises it, so this process may write
             save_dict_to_json(before, self.path / RECORD)
             raise
         except BaseException as error:
@@ -137,12 +137,12 @@ class RunDirectory:
             logging.error(f"- run.json could not be written either ({second})")
 
     def finish(self, params: Params) -> None:
-        """Record that the run is finished, with its `params`: a command that failed may have recorded other ones."""
+        """Record that the run is finished, with its `params`: a failed command may have recorded different ones."""
         if self.record().get("status") not in ("finished", "pruned"):
             self.update_record(status="finished", reason=None, end=now(), **_resolved(params))
 
     def note(self, name: str, entry: Mapping[str, Any]) -> None:
-        """Record `data`, `machine` or `versions`; warn if a continued run finds other ones: its results may differ."""
+        """Record `data`, `machine` or `versions`; warn if it changed since a run was stopped: results may differ."""
         before = self.record().get(name) or {} if self.is_writer else {}
         changed = [f"{key}: {before[key]} -> {new}" for key, new in entry.items() if before.get(key, new) != new]
         if changed and self.history():
@@ -160,17 +160,17 @@ class RunDirectory:
             write_lines(self.path / HISTORY, [row for row in self.history() if row["epoch"] <= epoch])
 
     def check_nothing_is_lost(self, epoch: int) -> None:
-        """Raise OtherRunError if more epochs than `epoch` are saved: a notebook's cell run twice would replace them."""
+        """Raise OtherRunError if more epochs than `epoch` are saved: rerunning a notebook cell would replace them."""
         num_epochs = self.record().get("epochs", 0) if self.is_writer else 0
-        if min(num_epochs, len(self.history())) > epoch:  # train.py has cut the history
+        if min(num_epochs, len(self.history())) > epoch:  # never in train.py, which has cut the history
             raise OtherRunError(
-                f"{self.path}: holds a run of {num_epochs} epochs, which this one, of {epoch} so far, would replace; "
-                "take another folder or remove this one; to continue, "
+                f"{self.path}: holds a run of {num_epochs} epochs; this run has {epoch} so far and would replace it; "
+                "take another folder or remove this one; to continue the saved run: "
                 "state.load_state_dict(utils.load_checkpoint(path, model))"
             )
 
     def append_history(self, row: Mapping[str, Any]) -> None:
-        """Append an epoch at once, for readers who follow the run; on a full disk it waits for `write_history`."""
+        """Append an epoch at once, for readers who follow the run; on a full disk, `write_history` appends it later."""
         self._unwritten += [row] if self.is_writer else []
         with contextlib.suppress(OSError, Stop):
             self.write_history()
@@ -187,12 +187,12 @@ class RunDirectory:
         """Remove evaluate.py's scores of the best weights, and keep it from writing scores until the block ends."""
         with scores_lock(self.path).acquire(timeout=LONGEST_WAIT):
             for path in sorted(path for path in self.path.iterdir() if SCORES_OF_BEST.fullmatch(path.name)):
-                with contextlib.suppress(PermissionError):  # Windows keeps an open file; training must not fail for it
+                with contextlib.suppress(PermissionError):  # Windows cannot delete an open file: go on
                     path.unlink()
                 if path.exists():
-                    logging.warning(f"- WARNING: {path.name} is in use, so not removed; it is of older weights")
+                    logging.warning(f"- WARNING: {path.name} is in use and was not removed; it is from older weights")
                 else:
-                    logging.info(f"- Removed {path.name} of the old best weights; evaluate.py scores the new ones")
+                    logging.info(f"- Removed {path.name} of the old best weights; evaluate.py can score the new ones")
             yield
 
     def clear(self) -> None:

@@ -31,7 +31,7 @@ def fetch_unlabelled(paths: Sequence[Path], serve: Any, params: utils.Params) ->
     if not hasattr(serve, "fetch_unlabelled"):
         raise utils.InputError(
             f"model/{params.task}/serve.py: has no fetch_unlabelled(paths, params), which reads new inputs; write it "
-            "(the contract is in model/__init__.py)"
+            "(the contract is in model/__init__.py, and docs/your_own_task.md has an example)"
         )
     if Path("-") in paths and not getattr(serve, "READS_STDIN", False):
         raise utils.InputError(f"--input -: {params.task} does not read standard input; name files or folders instead")

@@ -53,7 +53,7 @@ def mentions(project, names):
 def absent_names(tasks, without):
     """Return the tasks that a project lacks, and the paths, modules and scripts of the rooms that it lacks."""
     rooms = [form for room in without for name in ROOMS[room] for form in (name, name.replace("/", r"\."))]
-    return sorted(set(SHIPPED) - set(tasks)) + rooms + ["docs", "benchmarks"]
+    return sorted(set(SHIPPED) - set(tasks)) + rooms + ["benchmarks"]
 
 
 CHOICES = [
