@@ -1,4 +1,4 @@
-"""Score a checkpoint on a split, exactly.
+"""Score a checkpoint on a split, with exact metrics.
 
     python evaluate.py --model_dir experiments/base_model
     python evaluate.py --model_dir experiments/base_model --split val --restore_file last
@@ -46,7 +46,7 @@ def evaluate(
     metrics: Metrics,
     new_sums: Callable[[Metrics], MetricSums] = MetricSums,
 ) -> dict[str, float]:
-    """Evaluate the model on all batches: name -> value, the loss last. Each example counts the same.
+    """Evaluate the model on all batches; return the metrics by name, the loss last. Each example counts the same.
 
     `new_sums` makes an empty MetricSums; in a job, one that adds up over all processes.
     """
@@ -68,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override the checkpoint's: batch_size=256")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a hyperparameter: batch_size=256")
     return parser
 
 
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.info(f"- Eval metrics : {utils.format_metrics(scores.values)}")
     source = {"checkpoint": str(checkpoint_path), "sha256": checksum, "data_dir": str(data_dir)}
     report = save_scores(model_dir, utils.scores_name(args.split, checkpoint_path, model_dir), source, scores, params)
-    print(utils.escaped_lines(report))  # last, because its reader, such as `head`, may stop reading
+    print(utils.escaped_lines(report))  # last, because a pipe to `head` may close early
 
 
 if __name__ == "__main__":

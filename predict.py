@@ -46,7 +46,7 @@ def predict(
         model: on its device
         serve: the module of the task that puts predictions into words
         batches: from `fetch_unlabelled`
-        params: with facts
+        params: the hyperparameters, with the dataset's facts
         with_all: whether to add the probability of each class
     """
     import torch

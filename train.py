@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # importing torch takes a second: main() imports it after che
 def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Loss, train_batch: Any, labels_batch: torch.Tensor
 ) -> tuple[Any, torch.Tensor]:
-    """Take one step, the five lines that everything else is built around; return the outputs and the loss, scalar."""
+    """Take one step: the five lines that the whole project is built around. Return the outputs and the scalar loss."""
     output_batch = model(train_batch)  # compute model output
     loss = loss_fn(output_batch, labels_batch)  # calculate loss
 
@@ -55,7 +55,7 @@ def train_step_in_pieces(
     microbatch_size: int,
     scaler: torch.amp.GradScaler,
 ) -> tuple[Any, torch.Tensor]:
-    """Do the same as `train_step` in pieces of about `microbatch_size` examples, to save memory; also for fp16.
+    """Do the same as `train_step` in pieces of about `microbatch_size` examples, to save memory; fp16 uses it too.
 
     Each piece's loss is weighted by the piece's share of the scored labels, so the gradients add up to the gradient of
     the whole batch. (But batch norm normalises each piece alone.) In fp16, small gradients would become zero: the
@@ -68,8 +68,8 @@ def train_step_in_pieces(
     for train_piece, labels_piece in pieces((train_batch, labels_batch), microbatch_size):
         output_piece = model(train_piece)
         num_scored_piece = count_scored(labels_piece)
-        # if a piece has no scored labels, its mean loss is NaN: set its labels to 0, so that it adds 0; if the whole
-        # batch has none, the loss stays NaN, as in train_step
+        # if all labels of a piece are -100, its mean loss is NaN: replace them by 0, so that the piece adds 0. If all
+        # labels of the whole batch are -100, the loss stays NaN, as in train_step
         labels_piece = labels_piece.where((num_scored_piece > 0) | (num_scored == 0), 0)
         loss_piece = loss_fn(output_piece, labels_piece) * num_scored_piece / num_scored
         scaler.scale(loss_piece).backward()
@@ -87,8 +87,8 @@ def train(
 ) -> dict[str, float]:
     """Train for one epoch, or for the rest of one, and return the metrics over the epoch.
 
-    Each batch is scored with the weights before its step. `step` is train_step, or train_step_in_pieces with its
-    settings.
+    Each batch is scored with the outputs from before the weights change. `step` is train_step, or
+    train_step_in_pieces with its settings.
     """
     state.model.train()
     for train_batch, labels_batch in saver.watched(state.start_epoch(dataloader)):
@@ -178,7 +178,7 @@ def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Name
         with run.recorded(params, restore_file=args.restore_file), jobs.naming_the_lost():
             device = fetch_device(args.device, args.disable_cuda, job.local_rank)
             state, dataloaders, task = set_up(params, run, start, device, job)
-            step = fetch_step(state, train_step, train_step_in_pieces)  # passed in: the engine imports no script
+            step = fetch_step(state, train_step, train_step_in_pieces)  # arguments: fiveline/ must not import train.py
             with (
                 Signals(ends_at_second=job.world_size == 1) as signals,
                 switched_on(state, run, args.profile) as on_rows,

@@ -1,4 +1,4 @@
-"""The machine: which device computes, random numbers, batches on their way to the device.
+"""The machine: choose the device, seed the random generators, move batches to the device.
 
 torch is imported inside the functions, so that a script that imports this module still answers `--help` at once.
 """
@@ -80,7 +80,7 @@ def tensors_of(batch: Any) -> list[torch.Tensor]:
 def to_device(batch: Any, device: torch.device) -> Any:
     """Move a batch to a device; a copy from pinned memory to a CUDA GPU is asynchronous.
 
-    Other copies block: the CPU could read an incomplete batch; Python could free the source of a copy to Apple's GPU.
+    Other copies block: without that, the CPU could read a batch too early, or Python free one that Apple's GPU needs.
     """
     is_awaited = device.type in ("cpu", "mps")
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=not is_awaited), batch)
@@ -113,8 +113,8 @@ def pieces(batch: tuple[Any, torch.Tensor], size: int) -> Iterator[tuple[Any, to
 def count_batches(num_examples: int, size: int) -> int:
     """Return the number of balanced batches of about `size` examples.
 
-    Batch norm needs two examples, so no batch has a single one unless size or num_examples is 1. For this, a batch may
-    exceed size: 5 examples with size 2 make batches of 2 and 3.
+    Batch norm needs two examples, so no batch has a single one unless size or num_examples is 1. To avoid a
+    batch of one, a batch may exceed size: 5 examples with size 2 make batches of 2 and 3.
     """
     return max(1, min(-(-num_examples // size), num_examples // min(size, 2)))
 
@@ -123,7 +123,7 @@ def concatenate(batches: Sequence[Any]) -> Any:
     """Concatenate batches of the same structure into one batch."""
     import torch
 
-    columns = zip(*map(tensors_of, batches), strict=True)  # for each tensor of a batch, that of all batches
+    columns = zip(*map(tensors_of, batches), strict=True)  # each column: one tensor's values in all batches
     return map_tensors(lambda _: torch.cat(next(columns)), batches[0])
 
 
@@ -140,7 +140,7 @@ def seed_of(*key: int) -> int:
 
 
 def seed_everything(seed: int, epoch: int = 0, rank: int = 0, purpose: int = GENERATORS) -> None:
-    """Seed the global generators of Python, NumPy and torch, on every device, for an epoch of a process.
+    """Seed the global generators of Python, NumPy and torch, on every device, for an epoch and a process.
 
     (torch.manual_seed does the same, but spends a millisecond on devices that this machine does not have.)
     """

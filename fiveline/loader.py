@@ -21,16 +21,16 @@ WINDOW_BATCHES = 100  # examples are sorted by length within windows of this man
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Choose the examples of each batch. (seed, epoch) decides the order, so an epoch can start at any of its batches.
+    """Choose the examples of each batch. The order depends only on (seed, epoch), so an epoch can resume at any batch.
 
     Batches are balanced: batch i of k holds `order[i * n // k : (i + 1) * n // k]`. They differ by one example at most.
 
     Args:
         num_examples: in the split
-        batch_size: most examples in a batch, over all processes of a job; `count_batches` describes an exception
+        batch_size: maximum size of a batch, over all processes of a job; `count_batches` describes an exception
         seed: params.seed to shuffle; None to keep the order of the split
         lengths: length of each example; a shuffled batch then holds examples of similar length
-        shard: (rank, world_size) of this process, which gets its part of each batch by the same rule
+        shard: (rank, world_size) of this process in a job; the processes get balanced parts of each batch
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class EpochBatches(Sampler[list[int]]):
 
 
 class DataError(InputError):
-    """A mistake in the data. The traceback of a worker, which PyTorch puts before its message, is cut off."""
+    """A mistake in the data. PyTorch puts a worker's traceback before the message; it is cut off here."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message.rpartition(f"{__name__}.DataError: ")[2].rstrip("\n"))
@@ -108,7 +108,7 @@ class Split(Dataset[Any]):
         except InputError as error:
             raise DataError(str(error)) from None
         except Exception as error:
-            if explain(error) is not None:  # out of memory, for example: no example is to blame
+            if explain(error) is not None:  # such as out of memory: no single example caused it
                 raise
             raise RuntimeError(f"{self._culprit(indices)} could not be loaded: {error!r}") from error
 
@@ -143,7 +143,7 @@ def fetch_dataloader(
     Args:
         split: 'train', 'val' or 'test'
         data_dir: the dataset
-        params: with facts
+        params: the hyperparameters, with the dataset's facts
         training: shuffle and augment; otherwise keep the split's order, and do not augment
         device: where the batches will go
         shard: (rank, world_size) of this process in a job
@@ -164,7 +164,7 @@ def fetch_dataloader(
         batch_sampler=sampler,
         collate_fn=_as_fetched,
         num_workers=params.num_workers,
-        persistent_workers=has_workers and not training,  # training starts new ones, which know the epoch, each epoch
+        persistent_workers=has_workers and not training,  # in training, each epoch starts new workers with its number
         pin_memory=has_workers and device is not None and device.type == "cuda",
         worker_init_fn=script.outlive_signals if has_workers else None,
         generator=torch.Generator(),  # without it, making an iterator would draw from the global generator
@@ -176,7 +176,7 @@ def _as_fetched(batch: Any) -> Any:
 
 
 def batches_from(dataloader: DataLoader[Any], epoch: int, step: int = 0) -> tuple[Iterator[Any], int]:
-    """Return the batches of an epoch from a step on, and that step: 0 for another loader than `fetch_dataloader`'s."""
+    """Return an epoch's batches from `step` on, and that step, which is 0 if the loader can only start at 0."""
     dataset: Any = dataloader.dataset
     if hasattr(dataset, "set_epoch"):
         dataset.set_epoch(epoch)
@@ -190,10 +190,10 @@ def batches_from(dataloader: DataLoader[Any], epoch: int, step: int = 0) -> tupl
 
 
 def started(dataloader: DataLoader[Any]) -> Iterator[Any]:
-    """Return the batches of a dataloader. A worker that dies later is noticed when a batch is fetched from it."""
+    """Return the batches of a dataloader. If a worker process dies, the next fetch from it raises an error."""
     split: Any = dataloader.dataset
     if dataloader.num_workers == 0 and isinstance(split, Split) and dataloader.batch_sampler is not None:
-        return map(split.__getitems__, dataloader.batch_sampler)  # as iter(dataloader), in a fifth of its time
+        return map(split.__getitems__, dataloader.batch_sampler)  # like iter(dataloader), but five times as fast
     batches = iter(dataloader)
     script.notice_dead_workers_at_the_fetch()
     return batches

@@ -30,7 +30,7 @@ class MetricSums:
         self.metrics, self.add_up = metrics, add_up
         self._row: Any = None  # this process's sums in one flat tensor, so that a batch is added in one operation
         self._shapes: list[torch.Size] = []  # of the sums in the row
-        self.num_examples = 0  # that were added here
+        self.num_examples = 0  # added by this process
 
     def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Add a batch without waiting for the device; `loss` is the mean over its scored labels, scalar."""
@@ -39,7 +39,7 @@ class MetricSums:
         outputs = outputs.detach() if isinstance(outputs, torch.Tensor) else detach(outputs)
         num_scored = count_scored(labels)
         self.num_examples += len(labels)
-        # float64 sums millions of values exactly (torch.cat converts all sums to it); Apple's GPUs have only float32
+        # in float64, to be exact over millions of values (torch.cat converts the other sums); Apple's GPUs lack float64
         loss = loss.detach().to(torch.float32 if loss.is_mps else torch.float64)
         # a batch without scored labels has a NaN loss, and adds 0
         sums = [(loss * num_scored).where(num_scored > 0, 0.0), num_scored]
@@ -65,15 +65,15 @@ class MetricSums:
         """Return the sums over all processes of the job, by name; raise InputError if no batch was added."""
         if self._row is None:
             raise InputError(
-                "the dataloader is empty: it gave no batch to train on or to score; expected at least one (with "
-                "drop_last, an epoch needs batch_size examples, and an iterator that was used before has none left)"
+                "the dataloader is empty: it gave no batch to train on or to score; expected at least one. (With "
+                "drop_last, an epoch needs batch_size examples or more; an iterator can be used only once)"
             )
         parts = self.add_up(self._row).split([shape.numel() for shape in self._shapes])
         sums = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
         return dict(zip(["loss", *self.metrics], zip(sums[::2], sums[1::2], strict=True), strict=True))
 
     def result(self) -> dict[str, float]:
-        """Divide once: name -> value, the loss last. In a job, all processes must call this."""
+        """Return the value of each metric by name, the loss last. In a job, all processes must call this."""
         sums = self._everywhere()
         occurs = occurring(sums)
         return {name: value_of(self.metrics.get(name), *sums[name], occurs) for name in [*self.metrics, "loss"]}
@@ -97,7 +97,7 @@ class MetricSums:
 
 
 def count_scored(labels: torch.Tensor) -> torch.Tensor:
-    """Count the scored labels, over which a loss is the mean: all labels except -100.
+    """Count the scored labels: all labels except -100. A loss is the mean over them.
 
     One float label per example means regression, where -100 is an ordinary value.
     """
@@ -113,7 +113,7 @@ def ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
 
 
 def occurring(sums: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[torch.Size, torch.Tensor]:
-    """Return a mask of the classes that occur, for each vector shape: classes that any metric of that shape counted.
+    """Return shape -> mask of the classes that occur. A class occurs if any metric with this shape of sums counts it.
 
     One metric would not find all: a class that is never predicted has no count in precision, but it has one in recall.
     """

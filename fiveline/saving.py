@@ -1,4 +1,4 @@
-"""When a run is saved, and in which order; the progress line."""
+"""Save a run: when, and in which order its files are written. Show the progress line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fiveline.loader import watched
 from fiveline.record.script import Signals
 from fiveline.state import State
 
-# Saving may take about 1% of the time, so not every short epoch is saved. A killed run repeats the epochs since then.
+# Saving may take about 1% of the time, so not every short epoch is saved. A killed run repeats the unsaved epochs.
 SAVING_COSTS_ONE_IN = 100
 FIRST_SECONDS = 5.0
 
@@ -45,12 +45,12 @@ class Saver:
         self._bar: Any = None  # a tqdm bar on a terminal
         self._has_bar = run.is_writer and sys.stderr.isatty()
         self._steps_between = state.params.save_summary_steps  # steps between two checks of the loss
-        if self._has_bar and state.job.world_size == 1:  # all processes of a job must look at the same step
+        if self._has_bar and state.job.world_size == 1:  # in a job, all processes must check at the same step
             self._steps_between = min(self._steps_between, max(1, state.steps_per_epoch // 100))
         self._plan_saves(FIRST_SECONDS)
 
     def _plan_saves(self, seconds: float) -> None:
-        """Set when to save next: at the end of an epoch after this many seconds, or else within an epoch."""
+        """Plan the next save: at the first epoch end after `seconds`, or within an epoch after checkpoint_minutes."""
         now = time.monotonic()
         self._may_save_at, self._must_save_at = now + seconds, now + 60 * self.state.params.checkpoint_minutes
         # the processes of a job take a vote between any two steps
@@ -68,7 +68,7 @@ class Saver:
         self.acts_at_step = min(next_step, total) if step < total else math.inf
 
     def act(self) -> None:
-        """Log if it is time. Save if it is time, or if a signal arrived; then raise InterruptedRun."""
+        """Log if it is time. Save if it is time or a signal arrived; after a signal, raise InterruptedRun."""
         if self.state.step >= self.acts_at_step:
             self._log()
             self._plan_log()
@@ -110,8 +110,8 @@ class Saver:
         return state.job.world_size * state.sums.num_examples / max(state.elapsed() - state.seconds, 1e-9)
 
     def save_after_a_worker_died(self, error: Exception) -> None:
-        """If this error of a fetch means that a data loading process died, save, and raise Stop."""
-        # it may also have died while it sent a batch
+        """If `error`, raised by fetching a batch, means that a data loading process died, save and raise Stop."""
+        # a process that dies while it sends a batch causes a ConnectionError or EOFError
         if not utils.is_dead_worker(error) and not isinstance(error, ConnectionError | EOFError):
             return
         can_save = self.state.job.world_size == 1  # in a job, all processes must save together
@@ -170,7 +170,7 @@ class Saver:
             utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
         is_best = self._best is not None and state.step == 0 and state.epoch == state.best_epoch
         with run.replacing_best() if self._best is not None else contextlib.nullcontext():
-            self._write_best(with_weights=not is_best)  # if it is not the best, training has passed the best epoch
+            self._write_best(with_weights=not is_best)  # otherwise save_checkpoint writes the weights
             best = {"best_epoch": state.best_epoch, "best": state.best, "best_loss": state.best_loss}
             seconds = sum(row.get("seconds") or 0.0 for row in run.history())
             run.update_record(epochs=state.epoch, **best, seconds=seconds)
@@ -193,7 +193,7 @@ class Saver:
         if kind is None and not self._is_saved:
             self.save()
         elif kind is not None and issubclass(kind, Exception) and self._best is not None and self._best[0]:
-            # for example after a divergence, which a rerun would repeat; only the first process has contents to write
+            # a rerun might never save it, for example after a divergence; only the first process has contents to write
             self.run.check_place()
             with contextlib.suppress(OSError), self.run.replacing_best():  # the first error is the one to report
                 self._write_best(with_weights=True)

@@ -35,7 +35,7 @@ class State:
     sign: int  # 1 if a higher params.monitor is better, -1 if a lower one is
     metrics: Metrics
     job: Any  # the processes that train together: fiveline.jobs.one.OneProcess(), or torchrun's
-    extras: dict[str, Any] = dataclasses.field(default_factory=dict)  # an option's `scaler` or `average`
+    extras: dict[str, Any] = dataclasses.field(default_factory=dict)  # "scaler" (fp16), "average" (EMA), if switched on
     epoch: int = 0  # complete epochs, validation included
     step: int = 0  # complete steps in the next epoch
     seconds: float = 0.0  # spent on the unfinished epoch before the run was continued
@@ -78,7 +78,7 @@ class State:
         return batch
 
     def start_validation(self, dataloader: DataLoader[Any]) -> Iterator[Any]:
-        """Return the validation batches. They draw the same random numbers each time: a resumed run repeats them."""
+        """Return the validation batches. The generators are seeded first, so each validation draws the same numbers."""
         batches = started(dataloader)
         seed_everything(self.params.seed, rank=self.job.rank)
         return batches
@@ -90,7 +90,7 @@ class State:
 
     def set_learning_rate(self) -> float:
         """Set and return the learning rate of the next step; params.learning_rate_factors may scale it for a group."""
-        rate = self.learning_rate(min(self.step, self.steps_per_epoch - 1))  # after the last step, its rate stays
+        rate = self.learning_rate(min(self.step, self.steps_per_epoch - 1))  # after the last step: its rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("factor", 1.0)
         return rate
@@ -142,7 +142,7 @@ class State:
             f"diverged: {reason} in epoch {self.epoch + 1}, {where}, at learning rate "
             f"{self.learning_rate(max(self.step - 1, 0)):g}; earlier checkpoints are kept. Try a smaller "
             "learning_rate, or set warmup_epochs or clip_grad_norm, with --restart; detect_anomaly=true names the "
-            "operation. (If all labels of a batch are -100, its loss is also NaN)"
+            "operation that gave NaN. (If all labels of a batch are -100, its loss is also NaN)"
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -172,7 +172,7 @@ class State:
     def load_state_dict(self, state: Mapping[str, Any], path: Any = "checkpoint") -> None:
         """Continue from a checkpoint of this run, whose weights are loaded already.
 
-        Where the number of processes has grown within an epoch, the new ones are seeded as at the epoch's start.
+        If an unfinished epoch continues with more processes, the new ones are seeded as at the epoch's start.
         """
         with utils.fitting(path, "optim_dict"):
             self.job.load_moments(self.optimizer, state["optim_dict"])
@@ -190,7 +190,7 @@ class State:
         with utils.fitting(path, "generators"):
             saved = [state["generators"], *(other["generators"] for other in state["others"])]
             self.generators = saved[self.job.rank] if self.job.rank < len(saved) else None
-            restore_generators(self.generators or generator_states())  # raises now if it fails; start_epoch repeats it
+            restore_generators(self.generators or generator_states())  # fails here, before start_epoch restores them
         with utils.fitting(path, "sums"):
             self.sums.load_state_dict(state["sums"], self.device, is_first=self.job.rank == 0)
             self.sums.result()  # raises now what it would raise at the end of the epoch

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MODEL = Path(__file__).resolve().parents[1] / "model"
 DEFAULT_TASK: str = utils.Params.model_fields["task"].default
-ANOTHER_NAME = "If it means something else here, give it another name"
+ANOTHER_NAME = "If you use it for something else, give it another name"
 RESERVED_METRICS = ("loss", "examples_per_second")
 
 
@@ -43,9 +43,9 @@ def fetch_params_class(task: str) -> type[utils.Params]:
 
 
 def fetch_params(model_dir: Path, overrides: Sequence[str] = ()) -> utils.Params:
-    """Return the hyperparameters of a run directory, overridden by the `key=value` words.
+    """Return the hyperparameters of a run directory, overridden by the `key=value` arguments.
 
-    InputError lists all mistakes of the file and the words.
+    InputError lists all mistakes in the file and in the arguments.
     """
     path = utils.find_params_file(model_dir)
     values, mistakes = utils.read_values(path)
@@ -63,7 +63,7 @@ def fetch_params(model_dir: Path, overrides: Sequence[str] = ()) -> utils.Params
 
 
 def recognise_task(keys: Iterable[str]) -> str:
-    """Return the task that has more of a params file's keys than any other; the default task if there is no such one.
+    """Return the task that has the most of a params file's keys; the default task on a tie, or if no task has any.
 
     CS230's params files name no task; a key such as `num_channels` or `lstm_hidden_dim` belongs to one task only.
     """
@@ -97,7 +97,7 @@ class Task:
 
 
 def fetch_task(params: utils.Params) -> Task:
-    """Return the net, losses and metrics of a task, checked; `params` must have the facts from `fetch_facts`."""
+    """Check and return the net, losses and metrics of a task; `params` must have the facts from `fetch_facts`."""
     net, where = importlib.import_module(f"model.{params.task}.net"), f"model/{params.task}/net.py"
     if missing := [name for name in ("Net", "loss_fn", "metrics") if not hasattr(net, name)]:
         raise utils.InputError(f"{where}: lacks {', '.join(missing)}; model/__init__.py says what they are")
@@ -111,7 +111,7 @@ def fetch_task(params: utils.Params) -> Task:
 
 
 def fetch_serve(task: str) -> ModuleType | None:
-    """Return the module `model/<task>/serve.py`, which shows predictions in words; None if the task has none."""
+    """Return the module `model/<task>/serve.py`, which makes predictions readable; None if the task has none."""
     is_there = importlib.util.find_spec(f"model.{task}.serve") is not None
     return importlib.import_module(f"model.{task}.serve") if is_there else None
 
@@ -149,7 +149,7 @@ def fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise utils.InputError(
             f"{where}, is a stream or has no length; expected a map-style Dataset, with __len__ and __getitem__: "
-            "shuffling and resuming need examples by number (write a stream to files first)"
+            "shuffling and resuming fetch examples by index (write a stream to files first)"
         )
     if len(dataset) == 0:
         raise utils.InputError(f"{data_dir}: the {split} split is empty")

@@ -29,11 +29,11 @@ RUNNING = ("running_mean", "running_var")  # the statistics of batch norm and it
 def connected() -> Iterator[Job]:
     """Connect the processes for the block: gloo between CPUs, NCCL between GPUs.
 
-    A signal ends a process that waits for the others at once. Until training starts, it also ends every process except
-    the first one at once: torchrun sends it when another process has failed, and there is nothing to save.
+    While a process waits for the others to connect, a signal ends it at once. Until training starts, this stays true
+    of all processes but the first: torchrun sends a signal if another one failed, and nothing needs saving yet.
     """
-    # If the first optimizer imported this, it would keep the group and gloo's threads alive: at exit, a thread
-    # sometimes needed Python after its end, and aborted the process.
+    # Import it now. If the first optimizer imported it, it would keep the group and gloo's threads alive; a thread
+    # that used Python after Python's shutdown sometimes aborted the process.
     import_quickly("torch._dynamo")
     handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     with naming_the_lost():
@@ -54,8 +54,8 @@ class Job(OneProcess):
     by its share. The optimizer steps with the sum of all processes' gradients, which is the gradient of the whole
     batch. The running statistics of batch norm are averaged with the same shares, so all processes agree.
 
-    (torch's DistributedDataParallel overlaps communication with the backward pass, but with `find_unused_parameters`,
-    which some nets need, it warns in each process, and a process sometimes aborted at exit.)
+    (torch's DistributedDataParallel is not used: it overlaps communication with the backward pass, but some nets need
+    its `find_unused_parameters`, with which each process warns, and a process sometimes aborted at exit.)
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Job(OneProcess):
         self._shards_of: Callable[..., Mapping[str, Any]] = lambda optimizer, state: state
         self.share = torch.ones(())  # this process's share of the scored labels of the whole batch
         self._buffers: list[torch.Tensor] = []
-        self._is_averaged = True  # in this step
+        self._is_averaged = True  # whether `average` has run in this step
         self._every, self._num_asked, self._last = 1, 0, time.monotonic()
 
     def all_gather(self, entry: Any) -> list[Any]:
@@ -118,7 +118,7 @@ class Job(OneProcess):
             self.is_sharded, self._whole, self._shards_of = True, sharded.whole, sharded.shards_of
 
     def average_before_steps(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Let the optimizer step with the gradients of all processes. Register hooks that need gradients after this."""
+        """Let the optimizer step with all processes' gradients. Register hooks that use gradients after this call."""
         self._buffers = [buffer for name, buffer in net.named_buffers() if name.endswith(RUNNING)]
         optimizer.register_step_pre_hook(lambda optimizer, *_: self.average(optimizer))
 
@@ -166,7 +166,7 @@ class Job(OneProcess):
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
         *totals, num_users = _all_reduced([*gradients, is_used])
         for i, (weight, total) in enumerate(zip(weights, totals, strict=True)):
-            # where no process has a gradient, the optimizer leaves the weight alone, as in one process
+            # if no process has a gradient, it stays None: the optimizer skips the weight, as in a single process
             weight.grad = total if weight.grad is not None or num_users[i] > 0 else None
 
     # --- checkpoints hold whole tensors, so that any number of processes can load them

@@ -38,7 +38,7 @@ def cached_array(
 
     Args:
         data_dir: the dataset that the array is made from
-        name: of the file, for example `train_64x64x3`; a file with the same name and a different key is replaced
+        name: the file name begins with it, such as `train_64x64x3`; a file with this name and another key is replaced
         key: text that changes when the values would change, for example `files_key(...)`
         shape: (num_examples, ...)
         make: returns the values of a slice of the examples, uint8
@@ -55,7 +55,7 @@ def cached_array(
         try:
             _make_file(path, name, shape, make)
             return _open(path, shape)
-        except (OSError, Timeout, NotImplementedError) as error:  # noqa: PERF203  the last: no file locks there
+        except (OSError, Timeout, NotImplementedError) as error:  # noqa: PERF203  NotImplementedError: no file locks
             reason = getattr(error, "strerror", None) or str(error)
             logging.info(f"- decoded images cannot be kept in {path.parent} ({reason})")
     return None
@@ -69,9 +69,9 @@ def files_key(paths: Iterable[Path], folder: Path) -> str:
     digest, start = hashlib.sha256(), len(os.fsencode(folder))
     for path in paths:
         state = ""
-        with contextlib.suppress(OSError):  # `make` will report it
+        with contextlib.suppress(OSError):  # `make` will report a missing file
             status = path.stat()
-            state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"  # no program can set st_ctime
+            state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"  # programs can fake only st_mtime
         digest.update(os.fsencode(path)[start:] + f"\0{state}\n".encode())
     return digest.hexdigest()
 
@@ -99,7 +99,7 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]) -> None:
-    """Make the file, which other processes see once it is complete, and delete older files of its name."""
+    """Make the file; other processes see it only when it is complete. Delete older files with the same `name`."""
     place = path.parent.parent
     if place.is_dir() and not place.stat().st_mode & 0o222:  # root could write there, but the owner forbids it
         raise OSError(errno.EACCES, "it is read-only")
@@ -114,7 +114,7 @@ def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[sl
             stale.unlink()
         logging.info(f"- decoding {shape[0]} images once, into {path}")
         rows_at_once = max(1, CHUNK_BYTES // math.prod(shape[1:]))
-        with open_atomically(path, num_bytes=num_bytes, mode=0o600) as file:  # not mapped: a full disk would be fatal
+        with open_atomically(path, num_bytes=num_bytes, mode=0o600) as file:  # a memory map crashes on a full disk
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for start in range(0, shape[0], rows_at_once):
                 values = make(slice(start, start + rows_at_once))

@@ -37,7 +37,7 @@ def set_up(
     """Build data, net and optimizer with the options of the hyperparameters, and restore a checkpoint if there is one.
 
     Args:
-        params: without facts
+        params: the hyperparameters, without the dataset's facts
         run: the run's directory
         start: the checkpoint to begin with, from `find_start`
         device: where to compute
@@ -112,7 +112,7 @@ def check_batch_norm(net: nn.Module, smallest_batch: int, params: utils.Params) 
     Args:
         net: the net
         smallest_batch: examples in the smallest batch of one process
-        params: microbatch_size, batch_size
+        params: microbatch_size and batch_size are used
     """
     smallest = min(smallest_batch, params.microbatch_size or smallest_batch)
     # BatchNorm2d and BatchNorm3d can train on one example: they average over its pixels
@@ -168,7 +168,7 @@ def switched_on(
 
 @contextlib.contextmanager
 def _naming_operations(state: State) -> Iterator[None]:
-    """Check every operation's gradient for NaN, which is slow; torch warns with the line of its forward pass."""
+    """Stop at an operation whose gradient is NaN (slow); torch's warning shows the line of its forward pass."""
     with torch.autograd.set_detect_anomaly(True):
         try:
             yield

@@ -1,8 +1,8 @@
-"""95% confidence intervals of metrics, from what each example contributed. The numbers decide on the method:
+"""95% confidence intervals of metrics, from each example's contribution. The values decide the method:
 
 - hits among examples (accuracy, top-5 accuracy): the exact binomial interval with mid-p
 - counts (entity F1, accuracy of tokens) and macro averages: linearised per example, on the logit scale, with t
-  quantiles; a class without any error, or without any hit, adds the exact bound that its number of examples gives
+  quantiles; for a class with no error or no hit, the exact bound for its number of examples is added
 - other means (loss, RMSE, R2): the bootstrap-t on the log scale
 
 Intervals that only resample (the percentile bootstrap) cannot see errors that are absent from the sample.
@@ -23,10 +23,10 @@ from fiveline.report.shares import Shares, divided
 
 TAIL = 0.025
 NUM_RESAMPLES, SEED = 1000, 230
-# A small test set rarely contains the largest errors, so most intervals that miss the truth lie below it: the upper end
-# gets half of the tail. Measured on the RMSE of 50 examples with t5 errors: 91% coverage without this.
+# A small test set rarely contains the largest errors, so most intervals that miss the truth lie below it. Halving the
+# upper tail raises the upper end. Without this, the RMSE of 50 examples with t5 errors has 91% coverage.
 UPPER_TAIL = TAIL / 2
-MOST_T = 1.5  # times the t quantile: resamples without the one large error of a sample give any number
+MOST_T = 1.5  # limit, in t quantiles: if a sample has one large error, resamples without it give extreme values
 FEWEST_RESAMPLED, MOST_RESAMPLED = 10, 20_000  # examples; resampling fewer says little, resampling more takes minutes
 
 # functions whose values are more nearly normal than a ratio's, their inverse and their derivative
@@ -74,11 +74,11 @@ def proportion(hits: int, number: int) -> Interval:
 
 
 def _rate(most: int, number: int, share: float) -> float:
-    """Return the rate at which P(fewer than `most` of `number`) + P(exactly as many) / 2 is `share`."""
+    """Return the rate r at which P(X < most) + P(X = most) / 2 is `share`, where X is binomial(number, r)."""
     reach = math.ceil(20 * math.sqrt(number))  # farther away, probabilities are 0
     k = np.arange(max(0, most - reach), most + 1)
     first = math.lgamma(number + 1) - math.lgamma(k[0] + 1) - math.lgamma(number - k[0] + 1)
-    logs = first + np.concatenate([[0.0], np.cumsum(np.log((number - k[:-1]) / (k[:-1] + 1)))])  # of the coefficients
+    logs = first + np.concatenate([[0.0], np.cumsum(np.log((number - k[:-1]) / (k[:-1] + 1)))])  # log (number choose k)
     low, high = max(0.0, (most - reach / 2) / number), min(1.0, (most + reach / 2) / number)
     for _ in range(50):
         rate = (low + high) / 2
@@ -91,14 +91,14 @@ def _rate(most: int, number: int, share: float) -> float:
 def t_quantile(degrees: int) -> float:
     """Return the 97.5% quantile of Student's t: sqrt(degrees) tan(x), where x has the density cos(x)**(degrees - 1)."""
     x = np.linspace(0, min(math.pi / 2, 50 / math.sqrt(degrees)), 50_001)[:-1]
-    shares = np.cumsum(np.cos(x + x[1] / 2) ** (degrees - 1))  # of the steps, each at its middle
+    shares = np.cumsum(np.cos(x + x[1] / 2) ** (degrees - 1))  # the integral, by the midpoint rule
     return math.sqrt(degrees) * math.tan(np.interp((1 - 2 * TAIL) * shares[-1], shares, x + x[1]))
 
 
 def bounds(shares: Shares, is_hidden: np.ndarray) -> float:
-    """Return how far the classes that are hidden, whose examples are all right or all wrong, may move the macro mean.
+    """Return how far the macro mean may be off because of hidden classes: their examples are all right or all wrong.
 
-    An event that n examples do not show has a probability of 1 - (2 TAIL) ** (1 / n) at most (`proportion`).
+    An event that none of n examples shows has a probability of at most 1 - (2 TAIL) ** (1 / n), as in `proportion`.
     """
     is_there = shares.occurs.any(axis=0)
     number = np.maximum((shares.denominators != 0).sum(axis=0), 1)
@@ -134,7 +134,7 @@ def _linearised(shares: Shares, is_bounded: bool) -> Interval | None:
 
 def _bootstrap_t(numerators: np.ndarray, denominators: np.ndarray, is_bounded: bool) -> Interval | None:
     """Return the bootstrap-t interval of a ratio of sums, on the logit or the log scale where there is one."""
-    if (numerators < 0).any() and (numerators <= denominators).all():  # as for R2: 1 minus a ratio that is positive
+    if (numerators < 0).any() and (numerators <= denominators).all():  # such as R2, which is 1 - a positive ratio
         ends = _bootstrap_t(denominators - numerators, denominators, False)
         return None if ends is None else (1 - ends[1], 1 - ends[0])
     kind = "logit" if is_bounded else "log" if (numerators >= 0).all() else "plain"

@@ -22,7 +22,7 @@ from fiveline.state import State, Step
 from fiveline.tasks import fetch_facts, fetch_serve, fetch_task
 
 MAX_BATCH = 32  # examples in a batch of the checks that do not depend on the run's own batch size
-# left out of the checks: what changes speed, or averages over time, but not what is right or wrong
+# options that the checks switch off: they only change speed or precision, or average over time
 PLAIN: dict[str, Any] = {"ema_decay": None, "microbatch_size": None, "precision": "fp32"}
 
 
@@ -33,7 +33,7 @@ class Batches:
     dataset: Any
     chosen: Sequence[list[int]]  # the examples' positions, for each batch
     device: torch.device
-    shift: int = 0  # each example has the labels of the one this many positions later, to find shifted labels
+    shift: int = 0  # take the labels this many positions later, to find shifted labels
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         for indices in self.chosen:
@@ -60,7 +60,7 @@ class Trainer:
 
 
 class Context:
-    """A run that has not begun; `steps` holds train.py's train_step and train_step_in_pieces, `evaluate` evaluate.py's.
+    """A run before its first step, with train.py's two train steps in `steps` and evaluate.py's function `evaluate`.
 
     Raises:
         InputError: a mistake in the data
@@ -84,7 +84,7 @@ class Context:
         self.without_test = mistakes.pop("test", "")  # why there is no test split; a run can be trained without one
         if mistakes:
             raise utils.InputError("\n".join(dict.fromkeys(mistakes.values())))
-        self.has_lengths = hasattr(self.datasets["train"].dataset, "lengths")  # so that batches are padded
+        self.has_lengths = hasattr(self.datasets["train"].dataset, "lengths")  # if so, batches are padded
 
     def choose(self, split: str, number: int) -> list[int]:
         """Return up to `number` positions in a split, spread over it at random, in order."""
@@ -117,7 +117,7 @@ class Context:
         """Return a batch of train examples whose labels differ as much as possible."""
         candidates = self.choose("train", 512)
         labels = [label for _, batch in self.some("train", 512) for label in batch.cpu()]
-        kinds = [set(label.flatten().tolist()) - {IGNORED_LABEL} for label in labels]  # of a sequence, all its labels
+        kinds = [set(label.flatten().tolist()) - {IGNORED_LABEL} for label in labels]  # a sequence has several labels
         ranks = [(kinds[:place].count(kind), -len(kind), place) for place, kind in enumerate(kinds)]
         chosen = [candidates[place] for *_, place in sorted(ranks)[:number]]
         return next(iter(self.batches("train", chosen, number)))
@@ -132,7 +132,7 @@ class Context:
         return scores
 
     def fetch_trainer(self, params: utils.Params | None = None, **changes: Any) -> Trainer:
-        """Return the beginning of a run as train.py makes it, but not compiled.
+        """Return a run before its first step, built as in train.py, but not compiled.
 
         By default it is in fp32, with the run's hyperparameters except for the changes.
         """
@@ -152,7 +152,7 @@ class Context:
         return Trainer(state, net, optimizer, task.train_loss_fn, fetch_step(state, *self._steps))
 
     def walk(self, params: utils.Params) -> None:
-        """Go a run's way with these hyperparameters: the data, two steps, an evaluation, the ends of two epochs."""
+        """Try each part of a run with these hyperparameters: load data, take two steps, evaluate, end two epochs."""
         params = fetch_facts(self.data_dir, params)
         fetch_dataloader("val", self.data_dir, params)
         trainer = self.fetch_trainer(params)

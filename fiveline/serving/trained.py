@@ -1,4 +1,4 @@
-"""A trained net from its checkpoint, and its predictions in words."""
+"""Load a trained net from its checkpoint, and make its predictions readable."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) 
     except KeyError as error:
         raise utils.InputError(
             f"{checkpoint_path}: was not saved by train.py, and lacks {error}, which the net of {params.task!r} needs; "
-            "score it where its net is, in a notebook: evaluate(model, loss_fn, loader, metrics)"
+            "build its net in a notebook and score it there: evaluate(model, loss_fn, loader, metrics)"
         ) from None
     utils.load_weights(state, model, checkpoint_path)
     return params, task, model
 
 
 def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, overrides: list[str]) -> utils.Params:
-    """Return the hyperparameters of a checkpoint; for CS230's, which holds none, read the params file beside it."""
+    """Return a checkpoint's hyperparameters. A checkpoint of CS230 holds none: read the params file in model_dir."""
     if not utils.is_ours(state):
         return fetch_params(model_dir, overrides)
     values, mistakes = utils.read_overrides(overrides)
     if values.setdefault("task", task := state["params"]["task"]) != task:
-        mistakes = [*mistakes, f"task: it is a checkpoint of {task!r}, found {values.pop('task')!r}"]
+        mistakes = [*mistakes, f"task: the checkpoint has task {task!r}, found {values.pop('task')!r}"]
     try:
         params_class = fetch_params_class(task)
     except utils.InputError as error:
@@ -58,7 +58,7 @@ def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, over
     if changed := params.differences({**state["params"], **{name: getattr(params, name) for name in SIZES}}):
         raise utils.InputError(
             f"{source}: a checkpoint is scored with the hyperparameters that it was trained with "
-            f"({'; '.join(changed)}); leave that out: only {', '.join(SIZES)} and settings of the machine may differ"
+            f"({'; '.join(changed)}); omit the override: only {', '.join(SIZES)} and settings of the machine may differ"
         )
     return params
 
@@ -95,7 +95,7 @@ def fetch_predictions(
 
 
 def score_examples(batches: Iterable[Any], dataset: Any, task: Task, params: utils.Params) -> ExampleScores:
-    """Score batches of (outputs, labels), in the order of the split, as `evaluate` does; keep each example's share."""
+    """Score batches of (outputs, labels), in the split's order, as `evaluate` does; also keep each example's scores."""
     import torch
 
     from fiveline.report.scores import ExampleScores

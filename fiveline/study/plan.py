@@ -32,15 +32,15 @@ class Plan:
             configurations = {number: found[number] for number in found if number < (settings.num_trials or 0)}
         self.trials = {number: directories.trials(number, chosen) for number, chosen in configurations.items()}
         todo = [trial for trial in self.all_trials() if not self.is_done(trial)]
-        self.waiting: deque[tuple[float, Trial]] = deque((0.0, trial) for trial in todo)  # (not before, trial)
+        self.waiting: deque[tuple[float, Trial]] = deque((0.0, trial) for trial in todo)  # (earliest start, trial)
 
     def is_done(self, trial: Trial) -> bool:
-        """Return whether a trial needs nothing more; one that failed is tried again by the next command."""
+        """Return whether a trial is complete. A failed trial is not: the next command tries it again."""
         status = trial.status()
         return status in ("finished", "diverged") or (status == "pruned" and self.settings.pruner != "none")
 
     def is_maximized(self) -> bool:
-        """Return whether a higher monitored metric is better; the first run to start records the task's metrics."""
+        """Return whether a higher monitored metric is better, according to the first run that has started."""
         monitor = self.directories.base.monitor
         if monitor == "loss":
             return False
@@ -48,7 +48,7 @@ class Plan:
         return monitor not in (next((names for names in recorded if names is not None), None) or ())
 
     def delete_checkpoints(self, max_gigabytes: float) -> list[str]:
-        """Delete the worst ended trials' checkpoints until the rest is small enough; return their names."""
+        """Delete the worst ended trials' checkpoints until the rest fit; return the names of these trials."""
         maximize, trials, deleted = self.is_maximized(), self.all_trials(), []
 
         def standing(trial: Trial) -> tuple[float, float]:
@@ -57,7 +57,7 @@ class Plan:
 
         sizes = {trial.name: trial.checkpoint_bytes() for trial in trials}
         ended = [trial for trial in trials if sizes[trial.name] and trial.record().get("status") in ENDED]
-        for trial in sorted(ended, key=standing)[:-1]:  # the last is the best, which keeps its own
+        for trial in sorted(ended, key=standing)[:-1]:  # the last trial is the best: it keeps its checkpoints
             if sum(sizes.values()) > max_gigabytes * GIGABYTE:
                 for path in trial.checkpoints():
                     path.unlink()
@@ -71,7 +71,7 @@ class Plan:
 
     @property
     def num_trials(self) -> int:
-        """How many runs the whole study is, as far as it is known."""
+        """The number of runs in the whole study, as far as it is known."""
         most = len(self.trials) if self.settings.sampler == "grid" or self.is_exhausted else self.settings.num_trials
         return (most or 0) * max(1, len(self.settings.seeds))
 
@@ -80,7 +80,7 @@ class Plan:
         self.waiting.append((time.monotonic() + seconds, trial))
 
     def next(self) -> Trial | None:
-        """Return a trial to start now, or None if there is none, or none yet."""
+        """Return a trial to start now; None if no trial is left, or none may start yet."""
         for _ in range(len(self.waiting)):
             not_before, trial = self.waiting.popleft()
             if self._is_hopeless(trial):

@@ -173,7 +173,7 @@ def test_a_cell_that_is_run_again_does_not_replace_a_run(tmp_path, has_last):
     if not has_last:
         (tmp_path / "run/last.pth.tar").unlink()
     before = contents(tmp_path / "run")
-    with pytest.raises(OtherRunError, match=r"holds a run of 3 epochs, .* take another folder .*load_state_dict"):
+    with pytest.raises(OtherRunError, match=r"holds a run of 3 epochs; .* take another folder .*load_state_dict"):
         Session(tmp_path / "run").train()
     assert contents(tmp_path / "run") == before  # its record too
 

@@ -107,7 +107,7 @@ def test_a_checkpoint_is_found_by_the_name_of_its_file_and_scored_with_what_it_w
         (["--restore_file", "bset.pth.tar"], "there are: best, last"),
         (["--restore_file", "elsewhere/run/best"], "a path that ends in .pth.tar"),
         (["batch_sise=3"], "unknown key 'batch_sise'; did you mean 'batch_size'"),
-        (["task=ner"], "task: it is a checkpoint of 'vision', found 'ner'"),
+        (["task=ner"], "task: the checkpoint has task 'vision', found 'ner'"),
     ):
         assert message in stopped(folder, *words, exit_code=2, main=evaluate.main)
 

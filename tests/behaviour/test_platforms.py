@@ -64,7 +64,7 @@ def test_a_table_that_is_open_in_a_spreadsheet_stops_no_training(tmp_path, held,
     with run.replacing_best():
         pass
     assert [path.name for path in tmp_path.glob("*_best.*")] == [names[1]]
-    assert f"{names[1]} is in use, so not removed; it is of older weights" in caplog.text
+    assert f"{names[1]} is in use and was not removed; it is from older weights" in caplog.text
 
 
 def test_ctrl_c_while_a_batch_is_awaited_takes_none_away(tmp_path):

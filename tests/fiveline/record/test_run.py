@@ -197,7 +197,7 @@ def test_history_has_each_epoch_once(tmp_path):
     for epoch in (1, 2, 3):
         run.append_history({"epoch": epoch, "seconds": float("nan")})
     run.update_record(epochs=2)
-    with pytest.raises(utils.InputError, match="holds a run of 2 epochs, which this one, of 1 so far, would replace"):
+    with pytest.raises(utils.InputError, match="holds a run of 2 epochs; this run has 1 so far and would replace it"):
         run.check_nothing_is_lost(1)
     run.check_nothing_is_lost(2)  # the third one began, but its checkpoint was not saved
     run.cut_history(2)
