@@ -1,7 +1,7 @@
 """Export a trained net as a program that runs without this project, with the facts that its user needs beside it.
 
     python export.py --model_dir experiments/base_model --format pt2
-    python export.py --model_dir experiments/ner --format onnx --output tagger.onnx
+    python export.py --model_dir experiments/my_texts --format onnx --output tagger.onnx
 
     pt2           a graph of torch's operations: `torch.export.load("best.pt2").module()` runs it
     onnx          for onnxruntime and others; needs `pip install -r requirements-export.txt`

@@ -1,8 +1,8 @@
 """Label any number of new inputs with a checkpoint: images, sentences, rows of a CSV file.
 
     python predict.py --model_dir experiments/my_photos --input photos/ more/cat.jpg
-    python predict.py --model_dir experiments/ner --input sentences.txt --output tags.jsonl
-    python predict.py --model_dir experiments/tabular_digits --input rows.csv > predictions.csv
+    python predict.py --model_dir experiments/my_texts --input sentences.txt --output tags.jsonl
+    python predict.py --model_dir experiments/my_rows --input rows.csv > predictions.csv
 
 --input takes folders of images (at any depth) and image files; text files with one sentence a line, its tokens
 separated by spaces (`-`: standard input); column files with one token a line as for training (their tags are ignored);

@@ -3,7 +3,7 @@
     python train.py                                          the embedded example, experiments/base_model
     python train.py --model_dir experiments/x learning_rate=3e-4
     python train.py --init experiments/x --data_dir D        write experiments/x/params.json for new data
-    python train.py --task vision --describe_params          all hyperparameters
+    python train.py --task my_task --describe_params         all hyperparameters
     torchrun --standalone --nproc_per_node 2 train.py ...    two processes, the same steps
 
 Reads `params.json` (or .yaml) in --model_dir and writes beside it: `last.pth.tar`, `best.pth.tar`, `history.jsonl`,

@@ -1,9 +1,37 @@
-"""The files of a new task, for `python -m fiveline.new DIR --task my_task --like vision`.
+"""The texts that `python -m fiveline.new` writes: pyproject.toml, the README, and the files of a new task."""
 
-Each text is a whole file. NAME stands for the name of the task. The four files have about 40 lines of code.
+from string import Template
+
+PYPROJECT = """[project]
+name = "{package}"
+version = "0.1.0"
+requires-python = ">=3.10"
+dependencies = {needed}
+
+[dependency-groups]
+dev = {development}
+
+[tool.uv]
+package = false
+
+{tools}"""
+README = """# {name}
+
+Started from Fiveline {version}. Tasks: {tasks}.
+
+```
+python3 -m venv .venv && .venv/bin/pip install -q -r requirements-dev.txt
+.venv/bin/python train.py
+.venv/bin/python -m pytest -q
+```
+
+{scripts}
+
+The scripts and `model/` are yours to edit; `model/__init__.py` says what a task defines. `fiveline/` is the engine: do
+not edit it, so that a newer version can replace it. In a clone of that version: `python -m fiveline.new DIR --update`.
+Pages named `docs/...` are in such a clone.
 """
-
-PARAMS = '''"""The hyperparameters of the task `NAME`."""
+PARAMS = '''"""The hyperparameters of the task `$NAME`."""
 
 from pydantic import Field
 
@@ -11,15 +39,14 @@ import utils
 
 
 class Params(utils.Params):
-    """The hyperparameters of the task `NAME`, with those that all tasks have."""
+    """The hyperparameters of the task `$NAME`, beside those that all tasks have."""
 
-    task: str = Field("NAME", description="this folder's name")
-    data_dir: str | None = Field("data/NAME", description="the dataset", json_schema_extra=utils.MACHINE)
+    task: str = Field("$NAME", description="this folder's name")
+    data_dir: str | None = Field("data/$NAME", description="the dataset", json_schema_extra=utils.MACHINE)
     monitor: str = Field("accuracy", description="the val metric that decides which checkpoint is best")
     hidden_size: int = Field(32, ge=1, description="width of the hidden layer")
 '''
-
-DATA_LOADER = '''"""The examples of the task `NAME`."""
+DATA_LOADER = '''"""The examples of the task `$NAME`."""
 
 from pathlib import Path
 
@@ -27,7 +54,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-from model.NAME.params import Params
+from model.$NAME.params import Params
 
 
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> Dataset:
@@ -35,60 +62,32 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> Dataset:
     arrays = np.load(data_dir / f"{split}.npz")
     return TensorDataset(torch.from_numpy(arrays["inputs"]), torch.from_numpy(arrays["labels"]))
 '''
-
-BUILDER = '''"""Write made-up examples for the task `NAME`. Replace `make_examples` by code that reads your own data."""
-
-from pathlib import Path
-
-import numpy as np
-
-NUM_EXAMPLES = {"train": 600, "val": 150, "test": 150}
-
-
-def make_examples(number: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return inputs, SHAPE, and labels, LABELS_SHAPE."""
-EXAMPLES
-
-
-def main() -> None:
-    """Write train.npz, val.npz and test.npz beside this file."""
-    generator = np.random.default_rng(230)
-    for split, number in NUM_EXAMPLES.items():
-        inputs, labels = make_examples(number, generator)
-        np.savez(Path(__file__).parent / f"{split}.npz", inputs=inputs, labels=labels)
-
-
-if __name__ == "__main__":
-    main()
-'''
-
-NET = '''"""The net, the loss and the metric of the task `NAME`."""
+NET = '''"""The net, the loss and the metric of the task `$NAME`."""
 
 import torch
 from torch import Tensor, nn
 
-from model.NAME.params import Params
+from model.$NAME.params import Params
 
 NUM_CLASSES = 3
 
 
 class Net(nn.Module):
-    """DOCSTRING"""
+    """A few layers in a row."""
 
     def __init__(self, params: Params) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-LAYERS
+        self.layers = nn.Sequential($LAYERS
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits, LOGITS_SHAPE, of inputs, SHAPE."""
+        """Return logits; their last dimension is the class."""
         return self.layers(inputs)
 
 
 def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy, scalar."""
-    return nn.functional.cross_entropy(LOSS_ARGUMENTS)
+    return nn.functional.cross_entropy(outputs.flatten(0, -2), labels.flatten())
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,65 +97,61 @@ def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 metrics = {"accuracy": accuracy}
 '''
+BUILDER = '''"""Write made-up examples for the task `$NAME`. Make `make_examples` read your own data instead."""
 
-IMAGES = {
-    "SHAPE": "(number, 1, 16, 16)",
-    "LABELS_SHAPE": "(number,)",
-    "LOGITS_SHAPE": "(number, 3)",
-    "DOCSTRING": "One convolution, pooling and a linear layer.",
-    "LOSS_ARGUMENTS": "outputs, labels",
-    "LAYERS": """            nn.Conv2d(1, params.hidden_size, 3, padding=1),
+from pathlib import Path
+
+import numpy as np
+
+
+def make_examples(number: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return inputs, $INPUTS, and labels, $LABELS."""$EXAMPLES
+
+
+if __name__ == "__main__":  # write train.npz, val.npz and test.npz beside this file
+    generator = np.random.default_rng(230)
+    for split, number in {"train": 600, "val": 150, "test": 150}.items():
+        inputs, labels = make_examples(number, generator)
+        np.savez(Path(__file__).parent / f"{split}.npz", inputs=inputs, labels=labels)
+'''
+FILES = {
+    "model/$NAME/params.py": PARAMS,
+    "model/$NAME/net.py": NET,
+    "model/$NAME/data_loader.py": DATA_LOADER,
+    "data/$NAME/build_dataset.py": BUILDER,
+    "experiments/base_model/params.json": '{"task": "$NAME", "learning_rate": 0.01, "num_epochs": 10}\n',
+}
+CLASSES = """
+    labels = generator.integers(0, 3, number)
+    inputs = generator.normal(0, 1, $INPUTS).astype(np.float32)
+    inputs[np.arange(number), $PLACE] += 3  # the place of the large numbers decides the class
+    return inputs, labels"""
+TAGS = """
+    inputs = generator.integers(0, 20, $INPUTS)
+    return inputs, inputs % 3  # the token decides its class"""
+CONVOLUTION = """
+            nn.Conv2d(1, params.hidden_size, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(4),
             nn.Flatten(),
-            nn.Linear(16 * params.hidden_size, NUM_CLASSES),""",
-    "EXAMPLES": """    labels = generator.integers(0, 3, number)
-    inputs = generator.normal(0, 1, (number, 1, 16, 16))
-    inputs[np.arange(number), 0, 5 * labels] += 2  # which row is bright decides the class
-    return inputs.astype(np.float32), labels""",
-}
-ROWS = {
-    "SHAPE": "(number, 8)",
-    "LABELS_SHAPE": "(number,)",
-    "LOGITS_SHAPE": "(number, 3)",
-    "DOCSTRING": "Two linear layers.",
-    "LOSS_ARGUMENTS": "outputs, labels",
-    "LAYERS": """            nn.Linear(8, params.hidden_size),
+            nn.Linear(16 * params.hidden_size, NUM_CLASSES),"""
+LINEAR = """
+            nn.Linear($SIZE, params.hidden_size),
             nn.ReLU(),
-            nn.Linear(params.hidden_size, NUM_CLASSES),""",
-    "EXAMPLES": """    labels = generator.integers(0, 3, number)
-    inputs = generator.normal(0, 1, (number, 8))
-    inputs[np.arange(number), labels] += 3  # which of three columns is large decides the class
-    return inputs.astype(np.float32), labels""",
+            nn.Linear(params.hidden_size, NUM_CLASSES),"""
+EMBEDDING = "\n            nn.Embedding(20, params.hidden_size)," + LINEAR.replace("$SIZE", "params.hidden_size")
+LIKE = {  # shapes of inputs and labels, which numbers of an input are large, its size, the layers, the examples
+    "vision": ("(number, 1, 16, 16)", "(number,)", "0, 5 * labels", "", CONVOLUTION, CLASSES),
+    "tabular": ("(number, 8)", "(number,)", "labels", "8", LINEAR, CLASSES),
+    "ner": ("(number, 12)", "(number, 12)", "", "", EMBEDDING, TAGS),
 }
-TOKENS = {
-    "SHAPE": "(number, 12)",
-    "LABELS_SHAPE": "(number, 12)",
-    "LOGITS_SHAPE": "(number, 12, 3)",
-    "DOCSTRING": "An embedding and two linear layers, applied to each token.",
-    "LOSS_ARGUMENTS": "outputs.flatten(0, 1), labels.flatten()",
-    "LAYERS": """            nn.Embedding(20, params.hidden_size),
-            nn.Linear(params.hidden_size, params.hidden_size),
-            nn.ReLU(),
-            nn.Linear(params.hidden_size, NUM_CLASSES),""",
-    "EXAMPLES": """    inputs = generator.integers(0, 20, (number, 12))
-    return inputs, inputs % 3  # the token decides its class""",
-}
-LIKE = {"vision": IMAGES, "tabular": ROWS, "ner": TOKENS}
 
 
-def skeleton(name: str, like: str) -> dict[str, str]:
-    """Return the files of a new task: path -> text. `like` is a key of LIKE: the task whose inputs are similar."""
-    paths = {
-        f"model/{name}/__init__.py": '"""The task `NAME`."""\n',
-        f"model/{name}/params.py": PARAMS,
-        f"model/{name}/net.py": NET,
-        f"model/{name}/data_loader.py": DATA_LOADER,
-        f"data/{name}/build_dataset.py": BUILDER,
-        f"data/{name}/README.md": "Made-up examples, written by `python data/NAME/build_dataset.py`.\n",
-        "experiments/base_model/params.json": '{\n    "task": "NAME",\n    "learning_rate": 0.01,\n    "num_epochs": 10\n}\n',
-    }
-    words = {**LIKE[like], "NAME": name}
-    for place, word in sorted(words.items(), key=lambda item: -len(item[0])):  # LABELS_SHAPE before SHAPE
-        paths = {path: text.replace(place, word) for path, text in paths.items()}
-    return paths
+def skeleton(name: str, like: str) -> dict[str, bytes]:
+    """Return the files of a new task, path -> content, with inputs like a task of LIKE."""
+    words = dict(zip(("INPUTS", "LABELS", "PLACE", "SIZE", "LAYERS", "EXAMPLES"), LIKE[like], strict=True), NAME=name)
+
+    def fill(text: str) -> str:  # twice, because the layers and the examples also have words to replace
+        return Template(Template(text).substitute(words)).substitute(words)
+
+    return {fill(path): fill(text).encode() for path, text in FILES.items()}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fiveline.metrics import Loss, Metrics
 
 MODEL = Path(__file__).resolve().parents[1] / "model"
-DEFAULT_TASK = "vision"
+DEFAULT_TASK: str = utils.Params.model_fields["task"].default
 ANOTHER_NAME = "If you use it for something else, give it another name"
 RESERVED_METRICS = ("loss", "examples_per_second")
 
@@ -65,7 +65,7 @@ def fetch_params(model_dir: Path, overrides: Sequence[str] = ()) -> utils.Params
 def recognise_task(keys: Iterable[str]) -> str:
     """Return the task that has the most of a params file's keys; the default task on a tie, or if no task has any.
 
-    CS230's params files name no task: `num_channels` is a key of its vision example, `lstm_hidden_dim` of its NER one.
+    CS230's params files name no task; a key such as `num_channels` or `lstm_hidden_dim` belongs to one task only.
     """
     if not (own_keys := set(keys) - set(utils.Params.model_fields)):
         return DEFAULT_TASK

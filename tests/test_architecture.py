@@ -31,6 +31,8 @@ ALLOWED = {
     "sanity": {"options", "jobs", "serving", "report"},
     "serving": {"report", "options"},  # the device and the precision of a loaded net
     "publish": {"report"},  # a command, no room: the runs and what they saved
+    "new": {"skeleton"},
+    "skeleton": set(),
 }
 PACKAGE = Path("fiveline/__init__.py")  # its load() imports a room, but only when it is called
 # What a task may import of the engine.
@@ -214,8 +216,13 @@ BUDGETS = {
     "train_and_evaluate to metrics_val_best_weights.json: lines of its functions": (745, 500, 1549),
     "core: train.py, evaluate.py, utils.py and six files of fiveline/": (1510, 1400, 9074),
     "fiveline/ and the doors": (10940, 10500, 17207),
+    "starting projects, Python, trackers, pretrained weights": (1070, 900, ""),
 }
-BUDGETS_OF_TASKS = {"ner": 900, "tabular": 900, "vision": 900}  # a task of your own has none
+LATER = [  # what has a budget of its own
+    f"fiveline/{name}.py"
+    for name in ("new", "skeleton", "suggest", "publish", "serving/loaded", "options/pretrained", "__init__")
+]
+BUDGETS_OF_TASKS = {"ner": 940, "tabular": 945, "vision": 920}  # 900 without `suggest`; a task of your own has none
 
 TRACE = """
 import json, pathlib, sys
@@ -290,9 +297,10 @@ def num_lines(paths):
 def test_budgets(trace, capsys):
     doors = [f"{name}.py" for name in [*SCRIPTS, "utils"]]
     core = ["train.py", "evaluate.py", "utils.py", *(f"fiveline/{name}.py" for name in CORE)]
-    engine = [path for path in SOURCES if path.parts[0] == "fiveline"]
+    later = [path for path in SOURCES if str(path) in LATER]
+    engine = [path for path in SOURCES if path.parts[0] == "fiveline" and path not in later]
     counts = [number for places in trace for number in count(places)]
-    figures = dict(zip(BUDGETS, [*counts, num_lines(core), num_lines([*engine, *doors])], strict=True))
+    figures = dict(zip(BUDGETS, [*counts, num_lines(core), num_lines([*engine, *doors]), num_lines(later)], strict=True))
     rows = [[name, figure, *BUDGETS[name]] for name, figure in figures.items()]
     for task in set(TASKS) & set(BUDGETS_OF_TASKS):
         figure = num_lines(path for path in SOURCES if path.parts[:2] == ("model", task))

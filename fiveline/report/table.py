@@ -176,7 +176,7 @@ def to_terminal(table: Table, width: int, order: Sequence[int]) -> str:
 
 
 def to_latex(table: Table) -> str:
-    r"""Return the table as a `tabular` for a paper with `\usepackage{booktabs}`."""
+    r"""Return the table in LaTeX, for a paper with `\usepackage{booktabs}`."""
     text = _tabulated(table.texts(), table.columns, "latex_booktabs", "right").replace("±", r"$\pm$")
     text = re.sub(r"^ *(?=[\[*])", "{}", text, flags=re.MULTILINE)  # LaTeX would take [x] for an argument of \midrule
     return f"% \\usepackage{{booktabs}}\n{text}"

@@ -23,6 +23,9 @@ import utils
 from fiveline.sanity import evaluation, guesses, leaks, rate, short_training
 from fiveline.sanity.survey import normalised
 from fiveline.tasks import fetch_params
+from tests.support.data import refusal
+from tests.support.photos import make_folders
+from tests.support.runs import write_params
 from tests.support.tasks import need, needs, task_of
 
 ThreeConvNet, ImageDataset = model.vision.net.ThreeConvNet, model.vision.data_loader.ImageDataset
@@ -606,3 +609,16 @@ def test_bugs_in_the_source_are_found_by_the_script(project, tmp_path):
     lines = done.stdout.splitlines()
     assert [line[:5].strip() for line in lines] == ["FAIL", "", "FAIL", "", "FAIL", "", "0 PAS"]
     assert all(line.strip().startswith("-> ") for line in lines[1:6:2])  # what to do about it
+
+
+@needs("vision")
+@pytest.mark.parametrize("cache", ["auto", "memory"])
+def test_all_unreadable_images_of_the_splits_are_named_together(tmp_path, cache, capsys):
+    data_dir = make_folders(tmp_path / "data", splits=["train", "val"])
+    broken = [data_dir / name for name in ("train/a/1.png", "train/b/2.png", "val/b/0.png")]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:40])
+    folder = write_params(tmp_path / "run", data_dir=str(data_dir), image_size=8, cache=cache)
+    message = refusal(sanity_check.main, ["--model_dir", str(folder)])
+    assert all(f"{path}: not a readable image" in message for path in broken)
+    assert "2 images cannot be read:" in message and message.count("not a readable image") == 3

@@ -11,14 +11,15 @@ from typing import NamedTuple
 
 from tests.support.tasks import PROJECT
 
-PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md")), *sorted(PROJECT.glob("docs/tutorial/*.md"))]
+PAGES = [
+    *(PROJECT / name for name in ("README.md", "AGENTS.md")),
+    *sorted(PROJECT.glob("docs/*.md")),
+    *sorted(PROJECT.glob("docs/tutorial/*.md")),
+]
 STARTS = ("python ", "mkdir ", "torchrun --standalone ")  # .venv/bin/python of the first screen is CI's
-NEEDS_MORE = (
-    "experiments/signs",
-    "benchmarks/",
-    "data/build_dataset.py",
-    "fiveline.publish",
-)  # data, a network, a tracker
+NEEDS_MORE = (  # data, a network, git, a tracker
+    "experiments/signs", "benchmarks/", "data/build_dataset.py", "fiveline.new", "fiveline.publish",
+)  # fmt: skip
 FENCE = r"```{}\n(.*?)^```$"
 BLOCK = re.compile(
     rf"^(?:<!-- ([^\n]*?) -->\n)?{FENCE.format('([a-z]*)')}(?:\n\n{FENCE.format('text')})?", re.MULTILINE | re.DOTALL

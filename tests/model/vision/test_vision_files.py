@@ -10,7 +10,6 @@ import torch
 from PIL import EpsImagePlugin, Image
 from sklearn.preprocessing import StandardScaler
 
-import sanity_check
 from fiveline.tasks import fetch_facts
 from model.vision.data_loader import fetch_dataset
 from model.vision.decode import decode
@@ -19,7 +18,6 @@ from model.vision.readers import read_split
 from model.vision.serve import collate_unlabelled, describe_inputs, fetch_inputs
 from tests.support.data import load, refusal
 from tests.support.photos import make_folders, save_picture
-from tests.support.runs import write_params
 from utils import InputError
 
 SMALL = Params(image_size=8, horizontal_flip=False)
@@ -95,18 +93,6 @@ def test_what_cannot_be_decoded_is_named_with_what_to_do(tmp_path):
         message = refusal(decode, path, GREY.model_copy(update={"max_image_pixels": 9_998}))
         assert "(10000 pixels)" in message and "set max_image_pixels higher" in message
         assert decode(path, GREY).shape == (8, 8, 1)
-
-
-@pytest.mark.parametrize("cache", ["auto", "memory"])
-def test_all_unreadable_images_of_the_splits_are_named_together(tmp_path, cache, capsys):
-    data_dir = make_folders(tmp_path / "data", splits=["train", "val"])
-    broken = [data_dir / name for name in ("train/a/1.png", "train/b/2.png", "val/b/0.png")]
-    for path in broken:
-        path.write_bytes(path.read_bytes()[:40])
-    folder = write_params(tmp_path / "run", data_dir=str(data_dir), image_size=8, cache=cache)
-    message = refusal(sanity_check.main, ["--model_dir", str(folder)])
-    assert all(f"{path}: not a readable image" in message for path in broken)
-    assert "2 images cannot be read:" in message and message.count("not a readable image") == 3
 
 
 # ---- pixels and their statistics -----------------------------------------------------------------------------------
