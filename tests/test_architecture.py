@@ -211,7 +211,7 @@ BUDGETS = {
     "train_and_evaluate to metrics_val_best_weights.json: files": (13, 13, 32),
     "train_and_evaluate to metrics_val_best_weights.json: lines of its functions": (745, 500, 1549),
     "core: train.py, evaluate.py, utils.py and six files of fiveline/": (1510, 1400, 9074),
-    "fiveline/ and the doors": (10940, 10500, 17207),
+    "fiveline/ and the doors": (11090, 10500, 17207),
 }
 BUDGETS_OF_TASKS = {"ner": 900, "tabular": 900, "vision": 900}  # a task of your own has none
 
