@@ -65,15 +65,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", default=None, help="the dataset; default: the one that the run was trained on")
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory of the run")
     parser.add_argument("--restore_file", default="best", help="checkpoint in --model_dir: best, last, or a path")
-    parser.add_argument("--split", default="test", choices=["train", "val", "test"])
-    parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
-    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
+    parser.add_argument("--split", default="test", choices=["train", "val", "test"], help="which examples to score")
+    utils.add_device_flags(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a hyperparameter: batch_size=256")
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the script; raise Stop for a mistake, with a message for the user."""
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run the script, and return the scores; raise Stop for a mistake, with a message for the user."""
     args = make_parser().parse_args(argv)
     jobs.refuse("evaluate.py")
     model_dir = Path(args.model_dir)
@@ -85,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     params, task, model = fetch_trained(model_dir, checkpoint_path, overrides)
     from fiveline.loader import fetch_dataloader
     from fiveline.options.forward import prepare
-    from fiveline.report.scores import save_scores
+    from fiveline.report.scores import describe_scores, save_scores
 
     data_dir = Path(params.data_dir or "")
     utils.set_logger(model_dir / "evaluate.log")
@@ -96,8 +95,10 @@ def main(argv: list[str] | None = None) -> None:
     scores = score_examples(fetch_outputs(prepare(model, params, device), dataloader), dataloader.dataset, task, params)
     logging.info(f"- Eval metrics : {utils.format_metrics(scores.values)}")
     source = {"checkpoint": str(checkpoint_path), "sha256": checksum, "data_dir": str(data_dir)}
-    report = save_scores(model_dir, utils.scores_name(args.split, checkpoint_path, model_dir), source, scores, params)
+    name = utils.scores_name(args.split, checkpoint_path, model_dir)
+    report = save_scores(model_dir, name, source, scores, params)
     print(utils.escaped_lines(report))  # last, because a pipe to `head` may close early
+    return {"model_dir": str(model_dir), "split": args.split, **source, **describe_scores(model_dir, name, scores)}
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = utils.new_parser(__doc__)
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory of the run")
-    parser.add_argument("--format", required=True, choices=list(PACKAGES))
+    parser.add_argument("--format", required=True, choices=list(PACKAGES), help="what to write; see above")
     parser.add_argument("--output", default=None, metavar="PATH", help="file, or folder for it; default: the run's")
     parser.add_argument("--restore_file", default="best", help="checkpoint in --model_dir: best, last, or a path")
     parser.add_argument("--split", default="val", choices=["train", "val", "test"], help="what to compare outputs on")
@@ -99,8 +99,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the script.
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run the script, and return the files that it wrote.
 
     Raises:
         Stop: a mistake in the arguments, the format cannot hold this net, or the program computes something else
@@ -137,11 +137,14 @@ def main(argv: list[str] | None = None) -> None:
         verified = {"split": args.split, "num_examples": len(dataset), **found}
     utils.write_atomically(output, content)
     facts = gather_facts(output.name, sides, params, described)
-    utils.save_dict_to_json({**facts, "verified": verified}, output.with_name(f"{output.name}.json"))
+    facts_path = output.with_name(f"{output.name}.json")
+    utils.save_dict_to_json({**facts, "verified": verified}, facts_path)
     if args.format == "torchscript":
         print("- PyTorch has deprecated TorchScript; prefer --format pt2 or onnx where you can", file=sys.stderr)
     message = f"{output}: {len(content):,} bytes, {agreement(verified)}; {output.name}.json says how to use it"
     print(utils.escaped_lines(message))
+    result = {"model_dir": str(model_dir), "checkpoint": str(checkpoint_path), "format": args.format}
+    return {**result, "verified": verified, "files": [str(output), str(facts_path)]}
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import utils
 from fiveline import jobs
 from fiveline.device import fetch_device, to_cpu, to_device
-from fiveline.serving.output import check_output, fetch_margin, rounded, with_intervals, write_rows
+from fiveline.serving.output import check_output, collect_rows, fetch_margin, rounded, with_intervals, write_rows
 from fiveline.serving.trained import fetch_predictions, fetch_probabilities, fetch_trained
 from fiveline.serving.unlabelled import Batch, check_input, fetch_unlabelled
 from fiveline.tasks import fetch_serve
@@ -81,13 +81,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data_dir", default=None, help="the dataset of a checkpoint of CS230, which does not hold its own classes"
     )
-    parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
-    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
+    utils.add_device_flags(parser)
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the script.
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run the script, and return the rows or their file.
 
     Raises:
         Stop: a mistake in the arguments or inputs, or some inputs are broken
@@ -113,14 +112,22 @@ def main(argv: list[str] | None = None) -> None:
     batches = fetch_unlabelled(paths, serve, params)
     model = prepare(model, params, fetch_device(args.device, args.disable_cuda))
     rows = predict(model, serve, batches, params, args.probabilities)
-    counts = write_rows(with_intervals(rows, fetch_margin(checkpoint_path, model_dir)), output)
+    rows = with_intervals(rows, fetch_margin(checkpoint_path, model_dir))
+    result: dict[str, Any] = {"model_dir": str(model_dir), "checkpoint": str(checkpoint_path)}
+    if args.json and output is None:
+        result["predictions"], counts = collect_rows(rows)
+    else:
+        counts = write_rows(rows, output)
+    result |= {"num_rows": counts["rows"], "num_broken": counts["broken"], "files": [args.output] if output else []}
     if output is not None:
         print(utils.escaped_lines(f"- wrote {output} ({counts['rows']:,} rows)"), file=sys.stderr)
     if counts["without_interval"]:
         command = f"python evaluate.py --model_dir {model_dir} --restore_file {args.restore_file}"
         print(utils.escaped_lines(f"- no intervals: {command} finds out how wide they are"), file=sys.stderr)
     if counts["broken"]:
-        raise utils.Stop(f"{counts['broken']} of {counts['rows']} inputs are broken; see `error` in their rows")
+        stop = utils.Stop(f"{counts['broken']} of {counts['rows']} inputs are broken; see `error` in their rows")
+        raise utils.with_result(stop, result)
+    return result
 
 
 if __name__ == "__main__":

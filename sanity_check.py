@@ -13,9 +13,8 @@ run again and again, and checks that it ends with the same bits as one that was 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import evaluate
 import train
@@ -39,18 +38,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory that holds params.json")
     parser.add_argument("--only", default=None, metavar="NAMES", help="these checks, for example leaks,gradients")
-    parser.add_argument("--json", action="store_true", help="print the findings, with their numbers, as JSON")
     parser.add_argument(
         "--selftest_resume", action="store_true", help="check that a killed run resumes to the same bits"
     )
-    parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
-    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
+    utils.add_device_flags(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that override the file's")
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the script; raise Stop for a mistake, with a message for the user."""
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run the script, and return the findings; raise Stop for a mistake, with a message for the user."""
     args = make_parser().parse_args(argv)
     jobs.refuse("sanity_check.py")
     params = fetch_params(Path(args.model_dir), utils.with_data_dir(args.overrides, args.data_dir))
@@ -60,8 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.selftest_resume:
         from fiveline.sanity.selftest import selftest
 
-        selftest(params, ["--device", str(device)])
-        return
+        return {"model_dir": args.model_dir, "num_kills": selftest(params, ["--device", str(device)])}
     checks = choose(args.only)
     context = fetch_context(params, device)
     rows = []
@@ -70,16 +66,14 @@ def main(argv: list[str] | None = None) -> None:
         rows.append({"group": group, "check": check.__name__, **vars(finding)})
         lines = f"{finding.status}  {check.__name__:15}  {finding.explanation}"
         lines += f"\n{' ' * 23}-> {finding.advice}" if finding.advice else ""
-        if not args.json:
-            print(utils.escaped_lines(lines), flush=True)
+        print(utils.escaped_lines(lines), flush=True)
     statuses = [row["status"] for row in rows]
-    if args.json:
-        print(utils.to_json({"model_dir": args.model_dir, "findings": rows}))
-    else:
-        counts = ", ".join(f"{statuses.count(status)} {status}" for status in ("PASS", "WARN", "FAIL"))
-        print(utils.escaped_lines(f"{counts}; nothing was written to {args.model_dir}"))
+    counts = ", ".join(f"{statuses.count(status)} {status}" for status in ("PASS", "WARN", "FAIL"))
+    print(utils.escaped_lines(f"{counts}; nothing was written to {args.model_dir}"))
+    result = {"model_dir": args.model_dir, "findings": rows}
     if "FAIL" in statuses:
-        sys.exit(1)
+        raise utils.with_result(SystemExit(1), result)
+    return result
 
 
 def choose(only: str | None) -> list[tuple[str, Callable[[Context], Finding]]]:

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import synthesize_results
 import train
@@ -30,7 +32,7 @@ from fiveline.study.plan import Plan
 from fiveline.study.ray_workers import RayWorkers
 from fiveline.study.settings import read_settings, words_for_all_trials
 from fiveline.study.trials import Trial
-from fiveline.study.view import View, print_cost, print_status, summary
+from fiveline.study.view import View, describe_study, print_cost, print_status, summary
 from fiveline.study.workers import LocalWorkers, useful_workers
 from fiveline.tasks import fetch_params
 
@@ -41,7 +43,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--parent_dir", default="experiments/learning_rate", help="directory with the base params.json")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
     parser.add_argument("--space", action="append", default=[], metavar="name=value,value", help="what varies")
-    parser.add_argument("--num_workers", type=int, default=None, help="trials at once; default: as many as are useful")
+    parser.add_argument("--num_parallel", type=int, default=None, help="trials at once; default: as many as are useful")
+    parser.add_argument("--num_workers", type=int, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--dry_run", action="store_true", help="print the trials and what they will cost, run none")
     parser.add_argument("--status", action="store_true", help="print how far the study is, also while it runs")
     parser.add_argument("--ray_address", default=None, help="run the trials on a Ray cluster: auto, or HOST:PORT")
@@ -66,15 +69,18 @@ def make_plan(args: argparse.Namespace) -> Plan:
     for word in common:
         if word.partition("=")[0] in varied:
             raise utils.InputError(f"{word}: the study varies it; leave the word out, or take it out of the space")
-    if args.num_workers is not None and args.num_workers < 1:
-        raise utils.InputError(f"--num_workers {args.num_workers}: expected 1 or more")
+    if args.num_workers is not None:
+        logging.warning("- WARNING: --num_workers is called --num_parallel now; the next release refuses the old name")
+        args.num_parallel = args.num_workers
+    if args.num_parallel is not None and args.num_parallel < 1:
+        raise utils.InputError(f"--num_parallel {args.num_parallel}: expected 1 or more")
     if args.ray_address is None and (args.cpus_per_trial, args.gpus_per_trial) != (1, None):
         raise utils.InputError("--cpus_per_trial, --gpus_per_trial: without --ray_address, they have no effect")
     return Plan(Directories(parent_dir, base, space, settings.seeds), settings)
 
 
-def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
-    """Run the trials on this machine, or on a cluster, and print the table."""
+def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> dict[str, Any]:
+    """Run the trials on this machine, or on a cluster, print the table, and return the trials."""
     if not hasattr(os, "fork"):
         raise utils.InputError(
             "a study forks its trials, which Windows cannot do; run it in WSL, or the trials one by one (sampler grid "
@@ -87,13 +93,18 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> None:
         workers: LocalWorkers | RayWorkers
         if args.ray_address is not None:
             resources = (args.cpus_per_trial, args.gpus_per_trial)
-            workers = RayWorkers(args.ray_address, args.num_workers, train.main, words, *resources)
+            workers = RayWorkers(args.ray_address, args.num_parallel, train.main, words, *resources)
         else:
-            num_workers = args.num_workers or useful_workers(plan.num_trials)
-            workers = LocalWorkers(num_workers, plan.directories.base.task, train.main, words)
+            num_parallel = args.num_parallel or useful_workers(plan.num_trials)
+            workers = LocalWorkers(num_parallel, plan.directories.base.task, train.main, words)
         driver = Driver(plan, workers, view)
         driver.run()
-    report_end(plan, driver)
+    try:
+        report_end(plan, driver)
+    except (utils.Stop, utils.InterruptedRun) as stop:
+        utils.with_result(stop, describe_study(plan))
+        raise
+    return describe_study(plan)
 
 
 def report_end(plan: Plan, driver: Driver) -> None:
@@ -139,17 +150,17 @@ def print_array(trials: list[Trial], words: list[str]) -> None:
     print(f"for SLURM: sbatch --array=0-{len(trials) - 1} --wrap {shlex.quote(command)}", file=sys.stderr)
 
 
-def run_one(trials: list[Trial], index: int, words: list[str]) -> None:
+def run_one(trials: list[Trial], index: int, words: list[str]) -> dict[str, Any]:
     """Become the run of one trial: for a job array, in which each job runs one."""
     if not 0 <= index < len(trials):
         raise utils.InputError(f"--index {index}: the study has trials 0 to {len(trials) - 1}; --array lists them")
     trials[index].make()
     sys.argv = [str(train.__file__), "--model_dir", str(trials[index].path), *words]
-    train.main()
+    return train.main() or {}
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the script."""
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run the script, and return the trials."""
     args = make_parser().parse_args(argv)
     jobs.refuse("search_hyperparams.py")
     words = ["--data_dir", args.data_dir] if args.data_dir else []
@@ -157,13 +168,15 @@ def main(argv: list[str] | None = None) -> None:
     if args.status:
         print_status(plan)
     elif args.dry_run:
-        print_cost(plan, args.num_workers or useful_workers(plan.num_trials), words)
+        cost = print_cost(plan, args.num_parallel or useful_workers(plan.num_trials), words)
+        return {**describe_study(plan), "cost": cost}
     elif args.array:
         print_array(listed(plan), sys.argv[1:] if argv is None else argv)
     elif args.index is not None:
-        run_one(listed(plan), args.index, words)
+        return run_one(listed(plan), args.index, words)
     else:
-        run_study(plan, args, words)
+        return run_study(plan, args, words)
+    return describe_study(plan)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fiveline.record.atomic import write_atomically
-from fiveline.record.errors import InputError, Stop
+from fiveline.record.errors import InputError, Stop, with_result
 from fiveline.record.log import escaped, escaped_lines
 from fiveline.record.script import new_parser, run_script  # not from utils: pydantic is slow to import
 from fiveline.report import columns
@@ -54,23 +55,24 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
     return make_table(groups, default), by_importance(default, sorted_by), shown
 
 
-def show(runs: Sequence[Run], args: argparse.Namespace) -> list[str]:
-    """Print the table, write its files, and return a line for each file that could not be read."""
+def show(runs: Sequence[Run], args: argparse.Namespace, problems: list[str]) -> dict[str, Any]:
+    """Print the table, write its files, and return the runs in it; add the files that could not be read to problems."""
     table, order, shown = make_selected_table(runs, args)
     texts, width = {name: text_of(table) for name, text_of in FILES.items()}, shutil.get_terminal_size().columns
     print(to_terminal(table, width, order) if sys.stdout.isatty() else texts["md"], end="")
-    folder, problems = Path(args.parent_dir), []
+    folder = Path(args.parent_dir)
+    files = [str(folder / f"results.{name}") for name in (*texts, *(["html"] if args.html else []))]
     try:
-        for name, text in texts.items():
-            write_atomically(folder / f"results.{name}", text.encode("utf-8", "backslashreplace"))
+        for path, text in zip(files, texts.values(), strict=False):
+            write_atomically(Path(path), text.encode("utf-8", "backslashreplace"))
         if args.html:
             from fiveline.report.page import write_page
 
-            problems = write_page(shown, folder / "results.html", folder)
+            problems += write_page(shown, folder / "results.html", folder)
             print(f"- wrote {escaped(str(folder / 'results.html'))}", file=sys.stderr)
     except OSError as error:
         raise Stop(f"{error.filename}: could not be written ({error.strerror})") from error
-    return problems
+    return {"runs": [vars(run) for run in shown], "files": files}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -95,8 +97,8 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def report(args: argparse.Namespace, runs: Sequence[Run], problems: list[str]) -> None:
-    """Print the table or the comparison, then the files that could not be read, which it adds to `problems`."""
+def report(args: argparse.Namespace, runs: Sequence[Run], problems: list[str]) -> dict[str, Any]:
+    """Print the table or the comparison, and return it; then print the files that could not be read."""
     try:
         if not runs:
             raise InputError(
@@ -105,9 +107,10 @@ def report(args: argparse.Namespace, runs: Sequence[Run], problems: list[str]) -
         if args.compare:
             from fiveline.report.compare import compare
 
-            problems += compare(runs, *args.compare)
+            result = compare(runs, args.compare, problems)
         else:
-            problems += show(runs, args)
+            result = show(runs, args, problems)
+        return {"parent_dir": args.parent_dir, **result, "problems": problems}
     finally:
         for line in problems:
             print(f"skipped: {escaped(line)}", file=sys.stderr)
@@ -130,17 +133,20 @@ def watch(args: argparse.Namespace) -> None:
         time.sleep(args.watch)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the script."""
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run the script, and return the runs or the comparison."""
     args = make_parser().parse_args(argv)
+    if args.watch and args.json:
+        raise InputError("--watch prints one table after the other, --json one document; give one of them")
     if args.watch:
         with contextlib.suppress(KeyboardInterrupt):
             watch(args)
-        return
+        return {}
     runs, problems = read_runs(Path(args.parent_dir))
-    report(args, runs, problems)
+    result = report(args, runs, problems)
     if problems:
-        sys.exit(1)
+        raise with_result(SystemExit(1), result)
+    return result
 
 
 if __name__ == "__main__":

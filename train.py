@@ -22,6 +22,7 @@ from evaluate import evaluate
 from fiveline import jobs
 from fiveline.device import concatenate, detach, fetch_device, pieces
 from fiveline.metrics import Loss, count_scored
+from fiveline.report.runs import describe_run
 from fiveline.suggest import write_params
 from fiveline.tasks import DEFAULT_TASK, Task, fetch_params, fetch_params_class
 
@@ -132,8 +133,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--restore_file", default=None, help="start from the weights of a checkpoint: best, or a path")
     parser.add_argument("--init", metavar="DIR", help="write DIR/params.json with values that suit --data_dir")
     parser.add_argument("--restart", action="store_true", help="start over; the old run is kept until the first save")
-    parser.add_argument("--disable-cuda", action="store_true", help="compute on the CPU although there is a GPU")
-    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
+    utils.add_device_flags(parser)
     parser.add_argument("--task", default=None, help="same as task=NAME; with --describe_params, the task to describe")
     parser.add_argument("--describe_params", action="store_true", help="print a task's hyperparameters and stop")
     parser.add_argument("--profile", type=int, metavar="N", help="trace N steps, and print where their time goes")
@@ -141,25 +141,26 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the script; raise Stop for a mistake, with a message for the user."""
+def main(argv: list[str] | None = None) -> dict[str, Any] | None:
+    """Run the script, and return the run; raise Stop for a mistake, with a message for the user."""
     args = make_parser().parse_args(argv)
     if args.describe_params:
         from tabulate import tabulate
 
         rows = utils.describe(fetch_params_class(args.task or DEFAULT_TASK))
         print(tabulate(rows, headers="keys", disable_numparse=True))
-        return
+        return {"hyperparameters": rows}
     if args.profile is not None and args.profile < 1:
         raise utils.InputError(f"--profile {args.profile}: expected the number of steps to trace, 1 or more")
     overrides = args.overrides if args.task is None else [*args.overrides, f"task={args.task}"]
     overrides = utils.with_data_dir(overrides, args.data_dir)
     if args.init is not None:
         write_params(Path(args.init), overrides)
-        return
+        return {"model_dir": args.init, "params": utils.read_values(Path(args.init) / "params.json")[0]}
     params = fetch_params(Path(args.model_dir), overrides)
     with utils.RunDirectory(Path(args.model_dir), is_writer=jobs.rank() == 0) as run:
         train_run(params, run, args)
+    return describe_run(run.path) if run.is_writer else None
 
 
 def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Namespace) -> None:

@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = new_parser(__doc__)
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory that holds params.json")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[230, 231, 232])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[230, 231, 232], help="one run for each")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that override the file's")
     args = parser.parse_args(argv)
     words = [*(["--data_dir", args.data_dir] if args.data_dir else []), *args.overrides]

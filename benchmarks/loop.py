@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model_dir", nargs="+", default=EXPERIMENTS, help="experiments whose params are used")
     parser.add_argument("--epochs", type=int, default=1, help="that a loop trains in one turn")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="that torch computes with")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="where both loops compute")
     args = parser.parse_args(argv)
     logging.disable()
     torch.set_num_threads(args.threads)

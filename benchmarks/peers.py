@@ -186,8 +186,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = new_parser(__doc__, rounds=5)
     parser.add_argument("--model_dir", type=Path, default="experiments/base_model", help="of a task with classes")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
-    parser.add_argument("--num_epochs", type=int, default=3)
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=[name for name in PEERS if name not in MISSING])
+    parser.add_argument("--num_epochs", type=int, default=3, help="epochs that each trainer runs")
+    installed = [name for name in PEERS if name not in MISSING]
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=installed, help="trainers to compare with")
     parser.add_argument("--run", choices=PEERS, help="run one trainer, in --model_dir, and time nothing")
     args = parser.parse_args(argv)
     params = fetch_params(PROJECT / args.model_dir, utils.with_data_dir([], args.data_dir))

@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = new_parser(__doc__, rounds=3)
     parser.add_argument("--model_dir", type=Path, default="experiments/base_model", help="of a task with classes")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
-    parser.add_argument("--num_epochs", type=int, default=2)
-    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--num_epochs", type=int, default=2, help="epochs of each trial")
+    parser.add_argument("--trials", type=int, default=8, help="number of trials")
     parser.add_argument("--run", choices=SEARCHES, help="run one search, in --model_dir, and time nothing")
     parser.add_argument("--rates", type=float, nargs="+", help="with --run: the learning rates")
     args = parser.parse_args(argv)
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     values = benchmark_values(params, args.num_epochs)
     rates = [f"{10 ** (-4 + 2 * i / max(1, args.trials - 1)):.3g}" for i in range(args.trials)]
-    words = ["search_hyperparams.py", "--space", f"learning_rate={','.join(rates)}", "--num_workers", str(NUM_WORKERS)]
+    words = ["search_hyperparams.py", "--space", f"learning_rate={','.join(rates)}", "--num_parallel", str(NUM_WORKERS)]
     actions = {
         "CS230's search": lambda: run_with(
             values, "-m", "benchmarks.search_speed", "--run", "cs230", "--rates", *rates

@@ -20,7 +20,7 @@ DATASETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR
 def main(argv: list[str] | None = None) -> None:
     """Run the script. It exits with 2 where the download fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("dataset", choices=DATASETS, help="which dataset to build")
     parser.add_argument("--output_dir", type=Path, help="where to write; default: the folder of that name, beside this")
     args = parser.parse_args(argv)
     output_dir = args.output_dir or Path(__file__).parent / args.dataset

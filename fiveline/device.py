@@ -31,7 +31,7 @@ def fetch_device(name: str | None = None, disable_cuda: bool = False, local_rank
     import torch
 
     if disable_cuda and name not in (None, "cpu"):
-        raise InputError(f"--disable-cuda and --device {name} contradict each other; give one of them")
+        raise InputError(f"--disable_cuda and --device {name} contradict each other; give one of them")
     if name is None:
         name = "cuda" if torch.cuda.is_available() and not disable_cuda else "cpu"
     if local_rank is not None and name not in ("cpu", "cuda"):

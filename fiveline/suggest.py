@@ -55,7 +55,7 @@ def write_params(model_dir: Path, words: Sequence[str]) -> None:
     for key, (value, reason) in suggested.items():
         logging.info(f"- {key}: {utils.to_json(value, indent=None)}, {reason}")
     utils.save_dict_to_json(values, path)
-    logging.info(f"- wrote {path}; next: python sanity_check.py --model_dir {model_dir}")
+    logging.info(f"- wrote {path}; next: python train.py --model_dir {model_dir}")
 
 
 def _suggest(task: str, data_dir: Path, given: dict[str, Any], mistakes: list[str]) -> tuple[int, Suggested]:

@@ -215,7 +215,7 @@ BUDGETS = {
     "train_and_evaluate to metrics_val_best_weights.json: files": (13, 13, 32),
     "train_and_evaluate to metrics_val_best_weights.json: lines of its functions": (745, 500, 1549),
     "core: train.py, evaluate.py, utils.py and six files of fiveline/": (1510, 1400, 9074),
-    "fiveline/ and the doors": (10850, 10500, 17207),
+    "fiveline/ and the doors": (11000, 10500, 17207),
     "starting projects, Python, trackers, pretrained weights": (1050, 900, ""),
 }
 LATER = [  # what has a budget of its own
@@ -300,7 +300,9 @@ def test_budgets(trace, capsys):
     later = [path for path in SOURCES if str(path) in LATER]
     engine = [path for path in SOURCES if path.parts[0] == "fiveline" and path not in later]
     counts = [number for places in trace for number in count(places)]
-    figures = dict(zip(BUDGETS, [*counts, num_lines(core), num_lines([*engine, *doors]), num_lines(later)], strict=True))
+    figures = dict(
+        zip(BUDGETS, [*counts, num_lines(core), num_lines([*engine, *doors]), num_lines(later)], strict=True)
+    )
     rows = [[name, figure, *BUDGETS[name]] for name, figure in figures.items()]
     for task in set(TASKS) & set(BUDGETS_OF_TASKS):
         figure = num_lines(path for path in SOURCES if path.parts[:2] == ("model", task))

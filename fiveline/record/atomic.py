@@ -107,24 +107,25 @@ def to_json(value: Any, indent: int | None = 4) -> str:
     return json.dumps(finite, indent=indent, ensure_ascii=False)
 
 
-def _to_bytes(value: Mapping[str, Any], indent: int | None = None) -> bytes:
+def to_bytes(value: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """Return one JSON object as the bytes of a file."""
     # backslashreplace: a lone surrogate, from a name that is not UTF-8, is written as JSON's escape
     return (to_json(value, indent) + "\n").encode("utf-8", "backslashreplace")
 
 
 def save_dict_to_json(values: Mapping[str, Any], json_path: Path | str) -> None:
     """Save a dict of numbers, strings, lists and dicts as a JSON file, atomically."""
-    write_atomically(Path(json_path), _to_bytes(values, indent=4))
+    write_atomically(Path(json_path), to_bytes(values, indent=4))
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, atomically."""
-    write_atomically(path, b"".join(map(_to_bytes, rows)))
+    write_atomically(path, b"".join(map(to_bytes, rows)))
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Append a JSON object to a file of one a line: the whole line, or nothing after an OSError; follow no link."""
-    data, no_follow = _to_bytes(row), getattr(os, "O_NOFOLLOW", 0)
+    data, no_follow = to_bytes(row), getattr(os, "O_NOFOLLOW", 0)
     opener = lambda name, flags: os.open(name, flags | no_follow, 0o666)  # noqa: E731
     with open(path, "ab", buffering=0, opener=opener) as file:  # noqa: PTH123
         end = file.tell()

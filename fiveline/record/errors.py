@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or this user's share of it
 BROKEN_DISK = (errno.EROFS, errno.EIO, errno.ESTALE)
@@ -11,6 +13,9 @@ TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 MORE_FILES = "raise the limit (ulimit -n 4096), or lower num_workers"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory",
              "Storage size calculation overflowed", "Overflow when unpacking long")  # fmt: skip
+
+
+E = TypeVar("E", bound=BaseException)
 
 
 class Stop(Exception):
@@ -51,6 +56,12 @@ class InterruptedRun(KeyboardInterrupt):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number  # as in a shell
+
+
+def with_result(error: E, result: Mapping[str, Any]) -> E:
+    """Return an error, or a SystemExit, that carries what its script has done: --json prints that as well."""
+    error.__dict__["result"] = result
+    return error
 
 
 # Errors of the machine or of a setting, not of the code: class, words in the message, how to stop and what to print

@@ -39,20 +39,20 @@ class SafeFormatter(logging.Formatter):
 
 
 def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
-    """Send `logging.info(...)` to the terminal and to the end of a file.
+    """Send `logging.info(...)` to standard output and to the end of a file; errors go to standard error instead.
 
-    Calling it again moves the log to another file, or, if `log_path` is None, to the terminal alone. A file that cannot
-    be written, or is a link, is an InputError; a full disk is a Stop.
+    Calling it again moves the log to another file, or, if `log_path` is None, to standard error alone. A file that
+    cannot be written, or is a link, is an InputError; a full disk is a Stop.
     """
     logger = logging.getLogger()
     logger.setLevel(level)
     for handler in logger.handlers[:]:
         # a plain StreamHandler comes from logging.basicConfig: with it, the terminal would show each line twice
-        if isinstance(handler, _LogFile) or type(handler) is logging.StreamHandler:
+        if isinstance(handler, _LogFile | _Output) or type(handler) is logging.StreamHandler:
             logger.removeHandler(handler)
             with contextlib.suppress(OSError):  # lines that a full disk did not take
                 handler.close()
-    new: dict[logging.Handler, str] = {logging.StreamHandler(): "%(message)s"}
+    new: dict[logging.Handler, str] = {logging.StreamHandler() if log_path is None else _Output(): "%(message)s"}
     if log_path is not None:
         try:
             log_file = _LogFile(log_path, encoding="utf-8", errors="backslashreplace")  # not every name is UTF-8
@@ -62,6 +62,26 @@ def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
     for handler, line_format in new.items():
         handler.setFormatter(SafeFormatter(line_format))
         logger.addHandler(handler)
+
+
+class _Output(logging.StreamHandler):
+    """The log on standard output, and errors on standard error. A run whose output cannot be written goes on."""
+
+    has_failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        error = sys.exc_info()[1]
+        if isinstance(error, BrokenPipeError) and self.stream is sys.stdout:  # its reader, such as `head`, has ended
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        elif not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.has_failed:
+            self.has_failed = True
+            logging.error(f"- the output cannot be written ({error}); it may lack lines of the log")
 
 
 class _LogFile(logging.FileHandler):

@@ -22,10 +22,10 @@ def put_aside(model_dir: Path) -> None:
     if _has_checkpoint(model_dir):
         moving = model_dir / MOVING
         moving.mkdir(exist_ok=True)
-        for path in _products(model_dir):
+        for path in products(model_dir):
             path.replace(moving / path.name)
         moving.rename(model_dir / REPLACED)
-    for path in _products(model_dir):
+    for path in products(model_dir):
         path.unlink()
 
 
@@ -35,7 +35,7 @@ def settle(model_dir: Path) -> None:
     if replaced.is_dir() and _has_checkpoint(model_dir):
         shutil.rmtree(replaced)
     elif replaced.is_dir():
-        for path in _products(model_dir):
+        for path in products(model_dir):
             path.unlink()
         replaced.rename(moving)
     for path in sorted(moving.glob("*")):
@@ -45,8 +45,9 @@ def settle(model_dir: Path) -> None:
 
 
 def _has_checkpoint(model_dir: Path) -> bool:
-    return any(path.suffix == ".tar" for path in _products(model_dir))
+    return any(path.suffix == ".tar" for path in products(model_dir))
 
 
-def _products(model_dir: Path) -> list[Path]:
+def products(model_dir: Path) -> list[Path]:
+    """Return the files in a directory that a run wrote."""
     return [path for pattern in PRODUCTS for path in sorted(model_dir.glob(pattern))]

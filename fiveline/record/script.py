@@ -13,23 +13,42 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 from fiveline import __version__
-from fiveline.record.errors import InterruptedRun, explain
+from fiveline.record.atomic import to_bytes
+from fiveline.record.errors import InputError, InterruptedRun, explain
 from fiveline.record.log import SafeFormatter
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
+JSON_FLAG = "--json"
+FORMAT_VERSION = 1  # of the documents that --json prints; docs/json.md describes them
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises an error in the command line where it is to become a document."""
+
+    def error(self, message: str) -> NoReturn:
+        if JSON_FLAG in sys.argv:
+            raise InputError(f"{message}; --help lists the flags")
+        super().error(message)
 
 
 def new_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a script's parser: its docstring as the help text, no abbreviated flags, and --version."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--version", action="version", version=f"fiveline {__version__}")
+    """Return a script's parser: its docstring as the help text, no abbreviated flags, --version and --json."""
+    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"fiveline {__version__}", help="print the version")
+    text = "print one JSON document (docs/json.md) on standard output, and everything else on standard error"
+    parser.add_argument(JSON_FLAG, action="store_true", help=text)
     return parser
+
+
+def add_device_flags(parser: argparse.ArgumentParser) -> None:
+    """Add --device and --disable_cuda; CS230's spelling --disable-cuda works as well, and --help does not list it."""
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, mps; default: cuda where there is one")
+    parser.add_argument("--disable_cuda", action="store_true", help="compute on the CPU although there is a GPU")
+    parser.add_argument("--disable-cuda", action="store_true", help=argparse.SUPPRESS)
 
 
 def import_quickly(*names: str) -> None:
@@ -54,19 +73,34 @@ def _stop_here(number: int, _: object) -> None:
     raise InterruptedRun(f"interrupted by {name}; rerun the same command to continue", number)
 
 
+def _print_document(descriptor: int | None, result: Mapping[str, Any] | None, exit_code: Any) -> None:
+    """Write the document of --json; without --json, or in a process of a job that has no result, write nothing."""
+    if descriptor is not None and result is not None:
+        with open(descriptor, "wb", closefd=False) as file:  # noqa: PTH123
+            file.write(to_bytes({"version": FORMAT_VERSION, **result, "exit_code": exit_code}, indent=4))
+
+
 def run_script(
-    main: Callable[[], None], may_report: Callable[[BaseException, BaseException | None], bool] | None = None
+    main: Callable[[], Mapping[str, Any] | None],
+    may_report: Callable[[BaseException, BaseException | None], bool] | None = None,
 ) -> None:
     """Run a script's `main` and exit: 0 done, 2 a mistake, 3 diverged, 4 in use, 130 / 143 interrupted, 1 any other.
 
     What the user can fix, a full disk included, is reported in plain lines; only a bug shows a traceback. In a job of
     several processes, `may_report` gets an error and its explanation, and returns whether this process reports it.
+    With --json, what `main` returns is printed on standard output, or else its error; all other output, also of
+    libraries and other processes, goes to standard error.
     """
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed with `>&-`: the next file, a checkpoint perhaps, would get its number
             stream = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115, PTH123
             os.set_inheritable(stream.fileno(), True)  # a study's processes need them as well
             setattr(sys, name, stream)
+    descriptor = None  # of the real standard output
+    if JSON_FLAG in sys.argv:
+        descriptor = os.dup(sys.stdout.fileno())
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # in order with other lines
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr does: for names of files
     console = logging.StreamHandler()
     console.setFormatter(SafeFormatter("%(message)s"))
@@ -74,14 +108,23 @@ def run_script(
     for number in STOPS:
         signal.signal(number, _stop_here)
     try:
-        main()
+        result = main()
         sys.stdout.flush()  # here, where its error is reported like any other
+        _print_document(descriptor, result, 0)
     except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
         sys.stderr.close()
         sys.exit(0)
+    except SystemExit as end:
+        with contextlib.suppress(OSError):
+            _print_document(descriptor, getattr(end, "result", {}), end.code or 0)
+        raise
     except (Exception, InterruptedRun) as error:
         stop = error if isinstance(error, InterruptedRun) else explain(error)
         if may_report is None or may_report(error, stop):
+            entry = {"type": type(stop or error).__name__, "message": str(stop or error)}
+            result = {**getattr(error, "result", {}), "error": entry}
+            with contextlib.suppress(OSError):  # the first error is the one to report
+                _print_document(descriptor, result, getattr(stop, "exit_code", 1))
             if stop is None:
                 raise
             logging.error(f"error: {stop}")  # into the log as well

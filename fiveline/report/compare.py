@@ -15,6 +15,7 @@ from fiveline.report.runs import Run
 from fiveline.report.shares import Shares
 from fiveline.report.table import Table, shortened, text_of, to_markdown
 
+ENTRIES = ["metric", "a", "a_interval", "b", "b_interval", "difference", "difference_interval", "p"]  # in --json
 HEAD = ["metric", "A", "A's 95% interval", "B", "B's 95% interval", "B - A", "its 95% interval", "p"]
 LEGEND = """\
 p: how often a difference at least this large appears if A and B are swapped at random for each example. The interval
@@ -23,13 +24,12 @@ MOST_SHOWN = 10
 Rows = list[dict[str, str]]  # the predictions of a run
 
 
-def compare(runs: Sequence[Run], first_name: str, second_name: str) -> list[str]:
-    """Print a comparison of two runs, given by name or path; return a line for each file that could not be read."""
-    a, b = find_run(runs, first_name), find_run(runs, second_name)
-    problems: list[str] = []
+def compare(runs: Sequence[Run], names: Sequence[str], problems: list[str]) -> dict[str, Any]:
+    """Print and return a comparison of two runs, given by name or path; add unreadable files to `problems`."""
+    a, b = (find_run(runs, name) for name in names)
     print(f"A is {text_of(a.name)}, B is {text_of(b.name)}\n")
-    names = sorted(name for name in {**a.params, **b.params} if a.params.get(name) != b.params.get(name))
-    rows = [[name, a.params.get(name), b.params.get(name)] for name in names]
+    differ = sorted(name for name in {**a.params, **b.params} if a.params.get(name) != b.params.get(name))
+    rows = [[name, a.params.get(name), b.params.get(name)] for name in differ]
     table = to_markdown(Table.of_rows(["hyperparameter", "A", "B"], rows))
     print(table if rows else "They have the same hyperparameters.\n")
     first, second = _read_predictions(a, problems), _read_predictions(b, problems)
@@ -45,10 +45,12 @@ def compare(runs: Sequence[Run], first_name: str, second_name: str) -> list[str]
     elif first and second:
         counts = f"{len(first):,} and {len(second):,}"
         print(f"No tests: A and B were evaluated on different examples ({counts}), or in a different order\n")
-    print(to_markdown(Table.of_rows(HEAD, list(metrics.values()))))
+    cells = [[f"{c[0]:.4g} to {c[1]:.4g}" if isinstance(c, tuple) else c for c in row] for row in metrics.values()]
+    print(to_markdown(Table.of_rows(HEAD, cells)))
     if are_paired:
         print(f"{LEGEND}\n\n{disagreements(first, second)}")
-    return problems
+    entries = [dict(zip(ENTRIES, row, strict=True)) for row in metrics.values()]
+    return {"a": vars(a), "b": vars(b), "num_examples": len(first) if are_paired else None, "metrics": entries}
 
 
 def find_run(runs: Sequence[Run], name: str) -> Run:
@@ -73,8 +75,7 @@ def _plain_row(name: str, a: float | None, b: float | None) -> list[Any]:
 
 def _tested_row(name: str, a: Shares, b: Shares) -> list[Any]:
     difference, p = compare_paired(a, b)
-    ends = [f"{each[0]:.4g} to {each[1]:.4g}" if each else None for each in (interval(a), interval(b), difference)]
-    return [name, a.value(), ends[0], b.value(), ends[1], b.value() - a.value(), ends[2], p]
+    return [name, a.value(), interval(a), b.value(), interval(b), b.value() - a.value(), difference, p]
 
 
 def _read_predictions(run: Run, problems: list[str]) -> Rows:

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fiveline.record import files
+from fiveline.record import files, restart
 from fiveline.record.errors import InputError
 from fiveline.record.held import current_status
 
@@ -31,9 +31,9 @@ DIGITS = 6  # of a fingerprint, where two datasets have the same name
 
 @dataclasses.dataclass
 class Run:
-    """What is known of one run directory."""
+    """What is known of one run directory: the entries that --json prints, which docs/json.md describes."""
 
-    folder: str  # the directory, as str: building Path objects dominates the time for thousands of runs
+    model_dir: str  # the directory, as str: building Path objects dominates the time for thousands of runs
     name: str  # its path below the parent folder, with slashes
     params: dict[str, Any] = dataclasses.field(default_factory=dict)  # resolved if run.json has them; and restore_file
     val: dict[str, float] = dataclasses.field(default_factory=dict)  # metrics of the best weights; may be NaN, inf
@@ -51,7 +51,14 @@ class Run:
     @property
     def path(self) -> Path:
         """The directory."""
-        return Path(self.folder)
+        return Path(self.model_dir)
+
+
+def describe_run(model_dir: Path) -> dict[str, Any]:
+    """Return the entries of one run, and the files that it wrote."""
+    run = _read_run(str(model_dir), model_dir.resolve().name, {path.name for path in model_dir.iterdir()}, [])
+    name_data([run])
+    return {**vars(run), "files": [str(path) for path in restart.products(model_dir)]}
 
 
 def read_runs(parent_dir: Path) -> tuple[list[Run], list[str]]:
@@ -105,7 +112,7 @@ def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> R
         params["restore_file"] = record["restore_file"]
     fingerprint = (_get(record, "data", dict) or {}).get("fingerprint")
     return Run(
-        folder=folder,
+        model_dir=folder,
         name=name,
         params=params,
         val=_read_metrics(folder, VAL_FILE, problems) if VAL_FILE in names else {},

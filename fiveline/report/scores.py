@@ -102,6 +102,12 @@ def save_scores(
     return report
 
 
+def describe_scores(model_dir: Path, name: str, scores: ExampleScores) -> dict[str, Any]:
+    """Return metrics, intervals and files of an evaluation, as --json prints them."""
+    files = sorted(str(path) for path in model_dir.iterdir() if path.stem.endswith(f"_{name}"))
+    return {"metrics": scores.values, "intervals": scores.intervals(), "files": files}
+
+
 def write_report(
     model_dir: Path, name: str, values: Mapping[str, float], scores: ExampleScores, params: utils.Params
 ) -> str:

@@ -40,8 +40,10 @@ NOT_SAVED = (
 )
 
 
-def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
+def selftest(params: utils.Params, flags: Sequence[str] = ()) -> int:
     """Train twice, as above, with further flags for train.py, and compare; the run's own directory is left alone.
+
+    Returns the number of kills.
 
     Raises:
         Stop: the two runs differ, or one of them failed
@@ -76,6 +78,7 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> None:
             "or a smaller batch_size, so that training takes longer"
         )
     print(f"The same bits after {num_kills} kills: weights, optimizer, history and metrics")
+    return num_kills
 
 
 def _is_cut_short(model_dir: Path, delay: float, flags: Sequence[str]) -> bool:

@@ -89,6 +89,12 @@ def write_rows(rows: Iterable[Mapping[str, Any]], output: Path | None) -> collec
     return counts
 
 
+def collect_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], collections.Counter[str]]:
+    """Return all rows, and their numbers as `write_rows` does."""
+    counts: collections.Counter[str] = collections.Counter()
+    return list(_counted(rows, counts)), counts
+
+
 def _counted(rows: Iterable[Mapping[str, Any]], counts: collections.Counter[str]) -> Iterator[Mapping[str, Any]]:
     for row in rows:
         counts.update(rows=1, broken=int("error" in row), without_interval=int(row.get("lower", 0) is None))

@@ -38,7 +38,7 @@ class TrialOnNode(LocalWorkers):
     """Runs one trial on the machine that Ray has chosen, in the folder that the study runs in; Ray's actor."""
 
     def __init__(
-        self, trial: Trial, main: Callable[[], None], words: Sequence[str], folder: str, threads: int, has_gpu: bool
+        self, trial: Trial, main: Callable[[], object], words: Sequence[str], folder: str, threads: int, has_gpu: bool
     ) -> None:
         where = Path(folder, trial.path)
         if not (where / "params.json").is_file():
@@ -68,7 +68,7 @@ class RayWorkers:
         self,
         address: str,
         num_workers: int | None,
-        main: Callable[[], None],
+        main: Callable[[], object],
         words: Sequence[str],
         cpus: int = 1,
         gpus: float | None = None,
@@ -82,7 +82,7 @@ class RayWorkers:
         if num_workers is None and not self._capacity():
             self._ray.shutdown()
             found = f"no node of the cluster has {cpus} CPUs and {self.gpus:g} GPUs for a trial"
-            raise utils.InputError(f"--ray_address {address}: {found}; with --num_workers, Ray may start nodes")
+            raise utils.InputError(f"--ray_address {address}: {found}; with --num_parallel, Ray may start nodes")
 
     def _capacity(self) -> int:
         """Return how many trials the nodes hold."""

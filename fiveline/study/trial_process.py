@@ -19,7 +19,7 @@ LOOK_SECONDS = 0.5  # between two looks at whether the fork server is alive
 
 
 def run_trial(
-    main: Callable[[], None],
+    main: Callable[[], object],
     words: Sequence[str],
     environment: dict[str, str],
     output: str,

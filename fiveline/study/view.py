@@ -39,11 +39,11 @@ class View:
         """Draw the progress of the trials at work: epochs, time left, the monitored metric and its best value."""
         for name in self._bars.keys() - {trial.name for trial in trials}:
             self._bars.pop(name).close()
-        for trial in trials if sys.stdout.isatty() else ():
+        for trial in trials if sys.stderr.isatty() else ():
             history, name = trial.monitored(), utils.escaped(trial.name)
             last, total, best = max(history, default=0), trial.params.num_epochs, best_of(history, maximize)
             if trial.name not in self._bars:
-                bar = tqdm(desc=name, total=total, initial=last, unit=" epochs", leave=False, file=sys.stdout)
+                bar = tqdm(desc=name, total=total, initial=last, unit=" epochs", leave=False)
                 self._bars[trial.name] = bar
             bar = self._bars[trial.name]
             if best is not None:
@@ -60,15 +60,42 @@ class View:
         self.note(f"{trial.name}: {status}{result}{': ' + reason if reason and status != 'finished' else ''}")
 
 
+def describe_study(plan: Plan) -> dict[str, Any]:
+    """Return how far a study is, as --json prints it: finished trials first, the best of them first."""
+    maximize, parent_dir = plan.is_maximized(), plan.directories.parent_dir
+
+    def order(trial: dict[str, Any]) -> tuple[bool, tuple[float, float]]:
+        return trial["status"] == "finished", utils.standing(trial["best"], None, maximize) or (-math.inf, -math.inf)
+
+    return {
+        "parent_dir": str(parent_dir),
+        "monitor": plan.directories.base.monitor,
+        "maximize": maximize,
+        "num_trials": plan.num_trials,
+        "trials": sorted(trial_entries(plan), key=order, reverse=True),
+        "files": [str(path) for path in sorted(parent_dir.glob("results.*"))],
+    }
+
+
+def trial_entries(plan: Plan) -> list[dict[str, Any]]:
+    """Return one dict for each known trial, from the directories alone."""
+    entries, maximize = [], plan.is_maximized()
+    for index, trial in enumerate(plan.all_trials()):
+        history = trial.monitored()
+        entry = {"index": index, "name": trial.name, "model_dir": str(trial.path), "values": trial.values}
+        entry |= {"status": current_status(trial.path, trial.status()), "reason": trial.record().get("reason")}
+        entry |= {"epochs": max(history, default=0), "num_epochs": trial.params.num_epochs}
+        entries.append({**entry, "best": best_of(history, maximize)})
+    return entries
+
+
 def print_status(plan: Plan) -> None:
     """Print one line for each trial that is known, and a summary, from the directories alone."""
-    maximize, statuses, rows = plan.is_maximized(), [], []
-    for trial in plan.all_trials():
-        history = trial.monitored()
-        statuses.append(current_status(trial.path, trial.status()))
-        epochs, best = f"{max(history, default=0)}/{trial.params.num_epochs}", best_of(history, maximize)
-        reason = utils.escaped(str(trial.record().get("reason") or "")[:60])
-        rows.append([utils.escaped(trial.name), statuses[-1], epochs, best, reason])
+    statuses, rows = [], []
+    for trial in trial_entries(plan):
+        statuses.append(trial["status"])
+        name, reason = utils.escaped(trial["name"]), utils.escaped(str(trial["reason"] or "")[:60])
+        rows.append([name, trial["status"], f"{trial['epochs']}/{trial['num_epochs']}", trial["best"], reason])
     head = ["trial", "status", "epochs", f"best {plan.directories.base.monitor}", "reason"]
     if rows:
         print(tabulate(rows, head, floatfmt=".4g", missingval="-", disable_numparse=[0, 1, 2, 4]))
@@ -91,8 +118,8 @@ def best_of(history: Mapping[int, float], maximize: bool) -> float | None:
     return (max if maximize else min)(values) if values else None
 
 
-def print_cost(plan: Plan, num_workers: int, words: Sequence[str]) -> None:
-    """Print the known trials, and the time and the disk that the study will take, from one timed epoch."""
+def print_cost(plan: Plan, num_workers: int, words: Sequence[str]) -> dict[str, float] | None:
+    """Print the known trials, and the time and the disk that the study will take, from one timed epoch; return them."""
     trials, num_trials = plan.all_trials(), plan.num_trials
     for trial in trials:
         print(utils.escaped(f"{trial.name}  {trial.status()}"))
@@ -102,7 +129,7 @@ def print_cost(plan: Plan, num_workers: int, words: Sequence[str]) -> None:
     num_left = num_trials - (len(trials) - len(todo))
     if not num_left:
         print("nothing is left to run")
-        return
+        return None
     params = todo[0].params if todo else plan.directories.base
     start_seconds, epoch_seconds, num_bytes = time_an_epoch(params, words)
     left = [trial.params.num_epochs - len(trial.history()) for trial in todo] or [params.num_epochs]
@@ -115,6 +142,7 @@ def print_cost(plan: Plan, num_workers: int, words: Sequence[str]) -> None:
         f"{num_left * num_bytes / GIGABYTE:.2f} GB of checkpoints"
         + ("; pruning reduces both" if plan.settings.pruner != "none" else "")
     )
+    return {"num_left": num_left, "num_parallel": num_together, "seconds": seconds, "bytes": num_left * num_bytes}
 
 
 def time_an_epoch(params: utils.Params, words: Sequence[str]) -> tuple[float, float, int]:

@@ -46,7 +46,7 @@ class Running(NamedTuple):
 class LocalWorkers:
     """Runs trials on this machine: train.py's `main`, with further words for its command line."""
 
-    def __init__(self, num_workers: int, task: str, main: Callable[[], None], words: Sequence[str]) -> None:
+    def __init__(self, num_workers: int, task: str, main: Callable[[], object], words: Sequence[str]) -> None:
         self.num_workers, self.main, self.words = num_workers, main, words
         self.modules = [*PRELOADED, main.__module__, f"model.{task}.net", f"model.{task}.data_loader"]
         threads = os.environ.get("OMP_NUM_THREADS", "")

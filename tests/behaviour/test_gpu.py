@@ -154,7 +154,7 @@ def test_a_checkpoint_of_a_gpu_is_scored_alike_on_a_cpu(make_any_run, run_script
     model_dir = make_any_run(**{"num_epochs": 1, **SETTINGS[setting]})
     assert run_script("train.py", "--model_dir", model_dir).returncode == 0
     metrics, predictions = [], []
-    for flags in ([], ["--disable-cuda"]):
+    for flags in ([], ["--disable_cuda"]):
         assert run_script("evaluate.py", "--model_dir", model_dir, "--split", "val", *flags).returncode == 0
         metrics.append(utils.read_json(model_dir / "metrics_val_best.json"))
         rows = list(csv.DictReader((model_dir / "predictions_val_best.csv").open(encoding="utf-8")))

@@ -237,13 +237,12 @@ def divide_too_early(patch):
     [*(pytest.param(name, marks=pytest.mark.slow) for name in ("base_model", "ner", "tabular_digits")),
      "tabular_diabetes"],
 )  # fmt: skip
-def test_a_shipped_experiment_is_free_of_alarms(experiment, project, capsys):
+def test_a_shipped_experiment_is_free_of_alarms(experiment, project):
     folder = project / "experiments" / experiment
     need(task_of(folder))
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     data_dir = str(project / fetch_params(folder).data_dir)
-    sanity_check.main(["--model_dir", str(folder), "--data_dir", data_dir, "--json", "--device", "cpu"])
-    found = json.loads(capsys.readouterr().out)["findings"]
+    found = sanity_check.main(["--model_dir", str(folder), "--data_dir", data_dir, "--device", "cpu"])["findings"]
     assert {row["check"]: row["status"] for row in found} == {check.__name__: "PASS" for check in checks_of(None)}, (
         found
     )
@@ -584,8 +583,8 @@ def test_mistakes_and_broken_checks_are_reported_and_a_run_is_left_as_it_is(make
 
     monkeypatch.setattr(model.vision.net, "loss_fn", broken)
     with pytest.raises(SystemExit) as caught:
-        sanity_check.main(["--model_dir", str(folder), "--only", "initial_loss,input_scale", "--json"])
-    found = json.loads(capsys.readouterr().out)["findings"]
+        sanity_check.main(["--model_dir", str(folder), "--only", "initial_loss,input_scale"])
+    found = caught.value.result["findings"]
     assert caught.value.code == 1 and [row["status"] for row in found] == ["FAIL", "PASS"]
     assert found[0]["explanation"] == "stopped by ValueError: shapes do not match"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -57,7 +57,8 @@ def search(parent_dir, *words, exit_code=0):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
-            code = search_hyperparams.main(["--parent_dir", str(parent_dir), *words]) or 0
+            code = 0
+            search_hyperparams.main(["--parent_dir", str(parent_dir), *words])
         except utils.Stop as stop:
             code = stop.exit_code
             print(f"error: {stop}")
@@ -166,8 +167,8 @@ def test_a_trial_that_fails_costs_itself_alone_and_no_value_reaches_a_shell_or_a
 def test_mistakes_are_reported_before_anything_starts(parent_dir):
     printed = search(parent_dir, "--space", "batch_size=0,200", "--space", "optimizer=adam,adamm", exit_code=2)
     assert "batch_size" in printed and "adamm" in printed
-    printed = search(parent_dir, "--space", "seed=1", "--num_workers", "0", exit_code=2)
-    assert "--num_workers 0: expected 1 or more" in printed
+    printed = search(parent_dir, "--space", "seed=1", "--num_parallel", "0", exit_code=2)
+    assert "--num_parallel 0: expected 1 or more" in printed
     assert [path.name for path in parent_dir.iterdir()] == ["params.json"]
     assert search_hyperparams.make_parser().parse_args([]).parent_dir == "experiments/learning_rate"
 
@@ -189,7 +190,7 @@ def test_a_finished_trial_is_as_old_as_its_epochs_say(parent_dir):
 
 @pytest.mark.slow
 def test_a_stopped_study_saves_every_trial_and_the_same_command_continues(tmp_path):
-    parent_dir, words = make_study(tmp_path / "study", **LONG), ("--space", "seed=1,2,3", "--num_workers", "2")
+    parent_dir, words = make_study(tmp_path / "study", **LONG), ("--space", "seed=1,2,3", "--num_parallel", "2")
     process = start(parent_dir, *words, OMP_NUM_THREADS="")
     wait_for_epochs(parent_dir, 2)
     assert len(list((server_of(process) / "task").iterdir())) == 1  # a process with more threads cannot fork safely
@@ -212,7 +213,7 @@ def test_a_stopped_study_saves_every_trial_and_the_same_command_continues(tmp_pa
 @pytest.mark.slow
 def test_a_second_interrupt_does_not_wait(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
-    process = start(parent_dir, "--space", "seed=1", "--num_workers", "1")
+    process = start(parent_dir, "--space", "seed=1", "--num_parallel", "1")
     wait_for_epochs(parent_dir, 1)
     os.kill(*workers_of(parent_dir), signal.SIGSTOP)  # it hangs: it can not save
     for _ in range(2):
@@ -224,7 +225,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path):
 @pytest.mark.slow
 def test_a_killed_trial_starts_again_max_retries_times_and_one_that_hangs_ends_at_its_timeout(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
-    words = ("--space", "seed=1,2", "--num_workers", "1", "max_retries=1", "timeout_minutes=0.1")
+    words = ("--space", "seed=1,2", "--num_parallel", "1", "max_retries=1", "timeout_minutes=0.1")
     process = start(parent_dir, *words)
     wait_until(lambda: workers_of(parent_dir, "seed_1"))
     killed = workers_of(parent_dir, "seed_1")
@@ -249,7 +250,7 @@ def test_the_time_budget_stops_the_study_in_good_order(tmp_path):
 @pytest.mark.slow
 def test_the_disk_budget_takes_checkpoints_of_losers_and_a_diverged_trial_is_not_tried_again(tmp_path):
     parent_dir = make_study(tmp_path / "study", num_epochs=6, optimizer="sgd")
-    words = ("--space", "learning_rate=1e-6,1e-1,1e-7,1e38", "--num_workers", "1", "max_gigabytes=0.00001")
+    words = ("--space", "learning_rate=1e-6,1e-1,1e-7,1e38", "--num_parallel", "1", "max_gigabytes=0.00001")
     printed = search(parent_dir, *words)
     assert [path.parent.name for path in parent_dir.glob("*/best.pth.tar")] == ["learning_rate_0.1"]
     assert printed.count("gave up its checkpoints") == 2
@@ -265,16 +266,16 @@ def test_pruned_trials_stop_early_and_stay_pruned(tmp_path):
     parent_dir = make_study(tmp_path / "study", num_epochs=40)
     space = "{learning_rate: [0.01, 0.011, 0.012, 0.013, 1.0e-7]}"
     (parent_dir / "search.yaml").write_text(f"space: {space}\npruner: median\nmin_epochs: 2\n")
-    printed = search(parent_dir, "--num_workers", "1")
+    printed = search(parent_dir, "--num_parallel", "1")
     record = records(parent_dir)["learning_rate_1e-07"]
     assert record["status"] == "pruned" and 2 <= record["pruned_epoch"] <= record["epochs"] < 40, printed
     assert f"epochs: after epoch {record['pruned_epoch']} (median)" in printed
-    assert "started" not in search(parent_dir, "--num_workers", "1")
+    assert "started" not in search(parent_dir, "--num_parallel", "1")
 
 
 @pytest.mark.slow
 def test_a_trial_with_broken_files_does_not_stop_the_others(parent_dir):
-    words = ("--space", "seed=1,2", "--num_workers", "1")
+    words = ("--space", "seed=1,2", "--num_parallel", "1")
     search(parent_dir, *words)
     (parent_dir / "params.json").write_text(json.dumps({**QUICK, "num_epochs": 3}))
     (parent_dir / "seed_1/run.json").write_text("{torn")
@@ -310,7 +311,7 @@ def test_two_commands_do_not_run_one_study_at_once(tmp_path):
 
 @pytest.mark.slow
 def test_dry_run_prints_the_cost_and_runs_nothing_and_data_dir_is_handed_on(parent_dir, tmp_path):
-    printed = search(parent_dir, "--space", "seed=1,2,3", "--dry_run", "--num_workers", "2")
+    printed = search(parent_dir, "--space", "seed=1,2,3", "--dry_run", "--num_parallel", "2")
     assert "seed_1  waiting" in printed and "3 of 3 trials to run, 2 epochs each, 2 at once" in printed
     assert "GB of checkpoints" in printed
     assert [path.name for path in parent_dir.iterdir()] == ["params.json"]
@@ -327,7 +328,7 @@ def test_the_jobs_of_an_array_and_a_study_share_the_trials(parent_dir, capfd):
     given = shlex.split(command[2])  # with what varies, and where: else each job would run another study
     assert all(word in given for word in words) and given[-2:] == ["--index", "$SLURM_ARRAY_TASK_ID"]
     jobs = [start(parent_dir, *words, "--index", index) for index in "011"]  # each knows nothing of the others
-    code, output = end_of(start(parent_dir, *words, "--num_workers", "2"))
+    code, output = end_of(start(parent_dir, *words, "--num_parallel", "2"))
     assert code == 0 and "failed" not in output, output
     assert {end_of(job)[0] for job in jobs} <= {0, 4}  # finished, or in use
     names = [line.split(" ", 1)[1] for line in listed.splitlines()]
@@ -354,7 +355,7 @@ def test_a_trial_that_runs_elsewhere_all_the_time_is_no_failure(parent_dir, monk
 def test_a_study_killed_at_ten_moments_ends_as_one_that_was_not(tmp_path):
     params = {"num_epochs": 60, "num_channels": 4, "batch_size": 40, "dropout_rate": 0.2}
     spaces = ("learning_rate=1e-4,1e-3,1e-2", "batch_size=40,80", "seed=1,2")
-    words = (*(f"--space={space}" for space in spaces), "--num_workers", "2")
+    words = (*(f"--space={space}" for space in spaces), "--num_parallel", "2")
     whole, parts = (make_study(tmp_path / name, **params) for name in ("whole", "parts"))
     search(whole, *words)
     chance, ended = random.Random(230), {}
@@ -387,7 +388,7 @@ def test_a_study_killed_at_ten_moments_ends_as_one_that_was_not(tmp_path):
 @pytest.mark.slow
 def test_a_dead_server_costs_its_trials_nothing_but_time(tmp_path):
     parent_dir = make_study(tmp_path / "study", num_epochs=40)
-    process = start(parent_dir, "--space", "seed=1", "--num_workers", "1")
+    process = start(parent_dir, "--space", "seed=1", "--num_parallel", "1")
     wait_for_epochs(parent_dir, 1)
     os.kill(int(server_of(process).name), signal.SIGKILL)
     code, output = end_of(process)

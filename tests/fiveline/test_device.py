@@ -104,7 +104,7 @@ def test_device_that_is_not_there_is_refused_in_one_line(name):
     with pytest.raises(InputError, match=f"--device {name}: not available on this machine .*; try --device cpu") as e:
         fetch_device(name)
     assert "\n" not in str(e.value)
-    with pytest.raises(InputError, match="--disable-cuda and --device cuda:0 contradict each other"):
+    with pytest.raises(InputError, match="--disable_cuda and --device cuda:0 contradict each other"):
         fetch_device("cuda:0", disable_cuda=True)
 
 

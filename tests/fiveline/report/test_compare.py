@@ -85,7 +85,7 @@ def test_intervals_are_those_that_evaluate_prints(name, project, tmp_path, capsy
     for run, epochs in (("first", 1), ("second", 2)):
         (tmp_path / run).mkdir()
         (tmp_path / run / "params.json").write_bytes((project / "experiments" / name / "params.json").read_bytes())
-        words = ["--model_dir", str(tmp_path / run), "--disable-cuda"]
+        words = ["--model_dir", str(tmp_path / run), "--disable_cuda"]
         train.main([*words, f"num_epochs={epochs}"])
         capsys.readouterr()
         evaluate.main(words)
@@ -214,7 +214,7 @@ def test_many_disagreements_are_counted_and_the_first_are_shown(tmp_path, capsys
 
 
 def test_runs_are_found_by_name_path_and_beginning(tmp_path):
-    runs = [Run(folder=str(tmp_path / name), name=name) for name in ("lr_0.1", "lr_0.01", "base", "deep/base")]
+    runs = [Run(model_dir=str(tmp_path / name), name=name) for name in ("lr_0.1", "lr_0.01", "base", "deep/base")]
     for run in runs:
         run.path.mkdir(parents=True)
     assert find_run(runs, "lr_0.1").name == "lr_0.1"  # although lr_0.1 might begin another

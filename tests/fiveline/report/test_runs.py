@@ -31,7 +31,7 @@ def test_a_run_of_train_and_evaluate_is_read_and_its_intervals_are_in_the_table(
     (tmp_path / "runs").mkdir()
     model_dir = make_run("runs/one")
     for script in (train, evaluate):
-        script.main(["--model_dir", str(model_dir), "--disable-cuda"])
+        script.main(["--model_dir", str(model_dir), "--disable_cuda"])
     printed = dict(line.split(maxsplit=2)[::2] for line in capsys.readouterr().out.splitlines() if " to " in line)
     run, problems = read_one(tmp_path / "runs")
     record, files = json.loads((model_dir / "run.json").read_text()), {}
@@ -190,7 +190,7 @@ def test_predictions_that_are_none_are_named(tmp_path):
 
 
 def make(name, status="finished", **params):
-    return Run(folder=name, name=name, params=params, val={"accuracy": 0.5}, status=status)
+    return Run(model_dir=name, name=name, params=params, val={"accuracy": 0.5}, status=status)
 
 
 def test_hyperparameters_differ_where_two_runs_have_two_values():

@@ -96,7 +96,7 @@ def test_filter_leaves_out_what_it_cannot_judge_and_says_so(study, capsys):
 
 
 RUN = Run(
-    folder="a/b", name="a/b", status="finished", epochs=3, seconds=90.0, val={"accuracy": 0.5, "loss": 2.0},
+    model_dir="a/b", name="a/b", status="finished", epochs=3, seconds=90.0, val={"accuracy": 0.5, "loss": 2.0},
     test={"accuracy": 0.25}, params={"lr": 0.01, "net": "cs230", "nesterov": True, "clip": None, "lambda": 2,
                                      "optimizer.lr": 3, "betas": [1, 2], "loss": "mse"},
 )  # fmt: skip

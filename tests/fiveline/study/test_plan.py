@@ -37,16 +37,16 @@ def test_what_has_ended_is_skipped_and_the_rest_is_run(tmp_path):
 
 def test_a_terminal_shows_the_progress_of_the_trials_at_work(tmp_path, monkeypatch, capsys):
     trial = make_plan(tmp_path, "learning_rate=1e-5", base={"num_epochs": 9}).next()
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     shown = view.View()
     shown.show([trial], True)
     finish_trial(trial, status="running", epochs=4)
     shown.show([trial], True)
     shown.note("a line that stays")
     shown.show([], True)
-    drawn = capsys.readouterr().out
+    printed, drawn = capsys.readouterr()
     assert "learning_rate_1e-05:   0%" in drawn and "4/9" in drawn and "accuracy 0.5, best 0.5" in drawn
-    assert "a line that stays\n" in drawn
+    assert printed == "a line that stays\n"
 
 
 def test_another_space_runs_only_what_is_new_and_leaves_the_rest_alone(tmp_path):

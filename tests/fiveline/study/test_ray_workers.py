@@ -147,7 +147,7 @@ def test_trials_see_their_own_gpu_and_interrupting_saves_them_and_ends_those_tha
     cluster, begin, folders
 ):
     node = cluster.add_node(**{**NODE, "num_cpus": 4}, num_gpus=2)  # it only says so
-    process = begin("--num_workers", "3")  # there are GPUs for two
+    process = begin("--num_parallel", "3")  # there are GPUs for two
     wait_until(lambda: len(saved(folders)) == 2, process, 120)
     seen = []
     for each in processes_of_trials(folders):
