@@ -132,7 +132,7 @@ def to_tensorboard(new: Content) -> None:
     for path in new.run.path.glob(f"events.out.tfevents.*{SUFFIX}"):
         path.unlink()
     # purge_step: a TensorBoard that is open forgets what it has read from the files that are gone
-    writer: Any = SummaryWriter(new.str(run.path), purge_step=0, filename_suffix=SUFFIX)
+    writer: Any = SummaryWriter(new.run.model_dir, purge_step=0, filename_suffix=SUFFIX)
     for epoch, at, numbers in [*new.epochs, (len(new.epochs), time.time(), new.metrics)]:
         for name, value in numbers.items():
             writer.add_scalar(_reversed(name), value, epoch, walltime=at)
