@@ -108,7 +108,7 @@ def killed(make_run, project):
         command = [sys.executable, "-c", CHILD, what, str(folder)]
         done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stdout + done.stderr
-        return [folder.with_name(f"run_{i}") for i in range(1, int(done.stdout) + 1)]
+        return [folder.with_name(f"run_{i}") for i in range(1, int(done.stdout.splitlines()[-1]) + 1)]
 
     return kill
 

@@ -4,6 +4,7 @@ The tutorial's session includes its quotes from the project. Shell commands are 
 here: the exercises' answers, and a session in the debugger.
 """
 
+import logging
 import multiprocessing
 import os
 import re
@@ -44,13 +45,14 @@ def run_forked(folder, name):
     """Do the same in a copy of this process, which has torch loaded already: that takes half the time."""
     if sys.platform != "linux":
         return run(folder, name)
-    output = folder / "output.txt"
+    output, errors = folder / "output.txt", folder / "errors.txt"
 
     def act():
         os.chdir(folder)
-        for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        logging.getLogger().handlers.clear()  # of tests before this one
+        for stream, number, path in ((sys.stdout, 1, output), (sys.stderr, 2, errors)):
             stream.flush()
-            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
         sys.path.insert(0, str(folder))
         runpy.run_path(name, run_name="__main__")
@@ -61,7 +63,8 @@ def run_forked(folder, name):
     child.join()
     printed = output.read_text(encoding="utf-8")
     output.unlink()
-    assert child.exitcode == 0, printed
+    assert child.exitcode == 0, errors.read_text(encoding="utf-8")
+    errors.unlink()
     return printed
 
 
