@@ -23,9 +23,10 @@ from utils import InputError
 
 
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
-    """Return the vocabulary of train: `characters`, and `token_bytes`, the length of each token; for `label` `classes`.
+    """Return the vocabulary: `token_bytes`, the length of each token in UTF-8, and `characters` or `tokenizer`.
 
-    The number of a token is its position. For `label`, the last token is the padding, `pad`.
+    The number of a token is its position. For `label`, the last token is the padding, `pad`, and the labels of train
+    are `classes`.
     """
     texts: Sequence[str] = ()
     facts: dict[str, Any] = {}
@@ -43,7 +44,8 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     elif params.tokens == "bytes":
         lengths = [1] * 256
     else:
-        lengths = _piece_lengths(readers.fetch_tokenizer(params))
+        tokenizer = readers.fetch_tokenizer(params)
+        facts["tokenizer"], lengths = tokenizer.to_str(), _piece_lengths(tokenizer)
     if params.target == "label":
         facts["pad"], lengths = len(lengths), [*lengths, 0]
     return {**facts, "token_bytes": lengths}
@@ -52,28 +54,31 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
 def _piece_lengths(tokenizer: Any) -> list[int]:
     """Return the bytes of each piece. In a byte-level tokenizer, each character of a piece stands for a byte."""
     is_byte_level = (json.loads(tokenizer.to_str()).get("decoder") or {}).get("type") == "ByteLevel"
-    pieces = [
-        tokenizer.id_to_token(i) if is_byte_level else tokenizer.decode([i]) for i in range(tokenizer.get_vocab_size())
-    ]
-    return [len(piece) if is_byte_level else len(piece.encode()) for piece in pieces]
+    numbers = range(tokenizer.get_vocab_size())
+    if is_byte_level:
+        return [len(tokenizer.id_to_token(number)) for number in numbers]
+    return [len(tokenizer.decode([number]).encode()) for number in numbers]
 
 
 class Windows(Dataset[tuple[Tensor, Tensor]]):
     """Windows of a long text; the label of each token is the next one.
 
-    In training, windows start at random places, which depend on seed, epoch and index. Otherwise they follow each
-    other, so that each token but the first is a label exactly once; the last window is filled up.
+    The windows follow each other, so that each token but the first is a label exactly once; the last one is filled up.
+    In training, they start at random places, which depend on seed, epoch and index.
     """
 
-    def __init__(self, tokens: np.ndarray, params: Params) -> None:
+    def __init__(self, tokens: np.ndarray, params: Params, num_tokens: int | None = None) -> None:
+        """Make the windows; num_tokens, for a part of a long train split, is the number of tokens in an epoch."""
         self.tokens, self.params = tokens, params
         self.length = min(params.context_length, len(tokens) - 1)
-        self.starts = np.arange(0, len(tokens) - 1, self.length)
+        self.starts = np.arange(0, len(tokens) - 1, self.length)  # (number of windows,)
+        if num_tokens is not None:
+            number = max(1, num_tokens // self.length)
+            self.starts = np.arange(number) * (len(tokens) - self.length) // number
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the windows of a training epoch."""
-        number = max(1, (self.params.tokens_per_epoch or len(self.tokens)) // self.length)
-        coarse, fine = epoch_draws(self.params.seed, epoch, number, 2).double().numpy().T
+        coarse, fine = epoch_draws(self.params.seed, epoch, len(self), 2).double().numpy().T
         draws = coarse + fine * 2**-24  # the 24 bits of one draw do not reach each place of a long text
         self.starts = (draws * (len(self.tokens) - self.length)).astype(np.int64)
 
@@ -87,52 +92,48 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return tokens and next tokens, (number of windows, length) each, int64."""
         places = self.starts[list(indices)][:, None] + np.arange(self.length + 1)  # (number of windows, length + 1)
-        is_there = places < len(self.tokens)
-        window = torch.from_numpy(self.tokens[np.minimum(places, len(self.tokens) - 1)].astype(np.int64))
-        labels = window[:, 1:].where(torch.from_numpy(is_there[:, 1:]), IGNORED_LABEL)
-        return window[:, :-1], labels
+        is_there = torch.from_numpy(places < len(self.tokens))
+        windows = torch.from_numpy(self.tokens[np.minimum(places, len(self.tokens) - 1)].astype(np.int64))
+        return windows[:, :-1], windows[:, 1:].where(is_there[:, 1:], IGNORED_LABEL)
 
 
-class LabelledTexts(Dataset[tuple[Tensor, int]]):
-    """Texts with the number of their class."""
+class LabelledTexts(Dataset[tuple[Tensor, Tensor]]):
+    """Texts with the numbers of their classes."""
 
     def __init__(self, split: str, data_dir: Path, params: Params) -> None:
-        self.ids, self.texts, labels = readers.read_labelled(split, data_dir, params)
-        classes = {name: number for number, name in enumerate(params.facts["classes"])}
-        unknown = [i for i, label in enumerate(labels) if label not in classes]
-        if unknown:
-            i = unknown[0]
-            raise InputError(f"{data_dir}/{self.ids[i]}: the label {labels[i]!r} does not occur in train")
-        self.params, self.labels = params, [classes[label] for label in labels]
-        self.examples = [encode_text(text, params) for text in self.texts]
+        self.ids, texts, labels = readers.read_labelled(split, data_dir, params)
+        numbers = {name: number for number, name in enumerate(params.facts["classes"])}
+        for name, label in zip(self.ids, labels, strict=True):
+            if label not in numbers:
+                raise InputError(f"{data_dir}/{name}: the label {label!r} does not occur in train")
+        self.params, self.labels = params, torch.tensor([numbers[label] for label in labels])
+        examples = encode_texts(texts, params)
+        if num_cut := sum(len(example) > params.context_length for example in examples):
+            logging.info(f"- {split}: {num_cut} of {len(texts)} texts are cut after {params.context_length} tokens")
+        self.examples = [example[: params.context_length] for example in examples]
         self.lengths = [len(example) for example in self.examples]
-        num_cut = sum(length == params.context_length for length in self.lengths)
-        if num_cut:
-            logging.info(
-                f"- {split}: {num_cut} of {len(self)} texts reach context_length={params.context_length}, and may be cut"
-            )
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.examples[index], self.labels[index]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return texts, (number of texts, longest), with padding at their ends, and classes, (number of texts,)."""
-        return pad([self.examples[i] for i in indices], self.params), torch.tensor([self.labels[i] for i in indices])
+        return pad([self.examples[i] for i in indices], self.params), self.labels[list(indices)]
 
 
-def encode_text(text: str, params: Params) -> Tensor:
-    """Return the tokens of a text, (length,), int64; it is cut after context_length."""
-    encode = readers.fetch_encoder(params, params.facts.get("characters", ""))
-    numbers = np.asarray(encode(text), np.int64)[: params.context_length]
-    return torch.from_numpy(numbers if len(numbers) else np.zeros(1, np.int64))
+def encode_texts(texts: Sequence[str], params: Params) -> list[Tensor]:
+    """Return the numbers of the tokens of each text, (length,), int64."""
+    encode = readers.fetch_encoder(params)
+    numbers = [np.asarray(encode(text), np.int64) for text in texts]
+    return [torch.from_numpy(each if len(each) else np.zeros(1, np.int64)) for each in numbers]  # none is empty
 
 
 def pad(examples: Sequence[Tensor], params: Params) -> Tensor:
     """Return texts as a batch, (number of texts, longest), with padding at their ends."""
-    return pad_sequence(list(examples), batch_first=True, padding_value=params.facts["pad"])
+    return pad_sequence(list(examples), batch_first=True, padding_value=params.facts.get("pad", 0))
 
 
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> Dataset[Any]:
@@ -143,4 +144,9 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> Dataset[Any]:
     """
     if params.target == "label":
         return LabelledTexts(split, data_dir, params)
-    return Windows(readers.read_tokens(split, data_dir, params), params)
+    tokens = readers.read_tokens(split, data_dir, params)
+    if params.tokens == "characters" and split != "train":
+        numbers = (tokens[start : start + readers.CHUNK] for start in range(0, len(tokens), readers.CHUNK))
+        if num_unknown := sum(int((part == 0).sum()) for part in numbers):
+            logging.info(f"- {split}: {num_unknown:,} of {len(tokens):,} characters do not occur in train")
+    return Windows(tokens, params, params.tokens_per_epoch if split == "train" else None)

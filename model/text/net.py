@@ -9,9 +9,9 @@ Learners (2019); Su et al., RoFormer: Enhanced Transformer with Rotary Position 
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from fiveline.metrics import IGNORED_LABEL
 from model.text.params import Params
 
 Metric = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-Cache = list[tuple[Tensor, Tensor]]  # keys and values of the tokens so far, (B, H, L, D) each, for each block
+Cache = dict[str, Tensor]  # of a block: "k" and "v", the keys and values of the tokens so far, (B, H, L, D) each
 
 
 class Attention(nn.Module):
@@ -29,12 +29,9 @@ class Attention(nn.Module):
 
     def __init__(self, params: Params) -> None:
         super().__init__()
-        self.num_heads, self.is_rotary, self.is_causal = (
-            params.num_heads,
-            params.positions == "rotary",
-            is_causal(params),
-        )
-        self.dropout_rate = params.dropout_rate
+        self.num_heads, self.dropout_rate = params.num_heads, params.dropout_rate
+        self.is_rotary = params.positions == "rotary"
+        self.is_causal = params.target == "next"  # a token must not see the token that it predicts
         self.c_attn = nn.Linear(params.width, 3 * params.width)  # queries, keys and values
         self.c_proj = nn.Linear(params.width, params.width)
 
@@ -43,19 +40,19 @@ class Attention(nn.Module):
 
         Args:
             x: features of the tokens
-            mask: (B, 1, 1, L), bool, which tokens may be seen; None for all
-            cache: of this block, one entry or none: the tokens before x, which are then seen too; the new ones are added
+            mask: (B, 1, 1, L), bool: the tokens that may be seen; None for all
+            cache: keys and values of the tokens before x, which x sees as well; this call adds the new ones
         """
         q, k, v = self.c_attn(x).chunk(3, dim=2)  # (B, L, W) each
         q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, H, L, D) each
-        num_before = cache[0][0].shape[2] if cache else 0
+        num_before = cache["k"].shape[2] if cache else 0
         if self.is_rotary:
             q, k = rotated(q, num_before), rotated(k, num_before)
+        if cache:
+            k, v = torch.cat([cache["k"], k], dim=2), torch.cat([cache["v"], v], dim=2)  # (B, H, tokens so far, D)
         if cache is not None:
-            if cache:
-                k, v = torch.cat([cache[0][0], k], dim=2), torch.cat([cache[0][1], v], dim=2)
-            cache[:] = [(k, v)]
-        is_causal = self.is_causal and num_before == 0  # with a cache, x is one token, which sees all before it
+            cache.update(k=k, v=v)
+        is_causal = self.is_causal and num_before == 0  # after a cache, x is one token, which sees all of them
         dropout_rate = self.dropout_rate if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout_rate, is_causal)  # (B, H, L, D)
         y = self.c_proj(y.transpose(1, 2).flatten(2))  # (B, L, W)
@@ -86,28 +83,43 @@ class Block(nn.Module):
         self.ln_2, self.mlp = nn.LayerNorm(params.width), FeedForward(params)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        """Return features, (B, L, W), of x, (B, L, W); mask and cache are those of `Attention`."""
+        """Return features, (B, L, W), of x, (B, L, W); `Attention` explains mask and cache."""
         x = x + self.attn(self.ln_1(x), mask, cache)  # (B, L, W)
         return x + self.mlp(self.ln_2(x))  # (B, L, W)
 
 
-class Net(nn.Module):
-    """Embeddings, blocks, a last normalisation, and a linear layer; before it, `label` averages over the tokens."""
+class Transformer(nn.Module):
+    """Embeddings, blocks and a last normalisation."""
 
     def __init__(self, params: Params) -> None:
         super().__init__()
-        self.params, self.pad = params, params.facts.get("pad")
-        self.transformer = nn.ModuleDict({"wte": nn.Embedding(params.vocabulary_size, params.width)})
-        if params.positions == "learned":
-            self.transformer["wpe"] = nn.Embedding(params.context_length, params.width)
-        self.transformer["h"] = nn.ModuleList(Block(params) for _ in range(params.num_layers))
-        self.transformer["ln_f"] = nn.LayerNorm(params.width)
-        self.lm_head: nn.Linear | None = None
-        self.classifier: nn.Linear | None = None
-        if params.target == "label":
-            self.classifier = nn.Linear(params.width, len(params.facts["classes"]))
-        elif not params.tie_weights:
-            self.lm_head = nn.Linear(params.width, params.vocabulary_size, bias=False)
+        self.dropout_rate = params.dropout_rate
+        self.wte = nn.Embedding(params.vocabulary_size, params.width)
+        self.wpe = nn.Embedding(params.context_length, params.width) if params.positions == "learned" else None
+        self.h = nn.ModuleList(Block(params) for _ in range(params.num_layers))
+        self.ln_f = nn.LayerNorm(params.width)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, caches: list[Cache] | None = None) -> Tensor:
+        """Return features, (B, L, W), of tokens, (B, L); `Attention` explains mask and the cache of each block."""
+        x = self.wte(tokens)  # (B, L, W)
+        if self.wpe is not None:
+            first = cached_length(caches)
+            x = x + self.wpe(torch.arange(first, first + tokens.shape[1], device=tokens.device))  # (B, L, W)
+        x = F.dropout(x, self.dropout_rate, self.training)
+        for i, block in enumerate(self.h):
+            x = block(x, mask, None if caches is None else caches[i])  # (B, L, W)
+        return self.ln_f(x)  # (B, L, W)
+
+
+class Net(nn.Module):
+    """A transformer, and a linear layer: for `next` the token embedding, for `label` a layer that reads an average."""
+
+    def __init__(self, params: Params) -> None:
+        super().__init__()
+        self.params, self.pad = params, params.facts.get("pad", -1)  # the number of the padding token
+        self.transformer = Transformer(params)
+        is_label = params.target == "label"
+        self.classifier = nn.Linear(params.width, len(params.facts["classes"])) if is_label else None
         self.reset_weights()
 
     @torch.no_grad()
@@ -120,38 +132,51 @@ class Net(nn.Module):
                 is_added = name.endswith("c_proj.weight")
                 nn.init.normal_(weight, std=0.02 / math.sqrt(2 * self.params.num_layers) if is_added else 0.02)
 
-    def forward(self, tokens: Tensor, cache: list[Cache] | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, caches: list[Cache] | None = None) -> Tensor:
         """Return logits: (B, L, V) for `next`, (B, number of classes) for `label`.
 
         Args:
             tokens: numbers of tokens, (B, L), int64; L is at most context_length
-            cache: from `new_cache`; then tokens are those that follow the ones in the cache
+            caches: from `new_caches`, to generate: a first call has any number of tokens, each later call one more
         """
-        num_before = cache[0][0][0].shape[2] if cache and cache[0] else 0
-        mask = None if self.pad is None else (tokens != self.pad)[:, None, None]  # (B, 1, 1, L)
-        x = self.transformer["wte"](tokens)  # (B, L, W)
-        if "wpe" in self.transformer:
-            places = torch.arange(num_before, num_before + tokens.shape[1], device=tokens.device)  # (L,)
-            x = x + self.transformer["wpe"](places)  # (B, L, W)
-        x = F.dropout(x, self.params.dropout_rate, self.training)
-        for i, block in enumerate(self.transformer["h"]):
-            x = block(x, mask, None if cache is None else cache[i])  # (B, L, W)
-        x = self.transformer["ln_f"](x)  # (B, L, W)
-        if self.classifier is not None:
-            weights = (tokens != self.pad).unsqueeze(2).to(x.dtype)  # (B, L, 1), 0 at padding
-            return self.classifier((x * weights).sum(1) / weights.sum(1))  # (B, number of classes)
-        if self.lm_head is not None:
-            return self.lm_head(x)  # (B, L, V)
-        return F.linear(x, self.transformer["wte"].weight)  # (B, L, V)
+        if self.classifier is None:
+            x = self.transformer(tokens, None, caches)  # (B, L, W)
+            return F.linear(x, self.transformer.wte.weight)  # (B, L, V)
+        is_text = tokens != self.pad  # (B, L)
+        x = self.transformer(tokens, is_text[:, None, None])  # (B, L, W)
+        weights = is_text.unsqueeze(2).to(x.dtype)  # (B, L, 1)
+        return self.classifier((x * weights).sum(1) / weights.sum(1))  # (B, number of classes)
 
-    def new_cache(self) -> list[Cache]:
-        """Return an empty cache for `forward`: one for each block."""
-        return [[] for _ in self.transformer["h"]]
+    def new_caches(self) -> list[Cache]:
+        """Return an empty cache for each block."""
+        return [{} for _ in self.transformer.h]
+
+    def renamed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights of a nanoGPT or GPT-2 checkpoint under this net's names, and in its shapes.
+
+        Hugging Face stores the linear layers of the blocks transposed. nanoGPT may lack biases, which are then 0.
+        Positions after context_length are left out, as is lm_head, which is the token embedding again.
+        """
+        found: dict[str, Tensor] = {}
+        for given, weight in weights.items():
+            name = re.sub(r"^(_orig_mod\.|module\.)*(transformer\.)?", "", given)
+            if name != "lm_head.weight" and not name.endswith((".attn.bias", ".attn.masked_bias")):  # causal masks
+                found[name if name.startswith("classifier.") else f"transformer.{name}"] = weight
+        expanding = found.get("transformer.h.0.mlp.c_fc.weight")
+        if expanding is not None and expanding.shape[0] < expanding.shape[1]:  # (W, 4 W): transposed
+            linear = [name for name in found if re.search(r"c_(attn|proj|fc)\.weight$", name)]
+            found |= {name: found[name].T for name in linear}
+        for name, weight in self.state_dict().items():
+            if name.endswith(".bias") and name.replace(".bias", ".weight") in found:
+                found.setdefault(name, torch.zeros_like(weight))
+        if (places := found.get("transformer.wpe.weight")) is not None:
+            found["transformer.wpe.weight"] = places[: self.params.context_length]
+        return found
 
 
-def is_causal(params: Params) -> bool:
-    """Return whether a token sees only the tokens before it: to predict the next one, it must not see that one."""
-    return params.target == "next"
+def cached_length(caches: list[Cache] | None) -> int:
+    """Return the number of tokens in the caches of a net's blocks."""
+    return caches[0]["k"].shape[2] if caches and caches[0] else 0
 
 
 def rotated(x: Tensor, first: int) -> Tensor:
@@ -191,30 +216,30 @@ def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def metrics(params: Params) -> dict[str, Metric]:
-    """Return the metrics: accuracy; for `label` macro F1, for `next` perplexity and bits per byte."""
-    return _label_metrics(len(params.facts["classes"])) if params.target == "label" else _next_metrics(params)
+    """Return the metrics: accuracy, and for `label` macro F1, for `next` perplexity and bits per byte."""
+    if params.target == "label":
+        return {"accuracy": accuracy, **_label_metrics(len(params.facts["classes"]))}
+    return {"accuracy": accuracy, **_next_metrics(torch.tensor(params.facts["token_bytes"]))}
 
 
 def _label_metrics(num_classes: int) -> dict[str, Metric]:
     def macro_f1(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        predicted, is_scored = outputs.argmax(-1), labels != IGNORED_LABEL
-        called, true = (F.one_hot(each[is_scored], num_classes) for each in (predicted, labels))
-        return 2 * (called * true).sum(0), called.sum(0) + true.sum(0)  # (number of classes,) each
+        predicted, true = (F.one_hot(each, num_classes) for each in (outputs.argmax(-1), labels))
+        return 2 * (predicted * true).sum(0), predicted.sum(0) + true.sum(0)  # (number of classes,) each
 
-    return {"accuracy": accuracy, "macro_f1": macro_f1}
+    return {"macro_f1": macro_f1}
 
 
-def _next_metrics(params: Params) -> dict[str, Metric]:
-    token_bytes = torch.tensor(params.facts["token_bytes"])  # (V,): the length of each token in UTF-8
-    losses = functools.lru_cache(maxsize=1)(log_losses)  # both metrics need them
+def _next_metrics(token_bytes: Tensor) -> dict[str, Metric]:
+    """Return metrics of the next token; token_bytes, (V,), is the length of each token in UTF-8."""
 
     def bits_per_byte(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        num_bytes = token_bytes.to(labels.device)[labels.clamp(min=0)] * (labels != IGNORED_LABEL)
-        return losses(outputs, labels).sum() / math.log(2), num_bytes.sum()
+        num_bytes = token_bytes.to(labels.device)[labels.clamp(min=0)] * (labels != IGNORED_LABEL)  # (B, L)
+        return log_losses(outputs, labels).sum() / math.log(2), num_bytes.sum()
 
     def perplexity(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return losses(outputs, labels).sum(), (labels != IGNORED_LABEL).sum()
+        return log_losses(outputs, labels).sum(), (labels != IGNORED_LABEL).sum()
 
     bits_per_byte.lower_is_better = perplexity.lower_is_better = True  # type: ignore[attr-defined]
     perplexity.finish = torch.exp  # type: ignore[attr-defined]
-    return {"accuracy": accuracy, "bits_per_byte": bits_per_byte, "perplexity": perplexity}
+    return {"bits_per_byte": bits_per_byte, "perplexity": perplexity}

@@ -29,11 +29,10 @@ class Params(utils.Params):
     num_heads: int = Field(4, ge=1, description="attention heads of a block; they share width")
     width: int = Field(128, ge=2, description="features of a token")
     positions: Literal["learned", "rotary"] = Field("learned", description="how the net knows where a token stands")
-    tie_weights: bool = Field(True, description="use the token embedding as the output layer as well; next only")
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the features dropped in training")
 
     tokens_per_epoch: int | None = Field(
-        None, ge=1, description="tokens in an epoch of random windows of train; null: as many as train has; next only"
+        200_000, ge=1, description="tokens in an epoch, in random windows of train; null: as many as train has"
     )
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share of one file, at its end, that becomes val")
     test_fraction: float = Field(0.0, ge=0, lt=1, description="share of one file, before val, that becomes test")
@@ -56,7 +55,7 @@ class Params(utils.Params):
     def warnings(self) -> list[str]:
         """Return one line for each setting that can have no effect beside the others."""
         is_next = self.target == "next"
-        by_target = dict.fromkeys(("tokens_per_epoch", "tie_weights", "val_fraction", "test_fraction"), is_next)
+        by_target = dict.fromkeys(("tokens_per_epoch", "val_fraction", "test_fraction"), is_next)
         by_target |= dict.fromkeys(("text_column", "label_column"), not is_next)
         by_tokens = {"tokenizer_file": self.tokens == "pieces"}
         lines = [*utils.idle_unless(self, by_target, "target"), *utils.idle_unless(self, by_tokens, "tokens")]

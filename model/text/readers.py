@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def text_files(split: str, data_dir: Path) -> tuple[list[Path], bool]:
 
 
 def _files(folder: Path) -> list[Path]:
-    paths = [folder / name for name in files_below(folder) if name != "README.md"]
+    paths = [folder / name for name in sorted(files_below(folder)) if name != "README.md"]
     if not paths:
         raise InputError(f"{folder}: there are no files; expected text, for example train.txt and val.txt")
     return paths
@@ -55,20 +55,20 @@ def chunks(paths: Iterable[Path], params: Params) -> Iterator[Any]:
         check_regular(path)
         if params.tokens == "bytes":
             with path.open("rb") as file:
-                yield from iter(lambda file=file: file.read(CHUNK), b"")
+                while piece := file.read(CHUNK):
+                    yield piece
             continue
-        with path.open(encoding="utf-8", newline="") as file:  # newline: no line end is translated
-            try:
-                yield from ("".join(lines) for lines in iter(lambda file=file: file.readlines(CHUNK), []))
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}: is not UTF-8: {error.reason} near byte {error.start:,} of a piece; convert it, for example "
-                    "with iconv, or set tokens=bytes"
-                ) from None
+        try:
+            with path.open(encoding="utf-8", newline="") as lines:  # newline: no line end is translated
+                while text := "".join(lines.readlines(CHUNK)):
+                    yield text
+        except UnicodeDecodeError as error:
+            hint = "convert it, for example with iconv, or set tokens=bytes"
+            raise InputError(f"{path}: is not UTF-8: {error.reason}; {hint}") from None
 
 
 def part_of(split: str, number: int, params: Params) -> slice:
-    """Return which of `number` tokens in order belong to a split: train, then test, then val."""
+    """Return the tokens of a split, of `number` tokens in order: train, then test, then val."""
     val = number - int(number * params.val_fraction)
     test = val - int(number * params.test_fraction)
     return {"train": slice(0, test), "test": slice(test, val), "val": slice(val, number)}[split]
@@ -86,26 +86,21 @@ def train_characters(data_dir: Path, params: Params) -> set[str]:
     return found
 
 
-def fetch_encoder(params: Params, characters: str) -> Encode:
-    """Return the function that turns a piece of text into numbers of tokens.
-
-    Args:
-        params: says which tokens
-        characters: the vocabulary, if tokens are characters
-    """
+def fetch_encoder(params: Params) -> Encode:
+    """Return the function that turns a piece of text into the numbers of its tokens; params has the facts."""
     if params.tokens == "bytes":
         return lambda piece: np.frombuffer(piece if isinstance(piece, bytes) else piece.encode(), np.uint8)
     if params.tokens == "pieces":
         tokenizer = fetch_tokenizer(params)
         return lambda piece: tokenizer.encode(piece, add_special_tokens=False).ids
-    number_of = {ord(character): number for number, character in enumerate(characters)}
-    table = np.full(0x110000, characters.index(UNKNOWN), np.uint32)
-    table[list(number_of)] = list(number_of.values())
+    characters = params.facts["characters"]
+    table = np.full(0x110000, characters.index(UNKNOWN), np.uint32)  # code point -> number
+    table[[ord(character) for character in characters]] = range(len(characters))
     return lambda piece: table[np.frombuffer(piece.encode("utf-32-le"), np.uint32)]
 
 
 def fetch_tokenizer(params: Params) -> Any:
-    """Return the tokenizer of params.tokenizer_file.
+    """Return the tokenizer of the facts, or else of params.tokenizer_file.
 
     Raises:
         InputError: the tokenizers library is missing, or it cannot read the file
@@ -115,6 +110,8 @@ def fetch_tokenizer(params: Params) -> Any:
     except ImportError:
         raise InputError("tokens=pieces needs the tokenizers library: pip install tokenizers") from None
     try:
+        if "tokenizer" in params.facts:  # a checkpoint holds it
+            return Tokenizer.from_str(params.facts["tokenizer"])
         return Tokenizer.from_file(params.tokenizer_file)
     except Exception as error:  # the library raises Exception itself
         raise InputError(f"tokenizer_file {params.tokenizer_file}: cannot be read ({error})") from None
@@ -138,25 +135,26 @@ def read_tokens(split: str, data_dir: Path, params: Params) -> np.ndarray:
 
 def _encode_once(paths: list[Path], data_dir: Path, params: Params, name: str) -> np.ndarray:
     """Return the tokens of the files from a cache; the first call encodes them, a piece at a time."""
-    encode = fetch_encoder(params, params.facts.get("characters", ""))
-    size = params.vocabulary_size
+    encode, size = fetch_encoder(params), params.vocabulary_size
     dtype = np.dtype(np.uint8 if size <= 2**8 else np.uint16 if size <= 2**16 else np.uint32)
     num_tokens = sum(len(encode(piece)) for piece in chunks(paths, params))
-    pieces = (np.asarray(encode(piece)).astype(dtype) for piece in chunks(paths, params))
-    waiting = np.empty(0, dtype)
+    pieces = (np.asarray(encode(piece), dtype) for piece in chunks(paths, params))
+    waiting = np.empty(0, dtype)  # tokens of the last piece that the next part begins with
 
     def make(part: slice) -> np.ndarray:  # the parts follow each other
         nonlocal waiting
-        wanted, found = min(part.stop, num_tokens) - part.start, [waiting]
-        while sum(map(len, found)) < wanted:
-            found.append(next(pieces))
-        joined = np.concatenate(found)
-        waiting = joined[wanted:]
-        return np.ascontiguousarray(joined[:wanted]).view(np.uint8).reshape(wanted, dtype.itemsize)
+        tokens, num_done = np.empty(min(part.stop, num_tokens) - part.start, dtype), 0
+        while num_done < len(tokens):
+            piece = waiting if len(waiting) else next(pieces)
+            taken, waiting = np.split(piece, [len(tokens) - num_done])
+            tokens[num_done : num_done + len(taken)] = taken
+            num_done += len(taken)
+        return tokens.view(np.uint8).reshape(-1, dtype.itemsize)
 
-    key = f"{files_key(paths, data_dir)} {params.tokens} {params.facts.get('characters')} {params.tokenizer_file}"
+    vocabulary = [params.facts.get(fact) for fact in ("characters", "tokenizer")]
+    key = f"{files_key(paths, data_dir)} {params.tokens} {vocabulary}"
     array = cached_array(data_dir, f"tokens_{name}", key, (num_tokens, dtype.itemsize), make)
-    if array is None:
+    if array is None:  # no folder can be written
         array = make(slice(0, num_tokens))
     return np.asarray(array).view(dtype)[:, 0]
 
@@ -172,36 +170,40 @@ def read_labelled(split: str, data_dir: Path, params: Params) -> tuple[list[str]
         raise InputError(
             f"{data_dir}: expected {split}.csv or {split}.jsonl, with the columns of text_column and label_column"
         )
-    check_regular(path)
-    rows = _csv_rows(path) if path.suffix == ".csv" else _json_rows(path)
     names, texts, labels = [], [], []
-    for line, row in rows:
-        for column in (params.text_column, params.label_column):
-            if not isinstance(row.get(column), str | int) or row[column] == "":
-                raise InputError(f"{path}:{line}: has no {column!r}; it has {', '.join(map(str, row))[:80]}")
+    for line, row in read_rows(path):
         names.append(f"{path.name}:{line}")
-        texts.append(str(row[params.text_column]))
-        labels.append(str(row[params.label_column]))
+        texts.append(cell(row, params.text_column, f"{path}:{line}"))
+        labels.append(cell(row, params.label_column, f"{path}:{line}"))
     return names, texts, labels
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            for row in reader:
-                yield reader.line_num, row
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from None
+def cell(row: Mapping[str, Any], column: str, where: str) -> str:
+    """Return the text in a column of a row; raise InputError if there is none."""
+    if not isinstance(row.get(column), str | int) or row[column] == "":
+        raise InputError(f"{where}: has no {column!r}; it has {', '.join(map(str, row))[:80]}")
+    return str(row[column])
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a .csv or .jsonl file, each with the number of its first line."""
+    check_regular(path)
+    if path.suffix == ".csv":
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                reader, line = csv.DictReader(file, strict=True), 2
+                for row in reader:
+                    yield line, row
+                    line = reader.line_num + 1
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from None
+        return
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, content in enumerate(file, start=1):
             try:
-                row = json.loads(line)
+                row = json.loads(content)
             except ValueError as error:
                 raise InputError(f"{path}:{number}: is not JSON ({error})") from None
             if not isinstance(row, dict):
-                raise InputError(f"{path}:{number}: expected an object with a text and a label, found {line[:60]!r}")
+                raise InputError(f"{path}:{number}: expected an object with a text and a label, found {content[:60]!r}")
             yield number, row
