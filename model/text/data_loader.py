@@ -25,8 +25,7 @@ from utils import InputError
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     """Return the vocabulary: `token_bytes`, the length of each token in UTF-8, and `characters` or `tokenizer`.
 
-    The number of a token is its position. For `label`, the last token is the padding, `pad`, and the labels of train
-    are `classes`.
+    The number of a token is its position. For `label` there are two more tokens, `end` and `pad`, and `classes`.
     """
     texts: Sequence[str] = ()
     facts: dict[str, Any] = {}
@@ -47,7 +46,8 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
         tokenizer = readers.fetch_tokenizer(params)
         facts["tokenizer"], lengths = tokenizer.to_str(), _piece_lengths(tokenizer)
     if params.target == "label":
-        facts["pad"], lengths = len(lengths), [*lengths, 0]
+        facts |= {"end": len(lengths), "pad": len(lengths) + 1}
+        lengths += [0, 0]
     return {**facts, "token_bytes": lengths}
 
 
@@ -107,11 +107,11 @@ class LabelledTexts(Dataset[tuple[Tensor, Tensor]]):
             if label not in numbers:
                 raise InputError(f"{data_dir}/{name}: the label {label!r} does not occur in train")
         self.params, self.labels = params, torch.tensor([numbers[label] for label in labels])
-        examples = encode_texts(texts, params)
-        if num_cut := sum(len(example) > params.context_length for example in examples):
-            logging.info(f"- {split}: {num_cut} of {len(texts)} texts are cut after {params.context_length} tokens")
-        self.examples = [example[: params.context_length] for example in examples]
+        self.examples = encode_texts(texts, params)
         self.lengths = [len(example) for example in self.examples]
+        if num_full := self.lengths.count(params.context_length):
+            full = f"{num_full} of {len(texts)} texts fill context_length={params.context_length}"
+            logging.info(f"- {split}: {full}; of longer ones, the net sees the beginning")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -125,15 +125,14 @@ class LabelledTexts(Dataset[tuple[Tensor, Tensor]]):
 
 
 def encode_texts(texts: Sequence[str], params: Params) -> list[Tensor]:
-    """Return the numbers of the tokens of each text, (length,), int64."""
-    encode = readers.fetch_encoder(params)
-    numbers = [np.asarray(encode(text), np.int64) for text in texts]
-    return [torch.from_numpy(each if len(each) else np.zeros(1, np.int64)) for each in numbers]  # none is empty
+    """Return the numbers of the first tokens of each text, and of the end: (length,), int64."""
+    encode, longest = readers.fetch_encoder(params), params.context_length - 1
+    return [torch.tensor([*np.asarray(encode(text))[:longest].tolist(), params.facts["end"]]) for text in texts]
 
 
 def pad(examples: Sequence[Tensor], params: Params) -> Tensor:
     """Return texts as a batch, (number of texts, longest), with padding at their ends."""
-    return pad_sequence(list(examples), batch_first=True, padding_value=params.facts.get("pad", 0))
+    return pad_sequence(list(examples), batch_first=True, padding_value=params.facts["pad"])
 
 
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> Dataset[Any]:
@@ -149,4 +148,7 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> Dataset[Any]:
         numbers = (tokens[start : start + readers.CHUNK] for start in range(0, len(tokens), readers.CHUNK))
         if num_unknown := sum(int((part == 0).sum()) for part in numbers):
             logging.info(f"- {split}: {num_unknown:,} of {len(tokens):,} characters do not occur in train")
-    return Windows(tokens, params, params.tokens_per_epoch if split == "train" else None)
+    num_tokens = params.tokens_per_epoch
+    if params.evaluate_every_steps is not None:
+        num_tokens = params.evaluate_every_steps * params.batch_size * params.context_length
+    return Windows(tokens, params, num_tokens if split == "train" else None)

@@ -112,11 +112,11 @@ class Transformer(nn.Module):
 
 
 class Net(nn.Module):
-    """A transformer, and a linear layer: for `next` the token embedding, for `label` a layer that reads an average."""
+    """A transformer, and a linear layer: for `next` the token embedding, for `label` one that reads the end token."""
 
     def __init__(self, params: Params) -> None:
         super().__init__()
-        self.params, self.pad = params, params.facts.get("pad", -1)  # the number of the padding token
+        self.params, self.end, self.pad = params, params.facts.get("end"), params.facts.get("pad")
         self.transformer = Transformer(params)
         is_label = params.target == "label"
         self.classifier = nn.Linear(params.width, len(params.facts["classes"])) if is_label else None
@@ -142,10 +142,9 @@ class Net(nn.Module):
         if self.classifier is None:
             x = self.transformer(tokens, None, caches)  # (B, L, W)
             return F.linear(x, self.transformer.wte.weight)  # (B, L, V)
-        is_text = tokens != self.pad  # (B, L)
+        is_text, is_end = torch.ne(tokens, self.pad), torch.eq(tokens, self.end)  # (B, L) each
         x = self.transformer(tokens, is_text[:, None, None])  # (B, L, W)
-        weights = is_text.unsqueeze(2).to(x.dtype)  # (B, L, 1)
-        return self.classifier((x * weights).sum(1) / weights.sum(1))  # (B, number of classes)
+        return self.classifier((x * is_end.unsqueeze(2)).sum(1))  # (B, number of classes)
 
     def new_caches(self) -> list[Cache]:
         """Return an empty cache for each block."""

@@ -32,7 +32,10 @@ class Params(utils.Params):
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the features dropped in training")
 
     tokens_per_epoch: int | None = Field(
-        200_000, ge=1, description="tokens in an epoch, in random windows of train; null: as many as train has"
+        200_000,
+        ge=1,
+        description="tokens in an epoch, in random windows of train, unless evaluate_every_steps decides; "
+        "null: as many as train has",
     )
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share of one file, at its end, that becomes val")
     test_fraction: float = Field(0.0, ge=0, lt=1, description="share of one file, before val, that becomes test")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,11 +99,48 @@ def show_unlabelled(example: str) -> dict[str, str]:
 
 
 def collate_unlabelled(examples: Sequence[str], params: Params) -> tuple[Tensor, None]:
-    """Return the tokens of texts, (B, L)."""
+    """Return the tokens of texts to label, (B, L)."""
     from model.text.data_loader import encode_texts, pad
 
-    texts = [tokens[: params.context_length] for tokens in encode_texts(examples, params)]
-    return pad(texts, params), None
+    return pad(encode_texts(examples, params), params), None
+
+
+def fetch_generator(model: Any, params: Params) -> Callable[..., Iterator[str]] | None:
+    """Return a function that continues a prompt; None for target=label."""
+    from model.text.generate import generate
+
+    encode = readers.fetch_encoder(params)
+
+    def continued(
+        prompt: str,
+        max_new_tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        seed: int = params.seed,
+    ) -> Iterator[str]:
+        if len(numbers := encode(prompt)) == 0:
+            raise InputError("the prompt is empty; expected at least one token, for example a line end")
+        tokens = generate(model.eval(), [int(number) for number in numbers], temperature, top_k, seed)
+        return decoded(islice(tokens, max_new_tokens), params)
+
+    return continued if params.target == "next" else None
+
+
+def decoded(tokens: Iterable[int], params: Params) -> Iterator[str]:
+    """Yield the text of tokens as it comes; a character of several tokens comes with its last one."""
+    if params.tokens == "characters":
+        yield from (params.facts["characters"][token] for token in tokens)
+    elif params.tokens == "bytes":
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        yield from (decoder.decode(bytes([token])) for token in tokens)
+        yield decoder.decode(b"", final=True)
+    else:
+        tokenizer, known, text = readers.fetch_tokenizer(params), list[int](), ""
+        for token in tokens:
+            known.append(token)
+            if not (longer := tokenizer.decode(known)).endswith(readers.UNKNOWN):
+                yield longer[len(text) :]
+                text = longer
 
 
 def describe_inputs(params: Params) -> dict[str, Any]:
@@ -112,7 +151,7 @@ def describe_inputs(params: Params) -> dict[str, Any]:
         "pieces": "the ids that the `tokenizers` library gives with the tokenizer in `tokenizer`, no special tokens",
     }
     if params.target == "label":
-        ending = f"cut each text after {params.context_length} tokens; fill up shorter ones at their ends with `pad`"
+        ending = f"cut each text after {params.context_length - 1} tokens, add `end`, and pad shorter ones with `pad`"
         outputs = "logits of `classes` for each text; softmax over the last axis gives probabilities"
     else:
         ending = f"give {params.context_length} tokens; fill up a shorter text at its end with any token"

@@ -135,11 +135,11 @@ def test_labelled_texts_are_padded_and_cut(tmp_path, caplog):
     params = params_of(tmp_path, target="label")
     with caplog.at_level("INFO"):
         dataset = fetch_dataset("train", tmp_path, params)
-    assert "2 of 3 texts are cut after 8 tokens" in caplog.text
+    assert "2 of 3 texts fill context_length=8" in caplog.text
     inputs, labels = dataset.__getitems__([0, 1])
-    pad, number = params.facts["pad"], params.facts["characters"].index
-    assert inputs.tolist() == [[number("a"), number("b"), *[pad] * 6], [number(c) for c in "cab a lo"]]
-    assert labels.tolist() == [0, 1] and dataset.lengths == [2, 8, 8]
+    end, pad, number = params.facts["end"], params.facts["pad"], params.facts["characters"].index
+    assert inputs.tolist() == [[number("a"), number("b"), end, *[pad] * 5], [*map(number, "cab a l"), end]]
+    assert labels.tolist() == [0, 1] and dataset.lengths == [3, 8, 8]
     assert dataset.ids == ["train.csv:2", "train.csv:3", "train.csv:4"]
     assert fetch_dataset("val", tmp_path, params).__getitems__([0])[1].tolist() == [1]
 
