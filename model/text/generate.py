@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def generate(
     model: Net,
     prompt: Sequence[int],
-    temperature: float = 1.0,
+    temperature: float = 0.8,
     top_k: int | None = None,
     seed: int = 230,
     use_cache: bool = True,

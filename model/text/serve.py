@@ -111,16 +111,10 @@ def fetch_generator(model: Any, params: Params) -> Callable[..., Iterator[str]] 
 
     encode = readers.fetch_encoder(params)
 
-    def continued(
-        prompt: str,
-        max_new_tokens: int = 200,
-        temperature: float = 0.8,
-        top_k: int | None = None,
-        seed: int = params.seed,
-    ) -> Iterator[str]:
-        if len(numbers := encode(prompt)) == 0:
+    def continued(prompt: str, max_new_tokens: int = 200, **settings: Any) -> Iterator[str]:
+        if not prompt:
             raise InputError("the prompt is empty; expected at least one token, for example a line end")
-        tokens = generate(model.eval(), [int(number) for number in numbers], temperature, top_k, seed)
+        tokens = generate(model.eval(), [*map(int, encode(prompt))], **{"seed": params.seed, **settings})
         return decoded(islice(tokens, max_new_tokens), params)
 
     return continued if params.target == "next" else None
