@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if generator is not None:
         rows = generating.continue_prompts(generator, paths, settings, shown=output is None and not args.json)
         if rows is None:
-            return
+            return {}  # everything is printed
     else:
         rows = predict(model, serve, fetch_unlabelled(paths, serve, params), params, args.probabilities)
         rows = with_intervals(rows, fetch_margin(checkpoint_path, model_dir))
