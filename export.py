@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import utils
 from fiveline import jobs
-from fiveline.device import concatenate, tensors_of
+from fiveline.device import concatenate, map_tensors, tensors_of
 from fiveline.serving.trained import fetch_trained
 from fiveline.tasks import fetch_serve
 
@@ -78,7 +78,10 @@ def fetch_pairs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple
 
 def choose_example(samples: list[tuple[Any, Any]]) -> Any:
     """Return the largest inputs, to follow through the net; two examples at least, as torch takes a 1 for fixed."""
+    from torch import Tensor
+
     largest = max((inputs for inputs, _ in samples), key=lambda inputs: sum(t.numel() for t in tensors_of(inputs)))
+    largest = map_tensors(Tensor.clone, largest)  # of a view, torch would also fix the sizes of the tensor behind it
     return concatenate([largest, largest]) if len(tensors_of(largest)[0]) == 1 else largest
 
 

@@ -3,10 +3,12 @@
     python predict.py --model_dir experiments/my_photos --input photos/ more/cat.jpg
     python predict.py --model_dir experiments/my_texts --input sentences.txt --output tags.jsonl
     python predict.py --model_dir experiments/my_rows --input rows.csv > predictions.csv
+    python predict.py --model_dir experiments/text_characters --input prompt.txt --temperature 0.5
 
 --input takes folders of images (at any depth) and image files; text files with one sentence a line, its tokens
 separated by spaces (`-`: standard input); column files with one token a line as for training (their tags are ignored);
-or CSV files with the columns of the train split, without the target if need be.
+or CSV files with the columns of the train split, without the target if need be. A run that predicts the next token of a
+text continues the text of each file; --max_new_tokens, --temperature, --top_k and --seed are for such a run.
 
 Writes one row for each input, in order, with the same columns as CSV and as JSON lines: `id`; for sentences `tokens`,
 one for each tag of the prediction; `prediction`; for classes `confidence`; for numbers `lower` and `upper`, once
@@ -28,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import utils
 from fiveline import jobs
 from fiveline.device import fetch_device, to_cpu, to_device
+from fiveline.serving import generating
 from fiveline.serving.output import check_output, collect_rows, fetch_margin, rounded, with_intervals, write_rows
 from fiveline.serving.trained import fetch_predictions, fetch_probabilities, fetch_trained
 from fiveline.serving.unlabelled import Batch, check_input, fetch_unlabelled
@@ -81,6 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data_dir", default=None, help="the dataset of a checkpoint of CS230, which does not hold its own classes"
     )
+    generating.add_arguments(parser)
     utils.add_device_flags(parser)
     return parser
 
@@ -109,10 +113,15 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     from fiveline.options.forward import prepare
 
     serve = fetch_serve(params.task)
-    batches = fetch_unlabelled(paths, serve, params)
     model = prepare(model, params, fetch_device(args.device, args.disable_cuda))
-    rows = predict(model, serve, batches, params, args.probabilities)
-    rows = with_intervals(rows, fetch_margin(checkpoint_path, model_dir))
+    generator, settings = generating.fetch_generator(serve, model, params, args)
+    if generator is not None:
+        rows = generating.continue_prompts(generator, paths, settings, shown=output is None and not args.json)
+        if rows is None:
+            return {}  # everything is printed
+    else:
+        rows = predict(model, serve, fetch_unlabelled(paths, serve, params), params, args.probabilities)
+        rows = with_intervals(rows, fetch_margin(checkpoint_path, model_dir))
     result: dict[str, Any] = {"model_dir": str(model_dir), "checkpoint": str(checkpoint_path)}
     if args.json and output is None:
         result["predictions"], counts = collect_rows(rows)

@@ -253,12 +253,38 @@ def batch() -> str:
     return svg(820, 402, "The files that a batch passes, in order", *parts)
 
 
+def transformer() -> str:
+    """Draw the net of model/text: what happens to the features of each token."""
+    rows = [
+        (350, "tokens", "(B, L) numbers", "box"),
+        (290, "wte + wpe", "(B, L, W) embeddings", "box"),
+        (220, "ln_1, attn", "mixes earlier tokens", "box leaf"),
+        (150, "ln_2, mlp", "each token alone", "box leaf"),
+        (80, "ln_f", "(B, L, W) features", "box"),
+        (20, "wte again", "(B, L, V) logits", "box"),
+    ]
+    parts = ['<rect x="180" y="138" width="360" height="134" rx="6" class="ghost"/>']
+    for (below, *_), (above, *_) in zip(rows, rows[1:], strict=False):
+        parts.append(arrow((320, below), (320, above + 44)))
+    for y in (150, 220):  # the way past a layer
+        parts.append(arrow((335, y + 58), (335, y - 12), "blue", bend=-60))
+        parts.append(text(448, y + 27, "+", "blue bold"))
+    for y, code, words, style in rows:
+        parts.append(f'<rect x="220" y="{y}" width="200" height="44" rx="6" class="{style}"/>')
+        parts.append(text(320, y + 19, code, "in code") + text(320, y + 37, words, "in small"))
+    parts.append(text(555, 210, "a block: num_layers times", "small grey", "start"))
+    parts.append(text(20, 60, "Blue: the features go past each layer,", "small grey", "start"))
+    parts.append(text(20, 78, "which adds to them.", "small grey", "start"))
+    return svg(740, 414, "The transformer, from tokens at the bottom to logits at the top", *parts)
+
+
 DRAWINGS: dict[str, Callable[[], str]] = {
     "graph.svg": graph,
     "broadcasting.svg": broadcasting,
     "strides.svg": strides,
     "loss.svg": loss,
     "batch.svg": batch,
+    "transformer.svg": transformer,
 }
 
 

@@ -31,6 +31,7 @@ class EpochBatches(Sampler[list[int]]):
         seed: params.seed to shuffle; None to keep the order of the split
         lengths: length of each example; a shuffled batch then holds examples of similar length
         shard: (rank, world_size) of this process in a job; the processes get balanced parts of each batch
+        steps: batches of an epoch; None for one pass over the split. Passes follow each other across epochs
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class EpochBatches(Sampler[list[int]]):
         seed: int | None = None,
         lengths: Sequence[int] | None = None,
         shard: tuple[int, int] = (0, 1),
+        steps: int | None = None,
     ) -> None:
         self.num_examples, self.seed, self.shard = num_examples, seed, shard
         self.lengths = None if lengths is None or seed is None else np.asarray(lengths)
-        self.num_batches = count_batches(num_examples, batch_size)
+        self.num_batches = count_batches(num_examples, batch_size)  # of a pass
+        self.steps = steps or self.num_batches
         self.set_position(epoch=1)
 
     def set_position(self, epoch: int, step: int = 0) -> None:
@@ -52,22 +55,25 @@ class EpochBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """Return the number of batches in a whole epoch."""
-        return self.num_batches
+        return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        order, batches = self.order()
         rank, world_size = self.shard
         edges = np.arange(self.num_batches + 1) * self.num_examples // self.num_batches
         starts, sizes = edges[:-1], np.diff(edges)
         starts, ends = starts + rank * sizes // world_size, starts + (rank + 1) * sizes // world_size
-        for i in batches[self.step :]:
-            yield order[starts[i] : ends[i]].tolist()
+        first, end = (self.epoch - 1) * self.steps + self.step, self.epoch * self.steps  # counted from the run's start
+        for number in range(first // self.num_batches, -(-end // self.num_batches)):
+            order, batches = self.order(number + 1)
+            start = number * self.num_batches
+            for i in batches[max(0, first - start) : end - start]:
+                yield order[starts[i] : ends[i]].tolist()
 
-    def order(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the epoch's order of the examples, (num_examples,), and of the batches, (num_batches,); both int64."""
+    def order(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the order of the examples in a pass (from 1), (num_examples,), and of its batches; both int64."""
         order, batches = np.arange(self.num_examples), np.arange(self.num_batches)
         if self.seed is not None:
-            generator = torch.Generator().manual_seed(seed_of(ORDER, self.seed, self.epoch))
+            generator = torch.Generator().manual_seed(seed_of(ORDER, self.seed, number))
             order = torch.randperm(self.num_examples, generator=generator).numpy()
             if self.lengths is not None:
                 window = -(-WINDOW_BATCHES * self.num_examples // self.num_batches)
@@ -150,10 +156,12 @@ def fetch_dataloader(
     """
     dataset = fetch_dataset(split, data_dir, params)
     lengths = getattr(dataset, "lengths", None)
-    sampler = EpochBatches(len(dataset), params.batch_size, params.seed if training else None, lengths, shard)
-    if len(dataset) // len(sampler) < shard[1]:
+    seed, steps = (params.seed, params.evaluate_every_steps) if training else (None, None)
+    sampler = EpochBatches(len(dataset), params.batch_size, seed, lengths, shard, steps)
+    smallest = len(dataset) // sampler.num_batches
+    if smallest < shard[1]:
         raise InputError(
-            f"{split}: a batch of {len(dataset) // len(sampler)} examples cannot be shared by {shard[1]} processes; "
+            f"{split}: a batch of {smallest} examples cannot be shared by {shard[1]} processes; "
             f"expected a batch_size and a split of at least {2 * shard[1]} examples, or start fewer processes"
         )
     has_workers = params.num_workers > 0

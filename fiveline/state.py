@@ -70,7 +70,8 @@ class State:
         self.set_learning_rate()
         self._start = time.monotonic()
         batches = moved(batches, self.device)
-        changes_each_step = self.params.schedule in ("cosine", "one_cycle") or self.params.warmup_epochs
+        params = self.params
+        changes_each_step = params.schedule in ("cosine", "one_cycle") or params.warmup_epochs or params.warmup_steps
         return map(self._at_its_rate, batches) if changes_each_step else batches
 
     def _at_its_rate(self, batch: Any) -> Any:
@@ -206,12 +207,15 @@ def learning_rate(params: utils.Params, step: int, steps_per_epoch: int) -> floa
 
 def _factor(params: utils.Params, step: int, steps_per_epoch: int) -> float:
     total = params.num_epochs * steps_per_epoch
+    warmup: float | None = params.warmup_steps
+    if warmup is None and params.warmup_epochs is not None:
+        warmup = params.warmup_epochs * steps_per_epoch
     if params.schedule == "one_cycle":
-        rise = ONE_CYCLE_WARMUP * total if params.warmup_epochs is None else params.warmup_epochs * steps_per_epoch
+        rise = ONE_CYCLE_WARMUP * total if warmup is None else warmup
         if step <= rise - 1:
             return _half_cosine(ONE_CYCLE_START, 1.0, step / (rise - 1) if rise > 1 else 1.0)
         return _half_cosine(1.0, ONE_CYCLE_END, (step - rise + 1) / (total - rise) if total > rise else 1.0)
-    warmup = (params.warmup_epochs or 0) * steps_per_epoch
+    warmup = warmup or 0
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if params.schedule == "cosine":

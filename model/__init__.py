@@ -26,6 +26,8 @@
                                          if it takes the path `-`
         collate_unlabelled(examples, params)     their batch: (inputs, labels), -100 at padding; or (inputs, None)
         show_unlabelled(example)         columns that show a new input beside its prediction
+        fetch_generator(model, params)   returns a function (prompt, max_new_tokens, temperature, top_k, seed), all but
+                                         the prompt by name, which yields the text that follows; None if it labels
         describe_inputs(params)          what a user of an exported program must know: `steps`, `outputs`, `axes`, ...
         fetch_inputs(ids, split, data_dir, params)   id -> {"image": ...}, {"tokens": ...} or {"row": ...} for the page
         READS                            the hyperparameters that fetch_inputs depends on

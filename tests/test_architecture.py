@@ -214,15 +214,20 @@ BUDGETS = {
     "one train_step to the next: lines of its functions": (180, 250, 361),
     "train_and_evaluate to metrics_val_best_weights.json: files": (13, 13, 32),
     "train_and_evaluate to metrics_val_best_weights.json: lines of its functions": (745, 500, 1549),
-    "core: train.py, evaluate.py, utils.py and six files of fiveline/": (1510, 1400, 9074),
-    "fiveline/ and the doors": (11000, 10500, 17207),
+    "core: train.py, evaluate.py, utils.py and six files of fiveline/": (1525, 1400, 9074),
+    "fiveline/ and the doors": (11180, 10500, 17207),
     "starting projects, Python, trackers, pretrained weights": (1050, 900, ""),
 }
 LATER = [  # what has a budget of its own
     f"fiveline/{name}.py"
     for name in ("new", "skeleton", "suggest", "publish", "serving/loaded", "options/pretrained", "__init__")
 ]
-BUDGETS_OF_TASKS = {"ner": 940, "tabular": 945, "vision": 925}  # 900 without `suggest`; a task of your own has none
+BUDGETS_OF_TASKS = {
+    "ner": 940,
+    "tabular": 945,
+    "text": 900,
+    "vision": 925,
+}  # 900 without `suggest`; a task of your own has none
 
 TRACE = """
 import json, pathlib, sys

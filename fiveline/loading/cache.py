@@ -57,7 +57,7 @@ def cached_array(
             return _open(path, shape)
         except (OSError, Timeout, NotImplementedError) as error:  # noqa: PERF203  NotImplementedError: no file locks
             reason = getattr(error, "strerror", None) or str(error)
-            logging.info(f"- decoded images cannot be kept in {path.parent} ({reason})")
+            logging.info(f"- {name} cannot be kept in {path.parent} ({reason})")
     return None
 
 
@@ -112,7 +112,7 @@ def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[sl
             raise OSError(errno.ENOSPC, f"they take {num_bytes:,} bytes, and the disk is almost full")
         for stale in path.parent.glob(f".{glob.escape(name)}-*.tmp"):  # of a process that was killed
             stale.unlink()
-        logging.info(f"- decoding {shape[0]} images once, into {path}")
+        logging.info(f"- decoding {name} once, into {path}")
         rows_at_once = max(1, CHUNK_BYTES // math.prod(shape[1:]))
         with open_atomically(path, num_bytes=num_bytes, mode=0o600) as file:  # a memory map crashes on a full disk
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -18,37 +18,95 @@ def fetch_optimizer(model: nn.Module, params: utils.Params) -> torch.optim.Optim
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     if not named:
         raise utils.InputError("the net has no weights to train")
-    weights, (_, first) = parameter_groups(named, params.learning_rate_factors or {}), named[0]
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    hidden = [id(weight) for _, weight in named if weight.dim() == 2 and id(weight) not in tables]
+    is_muon, (_, first) = params.optimizer == "muon", named[0]
+    groups = parameter_groups(named, params, hidden[:-1] if is_muon else ())  # the last matrix makes outputs
     settings: dict[str, Any] = {"lr": params.learning_rate, "weight_decay": params.weight_decay}
     fused = first.device.type in FUSED_DEVICES
+    if is_muon:
+        return MuonWithAdamW(groups, fused=fused, **settings)
     if params.optimizer == "sgd":
         fused = fused and not hasattr(first, "full_tensor")  # torch has no fused SGD for sharded weights
-        return torch.optim.SGD(weights, momentum=params.momentum, nesterov=params.nesterov, fused=fused, **settings)
+        return torch.optim.SGD(groups, momentum=params.momentum, nesterov=params.nesterov, fused=fused, **settings)
     if params.optimizer == "rmsprop":
-        return torch.optim.RMSprop(weights, momentum=params.momentum, **settings)
+        return torch.optim.RMSprop(groups, momentum=params.momentum, **settings)
     adam = torch.optim.AdamW if params.optimizer == "adamw" else torch.optim.Adam
-    return adam(weights, fused=fused, **settings)
+    return adam(groups, fused=fused, **settings)
 
 
-def parameter_groups(named: Sequence[tuple[str, nn.Parameter]], factors: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return torch's parameter groups: the weights of one learning-rate factor in each.
+def parameter_groups(
+    named: Sequence[tuple[str, nn.Parameter]], params: utils.Params, hidden: Collection[int] = ()
+) -> list[dict[str, Any]]:
+    """Return torch's parameter groups: weights of one learning-rate factor and one weight decay in each.
 
     Args:
         named: names and weights
-        factors: start of a weight's name, up to a dot -> factor; the longest start decides
+        params: of learning_rate_factors (start of a weight's name, up to a dot -> factor), the longest start decides
+        hidden: ids of the weights that muon trains, which get groups of their own
     """
-    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    factors = params.learning_rate_factors or {}
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     used = set()
     for name, weight in named:
         starts = [start for start in factors if f"{name}.".startswith(f"{start}.")]
         used.update(starts)
-        groups.setdefault(factors[max(starts, key=len)] if starts else 1.0, []).append(weight)
+        factor = factors[max(starts, key=len)] if starts else 1.0
+        key = factor, params.decay_all or weight.dim() > 1, id(weight) in hidden
+        groups.setdefault(key, []).append(weight)
     if unknown := sorted(set(factors) - used):
         known = ", ".join(dict.fromkeys(name.partition(".")[0] for name, _ in named))
         raise utils.InputError(
             f"learning_rate_factors: no weight's name starts with {unknown[0]!r}; the net's weights start with: {known}"
         )
-    return [{"params": weights, "factor": factor} for factor, weights in groups.items() if weights]
+    in_order = sorted(groups.items(), key=lambda item: item[0][0] != 1.0)  # the others, as they come
+    return [
+        {"params": weights, "factor": factor}
+        | ({} if decays else {"weight_decay": 0.0})
+        | ({"is_hidden": True} if is_hidden else {})
+        for (factor, decays, is_hidden), weights in in_order
+    ]
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """torch.optim.Muon for the matrices of hidden layers, AdamW for the other weights.
+
+    Muon's learning rate is adjusted to move a matrix about as far as AdamW would, so one learning rate serves both.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], fused: bool, **settings: Any) -> None:
+        super().__init__(groups, settings)
+        hidden = [group for group in self.param_groups if group.get("is_hidden")]
+        others = [group for group in self.param_groups if not group.get("is_hidden")]
+        self.parts: list[torch.optim.Optimizer] = []
+        if hidden:
+            self.parts.append(torch.optim.Muon(hidden, adjust_lr_fn="match_rms_adamw", **settings))
+        if others:
+            self.parts.append(torch.optim.AdamW(others, fused=fused, **settings))
+        self._share()
+
+    def _share(self) -> None:
+        """Let the parts use this optimizer's groups and state, which hooks, schedules and checkpoints know."""
+        for part in self.parts:
+            for group in part.param_groups:
+                own = next(each for each in self.param_groups if each["params"][0] is group["params"][0])
+                own.update({name: value for name, value in group.items() if name not in own})
+            part.param_groups = [own for own in self.param_groups if self._is_of(own, part)]
+            part.state = self.state
+
+    @staticmethod
+    def _is_of(group: dict[str, Any], part: torch.optim.Optimizer) -> bool:
+        return bool(group.get("is_hidden")) == isinstance(part, torch.optim.Muon)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of a checkpoint."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Take one step with both."""
+        for part in self.parts:
+            part.step(closure)
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> None:

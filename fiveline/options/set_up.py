@@ -49,7 +49,7 @@ def set_up(
         run.update_record(pretrained=pretrained.initialize(net, params, source))
     job.share_weights(net, params.fsdp, device)
     sampler: Any = dataloaders["train"].batch_sampler
-    check_batch_norm(net, sampler.num_examples // len(sampler) // job.world_size, params)
+    check_batch_norm(net, sampler.num_examples // sampler.num_batches // job.world_size, params)
     net = forward.prepare(net, params, device)
     if params.compile:
         forward.compile_net(net, has_lengths=sampler.lengths is not None)

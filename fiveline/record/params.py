@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from fiveline.record.check import check_values
 
+STEPS = ("num_steps", "evaluate_every_steps")
 MACHINE: dict[str, Any] = {"machine": True}  # settings that do not change what is learnt, only how or where
 
 P = TypeVar("P", bound="Params")
@@ -43,11 +44,18 @@ class Params(BaseModel):
     )
     batch_size: int = Field(32, ge=1, description="examples in one optimizer step, over all processes")
     microbatch_size: int | None = Field(None, ge=1, description="examples on one device at once; null for all")
-    num_epochs: int = Field(10, ge=1, description="passes over the train split")
-    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = Field("adam", description="as in torch.optim")
+    num_epochs: int = Field(10, ge=1, description="passes over the train split, or over evaluate_every_steps steps")
+    num_steps: int | None = Field(None, ge=1, description="steps of the run, instead of num_epochs")
+    evaluate_every_steps: int | None = Field(
+        None, ge=1, description="steps of an epoch, which ends with an evaluation; null: one pass over the train split"
+    )
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop", "muon"] = Field(
+        "adam", description="as in torch.optim; muon: for the matrices of hidden layers, adamw for the other weights"
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and rmsprop")
     nesterov: bool = Field(False, description="Nesterov momentum; sgd only")
-    weight_decay: float = Field(0.0, ge=0, description="L2 penalty; decoupled from the gradient in adamw")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty; decoupled from the gradient in adamw and muon")
+    decay_all: bool = Field(True, description="false: no weight_decay for norms and biases, the weights of one axis")
     clip_grad_norm: float | None = Field(None, gt=0, description="scale all gradients together down to this norm")
 
     schedule: Literal["constant", "cosine", "step", "one_cycle", "plateau"] = Field(
@@ -56,6 +64,7 @@ class Params(BaseModel):
     warmup_epochs: float | None = Field(
         None, ge=0, description="linear rise of the learning rate; null is 0, for one_cycle 30% of the training"
     )
+    warmup_steps: int | None = Field(None, ge=0, description="the same in steps, instead of warmup_epochs")
     schedule_epochs: int = Field(10, ge=1, description="step: epochs between drops; plateau: epochs without a new best")
     schedule_factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: factor of the rate at each drop")
     ema_decay: float | None = Field(
@@ -89,6 +98,15 @@ class Params(BaseModel):
     _facts: dict[str, Any] = PrivateAttr(default_factory=dict)
     _old_names: list[str] = PrivateAttr(default_factory=list)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _count_epochs(cls, values: Any) -> Any:
+        """Set num_epochs from num_steps, so that everything else counts in epochs alone."""
+        steps, every = (values.get(name) if isinstance(values, dict) else None for name in STEPS)
+        if isinstance(steps, int) and isinstance(every, int) and every > 0 and steps % every == 0:
+            return {**values, "num_epochs": steps // every}
+        return values
+
     @model_validator(mode="after")
     def _check_combinations(self) -> Params:
         fsdp, has_nesterov = self.fsdp, self.optimizer == "sgd" and self.momentum > 0
@@ -102,6 +120,11 @@ class Params(BaseModel):
             ),
             "fsdp: does not go with ema_decay, which averages whole weights": fsdp and self.ema_decay is not None,
             "fsdp: does not go with precision fp16; take bf16": fsdp and self.precision == "fp16",
+            "fsdp: does not go with muon, which needs whole matrices": fsdp and self.optimizer == "muon",
+            "warmup_steps: give it or warmup_epochs": None not in (self.warmup_steps, self.warmup_epochs),
+            f"num_steps={self.num_steps}: expected a multiple of evaluate_every_steps, which must be given": (
+                self.num_steps is not None and self.num_steps % (self.evaluate_every_steps or self.num_steps + 1) != 0
+            ),
         }
         if any(wrong.values()):
             raise ValueError("; ".join(message for message, is_wrong in wrong.items() if is_wrong))
@@ -134,7 +157,7 @@ class Params(BaseModel):
         theirs = {  # what an older run did not know has its default
             name: other.get(name, field.get_default(call_default_factory=True))
             for name, field in type(self).model_fields.items()
-            if field.json_schema_extra != MACHINE and name != "num_epochs"
+            if field.json_schema_extra != MACHINE and name not in ("num_epochs", "num_steps")
         }
         return [f"{name}: {old!r} -> {mine[name]!r}" for name, old in theirs.items() if mine[name] != old]
 

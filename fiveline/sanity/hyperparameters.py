@@ -19,7 +19,7 @@ def hyperparameters(context: Context) -> Finding:
     context.walk(watched)
     params, fields = context.params, type(context.params).model_fields
     machine = utils.machine_settings(utils.Params)  # for example how often to save: two steps read none of them
-    unread = sorted(params.model_fields_set - names_read - machine - {"task"})
+    unread = sorted(params.model_fields_set - names_read - machine - {"task", "num_steps"})  # it sets num_epochs
     nowhere = [name for name in unread if not _is_in_code(name, params.task)]
     # a default does no harm: a file may name all hyperparameters
     idle = [name for name in unread if name not in nowhere and getattr(params, name) != fields[name].default]
@@ -39,8 +39,8 @@ def hyperparameters(context: Context) -> Finding:
 def _is_in_code(name: str, task: str) -> bool:
     """Return whether the scripts, the engine or the task read an attribute of this name, such as `params.x`."""
     paths = [path for pattern in ("*.py", "fiveline/**/*.py", f"model/{task}/*.py") for path in PROJECT.glob(pattern)]
-    texts = (path.read_text(encoding="utf-8") for path in paths if path.name != "params.py")  # it only declares them
-    return any(re.search(rf"\.{name}\b", text) for text in texts)
+    codes = (path.read_text(encoding="utf-8") for path in paths if path.name != "params.py")  # it only declares them
+    return any(re.search(rf"\.{name}\b", code) for code in codes)
 
 
 def recorded(params: utils.Params) -> tuple[utils.Params, set[str]]:

@@ -50,7 +50,7 @@ def _near(other: Survey, train: Survey) -> Tensor:
     """Return which examples are nearly one of train: (num_examples,), bool."""
     if other.texts is not None and train.texts is not None:
         texts = set(train.texts) - {""}
-        return torch.tensor([text in texts for text in other.texts])
+        return torch.tensor([each in texts for each in other.texts])
     ours, theirs = other.numbers, train.numbers
     if ours is None or theirs is None or ours.shape[1:] != theirs.shape[1:]:
         return torch.zeros(len(other.inputs), dtype=torch.bool)

@@ -122,8 +122,8 @@ def _train(model_dir: Path, flags: Sequence[str], delay: float | None) -> tuple[
             process.kill()
         if process.wait() > 0 and not is_killed:  # on Windows, a killed process ends with 1
             output.seek(0)
-            text = output.read().decode("utf-8", "replace").strip()
-            raise utils.Stop(f"train.py ended with exit code {process.returncode}:\n{text[-2000:]}")
+            printed = output.read().decode("utf-8", "replace").strip()
+            raise utils.Stop(f"train.py ended with exit code {process.returncode}:\n{printed[-2000:]}")
     return process.returncode != 0, seconds
 
 

@@ -207,3 +207,13 @@ def test_a_dataset_that_is_not_map_style_is_refused(monkeypatch, tmp_path, kind)
     params = add_task(monkeypatch, kind())
     with pytest.raises(InputError, match=f"numbers/data_loader.py: train's dataset, {kind.__name__}, .* map-style"):
         fetch_dataloader("train", tmp_path, params)
+
+
+def test_epochs_of_a_number_of_steps_go_through_the_passes_without_a_gap():
+    """Three epochs of five batches are the first fifteen batches of the passes, also from within an epoch."""
+    passes = [batch for number in (1, 2, 3, 4) for batch in epoch_of(EpochBatches(31, 8, seed=1), number)]
+    batches = EpochBatches(31, 8, seed=1, steps=5)
+    assert len(batches) == 5
+    assert [batch for epoch in (1, 2, 3) for batch in epoch_of(batches, epoch)] == passes[:15]
+    batches.set_position(3, 2)
+    assert list(batches) == passes[12:15]

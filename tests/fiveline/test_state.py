@@ -124,3 +124,13 @@ def test_a_batch_without_scored_labels_does_not_count_in_the_mean():
         state.model.weight[0, 0] = math.nan  # what its gradient does
     with pytest.raises(utils.DivergedError, match="a weight that is not finite.* its loss is also NaN"):
         state.check_weights()
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
+def test_warmup_in_steps_is_the_same_as_in_epochs(schedule):
+    in_steps, in_epochs = (
+        utils.Params.from_values({"schedule": schedule, "num_epochs": EPOCHS, **values}, "test")
+        for values in ({"warmup_steps": 14}, {"warmup_epochs": 2})
+    )
+    for step in range(STEPS * EPOCHS):
+        assert learning_rate(in_steps, step, STEPS) == learning_rate(in_epochs, step, STEPS)

@@ -8,7 +8,7 @@ import pytest
 from fiveline.tasks import DEFAULT_TASK
 
 PROJECT = Path(__file__).resolve().parents[2]
-SHIPPED = ("ner", "tabular", "vision")
+SHIPPED = ("ner", "tabular", "text", "vision")
 REMOVED = {task for task in SHIPPED if not (PROJECT / "model" / task / "params.py").exists()}
 
 

@@ -112,8 +112,8 @@ def test_a_read_only_dataset_is_cached_in_the_users_folder(fetch, tmp_path, capl
         (tmp_path / "data").chmod(0o755)
     assert not fetch.folder.exists()
     (path,) = (tmp_path / "cache/fiveline").glob("data-*/numbers-*.npy")
-    assert caplog.text.count(f"- decoded images cannot be kept in {fetch.folder} (it is read-only)") == 1
-    assert f"- decoding 10 images once, into {path}" in caplog.text
+    assert caplog.text.count(f"- numbers cannot be kept in {fetch.folder} (it is read-only)") == 1
+    assert f"- decoding numbers once, into {path}" in caplog.text
 
 
 @pytest.mark.parametrize("why", ["file in the way", "full", "no locks"])
@@ -129,7 +129,7 @@ def test_without_a_place_to_write_there_is_no_array(fetch, tmp_path, caplog, mon
             raise NotImplementedError("FileSystem does not appear to support flock")
 
         monkeypatch.setattr(cache.FileLock, "acquire", acquire)
-    assert fetch() is None and caplog.text.count("decoded images cannot be kept in ") == 2
+    assert fetch() is None and caplog.text.count("numbers cannot be kept in ") == 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no limits of this kind")

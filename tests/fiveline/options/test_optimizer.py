@@ -1,5 +1,7 @@
 """Optimizers: the same numbers as torch's own."""
 
+import copy
+
 import pytest
 import torch
 
@@ -28,6 +30,22 @@ def take_steps(model, optimizer, num_steps=5, scale=1.0):
     return [weight.detach().clone() for weight in model.parameters()]
 
 
+class MuonAndAdamW:
+    """Step torch's Muon for the first matrix and AdamW for the other weights."""
+
+    def __init__(self, weights):
+        muon = torch.optim.Muon(weights[:1], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        self.parts = [muon, torch.optim.AdamW(weights[1:], lr=0.01, weight_decay=0.1)]
+
+    def zero_grad(self):
+        for part in self.parts:
+            part.zero_grad()
+
+    def step(self):
+        for part in self.parts:
+            part.step()
+
+
 OPTIMIZERS = [
     ({"optimizer": "adam"}, lambda w: torch.optim.Adam(w, lr=0.01)),
     ({"optimizer": "adam", "weight_decay": 0.1}, lambda w: torch.optim.Adam(w, lr=0.01, weight_decay=0.1)),
@@ -35,6 +53,11 @@ OPTIMIZERS = [
     ({"optimizer": "sgd", "momentum": 0.0}, lambda w: torch.optim.SGD(w, lr=0.01)),
     ({"optimizer": "sgd", "nesterov": True}, lambda w: torch.optim.SGD(w, lr=0.01, momentum=0.9, nesterov=True)),
     ({"optimizer": "rmsprop"}, lambda w: torch.optim.RMSprop(w, lr=0.01, momentum=0.9)),
+    ({"optimizer": "muon", "weight_decay": 0.1}, lambda w: MuonAndAdamW(list(w))),
+    (
+        {"optimizer": "adamw", "weight_decay": 0.1, "decay_all": False},
+        lambda w: torch.optim.AdamW([{"params": [x], "weight_decay": 0.1 * (x.dim() > 1)} for x in w], lr=0.01),
+    ),
 ]
 
 
@@ -84,7 +107,7 @@ def test_learning_rate_factors_give_each_part_of_the_net_its_own_rate():
 def test_the_longest_start_of_a_name_decides_and_a_start_ends_at_a_dot():
     names = ["conv.weight", "conv.bias", "conv1.weight", "fc.weight"]
     named = [(name, torch.nn.Parameter(torch.ones(1))) for name in names]
-    groups = parameter_groups(named, {"conv": 0.5, "conv.bias": 2.0})
+    groups = parameter_groups(named, make_params(learning_rate_factors={"conv": 0.5, "conv.bias": 2.0}))
     found = {id(weight): group["factor"] for group in groups for weight in group["params"]}
     assert [found[id(weight)] for _, weight in named] == [0.5, 2.0, 1.0, 1.0]
 
@@ -110,3 +133,15 @@ def test_a_run_with_factors_continues_to_the_same_bits(make_run):
         assert_same_bits(first[name], second[name])
     rows = utils.read_lines(stopped / "history.jsonl")
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.01, 0.001])
+
+
+def test_muon_continues_from_a_checkpoint_to_the_same_bits():
+    params = make_params(optimizer="muon", learning_rate=0.01, weight_decay=0.1)
+    model = make_model()
+    optimizer = fetch_optimizer(model, params)
+    take_steps(model, optimizer)
+    again = make_model()
+    again.load_state_dict(model.state_dict())
+    restored = fetch_optimizer(again, params)
+    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    torch.testing.assert_close(take_steps(model, optimizer), take_steps(again, restored), rtol=0, atol=0)

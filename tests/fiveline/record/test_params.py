@@ -180,6 +180,7 @@ CHANGES = {
 }  # fmt: skip
 COMPANIONS = {  # of what cannot change alone
     "nesterov": {"optimizer": "sgd"},
+    "num_steps": {"evaluate_every_steps": 1},
     "pretrained": {"net": "resnet18"},
     "freeze_backbone": {"net": "resnet18", "pretrained": True},
 }
@@ -198,7 +199,7 @@ def test_hash_and_differences_know_what_changes_the_result(name):
     assert before != after
     assert (before.hash() == after.hash()) == (name in MACHINE)
     lines = after.differences(before.model_dump(mode="json"))
-    assert len(lines) == (0 if name in MACHINE or name == "num_epochs" else 1)
+    assert len(lines) == (0 if name in MACHINE or name in ("num_epochs", "num_steps") else 1)
     assert all(line.startswith(f"{name}: ") for line in lines)
 
 

@@ -1,0 +1,1 @@
+"""Text: predict the next token, or the label of a text."""

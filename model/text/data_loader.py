@@ -1,0 +1,154 @@
+"""Text as examples: windows of tokens and their next tokens, or labelled texts."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from fiveline.device import epoch_draws
+from fiveline.metrics import IGNORED_LABEL
+from model.text import readers
+from model.text.params import Params
+from model.text.readers import UNKNOWN
+from utils import InputError
+
+
+def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
+    """Return the vocabulary: `token_bytes`, the length of each token in UTF-8, and `characters` or `tokenizer`.
+
+    The number of a token is its position. For `label` there are two more tokens, `end` and `pad`, and `classes`.
+    """
+    texts: Sequence[str] = ()
+    facts: dict[str, Any] = {}
+    if params.target == "label":
+        _, texts, labels = readers.read_labelled("train", data_dir, params)
+        facts["classes"] = sorted(set(labels))
+        if len(facts["classes"]) < 2:
+            raise InputError(
+                f"{data_dir}: train has {len(facts['classes'])} label(s), expected two or more; is label_column right?"
+            )
+    if params.tokens == "characters":
+        found = set().union(*texts) if params.target == "label" else readers.train_characters(data_dir, params)
+        facts["characters"] = "".join([UNKNOWN, *sorted(found - {UNKNOWN})])
+        lengths = [len(character.encode()) for character in facts["characters"]]
+    elif params.tokens == "bytes":
+        lengths = [1] * 256
+    else:
+        tokenizer = readers.fetch_tokenizer(params)
+        facts["tokenizer"], lengths = tokenizer.to_str(), _piece_lengths(tokenizer)
+    if params.target == "label":
+        facts |= {"end": len(lengths), "pad": len(lengths) + 1}
+        lengths += [0, 0]
+    return {**facts, "token_bytes": lengths}
+
+
+def _piece_lengths(tokenizer: Any) -> list[int]:
+    """Return the bytes of each piece. In a byte-level tokenizer, each character of a piece stands for a byte."""
+    is_byte_level = (json.loads(tokenizer.to_str()).get("decoder") or {}).get("type") == "ByteLevel"
+    numbers = range(tokenizer.get_vocab_size())
+    if is_byte_level:
+        return [len(tokenizer.id_to_token(number)) for number in numbers]
+    return [len(tokenizer.decode([number]).encode()) for number in numbers]
+
+
+class Windows(Dataset[tuple[Tensor, Tensor]]):
+    """Windows of a long text; the label of each token is the next one.
+
+    The windows follow each other, so that each token but the first is a label exactly once; the last one is filled up.
+    In training, they start at random places, which depend on seed, epoch and index.
+    """
+
+    def __init__(self, tokens: np.ndarray, params: Params, num_tokens: int | None = None) -> None:
+        """Make the windows; num_tokens, for a part of a long train split, is the number of tokens in an epoch."""
+        self.tokens, self.params = tokens, params
+        self.length = min(params.context_length, len(tokens) - 1)
+        self.starts = np.arange(0, len(tokens) - 1, self.length)  # (number of windows,)
+        if num_tokens is not None:
+            number = max(1, num_tokens // self.length)
+            self.starts = np.arange(number) * (len(tokens) - self.length) // number
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the windows of a training epoch."""
+        coarse, fine = epoch_draws(self.params.seed, epoch, len(self), 2).double().numpy().T
+        draws = coarse + fine * 2**-24  # the 24 bits of one draw do not reach each place of a long text
+        self.starts = (draws * (len(self.tokens) - self.length)).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        inputs, labels = self.__getitems__([index])
+        return inputs[0], labels[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return tokens and next tokens, (number of windows, length) each, int64."""
+        places = self.starts[list(indices)][:, None] + np.arange(self.length + 1)  # (number of windows, length + 1)
+        is_there = torch.from_numpy(places < len(self.tokens))
+        windows = torch.from_numpy(self.tokens[np.minimum(places, len(self.tokens) - 1)].astype(np.int64))
+        return windows[:, :-1], windows[:, 1:].where(is_there[:, 1:], IGNORED_LABEL)
+
+
+class LabelledTexts(Dataset[tuple[Tensor, Tensor]]):
+    """Texts with the numbers of their classes."""
+
+    def __init__(self, split: str, data_dir: Path, params: Params) -> None:
+        self.ids, texts, labels = readers.read_labelled(split, data_dir, params)
+        numbers = {name: number for number, name in enumerate(params.facts["classes"])}
+        for name, label in zip(self.ids, labels, strict=True):
+            if label not in numbers:
+                raise InputError(f"{data_dir}/{name}: the label {label!r} does not occur in train")
+        self.params, self.labels = params, torch.tensor([numbers[label] for label in labels])
+        self.examples = encode_texts(texts, params)
+        self.lengths = [len(example) for example in self.examples]
+        if num_full := self.lengths.count(params.context_length):
+            full = f"{num_full} of {len(texts)} texts fill context_length={params.context_length}"
+            logging.info(f"- {split}: {full}; of longer ones, the net sees the beginning")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.examples[index], self.labels[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return texts, (number of texts, longest), with padding at their ends, and classes, (number of texts,)."""
+        return pad([self.examples[i] for i in indices], self.params), self.labels[list(indices)]
+
+
+def encode_texts(texts: Sequence[str], params: Params) -> list[Tensor]:
+    """Return the numbers of the first tokens of each text, and of the end: (length,), int64."""
+    encode, longest = readers.fetch_encoder(params), params.context_length - 1
+    return [torch.tensor([*np.asarray(encode(text))[:longest].tolist(), params.facts["end"]]) for text in texts]
+
+
+def pad(examples: Sequence[Tensor], params: Params) -> Tensor:
+    """Return texts as a batch, (number of texts, longest), with padding at their ends."""
+    return pad_sequence(list(examples), batch_first=True, padding_value=params.facts["pad"])
+
+
+def fetch_dataset(split: str, data_dir: Path, params: Params) -> Dataset[Any]:
+    """Return windows of a split for target `next`, labelled texts for `label`.
+
+    Raises:
+        InputError: files are missing or broken
+    """
+    if params.target == "label":
+        return LabelledTexts(split, data_dir, params)
+    tokens = readers.read_tokens(split, data_dir, params)
+    if params.tokens == "characters" and split != "train":
+        numbers = (tokens[start : start + readers.CHUNK] for start in range(0, len(tokens), readers.CHUNK))
+        if num_unknown := sum(int((part == 0).sum()) for part in numbers):
+            logging.info(f"- {split}: {num_unknown:,} of {len(tokens):,} characters do not occur in train")
+    num_tokens = params.tokens_per_epoch
+    if params.evaluate_every_steps is not None:
+        num_tokens = params.evaluate_every_steps * params.batch_size * params.context_length
+    return Windows(tokens, params, num_tokens if split == "train" else None)

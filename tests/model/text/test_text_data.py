@@ -1,0 +1,181 @@
+"""Windows and labelled texts: every token is scored once, draws repeat, vocabularies, large files, mistakes."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from fiveline.loading import cache
+from fiveline.tasks import fetch_dataset, fetch_facts
+from model.text import readers
+from model.text.params import Params
+from utils import InputError
+
+DEFAULTS = {"context_length": 8, "tokens_per_epoch": None}
+
+
+def params_of(data_dir, **values):
+    return fetch_facts(data_dir, Params.from_values({**DEFAULTS, "data_dir": str(data_dir), **values}, "test"))
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        stem, _, ending = name.rpartition("_")
+        (folder / f"{stem}.{ending}").write_text(text, encoding="utf-8", newline="")
+    return folder
+
+
+@pytest.mark.parametrize("tokens", ["bytes", "characters"])
+@pytest.mark.parametrize("split", ["val", "train"])
+@pytest.mark.parametrize("length", [25, 24, 9, 3])
+def test_each_token_but_the_first_is_scored_exactly_once(tmp_path, tokens, split, length):
+    text = ("abcdefghij" * 3)[:length]
+    write(tmp_path, train_txt=text, val_txt=text)
+    params = params_of(tmp_path, tokens=tokens)
+    dataset = fetch_dataset(split, tmp_path, params)
+    inputs, labels = dataset.__getitems__(range(len(dataset)))
+    is_scored = labels != -100
+    numbers = [dataset.tokens[i] for i in range(length)]
+    assert labels[is_scored].tolist() == numbers[1:] and inputs[is_scored].tolist() == numbers[:-1]
+
+
+def test_training_windows_depend_on_seed_and_epoch_only(tmp_path):
+    write(tmp_path, train_txt="".join(map(chr, range(32, 127))) * 20, val_txt="val")
+
+    def drawn(epoch, seed=1, **values):
+        dataset = fetch_dataset("train", tmp_path, params_of(tmp_path, seed=seed, **values))
+        before = len(dataset)
+        dataset.set_epoch(epoch)
+        assert len(dataset) == before, "the loader asks for the length before the first epoch"
+        inputs, labels = dataset.__getitems__(range(len(dataset)))
+        assert torch.equal(inputs[:, 1:], labels[:, :-1]) and (labels >= 0).all()
+        return dataset.starts.tolist()
+
+    assert drawn(1) == drawn(1) != drawn(2) != drawn(2, seed=2)
+    starts = drawn(1, tokens_per_epoch=80_000)
+    assert len(starts) == 10_000 and (min(starts), max(starts)) == (0, 95 * 20 - 9)
+
+
+def test_one_file_is_split_in_order(tmp_path):
+    write(tmp_path, book_txt="".join(map(chr, range(0x4E00, 0x4E00 + 100))))
+    params = params_of(tmp_path, val_fraction=0.2, test_fraction=0.1)
+    text = {split: "".join(params.facts["characters"][i] for i in fetch_dataset(split, tmp_path, params).tokens)
+            for split in ("train", "test", "val")}  # fmt: skip
+    assert text["train"] == "".join(map(chr, range(0x4E00, 0x4E00 + 70)))  # val's characters are unknown to train
+    assert set(text["test"]) == set(text["val"]) == {readers.UNKNOWN} and len(text["val"]) == 20
+
+
+def test_a_folder_is_all_its_files_in_order(tmp_path):
+    for name, text in (("train/b.txt", "b"), ("train/a/z.py", "a"), ("train/.hidden", "no"), ("val/x.txt", "xyz")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    params = params_of(tmp_path, tokens="bytes")
+    assert bytes(fetch_dataset("train", tmp_path, params).tokens) == b"ab"
+
+
+def test_unknown_characters_are_one_token_and_are_counted_in_the_log(tmp_path, caplog):
+    write(tmp_path, train_txt="abc\r\n\r\n", val_txt="aébça")
+    params = params_of(tmp_path)
+    assert params.facts["characters"] == "\ufffd\n\rabc"
+    with caplog.at_level("INFO"):
+        assert fetch_dataset("val", tmp_path, params).tokens.tolist() == [3, 0, 4, 0, 3]
+    assert "2 of 5 characters do not occur in train" in caplog.text
+    assert params.facts["token_bytes"] == [3, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("tokens", ["bytes", "characters"])
+def test_a_large_file_takes_constant_memory(tmp_path, tokens, monkeypatch):
+    """100 MB of text, once mapped and once encoded into the cache, whose chunks are smaller here."""
+    monkeypatch.setattr(cache, "CHUNK_BYTES", 2**22)
+    monkeypatch.setattr(cache, "SPARE_BYTES", 0)
+    line = b"0123456789" * 100 + b"\n"
+    (tmp_path / "train.txt").write_bytes(line * 100_000)
+    params = Params(tokens=tokens, data_dir=str(tmp_path))
+    facts = {"characters": "\ufffd\n0123456789", "token_bytes": [1] * (256 if tokens == "bytes" else 12)}
+    tracemalloc.start()
+    dataset = fetch_dataset("train", tmp_path, params.with_facts(facts))
+    dataset.set_epoch(1)
+    inputs, _ = dataset.__getitems__(range(100))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(dataset.tokens) == 100_100_000 and inputs.unique().numel() >= 10
+    assert peak < 60e6 + dataset.starts.nbytes * 8
+
+
+def test_files_that_change_are_encoded_again(tmp_path):
+    write(tmp_path, train_txt="abcabc", val_txt="abc")
+    params = params_of(tmp_path)
+    first = fetch_dataset("val", tmp_path, params).tokens.tolist()
+    write(tmp_path, val_txt="cba")
+    assert fetch_dataset("val", tmp_path, params).tokens.tolist() == first[::-1]
+
+
+def test_pieces_of_a_tokenizer_file(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    write(tmp_path, train_txt="the cat sat on the mat\n" * 20, val_txt="the höt mat\n")
+    trained = tokenizers.ByteLevelBPETokenizer()
+    trained.train([str(tmp_path / "train.txt")], vocab_size=300, min_frequency=1)
+    trained.save(str(tmp_path / "tokenizer.json"))
+    params = params_of(tmp_path, tokens="pieces", tokenizer_file=str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer.json").unlink()  # the facts of a checkpoint hold it
+    tokens = fetch_dataset("val", tmp_path, params).tokens.tolist()
+    assert trained.decode(tokens) == "the höt mat\n"
+    assert sum(params.facts["token_bytes"][token] for token in tokens) == len("the höt mat\n".encode())
+
+
+def labelled(rows):
+    return "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows)
+
+
+def test_labelled_texts_are_padded_and_cut(tmp_path, caplog):
+    rows = [("ab", "x"), ("cab a long one", "y"), ("two\nlines", "x")]
+    write(tmp_path, train_csv=labelled(rows), val_jsonl='{"text": "ba", "label": "y"}\n')
+    params = params_of(tmp_path, target="label")
+    with caplog.at_level("INFO"):
+        dataset = fetch_dataset("train", tmp_path, params)
+    assert "2 of 3 texts fill context_length=8" in caplog.text
+    inputs, labels = dataset.__getitems__([0, 1])
+    end, pad, number = params.facts["end"], params.facts["pad"], params.facts["characters"].index
+    assert inputs.tolist() == [[number("a"), number("b"), end, *[pad] * 5], [*map(number, "cab a l"), end]]
+    assert labels.tolist() == [0, 1] and dataset.lengths == [3, 8, 8]
+    assert dataset.ids == ["train.csv:2", "train.csv:3", "train.csv:4"]
+    assert fetch_dataset("val", tmp_path, params).__getitems__([0])[1].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("val_csv", "text,label\nab,x\ncd\n", r"val.csv:3: has no 'label'"),
+        ("val_csv", "text,label\nab,z\n", r"val.csv:2: the label 'z' does not occur in train"),
+        ("val_csv", "words,label\nab,x\n", r"val.csv:2: has no 'text'; it has words, label"),
+        ("val_jsonl", '{"text": "a", "label": "x"}\n{"text": 1.5}\n', r"val.jsonl:2: has no 'text'"),
+        ("val_jsonl", "not json\n", r"val.jsonl:1: is not JSON"),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path, name, content, message):
+    write(tmp_path, train_csv=labelled([("ab", "x"), ("cd", "y")]), **{name: content})
+    params = params_of(tmp_path, target="label")
+    with pytest.raises(InputError, match=message):
+        fetch_dataset("val", tmp_path, params)
+
+
+def test_mistakes_in_text_files_are_explained(tmp_path):
+    write(tmp_path, train_txt="abc")
+    (tmp_path / "val.txt").write_bytes(b"caf\xe9")
+    params = params_of(tmp_path)
+    with pytest.raises(InputError, match="is not UTF-8.*tokens=bytes"):
+        fetch_dataset("val", tmp_path, params)
+    with pytest.raises(InputError, match="has train, but no test"):
+        fetch_dataset("test", tmp_path, params)
+    (tmp_path / "val.txt").write_text("a")
+    with pytest.raises(InputError, match="val has 1 tokens; expected 2 or more"):
+        fetch_dataset("val", tmp_path, params)
+
+
+def test_facts_survive_json_and_the_shipped_text_is_small(tmp_path):
+    write(tmp_path, train_txt="a\u2028b", val_txt="ab")
+    params = params_of(tmp_path)
+    assert json.loads(json.dumps(params.facts)) == params.facts
+    assert np.asarray(fetch_dataset("train", tmp_path, params).tokens).dtype == np.uint8
