@@ -134,7 +134,7 @@ def compare_next(num_rounds: int, num_steps: int) -> None:
 def main() -> None:
     """Run one of the comparisons."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("comparison", choices=["labels", "next"])
+    parser.add_argument("comparison", choices=["labels", "next"], help="what to compare")
     parser.add_argument("--rounds", type=int, default=2, help="turns of `next`")
     parser.add_argument("--num_steps", type=int, default=2000, help="steps of `next`; a multiple of 8")
     args = parser.parse_args()

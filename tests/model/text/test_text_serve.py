@@ -89,6 +89,21 @@ def test_predict_labels_lines(classifier, tmp_path, capsys):
         generated(classifier, tmp_path, capsys, "cats", "--top_k", "3")
 
 
+def test_a_run_begins_with_the_weights_of_a_file_as_hugging_face_writes_it(language_model, tmp_path):
+    from safetensors.torch import save_file
+
+    weights = utils.read_checkpoint(language_model / "best.pth.tar")["state_dict"]
+    is_conv1d = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+    published = {name: w.T.contiguous() if name.endswith(is_conv1d) else w for name, w in weights.items()}
+    save_file(
+        {**published, "lm_head.weight": weights["transformer.wte.weight"].clone()}, tmp_path / "model.safetensors"
+    )
+    values = {"pretrained": str(tmp_path / "model.safetensors"), "learning_rate": 1e-9, "tokens_per_epoch": 100}
+    run = trained(tmp_path, language_model.parent, **values)
+    found, expected = (utils.read_json(each / "metrics_val_best_weights.json") for each in (run, language_model))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_run_counted_in_steps_continues_to_the_same_bits(language_model, tmp_path):
     values = {"evaluate_every_steps": 3, "warmup_steps": 4, "batch_size": 4, "optimizer": "muon", "decay_all": False}
     for name in ("whole", "stopped"):
