@@ -109,6 +109,6 @@ def close_logs():
     """Take away the handlers that `utils.set_logger` made, so that no test logs into the files of one before."""
     yield
     logger = logging.getLogger()
-    for handler in [each for each in logger.handlers if type(each).__name__ in ("StreamHandler", "_LogFile")]:
+    for handler in [each for each in logger.handlers if type(each).__module__ == "fiveline.record.log"]:
         logger.removeHandler(handler)
         handler.close()

@@ -177,7 +177,7 @@ def test_names_cannot_steer_the_terminal_or_the_log_or_be_formulas_of_a_spreadsh
     utils.set_logger(folder / "train.log")
     values = {"levelno": logging.WARNING, "msg": "names: %s, and no text: %s", "args": (names, os.fsdecode(b"caf\xe9"))}
     for handler in logging.getLogger().handlers:
-        if getattr(handler, "is_ours", False):  # pytest's own handlers cannot report such a name
+        if type(handler).__module__ == "fiveline.record.log":  # pytest's own handlers cannot report such a name
             handler.handle(logging.makeLogRecord(values))
     printed = "".join(capfd.readouterr())
     logs = "".join((folder / name).read_text(encoding="utf-8") for name in ("train.log", "evaluate.log"))
