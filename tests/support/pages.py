@@ -17,8 +17,8 @@ PAGES = [
     *sorted(PROJECT.glob("docs/tutorial/*.md")),
 ]
 STARTS = ("python ", "mkdir ", "torchrun --standalone ")  # .venv/bin/python of the first screen is CI's
-NEEDS_MORE = (  # data, a network, git, a tracker
-    "experiments/signs", "benchmarks/", "data/build_dataset.py", "fiveline.new", "fiveline.publish",
+NEEDS_MORE = (  # data, a network, git, a tracker, or minutes of training
+    "experiments/signs", "benchmarks/", "data/build_dataset.py", "fiveline.new", "fiveline.publish", "experiments/text_",
 )  # fmt: skip
 FENCE = r"```{}\n(.*?)^```$"
 BLOCK = re.compile(
