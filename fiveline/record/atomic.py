@@ -16,6 +16,7 @@ from fiveline.record.errors import NO_ROOM
 
 PATIENCE = (0.01, 0.05, 0.2, 0.5, 1.0) if os.name == "nt" else ()  # seconds; Windows replaces no file that is open
 STALE_SECONDS = 24 * 60 * 60  # no process writes one file for this long
+WRITTEN_UNDER_LOCK = (".pth.tar.", ".run.json.", ".history.jsonl.", "..lock.json.", "_weights.json.")
 LONGEST_NAME = 255  # bytes, on most file systems
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.[\w-]+)?\.tmp")  # older versions added the host and the process
 
@@ -92,12 +93,13 @@ def temporary_path(path: Path) -> Path:
 def remove_stale(folder: Path) -> None:
     """Remove the temporary files that killed processes left in a run directory, which the caller has locked.
 
-    Checkpoints are written by the lock's holder alone. Another script may be writing any other file: it has a day.
+    The lock's holder alone writes checkpoints and the record. Any other file may be in the making: it has a day.
     """
     for path in folder.glob(".*.tmp"):
         if TEMPORARY.fullmatch(path.name):
             with contextlib.suppress(FileNotFoundError, PermissionError):  # complete by now; on Windows, open
-                if ".pth.tar." in path.name or time.time() - path.lstat().st_mtime > STALE_SECONDS:
+                is_own = any(name in path.name for name in WRITTEN_UNDER_LOCK)
+                if is_own or time.time() - path.lstat().st_mtime > STALE_SECONDS:
                     path.unlink()
 
 

@@ -85,7 +85,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _read_int(
 def find_params_file(model_dir: Path) -> Path:
     """Return the params file of a run directory; an InputError says what is missing, or that there are two."""
     if not model_dir.is_dir():
-        raise InputError(f"{model_dir}: there is no such directory; make it and write a params.json into it, or name another")
+        raise InputError(f"{model_dir}: there is no such directory; make it with a params.json, or name another")
     paths = [model_dir / name for name in FILE_NAMES if (model_dir / name).exists()]  # the reader refuses a pipe
     if not paths:
         raise InputError(f"{model_dir}: no params.json and no params.yaml in it; {{}} in params.json is all defaults")

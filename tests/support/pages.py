@@ -18,7 +18,8 @@ PAGES = [
 ]
 STARTS = ("python ", "mkdir ", "torchrun --standalone ")  # .venv/bin/python of the first screen is CI's
 NEEDS_MORE = (  # data, a network, git, a tracker, or minutes of training
-    "experiments/signs", "benchmarks/", "data/build_dataset.py", "fiveline.new", "fiveline.publish", "experiments/text_",
+    "experiments/signs", "experiments/text_", "benchmarks/", "data/build_dataset.py", "fiveline.new",
+    "fiveline.publish",
 )  # fmt: skip
 FENCE = r"```{}\n(.*?)^```$"
 BLOCK = re.compile(

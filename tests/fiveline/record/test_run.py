@@ -124,7 +124,8 @@ def test_a_directory_that_is_moved_away_is_not_written_to(tmp_path, is_made_agai
 def test_what_a_process_without_the_lock_is_writing_is_left_for_a_day(tmp_path, hold):
     """For example evaluate.py in the directory of a run that is started, or restarted, just then."""
     writer = hold(tmp_path, WRITE)
-    temporary_path(tmp_path / "last.pth.tar").touch()  # a checkpoint: its writer had the lock, which we have now
+    for name in ("last.pth.tar", "run.json", "history.jsonl", "metrics_val_last_weights.json"):
+        temporary_path(tmp_path / name).touch()  # its writer had the lock, which we have now
     old = temporary_path(tmp_path / "predictions_test_best.csv")
     old.touch()
     os.utime(old, (time.time() - 25 * 60 * 60,) * 2)
