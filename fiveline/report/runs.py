@@ -78,20 +78,15 @@ def read_runs(parent_dir: Path) -> tuple[list[Run], list[str]]:
 
 def _walk(parent_dir: str, problems: list[str]) -> Iterator[tuple[str, set[str]]]:
     """Yield each folder with the names of its files. Hidden folders are skipped, and no folder is visited twice."""
-    root, seen = Path(parent_dir).resolve(), set[tuple[int, int]]()
+    root, seen = os.path.realpath(parent_dir), set[str]()
 
     def is_new(path: str) -> bool:
-        if os.path.islink(path):  # noqa: PTH114  building Path objects dominates the time for thousands of runs
-            place = Path(path).resolve()
-            if place.is_relative_to(root) or root.is_relative_to(place):
-                return False
-        try:
-            status = os.stat(path)  # noqa: PTH116
-        except OSError:
-            return True  # os.walk reports it
-        num_seen = len(seen)
-        seen.add((status.st_dev, status.st_ino))
-        return len(seen) > num_seen
+        place = os.path.realpath(path)
+        is_link = os.path.islink(path)  # noqa: PTH114  building Path objects dominates the time for thousands of runs
+        if place in seen or (is_link and (Path(place).is_relative_to(root) or Path(root).is_relative_to(place))):
+            return False
+        seen.add(place)
+        return True
 
     def report(error: OSError) -> None:
         problems.append(f"{error.filename}: cannot be read ({error.strerror})")
@@ -106,11 +101,13 @@ def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> R
     if record:
         from fiveline.record.check import Record, find_mistakes  # pydantic, which CS230's folders do not need
 
-        problems += [f"{folder}/{RUN_FILE}: {mistake}" for mistake in find_mistakes(Record, record)]
-    params = _plain_params(_get(record, "params", dict) or _read_params(folder, names, problems))
+        if mistakes := find_mistakes(Record, record):
+            problems += [f"{folder}/{RUN_FILE}: {mistake}" for mistake in mistakes]
+            record = {}
+    params = _plain_params(record.get("params") or _read_params(folder, names, problems))
     if "restore_file" in record:
         params["restore_file"] = record["restore_file"]
-    fingerprint = (_get(record, "data", dict) or {}).get("fingerprint")
+    fingerprint = record.get("data", {}).get("fingerprint")
     return Run(
         model_dir=folder,
         name=name,
@@ -118,19 +115,14 @@ def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> R
         val=_read_metrics(folder, VAL_FILE, problems) if VAL_FILE in names else {},
         test=_read_metrics(folder, TEST_FILE, problems) if TEST_FILE in names else {},
         intervals=_read_intervals(folder, problems) if SCORED_FILE in names else {},
-        status=current_status(Path(folder), _get(record, "status", str) or "unknown"),
-        epochs=_get(record, "epochs", int),
+        status=current_status(Path(folder), record.get("status", "unknown")),
+        epochs=record.get("epochs"),
         seconds=_seconds(record),
-        best_epoch=_get(record, "best_epoch", int),
-        lower_is_better=[str(each) for each in _get(record, "lower_is_better", list) or ()],
-        monitor=_get(params, "monitor", str),
+        best_epoch=record.get("best_epoch"),
+        lower_is_better=record.get("lower_is_better", []),
+        monitor=str(params["monitor"]) if "monitor" in params else None,
         fingerprint=None if fingerprint is None else str(fingerprint),
     )
-
-
-def _get(values: Mapping[str, Any], key: str, kind: type) -> Any:
-    """Return a value if it is of that type, else None."""
-    return value if type(value := values.get(key)) is kind else None
 
 
 def _read_json(folder: str, name: str, problems: list[str], read: Any = files.read_json) -> dict[str, Any]:
@@ -170,9 +162,9 @@ def _read_metrics(folder: str, name: str, problems: list[str]) -> dict[str, floa
 
 
 def _read_intervals(folder: str, problems: list[str]) -> dict[str, tuple[float, float]]:
-    found = _get(_read_json(folder, SCORED_FILE, problems), "intervals", dict) or {}
-    pairs = {name: ends for name, ends in found.items() if type(ends) is list and len(ends) == 2}
-    return {sys.intern(name): (low, high) for name, (low, high) in pairs.items() if is_number(low) and is_number(high)}
+    found = _read_json(folder, SCORED_FILE, problems).get("intervals")
+    pairs = {name: ends for name, ends in (found.items() if type(found) is dict else ()) if type(ends) is list}
+    return {sys.intern(name): (e[0], e[1]) for name, e in pairs.items() if len(e) == 2 and all(map(is_number, e))}
 
 
 def is_number(value: Any) -> bool:
