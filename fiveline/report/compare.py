@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fiveline.record.errors import InputError
-from fiveline.report.intervals import interval
-from fiveline.report.predictions import PREDICTIONS, is_quantity, is_tagged, read_predictions, read_shares
-from fiveline.report.resampling import compare_paired
-from fiveline.report.runs import Run
-from fiveline.report.shares import Shares
-from fiveline.report.table import Table, shortened, text_of, to_markdown
+from fiveline.report.intervals import compare_paired, interval
+from fiveline.report.predictions import PREDICTIONS, is_quantity, is_tagged, read_predictions
+from fiveline.report.runs import TEST_FILE, Run
+from fiveline.report.shares import Shares, read_npz
+from fiveline.report.table import shortened, text_of, to_markdown
 
 ENTRIES = ["metric", "a", "a_interval", "b", "b_interval", "difference", "difference_interval", "p"]  # in --json
 HEAD = ["metric", "A", "A's 95% interval", "B", "B's 95% interval", "B - A", "its 95% interval", "p"]
 LEGEND = """\
 p: how often a difference at least this large appears if A and B are swapped at random for each example. The interval
 is B - A plus and minus a bound that 95% of these differences stay below. Other seeds are not taken into account."""
+SHARES = "shares_test_best.npz"
+TOLERANCE = 1e-4  # between a value that is added up over batches and over examples, in float32
 MOST_SHOWN = 10
 Rows = list[dict[str, str]]  # the predictions of a run
 
@@ -29,53 +31,73 @@ def compare(runs: Sequence[Run], names: Sequence[str], problems: list[str]) -> d
     a, b = (find_run(runs, name) for name in names)
     print(f"A is {text_of(a.name)}, B is {text_of(b.name)}\n")
     differ = sorted(name for name in {**a.params, **b.params} if a.params.get(name) != b.params.get(name))
-    rows = [[name, a.params.get(name), b.params.get(name)] for name in differ]
-    table = to_markdown(Table.of_rows(["hyperparameter", "A", "B"], rows))
-    print(table if rows else "They have the same hyperparameters.\n")
+    params = [[name, a.params.get(name), b.params.get(name)] for name in differ]
+    print(_table(["hyperparameter", "A", "B"], params) if params else "They have the same hyperparameters.\n")
     first, second = _read_predictions(a, problems), _read_predictions(b, problems)
-    metrics = {name: _plain_row(name, a.val.get(name), b.val.get(name)) for name in {**a.val, **b.val}}
-    metrics |= {f"test {n}": _plain_row(f"test {n}", a.test.get(n), b.test.get(n)) for n in {**a.test, **b.test}}
+    of_a, of_b = ({**run.val, **{f"test {name}": value for name, value in run.test.items()}} for run in (a, b))
+    rows = {name: _row(name, of_a.get(name), of_b.get(name)) for name in {**of_a, **of_b}}
     are_paired = bool(first) and [(r["id"], r["label"]) for r in first] == [(r["id"], r["label"]) for r in second]
     if are_paired:
         print(f"Both were evaluated on the same {len(first):,} examples of test.\n")
-        (of_a, notes), (of_b, more) = (read_shares(run, len(first), problems) for run in (a, b))
-        for note in notes + more:
-            print(f"{text_of(note)}; evaluate.py --model_dir ... writes it again\n")
-        metrics |= {f"test {n}": _tested_row(f"test {n}", of_a[n], of_b[n]) for n in of_a if n in of_b}
+        ours, theirs = (_read_shares(run, len(first), problems) for run in (a, b))
+        rows |= {f"test {n}": _tested_row(f"test {n}", ours[n], theirs[n]) for n in ours if n in theirs}
     elif first and second:
         counts = f"{len(first):,} and {len(second):,}"
         print(f"No tests: A and B were evaluated on different examples ({counts}), or in a different order\n")
-    cells = [[f"{c[0]:.4g} to {c[1]:.4g}" if isinstance(c, tuple) else c for c in row] for row in metrics.values()]
-    print(to_markdown(Table.of_rows(HEAD, cells)))
+    texts = [[f"{c[0]:.4g} to {c[1]:.4g}" if isinstance(c, tuple) else c for c in row] for row in rows.values()]
+    print(_table(HEAD, texts))
     if are_paired:
         print(f"{LEGEND}\n\n{disagreements(first, second)}")
-    entries = [dict(zip(ENTRIES, row, strict=True)) for row in metrics.values()]
+    entries = [dict(zip(ENTRIES, row, strict=True)) for row in rows.values()]
     return {"a": vars(a), "b": vars(b), "num_examples": len(first) if are_paired else None, "metrics": entries}
 
 
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    return to_markdown({name: [row[i] for row in rows] for i, name in enumerate(head)})
+
+
 def find_run(runs: Sequence[Run], name: str) -> Run:
-    """Return the run with that name or directory, or the only one whose name begins with it."""
+    """Return the run with that name or directory."""
     place = Path(name)
     found = [run for run in runs if run.name == name.rstrip("/")]
     found = found or [run for run in runs if place.is_dir() and run.path.samefile(place)]
-    found = found or [run for run in runs if run.name.startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    names = [run.name for run in found or runs]
-    close = names if found else difflib.get_close_matches(name, names, n=5) or names
-    listed = ", ".join(map(text_of, close[:5])) + (", ..." if len(close) > 5 else "")
     if found:
-        raise InputError(f"--compare {name}: the names of {len(found)} runs begin with it: {listed}")
+        return found[0]
+    names = [run.name for run in runs]
+    close = difflib.get_close_matches(name, names, n=5, cutoff=0.3) or names
+    listed = ", ".join(map(text_of, close[:5])) + (", ..." if len(close) > 5 else "")
     raise InputError(f"--compare {name}: there is no such run below --parent_dir; there are {listed}")
 
 
-def _plain_row(name: str, a: float | None, b: float | None) -> list[Any]:
+def _row(name: str, a: float | None, b: float | None) -> list[Any]:
     return [name, a, None, b, None, b - a if a is not None and b is not None else None, None, None]
 
 
 def _tested_row(name: str, a: Shares, b: Shares) -> list[Any]:
-    difference, p = compare_paired(a, b)
-    return [name, a.value(), interval(a), b.value(), interval(b), b.value() - a.value(), difference, p]
+    ends, p = compare_paired(a, b)
+    return [name, a.value(), interval(a), b.value(), interval(b), b.value() - a.value(), ends, p]
+
+
+def _read_shares(run: Run, num_examples: int, problems: list[str]) -> dict[str, Shares]:
+    """Return the shares that give the metrics of test in the run's directory; print why others are left out."""
+    path, found, notes = run.path / SHARES, {}, []
+    try:
+        for name, shares in read_npz(path).items():
+            if (number := len(shares.numerators)) != num_examples:
+                raise ValueError(f"of {number:,} examples, expected {num_examples:,} as in {PREDICTIONS}")
+            value, written = shares.value(), run.test.get(name)
+            if written is not None and math.isclose(value, written, rel_tol=TOLERANCE, abs_tol=TOLERANCE / 100):
+                found[name] = shares
+            elif written is not None:
+                notes.append(f"No test of {name}: {path} gives {value:.6g}, and {TEST_FILE} has {written:.6g}")
+    except FileNotFoundError:
+        notes = [f"No tests: no {SHARES} in {run.path}"]
+    except (OSError, ValueError) as error:
+        problems.append(f"{path}: not used ({getattr(error, 'strerror', None) or error})")
+        found = {}
+    for note in notes:
+        print(f"{text_of(note)}; evaluate.py --model_dir ... writes it again\n")
+    return found
 
 
 def _read_predictions(run: Run, problems: list[str]) -> Rows:
@@ -114,7 +136,7 @@ def disagreements(first: Rows, second: Rows) -> str:
     summary += f" The {MOST_SHOWN} {which}:" if len(rows) > MOST_SHOWN else ""
     shown = [(name, *(_tags_that_differ(*cells) if is_tagged(first) else cells)) for name, *cells in rows[:MOST_SHOWN]]
     short = [[shortened(cell) if isinstance(cell, str) else cell for cell in row] for row in shown]
-    return f"{summary}\n\n{to_markdown(Table.of_rows(['example', 'label', 'A', 'B'], short))}"
+    return f"{summary}\n\n{_table(['example', 'label', 'A', 'B'], short)}"
 
 
 def _tags_that_differ(*texts: str) -> list[str]:

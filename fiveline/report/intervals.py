@@ -1,4 +1,6 @@
-"""95% confidence intervals of metrics, from each example's contribution. The values decide the method:
+"""95% confidence intervals of metrics and of differences between runs, from each example's contribution.
+
+The values decide the method for a metric:
 
 - hits among examples (accuracy, top-5 accuracy): the exact binomial interval with mid-p
 - counts (entity F1, accuracy of tokens) and macro averages: linearised per example, on the logit scale, with t
@@ -8,23 +10,35 @@
 Intervals that only resample (the percentile bootstrap) cannot see errors that are absent from the sample.
 
 Sources: Hall, On the Removal of Skewness by Transformation (1992); Lancaster (1961), mid-p; Zou and Donner (2008),
-intervals of sums from intervals of their parts.
+intervals of sums from intervals of their parts. For differences: Fisher, The Design of Experiments (1935); Yeh, More
+accurate tests for the statistical significance of result differences (2000).
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from fiveline.report.shares import Shares, divided
+from fiveline.report.shares import Shares, divided, mean_ratios
 
 TAIL = 0.025
 # A small test set rarely contains the largest errors, so most intervals that miss the truth lie below it. Without a
 # smaller tail on this side, the RMSE of 50 examples with t5 errors has 92% coverage.
 LONG_TAIL = 0.02
+NUM_SWAPS, SEED = 2000, 230
+MOST_P = 0.05  # at which 0 is outside the interval of a difference
+MOST_SWAPPED = 2000  # of more examples, neighbours are swapped together, which saves time and memory
 Interval = tuple[float, float]
+
+
+class Difference(NamedTuple):
+    """The difference of a metric between two runs on the same examples, second - first."""
+
+    interval: Interval | None  # 95%
+    p: float | None  # probability of a difference at least as large if the two were equally good
 
 
 @np.errstate(all="ignore")  # of values near the largest float
@@ -129,3 +143,39 @@ def _of_mean(shares: Shares) -> Interval | None:
     low, high = (value - error * quantiles).tolist()
     low = max(low, 0.0) if (shares.numerators >= 0).all() else low
     return low, min(high, 1.0) if (shares.numerators <= shares.denominators).all() else high
+
+
+def compare_paired(first: Shares, second: Shares) -> Difference:
+    """Return the test by swapping: if both are equally good, the two results of each example may be swapped.
+
+    p is the share of NUM_SWAPS random swaps with a difference at least as large, counted with the observed one, so
+    that it is never 0. The interval is the difference, plus and minus the bound that 95% of the swaps stay below: 0 is
+    outside exactly where p is 0.05 or less. For examples that are right or wrong, this is McNemar's exact test.
+    """
+    observed = second.value() - first.value()
+    if not math.isfinite(observed):
+        return Difference(None, None)
+    swapped = np.sort(np.abs(_swapped_differences(first, second)))  # NaN last: as the largest
+    p = (NUM_SWAPS - np.searchsorted(swapped, abs(observed) * (1 - 1e-9)) + 1) / (NUM_SWAPS + 1)
+    half_width = float(swapped[NUM_SWAPS - math.floor(MOST_P * (NUM_SWAPS + 1))])
+    if half_width == 0 and is_between_0_and_1(first):  # they agree on all examples, but perhaps not always
+        half_width = bounds(first, np.ones(first.numerators.shape[1], dtype=bool))
+    ends = (observed - half_width, observed + half_width) if math.isfinite(half_width) else None
+    return Difference(ends, float(p))
+
+
+def _swapped_differences(first: Shares, second: Shares) -> np.ndarray:
+    """Return second - first for each of NUM_SWAPS random swaps of the two results of examples."""
+    pairs = [(first.numerators, second.numerators), (first.denominators, second.denominators),
+             (first.occurs.astype(float), second.occurs.astype(float))]  # fmt: skip
+    differ = np.flatnonzero(np.any([(a != b).any(axis=1) for a, b in pairs], axis=0))
+    halves = [(a.sum(axis=0) + b.sum(axis=0)) / 2 for a, b in pairs]
+    gaps = [(a[differ] - b[differ]) / 2 for a, b in pairs]
+    if len(differ) > MOST_SWAPPED:
+        starts = np.linspace(0, len(differ), MOST_SWAPPED, endpoint=False).astype(int)
+        gaps, differ = [np.add.reduceat(gap, starts, axis=0) for gap in gaps], starts
+    signs = np.random.default_rng(SEED).integers(2, size=(NUM_SWAPS, len(differ))) * 2.0 - 1
+    moved = [signs @ gap for gap in gaps]
+    ones, others = (mean_ratios(*(half + sign * part for half, part in zip(halves, moved, strict=True)))
+                    for sign in (1, -1))  # fmt: skip
+    return np.array([second.finish(b) - first.finish(a) for a, b in zip(ones, others, strict=True)], dtype=float)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ from typing import Any
 from fiveline.record import check
 from fiveline.record.errors import InputError
 from fiveline.record.files import from_cell, read_text
-from fiveline.report.runs import TEST_FILE, Run
-from fiveline.report.shares import Shares, read_npz
+from fiveline.report.runs import Run
 
-PREDICTIONS, SHARES = "predictions_test_best.csv", "shares_test_best.npz"
-TOLERANCE = 1e-4  # between a value that is added up over batches and over examples, in float32
+PREDICTIONS = "predictions_test_best.csv"
 MAX_BYTES = 2**30  # far above the predictions for ten million examples
 
 
@@ -37,26 +34,6 @@ def read_predictions(run: Run, problems: list[str]) -> list[dict[str, str]]:
 def read_per_class(run: Run, problems: list[str]) -> list[dict[str, str]]:
     """Return one dict for each class of test: `class`, `examples`, `precision`, ..., all as text."""
     return _read_csv(run.path / "per_class_test_best.csv", "class", problems)
-
-
-def read_shares(run: Run, num_examples: int, problems: list[str]) -> tuple[dict[str, Shares], list[str]]:
-    """Return the shares that give the metrics of test in the run's directory, and notes why others are left out."""
-    path, found, notes = run.path / SHARES, {}, []
-    try:
-        for name, shares in read_npz(path).items():
-            if (number := len(shares.numerators)) != num_examples:
-                raise ValueError(f"of {number:,} examples, expected {num_examples:,} as in {PREDICTIONS}")
-            value, written = shares.value(), run.test.get(name)
-            if written is not None and math.isclose(value, written, rel_tol=TOLERANCE, abs_tol=TOLERANCE / 100):
-                found[name] = shares
-            elif written is not None:
-                notes.append(f"No test of {name}: {path} gives {value:.6g}, and {TEST_FILE} has {written:.6g}")
-        return found, notes
-    except FileNotFoundError:
-        return {}, [f"No tests: no {SHARES} in {run.path}"]
-    except (OSError, ValueError) as error:
-        problems.append(f"{path}: not used ({getattr(error, 'strerror', None) or error})")
-        return {}, []
 
 
 def _read_csv(path: Path, key: str, problems: list[str]) -> list[dict[str, str]]:

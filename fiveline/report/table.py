@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os.path
@@ -52,21 +51,7 @@ class Seconds(float):
 PARTS = {Mean: ("", " std", " n"), Estimate: ("", " low", " high")}  # what CSV adds to the column's name
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Names and cells, by column, because a column's cells are of one kind."""
-
-    head: list[str]
-    columns: list[list[Any]]  # one list for each name; cells are None, text, numbers, lists, or the classes above
-
-    @classmethod
-    def of_rows(cls, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-        """Return the table of these rows."""
-        return cls(list(head), [[row[i] for row in rows] for i in range(len(head))])
-
-    def texts(self) -> list[list[str]]:
-        """Return each column's texts, its name first."""
-        return [list(map(text_of, [name, *cells])) for name, cells in zip(self.head, self.columns, strict=True)]
+Table = dict[str, list[Any]]  # name -> cells, which are None, text, numbers, lists, or the classes above
 
 
 def default_columns(columns: Iterable[Column], differ: Sequence[str], runs: Sequence[Run]) -> list[Column]:
@@ -85,7 +70,7 @@ def by_importance(columns: Sequence[Column], sorted_by: Sequence[Column]) -> lis
 
 def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Table:
     """Return the table with a row for each group of runs."""
-    return Table([each.name for each in columns], [[_cell(group, each) for group in groups] for each in columns])
+    return {each.name: [_cell(group, each) for group in groups] for each in columns}
 
 
 def _cell(group: Sequence[Run], column: Column) -> Any:
@@ -149,10 +134,14 @@ def shortened(text: str) -> str:
     return text if len(text) <= LONGEST_ON_TERMINAL else f"{text[: LONGEST_ON_TERMINAL - 1 - half]}…{text[-half:]}"
 
 
+def _texts(table: Table) -> list[list[str]]:
+    """Return each column's texts, its name first."""
+    return [list(map(text_of, [name, *cells])) for name, cells in table.items()]
+
+
 def to_markdown(table: Table) -> str:
     """Return the table in Markdown, aligned, so that it also reads well as plain text."""
-    texts = [[re.sub(r"[|<]", r"\\\g<0>", text) for text in column] for column in table.texts()]
-    return _tabulated(texts, table.columns)
+    return _tabulated([[re.sub(r"[|<]", r"\\\g<0>", text) for text in column] for column in _texts(table)], table)
 
 
 def to_terminal(table: Table, width: int, order: Sequence[int]) -> str:
@@ -161,33 +150,30 @@ def to_terminal(table: Table, width: int, order: Sequence[int]) -> str:
     Columns get room in the order of their positions in `order`; two are shown however long their cells are.
     """
     # names of runs are pasted into commands, so they stay whole
-    texts = [column if column[0] == "run" else list(map(shortened, column)) for column in table.texts()]
-    shown: list[int] = []
-    left = width - 1
+    texts = [column if column[0] == "run" else list(map(shortened, column)) for column in _texts(table)]
+    names, shown, left = list(table), list[int](), width - 1
     for i in order:
-        size = _tabulated([texts[i]], [table.columns[i]]).index("\n") - 1
+        size = _tabulated([texts[i]], {"": table[names[i]]}).index("\n") - 1
         if size <= left or len(shown) < 2:
             shown.append(i)
             left -= size
     shown.sort()
-    hidden = ", ".join(text_of(name) for i, name in enumerate(table.head) if i not in shown)
+    hidden = ", ".join(text_of(name) for i, name in enumerate(names) if i not in shown)
     more = f"No room for {hidden}: --columns chooses columns, results.md and results.csv have all\n" if hidden else ""
-    return _tabulated([texts[i] for i in shown], [table.columns[i] for i in shown]) + more
+    return _tabulated([texts[i] for i in shown], {names[i]: table[names[i]] for i in shown}) + more
 
 
 def to_latex(table: Table) -> str:
     r"""Return the table in LaTeX, for a paper with `\usepackage{booktabs}`."""
-    text = _tabulated(table.texts(), table.columns, "latex_booktabs", "right").replace("±", r"$\pm$")
+    text = _tabulated(_texts(table), table, "latex_booktabs", "right").replace("±", r"$\pm$")
     text = re.sub(r"^ *(?=[\[*])", "{}", text, flags=re.MULTILINE)  # LaTeX would take [x] for an argument of \midrule
     return f"% \\usepackage{{booktabs}}\n{text}"
 
 
-def _tabulated(
-    texts: Sequence[Sequence[str]], columns: Sequence[Sequence[Any]], form: str = "pipe", numbers: str = "decimal"
-) -> str:
-    """Return columns of texts, each with its name first, as a table; columns of numbers only are aligned as such."""
+def _tabulated(texts: Sequence[Sequence[str]], table: Table, form: str = "pipe", numbers: str = "decimal") -> str:
+    """Return a table whose cells are shown as these texts; columns of numbers only are aligned as such."""
     head, *rows = zip(*texts, strict=True)
-    kinds = [set(map(type, cells)) <= {float, int, Seconds, type(None), *PARTS} for cells in columns]
+    kinds = [set(map(type, cells)) <= {float, int, Seconds, type(None), *PARTS} for cells in table.values()]
     alignment = [numbers if is_numeric else "left" for is_numeric in kinds]
     return tabulate(rows, head, tablefmt=form, disable_numparse=True, colalign=alignment) + "\n"
 
@@ -196,7 +182,7 @@ def to_csv(table: Table) -> str:
     """Return the table for programs: numbers in full, durations in seconds; a mean or an interval has three columns."""
     head: list[str] = []
     columns: list[Any] = []
-    for name, cells in zip(table.head, table.columns, strict=True):
+    for name, cells in table.items():
         kinds = [kind for kind in PARTS if kind in map(type, cells)]
         head += [name, *(name + part for kind in kinds for part in PARTS[kind][1:])]
         columns.append([cell[0] if type(cell) in PARTS else _for_csv(cell) for cell in cells])

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from fiveline.report import resampling
-from fiveline.report.intervals import interval, proportion, t_quantile
-from fiveline.report.resampling import compare_paired
+from fiveline.report import intervals
+from fiveline.report.intervals import compare_paired, interval, proportion, t_quantile
 from fiveline.report.shares import finish_name, read_npz, to_npz, with_occurrence
 from tests.support.results import shares_of
 
@@ -191,7 +190,7 @@ EQUAL = {
 @pytest.mark.parametrize("name", EQUAL)
 def test_equal_runs_are_rarely_called_different(name, monkeypatch):
     size, draw = EQUAL[name]
-    monkeypatch.setattr(resampling, "NUM_SWAPS", 399)
+    monkeypatch.setattr(intervals, "NUM_SWAPS", 399)
     generator, rejected, agree = np.random.default_rng(2), [], []
     for _ in range(1000):
         found = compare_paired(*draw(generator, size))
@@ -203,7 +202,7 @@ def test_equal_runs_are_rarely_called_different(name, monkeypatch):
 
 @pytest.mark.slow
 def test_intervals_of_a_difference_cover_a_real_one(monkeypatch):
-    monkeypatch.setattr(resampling, "NUM_SWAPS", 399)
+    monkeypatch.setattr(intervals, "NUM_SWAPS", 399)
     generator, found = np.random.default_rng(3), {"accuracy": [], "RMSE": [], "macro F1": []}
     truth = {"accuracy": 0.1, "RMSE": math.sqrt(1.25) - math.sqrt(2)}
     labels, second = of_pair(np.random.default_rng(0), 1_000_000)

@@ -21,7 +21,7 @@ import utils
 from fiveline.report.columns import all_columns, mean_and_std
 from fiveline.report.filter import parse_filter
 from fiveline.report.runs import Run
-from fiveline.report.table import Estimate, Mean, Seconds, Table, duration, group_name, to_csv, to_latex, to_markdown
+from fiveline.report.table import Estimate, Mean, Seconds, duration, group_name, to_csv, to_latex, to_markdown
 from tests.support.results import synthesize, write_run
 
 pty = pytest.importorskip("pty", reason="Windows has no terminals that a program can make")
@@ -208,7 +208,7 @@ def test_a_terminal_shows_names_of_runs_that_can_be_pasted(tmp_path, project, ca
 
 
 def test_markdown_is_aligned_and_hides_no_cell():
-    table = Table(["run", "x", "time"], [["a|b", "<i>", "é"], [0.5, -10.25, None], [Seconds(5), Seconds(3700), None]])
+    table = {"run": ["a|b", "<i>", "é"], "x": [0.5, -10.25, None], "time": [Seconds(5), Seconds(3700), None]}
     assert to_markdown(table) == (
         "| run   |      x |   time |\n|:------|-------:|-------:|\n"
         "| a\\|b  |   0.5  |   5.0s |\n| \\<i>  | -10.25 | 1h 02m |\n| é     |   -    |      - |\n"
@@ -226,14 +226,14 @@ PLAIN = ["a,b", 'say "x"', "two\nlines", "a\rb", "-0.5", "plain", "é中"]
 
 def test_csv_brings_back_every_name_and_starts_no_formula():
     cells = [*FORMULAS, *PLAIN]
-    text = to_csv(Table(["=name", "value"], [cells, list(range(len(cells)))]))
+    text = to_csv({"=name": cells, "value": list(range(len(cells)))})
     names = [row[0] for row in csv.reader(io.StringIO(text, newline=""))]
     assert names == ["'=name", *(f"'{cell}" for cell in FORMULAS), *PLAIN]
 
 
 def test_csv_keeps_numbers_numbers():
     test = [Estimate(0.5, 0.25, 0.75), Mean(0.5, 0.1, 2), None]
-    table = Table(["a", "b", "c"], [[-0.1, 1e-300, None], [Mean(-1.5, 0.25, 3), 2.0, None], test])
+    table = {"a": [-0.1, 1e-300, None], "b": [Mean(-1.5, 0.25, 3), 2.0, None], "c": test}
     head, *rows = csv.reader(io.StringIO(to_csv(table)))
     assert head == ["a", "b", "b std", "b n", "c", "c std", "c n", "c low", "c high"]
     assert rows[0] == ["-0.1", "-1.5", "0.25", "3", "0.5", "", "1", "0.25", "0.75"]
@@ -241,7 +241,7 @@ def test_csv_keeps_numbers_numbers():
 
 
 def test_latex_has_booktabs_rules_and_escapes():
-    table = Table(["run", "accuracy"], [["a_b & 50%", "[c]"], [Mean(0.5, 0.25, 3), -1e-7]])
+    table = {"run": ["a_b & 50%", "[c]"], "accuracy": [Mean(0.5, 0.25, 3), -1e-7]}
     assert [re.sub(" +", " ", line).strip() for line in to_latex(table).splitlines()] == [
         r"% \usepackage{booktabs}", r"\begin{tabular}{lr}", r"\toprule", r"run & accuracy \\", r"\midrule",
         r"a\_b \& 50\% & 0.5 $\pm$ 0.25 (3) \\", r"{}[c] & -1e-07 \\", r"\bottomrule", r"\end{tabular}",
