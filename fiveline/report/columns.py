@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -148,8 +149,5 @@ def _mean(group: Sequence[Run], column: Column) -> Any:
 
 def sort_runs(runs: Sequence[Run]) -> list[Run]:
     """Return the best run of each task and data, then the second of each, and so on, by the metrics they monitored."""
-    placed: list[tuple[int, int, Run]] = []
-    for number, part in enumerate(by_data(runs)):
-        ranked = sort_groups([[run] for run in part], monitored_column(part))
-        placed += [(place, number, group[0]) for place, group in enumerate(ranked)]
-    return [run for _, _, run in sorted(placed, key=lambda entry: entry[:2])]
+    ranked = [sort_groups([[run] for run in part], monitored_column(part)) for part in by_data(runs)]
+    return [run for place in itertools.zip_longest(*ranked, fillvalue=()) for group in place for run in group]

@@ -64,14 +64,16 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], s
     hidden = ("run", "data") if len(groups) == 1 else ("run",)
     shown = [each for each in columns.all_columns(runs).values() if each.kind not in hidden]
     shown = [each for each in shown if each.kind != "param" or each.key in differ]
-    shared: dict[tuple[str, ...], dict[str, Any]] = {}  # the hyperparameters that do not differ, once, by their names
-    described = []
-    for run in runs:
-        names = tuple(sorted(set(run.params).difference(differ)))
-        shared.setdefault(names, {name: _plain(run.params[name]) for name in names})
-        values = [_plain(column.value(run)) for column in shown]
-        place = {"name": run.name, "group": numbers_of_groups[run.data], "shared": list(shared).index(names)}
-        described.append({**place, "values": values, "best_epoch": run.best_epoch})
+    described = [
+        {
+            "name": run.name,
+            "group": numbers_of_groups[run.data],
+            "values": [_plain(column.value(run)) for column in shown],
+            "others": {name: _plain(run.params[name]) for name in sorted(set(run.params).difference(differ))},
+            "best_epoch": run.best_epoch,
+        }
+        for run in runs
+    ]
     return {
         "title": parent_dir.resolve().name or str(parent_dir),
         "written": now(),
@@ -81,7 +83,6 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], s
         ],
         "groups": [{"name": group[0].data, "monitor": columns.monitored_column(group).name} for group in groups],
         "runs": described,
-        "shared": list(shared.values()),
         "curves": _read_curves(runs, problems),
         "details": read_details(runs, problems, sources),
         "problems": problems,

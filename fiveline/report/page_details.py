@@ -31,9 +31,9 @@ def read_details(runs: Sequence[Run], problems: list[str], sources: set[Path]) -
     Adds the files, or their folders, that examples were taken from to `sources`.
 
     Returns:
-        `runs`: position -> `examples`, `mistakes` (their number), `worst`, `intervals` of the metrics on test, and
-        `confusion`, or for quantities `points`;
-        `inputs`: a list that the worst mistakes point into; `notes`: why an input cannot be shown
+        `runs`: position -> `examples`, `mistakes` (their number), `worst`, `intervals` of the metrics on test,
+        `confusion`, or for quantities `points`, and a `note` if the inputs cannot be shown;
+        `inputs`: a list that the worst mistakes point into
     """
     details: dict[int, dict[str, Any]] = {}
     groups: dict[str, list[int]] = {}  # positions of runs to which the same ids mean the same examples
@@ -44,16 +44,14 @@ def read_details(runs: Sequence[Run], problems: list[str], sources: set[Path]) -
             sources.add(run.path / PREDICTIONS)
             groups.setdefault(_source(run), []).append(position)
     inputs: list[Any] = []
-    notes: list[str] = []
     for positions in groups.values():
         mistakes = [row for position in positions for row in details[position]["worst"]]
         try:
             _attach_inputs(runs[positions[0]], mistakes, inputs, sources)
         except InputError as error:
-            notes.append(f"The examples themselves are not shown. {error}")
             for position in positions:
-                details[position]["note"] = len(notes) - 1
-    return {"runs": details, "inputs": inputs, "notes": notes}
+                details[position]["note"] = f"The examples themselves are not shown. {error}"
+    return {"runs": details, "inputs": inputs}
 
 
 def _attach_inputs(run: Run, mistakes: list[dict[str, Any]], inputs: list[Any], sources: set[Path]) -> None:

@@ -76,8 +76,7 @@ function predictionsSection(run) {
   const inputs = worst.map((row) => study.details.inputs[row.input] ?? {});
   const isText = inputs.some((input) => !input.image);
   const list = make("ol", { class: isText ? "mistakes text" : "mistakes" }, ...worst.map(mistakeItem));
-  const reason = detail.note !== undefined && worst.length ? study.details.notes[detail.note] : "";
-  const note = make("p", { class: "note" }, reason);
+  const note = make("p", { class: "note" }, worst.length ? detail.note : "");
   if (detail.points) {
     const chart = make("div", { class: "chart", role: "img", id: "points-chart" });
     return [title, chart, make("h3", {}, "Farthest off"), note, list];

@@ -36,7 +36,7 @@ function drawRun(run) {
   if (groups.length > 1) facts.unshift(["data", groups[run.group].name]);
   if (run.best_epoch !== null) facts.push(["best epoch", String(run.best_epoch)]);
   const own = params.map((column) => [column.name, valueOf(run, column)]).filter(([, value]) => value !== null);
-  const entries = [...own, ...Object.entries(study.shared[run.shared])].map(([name, value]) => [name, format(value)]);
+  const entries = [...own, ...Object.entries(run.others)].map(([name, value]) => [name, format(value)]);
   const select = make("select", { id: "run-metric" }, ...seriesNames([run]).map((name) => make("option", {}, name)));
   const [title, star] = nameOf(run, "h2");
   const chart = make("div", { class: "chart", role: "img", id: "run-chart" });

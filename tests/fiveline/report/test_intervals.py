@@ -26,7 +26,7 @@ def test_t_quantile_is_scipys(degrees):
 
 
 @pytest.mark.parametrize(
-    ("hits", "number"), [(1, 2), (5, 20), (19, 20), (990, 1000), (999_000, 10**6), (5 * 10**5, 10**6)]
+    ("hits", "number"), [(1, 2), (5, 20), (19, 20), (990, 1000), (999_000, 10**6), (50_000, 100_000)]
 )
 def test_interval_of_a_proportion_is_where_scipys_binomial_says(hits, number):
     for end, expected in zip(proportion(hits, number), (0.975, 0.025), strict=True):
