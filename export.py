@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     from fiveline.loader import fetch_dataloader
     from fiveline.serving.interface import find_class_axis, find_interfaces, gather_facts
     from fiveline.serving.programs import to_program, to_safetensors
-    from fiveline.serving.verify import agreement, check_program
+    from fiveline.serving.verify import check_program, describe_changes, describe_difference
 
     dataloader = fetch_dataloader(args.split, Path(params.data_dir or ""), params)
     dataset: Any = dataloader.dataset
@@ -132,19 +132,22 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     sides = find_interfaces(samples, described.get("axes", {}))
     if args.format == "safetensors":
         content = to_safetensors(model)
-        verified: dict[str, Any] = {"weights": "read back, equal to the net's weights"}
+        agreement = "read back, equal to the net's weights"
+        verified: dict[str, Any] = {"weights": agreement}
     else:
         content = to_program(args.format, model, choose_example(samples), sides)
         class_axis = find_class_axis(samples[0][1], dataset.__getitems__([0])[1])  # both of the first example
         found = check_program(content, args.format, fetch_pairs(model, dataloader), class_axis, args.tolerance)
         verified = {"split": args.split, "num_examples": len(dataset), **found}
+        agreement = f"its outputs on the {len(dataset)} examples of {args.split} differ from the net's by up to "
+        agreement += f"{describe_difference(found)}{describe_changes(found)}"
     utils.write_atomically(output, content)
     facts = gather_facts(output.name, sides, params, described)
     facts_path = output.with_name(f"{output.name}.json")
     utils.save_dict_to_json({**facts, "verified": verified}, facts_path)
     if args.format == "torchscript":
         print("- PyTorch has deprecated TorchScript; prefer --format pt2 or onnx where you can", file=sys.stderr)
-    message = f"{output}: {len(content):,} bytes, {agreement(verified)}; {output.name}.json says how to use it"
+    message = f"{output}: {len(content):,} bytes; {agreement}; {output.name}.json says how to use it"
     print(utils.escaped_lines(message))
     result = {"model_dir": str(model_dir), "checkpoint": str(checkpoint_path), "format": args.format}
     return {**result, "verified": verified, "files": [str(output), str(facts_path)]}

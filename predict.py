@@ -21,6 +21,7 @@ other inputs are predicted all the same, and the exit code is 1. Probabilities h
 from __future__ import annotations
 
 import argparse
+import collections
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,7 @@ import utils
 from fiveline import jobs
 from fiveline.device import fetch_device, to_cpu, to_device
 from fiveline.serving import generating
-from fiveline.serving.output import check_output, collect_rows, fetch_margin, rounded, with_intervals, write_rows
+from fiveline.serving.output import check_output, counted, fetch_margin, rounded, with_intervals, write_rows
 from fiveline.serving.trained import fetch_predictions, fetch_probabilities, fetch_trained
 from fiveline.serving.unlabelled import Batch, check_input, fetch_unlabelled
 from fiveline.tasks import fetch_serve
@@ -123,10 +124,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         rows = predict(model, serve, fetch_unlabelled(paths, serve, params), params, args.probabilities)
         rows = with_intervals(rows, fetch_margin(checkpoint_path, model_dir))
     result: dict[str, Any] = {"model_dir": str(model_dir), "checkpoint": str(checkpoint_path)}
+    counts: collections.Counter[str] = collections.Counter()
     if args.json and output is None:
-        result["predictions"], counts = collect_rows(rows)
+        result["predictions"] = list(counted(rows, counts))
     else:
-        counts = write_rows(rows, output)
+        write_rows(counted(rows, counts), output)
     result |= {"num_rows": counts["rows"], "num_broken": counts["broken"], "files": [args.output] if output else []}
     if output is not None:
         print(utils.escaped_lines(f"- wrote {output} ({counts['rows']:,} rows)"), file=sys.stderr)

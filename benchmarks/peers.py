@@ -94,22 +94,6 @@ def accelerate(problem: Problem) -> None:
         accelerator.save_state(problem.folder)
 
 
-def ignite(problem: Problem) -> None:
-    """Train with PyTorch-Ignite."""
-    from ignite.engine import Events, create_supervised_evaluator, create_supervised_trainer
-    from ignite.handlers import Checkpoint, DiskSaver
-    from ignite.metrics import Accuracy, Loss
-
-    trainer = create_supervised_trainer(problem.model, problem.optimizer, problem.loss_fn)
-    metrics = {"accuracy": Accuracy(), "loss": Loss(problem.loss_fn)}
-    evaluator = create_supervised_evaluator(problem.model, metrics=metrics)
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: evaluator.run(problem.val) and None)
-    to_save = {"model": problem.model, "optimizer": problem.optimizer}
-    saver = Checkpoint(to_save, DiskSaver(problem.folder, require_empty=False))
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, saver)
-    trainer.run(problem.train, max_epochs=problem.params.num_epochs)
-
-
 def lightning(problem: Problem) -> None:
     """Train with Lightning's Trainer."""
     import lightning as lightning_package
@@ -163,22 +147,16 @@ def transformers(problem: Problem) -> None:
 
 
 PEERS: dict[str, Callable[[Problem], None]] = {
-    "plain": plain, "lightning": lightning, "transformers": transformers, "accelerate": accelerate, "ignite": ignite
+    "plain": plain, "lightning": lightning, "transformers": transformers, "accelerate": accelerate
 }  # fmt: skip
 MISSING = [name for name in PEERS if name != "plain" and importlib.util.find_spec(name) is None]
 
 
-def benchmark_values(params: utils.Params, num_epochs: int) -> dict[str, Any]:
-    """Return an experiment's hyperparameters without what only train.py does: the peers use Adam and no schedule."""
-    settings = {"optimizer": "adam", "weight_decay": 0.0, "schedule": "constant", "num_epochs": num_epochs}
-    return {**params.explicit_values(), **settings, "data_dir": str(Path(params.data_dir or "").resolve())}
-
-
-def run_with(values: Mapping[str, Any], *words: str, flag: str = "--model_dir") -> None:
+def run_with(values: Mapping[str, Any], *words: str) -> None:
     """Run a script in a temporary folder that holds a params.json with these values."""
     with tempfile.TemporaryDirectory() as folder:
         utils.save_dict_to_json(values, Path(folder, "params.json"))
-        run_python(*words, flag, folder)
+        run_python(*words, "--model_dir", folder)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -196,7 +174,9 @@ def main(argv: list[str] | None = None) -> None:
         logging.disable(logging.INFO)
         PEERS[args.run](Problem(params, args.model_dir))
         return
-    values = benchmark_values(params, args.num_epochs)
+    # without what only train.py does: the others use Adam and no schedule
+    settings = {"optimizer": "adam", "weight_decay": 0.0, "schedule": "constant", "num_epochs": args.num_epochs}
+    values = {**params.explicit_values(), **settings, "data_dir": str(Path(params.data_dir or "").resolve())}
     commands = {name: ["-m", "benchmarks.peers", "--run", name] for name in args.peers} | {"ours": ["train.py"]}
     actions = {name: lambda words=words: run_with(values, *words) for name, words in commands.items()}
     print_ratios(f"{args.num_epochs} epochs", take_turns(actions, args.rounds))

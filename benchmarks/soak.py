@@ -89,7 +89,7 @@ class Kind:
             with tempfile.TemporaryFile() as output:
                 process = subprocess.Popen([*self.words, str(path)], cwd=PROJECT, stdout=output, stderr=output)
                 while num_left and not _has_ended(process, generator.uniform(0, self.seconds / 3)):
-                    disk.fill(10 ** generator.uniform(-2, 0.3), process.pid, generator.randrange(5000))
+                    disk.fill(10 ** generator.uniform(-2, 0.3))
                     self.counts["times full"] += 1
                     num_left -= 1
                 code = process.wait()
@@ -165,7 +165,7 @@ def kill_runs(folder: Path, num_kills: int, seed: int, jobs: int) -> tuple[list[
 
 
 def fill_disks(folder: Path, number: int, seed: int) -> tuple[list[Kind], str]:
-    """Train runs, and then studies, on a disk that is full at times; return the kinds, and how it was filled."""
+    """Train runs, and then studies, on a disk that is full at times; return the kinds, and a summary."""
     generator, disk = random.Random(seed), Disk(folder)
     kinds = fetch_kinds(folder)
     kinds += [Kind(name, folder / name, {**kinds[-1].params, **settings}) for name, settings in FILLED.items()]
@@ -179,7 +179,7 @@ def fill_disks(folder: Path, number: int, seed: int) -> tuple[list[Kind], str]:
             print(f"{i + 1} of {2 * number}: {kind.name}", file=sys.stderr, flush=True)
     finally:
         disk.unmount()
-    return kinds, disk.kind
+    return kinds, f"{number} runs and {number} studies"
 
 
 def main(argv: list[str] | None = None) -> None:

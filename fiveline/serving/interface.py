@@ -36,10 +36,6 @@ class Interface:
     dtypes: dict[str, str]
     shapes: dict[str, list[int | str]]
 
-    def entries(self) -> list[dict[str, Any]]:
-        """Return name, dtype and shape of each tensor, for the JSON file."""
-        return [{"name": name, "dtype": self.dtypes[name], "shape": shape} for name, shape in self.shapes.items()]
-
 
 def named(batch: Any, name: str) -> dict[str, Tensor]:
     """Return the tensors of a batch by name: the keys of a dict, `name`, or `name_0`, `name_1` for a tuple."""
@@ -110,13 +106,17 @@ def gather_facts(
     pairs = "{" + ", ".join(f"{name!r}: {name}" for name in names) + "}"
     call = {"dict": pairs, "tensor": names[0], "tuple": f"({', '.join(names)},)"}[sides[0].kind]
     meaning = {"meaning": described["outputs"]} if "outputs" in described else {}
+    inputs, outputs = (
+        [{"name": name, "dtype": side.dtypes[name], "shape": shape} for name, shape in side.shapes.items()]
+        for side in sides
+    )
     steps = {key: value for key, value in described.items() if key not in ("axes", "outputs")}
     return {
         "format": format_name,
         "usage": [line.format(file=file_name, call=call, pairs=pairs) for line in USAGE[format_name]],
-        "inputs": sides[0].entries(),
+        "inputs": inputs,
         "preprocessing": {"where": "outside the program: apply these steps to its inputs", **steps},
-        "outputs": [{**output, **meaning} for output in sides[1].entries()],
+        "outputs": [{**output, **meaning} for output in outputs],
         "hyperparameters": params.model_dump(mode="json"),
         "made_by_torch": str(torch.__version__),
     }

@@ -69,33 +69,23 @@ def check_output(path: Path, inputs: Sequence[Path]) -> None:
         raise utils.InputError(f"--output {path}: {mistake}")
 
 
-def write_rows(rows: Iterable[Mapping[str, Any]], output: Path | None) -> collections.Counter[str]:
-    """Write rows as they come, to a file, which appears when it is complete, or as CSV to standard output.
-
-    Returns the number of `rows`, of `broken` rows, and of predicted numbers `without_interval`.
-    """
-    counts: collections.Counter[str] = collections.Counter()
-    lines = to_lines(_counted(rows, counts), ".csv" if output is None else output.suffix)
+def write_rows(rows: Iterable[Mapping[str, Any]], output: Path | None) -> None:
+    """Write rows as they come, to a file, which appears when it is complete, or as CSV to standard output."""
+    lines = to_lines(rows, ".csv" if output is None else output.suffix)
     if output is not None:
         with utils.open_atomically(output) as file:
             for line in lines:
                 file.write(line.encode("utf-8", "backslashreplace"))  # a file's name need not be valid UTF-8
-        return counts
+        return
     is_terminal = sys.stdout.isatty()
     if not is_terminal and hasattr(sys.stdout, "reconfigure"):  # the same bytes as in a file, on Windows also
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
     for line in lines:
         print(utils.escaped_lines(line) if is_terminal else line, end="", flush=True)
-    return counts
 
 
-def collect_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], collections.Counter[str]]:
-    """Return all rows, and their numbers as `write_rows` does."""
-    counts: collections.Counter[str] = collections.Counter()
-    return list(_counted(rows, counts)), counts
-
-
-def _counted(rows: Iterable[Mapping[str, Any]], counts: collections.Counter[str]) -> Iterator[Mapping[str, Any]]:
+def counted(rows: Iterable[Mapping[str, Any]], counts: collections.Counter[str]) -> Iterator[Mapping[str, Any]]:
+    """Yield rows; count all `rows`, the `broken` ones, and predicted numbers `without_interval`."""
     for row in rows:
         counts.update(rows=1, broken=int("error" in row), without_interval=int(row.get("lower", 0) is None))
         yield row

@@ -43,24 +43,17 @@ def check_program(
         return {**found, "tolerance": limit}
     advice = f"; to accept this, type --tolerance {max(1.5 * share, 1e-9):.2g}" if math.isfinite(share) else ""
     raise utils.Stop(
-        f"--format {format_name}: the program's outputs differ from the net's by up to "
-        f"{found['largest_difference']:.3g}, {share:.2g} of their standard deviation ({limit:g} is accepted)"
-        f"{_changes(found)}; it is not kept{advice}"
+        f"--format {format_name}: the program's outputs differ from the net's by up to {describe_difference(found)} "
+        f"({limit:g} is accepted){describe_changes(found)}; it is not kept{advice}"
     )
 
 
-def agreement(verified: dict[str, Any]) -> str:
-    """Return in words how well a program, or its weights, agrees with the net."""
-    if "weights" in verified:
-        return str(verified["weights"])
-    return (
-        f"agrees with the net on the {verified['num_examples']} examples of {verified['split']} (largest difference "
-        f"{verified['largest_difference']:.2g}, {verified['largest_difference_as_share']:.2g} of the outputs' standard "
-        f"deviation{_changes(verified)})"
-    )
+def describe_difference(found: dict[str, Any]) -> str:
+    """Return the largest difference of the outputs in words."""
+    return f"{found['largest_difference']:.3g}, {found['largest_difference_as_share']:.2g} of their standard deviation"
 
 
-def _changes(found: dict[str, Any]) -> str:
+def describe_changes(found: dict[str, Any]) -> str:
     """Return how many predictions change, in words; an empty text if there are no classes."""
     if "num_changed" not in found:
         return ""
