@@ -31,13 +31,8 @@ def measure(params_file: Path, seed: int, words: list[str]) -> dict[str, Any]:
         record = utils.read_json(Path(folder, "run.json"))
         val = utils.read_json(Path(folder, "metrics_val_best_weights.json"))
         test = utils.read_json(Path(folder, "metrics_test_best.json"))
-    monitor = record["params"]["monitor"]
-    return {
-        "seed": str(seed),
-        f"val {monitor}": val[monitor],
-        f"test {monitor}": test[monitor],
-        "epochs": record["epochs"],
-    }
+    name = record["params"]["monitor"]
+    return {"seed": str(seed), f"val {name}": val[name], f"test {name}": test[name], "epochs": record["epochs"]}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -75,7 +75,8 @@ class Kind:
         while seen["kills"] < max_kills and kill_after(generator.uniform(0, self.seconds / 3), path):
             seen["kills"] += 1
             seen["during saving"] += any(path.glob(".*.tmp"))
-            seen["during validation"] += _last_line(path).startswith("- Train metrics")
+            last_line = (path / "train.log").read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
+            seen["during validation"] += ":INFO: - Train metrics" in last_line
             self.lost += [f"{self.name}: {line}" for line in unreadable(path)]
         finish(path)
         self.compare(path)
@@ -117,14 +118,9 @@ class Kind:
 
     def run_undisturbed(self) -> None:
         """Run once without a disturbance, to compare the others with it."""
-        whole, start = self.new_folder("whole"), time.monotonic()
-        subprocess.run([*self.words, str(whole)], cwd=PROJECT, capture_output=True, check=True)
-        self.whole, self.seconds = whole, time.monotonic() - start
-
-
-def _last_line(path: Path) -> str:
-    lines = (path / "train.log").read_text(encoding="utf-8").splitlines()
-    return lines[-1].partition(":INFO: ")[2] if lines else ""
+        self.whole, start = self.new_folder("whole"), time.monotonic()
+        subprocess.run([*self.words, str(self.whole)], cwd=PROJECT, capture_output=True, check=True)
+        self.seconds = time.monotonic() - start
 
 
 def _has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -148,8 +144,7 @@ def kill_runs(folder: Path, num_kills: int, seed: int, jobs: int) -> tuple[list[
     """Kill runs of each kind in turn until there were enough kills; return the kinds, and a summary."""
     kinds, number, done = fetch_kinds(folder), 0, 0
     for kind in kinds:
-        kind.whole = kind.new_folder("whole")
-        kind.seconds = finish(kind.whole)
+        kind.run_undisturbed()
     with ThreadPoolExecutor(jobs) as pool:
         while done < num_kills:
             runs = []

@@ -3,9 +3,8 @@
     python -m benchmarks.synthesis
     python -m benchmarks.synthesis --runs 100000 --rounds 1
 
-Trains and scores one run in a temporary folder and copies it, each time with another learning rate (checkpoints and
-predictions as hard links, since neither script opens them). CS230's script reads the metrics on val. Ours also reads
-hyperparameters, status and the metrics on test, sorts, and writes four formats.
+Trains and scores one run in a temporary folder and copies it, each time with another learning rate. CS230's script
+reads the metrics on val. Ours also reads hyperparameters, status and metrics on test, sorts, and writes four formats.
 """
 
 from __future__ import annotations
@@ -48,10 +47,8 @@ def copy(run_dir: Path, target: Path, rate: float) -> None:
         if path.name == "run.json":
             text = path.read_text(encoding="utf-8").replace(RATE, f'"learning_rate": {rate}')
             (target / path.name).write_text(text, encoding="utf-8")
-        elif path.suffix in (".tar", ".csv", ".npz"):
-            os.link(path, target / path.name)
         else:
-            shutil.copy(path, target)
+            os.link(path, target / path.name)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -41,14 +41,7 @@ def take_turns(actions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[st
 
 
 def print_ratios(title: str, times: Mapping[str, Sequence[float]], scale: float = 1.0, unit: str = "s") -> None:
-    """Print the median time of each action, and how long "ours" takes as a multiple of it.
-
-    Args:
-        title: heading of the first column
-        times: from `take_turns`; one of the actions is "ours"
-        scale: factor from seconds to the unit that is printed
-        unit: its name
-    """
+    """Print the median time of each action, in seconds * scale, and how long "ours" takes as a multiple of it."""
     rows = []
     for name, seconds in times.items():
         ratios = [ours / other for ours, other in zip(times["ours"], seconds, strict=True)]
