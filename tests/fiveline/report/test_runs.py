@@ -180,15 +180,6 @@ def test_a_malformed_record_is_named_as_train_names_it(tmp_path, record):
     assert run.status == "unknown" and run.epochs is None and run.val == {"accuracy": 0.5}
 
 
-def test_predictions_that_are_none_are_named(tmp_path):
-    folder = write_run(tmp_path / "run", {"seed": 1})
-    run, problems = read_one(tmp_path)
-    assert read_predictions(run, problems) == [] and problems == []  # a missing file is no problem
-    for content in (b"a,b\n1,2\n", b"id,label\n1,2,3\n", b"id\n\xff\n"):
-        (folder / "predictions_test_best.csv").write_bytes(content)
-        assert read_predictions(run, problems) == [] and "predictions_test_best.csv" in problems.pop()
-
-
 def make(name, status="finished", **params):
     return Run(model_dir=name, name=name, params=params, val={"accuracy": 0.5}, status=status)
 
