@@ -33,7 +33,9 @@ def compare(runs: Sequence[Run], names: Sequence[str], problems: list[str]) -> d
     differ = sorted(name for name in {**a.params, **b.params} if a.params.get(name) != b.params.get(name))
     params = [[name, a.params.get(name), b.params.get(name)] for name in differ]
     print(_table(["hyperparameter", "A", "B"], params) if params else "They have the same hyperparameters.\n")
-    first, second = _read_predictions(a, problems), _read_predictions(b, problems)
+    first, second = (read_predictions(run, problems) for run in (a, b))
+    for run in [run for run, found in ((a, first), (b, second)) if not found]:
+        print(f"No tests: no predictions in {text_of(str(run.path))}; evaluate.py --model_dir ... writes them\n")
     of_a, of_b = ({**run.val, **{f"test {name}": value for name, value in run.test.items()}} for run in (a, b))
     rows = {name: _row(name, of_a.get(name), of_b.get(name)) for name in {**of_a, **of_b}}
     are_paired = bool(first) and [(r["id"], r["label"]) for r in first] == [(r["id"], r["label"]) for r in second]
@@ -98,20 +100,6 @@ def _read_shares(run: Run, num_examples: int, problems: list[str]) -> dict[str, 
     for note in notes:
         print(f"{text_of(note)}; evaluate.py --model_dir ... writes it again\n")
     return found
-
-
-def _read_predictions(run: Run, problems: list[str]) -> Rows:
-    """Return a run's predictions; if there are none, print the reason."""
-    found: list[str] = []
-    rows = read_predictions(run, found)
-    if rows and not {"label", "prediction"} <= rows[0].keys():
-        found.append(f"{run.path / PREDICTIONS}: not used (it lacks the column label or prediction)")
-    problems += found
-    if rows and not found:
-        return rows
-    reasons = found or [f"no predictions in {run.path}; evaluate.py --model_dir ... writes them"]
-    print(f"No tests: {text_of('; '.join(reasons))}\n")
-    return []
 
 
 def disagreements(first: Rows, second: Rows) -> str:

@@ -25,15 +25,14 @@ HOW = "write for example \"accuracy > 0.9 and optimizer in ['adam', 'sgd']\""
 
 def select_runs(runs: Sequence[Run], text: str, columns: Mapping[str, Column]) -> list[Run]:
     """Return the runs that a filter accepts, and print which runs lack a value that it needs."""
-    is_wanted = parse_filter(text, columns)
-    verdicts = [(run, is_wanted(run)) for run in runs]
-    unknown = [escaped(run.name) for run, verdict in verdicts if verdict is None]
+    verdicts = list(map(parse_filter(text, columns), runs))
+    unknown = [escaped(run.name) for run, verdict in zip(runs, verdicts, strict=True) if verdict is None]
     if unknown:
         names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         print(f"--filter: {len(unknown)} of {len(runs)} runs lack a value that it needs ({names})", file=sys.stderr)
-    if not any(verdict for _, verdict in verdicts):
+    if True not in verdicts:
         raise InputError(f"--filter {text!r}: no run matches (of {len(runs)})")
-    return [run for run, verdict in verdicts if verdict]
+    return [run for run, verdict in zip(runs, verdicts, strict=True) if verdict]
 
 
 def parse_filter(text: str, columns: Mapping[str, Column]) -> Callable[[Run], bool | None]:
@@ -48,12 +47,10 @@ def parse_filter(text: str, columns: Mapping[str, Column]) -> Callable[[Run], bo
         _value(tree, Run("", ""), by_identifier)  # which refuses everything else in Python's syntax
     except InputError:
         raise
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # also a null byte, absurd nesting
         words = sorted(set(re.findall(r"[^\W\d]\w*", text)) & set(keyword.kwlist) & set(columns))
         hint = f"{words[0]} is a word of Python, its name here is {words[0]}_" if words else HOW
-        raise InputError(f"--filter {text!r}: {error.msg}; {hint}") from None
-    except (ValueError, RecursionError, MemoryError):  # a null byte, absurd nesting
-        raise InputError(f"--filter {text[:60]!r}: cannot be read; {HOW}") from None
+        raise InputError(f"--filter {text[:200]!r}: not a filter; {hint}") from None
     return lambda run: _all_or_any([_value(tree, run, by_identifier)], False)
 
 
@@ -85,9 +82,8 @@ def _value(node: ast.expr, run: Run, columns: Mapping[str, Column]) -> Any:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         inner = _value(node.operand, run, columns)
         return not inner if isinstance(inner, bool) else None
-    number: Any = getattr(getattr(node, "operand", None), "value", None)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and is_number(number):
-        return -number
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+        return ast.literal_eval(node)
     raise InputError(f"--filter: {ast.unparse(node)!r} is not understood; {HOW}")
 
 

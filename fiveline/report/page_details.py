@@ -39,7 +39,7 @@ def read_details(runs: Sequence[Run], problems: list[str], sources: set[Path]) -
     groups: dict[str, list[int]] = {}  # positions of runs to which the same ids mean the same examples
     for position, run in enumerate(runs):
         rows = read_predictions(run, problems) if len(details) < MOST_RUNS else []
-        if rows and {"label", "prediction"} <= rows[0].keys():
+        if rows:
             details[position] = {"intervals": run.intervals, **describe(rows, read_per_class(run, problems))}
             sources.add(run.path / PREDICTIONS)
             groups.setdefault(_source(run), []).append(position)
@@ -75,23 +75,17 @@ def describe(rows: list[dict[str, str]], per_class: list[dict[str, str]]) -> dic
     """Return the summary of one run's predictions."""
     is_number = not per_class and is_quantity(rows)
     wrong = rows if is_number else [row for row in rows if row["label"] != row["prediction"]]
-    worst = sorted(wrong, key=lambda row: -_number(row.get("loss", "")))[:MOST_MISTAKES]
+    worst = sorted(wrong, key=lambda row: (math.isnan(loss := as_float(row.get("loss", ""))), -loss))[:MOST_MISTAKES]
     kept = [{key: text[:LONGEST_TEXT] for key, text in row.items()} for row in worst]
     detail: dict[str, Any] = {"examples": len(rows), "mistakes": len(wrong), "worst": kept}
     pairs = [(row["label"], row["prediction"]) for row in rows]
     if is_number:
-        points = [point for point in (tuple(map(_number, pair)) for pair in pairs) if all(map(math.isfinite, point))]
+        points = [point for point in (tuple(map(as_float, pair)) for pair in pairs) if all(map(math.isfinite, point))]
         return {**detail, "points": points[:: math.ceil(len(points) / MOST_POINTS) or 1]}
     if not per_class and is_tagged(rows):
         pairs = [pair for a, b in pairs for pair in zip(a.split(), b.split(), strict=True)]
     confusion = _confusion(pairs, [row["class"] for row in per_class])
     return {**detail, "confusion": confusion, "per_class": per_class[:MOST_CLASSES]}
-
-
-def _number(text: str) -> float:
-    """Return the number in a cell; -inf if it holds none, so that examples without a loss come last."""
-    number = as_float(text)
-    return -math.inf if number is None or math.isnan(number) else number
 
 
 def _confusion(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,12 @@ def read_history(run: Run, problems: list[str]) -> list[dict[str, Any]]:
 
 
 def read_predictions(run: Run, problems: list[str]) -> list[dict[str, str]]:
-    """Return one dict for each example of test: `id`, `label`, `prediction`, `loss`, ..., all as text."""
-    return _read_csv(run.path / PREDICTIONS, "id", problems)
+    """Return one dict for each example of test: `id`, `label`, `prediction`, `loss`, ..., all as text.
+
+    Without labels and predictions, as for a task without a serve.py, there are none.
+    """
+    rows = _read_csv(run.path / PREDICTIONS, "id", problems)
+    return rows if rows and {"label", "prediction"} <= rows[0].keys() else []
 
 
 def read_per_class(run: Run, problems: list[str]) -> list[dict[str, str]]:
@@ -63,12 +68,12 @@ def is_tagged(rows: Sequence[Mapping[str, str]]) -> bool:
 
 def is_quantity(rows: Sequence[Mapping[str, str]]) -> bool:
     """Return whether numbers were predicted, not classes: predictions of numbers have no confidence."""
-    return "confidence" not in rows[0] and all(as_float(row["label"]) is not None for row in rows)
+    return "confidence" not in rows[0] and not any(math.isnan(as_float(row["label"])) for row in rows)
 
 
-def as_float(text: str) -> float | None:
-    """Return the number in a cell; None if it holds no number."""
+def as_float(text: str) -> float:
+    """Return the number in a cell; NaN if it holds no number."""
     try:
         return float(text)
     except ValueError:
-        return None
+        return math.nan

@@ -12,7 +12,6 @@ import reprlib
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ class Run:
     intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # of `test`, 95%
     status: str = "unknown"  # as in run.json; `stale` if that says `running` and no process holds the directory
     epochs: int | None = None  # finished ones
-    seconds: float | None = None  # that these took, or else from the start to the end of the last process
+    seconds: float | None = None  # that these took
     best_epoch: int | None = None  # of the best weights
     lower_is_better: list[str] = dataclasses.field(default_factory=list)  # metrics that are errors
     monitor: str | None = None  # the val metric, or loss, that decided which weights are best
@@ -117,7 +116,7 @@ def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> R
         intervals=_read_intervals(folder, problems) if SCORED_FILE in names else {},
         status=current_status(Path(folder), record.get("status", "unknown")),
         epochs=record.get("epochs"),
-        seconds=_seconds(record),
+        seconds=float(record["seconds"]) if is_number(record.get("seconds")) else None,
         best_epoch=record.get("best_epoch"),
         lower_is_better=record.get("lower_is_better", []),
         monitor=str(params["monitor"]) if "monitor" in params else None,
@@ -170,15 +169,6 @@ def _read_intervals(folder: str, problems: list[str]) -> dict[str, tuple[float, 
 def is_number(value: Any) -> bool:
     """Return whether a value can be compared and averaged; True cannot."""
     return type(value) is float or (type(value) is int and abs(value) < 1e300)
-
-
-def _seconds(record: Mapping[str, Any]) -> float | None:
-    if is_number(record.get("seconds")):
-        return float(record["seconds"])
-    try:
-        return (datetime.fromisoformat(record["end"]) - datetime.fromisoformat(record["start"])).total_seconds()
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def name_data(runs: Sequence[Run]) -> None:

@@ -40,7 +40,6 @@ class ExampleScores:
 
     def add(self, outputs: Any, labels: torch.Tensor, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a batch that is on the CPU, with a row from the task's `predictions` for each example."""
-        self._intervals = None
         self.rows += [dict(row) for row in rows]
         for output, label in pieces((outputs, labels), 1):
             num_scored = count_scored(label)
@@ -66,11 +65,6 @@ class ExampleScores:
             found = {name: interval(shares) for name, shares in self.shares().items()}
             self._intervals = {name: ends for name, ends in found.items() if ends is not None}
         return self._intervals
-
-    def per_class(self) -> dict[str, np.ndarray]:
-        """Return metrics before averaging: name -> (num_classes,), with NaN for a class that does not occur."""
-        vectors = {name: each for name, each in self.shares().items() if each.numerators.shape[1] > 1}
-        return {name: each.class_ratios() for name, each in vectors.items()}
 
 
 def _finish_of(metric: Any) -> Callable[[float], float]:
@@ -135,7 +129,8 @@ def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -
     # a mask or several tags are lists, or left out
     parts = [part for row in scores.rows for part in (row.get("label", []), row.get("prediction"))]
     confusion = None if any(isinstance(part, list | tuple) for part in parts) else _count_pairs(classes, scores.rows)
-    per_class = {name: values for name, values in scores.per_class().items() if len(values) == len(classes)}
+    vectors = {name: each for name, each in scores.shares().items() if each.occurs.shape[1] == len(classes) > 1}
+    per_class = {name: each.class_ratios() for name, each in vectors.items()}
     columns: dict[str, Sequence[Any]] = {} if confusion is None else {"examples": confusion.sum(axis=1).tolist()}
     for metric, values in per_class.items():
         columns[metric.removeprefix("macro_")] = [None if np.isnan(value) else float(value) for value in values]

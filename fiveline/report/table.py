@@ -6,7 +6,6 @@ import json
 import math
 import os.path
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -89,10 +88,6 @@ def _cell(group: Sequence[Run], column: Column) -> Any:
         return group_name(values)
     if column.kind in ("val", "test"):
         return Mean(*mean_and_std(values), len(values))
-    if column.kind == "status":
-        return ", ".join(f"{status} ({n})" if n < len(group) else status for status, n in Counter(values).items())
-    if column.kind == "epochs":
-        return min(values) if min(values) == max(values) else f"{min(values)} to {max(values)}"
     texts = list(dict.fromkeys(map(str, values)))
     if len(texts) == 1:
         return values[0]
