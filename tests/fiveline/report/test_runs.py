@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -195,12 +194,6 @@ def test_only_what_differs_in_the_seed_alone_is_one_group():
     runs += [make("h", lr=1, seed=5, restore_file="best")]
     groups = group_by_seed(runs, hyperparameters_that_differ([*runs, make("i", restore_file=None)]))
     assert [[run.name for run in group] for group in groups] == [["a", "c"], *([name] for name in "bdefgh")]
-
-
-def test_the_folder_itself_may_be_the_run(tmp_path, monkeypatch):
-    folder = write_run(tmp_path / "run", {"seed": 1})
-    monkeypatch.chdir(folder)
-    assert read_one(Path())[0].name == read_one(folder)[0].name == "run"
 
 
 @pytest.mark.parametrize("num_masks", [2, 30])
