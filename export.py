@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     from fiveline.loader import fetch_dataloader
     from fiveline.serving.interface import find_class_axis, find_interfaces, gather_facts
     from fiveline.serving.programs import to_program, to_safetensors
-    from fiveline.serving.verify import check_program, describe_changes, describe_difference
+    from fiveline.serving.verify import check_program, in_words
 
     dataloader = fetch_dataloader(args.split, Path(params.data_dir or ""), params)
     dataset: Any = dataloader.dataset
@@ -139,8 +139,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         class_axis = find_class_axis(samples[0][1], dataset.__getitems__([0])[1])  # both of the first example
         found = check_program(content, args.format, fetch_pairs(model, dataloader), class_axis, args.tolerance)
         verified = {"split": args.split, "num_examples": len(dataset), **found}
-        agreement = f"its outputs on the {len(dataset)} examples of {args.split} differ from the net's by up to "
-        agreement += f"{describe_difference(found)}{describe_changes(found)}"
+        agreement = (
+            f"on the {len(dataset)} examples of {args.split}, its outputs differ from the net's {in_words(found)}"
+        )
     utils.write_atomically(output, content)
     facts = gather_facts(output.name, sides, params, described)
     facts_path = output.with_name(f"{output.name}.json")

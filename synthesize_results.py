@@ -33,8 +33,8 @@ from fiveline.report.runs import Run, read_runs
 from fiveline.report.table import FILES, Table, by_importance, default_columns, make_table, to_terminal
 
 
-def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[Table, list[int], list[Run]]:
-    """Return the table that the arguments select, the positions of its columns by importance, and the runs in it."""
+def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[Table, list[str], list[Run]]:
+    """Return the table that the arguments select, the names of its columns by importance, and the runs in it."""
     by_name = columns.all_columns(runs)
     given = columns.find_column(args.sort, by_name, "--sort") if args.sort else None
     if args.filter:
@@ -49,7 +49,7 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
     if args.columns:
         names = [*(["run", "data"] if len(sorted_by) > 1 else ["run"]), *map(str.strip, args.columns.split(","))]
         chosen = [columns.find_column(name, by_name, "--columns") for name in dict.fromkeys(filter(None, names))]
-        return make_table(groups, chosen), list(range(len(chosen))), shown
+        return make_table(groups, chosen), [each.name for each in chosen], shown
     differ = differ if len(shown) == len(runs) else columns.hyperparameters_that_differ(shown)
     default = default_columns(by_name.values(), differ, shown)
     return make_table(groups, default), by_importance(default, sorted_by), shown

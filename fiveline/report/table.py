@@ -61,10 +61,10 @@ def default_columns(columns: Iterable[Column], differ: Sequence[str], runs: Sequ
     return [each for each in columns if each.kind not in hidden and (each.kind != "param" or each.key in differ)]
 
 
-def by_importance(columns: Sequence[Column], sorted_by: Sequence[Column]) -> list[int]:
-    """Return the positions of the columns, the ones that a narrow terminal shows first."""
-    places = [1.5 if each in sorted_by else BY_IMPORTANCE.index(each.kind) for each in columns]
-    return sorted(range(len(columns)), key=places.__getitem__)
+def by_importance(columns: Sequence[Column], sorted_by: Sequence[Column]) -> list[str]:
+    """Return the names of the columns, first the ones that a narrow terminal shows."""
+    places = {each.name: 1.5 if each in sorted_by else BY_IMPORTANCE.index(each.kind) for each in columns}
+    return sorted(places, key=places.__getitem__)
 
 
 def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Table:
@@ -74,16 +74,14 @@ def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Ta
 
 def _cell(group: Sequence[Run], column: Column) -> Any:
     """Return the cell of a group of runs, which is most often one run."""
-    if len(group) == 1:
-        value, ends = column.value(group[0]), group[0].intervals.get(column.key)
-        if value is None or column.kind not in ("test", "time"):
-            return value
-        return Seconds(value) if column.kind == "time" else Estimate(value, *ends) if ends else value
     values = [value for value in map(column.value, group) if value is not None]
     if not values:
         return None
     if column.kind == "time":
         return Seconds(mean_and_std(values)[0])
+    if len(group) == 1:
+        ends = group[0].intervals.get(column.key) if column.kind == "test" else None
+        return Estimate(values[0], *ends) if ends else values[0]
     if column.kind == "run":
         return group_name(values)
     if column.kind in ("val", "test"):
@@ -119,8 +117,10 @@ def duration(seconds: float) -> str:
     """Return a duration such as `2h 03m`, `12m 30s` or `8.1s`."""
     if not math.isfinite(seconds) or seconds < 60:
         return f"{seconds:.1f}s"
-    minutes = round(seconds / 60) if seconds >= 3600 else int(seconds // 60)
-    return f"{minutes // 60}h {minutes % 60:02}m" if seconds >= 3600 else f"{minutes}m {int(seconds % 60):02}s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)}m {int(seconds % 60):02}s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}h {minutes % 60:02}m"
 
 
 def shortened(text: str) -> str:
@@ -129,38 +129,39 @@ def shortened(text: str) -> str:
     return text if len(text) <= LONGEST_ON_TERMINAL else f"{text[: LONGEST_ON_TERMINAL - 1 - half]}…{text[-half:]}"
 
 
-def _texts(table: Table) -> list[list[str]]:
+def _texts(table: Table) -> dict[str, list[str]]:
     """Return each column's texts, its name first."""
-    return [list(map(text_of, [name, *cells])) for name, cells in table.items()]
+    return {name: list(map(text_of, [name, *cells])) for name, cells in table.items()}
 
 
 def to_markdown(table: Table) -> str:
     """Return the table in Markdown, aligned, so that it also reads well as plain text."""
-    return _tabulated([[re.sub(r"[|<]", r"\\\g<0>", text) for text in column] for column in _texts(table)], table)
+    texts = [[re.sub(r"[|<]", r"\\\g<0>", text) for text in column] for column in _texts(table).values()]
+    return _tabulated(texts, table)
 
 
-def to_terminal(table: Table, width: int, order: Sequence[int]) -> str:
+def to_terminal(table: Table, width: int, order: Sequence[str]) -> str:
     """Return the part of the table that fits a terminal of that width, and a line that names the other columns.
 
-    Columns get room in the order of their positions in `order`; two are shown however long their cells are.
+    Columns get room in this order; two are shown however long their cells are.
     """
-    # names of runs are pasted into commands, so they stay whole
-    texts = [column if column[0] == "run" else list(map(shortened, column)) for column in _texts(table)]
-    names, shown, left = list(table), list[int](), width - 1
-    for i in order:
-        size = _tabulated([texts[i]], {"": table[names[i]]}).index("\n") - 1
-        if size <= left or len(shown) < 2:
-            shown.append(i)
+    texts, part, left = _texts(table), Table(), width - 1
+    for name in order:
+        if name != "run":  # names of runs are pasted into commands, so they stay whole
+            texts[name] = list(map(shortened, texts[name]))
+        size = _tabulated([texts[name]], {name: table[name]}).index("\n") - 1
+        if size <= left or len(part) < 2:
+            part[name] = table[name]
             left -= size
-    shown.sort()
-    hidden = ", ".join(text_of(name) for i, name in enumerate(names) if i not in shown)
+    part = {name: table[name] for name in table if name in part}
+    hidden = ", ".join(text_of(name) for name in table if name not in part)
     more = f"No room for {hidden}: --columns chooses columns, results.md and results.csv have all\n" if hidden else ""
-    return _tabulated([texts[i] for i in shown], {names[i]: table[names[i]] for i in shown}) + more
+    return _tabulated([texts[name] for name in part], part) + more
 
 
 def to_latex(table: Table) -> str:
     r"""Return the table in LaTeX, for a paper with `\usepackage{booktabs}`."""
-    text = _tabulated(_texts(table), table, "latex_booktabs", "right").replace("±", r"$\pm$")
+    text = _tabulated(list(_texts(table).values()), table, "latex_booktabs", "right").replace("±", r"$\pm$")
     text = re.sub(r"^ *(?=[\[*])", "{}", text, flags=re.MULTILINE)  # LaTeX would take [x] for an argument of \midrule
     return f"% \\usepackage{{booktabs}}\n{text}"
 

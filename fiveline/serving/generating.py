@@ -28,8 +28,7 @@ def fetch_generator(
 ) -> tuple[Generator | None, dict[str, Any]]:
     """Return the function that continues a prompt, None if the run labels its inputs, and the settings that were given.
 
-    Raises:
-        InputError: a setting is too small, or the run does not generate
+    An InputError says that a setting is too small, or that the run does not generate.
     """
     settings = {name: getattr(args, name) for name in LEAST if getattr(args, name) is not None}
     generator = serve.fetch_generator(model, params) if hasattr(serve, "fetch_generator") else None

@@ -19,8 +19,7 @@ Sides = tuple[Interface, Interface]  # of the inputs and of the outputs
 def to_program(format_name: str, model: nn.Module, inputs: Any, sides: Sides) -> bytes:
     """Return a net, on the CPU and in eval mode, as a program, by following a batch of two or more inputs through it.
 
-    Raises:
-        Stop: the net cannot be exported in this format
+    A Stop says that the net cannot be exported in this format.
     """
     try:
         with warnings.catch_warnings(), torch.no_grad(), any_length(model):
@@ -54,8 +53,7 @@ def _follow(format_name: str, model: nn.Module, inputs: Any, sides: Sides) -> by
         dynamo=True,
         verbose=False,
     )
-    content: bytes = program.model_proto.SerializeToString()
-    return content
+    return bytes(program.model_proto.SerializeToString())
 
 
 def _free_axes(interface: Interface, value: Any = None) -> Any:

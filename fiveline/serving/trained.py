@@ -77,10 +77,7 @@ def fetch_probabilities(serve: Any, outputs: Any, labels: Any, params: utils.Par
 def fetch_predictions(
     serve: Any, outputs: Any, labels: Any, params: utils.Params, num_examples: int
 ) -> list[dict[str, Any]]:
-    """Return a row for each example with its prediction in words; empty rows if `serve`, the task's serve.py, is None.
-
-    `outputs` are on the CPU, and `labels` may be None; both are batch first.
-    """
+    """Return a row for each example, made by `serve`, the task's serve.py, from outputs on the CPU; empty if None."""
     if serve is None:
         return [{} for _ in range(num_examples)]
     rows: list[dict[str, Any]] = serve.predictions(outputs, labels, params)

@@ -69,7 +69,6 @@ def _collate_readable(chunk: list[tuple[str, Any]], collate: Collate) -> tuple[A
 
 
 def _checked(example: Any, collate: Collate) -> Any:
-    """Return an example, or the error that refuses it."""
     try:
         _collate_readable([("", example)], collate)
     except utils.InputError as error:

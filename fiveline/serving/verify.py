@@ -39,25 +39,24 @@ def check_program(
         utils.write_atomically(path, content)  # names the file if the disk is full
         found = compare(run_in_fresh_process(path, pairs), class_axis)
     share, limit = found["largest_difference_as_share"], TOLERANCE if tolerance is None else tolerance
+    found["tolerance"] = limit
     if share <= limit and (tolerance is not None or not found.get("num_changed")):
-        return {**found, "tolerance": limit}
+        return found
     advice = f"; to accept this, type --tolerance {max(1.5 * share, 1e-9):.2g}" if math.isfinite(share) else ""
     raise utils.Stop(
-        f"--format {format_name}: the program's outputs differ from the net's by up to {describe_difference(found)} "
-        f"({limit:g} is accepted){describe_changes(found)}; it is not kept{advice}"
+        f"--format {format_name}: the program's outputs differ from the net's {in_words(found)}; it is not kept{advice}"
     )
 
 
-def describe_difference(found: dict[str, Any]) -> str:
-    """Return the largest difference of the outputs in words."""
-    return f"{found['largest_difference']:.3g}, {found['largest_difference_as_share']:.2g} of their standard deviation"
-
-
-def describe_changes(found: dict[str, Any]) -> str:
-    """Return how many predictions change, in words; an empty text if there are no classes."""
-    if "num_changed" not in found:
-        return ""
-    return f", and {found['num_changed']:,} of {found['num_predictions']:,} predictions change"
+def in_words(found: dict[str, Any]) -> str:
+    """Return the result of `check_program` as the end of a sentence."""
+    changes = ""
+    if "num_changed" in found:  # there are classes
+        changes = f", and {found['num_changed']:,} of {found['num_predictions']:,} predictions change"
+    return (
+        f"by up to {found['largest_difference']:.3g}, {found['largest_difference_as_share']:.2g} of their standard "
+        f"deviation ({found['tolerance']:g} is accepted){changes}"
+    )
 
 
 def run_in_fresh_process(path: Path, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[list[Any], list[Any]]]:
@@ -102,7 +101,8 @@ def compare(batches: Iterable[tuple[list[Any], list[Any]]], class_axis: int | No
         if shapes != expected_shapes:
             raise utils.Stop(f"the program's outputs have the shapes {shapes}, expected {expected_shapes}")
         worst = np.maximum(worst, [_difference(*pair) for pair in zip(outputs, expected, strict=True)])
-        sums = sums + np.array([_sums(each) for each in expected])
+        finite = [each[np.isfinite(each)].astype(np.float64) for each in expected]
+        sums = sums + np.array([(each.size, each.sum(), (each**2).sum()) for each in finite])
         if class_axis is not None:
             predicted = [side[0].argmax(axis=class_axis) for side in (outputs, expected)]
             changed["num_predictions"] += predicted[0].size
@@ -117,11 +117,6 @@ def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     with np.errstate(invalid="ignore"):
         difference = np.where(same, 0.0, np.abs(ours - theirs.astype(np.float64)))
     return float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0))
-
-
-def _sums(values: np.ndarray) -> tuple[float, float, float]:
-    finite = values[np.isfinite(values)].astype(np.float64)
-    return finite.size, finite.sum(), (finite**2).sum()
 
 
 def _spread(number: float, total: float, squares: float) -> float:
