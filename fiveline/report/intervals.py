@@ -48,11 +48,15 @@ def interval(shares: Shares) -> Interval | None:
     numerators, denominators = shares.numerators, shares.denominators
     if not len(numerators) or not np.isfinite([numerators, denominators]).all():
         return None
-    is_whole = is_between_0_and_1(shares) and all((part == np.round(part)).all() for part in (numerators, denominators))
-    if is_whole and numerators.shape[1] == 1 and (denominators == 1).all():
-        ends: Interval | None = proportion(int(numerators.sum()), len(numerators))
+    are_whole = all((part == np.round(part)).all() for part in (numerators, denominators))
+    num_classes = numerators.shape[1]
+    ends: Interval | None
+    if not is_between_0_and_1(shares) or (num_classes == 1 and not are_whole):
+        ends = _of_mean(shares)
+    elif num_classes == 1 and (denominators == 1).all():
+        ends = proportion(int(numerators.sum()), len(numerators))
     else:
-        ends = _of_counts(shares) if is_whole or numerators.shape[1] > 1 else _of_mean(shares)
+        ends = _of_counts(shares)
     if ends is None:
         return None
     low, high = sorted(float(shares.finish(end)) for end in ends)
@@ -74,9 +78,9 @@ def proportion(hits: int, number: int) -> Interval:
     return low, 1.0 if errors == 0 else 1 - _rate(errors, number, 1 - TAIL)
 
 
-def _rate(most: int, number: int, probability: float) -> float:
-    """Return the rate r at which P(X < most) + P(X = most) / 2 is `probability`, where X is binomial(number, r)."""
-    k = np.arange(most + 1)
+def _rate(count: int, number: int, probability: float) -> float:
+    """Return the rate r at which P(X < count) + P(X = count) / 2 is `probability`, where X is binomial(number, r)."""
+    k = np.arange(count + 1)
     logs = np.concatenate([[0.0], np.cumsum(np.log((number - k[:-1]) / k[1:]))])  # log (number choose k)
     low, high = 0.0, 1.0
     for _ in range(50):
@@ -113,12 +117,10 @@ def _influences(shares: Shares) -> np.ndarray:
     return influences * math.sqrt(1 - 1 / len(influences))  # the squares add up to the squared standard error
 
 
-def _of_counts(shares: Shares) -> Interval | None:
-    """Return the interval on the logit scale, between 0 and 1 if each numerator is a part of its denominator."""
+def _of_counts(shares: Shares) -> Interval:
+    """Return the interval of a mean ratio on the logit scale, whose ends are between 0 and 1."""
     value, number = shares.mean_ratio(), len(shares.numerators)
     half_width = t_quantile(number - 1) * float(np.linalg.norm(_influences(shares))) if number > 1 else 0.0
-    if not is_between_0_and_1(shares):
-        return (value - half_width, value + half_width) if half_width else None
     low, high = value, value
     if 0 < value < 1:
         factor = math.exp(min(half_width / (value * (1 - value)), 700.0))
@@ -130,7 +132,7 @@ def _of_counts(shares: Shares) -> Interval | None:
 
 
 def _of_mean(shares: Shares) -> Interval | None:
-    """Return the interval of one ratio of sums by Hall's cubic transformation, which removes skewness from t."""
+    """Return the interval of a mean ratio by Hall's cubic transformation, which removes skewness from t."""
     value, influences = shares.mean_ratio(), _influences(shares)
     error, number = float(np.linalg.norm(influences)), len(influences)
     if number < 2 or not math.isfinite(value) or not 1e-9 * abs(value) < error < math.inf:

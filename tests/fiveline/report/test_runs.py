@@ -53,32 +53,25 @@ def test_a_run_of_train_and_evaluate_is_read_and_its_intervals_are_in_the_table(
     assert problems == []
 
 
-def hold(model_dir):
-    """Start a process that works in a run directory until it is killed."""
-    code = (
-        "import sys, time, utils; from pathlib import Path\n"
-        "with utils.RunDirectory(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, model_dir], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
-    return process
+KILLED = """
+import os, signal, sys, utils
+from pathlib import Path
+with utils.RunDirectory(Path(sys.argv[1])):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_a_run_that_died_is_stale_and_one_at_work_is_running(tmp_path):
     folder = write_run(tmp_path / "run", {"seed": 1}, status="running")
     assert read_one(tmp_path)[0].status == "stale"
-    process = hold(folder)
-    try:
-        assert read_one(tmp_path)[0].status == "running"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert read_one(tmp_path)[0].status == "stale"
-    assert (folder / ".lock.json").exists()  # left by the process that was killed
+    assert subprocess.run([sys.executable, "-c", KILLED, folder]).returncode == -signal.SIGKILL
+    assert (folder / ".lock.json").exists() and read_one(tmp_path)[0].status == "stale"
+    elsewhere = json.dumps({"host": "another-machine", "process": 1, "since": "now"})
     with utils.RunDirectory(folder):  # looking has not taken the lock for good
-        (folder / ".lock.json").write_text(json.dumps({"host": "another-machine", "process": 1, "since": "now"}))
         assert read_one(tmp_path)[0].status == "running"
-    (folder / ".lock.json").write_text(json.dumps({"host": "another-machine", "process": 1, "since": "now"}))
+        (folder / ".lock.json").write_text(elsewhere)
+        assert read_one(tmp_path)[0].status == "running"
+    (folder / ".lock.json").write_text(elsewhere)
     assert read_one(tmp_path)[0].status == "running"  # this machine cannot know
 
 

@@ -4,9 +4,7 @@ import csv
 import io
 import json
 import math
-import os
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -22,8 +20,6 @@ from fiveline.report.filter import parse_filter
 from fiveline.report.runs import Run
 from fiveline.report.table import Estimate, Mean, Seconds, duration, group_name, to_csv, to_latex, to_markdown
 from tests.support.results import synthesize, write_run
-
-pty = pytest.importorskip("pty", reason="Windows has no terminals that a program can make")
 
 
 @pytest.fixture
@@ -150,27 +146,23 @@ def test_any_text_is_a_filter_or_a_mistake(text):
     assert verdict(RUN) in (True, False, None)
 
 
-def on_a_terminal(columns, command):
-    """Return the text that a command writes to a terminal of that width."""
-    master, slave = pty.openpty()
-    environment = {**os.environ, "COLUMNS": str(columns), "LINES": "40"}
-    process = subprocess.Popen(command, stdout=slave, stderr=subprocess.DEVNULL, env=environment)
-    os.close(slave)
-    text = b""
-    try:
-        while chunk := os.read(master, 65536):
-            text += chunk
-    except OSError:  # the other end is closed
-        pass
-    os.close(master)
-    assert process.wait() == 0
-    return text.decode().replace("\r\n", "\n")
+@pytest.fixture
+def on_a_terminal(monkeypatch, capsys):
+    """Return a function that returns what the script prints on a terminal of some width."""
+
+    def run(columns, folder):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        synthesize_results.main(["--parent_dir", str(folder)])
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.mark.parametrize("columns", [40, 80, 400])
-def test_the_table_fits_the_terminal_and_says_what_found_no_room(study, project, columns):
+def test_the_table_fits_the_terminal_and_says_what_found_no_room(study, on_a_terminal, columns):
     (study / "failed/metrics_val_best_weights.json").write_text(json.dumps({f"metric_{i}": 0.5 for i in range(8)}))
-    text = on_a_terminal(columns, [sys.executable, str(project / "synthesize_results.py"), "--parent_dir", str(study)])
+    text = on_a_terminal(columns, study)
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 5 and max(map(len, table)) <= max(columns, 44)
     head = [name.strip() for name in table[0].strip("|").split("|")]
@@ -182,15 +174,14 @@ def test_the_table_fits_the_terminal_and_says_what_found_no_room(study, project,
     assert columns < 80 or "accuracy" in head  # what the table is sorted by
 
 
-def test_a_terminal_shows_names_of_runs_that_can_be_pasted(tmp_path, project, capsys):
+def test_a_terminal_shows_names_of_runs_that_can_be_pasted(tmp_path, on_a_terminal, capsys):
     names = [f"{'long_' * 30}{i}__and_more" for i in range(2)]
     for i, name in enumerate(names):
         write_run(tmp_path / name, {"lr": i, "note": "n" * 90}, {"accuracy": i / 2})
-    words = ["--parent_dir", str(tmp_path)]
-    text = on_a_terminal(80, [sys.executable, str(project / "synthesize_results.py"), *words])
+    text = on_a_terminal(80, tmp_path)
     pasted = [line.split("|")[1].strip() for line in text.splitlines() if "long_" in line]
     assert pasted == names[::-1] and "accuracy" in text.splitlines()[0]
-    synthesize_results.main([*words, "--compare", *pasted])
+    synthesize_results.main(["--parent_dir", str(tmp_path), "--compare", *pasted])
     assert f"A is {names[1]}, B is {names[0]}" in capsys.readouterr().out
 
 
