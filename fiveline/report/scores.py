@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -163,18 +164,16 @@ def _warn_of_classes(names: Sequence[str], per_class: Mapping[str, np.ndarray]) 
 
 def _count_pairs(classes: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """Return the confusion matrix, (labels, predictions); an InputError for a name that is not one of the classes."""
-    positions = {name: i for i, name in enumerate(classes)}
-    confusion = np.zeros((len(classes), len(classes)), dtype=int)
-    for row in rows:
-        label, prediction = row["label"], row.get("prediction")
-        if label not in positions or prediction not in positions:
+    counts = collections.Counter((row["label"], row.get("prediction")) for row in rows)
+    known = set(classes)
+    for label, prediction in counts:
+        if label not in known or prediction not in known:
             raise utils.InputError(
                 f"predictions: a row has the label {label!r} and the prediction {prediction!r}; expected two of the "
                 f"names in facts['classes'], {', '.join(map(str, list(classes)[:6]))} ..., or lists (the contract is "
                 "in model/__init__.py)"
             )
-        confusion[positions[label], positions[prediction]] += 1
-    return confusion
+    return np.array([[counts[label, prediction] for prediction in classes] for label in classes])
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
