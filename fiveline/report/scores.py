@@ -57,8 +57,7 @@ class ExampleScores:
     def shares(self) -> dict[str, Shares]:
         """Return each example's share of the metrics that have at most MOST_CLASSES_KEPT classes."""
         stacked = {name: np.stack(pairs, axis=1) for name, pairs in self._pairs.items() if pairs}
-        finishes = {name: _finish_of(self.metrics.get(name)) for name in stacked}
-        return with_occurrence({name: (pair[0], pair[1]) for name, pair in stacked.items()}, finishes)
+        return with_occurrence({name: (*pair, _finish_of(self.metrics.get(name))) for name, pair in stacked.items()})
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return a 95% confidence interval for each metric of which the examples say enough; computed once."""

@@ -19,7 +19,8 @@ import numpy as np
 from fiveline.record.files import check_regular
 
 MOST_BYTES = 2**31  # in memory: a million examples with 100 classes take this many
-FINISHES: dict[str, Callable[[float], Any]] = {"": float, "sqrt": np.sqrt, "exp": np.exp, "log": np.log}
+Finish = Callable[[float], Any]  # of a mean ratio, such as the root of a root-mean-square error
+FINISHES: dict[str, Finish] = {"": float, "sqrt": np.sqrt, "exp": np.exp, "log": np.log}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Shares:
     numerators: np.ndarray
     denominators: np.ndarray
     occurs: np.ndarray
-    finish: Callable[[float], Any] = float  # of the mean ratio, such as the root of a root-mean-square error
+    finish: Finish = float
 
     def mean_ratio(self) -> float:
         """Return the mean ratio over the classes that occur: the metric before `finish`."""
@@ -69,19 +70,17 @@ def mean_ratios(numerators: np.ndarray, denominators: np.ndarray, occurs: np.nda
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
-def with_occurrence(
-    parts: Mapping[str, tuple[np.ndarray, np.ndarray]], finishes: Mapping[str, Callable[[float], Any]]
-) -> dict[str, Shares]:
+def with_occurrence(parts: Mapping[str, tuple[np.ndarray, np.ndarray, Finish]]) -> dict[str, Shares]:
     """Return the shares of all metrics: a class occurs in an example where any metric of that length counts it."""
     masks: dict[int | str, np.ndarray] = {}
-    keys = {name: pair[0].shape[1] if pair[0].shape[1] > 1 else name for name, pair in parts.items()}
-    for name, (numerators, denominators) in parts.items():
+    keys = {name: part[0].shape[1] if part[0].shape[1] > 1 else name for name, part in parts.items()}
+    for name, (numerators, denominators, _) in parts.items():
         is_counted = (numerators != 0) | (denominators != 0)
         masks[keys[name]] = masks.get(keys[name], is_counted) | is_counted
-    return {name: Shares(*pair, masks[keys[name]], finishes[name]) for name, pair in parts.items()}
+    return {name: Shares(*part[:2], masks[keys[name]], part[2]) for name, part in parts.items()}
 
 
-def finish_name(finish: Callable[[float], Any]) -> str:
+def finish_name(finish: Finish) -> str:
     """Return the name in FINISHES of the function that gives the same numbers; "?" if there is none."""
     for name, known in FINISHES.items():
         if all(math.isclose(known(value), finish(value), rel_tol=1e-9) for value in (0.25, 0.5, 3.0)):
@@ -108,16 +107,15 @@ def read_npz(path: Path) -> dict[str, Shares]:
             num_bytes = sum(info.file_size for info in file.infolist())
         if num_bytes > MOST_BYTES:
             raise ValueError(f"{num_bytes:,} bytes of numbers; expected at most {MOST_BYTES:,}")
-        parts, finishes = {}, {}
+        parts: dict[str, tuple[np.ndarray, np.ndarray, Finish]] = {}
         with np.load(path, allow_pickle=False) as arrays:
             for i, (name, finish) in enumerate(zip(arrays["names"].tolist(), arrays["finishes"].tolist(), strict=True)):
                 if finish in FINISHES:
-                    parts[name] = arrays[f"numerators_{i}"], arrays[f"denominators_{i}"]
-                    finishes[name] = FINISHES[finish]
+                    parts[name] = arrays[f"numerators_{i}"], arrays[f"denominators_{i}"], FINISHES[finish]
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"not a file of evaluate.py: {error}") from error
-    found = [(part.shape, part.dtype) for pair in parts.values() for part in pair]
-    is_alike = all(a.shape == b.shape and a.ndim == 2 for a, b in parts.values())
+    found = [(array.shape, array.dtype) for part in parts.values() for array in part[:2]]
+    is_alike = all(a.shape == b.shape and a.ndim == 2 for a, b, _ in parts.values())
     if not is_alike or len({shape[0] for shape, _ in found}) > 1 or any(kind.kind != "f" for _, kind in found):
         raise ValueError(f"arrays {found}; expected pairs of floats of the shape (num_examples, num_classes)")
-    return with_occurrence(parts, finishes)
+    return with_occurrence(parts)

@@ -17,7 +17,7 @@ def of_classes(labels, predicted, num_classes):
     is_label, is_predicted = np.eye(num_classes)[labels], np.eye(num_classes)[predicted]
     hits = is_label * is_predicted
     parts = {"precision": (hits, is_predicted), "recall": (hits, is_label), "f1": (2 * hits, is_label + is_predicted)}
-    return with_occurrence(parts, dict.fromkeys(parts, float))
+    return with_occurrence({name: (*pair, float) for name, pair in parts.items()})
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 10, 49, 1000, 10**6])
