@@ -25,7 +25,6 @@ from tests.support.tasks import needs
 
 pytestmark = pytest.mark.slow  # a browser for most of them
 
-needs_browser = pytest.mark.skipif(chromium.why_no_browser() is not None, reason=str(chromium.why_no_browser()))
 PWNED = "<img src=x onerror=window.pwned=1><a href='javascript:window.pwned=1'>x"
 ROWS = "return [...document.querySelectorAll('#table tbody tr')].map((row) => row.querySelector('th a').textContent)"
 NUM_RUNS = 600
@@ -90,6 +89,8 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
+    if reason := chromium.why_no_browser():
+        pytest.skip(reason)
     with chromium.open_browser() as browser:
         yield browser
 
@@ -115,7 +116,6 @@ def type_filter(browser, text):
     chromium.wait_drawn(browser)
 
 
-@needs_browser
 def test_page_draws_every_chart_and_allows_no_request_and_no_script_of_others(opened, study):
     charts = "[...document.querySelectorAll('.chart')]"
     assert opened.execute_script(f"return {charts}.length") == 1 + 5  # curves, and one for each hyperparameter
@@ -137,7 +137,6 @@ def test_page_draws_every_chart_and_allows_no_request_and_no_script_of_others(op
     assert any("Content Security Policy" in line for line in chromium.console_errors(opened))
 
 
-@needs_browser
 def test_each_data_has_its_rows_its_star_and_its_charts(browser, tmp_path):
     for i in range(6):
         name, best = ("easy", 0.99) if i < 2 else ("hard", 0.5)
@@ -161,7 +160,6 @@ def test_each_data_has_its_rows_its_star_and_its_charts(browser, tmp_path):
     assert chromium.console_errors(browser) == []
 
 
-@needs_browser
 def test_a_click_on_a_column_sorts_and_columns_can_be_chosen(opened, study):
     click(opened, "#more")
     position = opened.execute_script("return columnNamed.get('learning_rate').index")
@@ -180,7 +178,6 @@ def test_a_click_on_a_column_sorts_and_columns_can_be_chosen(opened, study):
     assert "seed" not in opened.execute_script(heads) and "macro_f1" in opened.execute_script(heads)
 
 
-@needs_browser
 def test_filter_narrows_table_and_charts_and_means_what_it_means_on_the_command_line(opened, study):
     script = "const {test} = readFilter(arguments[0]); return runs.filter(test).map((run) => run.name)"
     for text in EXPRESSIONS:
@@ -219,7 +216,6 @@ EXPRESSIONS = [
 ]
 
 
-@needs_browser
 def test_chosen_runs_have_curves(opened, study):
     click(opened, "#choose-none")
     assert opened.execute_script("return document.getElementById('curve-chart').data.length") == 0
@@ -234,7 +230,6 @@ def test_chosen_runs_have_curves(opened, study):
     assert not opened.find_element("css selector", "#table tbody tr:nth-child(3) input").is_selected()
 
 
-@needs_browser
 def test_a_run_has_a_page_of_its_own_with_confusion_matrix_and_mistakes(opened, study):
     from selenium.webdriver.common.keys import Keys
 
@@ -257,7 +252,6 @@ def test_a_run_has_a_page_of_its_own_with_confusion_matrix_and_mistakes(opened, 
     assert chromium.console_errors(opened) == []
 
 
-@needs_browser
 def test_names_with_tags_and_scripts_are_shown_as_they_are(browser, tmp_path):
     value, link = "</script><script>window.pwned=1</script><!--<script>", "<a href='javascript:window.pwned=1'>x"
     rows = [{"id": f"{PWNED}{i}", "label": PWNED, "prediction": value, "loss": "1"} for i in range(3)]
@@ -286,7 +280,6 @@ def test_names_with_tags_and_scripts_are_shown_as_they_are(browser, tmp_path):
     assert browser.execute_script("return document.querySelectorAll('#run .mistakes li').length") == 3
 
 
-@needs_browser
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1366, "light")])
 def test_page_fits_the_screen_and_its_text_can_be_read(browser, study, width, scheme):
     chromium.set_screen(browser, width, 844, scheme)
@@ -321,7 +314,6 @@ return found;
 """
 
 
-@needs_browser
 def test_page_works_by_keyboard_and_everything_has_a_name_for_a_screen_reader(opened):
     from selenium.webdriver.common.keys import Keys
 
@@ -348,7 +340,6 @@ def test_page_works_by_keyboard_and_everything_has_a_name_for_a_screen_reader(op
     assert any("accuracy against learning_rate" in name for role, name in named if role in ("image", "img"))
 
 
-@needs_browser
 @needs("ner", "tabular")
 def test_sentences_rows_and_quantities_are_shown_with_their_mistakes(browser, project, tmp_path):
     tokens = (project / "data/ner_small/test/sentences.txt").read_text(encoding="utf-8").splitlines()[1].split()
@@ -382,7 +373,6 @@ def test_sentences_rows_and_quantities_are_shown_with_their_mistakes(browser, pr
     assert chromium.console_errors(browser) == []
 
 
-@needs_browser
 def test_a_run_shows_the_intervals_of_its_metrics_and_whole_class_names(browser, tmp_path):
     names = ["common chrysanthemum", "rhododendron_ferrugineum"]
     guesses = [names[i > 30] for i in range(40)]
@@ -409,7 +399,6 @@ def test_a_run_shows_the_intervals_of_its_metrics_and_whole_class_names(browser,
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
 
 
-@needs_browser
 def test_runs_without_metrics_or_history_and_with_names_that_are_no_text_have_a_page(browser, tmp_path):
     for name, value in ((b"caf\xe9", math.nan), (b"100% + #1?", math.inf), ("naïve ü".encode(), 0.5)):
         write_run(tmp_path / os.fsdecode(name), {"net": os.fsdecode(name), "deep.key": [1]}, {"accuracy": value})

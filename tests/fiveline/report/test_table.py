@@ -148,7 +148,7 @@ def test_any_text_is_a_filter_or_a_mistake(text):
 
 @pytest.fixture
 def on_a_terminal(monkeypatch, capsys):
-    """Return a function that returns what the script prints on a terminal of some width."""
+    """A function from a width and a folder to the text that the script prints on a terminal."""
 
     def run(columns, folder):
         monkeypatch.setenv("COLUMNS", str(columns))
