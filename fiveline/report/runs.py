@@ -7,6 +7,7 @@ foreign, huge or unreadable costs its own values and adds one line to `problems`
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import reprlib
 import sys
@@ -107,7 +108,9 @@ def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> R
         from fiveline.record.check import Record, find_mistakes  # pydantic, which CS230's folders do not need
 
         problems += [f"{folder}/{RUN_FILE}: {mistake}" for mistake in find_mistakes(Record, record)]
-    params = _plain_params(_get(record, "params", dict) or _read_params(folder, names, problems))
+    if params := _get(record, "params", dict):
+        params = _params_class(str(params.get("task"))).with_new_names(params)
+    params = _plain_params(params or _read_params(folder, names, problems))
     if "restore_file" in record:
         params["restore_file"] = record["restore_file"]
     fingerprint = (_get(record, "data", dict) or {}).get("fingerprint")
@@ -126,6 +129,18 @@ def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> R
         monitor=_get(params, "monitor", str),
         fingerprint=None if fingerprint is None else str(fingerprint),
     )
+
+
+@functools.cache
+def _params_class(task: str) -> Any:
+    """Return the class of a task's hyperparameters; of those that every task has, for a task that is not here."""
+    import utils
+    from fiveline.tasks import fetch_params_class
+
+    try:
+        return fetch_params_class(task)
+    except InputError:
+        return utils.Params
 
 
 def _get(values: Mapping[str, Any], key: str, kind: type) -> Any:
