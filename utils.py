@@ -35,6 +35,7 @@ from fiveline.record.errors import (
     Stop,
     explain,
     is_dead_worker,
+    naming_builder,
     with_result,
 )
 from fiveline.record.files import (

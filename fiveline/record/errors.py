@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or this user's share of it
@@ -120,6 +122,20 @@ def cannot_write(path: object, error: OSError) -> Stop:
     """Return the Stop that reports a file or folder that could not be opened to write."""
     kind = Stop if error.errno in NO_ROOM else InputError
     return kind(f"{path}: cannot be written ({error.strerror or error})")
+
+
+@contextlib.contextmanager
+def naming_builder(data_dir: Path) -> Iterator[None]:
+    """Add how to get a dataset to an error of a block that misses files in the dataset's folder."""
+    try:
+        yield
+    except (InputError, FileNotFoundError) as error:
+        builder, readme = data_dir / "build_dataset.py", data_dir / "README.md"
+        is_of_folder = isinstance(error, FileNotFoundError) or str(error).startswith(f"{data_dir}: ")
+        hint = f"python {builder}" if builder.exists() else f"see {readme}" if readme.exists() else ""
+        if not (is_of_folder and hint):
+            raise
+        raise InputError(f"{explain(error)}. To get the data: {hint}") from None
 
 
 def is_dead_worker(error: BaseException) -> bool:
