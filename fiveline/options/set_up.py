@@ -85,7 +85,7 @@ def _build(
         seed_everything(params.seed)
         task = fetch_task(params)
         net = task.Net(params)
-    run.note("data", utils.fingerprint(data_dir) if run.is_writer else {})
+    run.record_conditions("data", utils.fingerprint(data_dir) if run.is_writer else {})
     logging.info("- done.")
     return params, dataloaders, task, net
 
@@ -94,7 +94,9 @@ def _record(run: utils.RunDirectory, state: State, task: Task) -> None:
     """Write the machine, the size of the net and the number of epochs into run.json or the log."""
     run.cut_history(state.epoch)  # epochs that no checkpoint holds are trained again
     num_processes = state.job.world_size
-    run.note("machine", {**forward.describe_forward(state.model, state.params), "processes": num_processes})
+    run.record_conditions(
+        "machine", {**forward.describe_forward(state.model, state.params), "processes": num_processes}
+    )
     num_weights = sum(weight.numel() for weight in state.model.parameters())
     run.update_record(num_weights=num_weights, lower_is_better=task.lower_is_better)
     together = f" in {num_processes} processes" if num_processes > 1 else ""

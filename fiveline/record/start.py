@@ -10,6 +10,7 @@ from fiveline.record.check import Resumable, check_values
 from fiveline.record.checkpoint import checkpoint_path, is_ours, read_checkpoint
 from fiveline.record.errors import InputError
 from fiveline.record.params import Params
+from fiveline.record.restart import set_aside
 from fiveline.record.run import RunDirectory, has_stopped_early
 
 LAST, PREVIOUS, DAMAGED = "last.pth.tar", "last.previous.pth.tar", "last.damaged.pth.tar"
@@ -51,7 +52,7 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
         path = checkpoint_path(run.path, restore_file)
         begin = Start(read_checkpoint(path), path)  # before --restart puts it aside
     if restart:
-        run.clear()
+        set_aside(run.path)
     last_path, last, warnings = _read_last(run.path)
     if last is None or (restore_file and not is_ours(last)):
         return begin
