@@ -30,15 +30,7 @@ def set_up(
 ) -> tuple[State, dict[str, DataLoader[Any]], Task]:
     """Build data, net and optimizer with the options of the hyperparameters, and restore a checkpoint if there is one.
 
-    Args:
-        params: the hyperparameters, without the dataset's facts
-        run: the run's directory
-        start: the checkpoint to begin with, from `find_start`
-        device: where to compute
-        job: the processes that train together
-
-    Raises:
-        InputError: a mistake in the data, or a checkpoint of another net
+    `start` comes from `find_start`. An InputError names a mistake in the data, or a checkpoint of another net.
     """
     source = pretrained.read_source(params) if start.weights is None else None  # a mistake shows before the data loads
     params, dataloaders, task, net = _build(params, run, start, device, job)
@@ -104,13 +96,7 @@ def _record(run: utils.RunDirectory, state: State, task: Task) -> None:
 
 
 def check_batch_norm(net: nn.Module, smallest_batch: int, params: utils.Params) -> None:
-    """Raise InputError if batch norm would see a single example.
-
-    Args:
-        net: the net
-        smallest_batch: examples in the smallest batch of one process
-        params: microbatch_size and batch_size are used
-    """
+    """Raise InputError if batch norm would see a single example; `smallest_batch` is the smallest of a process."""
     smallest = min(smallest_batch, params.microbatch_size or smallest_batch)
     # BatchNorm2d and BatchNorm3d can train on one example: they average over its pixels
     if smallest < 2 and any(isinstance(module, nn.BatchNorm1d) for module in net.modules()):

@@ -14,6 +14,7 @@ from fiveline.record.restart import set_aside
 from fiveline.record.run import RunDirectory, has_stopped_early
 
 LAST, PREVIOUS, DAMAGED = "last.pth.tar", "last.previous.pth.tar", "last.damaged.pth.tar"
+EARLIER = "Continuing from the one before it, {}; what came after is done again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,17 +90,15 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
 def _read_last(model_dir: Path) -> tuple[Path, dict[str, Any] | None, tuple[str, ...]]:
     """Return the path and the contents of the newest checkpoint that is whole, and warnings about it."""
     last, previous = model_dir / LAST, model_dir / PREVIOUS
-    if not last.exists() and not previous.exists():
-        return last, None, ()
-    try:
-        return last, read_checkpoint(last), ()
-    except InputError as error:
-        problem = str(error)
-    try:
-        state = read_checkpoint(previous)
-    except InputError as error:
-        problem += f"; {error}" if previous.exists() else ""
+    problems: list[str] = []
+    for path in (last, previous) if last.exists() or previous.exists() else ():
+        try:
+            state = read_checkpoint(path)
+        except InputError as error:  # noqa: PERF203
+            problems.append(str(error))
+        else:
+            return path, state, tuple(f"- WARNING: {problem}. {EARLIER.format(path)}" for problem in problems)
+    if problems:
         hint = "To start from the best weights, --restore_file best --restart; to start over, --restart"
-        raise InputError(f"{problem}. {hint}") from None
-    warning = f"- WARNING: {problem}. Continuing from the one before it, {previous}; what came after is done again"
-    return previous, state, (warning,)
+        raise InputError(f"{'; '.join(problems)}. {hint}")
+    return last, None, ()
