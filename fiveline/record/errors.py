@@ -135,7 +135,7 @@ def naming_builder(data_dir: Path) -> Iterator[None]:
         hint = f"python {builder}" if builder.exists() else f"see {readme}" if readme.exists() else ""
         if not (is_of_folder and hint):
             raise
-        raise InputError(f"{explain(error)}. To get the data: {hint}") from None
+        raise InputError(f"{explain(error) or error}. To get the data: {hint}") from None
 
 
 def is_dead_worker(error: BaseException) -> bool:
