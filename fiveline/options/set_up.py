@@ -86,9 +86,8 @@ def _record(run: utils.RunDirectory, state: State, task: Task) -> None:
     """Write the machine, the size of the net and the number of epochs into run.json or the log."""
     run.cut_history(state.epoch)  # epochs that no checkpoint holds are trained again
     num_processes = state.job.world_size
-    run.record_conditions(
-        "machine", {**forward.describe_forward(state.model, state.params), "processes": num_processes}
-    )
+    machine = forward.describe_forward(state.model, state.params)
+    run.record_conditions("machine", {**machine, "processes": num_processes})
     num_weights = sum(weight.numel() for weight in state.model.parameters())
     run.update_record(num_weights=num_weights, lower_is_better=task.lower_is_better)
     together = f" in {num_processes} processes" if num_processes > 1 else ""

@@ -126,7 +126,7 @@ def cannot_write(path: object, error: OSError) -> Stop:
 
 @contextlib.contextmanager
 def naming_builder(data_dir: Path) -> Iterator[None]:
-    """Add how to get a dataset to an error of a block that misses files in the dataset's folder."""
+    """Add how to get the data to an error about a dataset's folder, such as a missing split, that the block raises."""
     try:
         yield
     except (InputError, FileNotFoundError) as error:
@@ -135,7 +135,7 @@ def naming_builder(data_dir: Path) -> Iterator[None]:
         hint = f"python {builder}" if builder.exists() else f"see {readme}" if readme.exists() else ""
         if not (is_of_folder and hint):
             raise
-        raise InputError(f"{explain(error) or error}. To get the data: {hint}") from None
+        raise InputError(f"{explain(error) or error}. If files are missing: {hint}") from None
 
 
 def is_dead_worker(error: BaseException) -> bool:

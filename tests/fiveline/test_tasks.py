@@ -81,7 +81,7 @@ def test_data_that_is_not_there_is_reported_with_how_to_get_it(params, tmp_path,
     for fetch in (fetch_facts, functools.partial(fetch_dataloader, "train")):
         with pytest.raises(utils.InputError) as caught:
             fetch(tmp_path, params)
-    assert str(caught.value).endswith(f". To get the data: {hint.format(tmp_path / file)}")
+    assert str(caught.value).endswith(f". If files are missing: {hint.format(tmp_path / file)}")
 
 
 def test_the_initial_loss_is_near_its_theoretical_value(model, net, dataset):
