@@ -16,7 +16,6 @@ MORE_FILES = "raise the limit (ulimit -n 4096), or lower num_workers"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory",
              "Storage size calculation overflowed", "Overflow when unpacking long")  # fmt: skip
 
-
 E = TypeVar("E", bound=BaseException)
 
 
