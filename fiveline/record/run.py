@@ -24,6 +24,7 @@ from fiveline.record.origin import now, provenance, versions
 from fiveline.record.params import Params
 
 SCORES_OF_BEST = re.compile(r"(metrics|scored|shares|predictions|per_class)_(train|val|test)_best\.(json|npz|csv)")
+NO_RESULT = (-math.inf, -math.inf)
 RECORD, HISTORY = "run.json", "history.jsonl"
 HOLDER = ".lock.json"  # who holds the lock
 LONGEST_WAIT = 60.0  # seconds that training waits for evaluate.py to finish writing; evaluate.py may be suspended
@@ -34,15 +35,15 @@ def scores_lock(path: Path) -> FileLock:
     return FileLock(path / ".scores.lock")
 
 
-def ranking_key(value: Any, loss: Any, is_high_better: bool) -> tuple[float, float] | None:
-    """Return a pair that ranks a result among epochs, trials or rows of a table: the larger pair is the better result.
+def ranking_key(value: Any, loss: Any, is_high_better: bool) -> tuple[float, float]:
+    """Return a pair that ranks a result among epochs or trials: the larger pair is the better result.
 
-    Between equal values, the lower loss is better. If the value is not a finite number, return None: never the best.
+    Between equal values, the lower loss is better. If the value is not a finite number, return NO_RESULT: never better.
     """
     is_number, is_loss = (
         isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= sys.float_info.max for x in (value, loss)
     )
-    return (value if is_high_better else -value, -loss if is_loss else -math.inf) if is_number else None
+    return (value if is_high_better else -value, -loss if is_loss else -math.inf) if is_number else NO_RESULT
 
 
 def has_stopped_early(params: Params, epoch: int, best_epoch: int) -> bool:

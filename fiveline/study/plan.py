@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 import time
 from collections import deque
@@ -51,13 +50,13 @@ class Plan:
         """Delete the worst ended trials' checkpoints until the rest fit; return the names of these trials."""
         maximize, trials, deleted = self.is_maximized(), self.all_trials(), []
 
-        def ranking_key(trial: Trial) -> tuple[float, float]:
+        def rank(trial: Trial) -> tuple[float, float]:
             record = trial.record()
-            return utils.ranking_key(record.get("best"), record.get("best_loss"), maximize) or (-math.inf, -math.inf)
+            return utils.ranking_key(record.get("best"), record.get("best_loss"), maximize)
 
         sizes = {trial.name: trial.checkpoint_bytes() for trial in trials}
         ended = [trial for trial in trials if sizes[trial.name] and trial.record().get("status") in ENDED]
-        for trial in sorted(ended, key=ranking_key)[:-1]:  # the last trial is the best: it keeps its checkpoints
+        for trial in sorted(ended, key=rank)[:-1]:  # the last trial is the best: it keeps its checkpoints
             if sum(sizes.values()) > max_gigabytes * GIGABYTE:
                 for path in trial.checkpoints():
                     path.unlink()
@@ -138,8 +137,7 @@ class Plan:
         is_waiting = any(trial.number == number for _, trial in self.waiting)
         if is_waiting or any(status not in ENDED for status in statuses):
             return Result(number, chosen, "running")
-        bests = [trial.record().get("best", math.nan) for trial in trials]
-        values = [best for best in bests if utils.ranking_key(best, None, True)]
-        if "failed" in statuses or len(values) < len(trials):
+        bests = [trial.record().get("best") for trial in trials]
+        if "failed" in statuses or any(utils.ranking_key(best, None, True) == utils.NO_RESULT for best in bests):
             return Result(number, chosen, "failed")
-        return Result(number, chosen, "finished", statistics.fmean(values))
+        return Result(number, chosen, "finished", statistics.fmean(bests))
