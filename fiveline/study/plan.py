@@ -7,6 +7,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import utils
 from fiveline.study.directories import Directories
@@ -137,7 +138,7 @@ class Plan:
         is_waiting = any(trial.number == number for _, trial in self.waiting)
         if is_waiting or any(status not in ENDED for status in statuses):
             return Result(number, chosen, "running")
-        bests = [trial.record().get("best") for trial in trials]
+        bests: list[Any] = [trial.record().get("best") for trial in trials]
         if "failed" in statuses or any(utils.ranking_key(best, None, True) == utils.NO_RESULT for best in bests):
             return Result(number, chosen, "failed")
         return Result(number, chosen, "finished", statistics.fmean(bests))
