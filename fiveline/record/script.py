@@ -134,8 +134,10 @@ def run_script(
 class Signals:
     """A context manager that notes SIGINT and SIGTERM, so that a run stops between two steps; a second one ends it.
 
-    SIGHUP keeps its handler, because `nohup` ignores it. Outside the main thread nothing is noted. `ends_at_second` is
-    False in a job, where torchrun passes on a signal that each process may have received already.
+    SIGHUP keeps its handler, because `nohup` ignores it. Outside the main thread nothing is noted.
+
+    Args:
+        ends_at_second: False in a job, where torchrun passes on a signal that each process may have received already
     """
 
     def __init__(self, ends_at_second: bool = True) -> None:
