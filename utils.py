@@ -35,6 +35,7 @@ from fiveline.record.errors import (
     Stop,
     explain,
     is_dead_worker,
+    naming_builder,
     with_result,
 )
 from fiveline.record.files import (
@@ -50,5 +51,5 @@ from fiveline.record.log import SafeFormatter, escaped, escaped_lines, format_me
 from fiveline.record.origin import fingerprint
 from fiveline.record.params import MACHINE, Params, idle_unless, machine_settings
 from fiveline.record.params_file import find_params_file, read_overrides, read_values, with_data_dir
-from fiveline.record.run import RunDirectory, has_stopped_early, scores_lock, standing
+from fiveline.record.run import NO_RESULT, RunDirectory, has_stopped_early, ranking_key, scores_lock
 from fiveline.record.script import add_device_flags, import_quickly, new_parser, run_script

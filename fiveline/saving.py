@@ -15,6 +15,7 @@ from tqdm import tqdm
 import utils
 from fiveline.device import to_cpu
 from fiveline.loader import watched
+from fiveline.record.restart import delete_or_restore
 from fiveline.record.script import Signals
 from fiveline.state import State
 
@@ -156,7 +157,7 @@ class Saver:
         contents = state.state_dict()
         if not run.is_writer:
             return
-        run.check_place()
+        run.check_lock()
         if self._rows:
             run.write_history()
             utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
@@ -167,7 +168,7 @@ class Saver:
             seconds = sum(row.get("seconds") or 0.0 for row in run.history())
             run.update_record(epochs=state.epoch, **best, seconds=seconds)
             utils.save_checkpoint(contents, is_best, run.path)
-        run.settle()
+        delete_or_restore(run.path)
 
     def _write_best(self, with_weights: bool) -> None:
         if self._best is not None:
@@ -186,6 +187,6 @@ class Saver:
             self.save()
         elif kind is not None and issubclass(kind, Exception) and self._best is not None and self._best[0]:
             # a rerun might never save it, for example after a divergence; only the first process has contents to write
-            self.run.check_place()
+            self.run.check_lock()
             with contextlib.suppress(OSError), self.run.replacing_best():  # the first error is the one to report
                 self._write_best(with_weights=True)

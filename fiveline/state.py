@@ -105,8 +105,8 @@ class State:
 
         The best epoch has the best `value` of params.monitor on val; of equal values, the lower loss on val is better.
         """
-        new, old = (utils.standing(*pair, self.sign > 0) for pair in ((value, loss), (self.best, self.best_loss)))
-        is_best = new is not None and (old is None or new > old)
+        new, old = (utils.ranking_key(*pair, self.sign > 0) for pair in ((value, loss), (self.best, self.best_loss)))
+        is_best = new > old
         self.epoch, self.step = self.epoch + 1, 0
         if is_best:
             self.best, self.best_loss, self.best_epoch = value, loss, self.epoch

@@ -119,7 +119,8 @@ def fetch_serve(task: str) -> ModuleType | None:
 def fetch_facts(data_dir: Path, params: utils.Params) -> utils.Params:
     """Return the hyperparameters with the facts of the dataset (class names, vocabulary) in `params.facts`."""
     module, where = importlib.import_module(f"model.{params.task}.data_loader"), f"model/{params.task}/data_loader.py"
-    facts = module.fetch_facts(data_dir, params) if hasattr(module, "fetch_facts") else {}
+    with utils.naming_builder(data_dir):
+        facts = module.fetch_facts(data_dir, params) if hasattr(module, "fetch_facts") else {}
     if not isinstance(facts, dict):
         raise utils.InputError(f"{where}: fetch_facts returned {_shown(facts)}; expected a dict of plain values")
     classes = [] if facts.get("classes") is None else facts["classes"]
@@ -144,7 +145,8 @@ def fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
     from torch.utils.data import IterableDataset
 
     module = importlib.import_module(f"model.{params.task}.data_loader")
-    dataset = module.fetch_dataset(split, data_dir, params)
+    with utils.naming_builder(data_dir):
+        dataset = module.fetch_dataset(split, data_dir, params)
     where = f"model/{params.task}/data_loader.py: {split}'s dataset, {type(dataset).__name__}"
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise utils.InputError(

@@ -1,7 +1,7 @@
 """Cache an array that takes long to make, such as decoded images: make it once, and map its file in every process.
 
-The file is an ordinary `.npy`, followed by the CRC-32 of its values. It is in the hidden folder `.decoded` of the
-dataset or, if that is not writable, below `~/.cache/fiveline`. You may delete it; only its owner can read it.
+The file is an ordinary `.npy` in the hidden folder `.decoded` of the dataset or, if that is not writable, below
+`~/.cache/fiveline`. You may delete it; only its owner can read it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from fiveline.record.files import check_regular
 
 FOLDER = ".decoded"
 CHUNK_BYTES = 2**28  # the array is made in chunks of this size
-CHECKED_BYTES = 2**31  # the checksum of a larger array is not compared, because that would read the whole file
 SPARE_BYTES = 2**30  # disk space to leave free for checkpoints
 WAIT_SECONDS = 600.0  # how long to wait for another process that makes the same file
 
@@ -86,41 +84,32 @@ def _folders(data_dir: Path) -> Iterator[Path]:
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return the array in a file, or None if there is no such file or it is damaged."""
+    """Return the array in a file, or None if there is no such file or it is incomplete."""
     with contextlib.suppress(OSError, ValueError):
         check_regular(path)
         array = np.lib.format.open_memmap(path, mode="c")
-        end = array.offset + array.nbytes
-        if array.shape == shape and array.dtype == np.uint8 and path.stat().st_size == end + 4:
-            is_small = array.nbytes <= CHECKED_BYTES
-            if not is_small or zlib.crc32(array.data) == np.fromfile(path, "<u4", offset=end)[0]:
-                return array
+        if array.shape == shape and array.dtype == np.uint8 and path.stat().st_size == array.offset + array.nbytes:
+            return array
     return None
 
 
 def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]) -> None:
     """Make the file; other processes see it only when it is complete. Delete older files with the same `name`."""
-    place = path.parent.parent
-    if place.is_dir() and not place.stat().st_mode & 0o222:  # root could write there, but the owner forbids it
-        raise OSError(errno.EACCES, "it is read-only")
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{name}.lock"), timeout=WAIT_SECONDS):
         if _open(path, shape) is not None:  # another process made it meanwhile
             return
-        num_bytes, checksum = math.prod(shape), 0
+        num_bytes = math.prod(shape)
         if shutil.disk_usage(path.parent).free < num_bytes + SPARE_BYTES:
             raise OSError(errno.ENOSPC, f"they take {num_bytes:,} bytes, and the disk is almost full")
         for stale in path.parent.glob(f".{glob.escape(name)}-*.tmp"):  # of a process that was killed
             stale.unlink()
         logging.info(f"- decoding {name} once, into {path}")
         rows_at_once = max(1, CHUNK_BYTES // math.prod(shape[1:]))
-        with open_atomically(path, num_bytes=num_bytes, mode=0o600) as file:  # a memory map crashes on a full disk
+        with open_atomically(path, mode=0o600) as file:  # a memory map crashes on a full disk
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for start in range(0, shape[0], rows_at_once):
-                values = make(slice(start, start + rows_at_once))
-                checksum = zlib.crc32(values.data, checksum)
-                file.write(values.data)
-            file.write(checksum.to_bytes(4, "little"))
+                file.write(make(slice(start, start + rows_at_once)).data)
         for old in set(path.parent.glob(f"{glob.escape(name)}-*.npy")) - {path}:
             with contextlib.suppress(OSError):  # Windows cannot delete a file that is mapped
                 old.unlink()

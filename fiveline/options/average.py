@@ -16,12 +16,8 @@ SLOW_START = 9  # n / (9 + n) after n steps: TensorFlow's (1 + n) / (10 + n), wh
 class Average:
     """A second net, that follows the first net's weights and running statistics after each optimizer step.
 
+    A step keeps the share `decay` of the average; less in the first steps, else random weights would stay for long.
     (torch's AveragedModel does the same, but waits for the device in each step.)
-
-    Args:
-        model: the net that is trained, on its device
-        optimizer: of its weights
-        decay: share of the average that a step keeps; less in the first steps, else random weights would stay for long
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> None:

@@ -135,10 +135,8 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
 def compile_net(model: nn.Module, has_lengths: bool) -> None:
     """Compile a net in its place; log a warning and leave it where no compiler works.
 
-    Args:
-        model: on its device
-        has_lengths: whether batches have many shapes; else each of the few gets code of its own, which does not depend
-            on earlier batches: a run that continues computes the same bits
+    If batches have many shapes (`has_lengths`), they share code. Otherwise each shape gets code of its own, which does
+    not depend on earlier batches: a run that continues computes the same bits.
     """
     device = next(model.parameters()).device
     try:

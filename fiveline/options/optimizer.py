@@ -76,27 +76,18 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     def __init__(self, groups: list[dict[str, Any]], fused: bool, **settings: Any) -> None:
         super().__init__(groups, settings)
-        hidden = [group for group in self.param_groups if group.get("is_hidden")]
-        others = [group for group in self.param_groups if not group.get("is_hidden")]
-        self.parts: list[torch.optim.Optimizer] = []
-        if hidden:
-            self.parts.append(torch.optim.Muon(hidden, adjust_lr_fn="match_rms_adamw", **settings))
-        if others:
-            self.parts.append(torch.optim.AdamW(others, fused=fused, **settings))
+        self.parts: dict[bool, torch.optim.Optimizer] = {}  # is_hidden -> optimizer, whose groups are the same objects
+        if hidden := [group for group in self.param_groups if group.get("is_hidden")]:
+            self.parts[True] = torch.optim.Muon(hidden, adjust_lr_fn="match_rms_adamw", **settings)
+        if others := [group for group in self.param_groups if not group.get("is_hidden")]:
+            self.parts[False] = torch.optim.AdamW(others, fused=fused, **settings)
         self._share()
 
     def _share(self) -> None:
         """Let the parts use this optimizer's groups and state, which hooks, schedules and checkpoints know."""
-        for part in self.parts:
-            for group in part.param_groups:
-                own = next(each for each in self.param_groups if each["params"][0] is group["params"][0])
-                own.update({name: value for name, value in group.items() if name not in own})
-            part.param_groups = [own for own in self.param_groups if self._is_of(own, part)]
+        for is_hidden, part in self.parts.items():
+            part.param_groups = [group for group in self.param_groups if group.get("is_hidden", False) == is_hidden]
             part.state = self.state
-
-    @staticmethod
-    def _is_of(group: dict[str, Any], part: torch.optim.Optimizer) -> bool:
-        return bool(group.get("is_hidden")) == isinstance(part, torch.optim.Muon)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of a checkpoint."""
@@ -105,7 +96,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Take one step with both."""
-        for part in self.parts:
+        for part in self.parts.values():
             part.step(closure)
 
 

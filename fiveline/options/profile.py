@@ -19,13 +19,7 @@ FIRST_STEPS = 3  # not traced: they are slower, because memory is found and oper
 
 @contextlib.contextmanager
 def profiled(state: State, num_steps: int, run: utils.RunDirectory) -> Iterator[None]:
-    """Trace the first steps inside, of whatever trains there; the run itself is as it would be without.
-
-    Args:
-        state: of the run, whose optimizer's steps are counted
-        num_steps: how many to trace, after the first few
-        run: where to write TRACE_FILE
-    """
+    """Trace `num_steps` steps of the block, after the first few, into TRACE_FILE; the run computes the same bits."""
     schedule = torch.profiler.schedule(wait=FIRST_STEPS - 1, warmup=1, active=num_steps, repeat=1)
     with torch.profiler.profile(schedule=schedule, on_trace_ready=lambda each: _report(each, run)) as profiler:
         hook = state.optimizer.register_step_post_hook(lambda *_: profiler.step())

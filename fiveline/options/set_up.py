@@ -30,15 +30,7 @@ def set_up(
 ) -> tuple[State, dict[str, DataLoader[Any]], Task]:
     """Build data, net and optimizer with the options of the hyperparameters, and restore a checkpoint if there is one.
 
-    Args:
-        params: the hyperparameters, without the dataset's facts
-        run: the run's directory
-        start: the checkpoint to begin with, from `find_start`
-        device: where to compute
-        job: the processes that train together
-
-    Raises:
-        InputError: a mistake in the data, or a checkpoint of another net
+    `start` comes from `find_start`. An InputError names a mistake in the data, or a checkpoint of another net.
     """
     source = pretrained.read_source(params) if start.weights is None else None  # a mistake shows before the data loads
     params, dataloaders, task, net = _build(params, run, start, device, job)
@@ -85,7 +77,7 @@ def _build(
         seed_everything(params.seed)
         task = fetch_task(params)
         net = task.Net(params)
-    run.note("data", utils.fingerprint(data_dir) if run.is_writer else {})
+    run.record_conditions("data", utils.fingerprint(data_dir) if run.is_writer else {})
     logging.info("- done.")
     return params, dataloaders, task, net
 
@@ -94,7 +86,8 @@ def _record(run: utils.RunDirectory, state: State, task: Task) -> None:
     """Write the machine, the size of the net and the number of epochs into run.json or the log."""
     run.cut_history(state.epoch)  # epochs that no checkpoint holds are trained again
     num_processes = state.job.world_size
-    run.note("machine", {**forward.describe_forward(state.model, state.params), "processes": num_processes})
+    machine = forward.describe_forward(state.model, state.params)
+    run.record_conditions("machine", {**machine, "processes": num_processes})
     num_weights = sum(weight.numel() for weight in state.model.parameters())
     run.update_record(num_weights=num_weights, lower_is_better=task.lower_is_better)
     together = f" in {num_processes} processes" if num_processes > 1 else ""
@@ -102,13 +95,7 @@ def _record(run: utils.RunDirectory, state: State, task: Task) -> None:
 
 
 def check_batch_norm(net: nn.Module, smallest_batch: int, params: utils.Params) -> None:
-    """Raise InputError if batch norm would see a single example.
-
-    Args:
-        net: the net
-        smallest_batch: examples in the smallest batch of one process
-        params: microbatch_size and batch_size are used
-    """
+    """Raise InputError if batch norm would see a single example; `smallest_batch` is the smallest of a process."""
     smallest = min(smallest_batch, params.microbatch_size or smallest_batch)
     # BatchNorm2d and BatchNorm3d can train on one example: they average over its pixels
     if smallest < 2 and any(isinstance(module, nn.BatchNorm1d) for module in net.modules()):

@@ -17,20 +17,17 @@ from fiveline.record.errors import NO_ROOM
 PATIENCE = (0.01, 0.05, 0.2, 0.5, 1.0) if os.name == "nt" else ()  # seconds; Windows replaces no file that is open
 STALE_SECONDS = 24 * 60 * 60  # no process writes one file for this long
 WRITTEN_UNDER_LOCK = (".pth.tar.", ".run.json.", ".history.jsonl.", "..lock.json.", "_weights.json.")
-LONGEST_NAME = 255  # bytes, on most file systems
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.[\w-]+)?\.tmp")  # older versions added the host and the process
 
 
 def write_atomically(path: Path, data: bytes | memoryview, previous: Path | None = None) -> None:
     """Write `data` as `open_atomically` does."""
-    with open_atomically(path, previous, len(data)) as file:
+    with open_atomically(path, previous) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def open_atomically(
-    path: Path, previous: Path | None = None, num_bytes: int | None = None, mode: int = 0o666
-) -> Iterator[BinaryIO]:
+def open_atomically(path: Path, previous: Path | None = None, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Open a file to write; readers see the old file or the whole new one, also after an error or a power cut.
 
     Until the end, the bytes are in a temporary file in the same folder. The old file is kept under the name `previous`,
@@ -54,18 +51,9 @@ def open_atomically(
         with contextlib.suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and str(error.filename) in ("None", str(temporary), str(path.parent)):
-            raise _named(error, path, num_bytes) from error
+            free = f"; {shutil.disk_usage(path.parent).free:,} bytes are free" if error.errno in NO_ROOM else ""
+            raise OSError(error.errno, (error.strerror or str(error)) + free, str(path)) from error
         raise
-
-
-def _named(error: OSError, path: Path, num_bytes: int | None) -> OSError:
-    """Return an error that names the file, and when there is no room, the bytes that are needed and free."""
-    reason = error.strerror or str(error)
-    if error.errno in NO_ROOM:
-        needed = "" if num_bytes is None else f"{num_bytes:,} bytes are needed, "
-        with contextlib.suppress(OSError):
-            reason += f"; {needed}{shutil.disk_usage(path.parent).free:,} are free on the disk"
-    return OSError(error.errno, reason, str(path))
 
 
 def _replace(temporary: Path, path: Path) -> None:
@@ -85,9 +73,8 @@ def _replace(temporary: Path, path: Path) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a new name beside a file that no one can guess: `.name.random.tmp`, of at most 255 bytes."""
-    tail = f".{os.urandom(6).hex()}.tmp"
-    return path.with_name("." + os.fsdecode(os.fsencode(path.name)[: LONGEST_NAME - 1 - len(tail)]) + tail)
+    """Return a new name beside a file that no one can guess: `.name.random.tmp`."""
+    return path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
 
 
 def remove_stale(folder: Path) -> None:

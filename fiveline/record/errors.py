@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or this user's share of it
@@ -13,7 +15,6 @@ TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 MORE_FILES = "raise the limit (ulimit -n 4096), or lower num_workers"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory",
              "Storage size calculation overflowed", "Overflow when unpacking long")  # fmt: skip
-
 
 E = TypeVar("E", bound=BaseException)
 
@@ -120,6 +121,20 @@ def cannot_write(path: object, error: OSError) -> Stop:
     """Return the Stop that reports a file or folder that could not be opened to write."""
     kind = Stop if error.errno in NO_ROOM else InputError
     return kind(f"{path}: cannot be written ({error.strerror or error})")
+
+
+@contextlib.contextmanager
+def naming_builder(data_dir: Path) -> Iterator[None]:
+    """Add how to get the data to an error about a dataset's folder, such as a missing split, that the block raises."""
+    try:
+        yield
+    except (InputError, FileNotFoundError) as error:
+        builder, readme = data_dir / "build_dataset.py", data_dir / "README.md"
+        is_of_folder = isinstance(error, FileNotFoundError) or str(error).startswith(f"{data_dir}: ")
+        hint = f"python {builder}" if builder.exists() else f"see {readme}" if readme.exists() else ""
+        if not (is_of_folder and hint):
+            raise
+        raise InputError(f"{explain(error) or error}. If files are missing: {hint}") from None
 
 
 def is_dead_worker(error: BaseException) -> bool:

@@ -107,17 +107,15 @@ def files_below(folder: Path, onerror: Callable[[OSError], None] | None = None) 
     """
     for parent, folders, names in os.walk(folder, onerror=onerror, followlinks=True):
         here = Path(parent)
-        folders[:] = sorted(name for name in folders if not is_hidden(name) and not _leads_back(here / name, folder))
+        folders[:] = sorted(name for name in folders if not is_hidden(name) and not _leads_back(here / name))
         within = "" if here == folder else here.relative_to(folder).as_posix() + "/"
         yield from (within + name for name in sorted(names) if name[0] != ".")
 
 
-def _leads_back(path: Path, top: Path) -> bool:
-    """Return whether a folder below `top` is a link to one that it is in itself, which a walk would enter for ever."""
-    if not os.path.islink(path):  # noqa: PTH114  Path.is_symlink raises where one may not look
-        return False
-    above = [each for each in path.parents if each.is_relative_to(top)]
-    return any(each.resolve().is_relative_to(os.path.realpath(path)) for each in above)
+def _leads_back(path: Path) -> bool:
+    """Return whether a folder is a link to one that it is in itself, which a walk would enter for ever."""
+    is_link = os.path.islink(path)  # noqa: PTH114  Path.is_symlink raises where one may not look
+    return is_link and any(each.resolve().is_relative_to(path.resolve()) for each in path.parents)
 
 
 def csv_lines(rows: Iterable[Iterable[Any]]) -> Iterator[str]:

@@ -35,24 +35,16 @@ def is_held(model_dir: Path) -> bool:
     is_here = holder.exists() and _read(holder).get("host") == socket.gethostname()
     if fcntl is None or not is_here:
         return holder.exists()
-    return _is_locked(model_dir) or _is_locked(model_dir / ".lock")
+    try:
+        no_wait = lambda name, flags: os.open(name, flags | os.O_NONBLOCK)  # noqa: E731  opening a pipe could wait
+        with open(model_dir / ".lock", opener=no_wait) as file:  # noqa: PTH123  closing it releases the lock
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError)
+    return False
 
 
 def _read(path: Path) -> dict[str, Any]:
     with contextlib.suppress(InputError, OSError):
         return read_json(path)
     return {}
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        return not isinstance(error, FileNotFoundError)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return isinstance(error, BlockingIOError) or path.is_file()  # NFS locks files only, no folders
-    finally:
-        os.close(descriptor)  # releases the lock
-    return False

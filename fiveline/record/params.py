@@ -141,19 +141,19 @@ class Params(BaseModel):
     @classmethod
     def from_values(cls: type[P], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> P:
         """Return the hyperparameters in `values`, as `check_values` does: an InputError lists all mistakes."""
-        params = check_values(cls, cls._with_new_names(values), source, mistakes)
+        params = check_values(cls, cls.with_new_names(values), source, mistakes)
         params._old_names = [name for name in values if name in cls.RENAMED or name in cls.REMOVED]
         return params
 
     @classmethod
-    def _with_new_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        # where both names are given, the new one counts
+    def with_new_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return hyperparameters under the names of this version; where both names are given, the new one counts."""
         kept = [name for name in values if cls.RENAMED.get(name) not in values and name not in cls.REMOVED]
         return {cls.RENAMED.get(name, name): values[name] for name in kept}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Return one line for each hyperparameter that differs from `other`, machine settings and num_epochs aside."""
-        mine, other = self.model_dump(mode="json"), self._with_new_names(other)
+        mine, other = self.model_dump(mode="json"), self.with_new_names(other)
         theirs = {  # what an older run did not know has its default
             name: other.get(name, field.get_default(call_default_factory=True))
             for name, field in type(self).model_fields.items()

@@ -16,7 +16,6 @@ from fiveline.record.errors import InputError
 from fiveline.record.files import read_text
 
 FILE_NAMES = ("params.json", "params.yaml", "params.yml")
-LARGEST = 2**63  # torch and NumPy hold no larger whole numbers
 MOST_VALUES = 20_000  # in a YAML file, an alias counted as what it stands for; far more than people write by hand
 # The core schema of YAML 1.2. PyYAML comes with the words of YAML 1.1 only: `no`, `off`, `12:30` are not text there,
 # and `1e-3` is not a number.
@@ -70,16 +69,6 @@ class _Loader(yaml.SafeLoader):
             is_list = key.tag == "tag:yaml.org,2002:merge" and isinstance(value, yaml.SequenceNode)
             node.value += [(key, each) for each in reversed(value.value)] if is_list else [(key, value)]
         return node
-
-
-def _read_int(text: str) -> int:
-    number = int(text)
-    if not -LARGEST <= number < LARGEST:
-        raise ValueError(f"expected whole numbers of at most 64 bits, found {text[:40]}")
-    return number
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _read_int(str(loader.construct_scalar(node))))  # type: ignore[arg-type]
 
 
 def find_params_file(model_dir: Path) -> Path:
@@ -142,7 +131,7 @@ def _parse_json(text: str, path: Path) -> tuple[Any, list[str]]:
         return dict(pairs)
 
     try:
-        return json.loads(text, object_pairs_hook=note_duplicates, parse_int=_read_int), mistakes
+        return json.loads(text, object_pairs_hook=note_duplicates), mistakes
     except json.JSONDecodeError as error:
         around = text[: error.pos].rstrip()[-1:] + text[error.pos :].lstrip()
         reason = next((hint for pattern, hint in JSON_HABITS.items() if re.match(pattern, around)), error.msg)

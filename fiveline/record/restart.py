@@ -1,4 +1,4 @@
-"""What `--restart` replaces: a run's files are put aside until the new run has saved its first checkpoint.
+"""What `--restart` replaces: a run's files are set aside until the new run has saved its first checkpoint.
 
 Whenever the process is killed, no file is lost. A file in MOVING has no other place; REPLACED gets its name only when
 all files are in it.
@@ -17,8 +17,8 @@ PRODUCTS = (  # all that a run writes
 REPLACED, MOVING = ".replaced", ".moving"
 
 
-def put_aside(model_dir: Path) -> None:
-    """Put the files of a run aside, or remove them if the run has no checkpoint."""
+def set_aside(model_dir: Path) -> None:
+    """Set the files that a run wrote aside, or delete them if the run has no checkpoint; other files stay."""
     if _has_checkpoint(model_dir):
         moving = model_dir / MOVING
         moving.mkdir(exist_ok=True)
@@ -29,8 +29,8 @@ def put_aside(model_dir: Path) -> None:
         path.unlink()
 
 
-def settle(model_dir: Path) -> None:
-    """Remove the files put aside if there is a new checkpoint; otherwise put them back."""
+def delete_or_restore(model_dir: Path) -> None:
+    """Delete the files that were set aside if there is a new checkpoint; otherwise restore them."""
     replaced, moving = model_dir / REPLACED, model_dir / MOVING
     if replaced.is_dir() and _has_checkpoint(model_dir):
         shutil.rmtree(replaced)

@@ -24,6 +24,7 @@ from fiveline.record.origin import now, provenance, versions
 from fiveline.record.params import Params
 
 SCORES_OF_BEST = re.compile(r"(metrics|scored|shares|predictions|per_class)_(train|val|test)_best\.(json|npz|csv)")
+NO_RESULT = (-math.inf, -math.inf)
 RECORD, HISTORY = "run.json", "history.jsonl"
 HOLDER = ".lock.json"  # who holds the lock
 LONGEST_WAIT = 60.0  # seconds that training waits for evaluate.py to finish writing; evaluate.py may be suspended
@@ -34,18 +35,15 @@ def scores_lock(path: Path) -> FileLock:
     return FileLock(path / ".scores.lock")
 
 
-def standing(value: Any, loss: Any, is_high_better: bool) -> tuple[float, float] | None:
-    """Return a pair that ranks a result among epochs, trials or rows of a table: the larger pair is the better result.
+def ranking_key(value: Any, loss: Any, is_high_better: bool) -> tuple[float, float]:
+    """Return a pair that ranks a result among epochs or trials: the larger pair is the better result.
 
-    Between equal values, the lower loss is better. If the value is not a finite number, return None: never the best.
+    Between equal values, the lower loss is better. If the value is not a finite number, return NO_RESULT: never better.
     """
-    value, loss = map(_finite, (value, loss))
-    return None if value is None else (value if is_high_better else -value, -math.inf if loss is None else -loss)
-
-
-def _finite(value: Any) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) <= sys.float_info.max else None
+    is_number, is_loss = (
+        isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= sys.float_info.max for x in (value, loss)
+    )
+    return (value if is_high_better else -value, -loss if is_loss else -math.inf) if is_number else NO_RESULT
 
 
 def has_stopped_early(params: Params, epoch: int, best_epoch: int) -> bool:
@@ -70,7 +68,7 @@ class RunDirectory:
             self._lock.acquire(timeout=0)
             self._locked = (self.path / ".lock").stat()
             remove_stale(self.path)
-            restart.settle(self.path)
+            restart.delete_or_restore(self.path)
             entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now()}
             save_dict_to_json(entry, self.path / HOLDER)
         except Timeout:
@@ -85,20 +83,19 @@ class RunDirectory:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):  # the disk may have become read-only
-            if self.is_writer and self._is_in_place():
+            if self.is_writer and self._has_lock():
                 (self.path / HOLDER).unlink(missing_ok=True)
-                restart.settle(self.path)
+                restart.delete_or_restore(self.path)
         self._lock.release()
 
-    def _is_in_place(self) -> bool:
-        try:
+    def _has_lock(self) -> bool:
+        with contextlib.suppress(FileNotFoundError):
             return self._locked is None or os.path.samestat(self._locked, (self.path / ".lock").stat())
-        except FileNotFoundError:
-            return False
+        return False
 
-    def check_place(self) -> None:
+    def check_lock(self) -> None:
         """Raise Stop if the folder or its `.lock` was moved or removed after it was locked."""
-        if not self._is_in_place():
+        if not self._has_lock():
             raise Stop(f"{self.path}: moved, removed or replaced while this command worked in it; the command stopped")
 
     def record(self) -> dict[str, Any]:
@@ -116,13 +113,13 @@ class RunDirectory:
         before = self.record()
         self.update_record(status="running", reason=None, end=None, **_resolved(params), **entries, **provenance())
         try:
-            self.note("versions", versions())
+            self.record_conditions("versions", versions())
             yield
         except OtherRunError:  # only the writer raises it, so this process may write
             save_dict_to_json(before, self.path / RECORD)
             raise
         except BaseException as error:
-            if self._is_in_place():
+            if self._has_lock():
                 self._record_failure(error)
             raise
         self.finish(params)
@@ -141,7 +138,7 @@ class RunDirectory:
         if self.record().get("status") not in ("finished", "pruned"):
             self.update_record(status="finished", reason=None, end=now(), **_resolved(params))
 
-    def note(self, name: str, entry: Mapping[str, Any]) -> None:
+    def record_conditions(self, name: str, entry: Mapping[str, Any]) -> None:
         """Record `data`, `machine` or `versions`; warn if it changed since a run was stopped: results may differ."""
         before = self.record().get(name) or {} if self.is_writer else {}
         changed = [f"{key}: {before[key]} -> {new}" for key, new in entry.items() if before.get(key, new) != new]
@@ -178,7 +175,7 @@ class RunDirectory:
     def write_history(self) -> None:
         """Append the epochs that are not in the file yet."""
         while self._unwritten:
-            self.check_place()
+            self.check_lock()
             append_line(self.path / HISTORY, self._unwritten[0])
             del self._unwritten[0]
 
@@ -187,22 +184,12 @@ class RunDirectory:
         """Remove evaluate.py's scores of the best weights, and keep it from writing scores until the block ends."""
         with scores_lock(self.path).acquire(timeout=LONGEST_WAIT):
             for path in sorted(path for path in self.path.iterdir() if SCORES_OF_BEST.fullmatch(path.name)):
-                with contextlib.suppress(PermissionError):  # Windows cannot delete an open file: go on
+                try:
                     path.unlink()
-                if path.exists():
-                    logging.warning(f"- WARNING: {path.name} is in use and was not removed; it is from older weights")
-                else:
                     logging.info(f"- Removed {path.name} of the old best weights; evaluate.py can score the new ones")
+                except PermissionError:  # noqa: PERF203  Windows cannot delete an open file
+                    logging.warning(f"- WARNING: {path.name} is in use and was not removed; it is from older weights")
             yield
-
-    def clear(self) -> None:
-        """Set aside the files that a run wrote, until `settle`; keep the params file and all other files."""
-        restart.put_aside(self.path)
-        remove_stale(self.path)
-
-    def settle(self) -> None:
-        """Remove the files that were set aside if there is a new checkpoint; otherwise restore them."""
-        restart.settle(self.path)
 
 
 def _resolved(params: Params) -> dict[str, Any]:

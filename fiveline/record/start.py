@@ -10,9 +10,11 @@ from fiveline.record.check import Resumable, check_values
 from fiveline.record.checkpoint import checkpoint_path, is_ours, read_checkpoint
 from fiveline.record.errors import InputError
 from fiveline.record.params import Params
+from fiveline.record.restart import set_aside
 from fiveline.record.run import RunDirectory, has_stopped_early
 
 LAST, PREVIOUS, DAMAGED = "last.pth.tar", "last.previous.pth.tar", "last.damaged.pth.tar"
+EARLIER = "Continuing from the one before it, {}; what came after is done again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,7 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
         path = checkpoint_path(run.path, restore_file)
         begin = Start(read_checkpoint(path), path)  # before --restart puts it aside
     if restart:
-        run.clear()
+        set_aside(run.path)
     last_path, last, warnings = _read_last(run.path)
     if last is None or (restore_file and not is_ours(last)):
         return begin
@@ -88,17 +90,15 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
 def _read_last(model_dir: Path) -> tuple[Path, dict[str, Any] | None, tuple[str, ...]]:
     """Return the path and the contents of the newest checkpoint that is whole, and warnings about it."""
     last, previous = model_dir / LAST, model_dir / PREVIOUS
-    if not last.exists() and not previous.exists():
-        return last, None, ()
-    try:
-        return last, read_checkpoint(last), ()
-    except InputError as error:
-        problem = str(error)
-    try:
-        state = read_checkpoint(previous)
-    except InputError as error:
-        problem += f"; {error}" if previous.exists() else ""
+    problems: list[str] = []
+    for path in (last, previous) if last.exists() or previous.exists() else ():
+        try:
+            state = read_checkpoint(path)
+        except InputError as error:  # noqa: PERF203
+            problems.append(str(error))
+        else:
+            return path, state, tuple(f"- WARNING: {problem}. {EARLIER.format(path)}" for problem in problems)
+    if problems:
         hint = "To start from the best weights, --restore_file best --restart; to start over, --restart"
-        raise InputError(f"{problem}. {hint}") from None
-    warning = f"- WARNING: {problem}. Continuing from the one before it, {previous}; what came after is done again"
-    return previous, state, (warning,)
+        raise InputError(f"{'; '.join(problems)}. {hint}")
+    return last, None, ()

@@ -7,6 +7,7 @@ foreign, huge or unreadable costs its own values and adds one line to `problems`
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import reprlib
 import sys
@@ -103,7 +104,9 @@ def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> R
         if mistakes := find_mistakes(Record, record):
             problems += [f"{folder}/{RUN_FILE}: {mistake}" for mistake in mistakes]
             record = {}
-    params = _plain_params(record.get("params") or _read_params(folder, names, problems))
+    if params := record.get("params"):
+        params = _params_class(str(params.get("task"))).with_new_names(params)
+    params = _plain_params(params or _read_params(folder, names, problems))
     if "restore_file" in record:
         params["restore_file"] = record["restore_file"]
     fingerprint = record.get("data", {}).get("fingerprint")
@@ -122,6 +125,18 @@ def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> R
         monitor=str(params["monitor"]) if "monitor" in params else None,
         fingerprint=None if fingerprint is None else str(fingerprint),
     )
+
+
+@functools.cache
+def _params_class(task: str) -> Any:
+    """Return the class of a task's hyperparameters; of those that every task has, for a task that is not here."""
+    import utils
+    from fiveline.tasks import fetch_params_class
+
+    try:
+        return fetch_params_class(task)
+    except InputError:
+        return utils.Params
 
 
 def _read_json(folder: str, name: str, problems: list[str], read: Any = files.read_json) -> dict[str, Any]:

@@ -40,11 +40,15 @@ class ExampleScores:
         self._intervals: dict[str, tuple[float, float]] | None = None
 
     def add(self, outputs: Any, labels: torch.Tensor, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add a batch that is on the CPU, with a row from the task's `predictions` for each example."""
-        self.rows += [dict(row) for row in rows]
-        for output, label in pieces((outputs, labels), 1):
+        """Add a batch that is on the CPU, with a row from the task's `predictions` for each example.
+
+        A row that has no `loss` gets one; it is empty where no label of the example is scored.
+        """
+        for (output, label), row in zip(pieces((outputs, labels), 1), rows, strict=True):
             num_scored = count_scored(label)
             loss = self.loss_fn(output, label) * num_scored
+            self.rows.append(dict(row))
+            self.rows[-1].setdefault("loss", float(loss / num_scored) if num_scored else None)
             self._add("loss", loss.where(num_scored > 0, 0.0), num_scored)  # a mean over nothing is NaN
             for name, metric in self.metrics.items():
                 self._add(name, *metric(output, label))

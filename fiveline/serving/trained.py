@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,8 +78,8 @@ def fetch_probabilities(serve: Any, outputs: Any, labels: Any, params: utils.Par
 def fetch_predictions(
     serve: Any, outputs: Any, labels: Any, params: utils.Params, num_examples: int
 ) -> list[dict[str, Any]]:
-    """Return a row for each example, made by `serve`, the task's serve.py, from outputs on the CPU; empty if None."""
-    if serve is None:
+    """Return a row for each example from outputs on the CPU; empty rows if the task's serve.py defines none."""
+    if not hasattr(serve, "predictions"):
         return [{} for _ in range(num_examples)]
     rows: list[dict[str, Any]] = serve.predictions(outputs, labels, params)
     found = ""
@@ -98,6 +99,9 @@ def score_examples(batches: Iterable[Any], dataset: Any, task: Task, params: uti
     from fiveline.report.scores import ExampleScores
 
     serve, sums = fetch_serve(params.task), MetricSums(task.metrics)
+    if not hasattr(serve, "predictions"):
+        missing = f"model/{params.task}/serve.py does not define predictions(outputs, labels, params)"
+        logging.info(f"- {missing}, so the table of predictions has ids and losses only")
     scores = ExampleScores(task.loss_fn, task.metrics, getattr(dataset, "ids", None))
     for output_batch, labels_batch in batches:
         with torch.inference_mode():

@@ -138,7 +138,7 @@ class Driver:
         elif code != 2 and self._retries[trial.name] < self.settings.max_retries:
             self._retries[trial.name] += 1
             self.view.note(f"{trial.name}: {ended.reason or trial.last_words(code)}; started again")
-            self.plan.put_back(trial)
+            self.plan.run_again(trial)
         else:
             self._conclude(trial, "failed", ended.reason or trial.last_words(code))
 
@@ -151,7 +151,7 @@ class Driver:
         if attempts >= IN_USE_ATTEMPTS and not self.workers.running:
             self.elsewhere.append(trial.name)
         else:
-            self.plan.put_back(trial, IN_USE_PAUSE * min(attempts, IN_USE_ATTEMPTS))
+            self.plan.run_again(trial, IN_USE_PAUSE * min(attempts, IN_USE_ATTEMPTS))
 
     def _conclude(self, trial: Trial, status: str, reason: str = "", **entries: Any) -> None:
         """Report a trial that is done or has failed. If `reason` is given, also write it into the trial's run.json."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import utils
 from fiveline.study.directories import Directories
@@ -51,13 +51,13 @@ class Plan:
         """Delete the worst ended trials' checkpoints until the rest fit; return the names of these trials."""
         maximize, trials, deleted = self.is_maximized(), self.all_trials(), []
 
-        def standing(trial: Trial) -> tuple[float, float]:
+        def rank(trial: Trial) -> tuple[float, float]:
             record = trial.record()
-            return utils.standing(record.get("best"), record.get("best_loss"), maximize) or (-math.inf, -math.inf)
+            return utils.ranking_key(record.get("best"), record.get("best_loss"), maximize)
 
         sizes = {trial.name: trial.checkpoint_bytes() for trial in trials}
         ended = [trial for trial in trials if sizes[trial.name] and trial.record().get("status") in ENDED]
-        for trial in sorted(ended, key=standing)[:-1]:  # the last trial is the best: it keeps its checkpoints
+        for trial in sorted(ended, key=rank)[:-1]:  # the last trial is the best: it keeps its checkpoints
             if sum(sizes.values()) > max_gigabytes * GIGABYTE:
                 for path in trial.checkpoints():
                     path.unlink()
@@ -75,7 +75,7 @@ class Plan:
         most = len(self.trials) if self.settings.sampler == "grid" or self.is_exhausted else self.settings.num_trials
         return (most or 0) * max(1, len(self.settings.seeds))
 
-    def put_back(self, trial: Trial, seconds: float = 0.0) -> None:
+    def run_again(self, trial: Trial, seconds: float = 0.0) -> None:
         """Run a trial again, not before this many seconds from now."""
         self.waiting.append((time.monotonic() + seconds, trial))
 
@@ -83,7 +83,7 @@ class Plan:
         """Return a trial to start now; None if no trial is left, or none may start yet."""
         for _ in range(len(self.waiting)):
             not_before, trial = self.waiting.popleft()
-            if self._is_hopeless(trial):
+            if self._is_decided_by_another_seed(trial):
                 continue
             if time.monotonic() >= not_before:
                 self._results.pop(trial.number, None)
@@ -92,7 +92,7 @@ class Plan:
             self.waiting.append((not_before, trial))
         return self.next() if self.propose() else None
 
-    def _is_hopeless(self, trial: Trial) -> bool:
+    def _is_decided_by_another_seed(self, trial: Trial) -> bool:
         """Return whether another seed of the same configuration was pruned, or diverged."""
         others = [other for other in self.trials[trial.number] if other is not trial]
         return any(other.status() in ("pruned", "diverged") and self.is_done(other) for other in others)
@@ -138,8 +138,7 @@ class Plan:
         is_waiting = any(trial.number == number for _, trial in self.waiting)
         if is_waiting or any(status not in ENDED for status in statuses):
             return Result(number, chosen, "running")
-        bests = [trial.record().get("best", math.nan) for trial in trials]
-        values = [best for best in bests if utils.standing(best, None, True)]
-        if "failed" in statuses or len(values) < len(trials):
+        bests: list[Any] = [trial.record().get("best") for trial in trials]
+        if "failed" in statuses or any(utils.ranking_key(best, None, True) == utils.NO_RESULT for best in bests):
             return Result(number, chosen, "failed")
-        return Result(number, chosen, "finished", statistics.fmean(values))
+        return Result(number, chosen, "finished", statistics.fmean(bests))

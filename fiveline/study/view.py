@@ -65,7 +65,7 @@ def describe_study(plan: Plan) -> dict[str, Any]:
     maximize, parent_dir = plan.is_maximized(), plan.directories.parent_dir
 
     def order(trial: dict[str, Any]) -> tuple[bool, tuple[float, float]]:
-        return trial["status"] == "finished", utils.standing(trial["best"], None, maximize) or (-math.inf, -math.inf)
+        return trial["status"] == "finished", utils.ranking_key(trial["best"], None, maximize)
 
     return {
         "parent_dir": str(parent_dir),

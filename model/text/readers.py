@@ -39,7 +39,7 @@ def text_files(split: str, data_dir: Path) -> tuple[list[Path], bool]:
 
 
 def _files(folder: Path) -> list[Path]:
-    paths = [folder / name for name in sorted(files_below(folder)) if name != "README.md"]
+    paths = [folder / name for name in sorted(files_below(folder)) if name not in ("README.md", "build_dataset.py")]
     if not paths:
         raise InputError(f"{folder}: there are no files; expected text, for example train.txt and val.txt")
     return paths

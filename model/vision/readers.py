@@ -65,9 +65,8 @@ def read_split(split: str, data_dir: Path, params: Params) -> Examples:
     train_path = _find("train", data_dir)
     if train_path is None or split == "test":
         expected = f"{split}/<class>/*.jpg, {split}_signs/<label>_*.jpg or {split}.npz"
-        hint = f"; {data_dir / 'README.md'} may say how to get it" if (data_dir / "README.md").is_file() else ""
         found = f"there is no {split} split in it; it holds {_listing(data_dir)}, expected {expected}"
-        raise InputError(f"{data_dir}: {found}{hint}")
+        raise InputError(f"{data_dir}: {found}")
     whole = _read(train_path, "train")
     is_val = _cut(whole.labels, params.val_fraction, params.split_seed)
     if split == "train":

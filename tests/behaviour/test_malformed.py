@@ -257,19 +257,12 @@ def test_pipes_among_inputs_and_outputs_of_others_are_not_waited_for(trained, tm
         open_output(tmp_path / "output.txt")
 
 
-def test_whole_numbers_beyond_64_bits_and_nets_beyond_any_memory_are_refused(make_run):
+def test_nets_beyond_any_memory_are_refused(make_run):
     folder = make_run()
-    for word in ("num_epochs=100000000000000000000", "batch_size=9223372036854775808"):
-        assert "at most 64 bits" in mistake(train.main, "--model_dir", folder, word)
-    for size in (2**40, 2**63 - 1):
+    for size in (2**40, 2**63 - 1, 2**64):
         with pytest.raises((RuntimeError, TypeError)) as caught:
             train.main(["--model_dir", str(folder), f"num_channels={size}"])
         assert "out of memory" in str(utils.explain(caught.value))
-    (folder / "params.json").write_text('{"num_epochs": 99999999999999999999}')
-    assert "params.json: not valid JSON (expected whole numbers of" in mistake(train.main, "--model_dir", folder)
-    words = ("--space", "learning_rate={low: 1, high: 2, step: 99999999999999999999}", "--array")
-    (folder / "params.json").write_text("{}")
-    assert "at most 64 bits" in mistake(search_hyperparams.main, "--parent_dir", folder, *words)
 
 
 # --- processes that lack something

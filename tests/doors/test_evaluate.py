@@ -376,6 +376,21 @@ def test_another_number_of_predictions_than_examples_is_reported(run, tmp_path, 
         importlib.import_module(script).main(["--model_dir", str(run), *words])
 
 
+def test_without_predictions_of_the_task_a_row_has_the_loss_and_the_log_says_what_to_define(run, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path / "run")
+    evaluate.main(["--model_dir", str(tmp_path / "run")])
+    rows = read_predictions(tmp_path / "run")
+    monkeypatch.delattr("model.vision.serve.predictions")
+    evaluate.main(["--model_dir", str(tmp_path / "run")])
+    assert (
+        "model/vision/serve.py does not define predictions(outputs, labels, params)"
+        in (tmp_path / "run/evaluate.log").read_text()
+    )
+    for row, with_prediction in zip(read_predictions(tmp_path / "run"), rows, strict=True):
+        assert row == {"id": with_prediction["id"], "loss": row["loss"]}
+        assert float(row["loss"]) == pytest.approx(float(with_prediction["loss"]), rel=1e-4, abs=1e-6)
+
+
 def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(run, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     shutil.copytree(run, folder)

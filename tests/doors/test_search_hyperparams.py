@@ -351,6 +351,10 @@ def test_a_trial_that_runs_elsewhere_all_the_time_is_no_failure(parent_dir, monk
     assert statuses(parent_dir) == {"seed_1": "finished", "seed_2": "finished"}
 
 
+def num_epochs(parent_dir):
+    return sum(len(utils.read_lines(path, is_growing=True)) for path in parent_dir.glob("*/history.jsonl"))
+
+
 @pytest.mark.thorough
 def test_a_study_killed_at_ten_moments_ends_as_one_that_was_not(tmp_path):
     params = {"num_epochs": 60, "num_channels": 4, "batch_size": 40, "dropout_rate": 0.2}
@@ -360,10 +364,11 @@ def test_a_study_killed_at_ten_moments_ends_as_one_that_was_not(tmp_path):
     search(whole, *words)
     chance, ended = random.Random(230), {}
     for kill in range(10):
-        process = start(parts, *words)
+        process, epochs = start(parts, *words), num_epochs(parts) + chance.randint(0, 80)
         wait_until(lambda process=process: list(parts.glob("*/.lock.json")) or process.poll() is not None)
+        wait_until(lambda process=process, epochs=epochs: num_epochs(parts) >= epochs or process.poll() is not None)
         assert process.poll() is None, "the study is too short for ten kills"
-        time.sleep(chance.uniform(0, 2.5))
+        time.sleep(chance.uniform(0, 0.5))
         if kill % 2:  # a single trial, then the driver
             with contextlib.suppress(OSError, ProcessLookupError, utils.InputError):
                 os.kill(workers_of(parts)[0], signal.SIGKILL)

@@ -14,6 +14,7 @@ import evaluate
 import train
 import utils
 from fiveline.options.set_up import check_batch_norm
+from fiveline.record.restart import delete_or_restore, set_aside
 from fiveline.tasks import fetch_params_class
 from tests.support.runs import QUICK, assert_same_bits, assert_same_end, read_state, run_train, write_run
 from tests.support.tasks import needs
@@ -119,10 +120,9 @@ def test_a_restart_that_is_killed_loses_nothing_at_any_moment(folder, monkeypatc
     monkeypatch.setattr(Path, "rename", until_killed(Path.rename))
     while True:
         moves, stop_at = [], stop_at + 1
-        run = utils.RunDirectory(folder)
         try:
-            run.clear()
-            run.settle()  # as the next command does, which may be killed, too
+            set_aside(folder)
+            delete_or_restore(folder)  # as the next command does, which may be killed, too
         except SystemError:
             with utils.RunDirectory(folder):
                 pass

@@ -1,5 +1,6 @@
 """Every folder of model/ keeps the contract: a new task is tested the moment its folder exists."""
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -72,6 +73,15 @@ def test_params_of_a_task_know_their_own_task_and_data(task):
     assert params.task == task
     assert (PROJECT / params.data_dir).is_dir(), "the default data_dir ships with the project"
     assert all(field.description for field in type(params).model_fields.values())
+
+
+@pytest.mark.parametrize(("file", "hint"), [("build_dataset.py", "python {}"), ("README.md", "see {}")])
+def test_data_that_is_not_there_is_reported_with_how_to_get_it(params, tmp_path, file, hint):
+    (tmp_path / file).write_text("# how to get it\n")
+    for fetch in (fetch_facts, functools.partial(fetch_dataloader, "train")):
+        with pytest.raises(utils.InputError) as caught:
+            fetch(tmp_path, params)
+    assert str(caught.value).endswith(f". If files are missing: {hint.format(tmp_path / file)}")
 
 
 def test_the_initial_loss_is_near_its_theoretical_value(model, net, dataset):

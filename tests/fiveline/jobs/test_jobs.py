@@ -2,7 +2,9 @@
 
 import contextlib
 import copy
+import functools
 import importlib
+import math
 import os
 import signal
 import subprocess
@@ -263,11 +265,27 @@ def test_a_share_without_scored_labels_counts_for_nothing_and_an_unused_weight_d
     run_ranks(2, take_steps_of_shares)
 
 
-@pytest.mark.thorough
-def test_two_processes_in_fp16_leave_out_the_same_steps(tmp_path):
-    folder = together(2, write_params(tmp_path / "run", **TABULAR, precision="fp16"))
-    assert read_state(folder)["scaler"]["scale"] < 2.0**16  # it has been halved
-    assert_scored_alike_in_one_process(folder)
+def overflow_in_one_process():
+    torch.manual_seed(0)
+    model, inputs, labels = nn.Linear(3, 2), torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with jobs.joined() as job:
+        job.average_before_steps(model, optimizer)
+        scaler = job.scaler(torch.device("cpu"))
+        step = functools.partial(train.train_step_in_pieces, microbatch_size=4, scaler=scaler)
+        for overflows in (True, False):
+            factor, before = math.inf if overflows and job.rank == 1 else 1.0, model.weight.clone()
+            loss_fn = lambda outputs, labels, factor=factor: factor * cross_entropy(outputs, labels)  # noqa: E731
+            job.step_of_share(step)(model, optimizer, loss_fn, inputs, labels)
+            assert torch.equal(model.weight, before) == overflows
+            assert scaler.get_scale() == 2.0**15
+        first, second = job.all_gather(model.weight)
+        assert torch.equal(first, second) and first.isfinite().all()
+
+
+@pytest.mark.slow
+def test_two_processes_in_fp16_skip_a_step_together_where_one_overflows():
+    run_ranks(2, overflow_in_one_process)
 
 
 @pytest.mark.thorough

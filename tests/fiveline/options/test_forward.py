@@ -344,7 +344,7 @@ def test_a_compiled_run_continues_to_the_same_bits(tmp_path, run_script):
     settings = {"num_epochs": 2, "compile": True, "batch_size": 315, "ema_decay": 0.9, "precision": "bf16"}
     folders = [write_run(tmp_path / name, **settings) for name in ("plain", "whole", "parts")]
     for folder, *words in ((folders[0], "compile=false"), (folders[1],), (folders[2], "num_epochs=1"), (folders[2],)):
-        result = run_script("train.py", "--model_dir", folder, *words)
+        result = run_script("train.py", "--model_dir", folder, *words, timeout=600)
         assert result.returncode == 0, result.stderr
     uncompiled, whole, parts = (read_state(folder) for folder in folders)
     assert utils.read_json(folders[1] / "run.json")["machine"]["compiled"] is True

@@ -270,6 +270,6 @@ def test_a_full_disk_leaves_the_checkpoints_from_before(path, monkeypatch):
     ],
 )
 def test_results_are_compared_by_value_then_by_loss(better, worse, is_high_better):
-    assert utils.standing(*better, is_high_better) > utils.standing(*worse, is_high_better)
+    assert utils.ranking_key(*better, is_high_better) > utils.ranking_key(*worse, is_high_better)
     for value in (math.nan, math.inf, None, "0.95", True, 10**400):  # never the best
-        assert utils.standing(value, 0.1, is_high_better) is None
+        assert utils.ranking_key(value, 0.1, is_high_better) == utils.NO_RESULT

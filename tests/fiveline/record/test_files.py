@@ -203,10 +203,3 @@ def test_the_file_from_before_is_kept_under_another_name(tmp_path):
         utils.write_atomically(path, content, other)
     assert (path.read_bytes(), other.read_bytes()) == (b"3", b"2")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["last", "previous"]
-
-
-def test_a_file_may_have_a_name_as_long_as_names_may_be(tmp_path):
-    for name in ("n" * 251 + ".csv", "é" * 127):
-        utils.write_atomically(tmp_path / name, b"text")
-        assert (tmp_path / name).read_bytes() == b"text"
-    assert len(list(tmp_path.iterdir())) == 2

@@ -16,6 +16,7 @@ import utils
 from fiveline.record import origin
 from fiveline.record.atomic import temporary_path
 from fiveline.record.held import is_held
+from fiveline.record.restart import delete_or_restore, set_aside
 from model.vision.params import Params
 
 HOLD = """
@@ -77,11 +78,11 @@ def test_a_directory_in_use_is_refused_until_its_process_ends(tmp_path, hold):
 @pytest.mark.skipif(os.name == "nt", reason="Windows removes no file that is open")
 def test_a_process_whose_lock_was_removed_writes_no_more(tmp_path, hold):
     with utils.RunDirectory(tmp_path) as run:
-        run.check_place()
+        run.check_lock()
         assert is_held(tmp_path)
         (tmp_path / ".lock").unlink()
         process = hold(tmp_path)
-        for write in (run.check_place, run.write_history):
+        for write in (run.check_lock, run.write_history):
             run.append_history({"epoch": 1})
             with pytest.raises(utils.Stop, match="moved, removed or replaced"):
                 write()
@@ -111,13 +112,13 @@ def test_a_directory_that_is_moved_away_is_not_written_to(tmp_path, is_made_agai
     path = tmp_path / "run"
     path.mkdir()
     with pytest.raises(utils.Stop, match="moved, removed or replaced"), utils.RunDirectory(path) as run:
-        run.check_place()
+        run.check_lock()
         with run.recorded(make_params()):
             path.rename(tmp_path / "elsewhere")
             if is_made_again:
                 path.mkdir()
             run.append_history({"epoch": 1})
-            run.check_place()
+            run.check_lock()
     assert path.exists() == is_made_again and not (is_made_again and list(path.iterdir()))
 
 
@@ -130,7 +131,7 @@ def test_what_a_process_without_the_lock_is_writing_is_left_for_a_day(tmp_path, 
     old.touch()
     os.utime(old, (time.time() - 25 * 60 * 60,) * 2)
     with utils.RunDirectory(tmp_path) as run:
-        run.clear()
+        set_aside(run.path)
         left = [path.name for path in tmp_path.glob(".*.tmp")]
     assert len(left) == 1 and re.fullmatch(r"\.metrics_test_best\.json\.\w+\.tmp", left[0])
     writer.communicate("{}")
@@ -206,25 +207,23 @@ def test_history_has_each_epoch_once(tmp_path):
     assert run.history() == [{"epoch": 1, "seconds": None}, {"epoch": 2, "seconds": None}, {"epoch": 3}]
 
 
-def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
+def test_restarting_replaces_what_a_run_writes_and_nothing_else(tmp_path):
     theirs = ["params.json", "notes.md", "metrics.txt", "my_model.pth.tar", "search.yaml", ".gitignore", "sub/run.json",
               ".notes.tmp", ".table.of.theirs.tmp"]  # fmt: skip
     ours = [
         "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
         "metrics_val_best_weights.json", "metrics_test_best.json", "predictions_test_best.csv",
         "per_class_test_best.csv", "scored_test_best.json", "shares_test_best.npz",
-        temporary_path(tmp_path / "last.pth.tar").name,
     ]  # fmt: skip
     (tmp_path / "sub").mkdir()
     for name in theirs + ours:
         (tmp_path / name).write_text("{}", encoding="utf-8")
-    run = utils.RunDirectory(tmp_path)
-    run.clear()
+    set_aside(tmp_path)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    aside = {f".replaced/{name}" for name in ours[:-1]}
+    aside = {f".replaced/{name}" for name in ours}
     assert left == aside | set(theirs)
     (tmp_path / "last.pth.tar").write_text("the first of the next run", encoding="utf-8")
-    run.settle()
+    delete_or_restore(tmp_path)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"last.pth.tar", *theirs}
 
@@ -237,7 +236,7 @@ def test_other_data_than_before_is_reported_when_a_run_continues(tmp_path, caplo
 
     def is_warned_of():
         caplog.clear()
-        run.note("data", origin.fingerprint(data_dir))
+        run.record_conditions("data", origin.fingerprint(data_dir))
         return "the data changed since this run last started (fingerprint: " in caplog.text
 
     photo.write_bytes(b"1234")
@@ -261,5 +260,5 @@ def test_names_that_are_no_utf8_have_a_fingerprint(tmp_path):
     except (OSError, UnicodeError):
         pytest.skip("the file system takes no such name")
     assert origin.fingerprint(tmp_path)["num_files"] == 1
-    utils.RunDirectory(tmp_path).note("data", {"data_dir": str(tmp_path / "data_\udcff")})
+    utils.RunDirectory(tmp_path).record_conditions("data", {"data_dir": str(tmp_path / "data_\udcff")})
     assert utils.read_json(tmp_path / "run.json")["data"]["data_dir"].endswith("data_\udcff")

@@ -88,6 +88,16 @@ def test_nested_hyperparameters_of_other_code_are_shown_in_short(tmp_path):
     }  # fmt: skip
 
 
+def test_runs_from_before_and_after_a_renaming_share_a_column(tmp_path, monkeypatch):
+    monkeypatch.setattr(utils.Params, "RENAMED", {"lr": "learning_rate"})
+    for number, params in enumerate([{"lr": 0.1, "tensorboard": True}, {"learning_rate": 0.2}]):
+        for task in ("vision", "gone"):
+            write_run(tmp_path / f"{task}_{number}", {"task": task, **params})
+    runs, problems = read_runs(tmp_path)
+    assert [run.params["learning_rate"] for run in runs] == [0.1, 0.2] * 2 and problems == []
+    assert not any({"lr", "tensorboard"} & run.params.keys() for run in runs)
+
+
 def test_yaml_that_unfolds_without_end_costs_neither_time_nor_memory(tmp_path):
     lists = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
     dicts = "".join(f"a{i}: &a{i} {{{', '.join(f'k{j}: *a{i - 1}' for j in range(9))}}}\n" for i in range(1, 12))

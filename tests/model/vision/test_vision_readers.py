@@ -263,7 +263,6 @@ def test_a_missing_val_split_is_cut_from_train_by_split_seed_alone(tmp_path, cap
     [
         ([], "train", "it holds nothing, expected train/<class>"),
         ("abcdefg", "val", "there is no val split in it; it holds a, b, c, d, e, f, ..., expected val/<class>/"),
-        (["README.md", "a"], "train", "README.md may say how to get it"),
         (["train/a/1.png"], "test", "there is no test split in it; it holds train, expected"),
         (["train/1.jpg", "train/2.jpg"], "train", "expected a folder for each class in it, found 1.jpg, 2.jpg"),
         (["train/a/x.txt"], "train", "are left out (1 .txt); "),
@@ -271,7 +270,7 @@ def test_a_missing_val_split_is_cut_from_train_by_split_seed_alone(tmp_path, cap
         (["test/a/1.png", "test.npz"], "test", "it holds test and test.npz; put each dataset in a folder of its own"),
         (None, "train", "data: there is no such data directory; --data_dir says where"),
     ],
-    ids=range(9),
+    ids=range(8),
 )
 def test_folders_of_no_known_layout_say_what_was_expected(tmp_path, names, split, expected):
     if names is not None:
