@@ -19,10 +19,10 @@ from torch import nn
 import build_vocab
 import evaluate
 import predict
-import search_hyperparams
 import train
 import utils
 from fiveline.tasks import fetch_params
+from tests.support.data import read_csv
 from tests.support.tasks import PROJECT, need, needs
 
 pytestmark = needs("ner")
@@ -145,8 +145,7 @@ def test_tags_that_train_lacks_are_scored_as_errors(nlp, caplog):
     assert warnings == ["- WARNING: tags of val that train lacks count as errors there: I-per"]
     for split in ("val", "test"):
         evaluate.main([*words, "--split", split])
-        with (nlp / f"experiments/base_model/predictions_{split}_best.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_csv(nlp / f"experiments/base_model/predictions_{split}_best.csv")
         labels = [tag for row in rows for tag in row["label"].split()]
         predicted = [tag for row in rows for tag in row["prediction"].split()]
         assert labels == [tag for tags in read_splits(nlp / "data/small", "labels")[split] for tag in tags]
@@ -192,8 +191,7 @@ def test_build_vocab_writes_cs230s_files(nlp, type_command):
     assert "data/small: there is no such data directory" in missing
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "windows-1252"])
-@pytest.mark.parametrize("name", ["", "Sentence: 1"])
+@pytest.mark.parametrize(("encoding", "name"), [("utf-8", ""), ("utf-8-sig", ""), ("windows-1252", "Sentence: 1")])
 def test_kaggles_corpus_is_read_and_written_where_cs230_does(tmp_path, type_command, encoding, name):
     """It may have been saved again as UTF-8, or by pandas' ffill, with the sentence's name in every row."""
     missing = type_command("build_kaggle_dataset.py", tmp_path, exit_code=2)
@@ -236,14 +234,6 @@ def test_the_commands_of_its_readme_run_one_after_the_other(nlp, run_script):
     assert len(list(csv.reader(predicted.splitlines()))) == 2
     words = ("--model_dir", base, "--only", "hyperparameters,initial_loss")
     assert "0 FAIL" in run("sanity_check.py --data_dir", data, *words)
-
-
-def test_a_study_without_a_file_tries_cs230s_rates_where_it_has_cs230s_name(nlp, capsys):
-    search_hyperparams.main(["--parent_dir", str(nlp / "experiments/learning_rate"), "--array"])
-    names = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
-    assert names == [f"learning_rate_{rate}" for rate in (1e-4, 1e-3, 1e-2)]
-    with pytest.raises(utils.InputError, match="no search.yaml in it"):
-        search_hyperparams.main(["--parent_dir", str(nlp / "experiments/base_model"), "--array"])
 
 
 # ---- checkpoints of nets that are not ours
@@ -318,8 +308,7 @@ def test_a_tagger_of_theirs_is_scored_as_they_would(nlp, has_files):
         predict.main(["--model_dir", str(model_dir), "--input", str(data_dir / "test/sentences.txt")])
     words = ["--model_dir", model_dir, "--data_dir", data_dir, "--input", inputs, "--output", predicted]
     predict.main([str(word) for word in words])
-    with predicted.open(newline="") as file:
-        found = [row["prediction"].split() for row in csv.DictReader(file)]
+    found = [row["prediction"].split() for row in read_csv(predicted)]
     assert found == [[tags[number] for number in outputs.argmax(axis=1)]]
 
 

@@ -1,8 +1,6 @@
 """Scores: exact for any batch size, equal to independent implementations, with intervals and a row for each example."""
 
-import csv
 import importlib
-import json
 import math
 import shutil
 import subprocess
@@ -21,31 +19,22 @@ from PIL import Image
 import evaluate
 import train
 import utils
+from fiveline.loader import fetch_dataloader
 from fiveline.metrics import MetricSums, ratio
 from fiveline.report import scores as evaluation_report
 from fiveline.report.scores import ExampleScores, write_report
 from fiveline.serving import trained
 from model.vision import net
+from tests.support.data import read_csv
+from tests.support.runs import run_train
 from tests.support.tasks import PROJECT
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of one epoch on the digits, good enough to be wrong now and then."""
-    folder = tmp_path_factory.mktemp("evaluate") / "run"
-    folder.mkdir()
-    params = {
-        "image_size": 8, "image_channels": 1, "num_channels": 4, "dropout_rate": 0.0, "horizontal_flip": False,
-        "num_epochs": 1, "data_dir": str(PROJECT / "data/digits"),
-    }  # fmt: skip
-    (folder / "params.json").write_text(json.dumps(params))
-    train.main(["--model_dir", str(folder)])
-    return folder
-
-
-def read_predictions(folder, name="test_best"):
-    with (folder / f"predictions_{name}.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    settings = {"dropout_rate": 0.0, "shift": 0, "batch_size": 32, "learning_rate": 1e-3, "num_epochs": 1}
+    return run_train(tmp_path_factory.mktemp("evaluate") / "run", **settings)
 
 
 FILES = (
@@ -66,15 +55,14 @@ def test_metrics_do_not_depend_on_the_batch_size_and_the_same_command_writes_the
 
 def test_metrics_equal_scikit_learns_on_the_saved_predictions(run):
     evaluate.main(["--model_dir", str(run)])
-    rows, values = read_predictions(run), utils.read_json(run / "metrics_test_best.json")
+    rows, values = read_csv(run / "predictions_test_best.csv"), utils.read_json(run / "metrics_test_best.json")
     labels, predicted = [row["label"] for row in rows], [row["prediction"] for row in rows]
     assert len(rows) == 270 and len({row["id"] for row in rows}) == 270
     assert values["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, predicted), abs=1e-12)
     scores = sklearn.metrics.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
     assert [values[f"macro_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(scores[:3], abs=1e-12)
     assert values["loss"] == pytest.approx(np.mean([float(row["loss"]) for row in rows]), rel=1e-6)
-    with (run / "per_class_test_best.csv").open(newline="", encoding="utf-8") as file:
-        per_class = list(csv.DictReader(file))
+    per_class = read_csv(run / "per_class_test_best.csv")
     expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, zero_division=0)
     for column, values in zip(("precision", "recall", "f1", "examples"), expected, strict=True):
         assert [float(row[column]) for row in per_class] == pytest.approx(values.tolist())
@@ -85,7 +73,7 @@ def test_any_split_and_checkpoint_can_be_scored_without_augmentation_and_in_orde
     history = utils.read_lines(run / "history.jsonl")[-1]["val"]
     assert utils.read_json(run / "metrics_val_last.json") == pytest.approx(history, rel=1e-6)
     evaluate.main(["--model_dir", str(run), "--split", "train", "batch_size=300"])
-    plain = read_predictions(run, "train_best")
+    plain = read_csv(run / "predictions_train_best.csv")
     assert [row["id"] for row in plain] == [f"train[{i}]" for i in range(1258)]
     assert "Confusion matrix" in capsys.readouterr().out
     augmented = shutil.copytree(run, tmp_path / "augmented")
@@ -93,7 +81,7 @@ def test_any_split_and_checkpoint_can_be_scored_without_augmentation_and_in_orde
     state["params"].update(shift=2, horizontal_flip=True)
     utils.write_checkpoint(state, augmented / "best.pth.tar")
     evaluate.main(["--model_dir", str(augmented), "--split", "train", "batch_size=300"])
-    assert read_predictions(augmented, "train_best") == plain
+    assert read_csv(augmented / "predictions_train_best.csv") == plain
 
 
 def test_scores_of_another_run_s_checkpoint_are_not_taken_for_the_run_s_own(run, tmp_path):
@@ -149,13 +137,7 @@ def test_scores_do_not_outlive_the_best_weights_that_they_are_of(run, tmp_path):
 
 
 def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
-    from fiveline.loader import fetch_dataloader
-    from fiveline.serving.trained import fetch_run_params
-
-    state = utils.read_checkpoint(run / "best.pth.tar")
-    params = fetch_run_params(state, run / "best.pth.tar", run, []).with_facts(state["facts"])
-    model = net.Net(params)
-    utils.load_weights(state, model, run / "best.pth.tar")
+    params, _, model = trained.fetch_trained(run, run / "best.pth.tar", [])
     before = {name: value.clone() for name, value in model.state_dict().items()}
     dataloader = fetch_dataloader("val", PROJECT / "data/digits", params)
     torch.manual_seed(7)
@@ -163,47 +145,6 @@ def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
     evaluate.evaluate(model, net.loss_fn, dataloader, net.metrics)
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-
-
-def scores_of(outputs, labels):
-    scores = ExampleScores(net.loss_fn, net.metrics)
-    scores.add(outputs, labels, [{} for _ in labels])
-    return scores
-
-
-def test_intervals_agree_with_scipys_bootstrap():
-    from scipy.stats import bootstrap
-
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.randint(3, (200,), generator=generator)
-    outputs = torch.randn(200, 3, generator=generator) + 1.5 * torch.nn.functional.one_hot(labels, 3)
-    intervals, right = scores_of(outputs, labels).intervals(), (outputs.argmax(1) == labels).double().numpy()
-    theirs = bootstrap((right,), np.mean, method="percentile", n_resamples=5000, rng=1).confidence_interval
-    assert intervals["accuracy"] == pytest.approx(tuple(theirs), abs=0.01)
-
-    def macro_f1(indices):  # of scikit-learn's definition, for many resamples at once
-        chosen, predicted = labels.numpy()[indices], outputs.argmax(1).numpy()[indices]
-        hits = [((chosen == i) & (predicted == i)).sum(-1) for i in range(3)]
-        return np.mean([2 * hits[i] / ((chosen == i).sum(-1) + (predicted == i).sum(-1)) for i in range(3)], axis=0)
-
-    assert macro_f1(np.arange(200)) == pytest.approx(
-        sklearn.metrics.f1_score(labels, outputs.argmax(1), average="macro")
-    )
-    found = [macro_f1(np.random.default_rng(1).integers(200, size=(5000, 200)))]
-    assert intervals["macro_f1"] == pytest.approx(np.quantile(found, [0.025, 0.975]).tolist(), abs=0.015)
-
-
-def test_a_metric_may_be_a_function_of_the_ratio():
-    def rmse(outputs, labels):
-        return ((outputs - labels) ** 2).sum(), torch.tensor(len(labels))
-
-    rmse.finish = torch.sqrt
-    outputs, labels = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([1.0, 4.0, 4.0])
-    sums = MetricSums({"rmse": rmse})
-    for part in (slice(0, 1), slice(1, 3)):
-        sums.add(outputs[part], labels[part], ((outputs[part] - labels[part]) ** 2).mean())
-    assert sums.result()["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(labels, outputs))
-    assert sums.result()["loss"] == pytest.approx(sklearn.metrics.mean_squared_error(labels, outputs))
 
 
 @pytest.mark.parametrize("returned", [torch.tensor(0.5), (1, 2, 3), torch.tensor([1.0, 2.0])])
@@ -245,8 +186,7 @@ def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path
     report = write_report(
         tmp_path, "test_best", sums.result(), scores, SimpleNamespace(facts={"classes": ["road", "car", "sky"]})
     )
-    with (tmp_path / "per_class_test_best.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "per_class_test_best.csv")
     expected = sklearn.metrics.jaccard_score(labels[scored], outputs.argmax(1)[scored], average=None)
     assert [row.pop("class") for row in rows] == ["road", "car", "sky"] and rows[0].keys() == {"iou"}
     assert [float(row["iou"]) for row in rows] == pytest.approx(expected.tolist())
@@ -349,16 +289,6 @@ def test_sums_continue_within_an_epoch_to_the_bit():
     assert sums.result() == whole.result()  # to the bit
 
 
-def test_an_example_without_a_scored_label_does_not_spoil_the_interval_of_the_loss():
-    outputs, labels = torch.randn(40, 5, 3), torch.randint(5, (40, 3))
-    labels[::4] = -100  # texts of one word, which no other follows
-    loss_fn = torch.nn.functional.cross_entropy
-    scores = ExampleScores(loss_fn, {})
-    scores.add(outputs, labels, [{}] * 40)
-    low, high = scores.intervals()["loss"]
-    assert low < loss_fn(outputs, labels).item() < high
-
-
 @pytest.mark.parametrize(("script", "factor"), [("evaluate", 0.5), ("predict", 2)])
 def test_another_number_of_predictions_than_examples_is_reported(run, tmp_path, monkeypatch, script, factor):
     serve = importlib.import_module("model.vision.serve")
@@ -442,5 +372,4 @@ def test_classes_that_a_reader_of_macro_scores_must_know_of_are_named(tmp_path):
     report = write_report(tmp_path, "test_best", {}, scores, SimpleNamespace(facts={"classes": names}))
     assert "in neither labels nor predictions, so left out of macro scores: pig\n" in report
     assert "without a single hit, so that the intervals of macro scores may miss the truth: cow, hen\n" in report
-    with (tmp_path / "per_class_test_best.csv").open(newline="", encoding="utf-8") as file:
-        assert [row["f1"] for row in csv.DictReader(file)] == ["1.0", "1.0", "0.0", "0.0", ""]
+    assert [row["f1"] for row in read_csv(tmp_path / "per_class_test_best.csv")] == ["1.0", "1.0", "0.0", "0.0", ""]

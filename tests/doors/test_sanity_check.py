@@ -21,7 +21,6 @@ import sanity_check
 import train
 import utils
 from fiveline.sanity import evaluation, guesses, leaks, rate, short_training
-from fiveline.sanity.survey import normalised
 from fiveline.tasks import fetch_params
 from tests.support.data import refusal
 from tests.support.photos import make_folders
@@ -128,9 +127,9 @@ def kill_units(number, patch):
     change_net(patch, lambda net: net.linear1.bias[:number].fill_(-100), net)
 
 
-def explode(patch):
-    net = importlib.import_module("model.tabular.net").TwoLayerNet
-    change_forward(patch, before=lambda x: x * 1e6, cls=net)
+def change_rows(before, patch):
+    """Let `before(inputs)` at all rows that the net sees."""
+    change_forward(patch, before=before, cls=importlib.import_module("model.tabular.net").TwoLayerNet)
 
 
 def shuffled(labels):
@@ -144,11 +143,14 @@ def shuffle_tags(patch):
     change_datasets(patch, mix, "ner")
 
 
-def shuffle_targets(patch):
-    def mix(_, dataset):
-        dataset.tensors = dataset.tensors[0], shuffled(dataset.tensors[1])
+def change_targets(change, splits, patch):
+    """Let `change(targets)` at all targets of rows in these splits."""
 
-    change_datasets(patch, mix, "tabular")
+    def set_targets(split, dataset):
+        if split in splits:
+            dataset.tensors = dataset.tensors[0], change(dataset.tensors[1])
+
+    change_datasets(patch, set_targets, "tabular")
 
 
 def swap_threes_and_eights(labels):
@@ -250,19 +252,16 @@ def test_a_shipped_experiment_is_free_of_alarms(experiment, project):
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
         "net=mnist label_smoothing=0.4 class_weights=balanced",
-        pytest.param(
-            "optimizer=rmsprop learning_rate=1e-3 momentum=0.5 batch_size=5 clip_grad_norm=0.5", marks=pytest.mark.slow
-        ),
-        pytest.param(
-            "normalize=train jitter=0.3 ema_decay=0.9 microbatch_size=8 early_stopping_epochs=3 precision=bf16 "
-            "optimizer=sgd learning_rate=0.05 schedule=step schedule_epochs=3", marks=pytest.mark.slow
-        ),
+        "optimizer=rmsprop learning_rate=1e-3 momentum=0.5 batch_size=5 clip_grad_norm=0.5",
+        "normalize=train jitter=0.3 ema_decay=0.9 microbatch_size=8 early_stopping_epochs=3 precision=bf16 "
+        "optimizer=sgd learning_rate=0.05 schedule=step schedule_epochs=3",
     ],
-)  # fmt: skip
+)
 def test_other_settings_raise_no_alarm(make_context, words):
     context = make_context("base_model", *words.split())
     checks = [check for check in checks_of(None) if check.__name__ not in LONG]
@@ -312,26 +311,28 @@ BUGS = [
         "no gradient at all: conv1.weight, conv1.bias, bn1.weight", "(8 of 18 weights)"),
     # nothing before the last layer gets a gradient in the first step
     bug("gradients", lambda patch: change_net(patch, lambda net: net.fc2.weight.zero_()), "each of 18", status="PASS"),
-    bug("gradients", explode, "exploding", experiment="tabular_digits"),
+    bug("gradients", functools.partial(change_rows, lambda x: x * 1e6), "exploding", experiment="tabular_digits"),
     bug("zero_grad", lambda patch: change_train_step(patch, lambda _: None),
         "the second gradient on the same batch is 2.00 times the first"),
     bug("zero_grad", lambda patch: change_train_step(patch, lambda optimizer: optimizer.zero_grad()),
         "without gradients"),
-    bug("overfit_batch", lambda patch: change_forward(patch, before=torch.zeros_like), "of the loss is left"),
-    bug("labels_fit", lambda patch: change_labels(patch, lambda labels: labels.roll(1), ["val"]),
-        "nothing holds on val, whose labels do not belong to its inputs but to those beside them (shifted by one)"),
+    bug("overfit_batch", functools.partial(change_rows, torch.zeros_like), "of the loss is left",
+        experiment="tabular_digits"),
+    bug("labels_fit", functools.partial(change_targets, lambda labels: labels.roll(1), ["val"]),
+        "nothing holds on val, whose labels do not belong to its inputs but to those beside them (shifted by one)",
+        experiment="tabular_digits"),
     bug("labels_fit", lambda patch: change_labels(patch, swap_threes_and_eights, ["val"]),
         "in val, labels of 3 and 8 look swapped"),
     # mirrored digits are half right: that much less holds on the split is a warning
     bug("labels_fit", lambda patch: change_images(patch, lambda images: images.flip(3), ["val"]),
-        "much less holds on val", status="WARN"),
+        "much less holds on val", status="WARN", marks=[pytest.mark.slow]),
     bug("labels_fit", lambda patch: change_images(patch, lambda images: images.mT, ["test"]), "nothing holds on test",
         marks=[pytest.mark.slow]),
     bug("labels_fit", lambda patch: change_labels(patch, shuffled), "nothing holds on others",
         marks=[pytest.mark.slow]),
     bug("labels_fit", shuffle_tags, "nothing holds on others", experiment="ner", marks=[pytest.mark.slow]),
-    bug("labels_fit", shuffle_targets, "nothing holds on others", experiment="tabular_diabetes",
-        marks=[pytest.mark.slow]),
+    bug("labels_fit", functools.partial(change_targets, shuffled, ["train", "val", "test"]), "nothing holds on others",
+        experiment="tabular_diabetes", marks=[pytest.mark.slow]),
     bug("labels_fit", lambda patch: change_labels(patch, lambda labels: labels.roll(1)), "shifted by one: ",
         marks=[pytest.mark.slow]),
     bug("eval_mode", evaluate_in_train_mode, "evaluating changes bn1.running_mean", "batch norm learns from val"),
@@ -371,22 +372,14 @@ def find_in_digits(find, project, tmp_path):
     return check
 
 
-def test_a_class_that_val_lacks_is_found(find_in_digits):
-    def without_threes(train, val):
-        keep = val["labels"] != 3
-        val.update(images=val["images"][keep], labels=val["labels"][keep])
+def test_classes_that_are_rare_or_missing_are_found(find_in_digits):
+    def keep(arrays, chosen):
+        arrays.update({name: array[chosen] for name, array in arrays.items()})
 
-    finding = find_in_digits("label_counts", without_threes)
+    finding = find_in_digits("label_counts", lambda train, val: keep(val, val["labels"] != 3))
     assert_found(finding, "1 of 10 classes are not in val: 3", status="WARN")
-
-
-def test_rare_classes_are_found(find_in_digits):
-    def mostly_zeros(train, val):
-        keep = (train["labels"] == 0) | (np.arange(len(train["labels"])) < 10)
-        train.update(images=train["images"][keep], labels=train["labels"][keep])
-        val.update(images=train["images"], labels=train["labels"])
-
-    assert_found(find_in_digits("label_counts", mostly_zeros), "of train", status="WARN")
+    finding = find_in_digits("label_counts", lambda train, val: keep(train, (train["labels"] == 0).argsort()[-150:]))
+    assert_found(finding, "of train", status="WARN")
 
 
 @pytest.mark.parametrize(("is_noisy", "how", "status"), [(False, "exactly", "FAIL"), (True, "nearly", "WARN")])
@@ -421,12 +414,6 @@ def test_sentences_and_rows_in_two_splits_are_found_and_tags_are_called_by_their
     (tmp_path / "rows/test.csv").write_text("\n".join(lines[:41]) + "\n")
     finding = find("leaks", f"data_dir={tmp_path / 'rows'}", experiment="tabular_digits")
     assert_found(finding, "40 exactly, of 40 examples of test")
-
-
-def test_sentences_are_compared_without_case_punctuation_and_numbers():
-    first, second = "On 12 May , Anna left Hexby .", "on 13 may anna left hexby"
-    assert normalised(first.split(" ")) == normalised(second.split(" "))
-    assert normalised(["Yes", ",", "of", "course"]) == ""
 
 
 def test_a_hyperparameter_that_nothing_reads_is_found(find, monkeypatch):
@@ -467,11 +454,6 @@ def test_the_advice_on_the_learning_rate_never_contradicts_the_verdict(make_cont
         assert_found(finding, said, status=status)
         assert (low <= mine <= high) == ("is in the advised range" in finding.explanation)
         assert f"{low:.1e} to {high:.1e}" in (finding.explanation if status == "PASS" else finding.advice)
-
-
-def test_the_curve_has_its_lowest_bar_where_the_loss_is_least():
-    curve = rate.bars([3.0] * 40 + [1.0] * 20 + [5.0] * 4)
-    assert curve[0] == curve[10] and "▁" in curve[15:22] and curve[-1] == "█"
 
 
 @pytest.mark.slow

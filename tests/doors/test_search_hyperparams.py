@@ -24,6 +24,7 @@ import utils
 from fiveline.study import workers
 from fiveline.study.trials import Trial
 from fiveline.tasks import DEFAULT_TASK, list_tasks
+from tests.support.processes import wait_until
 from tests.support.tasks import PROJECT, REMOVED, need, task_of
 
 QUICK = {
@@ -101,13 +102,6 @@ def server_of(process):
     raise AssertionError("no fork server")
 
 
-def wait_until(condition, seconds=300.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
 def wait_for_epochs(parent_dir, num_trials):
     wait_until(lambda: len(list(parent_dir.glob("*/history.jsonl"))) == num_trials)
 
@@ -167,6 +161,9 @@ def test_a_trial_that_fails_costs_itself_alone_and_no_value_reaches_a_shell_or_a
 def test_mistakes_are_reported_before_anything_starts(parent_dir):
     printed = search(parent_dir, "--space", "batch_size=0,200", "--space", "optimizer=adam,adamm", exit_code=2)
     assert "batch_size" in printed and "adamm" in printed
+    assert "no search.yaml in it" in search(
+        parent_dir, exit_code=2
+    )  # only `learning_rate` has CS230's rates without it
     printed = search(parent_dir, "--space", "seed=1", "--num_parallel", "0", exit_code=2)
     assert "--num_parallel 0: expected 1 or more" in printed
     assert [path.name for path in parent_dir.iterdir()] == ["params.json"]

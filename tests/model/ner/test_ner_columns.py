@@ -220,38 +220,6 @@ def test_column_files_are_read_as_by_an_independent_reader_or_refused(tmp_path, 
     assert sum(map(len, tokens)) <= sum(map(len, written))
 
 
-LINES = st.lists(st.one_of(TOKENS, st.sampled_from(["", " ", "a\tb", "x\r"])), max_size=5).map(" ".join)
-
-
-@SETTINGS
-@given(
-    sentences=st.lists(LINES, min_size=1, max_size=4), num_missing=st.sampled_from([0, 0, 0, 1]),
-    ends=st.tuples(END, END), has_mark=st.booleans(), encoding=st.sampled_from(["utf-8"] * 5 + ["latin-1", "utf-16"]),
-)  # fmt: skip
-def test_pairs_are_read_as_by_an_independent_reader_or_refused(
-    tmp_path, sentences, num_missing, ends, has_mark, encoding
-):
-    labels = [" ".join("O" for token in line.split(" ") if token) for line in sentences]
-    labels[-1] = labels[-1][: -2 * num_missing or None]
-    for (name, lines), end in zip({"sentences": sentences, "labels": labels}.items(), ends, strict=True):
-        data = ("\ufeff" * has_mark + "".join(line + end for line in lines)).encode(encoding, "replace")
-        for split in ("train", "val"):
-            (tmp_path / split).mkdir(exist_ok=True)
-            (tmp_path / split / f"{name}.txt").write_bytes(data)
-    try:
-        found = read_split("train", tmp_path, Params())
-    except utils.InputError as error:
-        assert re.search(r"train/(sentences|labels)\.txt(:\d+)?: ", str(error)), error
-        counts = [len(line.split()) for line in labels]
-        odd = [not n or "\t" in line or "\r" in line or n != len([t for t in line.split(" ") if t])
-               for n, line in zip(counts, sentences, strict=True)]  # fmt: skip
-        assert encoding != "utf-8" or any(odd), error
-        return
-    text = (tmp_path / "train/sentences.txt").read_bytes().decode("utf-8").removeprefix("\ufeff")
-    expected = [[token for token in line.split(" ") if token] for line in text.replace("\r\n", "\n").split("\n")[:-1]]
-    assert found.tokens == expected and found.tags == [["O"] * len(tokens) for tokens in expected]
-
-
 ANYTHING = st.text(st.sampled_from(list('# \t\n\r-.=19aOB\u00a0\ufeff\0"é')), max_size=60)
 
 

@@ -99,15 +99,6 @@ def test_what_cannot_be_decoded_is_named_with_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_arrays_of_the_right_size_are_taken_as_they_are(tmp_path, channels):
-    images = np.random.default_rng(0).integers(0, 256, size=(6, 8, 8, channels), dtype=np.uint8)
-    for split in ("train", "val"):
-        np.savez(tmp_path / f"{split}.npz", images=images, labels=np.arange(6) % 2)
-    batch, _ = load(tmp_path, Params(image_size=8, image_channels=channels), "val")[0].__getitems__([4, 0])
-    assert np.array_equal((batch * 255).round().permute(0, 2, 3, 1).numpy(), images[[4, 0]])
-
-
-@pytest.mark.parametrize("channels", [1, 3])
 def test_train_statistics_are_standard_scalers_also_of_constant_channels(tmp_path, channels):
     generator = np.random.default_rng(0)
 
