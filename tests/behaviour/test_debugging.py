@@ -28,7 +28,7 @@ from fiveline.record.script import Signals
 from fiveline.saving import Saver
 from fiveline.state import State
 from fiveline.tasks import Task
-from tests.support.runs import assert_same_bits, read_state, run_train, stopped, write_run
+from tests.support.runs import assert_same_bits, finish, read_state, run_train, stopped, write_run
 from tests.support.tasks import needs
 from train import train_and_evaluate
 
@@ -63,7 +63,7 @@ def test_profile_leaves_a_trace_and_changes_no_bit(tmp_path):
     table = log[log.index("Profile: ") :].splitlines()
     shares = [float(re.search(r"([\d.]+)%", row)[1]) for row in table[4:14]]  # of operations, without those they call
     assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 100.5
-    utils.RunDirectory(traced).clear()  # as --restart does
+    finish(traced, "--restart")
     assert not (traced / "profile.json.gz").exists()
 
 

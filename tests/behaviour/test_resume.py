@@ -15,12 +15,13 @@ import utils
 from tests.support.processes import log_of, start, wait_until
 from tests.support.runs import DIGITS, assert_same_end, finish, read_state, run_train, write_params
 
-BY_FILE = {**DIGITS, "num_workers": 2, "cache": "none", "save_summary_steps": 5}
+SMALL = {**DIGITS, "image_size": 8, "num_channels": 4}
+BY_FILE = {**SMALL, "num_workers": 2, "cache": "none", "save_summary_steps": 5}
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return finish(write_params(tmp_path_factory.mktemp("whole") / "run", **DIGITS))
+    return finish(write_params(tmp_path_factory.mktemp("whole") / "run", **SMALL))
 
 
 @pytest.mark.parametrize(

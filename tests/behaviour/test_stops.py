@@ -15,7 +15,6 @@ import evaluate
 import train
 import utils
 from fiveline.loading import pictures
-from fiveline.record.atomic import temporary_path
 from tests.support.processes import log_of, wait_until
 from tests.support.runs import (
     DIGITS,
@@ -132,18 +131,11 @@ optimizer.load_state_dict(optimizer.state_dict())
 import inspect, torch.distributed.tensor  # look into all modules that there are
 inspect.stack()
 print("torch._dynamo.eval_frame" in sys.modules)
-
-@torch.compiler.disable
-def noted(x):
-    print(torch.compiler.is_compiling())
-    return x
-
-print(torch.compile(lambda x: noted(x.cos()) + 1)(torch.zeros(3)).tolist())
 torch.compile(step, backend="eager")()
 print(sys.modules["torch._dynamo"] is torch._dynamo, int(optimizer.state_dict()["state"][0]["step"]))
 """
     done = run_code(code)
-    assert done.stdout.splitlines() == ["False", "False", "[2.0, 2.0, 2.0]", "True 2"], done.stderr
+    assert done.stdout.splitlines() == ["False", "True 2"], done.stderr
     assert done.returncode == 0 and "leaked" not in done.stderr
 
 
@@ -179,15 +171,6 @@ def damage(path):
     path.write_bytes(content)
 
 
-def test_stale_temporary_files_are_cleaned(make_run):
-    folder = make_run()
-    for name in ("last.pth.tar", "best.pth.tar"):
-        temporary_path(folder / name).write_bytes(b"half")
-    (folder / ".last.pth.tar.0123456789ab.n7_lab-123.tmp").write_bytes(b"half")  # as older versions called it
-    finish(folder)
-    assert not list(folder.glob(".*.tmp"))
-
-
 @pytest.mark.parametrize("loss", ["damaged", "vanished"])
 def test_a_damaged_last_falls_back_to_the_one_before_and_says_so(make_run, loss):
     whole, folder = finish(make_run("whole", **EACH_STEP)), make_run("run", **EACH_STEP)
@@ -204,7 +187,7 @@ def test_a_damaged_last_falls_back_to_the_one_before_and_says_so(make_run, loss)
     assert (folder / "last.damaged.pth.tar").exists() == (loss == "damaged")
     assert previous.read_bytes() == kept
     assert_same_end(whole, finish(folder))
-    utils.RunDirectory(folder).clear()  # as --restart does
+    finish(folder, "--restart", "num_epochs=1")
     assert not (folder / "last.damaged.pth.tar").exists()
 
 

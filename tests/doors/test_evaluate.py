@@ -37,6 +37,16 @@ def run(tmp_path_factory):
     return run_train(tmp_path_factory.mktemp("evaluate") / "run", **settings)
 
 
+@pytest.fixture
+def copy(run, tmp_path):
+    """A copy of the run, without the scores of test."""
+    return shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("*_test_*"))
+
+
+def read_predictions(folder, name="test_best"):
+    return read_csv(folder / f"predictions_{name}.csv")
+
+
 FILES = (
     "metrics_test_best.json", "predictions_test_best.csv", "per_class_test_best.csv", "scored_test_best.json",
 )  # fmt: skip
@@ -55,7 +65,7 @@ def test_metrics_do_not_depend_on_the_batch_size_and_the_same_command_writes_the
 
 def test_metrics_equal_scikit_learns_on_the_saved_predictions(run):
     evaluate.main(["--model_dir", str(run)])
-    rows, values = read_csv(run / "predictions_test_best.csv"), utils.read_json(run / "metrics_test_best.json")
+    rows, values = read_predictions(run), utils.read_json(run / "metrics_test_best.json")
     labels, predicted = [row["label"] for row in rows], [row["prediction"] for row in rows]
     assert len(rows) == 270 and len({row["id"] for row in rows}) == 270
     assert values["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, predicted), abs=1e-12)
@@ -68,20 +78,13 @@ def test_metrics_equal_scikit_learns_on_the_saved_predictions(run):
         assert [float(row[column]) for row in per_class] == pytest.approx(values.tolist())
 
 
-def test_any_split_and_checkpoint_can_be_scored_without_augmentation_and_in_order(run, tmp_path, capsys):
+def test_any_split_and_checkpoint_can_be_scored_in_order(run, capsys):
     evaluate.main(["--model_dir", str(run), "--split", "val", "--restore_file", "last"])
     history = utils.read_lines(run / "history.jsonl")[-1]["val"]
     assert utils.read_json(run / "metrics_val_last.json") == pytest.approx(history, rel=1e-6)
     evaluate.main(["--model_dir", str(run), "--split", "train", "batch_size=300"])
-    plain = read_csv(run / "predictions_train_best.csv")
-    assert [row["id"] for row in plain] == [f"train[{i}]" for i in range(1258)]
+    assert [row["id"] for row in read_predictions(run, "train_best")] == [f"train[{i}]" for i in range(1258)]
     assert "Confusion matrix" in capsys.readouterr().out
-    augmented = shutil.copytree(run, tmp_path / "augmented")
-    state = utils.read_checkpoint(run / "best.pth.tar")
-    state["params"].update(shift=2, horizontal_flip=True)
-    utils.write_checkpoint(state, augmented / "best.pth.tar")
-    evaluate.main(["--model_dir", str(augmented), "--split", "train", "batch_size=300"])
-    assert read_csv(augmented / "predictions_train_best.csv") == plain
 
 
 def test_scores_of_another_run_s_checkpoint_are_not_taken_for_the_run_s_own(run, tmp_path):
@@ -112,28 +115,25 @@ def test_hyperparameters_that_it_was_not_trained_with_are_refused(run):
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_seen_enough_costs_no_scores(run, tmp_path):
-    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("*_test_*"))
-    command = [sys.executable, "evaluate.py", "--model_dir", str(folder)]
+def test_a_reader_that_has_seen_enough_costs_no_scores(copy):
+    command = [sys.executable, "evaluate.py", "--model_dir", str(copy)]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     process.stdout.close()  # as `head` does when it has its lines
     assert process.wait(timeout=60) == 0
     kinds = ("metrics", "predictions", "per_class", "shares", "scored")
-    assert {path.name.partition("_test_best")[0] for path in folder.glob("*_test_best.*")} == set(kinds)
+    assert {path.name.partition("_test_best")[0] for path in copy.glob("*_test_best.*")} == set(kinds)
 
 
-def test_scores_do_not_outlive_the_best_weights_that_they_are_of(run, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(run, folder)
-    evaluate.main(["--model_dir", str(folder)])
-    evaluate.main(["--model_dir", str(folder), "--split", "val", "--restore_file", "last"])
-    before, scores = (folder / "best.pth.tar").read_bytes(), sorted(path.name for path in folder.glob("*_test_best.*"))
-    train.main(["--model_dir", str(folder), "num_epochs=1"])  # finished: nothing is done, and nothing goes
-    assert sorted(path.name for path in folder.glob("*_test_best.*")) == scores and len(scores) == 5
-    train.main(["--model_dir", str(folder), "num_epochs=3"])
-    assert (folder / "best.pth.tar").read_bytes() != before
-    assert not list(folder.glob("*_test_best.*"))  # else the table would show them beside the new weights' val metrics
-    assert (folder / "metrics_val_last.json").exists() and (folder / "metrics_val_best_weights.json").exists()
+def test_scores_do_not_outlive_the_best_weights_that_they_are_of(copy):
+    evaluate.main(["--model_dir", str(copy)])
+    evaluate.main(["--model_dir", str(copy), "--split", "val", "--restore_file", "last"])
+    before, scores = (copy / "best.pth.tar").read_bytes(), sorted(path.name for path in copy.glob("*_test_best.*"))
+    train.main(["--model_dir", str(copy), "num_epochs=1"])  # finished: nothing is done, and nothing goes
+    assert sorted(path.name for path in copy.glob("*_test_best.*")) == scores and len(scores) == 5
+    train.main(["--model_dir", str(copy), "num_epochs=3"])
+    assert (copy / "best.pth.tar").read_bytes() != before
+    assert not list(copy.glob("*_test_best.*"))  # else the table would show them beside the new weights' val metrics
+    assert (copy / "metrics_val_last.json").exists() and (copy / "metrics_val_best_weights.json").exists()
 
 
 def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
@@ -262,33 +262,6 @@ def test_without_any_class_there_is_no_macro_score():
     assert math.isnan(sums.result()["iou"])
 
 
-def test_sums_continue_within_an_epoch_to_the_bit():
-    generator = torch.Generator().manual_seed(3)
-    batches = []
-    for length in (4, 7, 7, 2, 9):  # sentences, padded to the longest of their batch
-        labels = torch.randint(-1, 3, (5, length), generator=generator)
-        batches.append((torch.randn(5, length, 3, generator=generator), labels.masked_fill(labels < 0, -100)))
-
-    def right(outputs, labels):
-        return (outputs.argmax(2) == labels).sum(), (labels != -100).sum()
-
-    sums, whole = MetricSums({"accuracy": right}), MetricSums({"accuracy": right})
-    for i, (outputs, labels) in enumerate(batches):
-        loss = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten())
-        sums.add(outputs, labels, loss)
-        whole.add(outputs, labels, loss)
-        if i == 2:  # a checkpoint within the epoch
-            state, sums = sums.state_dict(), MetricSums({"accuracy": right})
-            sums.load_state_dict(state, torch.device("cpu"))
-    outputs = torch.cat([outputs.flatten(0, 1) for outputs, _ in batches])
-    labels = torch.cat([labels.flatten() for _, labels in batches])
-    scored = labels != -100
-    expected = (outputs.argmax(1)[scored] == labels[scored]).double().mean().item()
-    assert sums.result()["accuracy"] == pytest.approx(expected, abs=1e-12)
-    assert sums.result()["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-6)
-    assert sums.result() == whole.result()  # to the bit
-
-
 @pytest.mark.parametrize(("script", "factor"), [("evaluate", 0.5), ("predict", 2)])
 def test_another_number_of_predictions_than_examples_is_reported(run, tmp_path, monkeypatch, script, factor):
     serve = importlib.import_module("model.vision.serve")
@@ -306,38 +279,32 @@ def test_another_number_of_predictions_than_examples_is_reported(run, tmp_path, 
         importlib.import_module(script).main(["--model_dir", str(run), *words])
 
 
-def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(run, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    shutil.copytree(run, folder)
+def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(copy, monkeypatch):
     score = trained.score_examples
 
     def score_while_the_run_goes_on(*args):
-        state = utils.read_checkpoint(folder / "best.pth.tar")
-        utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, folder / "best.pth.tar")
+        state = utils.read_checkpoint(copy / "best.pth.tar")
+        utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, copy / "best.pth.tar")
         return score(*args)
 
-    for path in folder.glob("*_test_best.*"):
-        path.unlink()
     monkeypatch.setattr(trained, "score_examples", score_while_the_run_goes_on)
     with pytest.raises(
         utils.Stop, match="best.pth.tar was replaced by a run while it was scored.*rerun the same command"
     ):
-        evaluate.main(["--model_dir", str(folder)])
-    assert not list(folder.glob("*_test_best.*"))
+        evaluate.main(["--model_dir", str(copy)])
+    assert not list(copy.glob("*_test_best.*"))
     monkeypatch.undo()
-    evaluate.main(["--model_dir", str(folder)])
-    assert len(list(folder.glob("*_test_best.*"))) == 5
+    evaluate.main(["--model_dir", str(copy)])
+    assert len(list(copy.glob("*_test_best.*"))) == 5
 
 
-def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(run, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("*_test_best.*"))
-    state = utils.read_checkpoint(folder / "best.pth.tar")
+def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(copy, monkeypatch):
+    state = utils.read_checkpoint(copy / "best.pth.tar")
     write = evaluation_report.write_report
 
     def save_new_best():  # as training does
-        with utils.RunDirectory(folder).replacing_best():
-            utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, folder / "best.pth.tar")
+        with utils.RunDirectory(copy).replacing_best():
+            utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, copy / "best.pth.tar")
 
     training = threading.Thread(target=save_new_best)
 
@@ -347,20 +314,18 @@ def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(run, t
         return write(*args)
 
     monkeypatch.setattr(evaluation_report, "write_report", write_while_the_run_goes_on)
-    evaluate.main(["--model_dir", str(folder)])
+    evaluate.main(["--model_dir", str(copy)])
     training.join()
-    assert utils.read_checkpoint(folder / "best.pth.tar")["epoch"] == state["epoch"] + 1
-    assert not list(folder.glob("*_test_best.*"))
+    assert utils.read_checkpoint(copy / "best.pth.tar")["epoch"] == state["epoch"] + 1
+    assert not list(copy.glob("*_test_best.*"))
 
 
-def test_a_training_does_not_wait_forever_for_an_evaluation_that_hangs(run, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    shutil.copytree(run, folder)
+def test_a_training_does_not_wait_forever_for_an_evaluation_that_hangs(copy, monkeypatch):
     monkeypatch.setattr("fiveline.record.run.LONGEST_WAIT", 0.01)
-    with utils.scores_lock(folder), pytest.raises(utils.Stop, match=r"\.scores\.lock.*rerun the same command"):
-        train.main(["--model_dir", str(folder), "num_epochs=3"])
-    train.main(["--model_dir", str(folder), "num_epochs=3"])
-    assert utils.read_checkpoint(folder / "last.pth.tar")["epoch"] == 3
+    with utils.scores_lock(copy), pytest.raises(utils.Stop, match=r"\.scores\.lock.*rerun the same command"):
+        train.main(["--model_dir", str(copy), "num_epochs=3"])
+    train.main(["--model_dir", str(copy), "num_epochs=3"])
+    assert utils.read_checkpoint(copy / "last.pth.tar")["epoch"] == 3
 
 
 def test_classes_that_a_reader_of_macro_scores_must_know_of_are_named(tmp_path):

@@ -23,7 +23,7 @@ from fiveline.serving.programs import to_program
 from fiveline.serving.trained import fetch_trained
 from fiveline.serving.verify import check_program
 from fiveline.torch_private import any_length
-from tests.support.runs import finish, stopped, write_params
+from tests.support.runs import finish, write_params
 from tests.support.tasks import PROJECT
 
 DIGITS = {"data_dir": str(PROJECT / "data/digits"), "image_size": 16, "image_channels": 1, "num_channels": 8}
@@ -53,7 +53,10 @@ def fetch_run(tmp_path_factory):
 
 
 def refusal(folder, *words, exit_code):
-    return stopped(folder, *words, exit_code=exit_code, main=export.main)
+    with pytest.raises(utils.Stop) as caught:
+        export.main(["--model_dir", str(folder), *map(str, words)])
+    assert caught.value.exit_code == exit_code
+    return str(caught.value)
 
 
 def load(path, facts):

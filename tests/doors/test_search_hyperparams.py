@@ -178,13 +178,6 @@ def test_what_the_fork_server_loads_can_be_imported(task):
     assert all(importlib.util.find_spec(name) for name in modules if name != "__main__")
 
 
-def test_a_finished_trial_is_as_old_as_its_epochs_say(parent_dir):
-    """Its record may have the params of a command that asked for more and failed."""
-    utils.save_dict_to_json({"status": "finished", "epochs": 2, "params": {"num_epochs": 4}}, parent_dir / "run.json")
-    ages = [Trial(0, {}, utils.Params(num_epochs=number), parent_dir).status() for number in (2, 4)]
-    assert ages == ["finished", "waiting"]
-
-
 @pytest.mark.slow
 def test_a_stopped_study_saves_every_trial_and_the_same_command_continues(tmp_path):
     parent_dir, words = make_study(tmp_path / "study", **LONG), ("--space", "seed=1,2,3", "--num_parallel", "2")

@@ -160,14 +160,6 @@ def test_a_checkpoint_of_cs230_evaluates_and_restores(folder, tmp_path):
     assert utils.read_json(theirs / "run.json")["status"] == "finished"
 
 
-def test_best_follows_the_monitor(tmp_path):
-    folder = run_train(tmp_path / "run", monitor="loss")
-    losses = [row["val"]["loss"] for row in utils.read_lines(folder / "history.jsonl")]
-    best = read_state(folder, "best")
-    assert best["best"] == best["best_loss"] == min(losses) and best["epoch"] == 1 + losses.index(min(losses))
-    assert utils.read_json(folder / "metrics_val_best_weights.json")["loss"] == min(losses)
-
-
 VAL = [(0.5, 0.3), (0.9, 0.6), (0.9, 0.4), (0.9, 0.5), (0.9, 0.4), (0.9, 0.2), (0.8, 0.1), (0.9, 0.3), (0.7, 0.05)]
 
 
