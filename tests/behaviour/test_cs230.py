@@ -1,6 +1,5 @@
 """CS230's projects, from a fresh clone on: its params files, its data as it is there, its commands, its checkpoints."""
 
-import csv
 import json
 import math
 import runpy
@@ -65,9 +64,8 @@ def nlp(tmp_path):
         folder.mkdir(parents=True)
         for name, text in zip(("sentences.txt", "labels.txt"), texts, strict=True):
             (folder / name).write_text(text)
-    for name in ("base_model", "learning_rate"):
-        (tmp_path / "experiments" / name).mkdir(parents=True)
-        (tmp_path / "experiments" / name / "params.json").write_text(NLP)
+    (tmp_path / "experiments/base_model").mkdir(parents=True)
+    (tmp_path / "experiments/base_model/params.json").write_text(NLP)
     return tmp_path
 
 
@@ -209,28 +207,6 @@ def test_kaggles_corpus_is_read_and_written_where_cs230_does(tmp_path, type_comm
 def test_build_dataset_names_the_command_that_needs_no_copy(tmp_path, type_command):
     printed = type_command("build_dataset.py --data_dir 'my data/SIGNS' --output_dir data/64x64_SIGNS", tmp_path, 2)
     assert "python train.py --data_dir 'my data/SIGNS' --model_dir experiments/base_model val_fraction=0.2" in printed
-
-
-@pytest.mark.slow
-def test_the_commands_of_its_readme_run_one_after_the_other(nlp, run_script):
-    data, base, study = nlp / "data/small", nlp / "experiments/base_model", nlp / "experiments/learning_rate"
-
-    def run(line, *words):
-        done = run_script(*line.split(), *words)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    run("build_vocab.py --data_dir", data)
-    run("train.py --data_dir", data, "--model_dir", base)
-    run("search_hyperparams.py --data_dir", data, "--parent_dir", study)
-    names = {path.name for path in study.iterdir() if path.is_dir()}
-    assert names == {"learning_rate_0.0001", "learning_rate_0.001", "learning_rate_0.01"}
-    assert all(name in run("synthesize_results.py --parent_dir", study) for name in names)
-    run("evaluate.py --data_dir", data, "--model_dir", base)
-    predicted = run("predict.py --model_dir", base, "--input", data / "test/sentences.txt")
-    assert len(list(csv.reader(predicted.splitlines()))) == 2
-    words = ("--model_dir", base, "--only", "hyperparameters,initial_loss")
-    assert "0 FAIL" in run("sanity_check.py --data_dir", data, *words)
 
 
 # ---- checkpoints of nets that are not ours

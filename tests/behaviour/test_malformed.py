@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -25,7 +26,7 @@ from fiveline.report.runs import read_runs
 from fiveline.serving.output import fetch_margin
 from fiveline.study.trial_process import open_output
 from fiveline.study.trials import Trial, read_record
-from tests.support.runs import QUICK, finish, write_params
+from tests.support.runs import QUICK, finish, write_params, write_tiny_run
 from tests.support.tasks import PROJECT
 
 DELETED = object()
@@ -45,9 +46,14 @@ RIGHT = {
 READ_BY_EVALUATE = {"state_dict", "params", "facts"}
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    return finish(write_tiny_run(tmp_path_factory.mktemp("trained")), "num_epochs=1")
+
+
 @pytest.fixture
-def trained(make_run):
-    return finish(make_run(), "num_epochs=1")
+def trained(once, tmp_path):
+    return shutil.copytree(once, tmp_path / "run")
 
 
 def mistake(main, *words):

@@ -130,7 +130,7 @@ def test_scores_do_not_outlive_the_best_weights_that_they_are_of(copy):
     before, scores = (copy / "best.pth.tar").read_bytes(), sorted(path.name for path in copy.glob("*_test_best.*"))
     train.main(["--model_dir", str(copy), "num_epochs=1"])  # finished: nothing is done, and nothing goes
     assert sorted(path.name for path in copy.glob("*_test_best.*")) == scores and len(scores) == 5
-    train.main(["--model_dir", str(copy), "num_epochs=3"])
+    train.main(["--model_dir", str(copy), "num_epochs=2"])
     assert (copy / "best.pth.tar").read_bytes() != before
     assert not list(copy.glob("*_test_best.*"))  # else the table would show them beside the new weights' val metrics
     assert (copy / "metrics_val_last.json").exists() and (copy / "metrics_val_best_weights.json").exists()
@@ -323,9 +323,9 @@ def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(copy, 
 def test_a_training_does_not_wait_forever_for_an_evaluation_that_hangs(copy, monkeypatch):
     monkeypatch.setattr("fiveline.record.run.LONGEST_WAIT", 0.01)
     with utils.scores_lock(copy), pytest.raises(utils.Stop, match=r"\.scores\.lock.*rerun the same command"):
-        train.main(["--model_dir", str(copy), "num_epochs=3"])
-    train.main(["--model_dir", str(copy), "num_epochs=3"])
-    assert utils.read_checkpoint(copy / "last.pth.tar")["epoch"] == 3
+        train.main(["--model_dir", str(copy), "num_epochs=2"])
+    train.main(["--model_dir", str(copy), "num_epochs=2"])
+    assert utils.read_checkpoint(copy / "last.pth.tar")["epoch"] == 2
 
 
 def test_classes_that_a_reader_of_macro_scores_must_know_of_are_named(tmp_path):
