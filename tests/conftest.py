@@ -39,7 +39,7 @@ def project():
 @pytest.fixture
 def make_run(tmp_path):
     """Return a function that writes a run directory, and a small dataset that can be learnt, into `tmp_path`."""
-    from tests.support.runs import write_tiny_run  # torch: xdist's main process runs no test
+    from tests.support.runs import write_tiny_run  # imports torch, which xdist's main process does not need
 
     return functools.partial(write_tiny_run, tmp_path)
 

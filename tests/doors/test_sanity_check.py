@@ -393,7 +393,7 @@ def test_classes_that_are_rare_or_missing_are_found(find_in_digits):
 @pytest.mark.parametrize("num_exact", [20, 0])
 def test_examples_in_two_splits_are_found(find_in_digits, num_exact):
     noise = np.random.default_rng(0).integers(-2, 3, size=(30, 8, 8))
-    noise[:, 0, 0], noise[:num_exact] = 3, 0  # the first are as they were, and none of the others
+    noise[:, 0, 0], noise[:num_exact] = 3, 0  # the first ones are exact copies, the others differ
 
     def leak(train, val):
         val["images"][:30] = np.clip(train["images"][:30].astype(int) + noise, 0, 255).astype(np.uint8)

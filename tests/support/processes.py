@@ -18,7 +18,7 @@ def start(folder, *words):
 
 
 def wait_until(condition, process=None, seconds=300.0):
-    """Wait until something has happened, while a process goes on."""
+    """Wait until a condition holds; fail if the process ends before that."""
     end = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, process.communicate()[0]
