@@ -19,7 +19,6 @@ from PIL import Image
 import evaluate
 import train
 import utils
-from fiveline.loader import fetch_dataloader
 from fiveline.metrics import MetricSums, ratio
 from fiveline.report import scores as evaluation_report
 from fiveline.report.scores import ExampleScores, write_report
@@ -137,6 +136,8 @@ def test_scores_do_not_outlive_the_best_weights_that_they_are_of(copy):
 
 
 def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
+    from fiveline.loader import fetch_dataloader
+
     params, _, model = trained.fetch_trained(run, run / "best.pth.tar", [])
     before = {name: value.clone() for name, value in model.state_dict().items()}
     dataloader = fetch_dataloader("val", PROJECT / "data/digits", params)
@@ -279,23 +280,27 @@ def test_another_number_of_predictions_than_examples_is_reported(run, tmp_path, 
         importlib.import_module(script).main(["--model_dir", str(run), *words])
 
 
-def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(copy, monkeypatch):
+def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(run, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
     score = trained.score_examples
 
     def score_while_the_run_goes_on(*args):
-        state = utils.read_checkpoint(copy / "best.pth.tar")
-        utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, copy / "best.pth.tar")
+        state = utils.read_checkpoint(folder / "best.pth.tar")
+        utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, folder / "best.pth.tar")
         return score(*args)
 
+    for path in folder.glob("*_test_best.*"):
+        path.unlink()
     monkeypatch.setattr(trained, "score_examples", score_while_the_run_goes_on)
     with pytest.raises(
         utils.Stop, match="best.pth.tar was replaced by a run while it was scored.*rerun the same command"
     ):
-        evaluate.main(["--model_dir", str(copy)])
-    assert not list(copy.glob("*_test_best.*"))
+        evaluate.main(["--model_dir", str(folder)])
+    assert not list(folder.glob("*_test_best.*"))
     monkeypatch.undo()
-    evaluate.main(["--model_dir", str(copy)])
-    assert len(list(copy.glob("*_test_best.*"))) == 5
+    evaluate.main(["--model_dir", str(folder)])
+    assert len(list(folder.glob("*_test_best.*"))) == 5
 
 
 def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(copy, monkeypatch):
