@@ -1,6 +1,6 @@
 """What several tests need: the project's folder, a tiny run that is ready to train, a script run as a user does."""
 
-import json
+import functools
 import logging
 import os
 import re
@@ -18,8 +18,7 @@ from PIL import Image  # noqa: E402
 
 pytest.register_assert_rewrite("tests.support")  # its asserts show values, as the asserts of a test do
 
-from fiveline.tasks import DEFAULT_TASK  # noqa: E402
-from tests.support.tasks import PROJECT, REMOVED, need  # noqa: E402
+from tests.support.tasks import PROJECT, REMOVED  # noqa: E402
 
 # Files that import a task whose folder was removed, and the tests of that task, are not collected.
 collect_ignore = [
@@ -29,11 +28,6 @@ collect_ignore = [
     if path.parent == PROJECT / "tests/model" / task
     or re.search(rf"^(?:from|import) model\.{task}\b", path.read_text(encoding="utf-8"), re.MULTILINE)
 ]
-NUM_EXAMPLES = {"train": 40, "val": 16, "test": 16}
-TINY = {
-    "image_size": 8, "image_channels": 1, "num_channels": 4, "dropout_rate": 0.0, "horizontal_flip": False,
-    "num_epochs": 2, "batch_size": 8, "learning_rate": 0.01,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -44,28 +38,10 @@ def project():
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Return a function that writes a run directory, and a small dataset that can be learnt, into `tmp_path`.
+    """Return a function that writes a run directory, and a small dataset that can be learnt, into `tmp_path`."""
+    from tests.support.runs import write_tiny_run  # imports torch, which xdist's main process does not need
 
-    The dataset is in `tmp_path / "data"`: a bright row, and which of three rows it is decides the class.
-    """
-
-    def write(name="run", **params):
-        need(params.get("task", DEFAULT_TASK))
-        data_dir, model_dir = tmp_path / "data", tmp_path / name
-        if not data_dir.exists():
-            data_dir.mkdir()
-            generator = np.random.default_rng(0)
-            for split, number in NUM_EXAMPLES.items():
-                labels = np.arange(number) % 3
-                images = generator.integers(0, 60, size=(number, 8, 8), dtype=np.uint8)
-                images[np.arange(number), 2 * labels + 1] += 150
-                np.savez(data_dir / f"{split}.npz", images=images, labels=labels)
-        model_dir.mkdir()
-        values = {**TINY, "data_dir": str(data_dir), **params}
-        (model_dir / "params.json").write_text(json.dumps(values), encoding="utf-8")
-        return model_dir
-
-    return write
+    return functools.partial(write_tiny_run, tmp_path)
 
 
 @pytest.fixture

@@ -274,7 +274,8 @@ def trace(tmp_path_factory):
     best weights.
     """
     folder = tmp_path_factory.mktemp("trace")
-    (folder / "params.json").write_text(json.dumps({"task": TASKS[-1], "num_epochs": 1}))
+    tiny = {"image_size": 16, "num_channels": 4} if TASKS[-1] == "vision" else {}
+    (folder / "params.json").write_text(json.dumps({"task": TASKS[-1], "num_epochs": 1, "batch_size": 200, **tiny}))
     command = [sys.executable, "-c", TRACE, "--model_dir", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=environment)

@@ -1,6 +1,5 @@
 """CS230's projects, from a fresh clone on: its params files, its data as it is there, its commands, its checkpoints."""
 
-import csv
 import json
 import math
 import runpy
@@ -19,10 +18,10 @@ from torch import nn
 import build_vocab
 import evaluate
 import predict
-import search_hyperparams
 import train
 import utils
 from fiveline.tasks import fetch_params
+from tests.support.data import read_csv
 from tests.support.tasks import PROJECT, need, needs
 
 pytestmark = needs("ner")
@@ -65,9 +64,8 @@ def nlp(tmp_path):
         folder.mkdir(parents=True)
         for name, text in zip(("sentences.txt", "labels.txt"), texts, strict=True):
             (folder / name).write_text(text)
-    for name in ("base_model", "learning_rate"):
-        (tmp_path / "experiments" / name).mkdir(parents=True)
-        (tmp_path / "experiments" / name / "params.json").write_text(NLP)
+    (tmp_path / "experiments/base_model").mkdir(parents=True)
+    (tmp_path / "experiments/base_model/params.json").write_text(NLP)
     return tmp_path
 
 
@@ -145,8 +143,7 @@ def test_tags_that_train_lacks_are_scored_as_errors(nlp, caplog):
     assert warnings == ["- WARNING: tags of val that train lacks count as errors there: I-per"]
     for split in ("val", "test"):
         evaluate.main([*words, "--split", split])
-        with (nlp / f"experiments/base_model/predictions_{split}_best.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_csv(nlp / f"experiments/base_model/predictions_{split}_best.csv")
         labels = [tag for row in rows for tag in row["label"].split()]
         predicted = [tag for row in rows for tag in row["prediction"].split()]
         assert labels == [tag for tags in read_splits(nlp / "data/small", "labels")[split] for tag in tags]
@@ -192,8 +189,7 @@ def test_build_vocab_writes_cs230s_files(nlp, type_command):
     assert "data/small: there is no such data directory" in missing
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "windows-1252"])
-@pytest.mark.parametrize("name", ["", "Sentence: 1"])
+@pytest.mark.parametrize(("encoding", "name"), [("utf-8", ""), ("utf-8-sig", ""), ("windows-1252", "Sentence: 1")])
 def test_kaggles_corpus_is_read_and_written_where_cs230_does(tmp_path, type_command, encoding, name):
     """It may have been saved again as UTF-8, or by pandas' ffill, with the sentence's name in every row."""
     missing = type_command("build_kaggle_dataset.py", tmp_path, exit_code=2)
@@ -206,44 +202,11 @@ def test_kaggles_corpus_is_read_and_written_where_cs230_does(tmp_path, type_comm
     paths = [folder / split / "sentences.txt" for split in ("train", "val", "test")]
     sentences = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
     assert sorted(sentences) == ["Zoë sleeps", "“Paris”"]
-    (folder / "ner_dataset.csv").write_bytes(rows.replace("sleeps", '"').encode(encoding))
-    broken = type_command("build_kaggle_dataset.py", tmp_path, exit_code=2)
-    assert "ner_dataset.csv:3: a quote that begins in this line" in broken
 
 
 def test_build_dataset_names_the_command_that_needs_no_copy(tmp_path, type_command):
     printed = type_command("build_dataset.py --data_dir 'my data/SIGNS' --output_dir data/64x64_SIGNS", tmp_path, 2)
     assert "python train.py --data_dir 'my data/SIGNS' --model_dir experiments/base_model val_fraction=0.2" in printed
-
-
-@pytest.mark.slow
-def test_the_commands_of_its_readme_run_one_after_the_other(nlp, run_script):
-    data, base, study = nlp / "data/small", nlp / "experiments/base_model", nlp / "experiments/learning_rate"
-
-    def run(line, *words):
-        done = run_script(*line.split(), *words)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    run("build_vocab.py --data_dir", data)
-    run("train.py --data_dir", data, "--model_dir", base)
-    run("search_hyperparams.py --data_dir", data, "--parent_dir", study)
-    names = {path.name for path in study.iterdir() if path.is_dir()}
-    assert names == {"learning_rate_0.0001", "learning_rate_0.001", "learning_rate_0.01"}
-    assert all(name in run("synthesize_results.py --parent_dir", study) for name in names)
-    run("evaluate.py --data_dir", data, "--model_dir", base)
-    predicted = run("predict.py --model_dir", base, "--input", data / "test/sentences.txt")
-    assert len(list(csv.reader(predicted.splitlines()))) == 2
-    words = ("--model_dir", base, "--only", "hyperparameters,initial_loss")
-    assert "0 FAIL" in run("sanity_check.py --data_dir", data, *words)
-
-
-def test_a_study_without_a_file_tries_cs230s_rates_where_it_has_cs230s_name(nlp, capsys):
-    search_hyperparams.main(["--parent_dir", str(nlp / "experiments/learning_rate"), "--array"])
-    names = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
-    assert names == [f"learning_rate_{rate}" for rate in (1e-4, 1e-3, 1e-2)]
-    with pytest.raises(utils.InputError, match="no search.yaml in it"):
-        search_hyperparams.main(["--parent_dir", str(nlp / "experiments/base_model"), "--array"])
 
 
 # ---- checkpoints of nets that are not ours
@@ -318,8 +281,7 @@ def test_a_tagger_of_theirs_is_scored_as_they_would(nlp, has_files):
         predict.main(["--model_dir", str(model_dir), "--input", str(data_dir / "test/sentences.txt")])
     words = ["--model_dir", model_dir, "--data_dir", data_dir, "--input", inputs, "--output", predicted]
     predict.main([str(word) for word in words])
-    with predicted.open(newline="") as file:
-        found = [row["prediction"].split() for row in csv.DictReader(file)]
+    found = [row["prediction"].split() for row in read_csv(predicted)]
     assert found == [[tags[number] for number in outputs.argmax(axis=1)]]
 
 

@@ -1,7 +1,6 @@
 """Looking inside: a breakpoint in a step, a trace of some steps, a session with a model and loaders of its own."""
 
 import gzip
-import importlib
 import json
 import os
 import re
@@ -16,7 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import train
+import evaluate
+import export
+import predict
 import utils
 from fiveline.jobs.one import OneProcess
 from fiveline.options.optimizer import fetch_optimizer
@@ -27,11 +28,12 @@ from fiveline.record.script import Signals
 from fiveline.saving import Saver
 from fiveline.state import State
 from fiveline.tasks import Task
-from tests.support.runs import assert_same_bits, read_state, run_train, write_run
+from tests.support.runs import assert_same_bits, finish, read_state, run_train, stopped, write_run
 from tests.support.tasks import needs
 from train import train_and_evaluate
 
 
+@pytest.mark.slow
 def test_a_breakpoint_in_the_step_stops_there_and_can_be_left(project, tmp_path):
     source = (project / "train.py").read_text()
     line = "    optimizer.zero_grad()  # clear previous gradients\n"
@@ -61,29 +63,21 @@ def test_profile_leaves_a_trace_and_changes_no_bit(tmp_path):
     table = log[log.index("Profile: ") :].splitlines()
     shares = [float(re.search(r"([\d.]+)%", row)[1]) for row in table[4:14]]  # of operations, without those they call
     assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 100.5
-    train.main(["--model_dir", str(traced), "--restart"])
+    finish(traced, "--restart")
     assert not (traced / "profile.json.gz").exists()
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"batch_size": 315, "num_epochs": 1}, "Profile: "),
-        ({"batch_size": 1000, "num_epochs": 1}, "the first 3 are not traced"),
-        ({"batch_size": 2000, "num_epochs": FIRST_STEPS}, f"of {FIRST_STEPS} step(s) the first {FIRST_STEPS} are not"),
-    ],
+    ("batch_size", "message"), [(315, "Profile: "), (420, f"of {FIRST_STEPS} step(s) the first {FIRST_STEPS} are not")]
 )
-def test_profile_of_a_run_that_is_shorter_holds_what_there_was(tmp_path, settings, message):
-    folder = run_train(tmp_path / "run", "--profile", "1000", **settings)
+def test_profile_of_a_run_that_is_shorter_holds_what_there_was(tmp_path, batch_size, message):
+    with pytest.raises(utils.InputError, match="--profile 0: expected the number of steps to trace, 1 or more"):
+        run_train(tmp_path / "run", "--profile", "0", num_epochs=1)
+    folder = run_train(tmp_path / "run", "--profile", "1000", batch_size=batch_size, num_epochs=1)
     assert message in (folder / "train.log").read_text()
     assert (folder / "profile.json.gz").exists() == message.startswith("Profile")
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):  # there can be but one
         torch.ones(2).sum()
-
-
-def test_profile_of_no_steps_is_refused(tmp_path):
-    with pytest.raises(utils.InputError, match="--profile 0: expected the number of steps to trace, 1 or more"):
-        run_train(tmp_path / "run", "--profile", "0")
 
 
 # --- a model and loaders of one's own
@@ -190,11 +184,8 @@ def test_a_session_that_was_killed_continues_from_its_checkpoint(tmp_path):
 
 
 @needs("vision")
-@pytest.mark.parametrize("script", ["evaluate", "predict", "export"])
-def test_scripts_report_that_a_notebooks_net_is_not_theirs(tmp_path, script):
+def test_scripts_report_that_a_notebooks_net_is_not_theirs(tmp_path):
     Session(tmp_path / "run").train()
-    words = {"predict": ["--input", str(tmp_path)], "export": ["--format", "onnx"]}.get(script, [])
-    with pytest.raises(
-        utils.InputError, match="was not saved by train.py, and lacks 'classes', which the net of 'vision' needs"
-    ):
-        importlib.import_module(script).main(["--model_dir", str(tmp_path / "run"), *words])
+    message = "was not saved by train.py, and lacks 'classes', which the net of 'vision' needs"
+    for script, words in ((evaluate, []), (predict, ["--input", str(tmp_path)]), (export, ["--format", "onnx"])):
+        assert message in stopped(tmp_path / "run", *words, exit_code=2, main=script.main)

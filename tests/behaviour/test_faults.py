@@ -233,25 +233,27 @@ def test_errors_that_are_no_bugs_are_explained(error, message):
 # --- data, processes and memory
 
 
-FROM_FILES = {"cache": "none", "batch_size": 10, "num_epochs": 2, **EACH_STEP}
-
-
-@pytest.mark.parametrize(("fault", "num_workers"), [("vanished", 0), ("broken", 2)])
-def test_a_file_that_vanishes_or_breaks_during_a_run_is_named(make_run, photos, num_workers, fault):
-    settings = {**FROM_FILES, "num_workers": num_workers, "data_dir": str(photos)}
+def test_a_loading_process_that_dies_and_a_file_that_vanishes_or_breaks_are_named(make_run, photos):
+    settings = {"cache": "none", "batch_size": 10, "data_dir": str(photos), "save_summary_steps": 1, **EACH_STEP}
     whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)
-    path = photos / "train/b/3.png"
+    path = photos / "train/b/3.png"  # is read in each epoch
     content = path.read_bytes()
 
-    def spoil():
-        path.unlink() if fault == "vanished" else path.write_bytes(random.Random(230).randbytes(300))
+    def kill_a_worker():
+        for process in multiprocessing.active_children():
+            process.kill()
 
-    with at_log_line("Epoch 2/", spoil):  # the file is read in each epoch
-        message = stopped(folder, exit_code=2)
-    assert message.startswith(f"{path}: ") and len(message.splitlines()) == 1
-    record = utils.read_json(folder / "run.json")
-    assert (record["status"], record["reason"]) == ("failed", message)
-    path.write_bytes(content)
+    with at_log_line("- step 2/", kill_a_worker):
+        message = stopped(folder, "num_workers=1")
+    assert message.startswith("a data loading process died (") and "rerun the same command to continue" in message
+    assert utils.read_json(folder / "run.json")["status"] == "failed"
+    for num_workers, spoil in ((0, path.unlink), (1, lambda: path.write_bytes(random.Random(230).randbytes(300)))):
+        with at_log_line("Epoch 2/", spoil):
+            message = stopped(folder, f"num_workers={num_workers}", exit_code=2)
+        assert message.startswith(f"{path}: ") and len(message.splitlines()) == 1
+        record = utils.read_json(folder / "run.json")
+        assert (record["status"], record["reason"]) == ("failed", message)
+        path.write_bytes(content)
     assert_same_end(whole, finish(folder))
 
 
@@ -271,21 +273,6 @@ def test_an_error_that_only_the_whole_batch_has_names_the_batch():
 
     with pytest.raises(RuntimeError, match=r"a batch of 3, from example 2 \(row 2\) to example 4 \(row 4\), could not"):
         Split(Numbers(), collate, seed=1).__getitems__([2, 3, 4])
-
-
-def test_a_killed_loading_process_is_reported_and_the_run_saved(make_run, photos):
-    settings = {**FROM_FILES, "num_workers": 2, "data_dir": str(photos), "save_summary_steps": 1}
-    whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)
-
-    def kill_a_worker():
-        for process in multiprocessing.active_children():
-            process.kill()
-
-    with at_log_line("- step 2/", kill_a_worker):
-        message = stopped(folder)
-    assert message.startswith("a data loading process died (") and "rerun the same command to continue" in message
-    assert utils.read_json(folder / "run.json")["status"] == "failed"
-    assert_same_end(whole, finish(folder))
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ import evaluate
 import train
 import utils
 from fiveline.loading import pictures
-from fiveline.record.atomic import temporary_path
 from tests.support.processes import log_of, wait_until
 from tests.support.runs import (
     DIGITS,
@@ -54,13 +53,13 @@ def run_code(code, cwd=PROJECT):
 # --- signals
 
 
-@pytest.mark.parametrize("line", ["Loading the datasets", "- done.", "Starting training"])
-def test_sigterm_before_the_first_step_is_no_failure(make_run, line):
+def test_sigterm_before_the_first_step_is_no_failure(make_run):
     whole, folder = finish(make_run("whole")), make_run("run")
-    with at_log_line(line, terminate):
-        assert stopped_script(folder) == 143
-    assert utils.read_json(folder / "run.json")["status"] == "interrupted"
-    assert "error: interrupted by SIGTERM; rerun the same command to continue" in log_of(folder)
+    for number, line in enumerate(("Loading the datasets", "- done.", "Starting training"), start=1):
+        with at_log_line(line, terminate):
+            assert stopped_script(folder) == 143
+        assert utils.read_json(folder / "run.json")["status"] == "interrupted"
+        assert log_of(folder).count("error: interrupted by SIGTERM; rerun the same command to continue") == number
     assert_same_end(whole, finish(folder))
 
 
@@ -79,7 +78,7 @@ def test_sigterm_while_a_file_is_read_is_not_taken_for_a_broken_file(make_run, p
 
 
 def test_sigterm_during_saving_lets_the_save_finish(make_run):
-    settings = {"checkpoint_minutes": 1e-6, "num_channels": 32, "image_size": 32, "num_epochs": 3}  # saves at each step
+    settings = {"num_channels": 32, "image_size": 32, **EACH_STEP}
     whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)
     seen = []
 
@@ -132,18 +131,11 @@ optimizer.load_state_dict(optimizer.state_dict())
 import inspect, torch.distributed.tensor  # look into all modules that there are
 inspect.stack()
 print("torch._dynamo.eval_frame" in sys.modules)
-
-@torch.compiler.disable
-def noted(x):
-    print(torch.compiler.is_compiling())
-    return x
-
-print(torch.compile(lambda x: noted(x.cos()) + 1)(torch.zeros(3)).tolist())
 torch.compile(step, backend="eager")()
 print(sys.modules["torch._dynamo"] is torch._dynamo, int(optimizer.state_dict()["state"][0]["step"]))
 """
     done = run_code(code)
-    assert done.stdout.splitlines() == ["False", "False", "[2.0, 2.0, 2.0]", "True 2"], done.stderr
+    assert done.stdout.splitlines() == ["False", "True 2"], done.stderr
     assert done.returncode == 0 and "leaked" not in done.stderr
 
 
@@ -179,24 +171,15 @@ def damage(path):
     path.write_bytes(content)
 
 
-def test_stale_temporary_files_are_cleaned(make_run):
-    folder = make_run()
-    for name in ("last.pth.tar", "best.pth.tar"):
-        temporary_path(folder / name).write_bytes(b"half")
-    (folder / ".last.pth.tar.0123456789ab.n7_lab-123.tmp").write_bytes(b"half")  # as older versions called it
-    finish(folder)
-    assert not list(folder.glob(".*.tmp"))
-
-
 @pytest.mark.parametrize("loss", ["damaged", "vanished"])
 def test_a_damaged_last_falls_back_to_the_one_before_and_says_so(make_run, loss):
-    whole, folder = finish(make_run("whole", num_epochs=3, **EACH_STEP)), make_run("run", num_epochs=3, **EACH_STEP)
-    finish(folder, "num_epochs=2")
+    whole, folder = finish(make_run("whole", **EACH_STEP)), make_run("run", **EACH_STEP)
+    finish(folder, "num_epochs=1")
     last, previous = folder / "last.pth.tar", folder / "last.previous.pth.tar"
     damage(last) if loss == "damaged" else last.unlink()
     kept = previous.read_bytes()
 
-    with at_log_line("Epoch 2/", terminate):  # even if the next process dies at once: what it came from is there
+    with at_log_line("Epoch 1/", terminate):  # even if the next process dies at once: what it came from is there
         stopped(folder, exit_code=143)
     words = "damaged (its checksum" if loss == "damaged" else "there is no such checkpoint"
     assert f"WARNING: {last}: {words}" in log_of(folder)
@@ -204,7 +187,7 @@ def test_a_damaged_last_falls_back_to_the_one_before_and_says_so(make_run, loss)
     assert (folder / "last.damaged.pth.tar").exists() == (loss == "damaged")
     assert previous.read_bytes() == kept
     assert_same_end(whole, finish(folder))
-    train.main(["--model_dir", str(folder), "--restart"])
+    finish(folder, "--restart", "num_epochs=1")
     assert not (folder / "last.damaged.pth.tar").exists()
 
 

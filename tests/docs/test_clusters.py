@@ -3,12 +3,12 @@
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 
 import utils
 from tests.support.pages import PROJECT, listings_of, make_clone, write_listings
+from tests.support.processes import log_of, wait_until
 from tests.support.tasks import SHIPPED, needs
 
 pytestmark = needs(*SHIPPED)  # the scripts are about some of them
@@ -49,12 +49,8 @@ def requests(clone):
     [("job.sh", "experiments/base_model"), ("array.sh", "experiments/learning_rate/learning_rate_0.001")],
 )
 def test_a_job_whose_time_is_up_saves_and_is_queued_again(script, run, clone):
-    log = clone / run / "train.log"
     process = submit(script, clone, SLURM_ARRAY_TASK_ID="1")
-    end = time.monotonic() + 60
-    while not (log.exists() and "Epoch 2/" in log.read_text()):
-        assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
-        time.sleep(0.01)
+    wait_until(lambda: "Epoch 2/" in log_of(clone / run), process)
     os.kill(int((clone / "step.pid").read_text()), signal.SIGTERM)
     output = process.communicate(timeout=60)[0]
     assert (process.returncode, requests(clone)) == (143, "requeue 7\n"), output

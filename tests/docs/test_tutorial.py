@@ -32,6 +32,7 @@ def is_in_session(block, page):
 
 LISTINGS = {page: [block for block in blocks_of(page) if is_in_session(block, page)] for page in PAGES[1:]}
 LISTINGS = {page: listings for page, listings in LISTINGS.items() if listings}
+TAKE_SECONDS = {"3_nets_and_data.md", "4_life_of_a_batch.md", "5_devices_and_processes.md", "6_export.md"}
 
 
 def run(folder, *words, typed=""):
@@ -74,7 +75,10 @@ def clone(tmp_path_factory):
 
 
 @needs(*SHIPPED)
-@pytest.mark.parametrize("page", LISTINGS, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.name in TAKE_SECONDS), id=page.name) for page in LISTINGS],
+)
 def test_listings_print_what_the_page_shows(page, clone):
     session = f"print({BREAK!r})\n".join(block.text for block in LISTINGS[page])
     (clone / "session.py").write_text(session, encoding="utf-8")  # a file, because torch.jit.script reads the source
@@ -94,6 +98,7 @@ def test_nothing_is_left_out_of_the_tutorials_listings():
             assert block.language != "python" or is_whole, f"{page.name}:\n{block.text}"
 
 
+@pytest.mark.slow
 def test_debugger_answers_as_the_page_shows(tmp_path):
     (page,) = (page for page in PARTS if "look_inside.py" in dict(listings_of(page)))
     (block,) = (block for block in blocks_of(page) if block.mark == "typed: look_inside.py")

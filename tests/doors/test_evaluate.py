@@ -1,8 +1,6 @@
 """Scores: exact for any batch size, equal to independent implementations, with intervals and a row for each example."""
 
-import csv
 import importlib
-import json
 import math
 import shutil
 import subprocess
@@ -26,26 +24,26 @@ from fiveline.report import scores as evaluation_report
 from fiveline.report.scores import ExampleScores, write_report
 from fiveline.serving import trained
 from model.vision import net
+from tests.support.data import read_csv
+from tests.support.runs import run_train
 from tests.support.tasks import PROJECT
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of one epoch on the digits, good enough to be wrong now and then."""
-    folder = tmp_path_factory.mktemp("evaluate") / "run"
-    folder.mkdir()
-    params = {
-        "image_size": 8, "image_channels": 1, "num_channels": 4, "dropout_rate": 0.0, "horizontal_flip": False,
-        "num_epochs": 1, "data_dir": str(PROJECT / "data/digits"),
-    }  # fmt: skip
-    (folder / "params.json").write_text(json.dumps(params))
-    train.main(["--model_dir", str(folder)])
-    return folder
+    settings = {"dropout_rate": 0.0, "shift": 0, "batch_size": 32, "learning_rate": 1e-3, "num_epochs": 1}
+    return run_train(tmp_path_factory.mktemp("evaluate") / "run", **settings)
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """A copy of the run, without the scores of test."""
+    return shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("*_test_*"))
 
 
 def read_predictions(folder, name="test_best"):
-    with (folder / f"predictions_{name}.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_csv(folder / f"predictions_{name}.csv")
 
 
 FILES = (
@@ -73,27 +71,19 @@ def test_metrics_equal_scikit_learns_on_the_saved_predictions(run):
     scores = sklearn.metrics.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
     assert [values[f"macro_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(scores[:3], abs=1e-12)
     assert values["loss"] == pytest.approx(np.mean([float(row["loss"]) for row in rows]), rel=1e-6)
-    with (run / "per_class_test_best.csv").open(newline="", encoding="utf-8") as file:
-        per_class = list(csv.DictReader(file))
+    per_class = read_csv(run / "per_class_test_best.csv")
     expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, zero_division=0)
     for column, values in zip(("precision", "recall", "f1", "examples"), expected, strict=True):
         assert [float(row[column]) for row in per_class] == pytest.approx(values.tolist())
 
 
-def test_any_split_and_checkpoint_can_be_scored_without_augmentation_and_in_order(run, tmp_path, capsys):
+def test_any_split_and_checkpoint_can_be_scored_in_order(run, capsys):
     evaluate.main(["--model_dir", str(run), "--split", "val", "--restore_file", "last"])
     history = utils.read_lines(run / "history.jsonl")[-1]["val"]
     assert utils.read_json(run / "metrics_val_last.json") == pytest.approx(history, rel=1e-6)
     evaluate.main(["--model_dir", str(run), "--split", "train", "batch_size=300"])
-    plain = read_predictions(run, "train_best")
-    assert [row["id"] for row in plain] == [f"train[{i}]" for i in range(1258)]
+    assert [row["id"] for row in read_predictions(run, "train_best")] == [f"train[{i}]" for i in range(1258)]
     assert "Confusion matrix" in capsys.readouterr().out
-    augmented = shutil.copytree(run, tmp_path / "augmented")
-    state = utils.read_checkpoint(run / "best.pth.tar")
-    state["params"].update(shift=2, horizontal_flip=True)
-    utils.write_checkpoint(state, augmented / "best.pth.tar")
-    evaluate.main(["--model_dir", str(augmented), "--split", "train", "batch_size=300"])
-    assert read_predictions(augmented, "train_best") == plain
 
 
 def test_scores_of_another_run_s_checkpoint_are_not_taken_for_the_run_s_own(run, tmp_path):
@@ -124,38 +114,31 @@ def test_hyperparameters_that_it_was_not_trained_with_are_refused(run):
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_seen_enough_costs_no_scores(run, tmp_path):
-    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("*_test_*"))
-    command = [sys.executable, "evaluate.py", "--model_dir", str(folder)]
+def test_a_reader_that_has_seen_enough_costs_no_scores(copy):
+    command = [sys.executable, "evaluate.py", "--model_dir", str(copy)]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     process.stdout.close()  # as `head` does when it has its lines
     assert process.wait(timeout=60) == 0
     kinds = ("metrics", "predictions", "per_class", "shares", "scored")
-    assert {path.name.partition("_test_best")[0] for path in folder.glob("*_test_best.*")} == set(kinds)
+    assert {path.name.partition("_test_best")[0] for path in copy.glob("*_test_best.*")} == set(kinds)
 
 
-def test_scores_do_not_outlive_the_best_weights_that_they_are_of(run, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(run, folder)
-    evaluate.main(["--model_dir", str(folder)])
-    evaluate.main(["--model_dir", str(folder), "--split", "val", "--restore_file", "last"])
-    before, scores = (folder / "best.pth.tar").read_bytes(), sorted(path.name for path in folder.glob("*_test_best.*"))
-    train.main(["--model_dir", str(folder), "num_epochs=1"])  # finished: nothing is done, and nothing goes
-    assert sorted(path.name for path in folder.glob("*_test_best.*")) == scores and len(scores) == 5
-    train.main(["--model_dir", str(folder), "num_epochs=3"])
-    assert (folder / "best.pth.tar").read_bytes() != before
-    assert not list(folder.glob("*_test_best.*"))  # else the table would show them beside the new weights' val metrics
-    assert (folder / "metrics_val_last.json").exists() and (folder / "metrics_val_best_weights.json").exists()
+def test_scores_do_not_outlive_the_best_weights_that_they_are_of(copy):
+    evaluate.main(["--model_dir", str(copy)])
+    evaluate.main(["--model_dir", str(copy), "--split", "val", "--restore_file", "last"])
+    before, scores = (copy / "best.pth.tar").read_bytes(), sorted(path.name for path in copy.glob("*_test_best.*"))
+    train.main(["--model_dir", str(copy), "num_epochs=1"])  # finished: nothing is done, and nothing goes
+    assert sorted(path.name for path in copy.glob("*_test_best.*")) == scores and len(scores) == 5
+    train.main(["--model_dir", str(copy), "num_epochs=2"])
+    assert (copy / "best.pth.tar").read_bytes() != before
+    assert not list(copy.glob("*_test_best.*"))  # else the table would show them beside the new weights' val metrics
+    assert (copy / "metrics_val_last.json").exists() and (copy / "metrics_val_best_weights.json").exists()
 
 
 def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
     from fiveline.loader import fetch_dataloader
-    from fiveline.serving.trained import fetch_run_params
 
-    state = utils.read_checkpoint(run / "best.pth.tar")
-    params = fetch_run_params(state, run / "best.pth.tar", run, []).with_facts(state["facts"])
-    model = net.Net(params)
-    utils.load_weights(state, model, run / "best.pth.tar")
+    params, _, model = trained.fetch_trained(run, run / "best.pth.tar", [])
     before = {name: value.clone() for name, value in model.state_dict().items()}
     dataloader = fetch_dataloader("val", PROJECT / "data/digits", params)
     torch.manual_seed(7)
@@ -163,47 +146,6 @@ def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
     evaluate.evaluate(model, net.loss_fn, dataloader, net.metrics)
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-
-
-def scores_of(outputs, labels):
-    scores = ExampleScores(net.loss_fn, net.metrics)
-    scores.add(outputs, labels, [{} for _ in labels])
-    return scores
-
-
-def test_intervals_agree_with_scipys_bootstrap():
-    from scipy.stats import bootstrap
-
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.randint(3, (200,), generator=generator)
-    outputs = torch.randn(200, 3, generator=generator) + 1.5 * torch.nn.functional.one_hot(labels, 3)
-    intervals, right = scores_of(outputs, labels).intervals(), (outputs.argmax(1) == labels).double().numpy()
-    theirs = bootstrap((right,), np.mean, method="percentile", n_resamples=5000, rng=1).confidence_interval
-    assert intervals["accuracy"] == pytest.approx(tuple(theirs), abs=0.01)
-
-    def macro_f1(indices):  # of scikit-learn's definition, for many resamples at once
-        chosen, predicted = labels.numpy()[indices], outputs.argmax(1).numpy()[indices]
-        hits = [((chosen == i) & (predicted == i)).sum(-1) for i in range(3)]
-        return np.mean([2 * hits[i] / ((chosen == i).sum(-1) + (predicted == i).sum(-1)) for i in range(3)], axis=0)
-
-    assert macro_f1(np.arange(200)) == pytest.approx(
-        sklearn.metrics.f1_score(labels, outputs.argmax(1), average="macro")
-    )
-    found = [macro_f1(np.random.default_rng(1).integers(200, size=(5000, 200)))]
-    assert intervals["macro_f1"] == pytest.approx(np.quantile(found, [0.025, 0.975]).tolist(), abs=0.015)
-
-
-def test_a_metric_may_be_a_function_of_the_ratio():
-    def rmse(outputs, labels):
-        return ((outputs - labels) ** 2).sum(), torch.tensor(len(labels))
-
-    rmse.finish = torch.sqrt
-    outputs, labels = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([1.0, 4.0, 4.0])
-    sums = MetricSums({"rmse": rmse})
-    for part in (slice(0, 1), slice(1, 3)):
-        sums.add(outputs[part], labels[part], ((outputs[part] - labels[part]) ** 2).mean())
-    assert sums.result()["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(labels, outputs))
-    assert sums.result()["loss"] == pytest.approx(sklearn.metrics.mean_squared_error(labels, outputs))
 
 
 @pytest.mark.parametrize("returned", [torch.tensor(0.5), (1, 2, 3), torch.tensor([1.0, 2.0])])
@@ -245,8 +187,7 @@ def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path
     report = write_report(
         tmp_path, "test_best", sums.result(), scores, SimpleNamespace(facts={"classes": ["road", "car", "sky"]})
     )
-    with (tmp_path / "per_class_test_best.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "per_class_test_best.csv")
     expected = sklearn.metrics.jaccard_score(labels[scored], outputs.argmax(1)[scored], average=None)
     assert [row.pop("class") for row in rows] == ["road", "car", "sky"] and rows[0].keys() == {"iou"}
     assert [float(row["iou"]) for row in rows] == pytest.approx(expected.tolist())
@@ -322,43 +263,6 @@ def test_without_any_class_there_is_no_macro_score():
     assert math.isnan(sums.result()["iou"])
 
 
-def test_sums_continue_within_an_epoch_to_the_bit():
-    generator = torch.Generator().manual_seed(3)
-    batches = []
-    for length in (4, 7, 7, 2, 9):  # sentences, padded to the longest of their batch
-        labels = torch.randint(-1, 3, (5, length), generator=generator)
-        batches.append((torch.randn(5, length, 3, generator=generator), labels.masked_fill(labels < 0, -100)))
-
-    def right(outputs, labels):
-        return (outputs.argmax(2) == labels).sum(), (labels != -100).sum()
-
-    sums, whole = MetricSums({"accuracy": right}), MetricSums({"accuracy": right})
-    for i, (outputs, labels) in enumerate(batches):
-        loss = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten())
-        sums.add(outputs, labels, loss)
-        whole.add(outputs, labels, loss)
-        if i == 2:  # a checkpoint within the epoch
-            state, sums = sums.state_dict(), MetricSums({"accuracy": right})
-            sums.load_state_dict(state, torch.device("cpu"))
-    outputs = torch.cat([outputs.flatten(0, 1) for outputs, _ in batches])
-    labels = torch.cat([labels.flatten() for _, labels in batches])
-    scored = labels != -100
-    expected = (outputs.argmax(1)[scored] == labels[scored]).double().mean().item()
-    assert sums.result()["accuracy"] == pytest.approx(expected, abs=1e-12)
-    assert sums.result()["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-6)
-    assert sums.result() == whole.result()  # to the bit
-
-
-def test_an_example_without_a_scored_label_does_not_spoil_the_interval_of_the_loss():
-    outputs, labels = torch.randn(40, 5, 3), torch.randint(5, (40, 3))
-    labels[::4] = -100  # texts of one word, which no other follows
-    loss_fn = torch.nn.functional.cross_entropy
-    scores = ExampleScores(loss_fn, {})
-    scores.add(outputs, labels, [{}] * 40)
-    low, high = scores.intervals()["loss"]
-    assert low < loss_fn(outputs, labels).item() < high
-
-
 @pytest.mark.parametrize(("script", "factor"), [("evaluate", 0.5), ("predict", 2)])
 def test_another_number_of_predictions_than_examples_is_reported(run, tmp_path, monkeypatch, script, factor):
     serve = importlib.import_module("model.vision.serve")
@@ -414,15 +318,13 @@ def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(run, tmp
     assert len(list(folder.glob("*_test_best.*"))) == 5
 
 
-def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(run, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("*_test_best.*"))
-    state = utils.read_checkpoint(folder / "best.pth.tar")
+def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(copy, monkeypatch):
+    state = utils.read_checkpoint(copy / "best.pth.tar")
     write = evaluation_report.write_report
 
     def save_new_best():  # as training does
-        with utils.RunDirectory(folder).replacing_best():
-            utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, folder / "best.pth.tar")
+        with utils.RunDirectory(copy).replacing_best():
+            utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, copy / "best.pth.tar")
 
     training = threading.Thread(target=save_new_best)
 
@@ -432,20 +334,18 @@ def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(run, t
         return write(*args)
 
     monkeypatch.setattr(evaluation_report, "write_report", write_while_the_run_goes_on)
-    evaluate.main(["--model_dir", str(folder)])
+    evaluate.main(["--model_dir", str(copy)])
     training.join()
-    assert utils.read_checkpoint(folder / "best.pth.tar")["epoch"] == state["epoch"] + 1
-    assert not list(folder.glob("*_test_best.*"))
+    assert utils.read_checkpoint(copy / "best.pth.tar")["epoch"] == state["epoch"] + 1
+    assert not list(copy.glob("*_test_best.*"))
 
 
-def test_a_training_does_not_wait_forever_for_an_evaluation_that_hangs(run, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    shutil.copytree(run, folder)
+def test_a_training_does_not_wait_forever_for_an_evaluation_that_hangs(copy, monkeypatch):
     monkeypatch.setattr("fiveline.record.run.LONGEST_WAIT", 0.01)
-    with utils.scores_lock(folder), pytest.raises(utils.Stop, match=r"\.scores\.lock.*rerun the same command"):
-        train.main(["--model_dir", str(folder), "num_epochs=3"])
-    train.main(["--model_dir", str(folder), "num_epochs=3"])
-    assert utils.read_checkpoint(folder / "last.pth.tar")["epoch"] == 3
+    with utils.scores_lock(copy), pytest.raises(utils.Stop, match=r"\.scores\.lock.*rerun the same command"):
+        train.main(["--model_dir", str(copy), "num_epochs=2"])
+    train.main(["--model_dir", str(copy), "num_epochs=2"])
+    assert utils.read_checkpoint(copy / "last.pth.tar")["epoch"] == 2
 
 
 def test_classes_that_a_reader_of_macro_scores_must_know_of_are_named(tmp_path):
@@ -457,5 +357,4 @@ def test_classes_that_a_reader_of_macro_scores_must_know_of_are_named(tmp_path):
     report = write_report(tmp_path, "test_best", {}, scores, SimpleNamespace(facts={"classes": names}))
     assert "in neither labels nor predictions, so left out of macro scores: pig\n" in report
     assert "without a single hit, so that the intervals of macro scores may miss the truth: cow, hen\n" in report
-    with (tmp_path / "per_class_test_best.csv").open(newline="", encoding="utf-8") as file:
-        assert [row["f1"] for row in csv.DictReader(file)] == ["1.0", "1.0", "0.0", "0.0", ""]
+    assert [row["f1"] for row in read_csv(tmp_path / "per_class_test_best.csv")] == ["1.0", "1.0", "0.0", "0.0", ""]

@@ -1,9 +1,9 @@
 """Programs run without this project, and agree with their nets: each kind of net, every format."""
 
 import collections
-import json
 import math
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 import export
-import train
 import utils
 from fiveline.loader import fetch_dataloader
 from fiveline.serving import run_alone, verify
@@ -23,9 +22,9 @@ from fiveline.serving.interface import find_class_axis, find_interfaces
 from fiveline.serving.programs import to_program
 from fiveline.serving.trained import fetch_trained
 from fiveline.serving.verify import check_program
-from fiveline.tasks import DEFAULT_TASK
 from fiveline.torch_private import any_length
-from tests.support.tasks import PROJECT, need
+from tests.support.runs import finish, write_params
+from tests.support.tasks import PROJECT
 
 DIGITS = {"data_dir": str(PROJECT / "data/digits"), "image_size": 16, "image_channels": 1, "num_channels": 8}
 NER = {"task": "ner", "data_dir": str(PROJECT / "data/ner_small"), "embedding_dim": 16, "lstm_hidden_dim": 16}
@@ -46,20 +45,16 @@ def fetch_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
 
     def fetch(name):
-        need(RUNS[name].get("task", DEFAULT_TASK))
-        model_dir = folder / name
-        if not model_dir.exists():
-            model_dir.mkdir()
-            (model_dir / "params.json").write_text(json.dumps({"num_epochs": 1, "learning_rate": 3e-3, **RUNS[name]}))
-            train.main(["--model_dir", str(model_dir)])
-        return model_dir
+        if not (folder / name).exists():
+            finish(write_params(folder / name, **{"num_epochs": 1, "learning_rate": 3e-3, **RUNS[name]}))
+        return folder / name
 
     return fetch
 
 
-def refusal(*words, exit_code):
+def refusal(folder, *words, exit_code):
     with pytest.raises(utils.Stop) as caught:
-        export.main([str(word) for word in words])
+        export.main(["--model_dir", str(folder), *map(str, words)])
     assert caught.value.exit_code == exit_code
     return str(caught.value)
 
@@ -86,12 +81,12 @@ def load(path, facts):
 @pytest.mark.parametrize("name", RUNS)
 def test_programs_agree_with_nets_on_the_whole_test_split(fetch_run, tmp_path, name, format_name):
     model_dir, output = fetch_run(name), tmp_path / f"program.{format_name}"
-    command = ["--model_dir", model_dir, "--format", format_name, "--output", output, "--split", "test"]
+    words = ["--format", format_name, "--output", str(output), "--split", "test"]
     if (name, format_name) in CANNOT:
-        assert f"torch cannot export this net to {format_name} " in refusal(*command, exit_code=1)
+        assert f"torch cannot export this net to {format_name} " in refusal(model_dir, *words, exit_code=1)
         assert not list(tmp_path.iterdir())
         return
-    export.main([str(word) for word in command])
+    export.main(["--model_dir", str(model_dir), *words])
     facts = utils.read_json(tmp_path / f"program.{format_name}.json")
     verified = facts["verified"]
     assert verified["split"] == "test" and verified["largest_difference_as_share"] <= 1e-5
@@ -118,11 +113,11 @@ def test_programs_agree_with_nets_on_the_whole_test_split(fetch_run, tmp_path, n
 def test_weights_are_read_back_as_they_are_or_nothing_is_kept(fetch_run, tmp_path, monkeypatch):
     safetensors = pytest.importorskip("safetensors.torch")
     model_dir, whole = fetch_run("cs230"), safetensors.load
-    command = ["--model_dir", str(model_dir), "--format", "safetensors", "--output", str(tmp_path)]
+    words = ["--format", "safetensors", "--output", str(tmp_path)]
     monkeypatch.setattr(safetensors, "load", lambda content: {**whole(content), "fc2.bias": torch.zeros(10)})
-    assert "gave other weights" in refusal(*command, exit_code=1) and not list(tmp_path.iterdir())
+    assert "gave other weights" in refusal(model_dir, *words, exit_code=1) and not list(tmp_path.iterdir())
     monkeypatch.undo()
-    export.main(command)
+    export.main(["--model_dir", str(model_dir), *words])
     ours = utils.read_checkpoint(model_dir / "best.pth.tar")["state_dict"]
     theirs = safetensors.load_file(tmp_path / "best.safetensors")
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -189,8 +184,8 @@ def test_a_program_that_computes_something_else_is_not_kept(fetch_run, tmp_path,
     monkeypatch.setattr(programs, "to_program", write_another)
     output = tmp_path / "program.pt2"
     output.write_text("of before")
-    command = ["--model_dir", fetch_run("custom"), "--format", "pt2", "--output", output]
-    assert "differ from the net's by up to 0.001" in refusal(*command, exit_code=1)
+    message = refusal(fetch_run("custom"), "--format", "pt2", "--output", output, exit_code=1)
+    assert "differ from the net's by up to 0.001" in message
     assert output.read_text() == "of before" and [path.name for path in tmp_path.iterdir()] == ["program.pt2"]
 
 
@@ -216,22 +211,17 @@ def test_the_process_that_runs_a_program_cannot_import_this_project(tmp_path):
     assert done.returncode == 1 and "ModuleNotFoundError: No module named 'utils'" in done.stderr
 
 
-def compare(ours, theirs, class_axis=None):
-    """Return the largest difference, absolute and as a share of the spread."""
-    found = verify.compare([([ours], [theirs])], class_axis)
-    return found["largest_difference"], found["largest_difference_as_share"]
-
-
 def test_differences_count_nan_infinity_and_shapes():
-    largest = np.array([1.0, 200.0, np.nan, np.inf])
-    assert compare(largest, largest) == (0, 0)
-    assert compare(largest + np.array([0, 0.1, 0, 0]), largest)[1] == pytest.approx(0.1 / np.std([1, 200]))
-    for broken in (np.nan, np.inf):
-        assert compare(np.array([broken, 1.0]), np.array([1.0, 1.0])) == (np.inf, np.inf)
-    assert compare(np.array([1.0]), np.array([np.nan])) == (np.inf, np.inf)
-    assert compare(np.array([2.002, 2.0]), np.array([2.0, 2.0])) == pytest.approx((0.002, 0.001))  # no spread
+    def compare(ours, theirs):
+        found = verify.compare([([np.array(ours)], [np.array(theirs)])], None)
+        return found["largest_difference"], found["largest_difference_as_share"]
+
+    assert compare([1.0, 200.1, np.nan, np.inf], [1.0, 200.0, np.nan, np.inf])[1] == pytest.approx(0.1 / 99.5)
+    for ours, theirs in (([np.nan, 1.0], [1.0, 1.0]), ([np.inf, 1.0], [1.0, 1.0]), ([1.0], [np.nan])):
+        assert compare(ours, theirs) == (np.inf, np.inf)
+    assert compare([2.002, 2.0], [2.0, 2.0]) == pytest.approx((0.002, 0.001))  # no spread
     with pytest.raises(utils.Stop, match="expected"):
-        compare(np.zeros((2, 3)), np.zeros((2, 4)))
+        compare([[1.0, 2.0]], [[1.0, 2.0, 3.0]])
 
 
 def test_the_spread_is_that_of_all_batches_and_predictions_are_counted():
@@ -278,10 +268,9 @@ def test_a_program_is_judged_by_its_predictions_and_the_spread_of_its_outputs(
     if message is None:
         assert check_program(*arguments)["tolerance"] == (tolerance or 1e-4)
         return
-    with pytest.raises(utils.Stop) as caught:
+    with pytest.raises(utils.Stop, match=re.escape(message)) as caught:
         check_program(*arguments)
-    assert message in str(caught.value) and caught.value.exit_code == 1
-    assert ("--tolerance" in str(caught.value)) == math.isfinite(share)
+    assert caught.value.exit_code == 1 and ("--tolerance" in str(caught.value)) == math.isfinite(share)
 
 
 # --- mistakes
@@ -297,9 +286,9 @@ def test_mistakes_are_reported_before_anything_heavy(make_run, tmp_path, monkeyp
         (["--tolerance=nan"], "expected a number from 0, for example 0.001"),
         ([], "no such checkpoint"),
     ):
-        assert message in refusal("--model_dir", folder, "--format", "pt2", *words, exit_code=2)
+        assert message in refusal(folder, "--format", "pt2", *words, exit_code=2)
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else 1)
-    message = refusal("--model_dir", folder, "--format", "onnx", exit_code=2)
+    message = refusal(folder, "--format", "onnx", exit_code=2)
     assert message == "--format onnx: needs onnx, onnxscript, onnxruntime; pip install -r requirements-export.txt"
 
 

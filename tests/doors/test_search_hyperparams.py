@@ -1,7 +1,6 @@
 """A study as people run it: trials that fail, hang and are killed; nothing is lost, nothing runs twice."""
 
 import contextlib
-import csv
 import importlib.util
 import io
 import json
@@ -24,6 +23,8 @@ import utils
 from fiveline.study import workers
 from fiveline.study.trials import Trial
 from fiveline.tasks import DEFAULT_TASK, list_tasks
+from tests.support.data import read_csv
+from tests.support.processes import wait_until
 from tests.support.tasks import PROJECT, REMOVED, need, task_of
 
 QUICK = {
@@ -101,13 +102,6 @@ def server_of(process):
     raise AssertionError("no fork server")
 
 
-def wait_until(condition, seconds=300.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
 def wait_for_epochs(parent_dir, num_trials):
     wait_until(lambda: len(list(parent_dir.glob("*/history.jsonl"))) == num_trials)
 
@@ -127,11 +121,8 @@ def statuses(parent_dir):
 
 def table(parent_dir):
     """Return the rows of results.csv without the times."""
-    with (parent_dir / "results.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    places = [i for i, name in enumerate(rows[0]) if not name.startswith("time")]
-    assert len(places) < len(rows[0])
-    return [[row[i] for i in places] for row in rows]
+    rows = read_csv(parent_dir / "results.csv")
+    return [{name: cell for name, cell in row.items() if not name.startswith("time")} for row in rows]
 
 
 def test_cs230s_study_makes_its_directories_and_its_process_loads_no_torch(tmp_path):
@@ -167,6 +158,7 @@ def test_a_trial_that_fails_costs_itself_alone_and_no_value_reaches_a_shell_or_a
 def test_mistakes_are_reported_before_anything_starts(parent_dir):
     printed = search(parent_dir, "--space", "batch_size=0,200", "--space", "optimizer=adam,adamm", exit_code=2)
     assert "batch_size" in printed and "adamm" in printed
+    assert "no search.yaml in it" in search(parent_dir, exit_code=2)  # only a `learning_rate` needs none
     printed = search(parent_dir, "--space", "seed=1", "--num_parallel", "0", exit_code=2)
     assert "--num_parallel 0: expected 1 or more" in printed
     assert [path.name for path in parent_dir.iterdir()] == ["params.json"]
@@ -179,13 +171,6 @@ def test_what_the_fork_server_loads_can_be_imported(task):
     modules = workers.LocalWorkers(1, task, train.main, []).modules
     assert {"torch", "train", f"model.{task}.net"} <= set(modules)
     assert all(importlib.util.find_spec(name) for name in modules if name != "__main__")
-
-
-def test_a_finished_trial_is_as_old_as_its_epochs_say(parent_dir):
-    """Its record may have the params of a command that asked for more and failed."""
-    utils.save_dict_to_json({"status": "finished", "epochs": 2, "params": {"num_epochs": 4}}, parent_dir / "run.json")
-    ages = [Trial(0, {}, utils.Params(num_epochs=number), parent_dir).status() for number in (2, 4)]
-    assert ages == ["finished", "waiting"]
 
 
 @pytest.mark.slow

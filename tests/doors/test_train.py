@@ -41,10 +41,7 @@ def test_a_seed_decides_the_bits_whatever_the_number_of_workers(whole, tmp_path)
     assert not torch.equal(read_state(whole)["state_dict"]["fc2.weight"], read_state(other)["state_dict"]["fc2.weight"])
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "schedule"),
-    [("adam", "one_cycle"), ("adamw", "plateau"), ("sgd", "plateau"), ("rmsprop", "one_cycle")],
-)
+@pytest.mark.parametrize(("optimizer", "schedule"), [("adamw", "one_cycle"), ("rmsprop", "plateau")])
 def test_a_run_that_died_continues_to_the_same_bits(tmp_path, monkeypatch, optimizer, schedule):
     settings = {"optimizer": optimizer, "schedule": schedule, "schedule_epochs": 1, "learning_rate": 0.02}
     whole = run_train(tmp_path / "whole", **settings)
@@ -163,14 +160,6 @@ def test_a_checkpoint_of_cs230_evaluates_and_restores(folder, tmp_path):
     assert utils.read_json(theirs / "run.json")["status"] == "finished"
 
 
-def test_best_follows_the_monitor(tmp_path):
-    folder = run_train(tmp_path / "run", monitor="loss")
-    losses = [row["val"]["loss"] for row in utils.read_lines(folder / "history.jsonl")]
-    best = read_state(folder, "best")
-    assert best["best"] == best["best_loss"] == min(losses) and best["epoch"] == 1 + losses.index(min(losses))
-    assert utils.read_json(folder / "metrics_val_best_weights.json")["loss"] == min(losses)
-
-
 VAL = [(0.5, 0.3), (0.9, 0.6), (0.9, 0.4), (0.9, 0.5), (0.9, 0.4), (0.9, 0.2), (0.8, 0.1), (0.9, 0.3), (0.7, 0.05)]
 
 
@@ -189,7 +178,7 @@ def scripted(monkeypatch, first=1, die_in=None):
 
 def test_of_equal_values_the_lower_val_loss_is_best_also_when_the_run_was_killed(tmp_path, monkeypatch, caplog):
     expected = min(range(len(VAL)), key=lambda i: (-VAL[i][0], VAL[i][1])) + 1
-    settings = {"num_epochs": len(VAL), "early_stopping_epochs": 3}
+    settings = {"num_epochs": len(VAL), "early_stopping_epochs": 3, "batch_size": 630}
     scripted(monkeypatch)
     with caplog.at_level(logging.INFO):
         whole = run_train(tmp_path / "whole", **settings)

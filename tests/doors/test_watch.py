@@ -7,14 +7,8 @@ import time
 
 import pytest
 
+from tests.support.processes import wait_until
 from tests.support.results import write_run
-
-
-def wait_for(condition, process):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
@@ -26,19 +20,19 @@ def test_the_table_follows_the_runs_and_ctrl_c_ends_it(tmp_path, project, number
     with output.open("wb") as file:
         process = subprocess.Popen([sys.executable, script, *words], stdout=file, stderr=subprocess.STDOUT)
     try:
-        wait_for(lambda: "no runs in it yet" in output.read_text(), process)
+        wait_until(lambda: "no runs in it yet" in output.read_text(), process)
         (tmp_path / "runs/a").mkdir()
         (tmp_path / "runs/a/run.json").write_text('{"sta')
-        wait_for(lambda: "run.json: not valid JSON" in output.read_text(), process)
+        wait_until(lambda: "run.json: not valid JSON" in output.read_text(), process)
         assert "no run has it" in output.read_text()  # accuracy, so far
         write_run(tmp_path / "runs/a", {"lr": 0.1}, {"accuracy": 0.25}, status="running")
         # its process is gone, which no file shows
-        wait_for(lambda: table.exists() and "0.25" in table.read_text() and "stale" in table.read_text(), process)
+        wait_until(lambda: table.exists() and "0.25" in table.read_text() and "stale" in table.read_text(), process)
         for path in (tmp_path / "runs/a").iterdir():
             path.unlink()
         write_run(tmp_path / "runs/b", {"lr": 0.1}, {"accuracy": 0.75})
-        wait_for(lambda: "0.75" in table.read_text() and "0.25" not in table.read_text(), process)
-        time.sleep(1.2)
+        wait_until(lambda: "0.75" in table.read_text() and "0.25" not in table.read_text(), process)
+        wait_until(lambda: output.read_text().endswith("Ctrl-C ends this.\n"), process)
         length = output.stat().st_size
         time.sleep(1.2)
         assert output.stat().st_size == length  # nothing has changed, so nothing is printed

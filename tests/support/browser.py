@@ -56,13 +56,7 @@ def set_screen(browser: Any, width: int = 1366, height: int = 768, scheme: str =
 
 
 def open_page(browser: Any, path: Path, fragment: str = "") -> float:
-    """Open a page afresh, wait until its charts are drawn, and return how many seconds that took.
-
-    Args:
-        browser: of `open_browser`
-        path: of the page
-        fragment: `#run=...`, for a run's own page
-    """
+    """Open a page, or a run's own with `#run=...`; wait for its charts, and return how many seconds they took."""
     browser.get("about:blank")
     take_log(browser, "browser"), take_log(browser, "performance")
     start = time.monotonic()
@@ -72,11 +66,7 @@ def open_page(browser: Any, path: Path, fragment: str = "") -> float:
 
 
 def wait_for(browser: Any, script: str, seconds: float = 30) -> Any:
-    """Run a script again and again until it returns something that is true; return that.
-
-    Raises:
-        TimeoutError: it never did
-    """
+    """Run a script again and again until it returns something that is true; return that."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := browser.execute_script(script):

@@ -17,10 +17,11 @@ def start(folder, *words):
     )  # fmt: skip
 
 
-def wait_until(condition, process, seconds=60):
+def wait_until(condition, process=None, seconds=300.0):
+    """Wait until a condition holds; fail if the process ends before that."""
     end = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.communicate()[0]
+        assert process is None or process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.002)
 

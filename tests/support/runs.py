@@ -5,6 +5,7 @@ import json
 import logging
 import traceback
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,10 @@ DIGITS = {
     "dropout_rate": 0.5, "shift": 2, "jitter": 0.2, "schedule": "one_cycle", "batch_size": 16, "num_epochs": 2,
     "checkpoint_minutes": 0.005,
 }  # fmt: skip
+TINY = {
+    "image_size": 8, "image_channels": 1, "num_channels": 4, "dropout_rate": 0.0, "horizontal_flip": False,
+    "num_epochs": 2, "batch_size": 8, "learning_rate": 0.01,
+}  # fmt: skip
 EACH_STEP = {"checkpoint_minutes": 1e-6}  # else such short runs are saved at their end only
 
 
@@ -35,6 +40,20 @@ def write_params(folder, **params):
 
 def write_run(folder, **params):
     return write_params(folder, **{**QUICK, **params})
+
+
+def write_tiny_run(folder, name="run", **params):
+    """Write a run directory, and beside it `data`: images, whose class says which of three rows is bright."""
+    data_dir = folder / "data"
+    if not data_dir.exists():
+        data_dir.mkdir()
+        generator = np.random.default_rng(0)
+        for split, number in {"train": 40, "val": 16, "test": 16}.items():
+            labels = np.arange(number) % 3
+            images = generator.integers(0, 60, size=(number, 8, 8), dtype=np.uint8)
+            images[np.arange(number), 2 * labels + 1] += 150
+            np.savez(data_dir / f"{split}.npz", images=images, labels=labels)
+    return write_params(folder / name, **{**TINY, "data_dir": str(data_dir), **params})
 
 
 def run_train(folder, *words, **params):

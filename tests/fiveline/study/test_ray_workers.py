@@ -1,6 +1,7 @@
 """A study on a real Ray cluster of two nodes, one of which is killed; stopping it, and killing the study itself."""
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -23,13 +24,8 @@ PARAMS = {**DIGITS, "num_epochs": 12, "checkpoint_minutes": 0.01}
 NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
 
 
-def has_ray():
-    with contextlib.suppress(ModuleNotFoundError):
-        return bool(__import__("ray"))
-    return False
-
-
-needs_ray = pytest.mark.skipif(not has_ray(), reason="Ray is not installed (requirements-ray.txt)")
+# not imported here, where it would cost each test process a second
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs requirements-ray.txt")
 
 
 @pytest.fixture(scope="module")

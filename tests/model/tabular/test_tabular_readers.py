@@ -53,42 +53,11 @@ def compare_with_stream(table, path, delimiter):
         assert row.header == table.header and row.rows == [table.rows[i]]
 
 
-@st.composite
-def written_files(draw):
-    """Draw a table and its bytes: delimiter, quotes, line ends, empty lines and a byte order mark as they come."""
-    delimiter = draw(st.sampled_from(",;\t"))
-    number = draw(st.integers(2, 4))
-    cell = st.sampled_from([*ODD_NUMBERS, *WORDS]) | st.text(
-        st.characters(codec="utf-8", exclude_characters="\0"), max_size=4
-    )
-    rows = draw(st.lists(st.lists(cell, min_size=number, max_size=number), min_size=1, max_size=5))
-    end = draw(st.sampled_from(["\n", "\r\n", "\r"]))
-    lines, line_numbers, line = [], [], 0
-    for row in [[f"column {i}" for i in range(number)], *rows]:
-        blank = draw(st.integers(0, 1)) * end
-        quoted = [draw(st.booleans()) or must_be_quoted(text, delimiter) for text in row]
-        texts = [
-            f'"{text.replace(chr(34), chr(34) * 2)}"' if quote else text
-            for text, quote in zip(row, quoted, strict=True)
-        ]
-        lines.append(blank + delimiter.join(texts) + end)
-        line += sum(len(re.findall(r"\r\n?|\n", text)) for text in (blank, *texts)) + 1
-        line_numbers.append(line)
-    content = draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + "".join(lines).encode()
-    return delimiter, rows, line_numbers[1:], content
-
-
-def must_be_quoted(text, delimiter):
-    return any(sign in text for sign in (delimiter, '"', "\n", "\r")) or text.startswith(" ")
-
-
-@settings(SETTINGS, max_examples=50)
-@given(written_files())
-def test_a_written_table_is_read_back(written):
-    delimiter, rows, line_numbers, content = written
-    table = read(content, delimiter)
-    assert [row.cells for row in table.rows] == [[text.strip() for text in row] for row in rows]
-    assert [(row.number, row.line) for row in table.rows] == list(enumerate(line_numbers, start=1))
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_rows_have_the_numbers_of_their_last_lines(end):
+    table = read(end.join(["\ufeffa;b", "", '"two', 'lines";1', ' 5 ;"says ""no"""', ""]).encode(), ";")
+    assert [row.cells for row in table.rows] == [[f"two{end}lines", "1"], ["5", 'says "no"']]
+    assert [(row.number, row.line) for row in table.rows] == [(1, 4), (2, 5)]
 
 
 def read_otherwise(content, delimiter):
@@ -175,7 +144,7 @@ def test_an_open_quote_is_found_where_its_row_begins(lines, expected):
 
 def test_an_open_quote_in_a_long_file_is_found_where_it_opens():
     before = csv.field_size_limit(131_072)  # one limit for a whole process; reading predictions raises it
-    lines = ["a,b", *(f"{i},p" for i in range(50)), '51,"5 inch', *(f"{i},p" for i in range(40_000))]
+    lines = ["a,b", *(f"{i},p" for i in range(50)), '51,"5 inch', *(f"{i},p" for i in range(20_000))]
     assert read("\n".join(lines).encode()).startswith("rows.csv, line 52: not CSV (field larger than field limit")
     csv.field_size_limit(before)
 

@@ -3,20 +3,17 @@
 import copy
 import logging
 import os
-import shutil
-import zipfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from fiveline.loader import batches_from, fetch_dataloader
 from model.vision import decode
 from model.vision.data_loader import fetch_dataset, fetch_facts
 from model.vision.params import Params
 from model.vision.readers import read_split
-from utils import InputError, fingerprint
+from utils import fingerprint
 
 PARAMS = Params(image_size=8, horizontal_flip=False, normalize="train")
 
@@ -44,7 +41,6 @@ def decoded_files(monkeypatch):
         names.append(image.name)
         return original(image, params)
 
-    counting.__wrapped__ = original
     monkeypatch.setattr(decode, "decode", counting)
     return names
 
@@ -79,18 +75,6 @@ def test_images_are_decoded_once_for_all_runs_or_nothing_is_written(images, tmp_
     assert torch.equal(train, expected_pixels(images)) and torch.equal(val, expected_pixels(images, "val"))
 
 
-def test_runs_that_cut_off_another_val_share_the_file(images, decoded_files):
-    shutil.rmtree(images / "val")
-    for fraction in (0.2, 0.4):
-        for split in ("train", "val"):
-            params = PARAMS.model_copy(update={"val_fraction": fraction})
-            dataset = fetch_dataset(split, images, params.with_facts(fetch_facts(images, params)))
-            assert len(decoded_files) == 12
-            pixels = pixels_of(dataset)
-            for name, image in zip(dataset.ids, pixels, strict=True):
-                assert np.array_equal(image, decode.decode.__wrapped__(images / "train" / name, params))
-
-
 CHANGES = {
     "touch": lambda images: os.utime(images / "train/a/0.png", ns=(1, 1)),
     "repaint": lambda images: Image.new("RGB", (30, 30), "red").save(images / "train/a/0.png"),
@@ -122,16 +106,6 @@ def test_another_size_or_colour_or_way_to_decode_is_noticed(images, decoded_file
     assert len(decoded_files) == 7 * 12
 
 
-def test_an_unreadable_image_is_named(images):
-    (images / "train/a/2.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"2\.png: not a readable image"):
-        fetch_pixels(images)
-    (images / "train/a/2.png").unlink()
-    (images / "train/a/2.png").symlink_to("nowhere.png")
-    with pytest.raises(InputError, match=r"2\.png: not a readable image"):
-        fetch_pixels(images)
-
-
 def test_without_a_place_to_write_images_are_kept_in_memory(images, tmp_path):
     (tmp_path / "cache").write_text("")
     (images / ".decoded").write_text("")
@@ -151,32 +125,11 @@ def test_large_sets_are_decoded_when_needed_unless_cache_says_more(images, caplo
     assert torch.equal(pixels_of(mapped), pixels_of(train))
 
 
-def test_packed_images_of_another_size_are_resized(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, size=(20, 11, 9), dtype=np.uint8)
+@pytest.mark.parametrize("size", [(11, 9), (8, 8, 3)])
+def test_packed_images_are_resized_unless_they_have_the_size(tmp_path, size):
+    pixels = np.random.default_rng(0).integers(0, 256, size=(20, *size), dtype=np.uint8)
     for split in ("train", "val"):
         np.savez(tmp_path / f"{split}.npz", images=pixels, labels=np.arange(20) % 2)
     for kind in ("auto", "none"):
-        assert np.array_equal(fetch_pixels(tmp_path, cache=kind)[7], decode.decode(pixels[7], PARAMS))
-
-
-def test_a_large_npz_that_is_cut_is_refused(tmp_path):
-    images = np.zeros((200, 8, 8), np.uint8)
-    np.savez(tmp_path / "train.npz", images=images, labels=np.arange(200) % 2)
-    whole = (tmp_path / "train.npz").read_bytes()
-    with zipfile.ZipFile(tmp_path / "train.npz") as archive:
-        directory = whole[archive.start_dir :]
-    for data in (whole[:5000], whole[:5000] + directory):
-        (tmp_path / "train.npz").write_bytes(data)
-        with pytest.raises(InputError, match="train.npz: expected `images`"):
-            read_split("train", tmp_path, PARAMS)
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_images_from_a_file_from_memory_and_one_by_one_train_alike(images, num_workers):
-    batches = []
-    for kind in ("disk", "memory", "none"):
-        params = Params(image_size=8, batch_size=4, shift=1, num_workers=num_workers, cache=kind)
-        params = params.with_facts(fetch_facts(images, params))
-        batches.append(list(batches_from(fetch_dataloader("train", images, params, training=True), 1, 0)[0]))
-    for first, *others in zip(*batches, strict=True):
-        assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
+        expected = decode.decode(pixels[7], PARAMS) if size == (11, 9) else pixels[7]
+        assert np.array_equal(fetch_pixels(tmp_path, cache=kind)[7], expected)

@@ -18,7 +18,6 @@ from model.vision.readers import read_split
 from model.vision.serve import collate_unlabelled, describe_inputs, fetch_inputs
 from tests.support.data import load, refusal
 from tests.support.photos import make_folders, save_picture
-from utils import InputError
 
 SMALL = Params(image_size=8, horizontal_flip=False)
 GREY = Params(image_size=8, image_channels=1, horizontal_flip=False)
@@ -59,25 +58,6 @@ def test_the_first_picture_of_a_camera_and_jpeg_2000_are_read(tmp_path):
         assert np.abs(decode(path, SMALL).astype(int) - (255, 0, 0)).max() < 3
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow's, about what is wrong with them
-def test_decode_of_damaged_files_gives_an_image_or_a_plain_error(tmp_path):
-    generator = np.random.default_rng(0)
-    picture = Image.fromarray(generator.integers(0, 256, size=(16, 16, 3), dtype=np.uint8))
-    for suffix in ("png", "jpg", "gif", "bmp", "webp", "tif"):
-        path = tmp_path / f"x.{suffix}"
-        picture.save(path)
-        original = path.read_bytes()
-        for _ in range(30):
-            damaged = bytearray(original)
-            for position in generator.integers(0, len(damaged), size=3):
-                damaged[position] ^= int(generator.integers(1, 256))
-            path.write_bytes(damaged)
-            try:
-                assert decode(path, SMALL).shape == (8, 8, 3)
-            except InputError as error:
-                assert path.name in str(error)
-
-
 def test_what_cannot_be_decoded_is_named_with_what_to_do(tmp_path):
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     assert "(its contents are not of any of the formats JPEG, PNG, GIF, " in refusal(decode, tmp_path / "x.heic", SMALL)
@@ -96,15 +76,6 @@ def test_what_cannot_be_decoded_is_named_with_what_to_do(tmp_path):
 
 
 # ---- pixels and their statistics -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_arrays_of_the_right_size_are_taken_as_they_are(tmp_path, channels):
-    images = np.random.default_rng(0).integers(0, 256, size=(6, 8, 8, channels), dtype=np.uint8)
-    for split in ("train", "val"):
-        np.savez(tmp_path / f"{split}.npz", images=images, labels=np.arange(6) % 2)
-    batch, _ = load(tmp_path, Params(image_size=8, image_channels=channels), "val")[0].__getitems__([4, 0])
-    assert np.array_equal((batch * 255).round().permute(0, 2, 3, 1).numpy(), images[[4, 0]])
 
 
 @pytest.mark.parametrize("channels", [1, 3])

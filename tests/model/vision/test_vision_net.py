@@ -1,7 +1,6 @@
 """Nets for images: parameter names, forward passes, frozen backbones; the loss and the metrics, held to others'."""
 
 import contextlib
-import copy
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, top_k_accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
-from torch import nn
 from torchvision import models
 
 import utils
@@ -36,23 +34,9 @@ def make_outputs(num_examples, num_classes, seed=0):
 # ---- CS230's net and the MNIST net ---------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_of_pytorch_0_4_loads_and_one_of_another_net_is_refused(tmp_path):
-    first, second = (net.Net(make_params()) for _ in range(2))
-    images = torch.rand(5, 3, 64, 64)
-    first(images)  # so that its running statistics differ from a new net's
-    state = {name: entry for name, entry in first.state_dict().items() if not name.endswith("num_batches_tracked")}
-    path = tmp_path / "best.pth.tar"
-    torch.save({"epoch": 7, "state_dict": state, "optim_dict": {}}, path, _use_new_zipfile_serialization=False)
-    utils.load_checkpoint(path, second)
-    assert torch.equal(first.eval()(images), second.eval()(images))
-    message = refusal(utils.load_checkpoint, path, net.Net(make_params(10)))
-    assert "size mismatch for fc2.weight: " in message and "([6, 128])" in message and "([10, 128])" in message
-
-
 @pytest.mark.parametrize(
-    ("name", "image_size"), [("cs230", 8), ("cs230", 33), ("cs230", 64), ("mnist", 10), ("mnist", 33)]
+    ("name", "image_size", "image_channels"), [("cs230", 8, 3), ("cs230", 33, 1), ("mnist", 10, 1), ("mnist", 33, 3)]
 )
-@pytest.mark.parametrize("image_channels", [1, 3])
 def test_own_nets_take_any_size_and_number_of_classes_and_drop_features_in_training_only(
     name, image_size, image_channels
 ):
@@ -201,31 +185,6 @@ def test_pretrained_weights_without_a_network_say_so(tmp_path, no_network, monke
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     message = refusal(initialized, make_params(net="squeezenet1_1", pretrained=True))
     assert "its weights cannot be downloaded (" in message and message.endswith("); or pretrained=false")
-
-
-@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small"])
-def test_frozen_backbone_has_the_published_weights_and_trains_the_head_alone(published, name):
-    theirs = published(name)
-    model = initialized(make_params(5, net=name, image_size=32, pretrained=True, freeze_backbone=True))
-    head = _head(model)[0]
-    optimizer = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], lr=0.1)
-    before = {key: entry.clone() for key, entry in model.state_dict().items()}
-    assert all(torch.equal(before[key], theirs[key]) for key in before if not key.startswith(head))
-    assert before[f"{head}.weight"].shape[0] == 5
-    for _ in range(2):
-        model.train()  # as train() does, each epoch
-        loss = net.loss_fn(model(torch.rand(4, 3, 32, 32)), torch.tensor([0, 1, 2, 3]))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        model.eval()
-        assert not any(module.training for module in model.modules())
-    changed = {key for key, entry in model.state_dict().items() if not torch.equal(entry, before[key])}
-    assert changed == {f"{head}.weight", f"{head}.bias"}
-    wrapped = nn.Sequential(twin := copy.deepcopy(model)).train()  # stays frozen in a copy
-    assert wrapped.training and twin.get_submodule(head).training
-    assert [module for module in twin.modules() if module.training] == [twin.get_submodule(head)]
-    assert not any(module.training for module in model.modules())
 
 
 # ---- the loss ------------------------------------------------------------------------------------------------------

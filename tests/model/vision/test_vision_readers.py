@@ -161,6 +161,8 @@ def test_npz_that_is_none_or_damaged_is_refused(tmp_path):
     assert examples.labels == ["no", "yes"] * 3 and examples.ids[5] == "val[5]"
     np.savez_compressed(path, images=generator.integers(0, 256, (6, 8, 8), dtype=np.uint8), labels=np.arange(6) % 2)
     original, whole = path.read_bytes(), read_split("train", tmp_path, SMALL)
+    path.write_bytes(original[: len(original) // 2])
+    assert "train.npz: expected `images`" in mistake(tmp_path)
     for position in generator.integers(0, len(original), size=100):
         damaged = bytearray(original)
         damaged[position] ^= 0xFF
