@@ -115,7 +115,7 @@ def lines_of_code(text):
     return sum(bool(line.strip()) for line in text.splitlines())
 
 
-@pytest.mark.parametrize("like", rarer([[like] for like in sorted(new.LIKE)], 0, 1))
+@pytest.mark.parametrize("like", rarer([[like] for like in new.LIKE], 0, 1))
 def test_a_skeleton_passes_the_tests_of_the_contract_and_learns(tmp_path, like):
     project = start(tmp_path / "mine", "--task", "my_task", "--like", like)
     files = [project / "model/my_task" / name for name in ("params.py", "net.py", "data_loader.py")]
