@@ -59,7 +59,7 @@ def write(project: Path, files: dict[str, bytes], engine: dict[str, bytes], choi
 
 
 def update(project: Path) -> str:
-    """Replace the engine of a project by this version's, unless it was edited or is newer; return what changed."""
+    """Replace the engine of a project by this version's, unless it was edited or is newer; return the changelog."""
     if not (project / ORIGIN).exists():
         raise utils.InputError(f"{project}: has no {ORIGIN}; expected a project that `python -m fiveline.new` started")
     origin = utils.read_json(project / ORIGIN)

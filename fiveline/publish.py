@@ -202,7 +202,7 @@ def read_pictures(run: Run, number: int, problems: list[str]) -> dict[str, tuple
 
 
 def publish_all(args: argparse.Namespace) -> dict[str, Any]:
-    """Publish every run, and return what --json prints."""
+    """Publish every run, and return the entries that --json prints."""
     if not args.dir.is_dir():
         raise utils.InputError(f"{args.dir}: there is no such directory; give a run directory, or a folder of them")
     runs, problems = read_runs(args.dir)

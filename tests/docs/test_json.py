@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 import sanity_check
+from fiveline import new, publish
 from tests.support.pages import PROJECT, read
+from tests.support.results import write_run
 from tests.support.tasks import needs
 from utils import read_json
 
@@ -23,6 +25,7 @@ KINDS = {
 }  # fmt: skip
 ENVELOPE = "Entries of every document"
 SCRIPTS = sorted(path.stem for path in PROJECT.glob("*.py") if "def make_parser(" in read(path))
+COMMANDS = [[f"{script}.py"] for script in SCRIPTS] + [["-m", "fiveline.new"], ["-m", "fiveline.publish"]]
 
 
 def tables():
@@ -70,9 +73,9 @@ def document_of(*words, folder=PROJECT, exit_code=0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_mistake_is_a_document(script):
-    document, error = document_of(f"{script}.py", "--no_such_flag", exit_code=2)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1])
+def test_a_mistake_is_a_document(command):
+    document, error = document_of(*command, "--no_such_flag", exit_code=2)
     assert document == {} and error["type"] == "InputError" and "--" in error["message"]
 
 
@@ -132,6 +135,21 @@ def test_the_selftest_returns_what_the_page_says(make_run, monkeypatch):
     monkeypatch.setattr("fiveline.sanity.selftest.selftest", lambda params, flags: 5)
     kind = "sanity_check.py --selftest_resume"
     check_entries(sanity_check.main(["--model_dir", str(make_run()), "--selftest_resume"]), TABLES[kind], kind)
+
+
+def test_the_engines_own_commands_return_what_the_page_says(tmp_path, monkeypatch):
+    command = new.run
+    monkeypatch.setattr(new, "run", lambda folder, *words: "pytest" in words or command(folder, *words))
+    words = [str(tmp_path / "mine"), "--task", "my_task", "--like", "tabular"]
+    check_entries(new.main(words), TABLES["fiveline.new"], "fiveline.new")
+    updated = new.main([words[0], "--update"])
+    check_entries(updated, TABLES["fiveline.new"], "fiveline.new")
+    assert updated["tasks"] == ["my_task"] and updated["changes"]
+    monkeypatch.setitem(publish.TRACKERS, "tensorboard", lambda content: None)
+    write_run(tmp_path / "run", {"learning_rate": 0.1}, val={"accuracy": 0.75})
+    published = publish.main([str(tmp_path / "run"), "--to", "tensorboard"])
+    check_entries(published, TABLES["fiveline.publish"], "fiveline.publish")
+    assert (published["num_runs"], published["num_new"], published["problems"]) == (1, 1, [])
 
 
 def flags_without_help(path):
