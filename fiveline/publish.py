@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import importlib.util
 import io
-import itertools
 import json
 import math
 import re
@@ -35,8 +34,6 @@ from fiveline.report.runs import Run, is_number, read_runs
 RECORD = "published.json"
 SUFFIX = ".published"  # of our events for TensorBoard; other events in the directory are not removed
 
-Epochs = list[tuple[int, float, dict[str, float]]]  # number, seconds since 1970, and numbers such as `train/loss`
-
 
 class Content(NamedTuple):
     """What a tracker is to have of a run."""
@@ -46,7 +43,7 @@ class Content(NamedTuple):
     run: Run
     id: str
     num_published: int  # epochs that the tracker has, as published.json says
-    epochs: Epochs
+    epochs: list[dict[str, Any]]  # `epoch`, from 1, and numbers such as `train/loss`
     metrics: dict[str, float]  # of the best weights: `best_val/accuracy`, `test/accuracy`, ...
     pictures: dict[str, tuple[str, Any]]  # name -> caption, PIL image
 
@@ -58,11 +55,11 @@ def to_trackio(new: Content) -> None:
     name, known = f"{new.run.name} {new.id[:6]}", dict[str, Any]()
     options: dict[str, Any] = {"resume": "allow", "embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
     run = trackio.init(new.project, name, new.group, config=new.run.params, **options)
-    for row in trackio.SQLiteStorage.get_logs(new.project, name):  # none if another machine keeps the data
-        known |= row
-    for epoch, _, numbers in new.epochs:
-        if epoch > known.get("epoch", new.num_published):
-            run.log(numbers, step=epoch)
+    for logged in trackio.SQLiteStorage.get_logs(new.project, name):  # none if another machine keeps the data
+        known |= logged
+    for row in new.epochs:
+        if row["epoch"] > known.get("epoch", new.num_published):
+            run.log(row, step=row["epoch"])
     more: dict[str, Any] = {name: value for name, value in new.metrics.items() if known.get(name) != value}
     for name, (caption, picture) in new.pictures.items():
         if known.get(name, {}).get("caption") != caption:
@@ -80,9 +77,9 @@ def to_wandb(new: Content) -> None:
     options: dict[str, Any] = {"resume": "allow", "settings": settings}
     run = wandb.init(project=new.project, id=new.id, name=new.run.name, group=new.group, **options)
     run.config.update(new.run.params, allow_val_change=True)
-    for epoch, _, numbers in new.epochs:
-        if run.offline or epoch >= run.starting_step:
-            run.log(numbers, step=epoch)
+    for row in new.epochs:
+        if run.offline or row["epoch"] >= run.starting_step:
+            run.log(row, step=row["epoch"])
     images = {name: wandb.Image(picture, caption=caption) for name, (caption, picture) in new.pictures.items()}
     run.summary.update({**new.metrics, **images})
     run.finish(exit_code=int(new.run.status in ("diverged", "failed")))
@@ -106,10 +103,10 @@ def to_mlflow(new: Content) -> None:
     for start in range(0, len(params), 100):  # mlflow takes 100 at once, and refuses to change one
         client.log_batch(run_id, params=params[start : start + 100])
     more = {name: value for name, value in new.metrics.items() if known.get(name) != value}
-    later = [each for each in new.epochs if each[0] > known.get("epoch", 0)]
-    for epoch, at, row in [*later, (len(new.epochs), time.time(), more)]:
-        metrics = [mlflow.entities.Metric(name, value, int(1000 * at), epoch) for name, value in row.items()]
-        client.log_batch(run_id, metrics)
+    now, later = int(1000 * time.time()), [row for row in new.epochs if row["epoch"] > known.get("epoch", 0)]
+    for row in [*later, more]:
+        epoch = row.get("epoch", len(new.epochs))
+        client.log_batch(run_id, [mlflow.entities.Metric(name, value, now, epoch) for name, value in row.items()])
     for name, (_, picture) in new.pictures.items():
         client.log_image(run_id, picture, artifact_file=f"{name}.png")
     if new.pictures:
@@ -128,9 +125,9 @@ def to_tensorboard(new: Content) -> None:
         path.unlink()
     # purge_step: a TensorBoard that is open forgets what it has read from the files that are gone
     writer: Any = SummaryWriter(new.run.model_dir, purge_step=0, filename_suffix=SUFFIX)
-    for epoch, at, numbers in [*new.epochs, (len(new.epochs), time.time(), new.metrics)]:
-        for name, value in numbers.items():
-            writer.add_scalar(_reversed(name), value, epoch, walltime=at)
+    for row in [*new.epochs, new.metrics]:
+        for name, value in row.items():
+            writer.add_scalar(_reversed(name), value, row.get("epoch", len(new.epochs)))
     params = {k: v if isinstance(v, bool | int | float | str) else json.dumps(v) for k, v in new.run.params.items()}
     summaries = hparams(params, {_reversed(name): 0.0 for name in new.metrics})
     for summary in summaries[: 2 if new.run.status == "running" else 3]:  # the third says that the run has ended
@@ -163,9 +160,7 @@ def publish(run: Run, args: argparse.Namespace, project: str, problems: list[str
     digest = _digest([history, run.status, run.params, run.val, run.test, predicted, args.pictures])
     if old.get("digest") == digest:
         return False
-    lengths = [row.get("seconds") or 0.0 for row in history]
-    starts = itertools.accumulate(lengths, initial=time.time() - sum(lengths))  # as if they followed without a pause
-    epochs = [(row["epoch"], start, _numbers(row)) for row, start in zip(history, starts, strict=False)]
+    epochs = [_numbers(row) for row in history]
     metrics, pictures = _numbers({"best_val": run.val, "test": run.test}), read_pictures(run, args.pictures, problems)
     group = run.name.rpartition("/")[0] or None
     TRACKERS[args.to](Content(project, group, run, run_id, old.get("epochs", 0), epochs, metrics, pictures))

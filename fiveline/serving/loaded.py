@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 import utils
-from fiveline.device import fetch_device, tensors_of, to_cpu, to_device
+from fiveline.device import fetch_device, tensors_of, to_device
 from fiveline.loader import fetch_dataloader
 from fiveline.options.forward import prepare
-from fiveline.serving.output import fetch_margin, rounded, with_intervals
-from fiveline.serving.trained import fetch_predictions, fetch_trained
-from fiveline.serving.unlabelled import Batch, check_input, fetch_unlabelled
+from fiveline.serving.output import fetch_margin, with_intervals
+from fiveline.serving.trained import fetch_trained, predict
+from fiveline.serving.unlabelled import check_input, fetch_unlabelled
 from fiveline.tasks import fetch_serve
 
 
@@ -54,25 +54,10 @@ class Run:
         if isinstance(inputs, list) and all(isinstance(each, str | Path) for each in inputs):
             for path in inputs:
                 check_input(Path(path))
-            batches = fetch_unlabelled([Path(path) for path in inputs], serve, self.params)
-            rows = [row for batch in batches for row in self._predict(serve, batch)]
+            batches: Any = fetch_unlabelled([Path(path) for path in inputs], serve, self.params)
         else:
-            rows = self._predict(serve, ([{} for _ in tensors_of(inputs)[0]], inputs, None))
-        return list(with_intervals(rows, self._margin))
-
-    def _predict(self, serve: Any, batch: Batch) -> list[dict[str, Any]]:
-        rows, inputs, labels = batch
-        readable = [row for row in rows if "error" not in row]
-        if readable:
-            outputs = to_cpu(self._forward(inputs))
-            predicted = fetch_predictions(serve, outputs, labels, self.params, len(readable))
-            for row, answer in zip(readable, predicted, strict=True):
-                row |= rounded({key: answer[key] for key in answer if key not in ("label", "loss")})
-        return rows
-
-    def _forward(self, inputs: Any) -> Any:
-        with torch.inference_mode():
-            return self.model(to_device(inputs, next(self.model.parameters()).device))
+            batches = [([{} for _ in tensors_of(inputs)[0]], inputs, None)]
+        return list(with_intervals(predict(self.model, serve, batches, self.params), self._margin))
 
     def __str__(self) -> str:
         """Return a table of the layers, with the shapes of their outputs for one example of val."""
@@ -80,7 +65,8 @@ class Run:
         hook = register_module_forward_hook(lambda module, _, output: outputs.update({module: tensors_of(output)}))
         with hook, contextlib.suppress(utils.InputError, OSError):  # the data is not on this machine: no shapes
             dataset: Any = fetch_dataloader("val", Path(self.params.data_dir or ""), self.params).dataset
-            self._forward(dataset.__getitems__([0])[0])
+            with torch.inference_mode():
+                self.model(to_device(dataset.__getitems__([0])[0], next(self.model.parameters()).device))
         names = {module: name or "(the net)" for name, module in self.model.named_modules()}
         rows, num_bytes = [], 0
         for module in dict.fromkeys([*outputs, *names]):
