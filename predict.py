@@ -3,7 +3,7 @@
     python predict.py --model_dir experiments/my_photos --input photos/ more/cat.jpg
     python predict.py --model_dir experiments/my_texts --input sentences.txt --output tags.jsonl
     python predict.py --model_dir experiments/my_rows --input rows.csv > predictions.csv
-    python predict.py --model_dir experiments/text_characters --input prompt.txt --temperature 0.5
+    python predict.py --model_dir experiments/my_language_model --input prompt.txt --temperature 0.5
 
 --input takes folders of images (at any depth) and image files; text files with one sentence a line, its tokens
 separated by spaces (`-`: standard input); column files with one token a line as for training (their tags are ignored);
