@@ -131,6 +131,4 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, s
     }
     if is_own:
         found["dropout_rate"] = (0.2 if number >= 10_000 else 0.3, f"{number:,} images")
-    if params.pretrained:
-        found["learning_rate"] = (3e-4, "for pretrained weights")
-    return number, found
+    return number, {**found, **({"learning_rate": (3e-4, "for pretrained weights")} if params.pretrained else {})}
