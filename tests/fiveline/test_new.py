@@ -106,7 +106,8 @@ def paths_named_in(path):
 def test_a_new_project_passes_its_tests_and_trains(tmp_path, tasks, without):
     words = [word for task in tasks for word in ("--task", task)] + [f"--without={','.join(without)}"]
     project = start(tmp_path / "project", *words)
-    run(project, "train.py", "num_epochs=1")
+    short = ["num_steps=2", "evaluate_every_steps=2"] if "text" in tasks else ["num_epochs=1"]
+    run(project, "train.py", *short)
     assert utils.read_json(project / "experiments/base_model/run.json")["status"] == "finished"
     assert git(project, "status", "--porcelain") == ""
 
