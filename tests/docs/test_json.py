@@ -93,7 +93,7 @@ def test_documents_are_as_the_page_describes_them(make_run, tmp_path):
 
     def see(*words, **options):
         document, error = document_of(*words, **options)
-        variant = [word for word in words if word in ("--describe_params", "--compare")]
+        variant = [word for word in words if word in ("--init", "--describe_params", "--compare")]
         kind = "train.py" if "--index" in words else " ".join([words[0], *variant])
         check_entries(document, TABLES[kind], kind)
         assert document and (error is None) != ("broken" in str(words[-1]) or words[-1] == empty), words
@@ -103,6 +103,8 @@ def test_documents_are_as_the_page_describes_them(make_run, tmp_path):
     assert trained["status"] == "finished" and trained["val"] == read_json(run / "metrics_val_best_weights.json")
     assert see("train.py", *of_run) == trained  # it was finished already
     assert see("train.py", "--describe_params")["hyperparameters"][0]["name"] == "task"
+    new_run = ("--init", tmp_path / "new", "--data_dir", run.parent / "data")
+    assert see("train.py", *new_run)["params"] == read_json(tmp_path / "new/params.json")
     assert see("evaluate.py", *of_run)["metrics"] == read_json(run / "metrics_test_best.json")
     assert see(*search, "--dry_run")["cost"]["num_left"] == 2
     assert [trial["status"] for trial in see(*search, "--array")["trials"]] == ["waiting", "waiting"]
