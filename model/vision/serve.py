@@ -114,7 +114,7 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, s
     examples, pictures = read_split("train", data_dir, params), []
     number = len(examples.ids)
     for image in examples.images_at(range(0, number, math.ceil(number / 100) or 1)):
-        with contextlib.suppress(Exception):  # sanity_check.py names broken files
+        with contextlib.suppress(Exception):  # training names broken files
             pictures.append(open_picture(image, 512, params.max_image_pixels, None).convert("RGB"))
     if not pictures:
         raise InputError(f"{data_dir}: no image of train can be read, in a sample of its {number}")

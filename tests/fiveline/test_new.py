@@ -61,10 +61,10 @@ def absent_names(tasks, without):
 
 CHOICES = [
     (("vision",), ()),
-    (("text",), ()),
+    (("text",), ("sanity",)),
     (("ner",), ("study", "sanity")),
     (("tabular",), ("sanity",)),
-    (("ner", "tabular"), ("study",)),
+    (("vision", "ner"), ("study", "sanity")),
 ]
 
 
