@@ -121,26 +121,24 @@ def to_tensorboard(new: Content) -> None:
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
+    def tag(name: str) -> str:  # loss/train, so that TensorBoard shows it beside loss/val
+        return "/".join(reversed(name.split("/", 1)))
+
     for path in new.run.path.glob(f"events.out.tfevents.*{SUFFIX}"):
         path.unlink()
     # purge_step: a TensorBoard that is open forgets what it has read from the files that are gone
     writer: Any = SummaryWriter(new.run.model_dir, purge_step=0, filename_suffix=SUFFIX)
     for row in [*new.epochs, new.metrics]:
         for name, value in row.items():
-            writer.add_scalar(_reversed(name), value, row.get("epoch", len(new.epochs)))
+            writer.add_scalar(tag(name), value, row.get("epoch", len(new.epochs)))
     params = {k: v if isinstance(v, bool | int | float | str) else json.dumps(v) for k, v in new.run.params.items()}
-    summaries = hparams(params, {_reversed(name): 0.0 for name in new.metrics})
+    summaries = hparams(params, {tag(name): 0.0 for name in new.metrics})
     for summary in summaries[: 2 if new.run.status == "running" else 3]:  # the third says that the run has ended
         writer.file_writer.add_summary(summary)
     for name, (caption, picture) in new.pictures.items():
         pixels = np.asarray(picture.convert("RGB"))
         writer.add_image(f"{name} {caption}", pixels, len(new.epochs), dataformats="HWC")
     writer.close()
-
-
-def _reversed(name: str) -> str:
-    """Return `loss/train` for `train/loss`, so that TensorBoard shows it beside `loss/val`."""
-    return "/".join(reversed(name.split("/", 1)))
 
 
 TRACKERS = {"trackio": to_trackio, "wandb": to_wandb, "mlflow": to_mlflow, "tensorboard": to_tensorboard}

@@ -216,7 +216,7 @@ BUDGETS = {
     "train_and_evaluate to metrics_val_best_weights.json: lines of its functions": (745, 500, 1549),
     "core: train.py, evaluate.py, utils.py and six files of fiveline/": (1525, 1400, 9074),
     "fiveline/ and the doors": (11180, 10500, 17207),
-    "starting projects, Python, trackers, pretrained weights": (855, 900, ""),
+    "starting projects, Python, trackers, pretrained weights": (860, 900, ""),
 }
 LATER = [  # what has a budget of its own
     f"fiveline/{name}.py"

@@ -93,7 +93,9 @@ def initialize(net: Any, params: utils.Params, source: Source | None) -> dict[st
         return None
     if source is None and not hasattr(net, "published"):
         raise utils.InputError("pretrained=true: this net has no published weights; name a file or a run's directory")
-    source = source or Source(*net.published(), None, {})  # without classes the last layer stays new
+    if source is None:
+        weights, name = net.published()
+        source = Source(weights, name, None, facts={})  # without classes the last layer stays new
     own, weights = net.state_dict(), _renamed(net, source.weights)
     notes = _match_names(net, weights, source.facts or {}, params.facts)
     new = _find_new(net, weights, source.facts, params.facts)
