@@ -3,7 +3,7 @@
     python predict.py --model_dir experiments/my_photos --input photos/ more/cat.jpg
     python predict.py --model_dir experiments/my_texts --input sentences.txt --output tags.jsonl
     python predict.py --model_dir experiments/my_rows --input rows.csv > predictions.csv
-    python predict.py --model_dir experiments/text_characters --input prompt.txt --temperature 0.5
+    python predict.py --model_dir experiments/my_language_model --input prompt.txt --temperature 0.5
 
 --input takes folders of images (at any depth) and image files; text files with one sentence a line, its tokens
 separated by spaces (`-`: standard input); column files with one token a line as for training (their tags are ignored);
@@ -24,53 +24,17 @@ import argparse
 import collections
 import os
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import utils
 from fiveline import jobs
-from fiveline.device import fetch_device, to_cpu, to_device
+from fiveline.device import fetch_device
 from fiveline.serving import generating
-from fiveline.serving.output import check_output, counted, fetch_margin, rounded, with_intervals, write_rows
-from fiveline.serving.trained import fetch_predictions, fetch_probabilities, fetch_trained
-from fiveline.serving.unlabelled import Batch, check_input, fetch_unlabelled
+from fiveline.serving.output import check_output, counted, fetch_margin, with_intervals, write_rows
+from fiveline.serving.trained import fetch_trained, predict
+from fiveline.serving.unlabelled import check_input, fetch_unlabelled
 from fiveline.tasks import fetch_serve
-
-if TYPE_CHECKING:
-    from torch import nn
-
-
-def predict(
-    model: nn.Module, serve: Any, batches: Iterable[Batch], params: utils.Params, with_all: bool = False
-) -> Iterator[dict[str, Any]]:
-    """Yield a row for each input: its `id`, and the task's prediction or the `error` that explains why there is none.
-
-    Args:
-        model: on its device
-        serve: the module of the task that puts predictions into words
-        batches: from `fetch_unlabelled`
-        params: the hyperparameters, with the dataset's facts
-        with_all: whether to add the probability of each class
-    """
-    import torch
-
-    device = next(model.parameters()).device
-    model.eval()
-    for rows, inputs, labels in batches:
-        predicted: list[dict[str, Any]] = []
-        if inputs is not None:
-            with torch.inference_mode():
-                outputs = to_cpu(model(to_device(inputs, device)))
-                num_read = sum("error" not in row for row in rows)
-                predicted = fetch_predictions(serve, outputs, labels, params, num_read)
-                if with_all:
-                    probabilities = fetch_probabilities(serve, outputs, labels, params)
-                    predicted = [{**row, **more} for row, more in zip(predicted, probabilities, strict=True)]
-        answers = iter(predicted)
-        for row in rows:
-            answer = {} if "error" in row else next(answers)
-            yield {**row, **rounded({key: answer[key] for key in answer if key not in ("label", "loss")})}
 
 
 def make_parser() -> argparse.ArgumentParser:

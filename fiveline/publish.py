@@ -13,11 +13,9 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
-import dataclasses
 import hashlib
 import importlib.util
 import io
-import itertools
 import json
 import math
 import re
@@ -26,7 +24,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import utils
 from fiveline.report.page_details import read_details
@@ -36,19 +34,16 @@ from fiveline.report.runs import Run, is_number, read_runs
 RECORD = "published.json"
 SUFFIX = ".published"  # of our events for TensorBoard; other events in the directory are not removed
 
-Epochs = list[tuple[int, float, dict[str, float]]]  # number, seconds since 1970, and numbers such as `train/loss`
 
-
-@dataclasses.dataclass
-class Content:
+class Content(NamedTuple):
     """What a tracker is to have of a run."""
 
     project: str
     group: str | None  # the folder of the run within the published one, such as the study of a trial
     run: Run
     id: str
-    old: dict[str, Any]  # from published.json; `epochs` is the number of epochs that the tracker has
-    epochs: Epochs
+    num_published: int  # epochs that the tracker has, as published.json says
+    epochs: list[dict[str, Any]]  # `epoch`, from 1, and numbers such as `train/loss`
     metrics: dict[str, float]  # of the best weights: `best_val/accuracy`, `test/accuracy`, ...
     pictures: dict[str, tuple[str, Any]]  # name -> caption, PIL image
 
@@ -60,11 +55,11 @@ def to_trackio(new: Content) -> None:
     name, known = f"{new.run.name} {new.id[:6]}", dict[str, Any]()
     options: dict[str, Any] = {"resume": "allow", "embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
     run = trackio.init(new.project, name, new.group, config=new.run.params, **options)
-    for row in trackio.SQLiteStorage.get_logs(new.project, name):  # none if another machine keeps the data
-        known |= row
-    for epoch, _, numbers in new.epochs:
-        if epoch > known.get("epoch", new.old["epochs"]):
-            run.log(numbers, step=epoch)
+    for logged in trackio.SQLiteStorage.get_logs(new.project, name):  # none if another machine keeps the data
+        known |= logged
+    for row in new.epochs:
+        if row["epoch"] > known.get("epoch", new.num_published):
+            run.log(row, step=row["epoch"])
     more: dict[str, Any] = {name: value for name, value in new.metrics.items() if known.get(name) != value}
     for name, (caption, picture) in new.pictures.items():
         if known.get(name, {}).get("caption") != caption:
@@ -74,25 +69,24 @@ def to_trackio(new: Content) -> None:
     trackio.finish()
 
 
-def to_wandb(new: Content) -> dict[str, Any]:
-    """Find the run by its id; metrics and pictures are its summary. Offline, each command adds a folder."""
+def to_wandb(new: Content) -> None:
+    """Find the run by its id; metrics and pictures are its summary. Offline, a folder with the whole run is written."""
     import wandb
 
     settings = wandb.Settings(console="off", silent=True, x_disable_stats=True, reinit="finish_previous")
     options: dict[str, Any] = {"resume": "allow", "settings": settings}
     run = wandb.init(project=new.project, id=new.id, name=new.run.name, group=new.group, **options)
-    folder, folders = Path(run.dir).parent, new.old.get("folders", [])
-    for path in folder.parent.glob(f"offline-run-*-{new.id}"):
-        if path.name not in (*folders, folder.name):  # a command that was killed wrote it; this one writes the same
-            shutil.rmtree(path)
     run.config.update(new.run.params, allow_val_change=True)
-    for epoch, _, numbers in new.epochs:
-        if epoch > (new.old["epochs"] if run.offline else run.starting_step - 1):
-            run.log(numbers, step=epoch)
+    for row in new.epochs:
+        if run.offline or row["epoch"] >= run.starting_step:
+            run.log(row, step=row["epoch"])
     images = {name: wandb.Image(picture, caption=caption) for name, (caption, picture) in new.pictures.items()}
     run.summary.update({**new.metrics, **images})
     run.finish(exit_code=int(new.run.status in ("diverged", "failed")))
-    return {"folders": [*folders, folder.name]}
+    folder = Path(run.dir).parent
+    for path in folder.parent.glob(f"offline-run-*-{new.id}"):
+        if path != folder:
+            shutil.rmtree(path)
 
 
 def to_mlflow(new: Content) -> None:
@@ -109,12 +103,10 @@ def to_mlflow(new: Content) -> None:
     for start in range(0, len(params), 100):  # mlflow takes 100 at once, and refuses to change one
         client.log_batch(run_id, params=params[start : start + 100])
     more = {name: value for name, value in new.metrics.items() if known.get(name) != value}
-    later = [each for each in new.epochs if each[0] > known.get("epoch", 0)] + [(len(new.epochs), time.time(), more)]
-    size = 1000 // max(1, *(len(numbers) for _, _, numbers in later))  # 1000 numbers at once: whole epochs of them
-    for start in range(0, len(later), size):
-        rows = later[start : start + size]
-        values = [(name, value, int(1000 * at), epoch) for epoch, at, row in rows for name, value in row.items()]
-        client.log_batch(run_id, [mlflow.entities.Metric(*each) for each in values])
+    now, later = int(1000 * time.time()), [row for row in new.epochs if row["epoch"] > known.get("epoch", 0)]
+    for row in [*later, more]:
+        epoch = row.get("epoch", len(new.epochs))
+        client.log_batch(run_id, [mlflow.entities.Metric(name, value, now, epoch) for name, value in row.items()])
     for name, (_, picture) in new.pictures.items():
         client.log_image(run_id, picture, artifact_file=f"{name}.png")
     if new.pictures:
@@ -129,26 +121,24 @@ def to_tensorboard(new: Content) -> None:
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
+    def tag(name: str) -> str:  # loss/train, so that TensorBoard shows it beside loss/val
+        return "/".join(reversed(name.split("/", 1)))
+
     for path in new.run.path.glob(f"events.out.tfevents.*{SUFFIX}"):
         path.unlink()
     # purge_step: a TensorBoard that is open forgets what it has read from the files that are gone
     writer: Any = SummaryWriter(new.run.model_dir, purge_step=0, filename_suffix=SUFFIX)
-    for epoch, at, numbers in [*new.epochs, (len(new.epochs), time.time(), new.metrics)]:
-        for name, value in numbers.items():
-            writer.add_scalar(_reversed(name), value, epoch, walltime=at)
+    for row in [*new.epochs, new.metrics]:
+        for name, value in row.items():
+            writer.add_scalar(tag(name), value, row.get("epoch", len(new.epochs)))
     params = {k: v if isinstance(v, bool | int | float | str) else json.dumps(v) for k, v in new.run.params.items()}
-    summaries = hparams(params, {_reversed(name): 0.0 for name in new.metrics})
+    summaries = hparams(params, {tag(name): 0.0 for name in new.metrics})
     for summary in summaries[: 2 if new.run.status == "running" else 3]:  # the third says that the run has ended
         writer.file_writer.add_summary(summary)
     for name, (caption, picture) in new.pictures.items():
         pixels = np.asarray(picture.convert("RGB"))
         writer.add_image(f"{name} {caption}", pixels, len(new.epochs), dataformats="HWC")
     writer.close()
-
-
-def _reversed(name: str) -> str:
-    """Return `loss/train` for `train/loss`, so that TensorBoard shows it beside `loss/val`."""
-    return "/".join(reversed(name.split("/", 1)))
 
 
 TRACKERS = {"trackio": to_trackio, "wandb": to_wandb, "mlflow": to_mlflow, "tensorboard": to_tensorboard}
@@ -163,19 +153,16 @@ def publish(run: Run, args: argparse.Namespace, project: str, problems: list[str
     run_id = _digest([run.path.resolve().name, history[0] if history else run.params])
     key, path, predictions = f"{args.to} {project}", run.path / RECORD, run.path / PREDICTIONS
     record = utils.read_json(path) if path.exists() else {}
-    old = record[key] if record.get(key, {}).get("id") == run_id else {"epochs": 0}
+    old = record[key] if record.get(key, {}).get("id") == run_id else {}
     predicted = predictions.stat().st_mtime_ns if predictions.exists() else None
     digest = _digest([history, run.status, run.params, run.val, run.test, predicted, args.pictures])
     if old.get("digest") == digest:
         return False
-    lengths = [row.get("seconds") or 0.0 for row in history]
-    starts = itertools.accumulate(lengths, initial=time.time() - sum(lengths))  # as if they followed without a pause
-    epochs = [(row["epoch"], start, _numbers(row)) for row, start in zip(history, starts, strict=False)]
+    epochs = [_numbers(row) for row in history]
     metrics, pictures = _numbers({"best_val": run.val, "test": run.test}), read_pictures(run, args.pictures, problems)
-    content = Content(project, run.name.rpartition("/")[0] or None, run, run_id, old, epochs, metrics, pictures)
-    more = TRACKERS[args.to](content)
-    state = {"id": run_id, "epochs": len(epochs), "digest": digest, **(more or {})}
-    utils.save_dict_to_json({**record, key: state}, path)
+    group = run.name.rpartition("/")[0] or None
+    TRACKERS[args.to](Content(project, group, run, run_id, old.get("epochs", 0), epochs, metrics, pictures))
+    utils.save_dict_to_json({**record, key: {"id": run_id, "epochs": len(epochs), "digest": digest}}, path)
     return True
 
 
@@ -207,22 +194,23 @@ def read_pictures(run: Run, number: int, problems: list[str]) -> dict[str, tuple
     return pictures
 
 
-def publish_all(args: argparse.Namespace) -> list[str]:
-    """Publish every run, and return a line for each file that cannot be read."""
+def publish_all(args: argparse.Namespace) -> dict[str, Any]:
+    """Publish every run, and return the entries that --json prints."""
     if not args.dir.is_dir():
         raise utils.InputError(f"{args.dir}: there is no such directory; give a run directory, or a folder of them")
     runs, problems = read_runs(args.dir)
     if not runs and not args.watch:
         raise utils.InputError(f"{args.dir}: no runs in it yet; train.py --model_dir {args.dir}/NAME makes one")
     folder = args.dir.resolve().parent if [run.path for run in runs] == [args.dir] else args.dir.resolve()
+    project = args.project or folder.name
     with contextlib.redirect_stdout(sys.stderr):  # what the tracker prints
-        num_new = sum([publish(run, args, args.project or folder.name, problems) for run in runs])
+        num_new = sum([publish(run, args, project, problems) for run in runs])
     if num_new or not args.watch:
         print(f"{args.to}: {num_new} of {len(runs)} runs had something new", flush=True)
-    return problems
+    return {"tracker": args.to, "project": project, "num_runs": len(runs), "num_new": num_new, "problems": problems}
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the command."""
     parser = utils.new_parser(__doc__)
     add = parser.add_argument
@@ -238,11 +226,12 @@ def main(argv: list[str] | None = None) -> None:
         while args.watch:
             publish_all(args)
             time.sleep(5)
-    problems = publish_all(args)  # after Ctrl-C, for the last epochs
-    for line in problems:
+    result = publish_all(args)  # after Ctrl-C, for the last epochs
+    for line in result["problems"]:
         print(f"skipped: {line}", file=sys.stderr)
-    if problems:
-        sys.exit(1)
+    if result["problems"]:
+        raise utils.with_result(SystemExit(1), result)
+    return result
 
 
 if __name__ == "__main__":

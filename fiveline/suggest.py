@@ -42,11 +42,10 @@ def write_params(model_dir: Path, words: Sequence[str]) -> None:
         raise utils.InputError(f"{data_dir}: {' and '.join(suggestions)} can read it; choose one: --task NAME")
     if not suggestions:
         raise utils.InputError("\n".join([f"{data_dir}: no task can read it", *refusals]))
-    ((task, (num_examples, suggested)),) = suggestions.items()
-    values = {"task": task, "data_dir": str(data_dir)}
-    as_given = {key: (given[key], "as given") for key in given if key not in values}
-    suggested = _for_any_task(num_examples) | suggested | as_given
-    values |= {key: value for key, (value, _) in suggested.items()}
+    ((task, (num_examples, of_task)),) = suggestions.items()
+    as_given = {key: (given[key], "as given") for key in given if key not in ("task", "data_dir")}
+    suggested = _for_any_task(num_examples) | of_task | as_given
+    values = {"task": task, "data_dir": str(data_dir), **{key: value for key, (value, _) in suggested.items()}}
     path = model_dir / FILE_NAMES[0]
     fetch_params_class(task).from_values(values, str(path))  # refuses what does not fit together
     model_dir.mkdir(parents=True, exist_ok=True)

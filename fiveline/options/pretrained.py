@@ -12,12 +12,11 @@ shape. A net may have, each optional:
 from __future__ import annotations
 
 import collections
-import dataclasses
 import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +25,15 @@ import utils
 
 KEYS = ("state_dict", "model", "model_state_dict")  # where a file with more than weights has them
 PREFIXES = ("module.", "model.")  # that DistributedDataParallel and Lightning put before all names
-MOST_NAMES = 4  # of each kind, in an error
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Weights to begin with, and where they are from."""
 
     weights: Mapping[str, Tensor]
     name: str
-    sha256: str | None = None  # of the file
-    facts: Mapping[str, Any] | None = None  # of the run that trained them; None: not known
+    sha256: str | None  # of the file
+    facts: Mapping[str, Any] | None  # of the run that trained them; None: not known
 
 
 def read_source(params: utils.Params) -> Source | None:
@@ -58,7 +55,7 @@ def read_source(params: utils.Params) -> Source | None:
     state = state if isinstance(state, dict) else {"": state}
     weights = next((state[key] for key in KEYS if isinstance(state.get(key), dict)), state)
     if not weights or not all(isinstance(key, str) and isinstance(weights[key], Tensor) for key in weights):
-        found = ", ".join(f"{name} ({type(weights[name]).__name__})" for name in list(weights)[:MOST_NAMES])
+        found = ", ".join(f"{name} ({type(weights[name]).__name__})" for name in list(weights)[:4])
         raise utils.InputError(
             f"pretrained: {path}: expected tensors by name, alone or under {', '.join(KEYS)}; found {found or 'none'}"
         )
@@ -98,21 +95,18 @@ def initialize(net: Any, params: utils.Params, source: Source | None) -> dict[st
         raise utils.InputError("pretrained=true: this net has no published weights; name a file or a run's directory")
     if source is None:
         weights, name = net.published()
-        source = Source(weights, name, facts={})  # no classes: the last layer stays new
+        source = Source(weights, name, None, facts={})  # without classes the last layer stays new
     own, weights = net.state_dict(), _renamed(net, source.weights)
+    notes = _match_names(net, weights, source.facts or {}, params.facts)
     new = _find_new(net, weights, source.facts, params.facts)
     if len(new) == len(own):
         raise utils.InputError(f"pretrained: {source.name}: the net has no layer but the last, whose classes differ")
-    for name in new:
-        weights.pop(name, None)
-    notes = [f"new: {', '.join(new)}"] * bool(new) + _match_names(net, weights, source.facts or {}, params.facts)
-    for name in own.keys() - weights.keys():
-        if name in new or name.endswith("num_batches_tracked"):
-            weights[name] = own[name]
+    weights.update({name: own[name] for name in new})
     try:
         utils.load_weights({"state_dict": weights}, net, Path(source.name))
     except utils.InputError as error:
-        raise utils.InputError(f"pretrained: {_mismatch(own, weights, source.name) or error}") from None
+        raise utils.InputError(f"pretrained: {error}") from None
+    notes = [f"new: {', '.join(new)}"] * bool(new) + notes
     logging.info("; ".join([f"- Loaded {len(own) - len(new)} of {len(own)} tensors from {source.name}", *notes]))
     return {"source": source.name, "sha256": source.sha256, "new": new}
 
@@ -126,32 +120,6 @@ def _renamed(net: Any, weights: Mapping[str, Tensor]) -> Any:
     result: Any = collections.OrderedDict(net.renamed(found) if hasattr(net, "renamed") else found)
     result._metadata = getattr(weights, "_metadata", {})  # versions, by which modules of torchvision read old names
     return result
-
-
-def _find_new(
-    net: nn.Module, weights: Mapping[str, Tensor], their_facts: Mapping[str, Any] | None, facts: Mapping[str, Any]
-) -> list[str]:
-    """Return the names of the tensors that stay new: the last layer's, if its classes differ or it has no weights.
-
-    Where the number of classes differs, a second layer of as many outputs stays new too.
-    """
-    own, named_by = net.state_dict(), getattr(net, "named_by", {})
-    fact = named_by.get("outputs", "classes")
-    last = [name for name, weight in net.named_parameters(remove_duplicate=False) if weight.ndim > 1][-1]
-    differ = their_facts is not None and their_facts.get(fact) != facts.get(fact)
-    sizes = (weights[last].shape[:1], own[last].shape[:1]) if last in weights else ()
-    new = []
-    for name, weight in own.items():
-        theirs, is_last = weights.get(name), name.rpartition(".")[0] == last.rpartition(".")[0]
-        if theirs is None:
-            is_new = is_last
-        elif theirs.shape == weight.shape:
-            is_new = is_last and differ
-        else:
-            is_resized = (theirs.shape[:1], weight.shape[:1]) == sizes and theirs.shape[1:] == weight.shape[1:]
-            is_new = is_resized and (is_last or name not in named_by)
-        new += [name] * is_new
-    return new
 
 
 def _match_names(net: nn.Module, weights: Any, their_facts: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
@@ -172,17 +140,13 @@ def _match_names(net: nn.Module, weights: Any, their_facts: Mapping[str, Any], f
     return notes
 
 
-def _mismatch(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], name: str) -> str:
-    """List the names and shapes in which weights differ from the net's; return an empty text if none does."""
-    both = [key for key in own if key in weights and own[key].shape != weights[key].shape]
-    kinds = {
-        "missing": [key for key in own if key not in weights],
-        "unknown": [key for key in weights if key not in own],
-        "of another shape": [f"{key} {tuple(weights[key].shape)}, here {tuple(own[key].shape)}" for key in both],
-    }
-    lists = [
-        f"{len(names)} {kind}: {', '.join(names[:MOST_NAMES])}{', ...' if len(names) > MOST_NAMES else ''}"
-        for kind, names in kinds.items()
-        if names
-    ]
-    return f"{name}: weights of another net than the params describe; {'; '.join(lists)}" if lists else ""
+def _find_new(
+    net: nn.Module, weights: Mapping[str, Tensor], their_facts: Mapping[str, Any] | None, facts: Mapping[str, Any]
+) -> list[str]:
+    """Return the names of the last layer's tensors if it stays new: its classes differ, or its weights do not fit."""
+    own, fact = net.state_dict(), getattr(net, "named_by", {}).get("outputs", "classes")
+    last = [name for name, weight in net.named_parameters(remove_duplicate=False) if weight.ndim > 1][-1]
+    names = [name for name in own if name.rpartition(".")[0] == last.rpartition(".")[0]]
+    fits = all(name in weights and weights[name].shape == own[name].shape for name in names)
+    is_same = their_facts is None or their_facts.get(fact) == facts.get(fact)
+    return [] if fits and is_same else names

@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 import utils
-from fiveline.device import fetch_device, tensors_of, to_cpu, to_device
+from fiveline.device import fetch_device, tensors_of, to_device
 from fiveline.loader import fetch_dataloader
 from fiveline.options.forward import prepare
-from fiveline.serving.output import fetch_margin, rounded, with_intervals
-from fiveline.serving.trained import fetch_predictions, fetch_trained
-from fiveline.serving.unlabelled import Batch, check_input, fetch_unlabelled
+from fiveline.serving.output import fetch_margin, with_intervals
+from fiveline.serving.trained import fetch_trained, predict
+from fiveline.serving.unlabelled import check_input, fetch_unlabelled
 from fiveline.tasks import fetch_serve
 
 
@@ -52,53 +54,32 @@ class Run:
         if isinstance(inputs, list) and all(isinstance(each, str | Path) for each in inputs):
             for path in inputs:
                 check_input(Path(path))
-            batches = fetch_unlabelled([Path(path) for path in inputs], serve, self.params)
-            rows = [row for batch in batches for row in self._predict(serve, batch)]
+            batches: Any = fetch_unlabelled([Path(path) for path in inputs], serve, self.params)
         else:
-            rows = self._predict(serve, ([{} for _ in tensors_of(inputs)[0]], inputs, None))
-        return list(with_intervals(rows, self._margin))
-
-    def _predict(self, serve: Any, batch: Batch) -> list[dict[str, Any]]:
-        rows, inputs, labels = batch
-        readable = [row for row in rows if "error" not in row]
-        if readable:
-            outputs = to_cpu(self._forward(inputs))
-            predicted = fetch_predictions(serve, outputs, labels, self.params, len(readable))
-            for row, answer in zip(readable, predicted, strict=True):
-                row |= rounded({key: answer[key] for key in answer if key not in ("label", "loss")})
-        return rows
-
-    def _forward(self, inputs: Any) -> Any:
-        with torch.inference_mode():
-            return self.model(to_device(inputs, next(self.model.parameters()).device))
+            batches = [([{} for _ in tensors_of(inputs)[0]], inputs, None)]
+        return list(with_intervals(predict(self.model, serve, batches, self.params), self._margin))
 
     def __str__(self) -> str:
         """Return a table of the layers, with the shapes of their outputs for one example of val."""
-        layers = {
-            name or "(the net)": module
-            for name, module in self.model.named_modules()
-            if not [*module.children()] or [*module.parameters(recurse=False)]
-        }
-        outputs: dict[str, list[Any]] = {}  # by layer, in the order of the calls
-        hooks = [
-            module.register_forward_hook(lambda *call, name=name: outputs.update({name: tensors_of(call[-1])}))
-            for name, module in layers.items()
-        ]
-        with contextlib.suppress(utils.InputError, OSError):  # the data is not on this machine: no shapes
+        outputs: dict[nn.Module, list[Any]] = {}  # in the order of the calls
+        hook = register_module_forward_hook(lambda module, _, output: outputs.update({module: tensors_of(output)}))
+        with hook, contextlib.suppress(utils.InputError, OSError):  # the data is not on this machine: no shapes
             dataset: Any = fetch_dataloader("val", Path(self.params.data_dir or ""), self.params).dataset
-            self._forward(dataset.__getitems__([0])[0])
-        for hook in hooks:
-            hook.remove()
-        rows = []
-        for name in [*outputs, *(name for name in layers if name not in outputs)]:
-            shapes = " ".join(str(tuple(tensor.shape)) for tensor in outputs.get(name, []))
-            number = sum(weights.numel() for weights in layers[name].parameters(recurse=False))
-            rows.append([name, type(layers[name]).__name__, shapes, f"{number:,}"])
+            with torch.inference_mode():
+                self.model(to_device(dataset.__getitems__([0])[0], next(self.model.parameters()).device))
+        names = {module: name or "(the net)" for name, module in self.model.named_modules()}
+        rows, num_bytes = [], 0
+        for module in dict.fromkeys([*outputs, *names]):
+            number = sum(weights.numel() for weights in module.parameters(recurse=False))
+            if number or not [*module.children()]:
+                tensors = outputs.get(module, [])
+                num_bytes += sum(tensor.nbytes for tensor in tensors)
+                shapes = " ".join(str(tuple(tensor.shape)) for tensor in tensors)
+                rows.append([names[module], type(module).__name__, shapes, f"{number:,}"])
         weights = list(self.model.parameters())
         number, megabytes = sum(each.numel() for each in weights), sum(each.nbytes for each in weights) / 1e6
-        activations = sum(tensor.nbytes for layer in outputs.values() for tensor in layer) / 1e6
         return (
             f"{self.path}, task {self.params.task}, on {weights[0].device}\n"
             f"{tabulate(rows, headers=['layer', 'kind', 'output', 'weights'], disable_numparse=True)}\n"
-            f"{number:,} weights, {megabytes:.2f} MB; outputs of the layers for one example: {activations:.2f} MB"
+            f"{number:,} weights, {megabytes:.2f} MB; outputs of the layers for one example: {num_bytes / 1e6:.2f} MB"
         )

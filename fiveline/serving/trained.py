@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import utils
-from fiveline.device import to_cpu
+from fiveline.device import to_cpu, to_device
 from fiveline.metrics import MetricSums
+from fiveline.serving.output import rounded
+from fiveline.serving.unlabelled import Batch
 from fiveline.tasks import Task, fetch_facts, fetch_params, fetch_params_class, fetch_serve, fetch_task
 
 if TYPE_CHECKING:
@@ -90,6 +92,38 @@ def fetch_predictions(
     if found:
         raise utils.InputError(f"predictions: {found} (the contract is in model/__init__.py)")
     return rows
+
+
+def predict(
+    model: nn.Module, serve: Any, batches: Iterable[Batch], params: utils.Params, with_all: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each input: its `id`, and the task's prediction or the `error` that explains why there is none.
+
+    Args:
+        model: on its device
+        serve: the module of the task that puts predictions into words
+        batches: from `fetch_unlabelled`
+        params: the hyperparameters, with the dataset's facts
+        with_all: whether to add the probability of each class
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    model.eval()
+    for rows, inputs, labels in batches:
+        predicted: list[dict[str, Any]] = []
+        if inputs is not None:
+            with torch.inference_mode():
+                outputs = to_cpu(model(to_device(inputs, device)))
+                num_read = sum("error" not in row for row in rows)
+                predicted = fetch_predictions(serve, outputs, labels, params, num_read)
+                if with_all:
+                    probabilities = fetch_probabilities(serve, outputs, labels, params)
+                    predicted = [{**row, **more} for row, more in zip(predicted, probabilities, strict=True)]
+        answers = iter(predicted)
+        for row in rows:
+            answer = {} if "error" in row else next(answers)
+            yield {**row, **rounded({key: answer[key] for key in answer if key not in ("label", "loss")})}
 
 
 def score_examples(batches: Iterable[Any], dataset: Any, task: Task, params: utils.Params) -> ExampleScores:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.tabular.columns import category_of, describe, encode, missing_values, parse_number
+from model.tabular.columns import category_of, encode, missing_values, parse_number
 from model.tabular.params import Params
 from model.tabular.readers import Table, read_rows, read_split, read_table
 from utils import InputError, read_bytes
@@ -129,34 +129,30 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, s
     path = data_dir / ("train.csv" if (data_dir / "train.csv").is_file() else "data.csv")
     if not path.is_file():
         read_split("train", data_dir, params)  # says what is expected
-    given, first = params.model_fields_set, read_bytes(path).partition(b"\n")[0].decode("utf-8", "replace")
-    delimiter = params.delimiter if "delimiter" in given else max(",;\t", key=first.count)
+    given, header = params.model_fields_set, read_bytes(path).partition(b"\n")[0].decode("utf-8", "replace")
+    delimiter = params.delimiter if "delimiter" in given else max(",;\t", key=header.count)
     table, missing = read_table(path, delimiter), missing_values(params)
-    different = {name: set(table.column(name)) - missing for name in table.header}
     usual = [name for name in table.header if name.lower() in TARGETS]
     target = params.target if "target" in given else (usual or table.header)[-1]
     values = [parse_number(cell) for cell in {*table.column(target, "target")} - missing]
     is_number = all(map(math.isfinite, values)) and (len(values) > 20 or any(value % 1 for value in values))
-    others = params.features or [name for name in table.header if name not in (target, params.id_column)]
-    ids = [name for name in others if IDS.fullmatch(name) and len(different[name]) == len(table)]
-    texts = [name for name in others if all(math.isinf(parse_number(cell)) for cell in different[name])]
-    unique = [name for name in texts if name not in ids and len(different[name]) > max(20, len(table) / 4)]
-    features = [name for name in others if name not in [*ids, *unique]]
-    categorical = [name for name in features if "categories" in describe(table, name, params)]
-    if not features:
-        raise InputError(f"{path}: found no column to predict {target!r} from, only {', '.join(others)}")
     found: dict[str, tuple[Any, str]] = {
         "delimiter": (delimiter, "the most frequent of , ; and tab in the header"),
         "target": (target, "by its name" if target in usual else "the last column"),
-        "target_type": ("number", f"{len(values)} different numbers") if is_number
-        else ("classes", f"{len(values)} different values"),
-    }  # fmt: skip
+        "target_type": ("number" if is_number else "classes", f"{len(values)} different values"),
+    }
+    others = params.features or [name for name in table.header if name not in (target, params.id_column)]
+    cells = {name: {*table.column(name)} - missing for name in others}
+    ids = [name for name in others if IDS.fullmatch(name) and len(cells[name]) == len(table)]
+    texts = [name for name in others if all(math.isinf(parse_number(cell)) for cell in cells[name])]
+    useless = {*ids, *(name for name in texts if len(cells[name]) > max(20, len(table) / 4))}
+    features = [name for name in others if name not in useless]
+    if not features:
+        raise InputError(f"{path}: found no column to predict {target!r} from, only {', '.join(others)}")
     if ids:
         found["id_column"] = (ids[0], "by its name, and no two rows have the same")
-    if unique or ids[1:]:
-        found["features"] = (features, f"without {', '.join([*unique, *ids[1:]])}, which differ in nearly every row")
-    if categorical:
-        found["categorical"] = (categorical, "no numbers in them")
+    if useless - {*ids[:1]}:
+        found["features"] = (features, f"without {', '.join(sorted(useless))}, which differ in nearly every row")
     train = read_split("train", data_dir, params.model_copy(update={key: found[key][0] for key in found}))
     sizes, dropout_rate = ([32, 16], 0.3) if len(train) < 1000 else ([128, 64], 0.1)
     found |= {"net": ("mlp", "hidden layers"), "hidden_sizes": (sizes, f"{len(train):,} rows")}

@@ -114,20 +114,19 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, s
     examples, pictures = read_split("train", data_dir, params), []
     number = len(examples.ids)
     for image in examples.images_at(range(0, number, math.ceil(number / 100) or 1)):
-        with contextlib.suppress(Exception):  # sanity_check.py names broken files
+        with contextlib.suppress(Exception):  # training names broken files
             pictures.append(open_picture(image, 512, params.max_image_pixels, None).convert("RGB"))
     if not pictures:
         raise InputError(f"{data_dir}: no image of train can be read, in a sample of its {number}")
     median = int(np.median([min(picture.size) for picture in pictures]))
     is_grey = all(np.ptp(np.asarray(picture.resize((16, 16))), axis=2).max() < 8 for picture in pictures)
-    has_letters = all(len(name) == 1 and name.isalpha() for name in examples.labels)
-    is_writing, is_own = has_letters or (is_grey and median <= 64), params.net in OWN_NETS
+    is_writing = (is_grey and median <= 64) or all(len(name) == 1 and name.isalpha() for name in examples.labels)
+    is_own, side = params.net in OWN_NETS, min(max(median, 16), 64)
     hint = "; for photos, net=resnet18 pretrained=true normalize=imagenet image_size=224 may be better"
-    side, why = min(max(median, 16), 64), f"the median of the shorter sides is {median}{hint if median > 64 else ''}"
     found: dict[str, tuple[Any, str]] = {
-        "image_size": (side, why),
+        "image_size": (side, f"the median of the shorter sides is {median}{hint if median > 64 else ''}"),
         "image_channels": (1, "all images are grey") if is_grey and is_own else (3, "for a net that looks at colour"),
-        "horizontal_flip": (not is_writing, "true for photos, false for what may be digits or letters"),
+        "horizontal_flip": (not is_writing, "photos may be mirrored, digits and letters may not"),
         "shift": (side // 16, "a sixteenth of image_size"),
     }
     if is_own:

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 import sanity_check
+from fiveline import new, publish
 from tests.support.pages import PROJECT, read
+from tests.support.results import write_run
 from tests.support.tasks import needs
 from utils import read_json
 
@@ -23,6 +25,7 @@ KINDS = {
 }  # fmt: skip
 ENVELOPE = "Entries of every document"
 SCRIPTS = sorted(path.stem for path in PROJECT.glob("*.py") if "def make_parser(" in read(path))
+COMMANDS = [[f"{script}.py"] for script in SCRIPTS] + [["-m", "fiveline.new"], ["-m", "fiveline.publish"]]
 
 
 def tables():
@@ -70,9 +73,9 @@ def document_of(*words, folder=PROJECT, exit_code=0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_mistake_is_a_document(script):
-    document, error = document_of(f"{script}.py", "--no_such_flag", exit_code=2)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1])
+def test_a_mistake_is_a_document(command):
+    document, error = document_of(*command, "--no_such_flag", exit_code=2)
     assert document == {} and error["type"] == "InputError" and "--" in error["message"]
 
 
@@ -90,7 +93,7 @@ def test_documents_are_as_the_page_describes_them(make_run, tmp_path):
 
     def see(*words, **options):
         document, error = document_of(*words, **options)
-        variant = [word for word in words if word in ("--describe_params", "--compare")]
+        variant = [word for word in words if word in ("--init", "--describe_params", "--compare")]
         kind = "train.py" if "--index" in words else " ".join([words[0], *variant])
         check_entries(document, TABLES[kind], kind)
         assert document and (error is None) != ("broken" in str(words[-1]) or words[-1] == empty), words
@@ -100,6 +103,8 @@ def test_documents_are_as_the_page_describes_them(make_run, tmp_path):
     assert trained["status"] == "finished" and trained["val"] == read_json(run / "metrics_val_best_weights.json")
     assert see("train.py", *of_run) == trained  # it was finished already
     assert see("train.py", "--describe_params")["hyperparameters"][0]["name"] == "task"
+    new_run = ("--init", tmp_path / "new", "--data_dir", run.parent / "data")
+    assert see("train.py", *new_run)["params"] == read_json(tmp_path / "new/params.json")
     assert see("evaluate.py", *of_run)["metrics"] == read_json(run / "metrics_test_best.json")
     assert see(*search, "--dry_run")["cost"]["num_left"] == 2
     assert [trial["status"] for trial in see(*search, "--array")["trials"]] == ["waiting", "waiting"]
@@ -132,6 +137,21 @@ def test_the_selftest_returns_what_the_page_says(make_run, monkeypatch):
     monkeypatch.setattr("fiveline.sanity.selftest.selftest", lambda params, flags: 5)
     kind = "sanity_check.py --selftest_resume"
     check_entries(sanity_check.main(["--model_dir", str(make_run()), "--selftest_resume"]), TABLES[kind], kind)
+
+
+def test_the_engines_own_commands_return_what_the_page_says(tmp_path, monkeypatch):
+    command = new.run
+    monkeypatch.setattr(new, "run", lambda folder, *words: "pytest" in words or command(folder, *words))
+    words = [str(tmp_path / "mine"), "--task", "my_task", "--like", "tabular"]
+    check_entries(new.main(words), TABLES["fiveline.new"], "fiveline.new")
+    updated = new.main([words[0], "--update"])
+    check_entries(updated, TABLES["fiveline.new"], "fiveline.new")
+    assert updated["tasks"] == ["my_task"] and updated["changes"]
+    monkeypatch.setitem(publish.TRACKERS, "tensorboard", lambda content: None)
+    write_run(tmp_path / "run", {"learning_rate": 0.1}, val={"accuracy": 0.75})
+    published = publish.main([str(tmp_path / "run"), "--to", "tensorboard"])
+    check_entries(published, TABLES["fiveline.publish"], "fiveline.publish")
+    assert (published["num_runs"], published["num_new"], published["problems"]) == (1, 1, [])
 
 
 def flags_without_help(path):

@@ -196,9 +196,7 @@ def test_runs_without_an_epoch_and_unreadable_histories_are_left_out_and_named(t
     assert (old.run.params, old.epochs, old.metrics) == ({"learning_rate": 0.5}, [], {"best_val/accuracy": 0.75})
     assert (good.run.name, good.group, good.project) == ("study/good", "study", tmp_path.name)
     assert good.pictures == {}  # the data is gone
-    assert [(number, numbers) for number, _, numbers in good.epochs] == [
-        (1, {"epoch": 1, "train/loss": 0.5, "train/f1 _ä_": 0.1, "seconds": 2.0})
-    ]
+    assert good.epochs == [{"epoch": 1, "train/loss": 0.5, "train/f1 _ä_": 0.1, "seconds": 2.0}]
 
 
 def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch, run_script):

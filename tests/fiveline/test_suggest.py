@@ -93,7 +93,7 @@ def test_a_table_gets_its_target_and_leaves_out_what_names_a_row(tmp_path):
     write_csv(tmp_path / "data/data.csv", rows_of())
     assert init(tmp_path).items() >= {
         "task": "tabular", "target": "price", "target_type": "number", "id_column": "PassengerId",
-        "features": ["age", "port", "kind"], "categorical": ["port"], "delimiter": ",", "hidden_sizes": [32, 16],
+        "features": ["age", "port", "kind"], "delimiter": ",", "hidden_sizes": [32, 16],
     }.items()  # fmt: skip
 
 
