@@ -111,7 +111,7 @@ def augmentation(context: Context) -> Finding:
         seed_everything(context.params.seed, seed)
         if is_augmented:
             return list(context.augmented_batches(context.choose(split, NUM_AUGMENTED), epoch=seed))
-        return list(context.some(split, NUM_AUGMENTED))
+        return list(context.sample(split, NUM_AUGMENTED))
 
     for split in context.datasets:
         if split != "train" and not _same(read(split, 1), read(split, 2)):

@@ -30,7 +30,7 @@ def eval_mode(context: Context) -> Finding:
 
     for module in model.modules():
         module.register_forward_pre_hook(note)
-    context.evaluate(model, context.some("val", NUM_EXAMPLES))
+    context.evaluate(model, context.sample("val", NUM_EXAMPLES))
     after = {name: entry.nan_to_num() for name, entry in model.state_dict().items()}
     changed = [name for name, entry in after.items() if not torch.equal(entry, before[name].nan_to_num())]
     advice = "call model.eval() before evaluating, and let Net.train() reach all modules"
@@ -65,7 +65,7 @@ def repeatable(context: Context) -> Finding:
     model, found = warm(context), []
     for seed in (1, 2):
         seed_everything(seed)
-        found.append(context.evaluate(model, context.some("val", NUM_EXAMPLES)))
+        found.append(context.evaluate(model, context.sample("val", NUM_EXAMPLES)))
     if differing := _differing(found, 1e-6):
         advice = "dropout without self.training? Augmentation of val? Random numbers in loss_fn?"
         return Finding("FAIL", f"a second time, val has other metrics: {differing}", advice)
@@ -88,7 +88,7 @@ def batch_size(context: Context) -> Finding:
 def warm(context: Context) -> nn.Module:
     """Return a net after a few steps, whose running means have moved away from their initial values."""
     trainer = context.fetch_trainer(learning_rate=min(context.params.learning_rate, 1e-3))
-    for inputs, labels in context.train_batches(context.choose("train", 256), context.few, 5):
+    for inputs, labels in context.train_batches(context.choose("train", 256), context.small_batch_size, 5):
         trainer.step(inputs, labels)
     return trainer.model
 

@@ -27,7 +27,7 @@ HEART_STEPS, HEART_EXAMPLES, HEART_RATES = 250, 8, (1e-3, 1e-2)
 def initial_loss(context: Context) -> Finding:
     """Is the first loss near the loss of a net that has learnt nothing?"""
     trainer = context.fetch_trainer()
-    batches = outputs_of(trainer.model.train(), context.some("train", 256))
+    batches = outputs_of(trainer.model.train(), context.sample("train", 256))
     zeros = [(map_tensors(torch.zeros_like, outputs), labels) for outputs, labels in batches]
     loss, theory = (guesses.score(trainer.loss_fn, each)["loss"] for each in (batches, zeros))
     best = guesses.Constant(trainer.loss_fn, batches).score(batches)["loss"]
@@ -52,7 +52,7 @@ def initial_loss(context: Context) -> Finding:
 def logits(context: Context) -> Finding:
     """Are the outputs logits, where the loss expects logits?"""
     model, loss_fn = context.fetch_trainer().model.eval(), context.loss_fn
-    inputs, labels = next(iter(context.some("train", context.few)))
+    inputs, labels = next(iter(context.sample("train", context.small_batch_size)))
     outputs = model(inputs)
     if not isinstance(outputs, Tensor) or outputs.dim() == 0 or int(count_scored(labels)) == 0:
         return Finding("PASS", "not checked: the outputs have a structure that only the task knows")
@@ -85,7 +85,7 @@ def gradients(context: Context) -> Finding:
     weights = {name: w for name, w in trainer.model.named_parameters() if w.requires_grad}
     largest, ratios = dict[str, Tensor](), dict.fromkeys(weights, 0.0)  # of each entry; of a weight, to its norm
     # several steps: in the first one, a layer whose weights are zero passes no gradient to the layers before it
-    for inputs, labels in context.train_batches(context.choose("train", 512), context.few, GRADIENT_STEPS):
+    for inputs, labels in context.train_batches(context.choose("train", 512), context.small_batch_size, GRADIENT_STEPS):
         trainer.step(inputs, labels)
         for name, weight in weights.items():
             if weight.grad is not None:
@@ -134,7 +134,7 @@ def _ratio(weight: Tensor, gradient: Tensor) -> float:
 def zero_grad(context: Context) -> Finding:
     """Do two steps on the same batch, at learning rate 0, get the same gradients?"""
     advice = "train_step: optimizer.zero_grad() before loss.backward(), and optimizer.step() after it"
-    inputs, labels = context.varied_batch(context.few)
+    inputs, labels = context.varied_batch(context.small_batch_size)
     size = len(labels) if len(labels) < 4 else -(-len(labels) // 2)  # batch norm cannot train on a single example
     for name, microbatch_size in (("train_step", None), ("train_step_in_pieces", size)):
         trainer, seen = context.fetch_trainer(microbatch_size=microbatch_size), list[Tensor]()

@@ -38,7 +38,7 @@ def leaks(context: Context) -> Finding:
             is_bad = exact > max(MAX_LEAKED, repeats) * len(other.positions)
             status = "FAIL" if is_bad or status == "FAIL" else "WARN"
     notes = f"; within train, {repeats:.1%} repeat" if repeats > MAX_LEAKED else ""
-    notes += f"; test was not checked ({context.without_test})" if context.without_test else ""
+    notes += f"; test was not checked ({context.no_test_reason})" if context.no_test_reason else ""
     if not found:
         summary = f"no example of {' or '.join(values)} is in train, exactly or nearly ({train.size} of train)"
         return Finding("PASS", f"{summary}{notes}", values=values)
@@ -63,7 +63,7 @@ def _near(other: Survey, train: Survey) -> Tensor:
 
 def visible_answers(context: Context) -> Finding:
     """Do tokens, or what a net sees of them, hold the labels that it must predict?"""
-    inputs, labels = next(iter(context.some("train", context.few)))
+    inputs, labels = next(iter(context.sample("train", context.small_batch_size)))
     found = [t for t in tensors_of(inputs) if t.dtype == torch.int64 and t.shape == labels.shape]
     if labels.dim() != 2 or labels.is_floating_point() or not found:
         return Finding("PASS", "the inputs are not tokens with a label each")

@@ -71,7 +71,7 @@ def range_test(context: Context) -> dict[str, Any]:
     """
     highest = max(HIGHEST, context.params.learning_rate * 10)
     rates = torch.logspace(math.log10(LOWEST), math.log10(highest), NUM_STEPS).tolist()
-    size = max(context.few, min(context.params.batch_size, 64))
+    size = max(context.small_batch_size, min(context.params.batch_size, 64))
     losses: list[float] = []
     mean, burst = 0.0, None
     for step, loss in enumerate(_losses_at(context, rates, size)):
@@ -107,7 +107,7 @@ def _losses_at(context: Context, rates: list[float], batch_size: int) -> Iterato
 
 def _falls_at(context: Context, rate: float) -> bool:
     """Return whether the loss falls when a rate is kept for some steps."""
-    losses = list(_losses_at(context, [rate] * SHORT_STEPS, context.few))
+    losses = list(_losses_at(context, [rate] * SHORT_STEPS, context.small_batch_size))
     return statistics.mean(losses[-FIRST:]) < FALLEN * losses[0]  # for NaN, this is false
 
 
