@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,12 +165,16 @@ class Context:
         trainer.state.is_finished()
 
     def tokens(self, split: str, indices: Sequence[int]) -> list[list[str]] | None:
-        """Return the words of examples, where the task's serve.py knows them."""
+        """Return the words and the spaces of examples, where the task's serve.py knows them."""
         ids = self.datasets[split].ids
         if ids is None or not self.has_lengths or not hasattr(self.serve, "fetch_inputs"):
             return None
         shown = self.serve.fetch_inputs([ids[index] for index in indices], split, self.data_dir, self.params)
-        return [shown.get(ids[index], {}).get("tokens", []) for index in indices]
+        entries = [shown.get(ids[index], {}) for index in indices]
+        texts = ("\n".join(map(str, entry.get("row", {}).values())) for entry in entries)
+        return [
+            entry.get("tokens") or re.findall(r"\s+|\S+", text) for entry, text in zip(entries, texts, strict=True)
+        ]
 
     def class_name(self, number: int) -> str:
         """Return the name of a class."""

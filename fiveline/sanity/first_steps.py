@@ -16,6 +16,7 @@ from fiveline.sanity import Finding, guesses
 from fiveline.sanity.context import Context, Trainer, outputs_of
 
 NEAR, FAR = 1.35, 3.0  # ratio of the initial loss to its theoretical value
+BELOW_BEST = 0.95  # ratio to the loss of the best constant: for next tokens, their entropy when each is alone
 GRADIENT_STEPS = 10
 FEW_UNITS_DEAD, MANY_UNITS_DEAD = 0.25, 0.5  # share of a layer
 LARGE_GRADIENT, HUGE_GRADIENT = 1e2, 1e4  # ratio of the gradient's norm to the weight's norm
@@ -40,9 +41,14 @@ def initial_loss(context: Context) -> Finding:
     if is_float and theory > 2 * best:
         advice = "standardise the labels by the mean and std of train, and convert metrics back to the original unit"
         return Finding("WARN", f"the labels are far from 0: {summary}", advice, values)
+    if context.params.pretrained and loss < theory:
+        return Finding("PASS", f"the first weights are trained ones: {summary}", values=values)
     if loss > FAR * theory:
-        advice = "the last layer's initial weights or the inputs are too large: scale them down"
-        return Finding("FAIL", summary, advice, values)
+        advice = "the initial weights of the last layer (or of an embedding tied to it) or the inputs are too large"
+        return Finding("FAIL", f"far above a guess: {summary}", advice, values)
+    if loss < BELOW_BEST * best:
+        advice = "is the answer among the inputs? Does loss_fn take the mean over the scored labels alone?"
+        return Finding("FAIL", f"below what a net that has learnt nothing can reach: {summary}", advice, values)
     if not theory / NEAR < loss < theory * NEAR:
         advice = "does loss_fn fit the outputs, and return a mean over the labels? Scale down the last layer's weights"
         return Finding("WARN", summary, advice, values)

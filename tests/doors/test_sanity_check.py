@@ -20,7 +20,7 @@ import model.vision.params
 import sanity_check
 import train
 import utils
-from fiveline.sanity import evaluation, guesses, leaks, rate, short_training
+from fiveline.sanity import evaluation, guesses, rate, short_training, tokens
 from fiveline.sanity.survey import normalised
 from fiveline.tasks import fetch_params
 from tests.support.data import refusal
@@ -551,7 +551,7 @@ def test_answers_that_a_net_can_see_are_found(find, monkeypatch, shift, bidirect
 
     change_datasets(monkeypatch, change, "ner")
     for warm in (evaluation.warm, with_classes_second):
-        monkeypatch.setattr(leaks, "warm", warm)
+        monkeypatch.setattr(tokens, "warm", warm)
         finding = find("visible_answers", f"bidirectional={bidirectional}", experiment="ner")
         assert_found(finding, words, status=status)
         assert status == "FAIL" or finding.values["difference"] == 0

@@ -1,0 +1,171 @@
+"""Checks of nets that read tokens: are the answers among the inputs, and does the order of the tokens count?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from fiveline.device import map_tensors, tensors_of
+from fiveline.metrics import IGNORED_LABEL
+from fiveline.sanity import Finding
+from fiveline.sanity.context import Context
+from fiveline.sanity.evaluation import TOLERANCE, warm
+
+MAX_EQUAL = 0.8  # share of the scored tokens; the last label of a sequence need not be among its tokens
+PLACES = (1, 0, 2, -1, 3, -2)  # where a label may stand among the tokens: 1 for the next one
+NUM_EXAMPLES, MIN_DIFFERENT = 4, 3  # examples with many different tokens; the tokens that they need
+
+
+def tokens_in(inputs: Any, labels: Tensor) -> Tensor | None:
+    """Return the tokens that have a label each, (batch_size, length); None if there are no such tokens."""
+    found = [t for t in tensors_of(inputs) if t.dtype == torch.int64 and t.shape == labels.shape]
+    return found[0] if labels.dim() == 2 and not labels.is_floating_point() and found else None
+
+
+def place_of_labels(tokens: Tensor, labels: Tensor) -> int | None:
+    """Return how many places after its token a label stands among the tokens; None if it is not there."""
+    if len(labels[labels != IGNORED_LABEL].unique()) < 2:
+        return None
+    length, shares = tokens.shape[1], dict[int, float]()
+    for place in PLACES:
+        start, stop = max(0, -place), length - max(0, place)
+        scored = labels[:, start:stop] != IGNORED_LABEL
+        is_equal = tokens[:, start + place : stop + place] == labels[:, start:stop]
+        shares[place] = float(is_equal[scored].float().mean())  # NaN without a scored label
+    best = max(PLACES, key=lambda place: shares[place])
+    return best if shares[best] > MAX_EQUAL else None
+
+
+def are_next_tokens(batches: Iterable[tuple[Any, Tensor]]) -> bool:
+    """Return whether the label of each token is the token after it."""
+    pairs = ((tokens_in(inputs, labels), labels) for inputs, labels in batches)
+    return all(tokens is not None and place_of_labels(tokens, labels) == 1 for tokens, labels in pairs)
+
+
+def visible_answers(context: Context) -> Finding:
+    """Do tokens, or what a net sees of them, hold the labels that it must predict?"""
+    inputs, labels = next(iter(context.sample("train", context.small_batch_size)))
+    tokens = tokens_in(inputs, labels)
+    if tokens is None:
+        return Finding("PASS", "the inputs are not tokens with a label each")
+    place = place_of_labels(tokens, labels)
+    if place is None:
+        return Finding("PASS", "the labels are not among the input tokens")
+    advice = "a language model predicts the next token: labels = tokens[1:]"
+    if place == 0:
+        return Finding("FAIL", "the labels are the input tokens themselves: the net only has to copy them", advice)
+    if place != 1:
+        where = "after next" if place == 2 else f"{abs(place)} places {'later' if place > 0 else 'earlier'}"
+        return Finding("FAIL", f"shifted wrongly: the labels are the tokens {where}, not the next ones", advice)
+    effect = _effect_of_later_tokens(context, inputs, tokens)
+    summary = f"the labels are the next tokens; changing later tokens changes outputs by {effect:.1g} of their spread"
+    if not effect <= TOLERANCE:
+        advice = "mask the attention (is_causal=True), and use no bidirectional layer: no position may see later ones"
+        explanation = f"the net sees the tokens that it must predict: {summary}"
+        return Finding("FAIL", explanation, advice, {"difference": effect})
+    return Finding("PASS", summary, values={"difference": effect})
+
+
+def _effect_of_later_tokens(context: Context, inputs: Any, tokens: Tensor) -> float:
+    """Swap the second half of each sequence; return the largest change of first-half outputs, over their spread."""
+    model, half = warm(context).eval(), tokens.shape[1] // 2
+
+    def with_other_ending(tensor: Tensor) -> Tensor:
+        if tensor.dtype != torch.int64 or tensor.shape != tokens.shape:
+            return tensor
+        return torch.cat([tensor[:, :half], tensor.roll(1, dims=0)[:, half:]], dim=1)
+
+    with torch.inference_mode():
+        before, after = (model(each) for each in (inputs, map_tensors(with_other_ending, inputs)))
+    dim = _axis_of_tokens(before, tokens)
+    return float((after - before).narrow(dim, 0, half).abs().max()) / (float(before.std()) + 1e-12)
+
+
+def _axis_of_tokens(outputs: Tensor, tokens: Tensor) -> int:
+    return 1 if outputs.shape[:2] == tokens.shape else 2  # the classes come last, or second
+
+
+def token_order(context: Context) -> Finding:
+    """Do outputs depend on the earlier tokens of a text, and on their order?"""
+    batches = list(context.batches("train", context.choose("train", 64), 1))  # one text each: there is no padding
+    is_read = tokens_in(*batches[0]) is not None or (context.has_lengths and batches[0][1].dim() == 1)
+    texts = [text for inputs, _ in batches if is_read and (text := _text(inputs)) is not None]
+    if len(texts) < len(batches) or max(len(text.unique()) for text in texts) < MIN_DIFFERENT:
+        return Finding("PASS", "not checked: the inputs are not texts of different tokens")
+    most_varied = sorted(range(len(texts)), key=lambda i: -len(texts[i].unique()))[:NUM_EXAMPLES]
+    model, pool = _with_large_weights(context), torch.cat(texts, dim=1).unique()
+    by_token, by_order = 0.0, 0.0  # the largest changes of outputs, over their spread
+    for i in most_varied:
+        inputs, last = batches[i][0], texts[i].shape[1] - 1
+        order = torch.cat([torch.randperm(last), torch.tensor([last])]).to(pool.device)
+        others = torch.cat([pool[torch.randint(len(pool), (last,), device=pool.device)], texts[i][0, last:]])
+        by_token = max(by_token, _change(model, inputs, _changed(inputs, texts[i], others=others)))
+        with Unmasked():  # else the mask itself lets later layers see a little of the order
+            by_order = max(by_order, _change(model, inputs, _changed(inputs, texts[i], order=order)))
+    values = {"by_token": by_token, "by_order": by_order}
+    status = "FAIL" if are_next_tokens(batches[:1]) else "WARN"
+    if by_token <= TOLERANCE:
+        advice = "look at the mask: True lets a token be seen (in nn.MultiheadAttention, True hides it)"
+        return Finding(status, "no output depends on an earlier token of its text", advice, values)
+    if by_order <= TOLERANCE:
+        explanation = "positions are unused: earlier tokens in another order give the same outputs"
+        return Finding(status, explanation, "add position embeddings to the tokens, or rotate queries and keys", values)
+    return Finding("PASS", "outputs depend on the earlier tokens and on their order", values=values)
+
+
+def _text(inputs: Any) -> Tensor | None:
+    """Return the tokens of a text, (1, length), or None."""
+    return next((t for t in tensors_of(inputs) if t.dtype == torch.int64 and t.dim() == 2), None)
+
+
+def _with_large_weights(context: Context) -> nn.Module:
+    """Return a net whose first weights hide nothing of what its layers can do."""
+    model = context.fetch_trainer().model.eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+    return model
+
+
+def _changed(inputs: Any, text: Tensor, order: Tensor | None = None, others: Tensor | None = None) -> Any:
+    """Return the inputs with their tokens in another order, or with other tokens."""
+
+    def change(tensor: Tensor) -> Tensor:
+        if others is not None:
+            return others.expand_as(tensor) if tensor.dtype == torch.int64 and tensor.shape == text.shape else tensor
+        return tensor[:, order] if tensor.shape[:2] == text.shape else tensor
+
+    return map_tensors(change, inputs)
+
+
+def _change(model: nn.Module, inputs: Any, changed: Any) -> float:
+    """Return how far the outputs at the last token, or of the whole text, differ, over their spread."""
+    text = _text(inputs)
+    assert text is not None
+    with torch.inference_mode():
+        before, after = (tensors_of(model(each))[0] for each in (inputs, changed))
+    difference, spread = after - before, float(before.std()) + 1e-12
+    if before.dim() == 3:
+        difference = difference.narrow(_axis_of_tokens(before, text), text.shape[1] - 1, 1)
+    return float(difference.abs().max()) / spread
+
+
+class Unmasked(TorchFunctionMode):
+    """Let attention see all tokens. A net that knows no positions then gives the same outputs for any order."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if function is F.scaled_dot_product_attention:
+            args = args[:3]
+            kwargs = {name: value for name, value in kwargs.items() if name in ("query", "key", "value", "scale")}
+        elif function is F.multi_head_attention_forward:
+            kwargs |= {"attn_mask": None, "is_causal": False}
+        elif function in (Tensor.masked_fill, Tensor.masked_fill_, torch.masked_fill) and args[2:] == (-torch.inf,):
+            return args[0]
+        return function(*args, **kwargs)
