@@ -171,8 +171,8 @@ class Context:
             return None
         shown = self.serve.fetch_inputs([ids[index] for index in indices], split, self.data_dir, self.params)
         entries = [shown.get(ids[index], {}) for index in indices]
-        texts = ("\n".join(map(str, entry.get("row", {}).values())) for entry in entries)
-        return [entry.get("tokens") or re.findall(r"\s+|\S+", text) for entry, text in zip(entries, texts, strict=True)]
+        rows = ["\n".join(map(str, entry.get("row", {}).values())) for entry in entries]
+        return [entry.get("tokens") or re.findall(r"\s+|\S+", row) for entry, row in zip(entries, rows, strict=True)]
 
     def class_name(self, number: int) -> str:
         """Return the name of a class."""

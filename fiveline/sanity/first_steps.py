@@ -17,6 +17,7 @@ from fiveline.sanity.context import Context, Trainer, outputs_of
 
 NEAR, FAR = 1.35, 3.0  # ratio of the initial loss to its theoretical value
 BELOW_BEST = 0.95  # ratio to the loss of the best constant: for next tokens, their entropy when each is alone
+NUM_LABELS = 4096  # for the initial loss; a text or a mask has many
 GRADIENT_STEPS = 10
 FEW_UNITS_DEAD, MANY_UNITS_DEAD = 0.25, 0.5  # share of a layer
 LARGE_GRADIENT, HUGE_GRADIENT = 1e2, 1e4  # ratio of the gradient's norm to the weight's norm
@@ -28,7 +29,8 @@ HEART_STEPS, HEART_EXAMPLES, HEART_RATES = 250, 8, (1e-3, 1e-2)
 def initial_loss(context: Context) -> Finding:
     """Is the first loss near the loss of a net that has learnt nothing?"""
     trainer = context.fetch_trainer()
-    batches = outputs_of(trainer.model.train(), context.sample("train", 256))
+    number = min(256, max(8, NUM_LABELS // context.first_labels().numel()))
+    batches = outputs_of(trainer.model.train(), context.sample("train", number))
     zeros = [(map_tensors(torch.zeros_like, outputs), labels) for outputs, labels in batches]
     loss, theory = (guesses.score(trainer.loss_fn, each)["loss"] for each in (batches, zeros))
     best = guesses.Constant(trainer.loss_fn, batches).score(batches)["loss"]

@@ -14,11 +14,11 @@ from fiveline.device import map_tensors, tensors_of
 from fiveline.metrics import IGNORED_LABEL
 from fiveline.sanity import Finding
 from fiveline.sanity.context import Context
-from fiveline.sanity.evaluation import TOLERANCE, warm
+from fiveline.sanity.evaluation import TOLERANCE
 
 MAX_EQUAL = 0.8  # share of the scored tokens; the last label of a sequence need not be among its tokens
 PLACES = (1, 0, 2, -1, 3, -2)  # where a label may stand among the tokens: 1 for the next one
-NUM_EXAMPLES, MIN_DIFFERENT = 4, 3  # examples with many different tokens; the tokens that they need
+NUM_EXAMPLES = 4  # with many different tokens
 
 
 def tokens_in(inputs: Any, labels: Tensor) -> Tensor | None:
@@ -60,8 +60,8 @@ def visible_answers(context: Context) -> Finding:
     if place == 0:
         return Finding("FAIL", "the labels are the input tokens themselves: the net only has to copy them", advice)
     if place != 1:
-        where = "after next" if place == 2 else f"{abs(place)} places {'later' if place > 0 else 'earlier'}"
-        return Finding("FAIL", f"shifted wrongly: the labels are the tokens {where}, not the next ones", advice)
+        explanation = f"shifted wrongly: the label of a token is the one at distance {place:+d}, not the next one (+1)"
+        return Finding("FAIL", explanation, advice)
     effect = _effect_of_later_tokens(context, inputs, tokens)
     summary = f"the labels are the next tokens; changing later tokens changes outputs by {effect:.1g} of their spread"
     if not effect <= TOLERANCE:
@@ -73,7 +73,7 @@ def visible_answers(context: Context) -> Finding:
 
 def _effect_of_later_tokens(context: Context, inputs: Any, tokens: Tensor) -> float:
     """Swap the second half of each sequence; return the largest change of first-half outputs, over their spread."""
-    model, half = warm(context).eval(), tokens.shape[1] // 2
+    model, half = with_large_weights(context), tokens.shape[1] // 2
 
     def with_other_ending(tensor: Tensor) -> Tensor:
         if tensor.dtype != torch.int64 or tensor.shape != tokens.shape:
@@ -82,49 +82,49 @@ def _effect_of_later_tokens(context: Context, inputs: Any, tokens: Tensor) -> fl
 
     with torch.inference_mode():
         before, after = (model(each) for each in (inputs, map_tensors(with_other_ending, inputs)))
-    dim = _axis_of_tokens(before, tokens)
+    dim = _axis_of_tokens(before, tokens.shape)
     return float((after - before).narrow(dim, 0, half).abs().max()) / (float(before.std()) + 1e-12)
 
 
-def _axis_of_tokens(outputs: Tensor, tokens: Tensor) -> int:
-    return 1 if outputs.shape[:2] == tokens.shape else 2  # the classes come last, or second
+def _axis_of_tokens(outputs: Tensor, shape: torch.Size) -> int:
+    return 1 if outputs.shape[:2] == shape else 2  # the classes come last, or second
 
 
 def token_order(context: Context) -> Finding:
-    """Do outputs depend on the earlier tokens of a text, and on their order?"""
-    batches = list(context.batches("train", context.choose("train", 64), 1))  # one text each: there is no padding
-    is_read = tokens_in(*batches[0]) is not None or (context.has_lengths and batches[0][1].dim() == 1)
-    texts = [text for inputs, _ in batches if is_read and (text := _text(inputs)) is not None]
-    if len(texts) < len(batches) or max(len(text.unique()) for text in texts) < MIN_DIFFERENT:
-        return Finding("PASS", "not checked: the inputs are not texts of different tokens")
-    most_varied = sorted(range(len(texts)), key=lambda i: -len(texts[i].unique()))[:NUM_EXAMPLES]
-    model, pool = _with_large_weights(context), torch.cat(texts, dim=1).unique()
+    """Do outputs depend on the earlier tokens of a sequence, and on their order?"""
+    batches = list(context.batches("train", context.choose("train", 64), 1))  # one sequence each: without padding
+    is_next, (inputs, labels) = are_next_tokens(batches[:1]), batches[0]
+    sequences = [sequence for inputs, _ in batches if (sequence := _sequence(inputs)) is not None]
+    is_read = tokens_in(inputs, labels) is not None or (context.has_lengths and labels.dim() == 1)
+    most_varied = sorted(range(len(sequences)), key=lambda i: -len(sequences[i].unique()))[:NUM_EXAMPLES]
+    if not is_read or not sequences or len(sequences[most_varied[0]].unique()) < 3:
+        return Finding("PASS", "the inputs are not sequences of different tokens")
+    model, known = with_large_weights(context), torch.cat(sequences, dim=1).unique()
     by_token, by_order = 0.0, 0.0  # the largest changes of outputs, over their spread
     for i in most_varied:
-        inputs, last = batches[i][0], texts[i].shape[1] - 1
-        order = torch.cat([torch.randperm(last), torch.tensor([last])]).to(pool.device)
-        others = torch.cat([pool[torch.randint(len(pool), (last,), device=pool.device)], texts[i][0, last:]])
-        by_token = max(by_token, _change(model, inputs, _changed(inputs, texts[i], others=others)))
-        with Unmasked():  # else the mask itself lets later layers see a little of the order
-            by_order = max(by_order, _change(model, inputs, _changed(inputs, texts[i], order=order)))
-    values = {"by_token": by_token, "by_order": by_order}
-    status = "FAIL" if are_next_tokens(batches[:1]) else "WARN"
+        inputs, last = batches[i][0], sequences[i].shape[1] - 1
+        others = torch.cat([known[torch.randint(len(known), (last,))], sequences[i][0, last:]])
+        by_token = max(by_token, _effect(model, inputs, lambda t, new=others: new.expand_as(t)))
+        order = [*range(1, last), 0, last]
+        with Unmasked():  # else later layers see a little of the order through the mask
+            by_order = max(by_order, _effect(model, inputs, lambda t, order=order: t[:, order]))
+    status, values = "FAIL" if is_next else "WARN", {"by_token": by_token, "by_order": by_order}
     if by_token <= TOLERANCE:
         advice = "look at the mask: True lets a token be seen (in nn.MultiheadAttention, True hides it)"
-        return Finding(status, "no output depends on an earlier token of its text", advice, values)
+        return Finding(status, "no output depends on an earlier token of its sequence", advice, values)
     if by_order <= TOLERANCE:
         explanation = "positions are unused: earlier tokens in another order give the same outputs"
         return Finding(status, explanation, "add position embeddings to the tokens, or rotate queries and keys", values)
     return Finding("PASS", "outputs depend on the earlier tokens and on their order", values=values)
 
 
-def _text(inputs: Any) -> Tensor | None:
-    """Return the tokens of a text, (1, length), or None."""
+def _sequence(inputs: Any) -> Tensor | None:
+    """Return the tokens of a batch, (batch_size, length), or None."""
     return next((t for t in tensors_of(inputs) if t.dtype == torch.int64 and t.dim() == 2), None)
 
 
-def _with_large_weights(context: Context) -> nn.Module:
-    """Return a net whose first weights hide nothing of what its layers can do."""
+def with_large_weights(context: Context) -> nn.Module:
+    """Return a net in eval mode whose weights hide nothing of what its layers can do; first weights may be tiny."""
     model = context.fetch_trainer().model.eval()
     with torch.no_grad():
         for weight in model.parameters():
@@ -133,27 +133,17 @@ def _with_large_weights(context: Context) -> nn.Module:
     return model
 
 
-def _changed(inputs: Any, text: Tensor, order: Tensor | None = None, others: Tensor | None = None) -> Any:
-    """Return the inputs with their tokens in another order, or with other tokens."""
-
-    def change(tensor: Tensor) -> Tensor:
-        if others is not None:
-            return others.expand_as(tensor) if tensor.dtype == torch.int64 and tensor.shape == text.shape else tensor
-        return tensor[:, order] if tensor.shape[:2] == text.shape else tensor
-
-    return map_tensors(change, inputs)
-
-
-def _change(model: nn.Module, inputs: Any, changed: Any) -> float:
-    """Return how far the outputs at the last token, or of the whole text, differ, over their spread."""
-    text = _text(inputs)
-    assert text is not None
+def _effect(model: nn.Module, inputs: Any, change: Any) -> float:
+    """Return how much changed tokens change the outputs at the last token, or of the sequence, over their spread."""
+    sequence = _sequence(inputs)
+    shape = torch.Size() if sequence is None else sequence.shape
+    changed = map_tensors(lambda tensor: change(tensor) if tensor.shape == shape else tensor, inputs)
     with torch.inference_mode():
         before, after = (tensors_of(model(each))[0] for each in (inputs, changed))
-    difference, spread = after - before, float(before.std()) + 1e-12
+    difference = after - before
     if before.dim() == 3:
-        difference = difference.narrow(_axis_of_tokens(before, text), text.shape[1] - 1, 1)
-    return float(difference.abs().max()) / spread
+        difference = difference.narrow(_axis_of_tokens(before, shape), shape[1] - 1, 1)
+    return float(difference.abs().max()) / (float(before.std()) + 1e-12)
 
 
 class Unmasked(TorchFunctionMode):
