@@ -23,7 +23,7 @@ import utils
 from fiveline.sanity import guesses, rate, short_training, tokens
 from fiveline.sanity.survey import normalised
 from fiveline.tasks import fetch_params
-from tests.support.data import refusal, write_csv
+from tests.support.data import refusal
 from tests.support.photos import make_folders
 from tests.support.runs import write_params
 from tests.support.tasks import need, needs, task_of
@@ -233,18 +233,16 @@ def divide_too_early(patch):
 
 
 @pytest.mark.parametrize(
-    ("experiment", "words"),
-    [*(pytest.param(name, "", marks=pytest.mark.slow) for name in ("base_model", "ner", "tabular_digits")),
-     ("tabular_diabetes", ""),
-     pytest.param("text_characters", "context_length=32 width=32 num_layers=1 num_heads=2", marks=pytest.mark.slow),
-     pytest.param("text_labels", "width=16 num_layers=1 num_heads=2", marks=pytest.mark.thorough)],
+    "experiment",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("base_model", "ner", "tabular_digits")),
+     "tabular_diabetes"],
 )  # fmt: skip
-def test_a_shipped_experiment_is_free_of_alarms(experiment, words, project):
+def test_a_shipped_experiment_is_free_of_alarms(experiment, project):
     folder = project / "experiments" / experiment
     need(task_of(folder))
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    words = ["--data_dir", str(project / fetch_params(folder).data_dir), "--device", "cpu", *words.split()]
-    found = sanity_check.main(["--model_dir", str(folder), *words])["findings"]
+    data_dir = str(project / fetch_params(folder).data_dir)
+    found = sanity_check.main(["--model_dir", str(folder), "--data_dir", data_dir, "--device", "cpu"])["findings"]
     assert {row["check"]: row["status"] for row in found} == {check.__name__: "PASS" for check in checks_of(None)}, (
         found
     )
@@ -423,22 +421,6 @@ def test_sentences_and_rows_in_two_splits_are_found_and_tags_are_called_by_their
     (tmp_path / "rows/test.csv").write_text("\n".join(lines[:41]) + "\n")
     finding = find("leaks", f"data_dir={tmp_path / 'rows'}", experiment="tabular_digits")
     assert_found(finding, "40 exactly, of 40 examples of test")
-
-
-@needs("tabular")
-def test_rows_of_two_columns_are_near_each_other_by_chance_and_their_copies_are_found(find, tmp_path):
-    """Two interleaved spirals."""
-    generator = np.random.default_rng(0)
-    turn, side = np.sqrt(generator.uniform(0.05, 1, 900)) * 9, generator.integers(0, 2, 900)
-    x = (np.stack([turn * np.cos(turn), turn * np.sin(turn)]) * (2 * side - 1)).T + generator.normal(0, 0.1, (900, 2))
-    rows = [[f"{a:.4f}", f"{b:.4f}", label] for (a, b), label in zip(x, side, strict=True)]
-    splits = {"train": rows[:600], "val": rows[600:750], "test": rows[750:]}
-    for num_copied, status, text in ((0, "PASS", "near ones do not count"), (30, "FAIL", "30 exactly, of 150")):
-        splits["val"][:num_copied] = splits["train"][:num_copied]
-        for split, lines in splits.items():
-            write_csv(tmp_path / f"{split}.csv", [["x", "y", "label"], *lines])
-        words = [f"data_dir={tmp_path}", "target=label"]
-        assert_found(find("leaks", *words, experiment="tabular_digits"), text, status=status)
 
 
 def test_sentences_are_compared_without_case_punctuation_and_numbers():

@@ -28,6 +28,16 @@ pytest.importorskip("resource", reason="Windows has neither these signals nor th
 TABULAR = {"task": "tabular", "net": "two_layer", "batch_size": 32, "num_epochs": 1, "optimizer": "sgd"}
 NER = {"task": "ner", "batch_size": 16, "num_epochs": 1, "dropout_rate": 0.0, "word_dropout_rate": 0.0,
        "lstm_hidden_dim": 16, "embedding_dim": 16, "clip_grad_norm": 1.0}  # fmt: skip
+TEXT = {"task": "text", "context_length": 32, "num_layers": 2, "num_heads": 2, "width": 32, "clip_grad_norm": 1.0,
+        "optimizer": "sgd", "learning_rate": 0.1}  # fmt: skip
+NEXT = {**TEXT, "batch_size": 12, "num_steps": 60, "evaluate_every_steps": 30}
+LABELS = {
+    **TEXT,
+    "target": "label",
+    "data_dir": str(PROJECT / "data/python_indent"),
+    "batch_size": 101,
+    "num_epochs": 1,
+}
 RESNET = {"net": "resnet18", "image_size": 16, "image_channels": 3, "num_epochs": 1, "batch_size": 2000, "shift": 0,
           "optimizer": "sgd", "channels_last": False}  # fmt: skip
 LONG = {**TABULAR, "net": "mlp", "hidden_sizes": [32], "dropout_rate": 0.5, "num_epochs": 15, "optimizer": "adam",
@@ -149,6 +159,8 @@ SPREAD = {**TABULAR, "fsdp": True}
     ("num_processes", "params"),
     [
         pytest.param(2, NER, id="ner", marks=pytest.mark.slow),
+        pytest.param(2, NEXT, id="text", marks=pytest.mark.slow),
+        pytest.param(2, LABELS, id="text labels", marks=pytest.mark.slow),
         # 32 is no multiple of 3
         pytest.param(3, {**TABULAR, "num_epochs": 2, "ema_decay": 0.9}, id="averaged", marks=pytest.mark.slow),
         pytest.param(

@@ -269,6 +269,19 @@ def test_a_net_without_bugs_raises_no_alarm(find, params):
     assert {name: finding for name, finding in found.items() if finding.status != "PASS"} == {}
 
 
+@pytest.mark.parametrize(
+    ("experiment", "words"),
+    [pytest.param("text_characters", "context_length=32 width=32 num_layers=1 num_heads=2", marks=pytest.mark.slow),
+     pytest.param("text_labels", "width=16 num_layers=1 num_heads=2", marks=pytest.mark.thorough)],
+)  # fmt: skip
+def test_a_shipped_experiment_is_free_of_alarms(experiment, words):
+    folder = PROJECT / "experiments" / experiment
+    data_dir = str(PROJECT / fetch_params(folder).data_dir)
+    words = ["--model_dir", str(folder), "--data_dir", data_dir, "--device", "cpu", *words.split()]
+    found = sanity_check.main(words)["findings"]
+    assert {row["check"]: row["explanation"] for row in found if row["status"] != "PASS"} == {}
+
+
 class Encoder(nn.Module):
     """PyTorch's own layers as a language model, with or without positions."""
 
