@@ -49,11 +49,14 @@ def test_selftest_claims_nothing_where_the_first_kill_came_too_late(make_run, mo
     assert "The same bits" not in capsys.readouterr().out
 
 
+SMALL_TEXT = "context_length=32 num_layers=1 num_heads=2 width=16 dropout_rate=0.1"
+
+
 @pytest.mark.parametrize(
     ("experiment", "words"),
     [pytest.param("base_model", "num_channels=8", marks=pytest.mark.thorough),
-     pytest.param("text_characters", "num_steps=200 evaluate_every_steps=70 dropout_rate=0.1", marks=pytest.mark.slow),
-     pytest.param("text_labels", "num_layers=1 width=16", marks=pytest.mark.slow)],
+     pytest.param("text_characters", f"{SMALL_TEXT} evaluate_every_steps=200", marks=pytest.mark.slow),
+     pytest.param("text_labels", f"{SMALL_TEXT} batch_size=12", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_selftest_passes_on_a_shipped_run(run_script, project, experiment, words):
     need(task_of(project / "experiments" / experiment))
@@ -61,6 +64,7 @@ def test_selftest_passes_on_a_shipped_run(run_script, project, experiment, words
     done = run_script(*command, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "- killed after " in done.stdout and "The same bits after " in done.stdout
+    print(done.stdout)
 
 
 FORWARD = "model/vision/net.py", "    def forward(self, s: Tensor) -> Tensor:\n"
