@@ -64,7 +64,6 @@ def test_selftest_passes_on_a_shipped_run(run_script, project, experiment, words
     done = run_script(*command, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "- killed after " in done.stdout and "The same bits after " in done.stdout
-    print(done.stdout)
 
 
 FORWARD = "model/vision/net.py", "    def forward(self, s: Tensor) -> Tensor:\n"
