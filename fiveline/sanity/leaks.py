@@ -69,9 +69,10 @@ def _passages(context: Context) -> Finding:
 
 
 def _windows(context: Context, split: str) -> Tensor:
-    """Return the tokens of windows of a split, (num_windows, length)."""
+    """Return the tokens of windows of a split that have one length, (num_windows, length)."""
     batches = context.batches(split, context.choose(split, MAX_EXAMPLES), 512)
-    return torch.cat([tokens.cpu() for inputs, labels in batches if (tokens := tokens_in(inputs, labels)) is not None])
+    found = [tokens.cpu() for inputs, labels in batches if (tokens := tokens_in(inputs, labels)) is not None]
+    return torch.cat([tokens for tokens in found if tokens.shape[1] == found[0].shape[1]])
 
 
 def _passage_hashes(windows: Tensor, length: int) -> Tensor:
