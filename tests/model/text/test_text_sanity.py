@@ -16,7 +16,7 @@ from tests.support.runs import write_params
 from tests.support.tasks import PROJECT
 
 SMALL = {"task": "text", "context_length": 32, "num_layers": 2, "num_heads": 2, "width": 32, "batch_size": 8,
-         "learning_rate": 3e-3, "optimizer": "adamw", "tokens": "bytes"}  # fmt: skip
+         "learning_rate": 3e-3, "optimizer": "adamw"}  # fmt: skip
 LABELS = {**SMALL, "target": "label", "positions": "rotary"}
 SOURCE = (PROJECT / "data/python_source/train.txt").read_text(encoding="utf-8")
 SIZES = {"train": 12_000, "val": 3_000, "test": 3_000}
@@ -263,7 +263,9 @@ FAST = ("input_scale,label_counts,leaks,visible_answers,augmentation,hyperparame
         "gradients,zero_grad,eval_mode,own_example,repeatable,batch_size,unscored_labels")  # fmt: skip
 
 
-@pytest.mark.parametrize("params", [SMALL, ROTARY, LABELS], ids=["learned", "rotary", "label"])
+@pytest.mark.parametrize(
+    "params", [pytest.param(SMALL, marks=pytest.mark.slow), ROTARY, LABELS], ids=["learned", "rotary", "label"]
+)
 def test_a_net_without_bugs_raises_no_alarm(find, params):
     found = {name: find(name, **params) for name in FAST.split(",")}
     assert {name: finding for name, finding in found.items() if finding.status != "PASS"} == {}
