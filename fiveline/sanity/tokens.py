@@ -62,7 +62,9 @@ def visible_answers(context: Context) -> Finding:
     if place != 1:
         explanation = f"shifted wrongly: the label of a token is the one at distance {place:+d}, not the next one (+1)"
         return Finding("FAIL", explanation, advice)
-    effect = _effect_of_later_tokens(context, inputs, tokens)
+    half = tokens.shape[1] // 2
+    with_other_ending = torch.cat([tokens[:, :half], tokens.roll(1, dims=0)[:, half:]], dim=1)
+    effect = _effect(with_large_weights(context), inputs, tokens, with_other_ending, (0, half))
     summary = f"the labels are the next tokens; changing later tokens changes outputs by {effect:.1g} of their spread"
     if not effect <= TOLERANCE:
         advice = "mask the attention (is_causal=True), and use no bidirectional layer: no position may see later ones"
@@ -71,43 +73,24 @@ def visible_answers(context: Context) -> Finding:
     return Finding("PASS", summary, values={"difference": effect})
 
 
-def _effect_of_later_tokens(context: Context, inputs: Any, tokens: Tensor) -> float:
-    """Swap the second half of each sequence; return the largest change of first-half outputs, over their spread."""
-    model, half = with_large_weights(context), tokens.shape[1] // 2
-
-    def with_other_ending(tensor: Tensor) -> Tensor:
-        if tensor.dtype != torch.int64 or tensor.shape != tokens.shape:
-            return tensor
-        return torch.cat([tensor[:, :half], tensor.roll(1, dims=0)[:, half:]], dim=1)
-
-    with torch.inference_mode():
-        before, after = (model(each) for each in (inputs, map_tensors(with_other_ending, inputs)))
-    dim = _axis_of_tokens(before, tokens.shape)
-    return float((after - before).narrow(dim, 0, half).abs().max()) / (float(before.std()) + 1e-12)
-
-
-def _axis_of_tokens(outputs: Tensor, shape: torch.Size) -> int:
-    return 1 if outputs.shape[:2] == shape else 2  # the classes come last, or second
-
-
 def token_order(context: Context) -> Finding:
     """Do outputs depend on the earlier tokens of a sequence, and on their order?"""
     batches = list(context.batches("train", context.choose("train", 64), 1))  # one sequence each: without padding
     is_next, (inputs, labels) = are_next_tokens(batches[:1]), batches[0]
     sequences = [sequence for inputs, _ in batches if (sequence := _sequence(inputs)) is not None]
     is_read = tokens_in(inputs, labels) is not None or (context.has_lengths and labels.dim() == 1)
-    most_varied = sorted(range(len(sequences)), key=lambda i: -len(sequences[i].unique()))[:NUM_EXAMPLES]
-    if not is_read or not sequences or len(sequences[most_varied[0]].unique()) < 3:
+    varied = [i for i in range(len(sequences)) if len(sequences[i].unique()) > 2]
+    if not is_read or not varied:
         return Finding("PASS", "the inputs are not sequences of different tokens")
     model, known = with_large_weights(context), torch.cat(sequences, dim=1).unique()
     by_token, by_order = 0.0, 0.0  # the largest changes of outputs, over their spread
-    for i in most_varied:
-        inputs, last = batches[i][0], sequences[i].shape[1] - 1
-        others = torch.cat([known[torch.randint(len(known), (last,))], sequences[i][0, last:]])
-        by_token = max(by_token, _effect(model, inputs, lambda t, new=others: new.expand_as(t)))
-        order = [*range(1, last), 0, last]
+    for i in sorted(varied, key=lambda i: -len(sequences[i].unique()))[:NUM_EXAMPLES]:
+        inputs, tokens, last = batches[i][0], sequences[i], sequences[i].shape[1] - 1
+        others = torch.cat([known[torch.randint(len(known), (1, last))], tokens[:, last:]], dim=1)
+        by_token = max(by_token, _effect(model, inputs, tokens, others, (last, 1)))
+        turned = torch.cat([tokens[:, 1:last], tokens[:, :1], tokens[:, last:]], dim=1)
         with Unmasked():  # else later layers see a little of the order through the mask
-            by_order = max(by_order, _effect(model, inputs, lambda t, order=order: t[:, order]))
+            by_order = max(by_order, _effect(model, inputs, tokens, turned, (last, 1)))
     status, values = "FAIL" if is_next else "WARN", {"by_token": by_token, "by_order": by_order}
     if by_token <= TOLERANCE:
         advice = "look at the mask: True lets a token be seen (in nn.MultiheadAttention, True hides it)"
@@ -133,16 +116,17 @@ def with_large_weights(context: Context) -> nn.Module:
     return model
 
 
-def _effect(model: nn.Module, inputs: Any, change: Any) -> float:
-    """Return how much changed tokens change the outputs at the last token, or of the sequence, over their spread."""
-    sequence = _sequence(inputs)
-    shape = torch.Size() if sequence is None else sequence.shape
-    changed = map_tensors(lambda tensor: change(tensor) if tensor.shape == shape else tensor, inputs)
+def _effect(model: nn.Module, inputs: Any, tokens: Tensor, others: Tensor, places: tuple[int, int]) -> float:
+    """Return how much other tokens change the outputs at the places (first, number), over the outputs' spread.
+
+    Of a whole sequence with one label, all outputs count.
+    """
+    changed = map_tensors(lambda tensor: others if tensor is tokens else tensor, inputs)
     with torch.inference_mode():
         before, after = (tensors_of(model(each))[0] for each in (inputs, changed))
     difference = after - before
-    if before.dim() == 3:
-        difference = difference.narrow(_axis_of_tokens(before, shape), shape[1] - 1, 1)
+    if before.dim() > 2:  # the classes come last, or second
+        difference = difference.narrow(1 if before.shape[:2] == tokens.shape else 2, *places)
     return float(difference.abs().max()) / (float(before.std()) + 1e-12)
 
 
