@@ -78,20 +78,27 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 def choose(only: str | None) -> list[tuple[str, Callable[[Context], Finding]]]:
     """Return (group, check) for each check that `only` names, all for None; raise InputError for an unknown name."""
-    from fiveline.sanity import data, evaluation, first_steps, hyperparameters, leaks, rate, short_training
+    from fiveline.sanity import data, evaluation, first_steps, hyperparameters, leaks, rate, short_training, tokens
 
     groups: dict[str, list[Callable[[Context], Finding]]] = {  # in the order in which a person would look
-        "the data": [data.input_scale, data.label_counts, leaks.leaks, leaks.visible_answers, data.augmentation],
+        "the data": [data.input_scale, data.label_counts, leaks.leaks, tokens.visible_answers, data.augmentation],
         "the hyperparameters": [hyperparameters.hyperparameters],
         "the first steps": [
             first_steps.initial_loss,
             first_steps.logits,
+            tokens.token_order,
             first_steps.gradients,
             first_steps.zero_grad,
             first_steps.overfit_batch,
         ],
         "a short training": [short_training.baseline, rate.learning_rate, short_training.labels_fit],
-        "the evaluation": [evaluation.eval_mode, evaluation.own_example, evaluation.repeatable, evaluation.batch_size],
+        "the evaluation": [
+            evaluation.eval_mode,
+            evaluation.own_example,
+            evaluation.repeatable,
+            evaluation.batch_size,
+            evaluation.unscored_labels,
+        ],
     }
     known = {check.__name__: (group, check) for group, checks in groups.items() for check in checks}
     names = list(known) if only is None else [name.strip() for name in only.split(",") if name.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class Context:
         task = fetch_task(self.params)
         self.loss_fn, self.metrics = task.loss_fn, task.metrics
         self.serve: Any = fetch_serve(params.task)
-        self.few = max(2, min(MAX_BATCH, params.batch_size, params.microbatch_size or MAX_BATCH))
+        self.small_batch_size = max(2, min(MAX_BATCH, params.batch_size, params.microbatch_size or MAX_BATCH))
         self.datasets: dict[str, Any] = {}  # by split, without augmentation
         mistakes: dict[str, str] = {}  # all of them are reported
         for split in ("train", "val", "test"):
@@ -81,7 +82,7 @@ class Context:
                 self.datasets[split] = fetch_dataloader(split, self.data_dir, self.params).dataset
             except utils.InputError as error:  # noqa: PERF203  three splits
                 mistakes[split] = str(error)
-        self.without_test = mistakes.pop("test", "")  # why there is no test split; a run can be trained without one
+        self.no_test_reason = mistakes.pop("test", "")  # why there is no test split; a run can be trained without one
         if mistakes:
             raise utils.InputError("\n".join(dict.fromkeys(mistakes.values())))
         self.has_lengths = hasattr(self.datasets["train"].dataset, "lengths")  # if so, batches are padded
@@ -95,15 +96,15 @@ class Context:
         """Return examples of a split in order, in balanced batches, without augmentation."""
         return Batches(self.datasets[split], balanced(indices, batch_size), self.device, shift)
 
-    def some(self, split: str, number: int, shift: int = 0) -> Batches:
+    def sample(self, split: str, number: int, shift: int = 0) -> Batches:
         """Return up to `number` examples of a split in small batches, without augmentation."""
-        return self.batches(split, self.choose(split, number), self.few, shift)
+        return self.batches(split, self.choose(split, number), self.small_batch_size, shift)
 
     def augmented_batches(self, indices: Sequence[int], epoch: int, params: utils.Params | None = None) -> Batches:
         """Return train examples as an epoch of training sees them, with other hyperparameters if they are given."""
         dataset: Any = fetch_dataloader("train", self.data_dir, params or self.params, training=True).dataset
         dataset.set_epoch(epoch)
-        return Batches(dataset, balanced(indices, self.few), self.device)
+        return Batches(dataset, balanced(indices, self.small_batch_size), self.device)
 
     def train_batches(self, indices: Sequence[int], batch_size: int, num_steps: int, shift: int = 0) -> Batches:
         """Return this many batches of train examples, without augmentation, shuffled again for each epoch."""
@@ -116,7 +117,7 @@ class Context:
     def varied_batch(self, number: int) -> tuple[Any, Tensor]:
         """Return a batch of train examples whose labels differ as much as possible."""
         candidates = self.choose("train", 512)
-        labels = [label for _, batch in self.some("train", 512) for label in batch.cpu()]
+        labels = [label for _, batch in self.sample("train", 512) for label in batch.cpu()]
         kinds = [set(label.flatten().tolist()) - {IGNORED_LABEL} for label in labels]  # a sequence has several labels
         ranks = [(kinds[:place].count(kind), -len(kind), place) for place, kind in enumerate(kinds)]
         chosen = [candidates[place] for *_, place in sorted(ranks)[:number]]
@@ -150,26 +151,28 @@ class Context:
         state = State(net, optimizer, params, 1, task.sign(params.monitor), task.metrics, job, extras)
         return Trainer(state, net, optimizer, task.train_loss_fn, fetch_step(state, *self._steps))
 
-    def walk(self, params: utils.Params) -> None:
+    def dry_run(self, params: utils.Params) -> None:
         """Try each part of a run with these hyperparameters: load data, take two steps, evaluate, end two epochs."""
         params = fetch_facts(self.data_dir, params)
         fetch_dataloader("val", self.data_dir, params)
         trainer = self.fetch_trainer(params)
-        for inputs, labels in self.augmented_batches(self.choose("train", 2 * self.few), 1, params):
+        for inputs, labels in self.augmented_batches(self.choose("train", 2 * self.small_batch_size), 1, params):
             trainer.state.set_learning_rate()
             trainer.step(inputs, labels)
-        self.evaluate(trainer.state.evaluated, self.some("val", 64))
+        self.evaluate(trainer.state.evaluated, self.sample("val", 64))
         for _ in range(2):
             trainer.state.end_epoch(0.0, 0.0)
         trainer.state.is_finished()
 
     def tokens(self, split: str, indices: Sequence[int]) -> list[list[str]] | None:
-        """Return the words of examples, where the task's serve.py knows them."""
+        """Return the words and the spaces of examples, where the task's serve.py knows them."""
         ids = self.datasets[split].ids
         if ids is None or not self.has_lengths or not hasattr(self.serve, "fetch_inputs"):
             return None
         shown = self.serve.fetch_inputs([ids[index] for index in indices], split, self.data_dir, self.params)
-        return [shown.get(ids[index], {}).get("tokens", []) for index in indices]
+        entries = [shown.get(ids[index], {}) for index in indices]
+        rows = ["\n".join(map(str, entry.get("row", {}).values())) for entry in entries]
+        return [entry.get("tokens") or re.findall(r"\s+|\S+", row) for entry, row in zip(entries, rows, strict=True)]
 
     def class_name(self, number: int) -> str:
         """Return the name of a class."""

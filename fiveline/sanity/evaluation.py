@@ -1,4 +1,4 @@
-"""Checks of the evaluation: eval mode, each example by itself, repeatable, independent of the batch size."""
+"""Checks of the evaluation: eval mode, each example by itself, repeatable, any batch size, unscored labels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fiveline.device import seed_everything, tensors_of
-from fiveline.sanity import Finding
+from fiveline.device import map_tensors, seed_everything, tensors_of
+from fiveline.metrics import IGNORED_LABEL
+from fiveline.sanity import Finding, guesses
 from fiveline.sanity.context import Batches, Context, outputs_of
 
 NUM_EXAMPLES, NUM_ALONE, SMALL_BATCH = 150, 8, 7  # of val
@@ -30,7 +31,7 @@ def eval_mode(context: Context) -> Finding:
 
     for module in model.modules():
         module.register_forward_pre_hook(note)
-    context.evaluate(model, context.some("val", NUM_EXAMPLES))
+    context.evaluate(model, context.sample("val", NUM_EXAMPLES))
     after = {name: entry.nan_to_num() for name, entry in model.state_dict().items()}
     changed = [name for name, entry in after.items() if not torch.equal(entry, before[name].nan_to_num())]
     advice = "call model.eval() before evaluating, and let Net.train() reach all modules"
@@ -65,7 +66,7 @@ def repeatable(context: Context) -> Finding:
     model, found = warm(context), []
     for seed in (1, 2):
         seed_everything(seed)
-        found.append(context.evaluate(model, context.some("val", NUM_EXAMPLES)))
+        found.append(context.evaluate(model, context.sample("val", NUM_EXAMPLES)))
     if differing := _differing(found, 1e-6):
         advice = "dropout without self.training? Augmentation of val? Random numbers in loss_fn?"
         return Finding("FAIL", f"a second time, val has other metrics: {differing}", advice)
@@ -85,10 +86,31 @@ def batch_size(context: Context) -> Finding:
     return Finding("PASS", f"the same metrics {sizes} as in one of {len(indices)}", values={"metrics": found})
 
 
+def unscored_labels(context: Context) -> Finding:
+    """Do losses and metrics leave out labels of -100?"""
+    inputs, labels = next(iter(context.sample("val", context.small_batch_size)))
+    half = len(labels) // 2
+    if labels.dim() < 2 or labels.is_floating_point() or not half:
+        return Finding("PASS", "each example has one label: there are none to leave out")
+    trainer = context.fetch_trainer()
+    [(outputs, labels)] = outputs_of(trainer.model.eval(), [(inputs, labels)])
+    first = map_tensors(lambda tensor: tensor[:half], outputs), labels[:half]
+    hidden = torch.cat([labels[:half], torch.full_like(labels[half:], IGNORED_LABEL)])
+    found = []
+    for batch in (first, (outputs, hidden)):
+        scores = guesses.score(context.loss_fn, [batch], context.metrics)
+        found.append({**scores, "train loss": guesses.score(trainer.loss_fn, [batch])["loss"]})
+    if differing := _differing(found, TOLERANCE):
+        explanation = f"labels of {IGNORED_LABEL} (padding) are counted: with and without them, {differing}"
+        advice = f"leave {IGNORED_LABEL} out of the sum and of the number: labels != {IGNORED_LABEL}"
+        return Finding("FAIL", explanation, advice, {"metrics": found})
+    return Finding("PASS", f"labels of {IGNORED_LABEL} change neither a loss nor a metric")
+
+
 def warm(context: Context) -> nn.Module:
     """Return a net after a few steps, whose running means have moved away from their initial values."""
     trainer = context.fetch_trainer(learning_rate=min(context.params.learning_rate, 1e-3))
-    for inputs, labels in context.train_batches(context.choose("train", 256), context.few, 5):
+    for inputs, labels in context.train_batches(context.choose("train", 256), context.small_batch_size, 5):
         trainer.step(inputs, labels)
     return trainer.model
 

@@ -16,6 +16,8 @@ from fiveline.sanity import Finding, guesses
 from fiveline.sanity.context import Context, Trainer, outputs_of
 
 NEAR, FAR = 1.35, 3.0  # ratio of the initial loss to its theoretical value
+BELOW_BEST = 0.95  # ratio to the loss of the best constant: for next tokens, their entropy when each is alone
+NUM_LABELS = 4096  # for the initial loss; a text or a mask has many
 GRADIENT_STEPS = 10
 FEW_UNITS_DEAD, MANY_UNITS_DEAD = 0.25, 0.5  # share of a layer
 LARGE_GRADIENT, HUGE_GRADIENT = 1e2, 1e4  # ratio of the gradient's norm to the weight's norm
@@ -27,7 +29,8 @@ HEART_STEPS, HEART_EXAMPLES, HEART_RATES = 250, 8, (1e-3, 1e-2)
 def initial_loss(context: Context) -> Finding:
     """Is the first loss near the loss of a net that has learnt nothing?"""
     trainer = context.fetch_trainer()
-    batches = outputs_of(trainer.model.train(), context.some("train", 256))
+    number = min(256, max(8, NUM_LABELS // context.first_labels().numel()))
+    batches = outputs_of(trainer.model.train(), context.sample("train", number))
     zeros = [(map_tensors(torch.zeros_like, outputs), labels) for outputs, labels in batches]
     loss, theory = (guesses.score(trainer.loss_fn, each)["loss"] for each in (batches, zeros))
     best = guesses.Constant(trainer.loss_fn, batches).score(batches)["loss"]
@@ -40,9 +43,14 @@ def initial_loss(context: Context) -> Finding:
     if is_float and theory > 2 * best:
         advice = "standardise the labels by the mean and std of train, and convert metrics back to the original unit"
         return Finding("WARN", f"the labels are far from 0: {summary}", advice, values)
+    if context.params.pretrained and loss < theory:
+        return Finding("PASS", f"the first weights are trained ones: {summary}", values=values)
     if loss > FAR * theory:
-        advice = "the last layer's initial weights or the inputs are too large: scale them down"
-        return Finding("FAIL", summary, advice, values)
+        advice = "the initial weights of the last layer (or of an embedding tied to it) or the inputs are too large"
+        return Finding("FAIL", f"far above a guess: {summary}", advice, values)
+    if loss < BELOW_BEST * best:
+        advice = "is the answer among the inputs? Does loss_fn take the mean over the scored labels alone?"
+        return Finding("FAIL", f"below what a net that has learnt nothing can reach: {summary}", advice, values)
     if not theory / NEAR < loss < theory * NEAR:
         advice = "does loss_fn fit the outputs, and return a mean over the labels? Scale down the last layer's weights"
         return Finding("WARN", summary, advice, values)
@@ -52,7 +60,7 @@ def initial_loss(context: Context) -> Finding:
 def logits(context: Context) -> Finding:
     """Are the outputs logits, where the loss expects logits?"""
     model, loss_fn = context.fetch_trainer().model.eval(), context.loss_fn
-    inputs, labels = next(iter(context.some("train", context.few)))
+    inputs, labels = next(iter(context.sample("train", context.small_batch_size)))
     outputs = model(inputs)
     if not isinstance(outputs, Tensor) or outputs.dim() == 0 or int(count_scored(labels)) == 0:
         return Finding("PASS", "not checked: the outputs have a structure that only the task knows")
@@ -85,7 +93,7 @@ def gradients(context: Context) -> Finding:
     weights = {name: w for name, w in trainer.model.named_parameters() if w.requires_grad}
     largest, ratios = dict[str, Tensor](), dict.fromkeys(weights, 0.0)  # of each entry; of a weight, to its norm
     # several steps: in the first one, a layer whose weights are zero passes no gradient to the layers before it
-    for inputs, labels in context.train_batches(context.choose("train", 512), context.few, GRADIENT_STEPS):
+    for inputs, labels in context.train_batches(context.choose("train", 512), context.small_batch_size, GRADIENT_STEPS):
         trainer.step(inputs, labels)
         for name, weight in weights.items():
             if weight.grad is not None:
@@ -134,7 +142,7 @@ def _ratio(weight: Tensor, gradient: Tensor) -> float:
 def zero_grad(context: Context) -> Finding:
     """Do two steps on the same batch, at learning rate 0, get the same gradients?"""
     advice = "train_step: optimizer.zero_grad() before loss.backward(), and optimizer.step() after it"
-    inputs, labels = context.varied_batch(context.few)
+    inputs, labels = context.varied_batch(context.small_batch_size)
     size = len(labels) if len(labels) < 4 else -(-len(labels) // 2)  # batch norm cannot train on a single example
     for name, microbatch_size in (("train_step", None), ("train_step_in_pieces", size)):
         trainer, seen = context.fetch_trainer(microbatch_size=microbatch_size), list[Tensor]()

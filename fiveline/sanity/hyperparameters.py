@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 def hyperparameters(context: Context) -> Finding:
     """Is each hyperparameter that was set read on the way to the first steps and the first evaluation?"""
     watched, names_read = recorded(context.run_params)
-    context.walk(watched)
+    context.dry_run(watched)
     params, fields = context.params, type(context.params).model_fields
     machine = utils.machine_settings(utils.Params)  # for example how often to save: two steps read none of them
     unread = sorted(params.model_fields_set - names_read - machine - {"task", "num_steps"})  # it sets num_epochs

@@ -49,6 +49,7 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> int:
         Stop: the two runs differ, or one of them failed
     """
     values = {**params.explicit_values(), "num_epochs": min(params.num_epochs, NUM_EPOCHS)}
+    values.pop("num_steps", None)  # it would decide num_epochs
     with tempfile.TemporaryDirectory() as folder:
 
         def new_run(name: str, checkpoint_minutes: float = CHECKPOINT_MINUTES) -> Path:

@@ -31,7 +31,7 @@ MIXED_UP = (
 
 def baseline(context: Context) -> Finding:
     """Which metrics does the best answer reach that ignores the inputs?"""
-    batches = outputs_of(context.fetch_trainer().model.eval(), context.some("val", NUM_OTHER))
+    batches = outputs_of(context.fetch_trainer().model.eval(), context.sample("val", NUM_OTHER))
     scores = fit_constant(context).score(batches, context.metrics)
     summary = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
     return Finding("PASS", f"always the same answer has {summary} on val", values=scores)
@@ -41,7 +41,7 @@ def baseline(context: Context) -> Finding:
 def fit_constant(context: Context) -> Constant:
     """Return the constant with the least loss on train."""
     model = context.fetch_trainer().model.eval()
-    return Constant(context.loss_fn, outputs_of(model, context.some("train", NUM_TRAIN // 4)))
+    return Constant(context.loss_fn, outputs_of(model, context.sample("train", NUM_TRAIN // 4)))
 
 
 def labels_fit(context: Context) -> Finding:
@@ -60,7 +60,8 @@ def labels_fit(context: Context) -> Finding:
                 return Finding("WARN", f"much less holds on {split}: {summary}", MIXED_UP, values)
         elif held_out < CLEARLY_LEARNT:
             explanation = f"nothing holds on {split}, whose labels do not belong to its inputs"
-            if any(_share_of_loss(context, model, context.some(split, NUM_OTHER, shift)) < LEARNT for shift in shifts):
+            neighbours = [context.sample(split, NUM_OTHER, shift) for shift in shifts]
+            if any(_share_of_loss(context, model, batches) < LEARNT for batches in neighbours):
                 explanation += " but to those beside them (shifted by one)"
             return Finding("FAIL", f"{explanation}: {summary}", MIXED_UP, values)
     if max(held_out, *(values[split] for split in others)) < LEARNT:
@@ -93,7 +94,7 @@ def fit_shortly(context: Context, shift: int = 0) -> tuple[nn.Module, dict[str, 
         learning_rate = curve["steepest"]
     size = max(2, min(context.params.batch_size, 64, len(rest) // 4))
     trainer = context.fetch_trainer(learning_rate=learning_rate)
-    sets = {split: context.some(split, NUM_OTHER) for split in context.datasets if split != "train"}
+    sets = {split: context.sample(split, NUM_OTHER) for split in context.datasets if split != "train"}
     sets["train"] = context.batches("train", rest[:: max(1, len(rest) // NUM_HELD_OUT)], size, shift)
     sets["held_out"] = context.batches("train", held_out, size, shift)
     found = dict.fromkeys(sets, math.inf)
@@ -119,7 +120,7 @@ def _share_of_loss(context: Context, model: nn.Module, batches: Batches) -> floa
 def _swapped(context: Context, model: nn.Module, split: str) -> str:
     """Return two classes that are taken for each other more often than they are recognised, or ''."""
     counts: dict[tuple[int, int], int] = collections.Counter()
-    for outputs, labels in outputs_of(model.eval(), context.some(split, NUM_OTHER)):
+    for outputs, labels in outputs_of(model.eval(), context.sample(split, NUM_OTHER)):
         axis = find_class_axis(outputs, labels)
         if axis is None:
             return ""

@@ -20,7 +20,7 @@ import model.vision.params
 import sanity_check
 import train
 import utils
-from fiveline.sanity import evaluation, guesses, leaks, rate, short_training
+from fiveline.sanity import guesses, rate, short_training, tokens
 from fiveline.sanity.survey import normalised
 from fiveline.tasks import fetch_params
 from tests.support.data import refusal
@@ -531,14 +531,14 @@ def test_answers_that_a_net_can_see_are_found(find, monkeypatch, shift, bidirect
 
         dataset.__getitems__ = fetch_answers
 
-    def with_classes_second(context):
-        net = evaluation.warm(context)
+    def with_classes_second(context, original=tokens.with_large_weights):
+        net = original(context)
         net.register_forward_hook(lambda *args: args[2].mT)
         return net
 
     change_datasets(monkeypatch, change, "ner")
-    for warm in (evaluation.warm, with_classes_second):
-        monkeypatch.setattr(leaks, "warm", warm)
+    for with_large_weights in (tokens.with_large_weights, with_classes_second):
+        monkeypatch.setattr(tokens, "with_large_weights", with_large_weights)
         finding = find("visible_answers", f"bidirectional={bidirectional}", experiment="ner")
         assert_found(finding, words, status=status)
         assert status == "FAIL" or finding.values["difference"] == 0

@@ -12,6 +12,7 @@ import utils
 from fiveline.record.atomic import write_lines
 from fiveline.sanity import selftest
 from tests.support.runs import DIGITS, finish, write_params
+from tests.support.tasks import need, task_of
 
 
 def test_each_kind_of_difference_is_named(make_run):
@@ -48,9 +49,19 @@ def test_selftest_claims_nothing_where_the_first_kill_came_too_late(make_run, mo
     assert "The same bits" not in capsys.readouterr().out
 
 
-@pytest.mark.thorough
-def test_selftest_passes_on_a_shipped_run(run_script):
-    done = run_script("sanity_check.py", "--selftest_resume", "num_channels=8")
+SMALL_TEXT = "context_length=32 num_layers=1 num_heads=2 width=16 dropout_rate=0.1"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "words"),
+    [pytest.param("base_model", "num_channels=8", marks=pytest.mark.thorough),
+     pytest.param("text_characters", f"{SMALL_TEXT} evaluate_every_steps=200", marks=pytest.mark.slow),
+     pytest.param("text_labels", f"{SMALL_TEXT} batch_size=12", marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_selftest_passes_on_a_shipped_run(run_script, project, experiment, words):
+    need(task_of(project / "experiments" / experiment))
+    command = ["sanity_check.py", "--model_dir", f"experiments/{experiment}", "--selftest_resume", *words.split()]
+    done = run_script(*command, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "- killed after " in done.stdout and "The same bits after " in done.stdout
 
