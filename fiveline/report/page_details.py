@@ -77,7 +77,7 @@ def describe(rows: list[dict[str, str]], per_class: list[dict[str, str]]) -> dic
     """Return the summary of one run's predictions."""
     is_number = not per_class and is_quantity(rows)
     wrong = rows if is_number else [row for row in rows if row["label"] != row["prediction"]]
-    worst = sorted(wrong, key=lambda row: -_number(row.get("loss", "")))[:MOST_MISTAKES]
+    worst = sorted(wrong, key=lambda row: -_number(row.get("worst_loss", row.get("loss", ""))))[:MOST_MISTAKES]
     kept = [{key: text[:LONGEST_TEXT] for key, text in row.items()} for row in worst]
     detail: dict[str, Any] = {"examples": len(rows), "mistakes": len(wrong), "worst": kept}
     pairs = [(row["label"], row["prediction"]) for row in rows]

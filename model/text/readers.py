@@ -1,74 +1,75 @@
-"""Text files, the numbers of their tokens, and labelled texts.
+"""Text files, the numbers of their tokens, and labelled texts. All files are UTF-8.
 
-For target `next`, a dataset is one of
+    train.txt, val.txt, test.txt      for target `next`: each split is a file
+    train/, val/, test/               or all files in a folder, at any depth, in the order of their names
+    train.csv, val.csv, test.csv      for `label`, or the same as .jsonl: a text and a label in each row
 
-    train.txt, val.txt, test.txt      each split is a file
-    train/, val/, test/               each split is all files in a folder, at any depth, in the order of their names
-    any other files                   all of them, one after the other: train is the beginning, val is the end
-
-and for target `label`, train, val and test, each as .csv or .jsonl, with a text and a label in each row. All are UTF-8.
+Without val, train is cut in two. Without train, all files of data_dir, one after the other, are cut into train, test
+and val: text in its order, and rows at random.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from fiveline.loading import cached_array, files_key
 from model.text.params import Params
+from model.text.tokens import fetch_encoder
 from utils import InputError, check_regular, files_below
 
 CHUNK = 2**20  # characters or bytes that are read at once
-UNKNOWN = "\ufffd"  # stands for each character that train lacks
-Encode = Callable[[Any], "list[int] | np.ndarray"]
+TABLES = (".csv", ".jsonl")
 
 
-def text_files(split: str, data_dir: Path) -> tuple[list[Path], bool]:
-    """Return the files that hold a split, in order, and whether they hold the other splits, too."""
-    for place in (data_dir / f"{split}.txt", data_dir / split):
-        if place.exists():
-            return ([place] if place.is_file() else _files(place)), False
-    if (data_dir / "train.txt").exists() or (data_dir / "train").is_dir():
-        raise InputError(f"{data_dir}: has train, but no {split}; expected {split}.txt or a folder {split}/")
-    return _files(data_dir), True
+def split_files(split: str, data_dir: Path, params: Params) -> tuple[list[Path], bool]:
+    """Return the files that hold a split, in order, and whether they hold another split as well."""
+    endings = TABLES if params.target == "label" else (".txt", "")
+    places = [data_dir / f"{name}{ending}" for name in ("train", "val", "test") for ending in endings]
+    found = {place.stem: place for place in places if place.exists()}
+    if split in found and (split != "train" or "val" in found):
+        return _files(found[split]), False
+    if "train" in found and split == "test":
+        raise InputError(f"{data_dir}: has {found['train'].name}, but no test; expected a test split beside it")
+    paths = _files(found.get("train", data_dir))
+    if params.target == "label" and not (paths := [path for path in paths if path.suffix in TABLES]):
+        raise InputError(f"{data_dir}: expected train.csv or train.jsonl, with a text and a label in each row")
+    if split == "val":
+        logging.info(f"- {data_dir} has no val split: val_fraction={params.val_fraction} of the data serves as val")
+    return paths, True
 
 
-def _files(folder: Path) -> list[Path]:
-    paths = [folder / name for name in sorted(files_below(folder)) if name != "README.md"]
+def _files(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
+    paths = [place / name for name in sorted(files_below(place)) if name != "README.md"]
     if not paths:
-        raise InputError(f"{folder}: there are no files; expected text, for example train.txt and val.txt")
+        raise InputError(f"{place}: there are no files; expected text, for example train.txt and val.txt")
     return paths
 
 
 def chunks(paths: Iterable[Path], params: Params) -> Iterator[Any]:
-    """Yield the text of the files in pieces: bytes, or strings that end at the end of a line or of a file.
-
-    Raises:
-        InputError: a file is not UTF-8
-    """
+    """Yield the bytes or the text of the files in pieces, which end at the end of a line unless a line is very long."""
     for path in paths:
         check_regular(path)
-        if params.tokens == "bytes":
-            with path.open("rb") as file:
-                while piece := file.read(CHUNK):
-                    yield piece
-            continue
         try:
-            with path.open(encoding="utf-8", newline="") as lines:  # newline: no line end is translated
-                while text := "".join(lines.readlines(CHUNK)):
-                    yield text
+            file: IO[Any] = path.open("rb") if params.tokens == "bytes" else path.open(encoding="utf-8", newline="")
+            with file:
+                while piece := file.read(CHUNK) + file.readline(CHUNK):
+                    yield piece
         except UnicodeDecodeError as error:
             hint = "convert it, for example with iconv, or set tokens=bytes"
             raise InputError(f"{path}: is not UTF-8: {error.reason}; {hint}") from None
 
 
 def part_of(split: str, number: int, params: Params) -> slice:
-    """Return the tokens of a split, of `number` tokens in order: train, then test, then val."""
+    """Return where a split is in `number` tokens or rows: train, then test, then val."""
     val = number - int(number * params.val_fraction)
     test = val - int(number * params.test_fraction)
     return {"train": slice(0, test), "test": slice(test, val), "val": slice(val, number)}[split]
@@ -76,7 +77,7 @@ def part_of(split: str, number: int, params: Params) -> slice:
 
 def train_characters(data_dir: Path, params: Params) -> set[str]:
     """Return the characters of train."""
-    paths, is_shared = text_files("train", data_dir)
+    paths, is_shared = split_files("train", data_dir, params)
     number = sum(map(len, chunks(paths, params)))
     left = part_of("train", number, params).stop if is_shared else number
     found: set[str] = set()
@@ -86,40 +87,9 @@ def train_characters(data_dir: Path, params: Params) -> set[str]:
     return found
 
 
-def fetch_encoder(params: Params) -> Encode:
-    """Return the function that turns a piece of text into the numbers of its tokens; params has the facts."""
-    if params.tokens == "bytes":
-        return lambda piece: np.frombuffer(piece if isinstance(piece, bytes) else piece.encode(), np.uint8)
-    if params.tokens == "pieces":
-        tokenizer = fetch_tokenizer(params)
-        return lambda piece: tokenizer.encode(piece, add_special_tokens=False).ids
-    characters = params.facts["characters"]
-    table = np.full(0x110000, characters.index(UNKNOWN), np.uint32)  # code point -> number
-    table[[ord(character) for character in characters]] = range(len(characters))
-    return lambda piece: table[np.frombuffer(piece.encode("utf-32-le"), np.uint32)]
-
-
-def fetch_tokenizer(params: Params) -> Any:
-    """Return the tokenizer of the facts, or else of params.tokenizer_file.
-
-    Raises:
-        InputError: the tokenizers library is missing, or it cannot read the file
-    """
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise InputError("tokens=pieces needs the tokenizers library: pip install tokenizers") from None
-    try:
-        if "tokenizer" in params.facts:  # a checkpoint holds it
-            return Tokenizer.from_str(params.facts["tokenizer"])
-        return Tokenizer.from_file(params.tokenizer_file)
-    except Exception as error:  # the library raises Exception itself
-        raise InputError(f"tokenizer_file {params.tokenizer_file}: cannot be read ({error})") from None
-
-
 def read_tokens(split: str, data_dir: Path, params: Params) -> np.ndarray:
     """Return the numbers of a split's tokens, (num_tokens,). They are mapped from a file, not held in memory."""
-    paths, is_shared = text_files(split, data_dir)
+    paths, is_shared = split_files(split, data_dir, params)
     if params.tokens == "bytes" and len(paths) == 1 and paths[0].stat().st_size:
         check_regular(paths[0])
         tokens: np.ndarray = np.memmap(paths[0], np.uint8, mode="r")
@@ -154,27 +124,22 @@ def _encode_once(paths: list[Path], data_dir: Path, params: Params, name: str) -
     vocabulary = [params.facts.get(fact) for fact in ("characters", "tokenizer")]
     key = f"{files_key(paths, data_dir)} {params.tokens} {vocabulary}"
     array = cached_array(data_dir, f"tokens_{name}", key, (num_tokens, dtype.itemsize), make)
-    if array is None:  # no folder can be written
-        array = make(slice(0, num_tokens))
+    array = make(slice(0, num_tokens)) if array is None else array  # None: no folder can be written
     return np.asarray(array).view(dtype)[:, 0]
 
 
 def read_labelled(split: str, data_dir: Path, params: Params) -> tuple[list[str], list[str], list[str]]:
-    """Return the names, texts and labels of a split's rows.
-
-    Raises:
-        InputError: a file is missing, a column is missing, or a row is broken: the message has the line
-    """
-    path = next((path for ending in ("csv", "jsonl") if (path := data_dir / f"{split}.{ending}").exists()), None)
-    if path is None:
-        raise InputError(
-            f"{data_dir}: expected {split}.csv or {split}.jsonl, with the columns of text_column and label_column"
-        )
-    names, texts, labels = [], [], []
-    for line, row in read_rows(path):
-        names.append(f"{path.name}:{line}")
-        texts.append(cell(row, params.text_column, f"{path}:{line}"))
-        labels.append(cell(row, params.label_column, f"{path}:{line}"))
+    """Return the names, texts and labels of a split's rows; InputError names the line of a broken one."""
+    paths, is_shared = split_files(split, data_dir, params)
+    rows = [(path, line, row) for path in paths for line, row in read_rows(path)]
+    if is_shared:
+        order = np.random.default_rng(0).permutation(len(rows))[part_of(split, len(rows), params)]
+        rows = [rows[i] for i in sorted(order)]
+    names = [f"{path.name}:{line}" for path, line, _ in rows]
+    texts, labels = (
+        [cell(row, column, f"{path}:{line}") for path, line, row in rows]
+        for column in (params.text_column, params.label_column)
+    )
     return names, texts, labels
 
 
@@ -188,22 +153,14 @@ def cell(row: Mapping[str, Any], column: str, where: str) -> str:
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of a .csv or .jsonl file, each with the number of its first line."""
     check_regular(path)
-    if path.suffix == ".csv":
+    first = 2 if path.suffix == ".csv" else 1
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, restkey="more", strict=True)
+        rows: Iterator[Any] = reader if path.suffix == ".csv" else map(json.loads, file)
         try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                reader, line = csv.DictReader(file, strict=True), 2
-                for row in reader:
-                    yield line, row
-                    line = reader.line_num + 1
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from None
-        return
-    with path.open("rb") as file:
-        for number, content in enumerate(file, start=1):
-            try:
-                row = json.loads(content)
-            except ValueError as error:
-                raise InputError(f"{path}:{number}: is not JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise InputError(f"{path}:{number}: expected an object with a text and a label, found {content[:60]!r}")
-            yield number, row
+            for number, row in enumerate(rows, start=1):
+                yield first, dict(row)
+                first = 1 + (reader.line_num or number)
+        except (ValueError, TypeError, csv.Error) as error:
+            kind = "CSV with a header" if path.suffix == ".csv" else "a JSON object"
+            raise InputError(f"{path}:{first}: is not {kind}, in UTF-8 ({error})") from None

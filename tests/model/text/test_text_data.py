@@ -11,6 +11,7 @@ from fiveline.loading import cache
 from fiveline.tasks import fetch_dataset, fetch_facts
 from model.text import readers
 from model.text.params import Params
+from model.text.tokens import UNKNOWN
 from utils import InputError
 
 DEFAULTS = {"context_length": 8, "tokens_per_epoch": None}
@@ -64,7 +65,7 @@ def test_one_file_is_split_in_order(tmp_path):
     text = {split: "".join(params.facts["characters"][i] for i in fetch_dataset(split, tmp_path, params).tokens)
             for split in ("train", "test", "val")}  # fmt: skip
     assert text["train"] == "".join(map(chr, range(0x4E00, 0x4E00 + 70)))  # val's characters are unknown to train
-    assert set(text["test"]) == set(text["val"]) == {readers.UNKNOWN} and len(text["val"]) == 20
+    assert set(text["test"]) == set(text["val"]) == {UNKNOWN} and len(text["val"]) == 20
 
 
 def test_a_folder_is_all_its_files_in_order(tmp_path):
@@ -92,6 +93,7 @@ def test_a_large_file_takes_constant_memory(tmp_path, tokens, monkeypatch):
     monkeypatch.setattr(cache, "SPARE_BYTES", 0)
     line = b"0123456789" * 100 + b"\n"
     (tmp_path / "train.txt").write_bytes(line * 100_000)
+    (tmp_path / "val.txt").write_bytes(line)
     params = Params(tokens=tokens, data_dir=str(tmp_path))
     facts = {"characters": "\ufffd\n0123456789", "token_bytes": [1] * (256 if tokens == "bytes" else 12)}
     tracemalloc.start()
@@ -151,7 +153,7 @@ def test_labelled_texts_are_padded_and_cut(tmp_path, caplog):
         ("val_csv", "text,label\nab,z\n", r"val.csv:2: the label 'z' does not occur in train"),
         ("val_csv", "words,label\nab,x\n", r"val.csv:2: has no 'text'; it has words, label"),
         ("val_jsonl", '{"text": "a", "label": "x"}\n{"text": 1.5}\n', r"val.jsonl:2: has no 'text'"),
-        ("val_jsonl", "not json\n", r"val.jsonl:1: is not JSON"),
+        ("val_jsonl", "not json\n", r"val.jsonl:1: is not a JSON object"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path, name, content, message):
@@ -167,7 +169,7 @@ def test_mistakes_in_text_files_are_explained(tmp_path):
     params = params_of(tmp_path)
     with pytest.raises(InputError, match="is not UTF-8.*tokens=bytes"):
         fetch_dataset("val", tmp_path, params)
-    with pytest.raises(InputError, match="has train, but no test"):
+    with pytest.raises(InputError, match="has train.txt, but no test"):
         fetch_dataset("test", tmp_path, params)
     (tmp_path / "val.txt").write_text("a")
     with pytest.raises(InputError, match="val has 1 tokens; expected 2 or more"):
