@@ -127,10 +127,9 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> Dataset[Any]:
     if params.target == "label":
         return LabelledTexts(split, data_dir, params)
     tokens = readers.read_tokens(split, data_dir, params)
-    if params.tokens == "characters" and split != "train":
-        numbers = (tokens[start : start + readers.CHUNK] for start in range(0, len(tokens), readers.CHUNK))
-        if num_unknown := sum(int((part == 0).sum()) for part in numbers):
-            logging.info(f"- {split}: {num_unknown:,} of {len(tokens):,} characters do not occur in train")
+    is_checked = params.tokens == "characters" and split != "train"
+    if is_checked and (num_unknown := len(tokens) - np.count_nonzero(tokens)):
+        logging.info(f"- {split}: {num_unknown:,} of {len(tokens):,} characters do not occur in train")
     num_tokens = params.tokens_per_epoch
     if params.evaluate_every_steps is not None:
         num_tokens = params.evaluate_every_steps * params.batch_size * params.context_length

@@ -11,8 +11,10 @@ and val: text in its order, and rows at random.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -108,18 +110,16 @@ def _encode_once(paths: list[Path], data_dir: Path, params: Params, name: str) -
     encode, size = fetch_encoder(params), params.vocabulary_size
     dtype = np.dtype(np.uint8 if size <= 2**8 else np.uint16 if size <= 2**16 else np.uint32)
     num_tokens = sum(len(encode(piece)) for piece in chunks(paths, params))
-    pieces = (np.asarray(encode(piece), dtype) for piece in chunks(paths, params))
-    waiting = np.empty(0, dtype)  # tokens of the last piece that the next part begins with
+    pieces = chunks(paths, params)
+    waiting = bytearray()  # what the next part begins with
 
     def make(part: slice) -> np.ndarray:  # the parts follow each other
-        nonlocal waiting
-        tokens, num_done = np.empty(min(part.stop, num_tokens) - part.start, dtype), 0
-        while num_done < len(tokens):
-            piece = waiting if len(waiting) else next(pieces)
-            taken, waiting = np.split(piece, [len(tokens) - num_done])
-            tokens[num_done : num_done + len(taken)] = taken
-            num_done += len(taken)
-        return tokens.view(np.uint8).reshape(-1, dtype.itemsize)
+        num_bytes = (min(part.stop, num_tokens) - part.start) * dtype.itemsize
+        while len(waiting) < num_bytes:
+            waiting.extend(np.asarray(encode(next(pieces)), dtype).tobytes())
+        values = np.frombuffer(waiting[:num_bytes], np.uint8)
+        del waiting[:num_bytes]
+        return values.reshape(-1, dtype.itemsize)
 
     vocabulary = [params.facts.get(fact) for fact in ("characters", "tokenizer")]
     key = f"{files_key(paths, data_dir)} {params.tokens} {vocabulary}"
@@ -145,22 +145,33 @@ def read_labelled(split: str, data_dir: Path, params: Params) -> tuple[list[str]
 
 def cell(row: Mapping[str, Any], column: str, where: str) -> str:
     """Return the text in a column of a row; raise InputError if there is none."""
-    if not isinstance(row.get(column), str | int) or row[column] == "":
-        raise InputError(f"{where}: has no {column!r}; it has {', '.join(map(str, row))[:80]}")
-    return str(row[column])
+    value = row.get(column)
+    if not isinstance(value, str | int) or value == "":
+        found = f"found {value!r}" if column in row else f"it has {', '.join(map(str, row))[:80]}"
+        raise InputError(f"{where}: expected a text in {column!r}; {found}")
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: {column!r} is not UTF-8") from None
+    return str(value)
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of a .csv or .jsonl file, each with the number of its first line."""
-    check_regular(path)
-    first = 2 if path.suffix == ".csv" else 1
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, restkey="more", strict=True)
-        rows: Iterator[Any] = reader if path.suffix == ".csv" else map(json.loads, file)
+def read_rows(path: Path, column: str = "text") -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a file (`-`: standard input), each with the number of its first line.
+
+    A .csv file has a header, and a .jsonl file an object in each line. Another file has a text in each line, in which
+    \\n stands for the end of a line; it becomes the value of `column`.
+    """
+    if str(path) != "-":
+        check_regular(path)
+    source: Any = sys.stdin.buffer if str(path) == "-" else path.open("rb")
+    with io.TextIOWrapper(source, "utf-8-sig", "surrogateescape", newline="") as file:  # `cell` finds what is not UTF-8
+        reader, first = csv.DictReader(file, restkey="more", strict=True), 2 if path.suffix == ".csv" else 1
+        texts = ({column: line.rstrip("\r\n").replace("\\n", "\n")} for line in file)
+        rows: Any = {".csv": reader, ".jsonl": map(json.loads, file)}.get(path.suffix, texts)
         try:
             for number, row in enumerate(rows, start=1):
                 yield first, dict(row)
                 first = 1 + (reader.line_num or number)
         except (ValueError, TypeError, csv.Error) as error:
-            kind = "CSV with a header" if path.suffix == ".csv" else "a JSON object"
-            raise InputError(f"{path}:{first}: is not {kind}, in UTF-8 ({error})") from None
+            raise InputError(f"{path}:{first}: expected a row of a {path.suffix} file ({error})") from None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import io
-import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +14,12 @@ import numpy as np
 from model.text import readers
 from model.text.params import Params
 from model.text.tokens import decoded, fetch_encoder, shown_tokens
-from utils import InputError, read_bytes
+from utils import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-READS = ("target", "text_column", "label_column")  # the hyperparameters that `fetch_inputs` depends on
+READS = ("target", "text_column", "label_column", "val_fraction", "test_fraction")  # what `fetch_inputs` depends on
 READS_STDIN = True
 TEXTS = {"text", "sentence", "review", "content", "comment", "message", "tweet", "document", "body", "description"}
 LABELS = {"label", "labels", "class", "target", "sentiment", "category", "polarity", "rating", "stars"}
@@ -65,24 +63,16 @@ def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dic
 
 
 def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, str | InputError]]:
-    """Yield the texts of UTF-8 files (`-`: standard input) with their names, or an InputError for a broken one.
-
-    A .csv or .jsonl file has a text in the column text_column; any other file has a text in each line, in which \\n
-    stands for the end of a line.
-    """
+    """Yield the texts in files (`-`: standard input) with their names, or an InputError for a broken one."""
     for path in paths:
-        is_table = path.suffix in readers.TABLES
         try:
-            lines = sys.stdin.buffer if str(path) == "-" else io.BytesIO(b"" if is_table else read_bytes(path))
-            rows: Iterator[Any] = readers.read_rows(path) if is_table else enumerate(lines, start=1)
-            for number, row in rows:
+            for number, row in readers.read_rows(path, params.text_column):
                 name = f"{path}:{number}"
                 try:
-                    text = readers.cell(row, params.text_column, name) if is_table else row.decode().rstrip("\r\n")
-                    yield name, text.replace("\\n", "\n") or InputError(f"{name}: is an empty line")
-                except ValueError as error:  # an InputError, or not UTF-8
-                    yield name, InputError(str(error) if is_table else f"{name}: {error}")
-        except (InputError, OSError) as error:
+                    yield name, readers.cell(row, params.text_column, name)
+                except InputError as error:  # noqa: PERF203
+                    yield name, error
+        except (InputError, OSError) as error:  # noqa: PERF203
             yield str(path), InputError(str(error))
 
 
@@ -102,13 +92,12 @@ def fetch_generator(model: Any, params: Params) -> Callable[..., Iterator[str]] 
     """Return a function that continues a prompt; None for target=label."""
     from model.text.generate import generate
 
-    encode = fetch_encoder(params)
-
     def continued(prompt: str, max_new_tokens: int = 200, **settings: Any) -> Iterator[str]:
-        if not prompt:
+        tokens = [*map(int, fetch_encoder(params)(prompt))]
+        if not tokens:
             raise InputError("the prompt is empty; expected at least one token, for example a line end")
-        tokens = generate(model.eval(), [*map(int, encode(prompt))], **{"seed": params.seed, **settings})
-        return decoded(islice(tokens, max_new_tokens), params)
+        new = generate(model.eval(), tokens, **{"seed": params.seed, **settings})
+        return decoded(islice(new, max_new_tokens), params)
 
     return continued if params.target == "next" else None
 
@@ -119,19 +108,14 @@ def describe_inputs(params: Params) -> dict[str, Any]:
         "bytes": "the bytes of the text in UTF-8",
         "characters": "each character's position in `characters`; 0 if it is not there",
         "pieces": "the ids that the `tokenizers` library gives with the tokenizer in `tokenizer`, no special tokens",
-    }
+    }[params.tokens]
     ending = f"give {params.context_length} tokens; fill up a shorter text at its end with any token"
     outputs = "logits of the token that follows each token; read them at the last token of the text"
     if params.target == "label":
         ending = f"cut each text after {params.context_length - 1} tokens, add `end`, and pad shorter ones with `pad`"
         outputs = "logits of `classes` for each text; softmax over the last axis gives probabilities"
     facts = {name: fact for name, fact in params.facts.items() if name != "token_bytes"}
-    return {
-        "steps": [how[params.tokens], ending],
-        "axes": {"inputs": ["batch_size", "length"]},
-        "outputs": outputs,
-        **facts,
-    }
+    return {"steps": [how, ending], "axes": {"inputs": ["batch_size", "length"]}, "outputs": outputs, **facts}
 
 
 def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Params) -> dict[str, dict[str, Any]]:
@@ -148,14 +132,24 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, Suggested]:
     is_table = any(path.suffix in readers.TABLES for path in data_dir.iterdir())
     target = params.target if "target" in params.model_fields_set else "label" if is_table else "next"
     params = params.model_copy(update={"target": target, "tokens": "characters"})
-    number, found = (_suggest_label if target == "label" else _suggest_next)(data_dir, params)
+    number, sample, found = (_look_at_table if target == "label" else _look_at_text)(data_dir, params)
+    num_characters, is_large = len(set().union(*sample)), target == "next" and number > 8000
     with contextlib.suppress(InputError):
         if readers.split_files("test", data_dir, params)[1]:
             found["test_fraction"] = 0.1, "there is no test split"
-    return number, {"target": (target, "the kind of the files"), **found}
+    return number, {
+        "target": (target, "a table of texts with labels" if target == "label" else "text without labels"),
+        "tokens": ("characters" if num_characters <= 256 else "bytes", f"{num_characters} different characters"),
+        "num_layers": (4 if is_large else 2, f"{number:,} examples"),
+        "width": (128 if is_large else 64, f"{number:,} examples"),
+        "dropout_rate": (0.0 if is_large else 0.1, f"{number:,} examples"),
+        "positions": ("rotary", "learns faster than learned positions"),
+        "clip_grad_norm": (1.0, "single gradients may be very large"),
+        **found,
+    }
 
 
-def _suggest_next(data_dir: Path, params: Params) -> tuple[int, Suggested]:
+def _look_at_text(data_dir: Path, params: Params) -> tuple[int, list[str], Suggested]:
     paths, is_shared = readers.split_files("train", data_dir, params)
     if other := [path for path in paths if path.suffix not in PLAIN or path.name == "sentences.txt"]:
         raise InputError(f"{other[0]}: expected text alone, for example train.txt")
@@ -164,53 +158,35 @@ def _suggest_next(data_dir: Path, params: Params) -> tuple[int, Suggested]:
     num_blank, usual = num_words.pop(0, 0), max(num_words, key=num_words.__getitem__, default=0)
     if num_blank > 1 and usual > 1 and num_words[usual] > 0.9 * num_words.total():
         raise InputError(f"{paths[0]}: {usual} columns and blank lines are tagged tokens; expected a text")
-    if len(sample) < 100 or "\0" in sample:
-        raise InputError(f"{paths[0]}: expected a text of 100 characters or more, found {len(sample)}")
     size = sum(path.stat().st_size for path in paths)
     size = readers.part_of("train", size, params).stop if is_shared else size
     length, batch_size, num_epochs = params.context_length, 12, 8
     steps = min(2000, max(400, 10 * size // (length * batch_size))) // num_epochs
-    return size // length, {
-        **_suggest_net(size, f"{size:,} bytes to train on", [sample], is_large=size > 500_000),
+    return size // length, [sample], {
         "context_length": (length, "a longer one is slower, and better"),
         "batch_size": (batch_size, "small, for many steps in a short time"),
         "tokens_per_epoch": (steps * length * batch_size, f"{steps} steps between two evaluations"),
         "num_epochs": (num_epochs, "about ten times through a short text; a long one deserves more"),
-    }
+    }  # fmt: skip
 
 
-def _suggest_label(data_dir: Path, params: Params) -> tuple[int, Suggested]:
+def _look_at_table(data_dir: Path, params: Params) -> tuple[int, list[str], Suggested]:
     path = readers.split_files("train", data_dir, params)[0][0]
     _, row = next(readers.read_rows(path), (0, {}))
     text, label = (
-        next((name for name in sorted(row, key=given.__ne__) if name == given or name.lower() in usual), "")
+        next((name for name in sorted(row, key=given.__ne__) if name == given or name.lower() in usual), None)
         for given, usual in ((params.text_column, TEXTS), (params.label_column, LABELS))
     )
-    if not text or not label:
+    if text is None or label is None:
         hint = "columns named text and label; text_column=NAME label_column=NAME chooses others"
         raise InputError(f"{path}: it has {', '.join(map(str, row))[:80]}; expected {hint}")
     params = params.model_copy(update={"text_column": text, "label_column": label})
     _, texts, labels = readers.read_labelled("train", data_dir, params)
-    if not 2 <= (num_classes := len(set(labels))) <= min(1000, len(labels) / 2):
-        raise InputError(f"{path}: {label} has {num_classes} values in {len(labels)} rows; expected labels")
     longest = int(np.quantile([len(each) for each in texts], 0.95)) + 1
-    return len(texts), {
-        **_suggest_net(len(texts), f"{len(texts):,} texts", texts[:1000], is_large=False),
+    return len(texts), texts[:1000], {
         "text_column": (text, "by its name"),
-        "label_column": (label, f"by its name; it has {num_classes} values"),
+        "label_column": (label, f"by its name; it has {len(set(labels))} different values"),
         "monitor": ("accuracy", "the share of texts with the right label"),
         "context_length": (min(512, -(-longest // 8) * 8), f"95% of the texts have {longest:,} characters or less"),
         "num_epochs": (min(20, max(3, 20_000 // len(texts))), "few, because a transformer soon knows texts by heart"),
-    }
-
-
-def _suggest_net(size: int, reason: str, sample: Iterable[str], is_large: bool) -> Suggested:
-    number = len(set().union(*sample))
-    return {
-        "tokens": ("characters" if number <= 256 else "bytes", f"{number:,} different characters in a sample"),
-        "num_layers": (4 if is_large else 2, reason),
-        "width": (128 if is_large else 64, reason),
-        "dropout_rate": (0.0 if is_large else 0.1, reason),
-        "positions": ("rotary", "learns faster than learned positions"),
-        "clip_grad_norm": (1.0, "single gradients may be very large"),
-    }
+    }  # fmt: skip

@@ -9,7 +9,6 @@ import torch
 
 from fiveline.loading import cache
 from fiveline.tasks import fetch_dataset, fetch_facts
-from model.text import readers
 from model.text.params import Params
 from model.text.tokens import UNKNOWN
 from utils import InputError
@@ -149,11 +148,16 @@ def test_labelled_texts_are_padded_and_cut(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("val_csv", "text,label\nab,x\ncd\n", r"val.csv:3: has no 'label'"),
+        ("val_csv", "text,label\nab,x\ncd\n", r"val.csv:3: expected a text in 'label'; found None"),
         ("val_csv", "text,label\nab,z\n", r"val.csv:2: the label 'z' does not occur in train"),
-        ("val_csv", "words,label\nab,x\n", r"val.csv:2: has no 'text'; it has words, label"),
-        ("val_jsonl", '{"text": "a", "label": "x"}\n{"text": 1.5}\n', r"val.jsonl:2: has no 'text'"),
-        ("val_jsonl", "not json\n", r"val.jsonl:1: is not a JSON object"),
+        ("val_csv", "words,label\nab,x\n", r"val.csv:2: expected a text in 'text'; it has words, label"),
+        (
+            "val_jsonl",
+            '{"text": "a", "label": "x"}\n{"text": 1.5}\n',
+            r"val.jsonl:2: .* text in 'text'; found 1.5",
+        ),
+        ("val_jsonl", '{"text": "\\ud800", "label": "x"}\n', r"val.jsonl:1: 'text' is not UTF-8"),
+        ("val_jsonl", "not json\n", r"val.jsonl:1: expected a row of a .jsonl file"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path, name, content, message):
