@@ -126,6 +126,40 @@ def test_pieces_of_a_tokenizer_file(tmp_path):
     assert sum(params.facts["token_bytes"][token] for token in tokens) == len("the höt mat\n".encode())
 
 
+def test_a_tokenizer_whose_pieces_are_not_bytes_is_refused(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers", reason="pip install tokenizers, which is optional")
+    write(tmp_path, train_txt="the cat sat on the mat\n" * 20, val_txt="the mat\n")
+    path = tmp_path / "tokenizer.json"
+    models = tokenizers.models
+    without_bytes, words = tokenizers.Tokenizer(models.BPE()), tokenizers.Tokenizer(models.WordLevel())
+    without_bytes.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    without_bytes.decoder = tokenizers.decoders.ByteLevel()
+    without_bytes.train([str(tmp_path / "train.txt")], tokenizers.trainers.BpeTrainer(vocab_size=50))
+    for tokenizer in (without_bytes, words):
+        tokenizer.save(str(path))
+        with pytest.raises(InputError, match="a byte-level tokenizer that has all 256 bytes"):
+            params_of(tmp_path, tokens="pieces", tokenizer_file=str(path))
+    path.write_text("{}")
+    with pytest.raises(InputError, match="cannot be read"):
+        params_of(tmp_path, tokens="pieces", tokenizer_file=str(path))
+
+
+def test_one_table_is_cut_at_random(tmp_path, caplog):
+    rows = [(f"text {i}", "xy"[i // 50]) for i in range(100)]  # in the order of their labels
+    write(tmp_path, all_csv=labelled(rows))
+    params = params_of(tmp_path, target="label", val_fraction=0.2, test_fraction=0.1)
+    found = {split: fetch_dataset(split, tmp_path, params) for split in ("train", "test", "val")}
+    assert [len(dataset) for dataset in found.values()] == [70, 10, 20]
+    assert sorted(name for each in found.values() for name in each.ids) == sorted(
+        f"all.csv:{i + 2}" for i in range(100)
+    )
+    assert all(set(dataset.labels.tolist()) == {0, 1} for dataset in found.values())
+    (tmp_path / "all.csv").rename(tmp_path / "train.csv")
+    assert len(fetch_dataset("train", tmp_path, params_of(tmp_path, target="label"))) == 90
+    with pytest.raises(InputError, match="has train.csv, but no test"):
+        fetch_dataset("test", tmp_path, params)
+
+
 def labelled(rows):
     return "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows)
 
