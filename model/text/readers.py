@@ -27,33 +27,31 @@ from model.text.tokens import fetch_encoder
 from utils import InputError, check_regular, files_below
 
 CHUNK = 2**20  # characters or bytes that are read at once
-TABLES = (".csv", ".jsonl")
+TABLES = (".jsonl", ".csv")
 
 
 def split_files(split: str, data_dir: Path, params: Params) -> tuple[list[Path], bool]:
     """Return the files that hold a split, in order, and whether they hold another split as well."""
-    endings = TABLES if params.target == "label" else (".txt", "")
+    endings = ("", ".txt") if params.target == "next" else TABLES  # the last one counts
     places = [data_dir / f"{name}{ending}" for name in ("train", "val", "test") for ending in endings]
     found = {place.stem: place for place in places if place.exists()}
     if split in found and (split != "train" or "val" in found):
-        return _files(found[split]), False
+        return _files(found[split], params), False
     if "train" in found and split == "test":
         raise InputError(f"{data_dir}: has {found['train'].name}, but no test; expected a test split beside it")
-    paths = _files(found.get("train", data_dir))
-    if params.target == "label" and not (paths := [path for path in paths if path.suffix in TABLES]):
-        raise InputError(f"{data_dir}: expected train.csv or train.jsonl, with a text and a label in each row")
     if split == "val":
         logging.info(f"- {data_dir} has no val split: val_fraction={params.val_fraction} of the data serves as val")
-    return paths, True
+    return _files(found.get("train", data_dir), params), True
 
 
-def _files(place: Path) -> list[Path]:
+def _files(place: Path, params: Params) -> list[Path]:
     if place.is_file():
         return [place]
-    paths = [place / name for name in sorted(files_below(place)) if name != "README.md"]
-    if not paths:
-        raise InputError(f"{place}: there are no files; expected text, for example train.txt and val.txt")
-    return paths
+    endings, expected = ("", "train.txt") if params.target == "next" else (TABLES, "train.csv or train.jsonl")
+    names = [name for name in sorted(files_below(place)) if name.endswith(endings) and name != "README.md"]
+    if not names:
+        raise InputError(f"{place}: there is no text in it; expected files such as {expected}")
+    return [place / name for name in names]
 
 
 def chunks(paths: Iterable[Path], params: Params) -> Iterator[Any]:

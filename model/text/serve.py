@@ -133,16 +133,20 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, Suggested]:
     target = params.target if "target" in params.model_fields_set else "label" if is_table else "next"
     params = params.model_copy(update={"target": target, "tokens": "characters"})
     number, sample, found = (_look_at_table if target == "label" else _look_at_text)(data_dir, params)
-    num_characters, is_large = len(set().union(*sample)), target == "next" and number > 8000
+    num_characters, size = len(set().union(*sample)), f"{number:,} examples"
+    num_layers, width, dropout_rate = (4, 128, 0.0) if target == "next" and number > 8000 else (2, 64, 0.1)
     with contextlib.suppress(InputError):
         if readers.split_files("test", data_dir, params)[1]:
             found["test_fraction"] = 0.1, "there is no test split"
     return number, {
         "target": (target, "a table of texts with labels" if target == "label" else "text without labels"),
-        "tokens": ("characters" if num_characters <= 256 else "bytes", f"{num_characters} different characters"),
-        "num_layers": (4 if is_large else 2, f"{number:,} examples"),
-        "width": (128 if is_large else 64, f"{number:,} examples"),
-        "dropout_rate": (0.0 if is_large else 0.1, f"{number:,} examples"),
+        "tokens": (
+            "characters" if num_characters <= 256 else "bytes",
+            f"a sample has {num_characters} different characters",
+        ),
+        "num_layers": (num_layers, size),
+        "width": (width, size),
+        "dropout_rate": (dropout_rate, size),
         "positions": ("rotary", "learns faster than learned positions"),
         "clip_grad_norm": (1.0, "single gradients may be very large"),
         **found,
@@ -166,7 +170,7 @@ def _look_at_text(data_dir: Path, params: Params) -> tuple[int, list[str], Sugge
         "context_length": (length, "a longer one is slower, and better"),
         "batch_size": (batch_size, "small, for many steps in a short time"),
         "tokens_per_epoch": (steps * length * batch_size, f"{steps} steps between two evaluations"),
-        "num_epochs": (num_epochs, "about ten times through a short text; a long one deserves more"),
+        "num_epochs": (num_epochs, f"{num_epochs * steps:,} steps; a long text deserves more"),
     }  # fmt: skip
 
 

@@ -12,10 +12,9 @@ from model.text.params import Params
 from utils import InputError
 
 UNKNOWN = "\ufffd"  # stands for each character that train lacks
-Encode = Callable[[Any], "list[int] | np.ndarray"]
 
 
-def fetch_encoder(params: Params) -> Encode:
+def fetch_encoder(params: Params) -> Callable[[Any], list[int] | np.ndarray]:
     """Return the function that turns a piece of text into the numbers of its tokens; params has the facts."""
     if params.tokens == "bytes":
         return lambda piece: np.frombuffer(piece if isinstance(piece, bytes) else piece.encode(), np.uint8)
