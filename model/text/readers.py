@@ -78,8 +78,9 @@ def part_of(split: str, number: int, params: Params) -> slice:
 def train_characters(data_dir: Path, params: Params) -> set[str]:
     """Return the characters of train."""
     paths, is_shared = split_files("train", data_dir, params)
-    number = sum(map(len, chunks(paths, params)))
-    left = part_of("train", number, params).stop if is_shared else number
+    left = sys.maxsize
+    if is_shared:
+        left = part_of("train", sum(map(len, chunks(paths, params))), params).stop
     found: set[str] = set()
     for piece in chunks(paths, params):
         found.update(piece[:left])
