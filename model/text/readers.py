@@ -28,6 +28,7 @@ from utils import InputError, check_regular, files_below
 
 CHUNK = 2**20  # characters or bytes that are read at once
 TABLES = (".jsonl", ".csv")
+NO_DATA = ("README.md", "build_dataset.py")
 
 
 def split_files(split: str, data_dir: Path, params: Params) -> tuple[list[Path], bool]:
@@ -48,7 +49,7 @@ def _files(place: Path, params: Params) -> list[Path]:
     if place.is_file():
         return [place]
     endings, expected = ("", "train.txt") if params.target == "next" else (TABLES, "train.csv or train.jsonl")
-    names = [name for name in sorted(files_below(place)) if name.endswith(endings) and name != "README.md"]
+    names = [name for name in sorted(files_below(place)) if name.endswith(endings) and name not in NO_DATA]
     if not names:
         raise InputError(f"{place}: there is no text in it; expected files such as {expected}")
     return [place / name for name in names]
@@ -134,7 +135,7 @@ def read_labelled(split: str, data_dir: Path, params: Params) -> tuple[list[str]
     if is_shared:
         order = np.random.default_rng(0).permutation(len(rows))[part_of(split, len(rows), params)]
         rows = [rows[i] for i in sorted(order)]
-    names = [f"{path.name}:{line}" for path, line, _ in rows]
+    names = [f"{path.relative_to(data_dir).as_posix()}:{line}" for path, line, _ in rows]
     texts, labels = (
         [cell(row, column, f"{path}:{line}") for path, line, row in rows]
         for column in (params.text_column, params.label_column)
