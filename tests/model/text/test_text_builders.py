@@ -19,8 +19,11 @@ REVIEWS = {
 }
 
 
+SCRIPTS = {"shakespeare": "data/shakespeare/build_dataset.py", "imdb": "data/imdb/build_dataset.py"}
+
+
 def build(name, folder, *words):
-    load_script(f"data/{name}/build_dataset.py").main(["--output_dir", str(folder), *map(str, words)])
+    load_script(SCRIPTS[name]).main(["--output_dir", str(folder), *map(str, words)])
 
 
 def write_archive(path, files, **links):
@@ -47,7 +50,7 @@ def test_shakespeare_is_split_as_nanogpt_splits_it(tmp_path, capsys):
     assert f"val: {len(parts[1])} characters" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["shakespeare", "imdb"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_download_that_fails_or_is_not_the_known_file_is_refused(tmp_path, monkeypatch, capsys, name):
     def fail(url, timeout):
         raise urllib.error.URLError("no network")
