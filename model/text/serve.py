@@ -165,7 +165,7 @@ def _look_at_text(data_dir: Path, params: Params) -> tuple[int, list[str], Sugge
     size = sum(path.stat().st_size for path in paths)
     size = readers.part_of("train", size, params).stop if is_shared else size
     length, batch_size, num_epochs = params.context_length, 12, 8
-    steps = min(2000, max(400, 10 * size // (length * batch_size))) // num_epochs
+    steps = min(2000, max(400, 20 * size // (length * batch_size))) // num_epochs  # 20 times through a short text
     return size // length, [sample], {
         "context_length": (length, "a longer one is slower, and better"),
         "batch_size": (batch_size, "small, for many steps in a short time"),
