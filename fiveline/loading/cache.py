@@ -24,7 +24,7 @@ from fiveline.record.atomic import open_atomically
 from fiveline.record.files import check_regular
 
 FOLDER = ".decoded"
-CHUNK_BYTES = 2**28  # the array is made in chunks of this size
+CHUNK_BYTES = 2**26  # the array is made in chunks of this size
 SPARE_BYTES = 2**30  # disk space to leave free for checkpoints
 WAIT_SECONDS = 600.0  # how long to wait for another process that makes the same file
 

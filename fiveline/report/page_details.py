@@ -75,7 +75,9 @@ def describe(rows: list[dict[str, str]], per_class: list[dict[str, str]]) -> dic
     """Return the summary of one run's predictions."""
     is_number = not per_class and is_quantity(rows)
     wrong = rows if is_number else [row for row in rows if row["label"] != row["prediction"]]
-    worst = sorted(wrong, key=lambda row: (math.isnan(loss := as_float(row.get("loss", ""))), -loss))[:MOST_MISTAKES]
+    losses = [as_float(row.get("worst_loss", row.get("loss", ""))) for row in wrong]
+    order = sorted(range(len(wrong)), key=lambda i: (math.isnan(losses[i]), -losses[i]))
+    worst = [wrong[i] for i in order[:MOST_MISTAKES]]
     kept = [{key: text[:LONGEST_TEXT] for key, text in row.items()} for row in worst]
     detail: dict[str, Any] = {"examples": len(rows), "mistakes": len(wrong), "worst": kept}
     pairs = [(row["label"], row["prediction"]) for row in rows]

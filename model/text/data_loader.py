@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from fiveline.device import epoch_draws
 from fiveline.metrics import IGNORED_LABEL
 from model.text import readers
 from model.text.params import Params
-from model.text.readers import UNKNOWN
+from model.text.tokens import UNKNOWN, fetch_encoder, fetch_tokenizer, fetch_vocabulary
 from utils import InputError
 
 
@@ -27,37 +26,24 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
 
     The number of a token is its position. For `label` there are two more tokens, `end` and `pad`, and `classes`.
     """
-    texts: Sequence[str] = ()
     facts: dict[str, Any] = {}
     if params.target == "label":
         _, texts, labels = readers.read_labelled("train", data_dir, params)
-        facts["classes"] = sorted(set(labels))
-        if len(facts["classes"]) < 2:
+        facts["classes"] = classes = sorted(set(labels))
+        if len(classes) < 2:
             raise InputError(
-                f"{data_dir}: train has {len(facts['classes'])} label(s), expected two or more; is label_column right?"
+                f"{data_dir}: train has the labels {classes}, expected two or more; is label_column right?"
             )
     if params.tokens == "characters":
         found = set().union(*texts) if params.target == "label" else readers.train_characters(data_dir, params)
         facts["characters"] = "".join([UNKNOWN, *sorted(found - {UNKNOWN})])
-        lengths = [len(character.encode()) for character in facts["characters"]]
-    elif params.tokens == "bytes":
-        lengths = [1] * 256
-    else:
-        tokenizer = readers.fetch_tokenizer(params)
-        facts["tokenizer"], lengths = tokenizer.to_str(), _piece_lengths(tokenizer)
+    elif params.tokens == "pieces":
+        facts["tokenizer"] = fetch_tokenizer(params).to_str()
+    lengths = [len(token) for token in fetch_vocabulary(params.with_facts(facts))]
     if params.target == "label":
         facts |= {"end": len(lengths), "pad": len(lengths) + 1}
         lengths += [0, 0]
     return {**facts, "token_bytes": lengths}
-
-
-def _piece_lengths(tokenizer: Any) -> list[int]:
-    """Return the bytes of each piece. In a byte-level tokenizer, each character of a piece stands for a byte."""
-    is_byte_level = (json.loads(tokenizer.to_str()).get("decoder") or {}).get("type") == "ByteLevel"
-    numbers = range(tokenizer.get_vocab_size())
-    if is_byte_level:
-        return [len(tokenizer.id_to_token(number)) for number in numbers]
-    return [len(tokenizer.decode([number]).encode()) for number in numbers]
 
 
 class Windows(Dataset[tuple[Tensor, Tensor]]):
@@ -71,8 +57,9 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         """Make the windows; num_tokens, for a part of a long train split, is the number of tokens in an epoch."""
         self.tokens, self.params = tokens, params
         self.length = min(params.context_length, len(tokens) - 1)
-        self.starts = np.arange(0, len(tokens) - 1, self.length)  # (number of windows,)
-        if num_tokens is not None:
+        if num_tokens is None:
+            self.starts = np.arange(0, len(tokens) - 1, self.length)  # (number of windows,)
+        else:
             number = max(1, num_tokens // self.length)
             self.starts = np.arange(number) * (len(tokens) - self.length) // number
 
@@ -126,7 +113,7 @@ class LabelledTexts(Dataset[tuple[Tensor, Tensor]]):
 
 def encode_texts(texts: Sequence[str], params: Params) -> list[Tensor]:
     """Return the numbers of the first tokens of each text, and of the end: (length,), int64."""
-    encode, longest = readers.fetch_encoder(params), params.context_length - 1
+    encode, longest = fetch_encoder(params), params.context_length - 1
     return [torch.tensor([*np.asarray(encode(text))[:longest].tolist(), params.facts["end"]]) for text in texts]
 
 
@@ -136,18 +123,13 @@ def pad(examples: Sequence[Tensor], params: Params) -> Tensor:
 
 
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> Dataset[Any]:
-    """Return windows of a split for target `next`, labelled texts for `label`.
-
-    Raises:
-        InputError: files are missing or broken
-    """
+    """Return windows of a split for target `next`, labelled texts for `label`."""
     if params.target == "label":
         return LabelledTexts(split, data_dir, params)
     tokens = readers.read_tokens(split, data_dir, params)
-    if params.tokens == "characters" and split != "train":
-        numbers = (tokens[start : start + readers.CHUNK] for start in range(0, len(tokens), readers.CHUNK))
-        if num_unknown := sum(int((part == 0).sum()) for part in numbers):
-            logging.info(f"- {split}: {num_unknown:,} of {len(tokens):,} characters do not occur in train")
+    is_checked = params.tokens == "characters" and split != "train"
+    if is_checked and (num_unknown := len(tokens) - np.count_nonzero(tokens)):
+        logging.info(f"- {split}: {num_unknown:,} of {len(tokens):,} characters do not occur in train")
     num_tokens = params.tokens_per_epoch
     if params.evaluate_every_steps is not None:
         num_tokens = params.evaluate_every_steps * params.batch_size * params.context_length

@@ -37,8 +37,8 @@ class Params(utils.Params):
         description="tokens in an epoch, in random windows of train, unless evaluate_every_steps decides; "
         "null: as many as train has",
     )
-    val_fraction: float = Field(0.1, gt=0, lt=1, description="share of one file, at its end, that becomes val")
-    test_fraction: float = Field(0.0, ge=0, lt=1, description="share of one file, before val, that becomes test")
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="share that becomes val where there is no val split")
+    test_fraction: float = Field(0.0, ge=0, lt=1, description="share that becomes test where there is no train split")
     text_column: str = Field("text", description="column or key of the text in CSV and JSON lines files")
     label_column: str = Field("label", description="column or key of the label in CSV and JSON lines files")
 
@@ -58,8 +58,7 @@ class Params(utils.Params):
     def warnings(self) -> list[str]:
         """Return one line for each setting that can have no effect beside the others."""
         is_next = self.target == "next"
-        by_target = dict.fromkeys(("tokens_per_epoch", "val_fraction", "test_fraction"), is_next)
-        by_target |= dict.fromkeys(("text_column", "label_column"), not is_next)
+        by_target = {"tokens_per_epoch": is_next, "text_column": not is_next, "label_column": not is_next}
         by_tokens = {"tokenizer_file": self.tokens == "pieces"}
         lines = [*utils.idle_unless(self, by_target, "target"), *utils.idle_unless(self, by_tokens, "tokens")]
         return [*super().warnings(), *lines]

@@ -43,10 +43,20 @@ function sentenceOf(tokens, label, prediction) {
   return make("p", { class: "sentence" }, ...words);
 }
 
+/** Return a token in its context, and what was predicted instead: of "before⟦token⟧ predicted ⟦other⟧". */
+function worstToken({ id, worst, worst_loss: loss }) {
+  const [before, token, , predicted] = worst.split(/[⟦⟧]/);
+  const text = make("code", {}, before, make("mark", {}, token));
+  const other = token === predicted ? "" : [", predicted ", make("code", { class: "wrong-text" }, predicted)];
+  const note = make("p", { class: "id" }, `example ${id} · loss of the token ${Number(loss).toFixed(2)}`);
+  return make("div", {}, make("p", { class: "verdict" }, text, ...other), note);
+}
+
 function mistakeItem(row) {
   const input = study.details.inputs[row.input] ?? {};
   const loss = row.loss ? `loss ${formatNumber(Number(Number(row.loss).toPrecision(3)))}` : "";
   const note = make("p", { class: "id" }, [row.id, loss].filter(Boolean).join(" · "));
+  if (row.worst) return make("li", {}, worstToken(row));
   if (input.tokens) return make("li", {}, sentenceOf(input.tokens, row.label, row.prediction), note);
   const shorter = (text) => (Number.isFinite(Number(text)) && /\.\d{5}/.test(text) ? formatNumber(Number(text)) : text);
   const sure = row.confidence ? `, ${(100 * Number(row.confidence)).toFixed(0)}% sure` : "";
@@ -82,14 +92,17 @@ function predictionsSection(run) {
     return [title, chart, make("h3", {}, "Farthest off"), note, list];
   }
   const which = worst.length < mistakes ? ` The ${worst.length} of the largest loss:` : "";
-  const count = `${mistakes} of ${examples} examples are wrong.${which}`;
+  const isNext = worst.some((row) => row.worst);
+  const count = isNext
+    ? `The least expected token of each example, in its context. The ${worst.length} of the largest loss:`
+    : `${mistakes} of ${examples} examples are wrong.${which}`;
   const part = (heading, content) => make("div", {}, make("h3", {}, heading), content);
   const classes = detail.per_class.length ? part("Each class", perClassTable(detail.per_class)) : null;
   const tags = make("span", { class: "wrong-text" }, make("del", {}, "prediction"), " → label");
   const hint = " below each wrong token; the label below the others";
   return [
     make("div", { class: "two" }, part("Confusion matrix, test", confusionSection(detail)), classes),
-    make("h3", {}, "Worst mistakes"),
+    make("h3", {}, isNext ? "Worst tokens" : "Worst mistakes"),
     make("p", { class: "note" }, count),
     note,
     inputs.some((input) => input.tokens) ? make("p", { class: "legend" }, tags, hint) : "",

@@ -9,8 +9,8 @@ import torch
 
 from fiveline.loading import cache
 from fiveline.tasks import fetch_dataset, fetch_facts
-from model.text import readers
 from model.text.params import Params
+from model.text.tokens import UNKNOWN
 from utils import InputError
 
 DEFAULTS = {"context_length": 8, "tokens_per_epoch": None}
@@ -64,7 +64,7 @@ def test_one_file_is_split_in_order(tmp_path):
     text = {split: "".join(params.facts["characters"][i] for i in fetch_dataset(split, tmp_path, params).tokens)
             for split in ("train", "test", "val")}  # fmt: skip
     assert text["train"] == "".join(map(chr, range(0x4E00, 0x4E00 + 70)))  # val's characters are unknown to train
-    assert set(text["test"]) == set(text["val"]) == {readers.UNKNOWN} and len(text["val"]) == 20
+    assert set(text["test"]) == set(text["val"]) == {UNKNOWN} and len(text["val"]) == 20
 
 
 def test_a_folder_is_all_its_files_in_order(tmp_path):
@@ -92,6 +92,7 @@ def test_a_large_file_takes_constant_memory(tmp_path, tokens, monkeypatch):
     monkeypatch.setattr(cache, "SPARE_BYTES", 0)
     line = b"0123456789" * 100 + b"\n"
     (tmp_path / "train.txt").write_bytes(line * 100_000)
+    (tmp_path / "val.txt").write_bytes(line)
     params = Params(tokens=tokens, data_dir=str(tmp_path))
     facts = {"characters": "\ufffd\n0123456789", "token_bytes": [1] * (256 if tokens == "bytes" else 12)}
     tracemalloc.start()
@@ -125,6 +126,40 @@ def test_pieces_of_a_tokenizer_file(tmp_path):
     assert sum(params.facts["token_bytes"][token] for token in tokens) == len("the höt mat\n".encode())
 
 
+def test_a_tokenizer_whose_pieces_are_not_bytes_is_refused(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers", reason="pip install tokenizers, which is optional")
+    write(tmp_path, train_txt="the cat sat on the mat\n" * 20, val_txt="the mat\n")
+    path = tmp_path / "tokenizer.json"
+    models = tokenizers.models
+    without_bytes, words = tokenizers.Tokenizer(models.BPE()), tokenizers.Tokenizer(models.WordLevel())
+    without_bytes.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    without_bytes.decoder = tokenizers.decoders.ByteLevel()
+    without_bytes.train([str(tmp_path / "train.txt")], tokenizers.trainers.BpeTrainer(vocab_size=50))
+    for tokenizer in (without_bytes, words):
+        tokenizer.save(str(path))
+        with pytest.raises(InputError, match="a byte-level tokenizer that has all 256 bytes"):
+            params_of(tmp_path, tokens="pieces", tokenizer_file=str(path))
+    path.write_text("{}")
+    with pytest.raises(InputError, match="cannot be read"):
+        params_of(tmp_path, tokens="pieces", tokenizer_file=str(path))
+
+
+def test_one_table_is_cut_at_random(tmp_path, caplog):
+    rows = [(f"text {i}", "xy"[i // 50]) for i in range(100)]  # in the order of their labels
+    write(tmp_path, all_csv=labelled(rows))
+    params = params_of(tmp_path, target="label", val_fraction=0.2, test_fraction=0.1)
+    found = {split: fetch_dataset(split, tmp_path, params) for split in ("train", "test", "val")}
+    assert [len(dataset) for dataset in found.values()] == [70, 10, 20]
+    assert sorted(name for each in found.values() for name in each.ids) == sorted(
+        f"all.csv:{i + 2}" for i in range(100)
+    )
+    assert all(set(dataset.labels.tolist()) == {0, 1} for dataset in found.values())
+    (tmp_path / "all.csv").rename(tmp_path / "train.csv")
+    assert len(fetch_dataset("train", tmp_path, params_of(tmp_path, target="label"))) == 90
+    with pytest.raises(InputError, match="has train.csv, but no test"):
+        fetch_dataset("test", tmp_path, params)
+
+
 def labelled(rows):
     return "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows)
 
@@ -147,11 +182,16 @@ def test_labelled_texts_are_padded_and_cut(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("val_csv", "text,label\nab,x\ncd\n", r"val.csv:3: has no 'label'"),
+        ("val_csv", "text,label\nab,x\ncd\n", r"val.csv:3: expected a text in 'label'; found None"),
         ("val_csv", "text,label\nab,z\n", r"val.csv:2: the label 'z' does not occur in train"),
-        ("val_csv", "words,label\nab,x\n", r"val.csv:2: has no 'text'; it has words, label"),
-        ("val_jsonl", '{"text": "a", "label": "x"}\n{"text": 1.5}\n', r"val.jsonl:2: has no 'text'"),
-        ("val_jsonl", "not json\n", r"val.jsonl:1: is not JSON"),
+        ("val_csv", "words,label\nab,x\n", r"val.csv:2: expected a text in 'text'; it has words, label"),
+        (
+            "val_jsonl",
+            '{"text": "a", "label": "x"}\n{"text": 1.5}\n',
+            r"val.jsonl:2: .* text in 'text'; found 1.5",
+        ),
+        ("val_jsonl", '{"text": "\\ud800", "label": "x"}\n', r"val.jsonl:1: 'text' is not UTF-8"),
+        ("val_jsonl", "not json\n", r"val.jsonl:1: expected a row of a .jsonl file"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path, name, content, message):
@@ -167,7 +207,7 @@ def test_mistakes_in_text_files_are_explained(tmp_path):
     params = params_of(tmp_path)
     with pytest.raises(InputError, match="is not UTF-8.*tokens=bytes"):
         fetch_dataset("val", tmp_path, params)
-    with pytest.raises(InputError, match="has train, but no test"):
+    with pytest.raises(InputError, match="has train.txt, but no test"):
         fetch_dataset("test", tmp_path, params)
     (tmp_path / "val.txt").write_text("a")
     with pytest.raises(InputError, match="val has 1 tokens; expected 2 or more"):

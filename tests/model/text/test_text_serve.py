@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import shutil
 
 import pytest
 import torch
@@ -43,6 +45,17 @@ def classifier(tmp_path_factory):
     return trained(folder, folder, target="label", monitor="macro_f1", num_epochs=4, context_length=32)
 
 
+@pytest.fixture(scope="module")
+def model_of_pieces(tmp_path_factory, language_model):
+    tokenizers = pytest.importorskip("tokenizers", reason="pip install tokenizers, which is optional")
+    folder, data = tmp_path_factory.mktemp("pieces"), language_model.parent
+    tokenizer = tokenizers.ByteLevelBPETokenizer()
+    tokenizer.train([str(data / "train.txt")], vocab_size=290)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    values = {"tokens": "pieces", "tokenizer_file": str(folder / "tokenizer.json"), "learning_rate": 1e-2}
+    return trained(folder, data, tokens_per_epoch=20_000, **values)
+
+
 def generated(run, folder, capsys, prompt, *flags):
     (folder / "prompt.txt").write_text(prompt)
     predict.main(["--model_dir", str(run), "--input", str(folder / "prompt.txt"), *flags])
@@ -65,6 +78,26 @@ def test_predict_writes_continuations_into_a_file(language_model, tmp_path, caps
     generated(language_model, tmp_path, capsys, "the ", "--max_new_tokens", "5", "--output", str(output))
     row = json.loads(output.read_text())
     assert row["prompt"] == "the " and len(row["prediction"]) == 5
+
+
+def test_pieces_are_scored_by_byte_generate_and_continue(model_of_pieces, tmp_path, capsys):
+    tokenizer = pytest.importorskip("tokenizers").Tokenizer.from_file(str(model_of_pieces.parent / "tokenizer.json"))
+    pieces = tokenizer.encode(TEXT).ids
+    metrics = utils.read_json(model_of_pieces / "metrics_val_best_weights.json")
+    num_bytes = len(TEXT.encode()) - len(tokenizer.decode(pieces[:1]).encode())  # the first piece is not predicted
+    bits = metrics["loss"] * (len(pieces) - 1) / math.log(2)
+    assert metrics["bits_per_byte"] == pytest.approx(bits / num_bytes, rel=1e-5) and len(pieces) < num_bytes / 2
+    run = tmp_path / "run"
+    shutil.copytree(model_of_pieces, run)
+    train.main(["--model_dir", str(run), "num_epochs=2"])
+    after = utils.read_json(run / "metrics_val_best_weights.json")
+    assert after["bits_per_byte"] < metrics["bits_per_byte"]
+    (model_of_pieces.parent / "tokenizer.json").rename(tmp_path / "elsewhere.json")  # the checkpoint holds it
+    capsys.readouterr()
+    text = generated(run, tmp_path, capsys, "the cat", "--max_new_tokens", "20", "--temperature", "0")
+    (tmp_path / "elsewhere.json").rename(model_of_pieces.parent / "tokenizer.json")
+    words = text.split()
+    assert text.startswith("the cat") and sum(word in TEXT.split() for word in words) > len(words) / 2
 
 
 @pytest.mark.parametrize(
@@ -121,7 +154,7 @@ def test_a_run_counted_in_steps_continues_to_the_same_bits(language_model, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", ["language_model", "classifier"])
+@pytest.mark.parametrize("run", ["language_model", "model_of_pieces", "classifier"])
 @pytest.mark.parametrize("kind", ["pt2", "onnx"])
 def test_exported_programs_agree(run, kind, request):
     if kind == "onnx":
@@ -139,7 +172,7 @@ def test_the_page_shows_the_worst_predictions(run, request):
     synthesize_results.main(["--parent_dir", str(folder.parent), "--html"])
     page = (folder.parent / "results.html").read_text(encoding="utf-8")
     if run == "language_model":
-        assert all("], not [" in row["worst"] for row in rows)
-        assert "sat␣on" in rows[0]["label"].replace(" ", "") and "], not [" in page
+        assert all("⟧ predicted ⟦" in row["worst"] and float(row["worst_loss"]) > 0 for row in rows)
+        assert "sat␣on" in rows[0]["label"].replace(" ", "") and "⟧ predicted ⟦" in page
     else:
         assert {row["label"] for row in rows} == {"cat", "dog"}
