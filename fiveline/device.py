@@ -98,8 +98,6 @@ def to_cpu(batch: Any, copy: bool = False) -> Any:
 
 def detach(batch: Any) -> Any:
     """Return a batch with its tensors detached from the autograd graph."""
-    if hasattr(batch, "detach"):
-        return batch.detach()
     return map_tensors(lambda leaf: leaf.detach() if hasattr(leaf, "detach") else leaf, batch)
 
 

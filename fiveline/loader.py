@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -205,19 +204,3 @@ def started(dataloader: DataLoader[Any]) -> Iterator[Any]:
     batches = iter(dataloader)
     script.notice_dead_workers_at_the_fetch()
     return batches
-
-
-def watched(batches: Iterator[Any], saver: Any) -> Iterator[Any]:
-    """Yield batches; before each one, let the saver act if a signal arrived, or if it is time to save or to log."""
-    while True:
-        if saver.signals.received or saver.state.step >= saver.acts_at_step or time.monotonic() >= saver.acts_at:
-            saver.act()  # before the fetch, which may draw random numbers
-        try:
-            yield next(batches)
-        except StopIteration:
-            return
-        except InterruptedError:  # on Windows, Ctrl-C ends the wait for a worker's batch
-            continue
-        except Exception as error:
-            saver.save_after_a_worker_died(error)
-            raise

@@ -38,7 +38,8 @@ class MetricSums:
         """Add a batch without waiting for the device; `loss` is the mean over its scored labels, scalar."""
         import torch
 
-        outputs, loss = detach(outputs), loss.detach()
+        outputs = outputs.detach() if isinstance(outputs, torch.Tensor) else detach(outputs)
+        loss = loss.detach()
         device, dtype = loss.device, torch.float32 if loss.is_mps else torch.float64
         parts: list[Any] = []
         for name, metric in self.metrics.items():
@@ -114,8 +115,10 @@ def count_scored(labels: torch.Tensor) -> torch.Tensor:
 
     One float label per example means regression, where -100 is an ordinary value.
     """
+    import torch
+
     if labels.is_floating_point() and labels.dim() < 2:
-        return labels.new_full((), len(labels), dtype=int)
+        return torch.full((), len(labels), device=labels.device)
     return (labels != IGNORED_LABEL).count_nonzero()
 
 
