@@ -169,17 +169,13 @@ def fetch_dataloader(
     return DataLoader(
         Split(dataset, fetch_collate_fn(params.task), params.seed),
         batch_sampler=sampler,
-        collate_fn=_as_fetched,
+        collate_fn=tuple,  # Split has collated the batch
         num_workers=params.num_workers,
         persistent_workers=has_workers and not training,  # in training, each epoch starts new workers with its number
         pin_memory=has_workers and device is not None and device.type == "cuda",
         worker_init_fn=script.outlive_signals if has_workers else None,
         generator=torch.Generator(),  # without it, making an iterator would draw from the global generator
     )
-
-
-def _as_fetched(batch: Any) -> Any:
-    return batch  # Split has collated it
 
 
 def batches_from(dataloader: DataLoader[Any], epoch: int, step: int = 0) -> tuple[Iterator[Any], int]:

@@ -15,7 +15,6 @@ IGNORED_LABEL = -100  # PyTorch's own ignore_index
 
 Loss = Callable[[Any, "torch.Tensor"], "torch.Tensor"]
 Metrics = Mapping[str, Callable[[Any, "torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]]
-Sums = dict[str, "tuple[torch.Tensor, torch.Tensor]"]
 
 
 class MetricSums:
@@ -70,7 +69,7 @@ class MetricSums:
         self._num_scored = self._num_scored + num_scored
         self.num_examples += len(labels)
 
-    def _over_processes(self) -> Sums:
+    def _over_processes(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Return the sums over all processes of the job, by name; raise InputError if no batch was added."""
         import torch
 
@@ -105,7 +104,8 @@ class MetricSums:
         import torch
 
         parts = [part for name in ["loss", *self.metrics] for part in state["sums"][name]]
-        row = torch.cat([part.reshape(-1) for part in parts]).to(device) * is_first
+        row = torch.cat([part.flatten() for part in parts]).to(device)
+        row = row if is_first else torch.zeros_like(row)
         self._loss, self._num_scored, self._others = row[0], row[1], row[2:]
         self._shapes = [part.shape for part in parts[2:]]
 

@@ -126,19 +126,18 @@ class Saver:
 
     def end_epoch(self, train_metrics: dict[str, float], val_metrics: dict[str, float]) -> None:
         """Count an epoch as complete, and save it unless the last save was only a moment ago."""
-        state, monitor = self.state, self.state.params.monitor
+        state, monitor, old_best = self.state, self.state.params.monitor, self.state.best
         row = {"epoch": state.epoch + 1, "train": train_metrics, "val": val_metrics}
         row |= {"learning_rate": state.learning_rate(state.step - 1), "seconds": state.elapsed()}
         row |= {"examples_per_second": self._examples_per_second}
-        old_best = state.best
         is_best = state.end_epoch(val_metrics[monitor], val_metrics["loss"])
         self._rows.append(row)
         self.run.append_history(row)
         self._is_saved = False
         is_due = state.job.all_gather(time.monotonic() >= self._may_save_at)[0] or state.is_finished()
         if is_best:
-            is_tie = state.best == old_best
-            logging.info(f"- Found a lower loss at the best {monitor}" if is_tie else f"- Found new best {monitor}")
+            found = f"a lower loss at the best {monitor}" if state.best == old_best else f"new best {monitor}"
+            logging.info(f"- Found {found}")
             contents = {} if is_due else state.state_dict()  # if a save is due, `save` gets the contents itself
             # a copy, because training changes the tensors; on the CPU, because the net needs the GPU's memory
             self._best = to_cpu(contents, copy=True) if self.run.is_writer else {}, val_metrics
