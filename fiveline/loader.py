@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,19 @@ def started(dataloader: DataLoader[Any]) -> Iterator[Any]:
     batches = iter(dataloader)
     script.notice_dead_workers_at_the_fetch()
     return batches
+
+
+def saving_between(batches: Iterator[Any], saver: Any) -> Iterator[Any]:
+    """Yield batches; before each one, let the saver act if a signal arrived, or if it is time to save or to log."""
+    while True:
+        if saver.signals.received or saver.state.step >= saver.logs_at_step or time.monotonic() >= saver.acts_at:
+            saver.act()  # before the fetch, which may draw random numbers
+        try:
+            yield next(batches)
+        except StopIteration:
+            return
+        except InterruptedError:  # on Windows, Ctrl-C ends the wait for a worker's batch
+            continue
+        except Exception as error:
+            saver.save_after_a_worker_died(error)
+            raise

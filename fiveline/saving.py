@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import utils
 from fiveline.device import to_cpu
+from fiveline.loader import saving_between
 from fiveline.record.script import Signals
 from fiveline.state import State
 
@@ -47,33 +48,22 @@ class Saver:
         now = time.monotonic()
         self._may_save_at, self._must_save_at = now + seconds, now + 60 * self.state.params.checkpoint_minutes
         # the processes of a job take a vote between any two steps
-        self._acts_at = self._must_save_at if self.state.job.world_size == 1 else -math.inf
+        self.acts_at = self._must_save_at if self.state.job.world_size == 1 else -math.inf
 
     def saving_between(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Yield batches; before each one, `_act` if a signal arrived, or if it is time to save or to log."""
+        """Yield batches; before each one, `act` if a signal arrived, or if it is time to save or to log."""
         self._plan_log()
-        while True:
-            if self.signals.received or self.state.step >= self._logs_at_step or time.monotonic() >= self._acts_at:
-                self._act()  # before the fetch, which may draw random numbers
-            try:
-                yield next(batches)
-            except StopIteration:
-                return
-            except InterruptedError:  # on Windows, Ctrl-C ends the wait for a worker's batch
-                continue
-            except Exception as error:
-                self._save_after_a_worker_died(error)
-                raise
+        return saving_between(batches, self)
 
     def _plan_log(self) -> None:
         """Set the next step after which to log: none during validation."""
         step, total = self.state.step, self.state.steps_per_epoch
         next_step = step + self._steps_between - step % self._steps_between
-        self._logs_at_step = min(next_step, total) if step < total else math.inf
+        self.logs_at_step = min(next_step, total) if step < total else math.inf
 
-    def _act(self) -> None:
+    def act(self) -> None:
         """Log if it is time. Save if it is time or a signal arrived; after a signal, raise InterruptedRun."""
-        if self.state.step >= self._logs_at_step:
+        if self.state.step >= self.logs_at_step:
             self._log()
             self._plan_log()
         number, is_due = self.state.job.agree(self.signals.received, time.monotonic() >= self._must_save_at)
@@ -112,7 +102,7 @@ class Saver:
         state = self.state
         return state.job.world_size * state.sums.num_examples / max(state.elapsed() - state.seconds, 1e-9)
 
-    def _save_after_a_worker_died(self, error: Exception) -> None:
+    def save_after_a_worker_died(self, error: Exception) -> None:
         """If `error`, raised by fetching a batch, means that a data loading process died, save and raise Stop."""
         # a process that dies while it sends a batch causes a ConnectionError or EOFError
         if not utils.is_dead_worker(error) and not isinstance(error, ConnectionError | EOFError):

@@ -69,7 +69,9 @@ class State:
             restore_generators(self.generators)
         self.set_learning_rate()
         self._start = time.monotonic()
-        return map(self._with_learning_rate, moved(batches, self.device))
+        batches, params = moved(batches, self.device), self.params
+        changes_each_step = params.schedule in ("cosine", "one_cycle") or params.warmup_epochs or params.warmup_steps
+        return map(self._with_learning_rate, batches) if changes_each_step else batches
 
     def _with_learning_rate(self, batch: Any) -> Any:
         self.set_learning_rate()
