@@ -115,17 +115,9 @@ def count_scored(labels: torch.Tensor) -> torch.Tensor:
 
     One float label per example means regression, where -100 is an ordinary value.
     """
-    import torch
-
     if labels.is_floating_point() and labels.dim() < 2:
-        return torch.full((), len(labels), device=labels.device)
+        return labels.new_ones(len(labels)).count_nonzero()
     return (labels != IGNORED_LABEL).count_nonzero()
-
-
-def ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    """Divide sums. 0 / 0 is 0 in a vector, as in scikit-learn, and NaN for a scalar."""
-    quotient = numerator / denominator
-    return quotient.where(denominator != 0, 0.0) if quotient.dim() else quotient
 
 
 def occurring(sums: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[torch.Size, torch.Tensor]:
@@ -133,11 +125,8 @@ def occurring(sums: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[tor
 
     One metric would not find all: a class that is never predicted has no count in precision, but it has one in recall.
     """
-    import torch
-
     masks: dict[torch.Size, torch.Tensor] = {}
-    for pair in sums.values():
-        numerator, denominator = torch.broadcast_tensors(*pair)
+    for numerator, denominator in sums.values():
         is_counted = (numerator != 0) | (denominator != 0)
         masks[is_counted.shape] = masks.get(is_counted.shape, is_counted) | is_counted
     return masks
@@ -145,7 +134,9 @@ def occurring(sums: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[tor
 
 def value_of(metric: Any, numerator: torch.Tensor, denominator: torch.Tensor, occurs: Mapping[Any, Any]) -> float:
     """Return a metric's value from its sums; a vector is averaged over the classes that `occurring` returned."""
-    quotient = ratio(numerator, denominator)
+    quotient = numerator / denominator
+    if quotient.dim():  # 0 / 0 is 0 in a vector, as in scikit-learn, and NaN for a scalar
+        quotient = quotient.where(denominator != 0, 0.0)
     if quotient.numel() > 1:
         quotient = quotient[occurs[quotient.shape]]
     value = quotient.mean()

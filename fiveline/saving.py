@@ -70,11 +70,8 @@ class Saver:
         if number or is_due:
             self.save()
         if number:
-            raise utils.InterruptedRun(
-                f"stopped by signal {number} in epoch {self.state.epoch + 1}, step {self.state.step}; saved. Rerun the "
-                "same command to continue",
-                number,
-            )
+            message = f"stopped by signal {number} in epoch {self.state.epoch + 1}, step {self.state.step}; saved"
+            raise utils.InterruptedRun(f"{message}. Rerun the same command to continue", number)
 
     def _log(self) -> None:
         """Check the mean loss, and show it: in a bar on a terminal, else in a line of the log."""

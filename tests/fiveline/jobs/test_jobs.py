@@ -178,9 +178,9 @@ def test_any_number_of_processes_ends_where_one_does(tmp_path, num_processes, pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [{}, {"ema_decay": 0.8}], ids=["", "averaged"])
-def test_batch_norm_is_the_same_in_all_processes(make_run, more):
-    folder = together(3, make_run(batch_size=7, num_epochs=2, **more))  # shares of 2 and 3
+def test_batch_norm_is_the_same_in_all_processes(make_run):
+    # shares of 2 and 3; the averaged net, which is scored, takes the statistics of the net that is trained
+    folder = together(3, make_run(batch_size=7, num_epochs=2, ema_decay=0.8))
     assert all(bool(tensor.isfinite().all()) for tensor in read_state(folder)["state_dict"].values())
     assert_scored_alike_in_one_process(folder)
 
