@@ -94,7 +94,7 @@ def train(
     train_step_in_pieces with its settings.
     """
     state.model.train()
-    for train_batch, labels_batch in saver.watched(state.start_epoch(dataloader)):
+    for train_batch, labels_batch in saver.saving_between(state.start_epoch(dataloader)):
         output_batch, loss = step(state.model, state.optimizer, loss_fn, train_batch, labels_batch)
         state.sums.add(output_batch, labels_batch, loss)
         state.step += 1
@@ -116,8 +116,8 @@ def train_and_evaluate(
         state.check_loss(train_metrics["loss"])
         logging.info(f"- Train metrics: {utils.format_metrics(train_metrics)}")
 
-        val_batches = saver.watched(state.start_validation(val_dataloader))
-        val_metrics = evaluate(state.evaluated, task.loss_fn, val_batches, task.metrics, state.new_sums)
+        val_batches = saver.saving_between(state.start_validation(val_dataloader))
+        val_metrics = evaluate(state.net_to_evaluate, task.loss_fn, val_batches, task.metrics, state.new_sums)
         state.check_loss(val_metrics["loss"])  # the last step may have diverged; no train metric shows it
         logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
         saver.end_epoch(train_metrics, val_metrics)
@@ -182,12 +182,12 @@ def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Name
         utils.set_logger(run.path / "train.log", logging.INFO if run.is_writer else logging.ERROR)
         for line in [*start.warnings, *(f"- WARNING: {line}" for line in params.warnings())]:
             logging.warning(line)
-        with run.recorded(params, restore_file=args.restore_file), jobs.naming_the_lost():
+        with run.recorded(params, restore_file=args.restore_file), jobs.explaining_lost_process():
             device = fetch_device(args.device, args.disable_cuda, job.local_rank)
             state, dataloaders, task = set_up(params, run, start, device, job)
             step = fetch_step(state, train_step, train_step_in_pieces)  # arguments: fiveline/ must not import train.py
             with (
-                Signals(ends_at_second=job.world_size == 1) as signals,
+                Signals(second_signal_ends=job.world_size == 1) as signals,
                 switched_on(state, run, args.profile),
                 Saver(run, state, signals) as saver,
             ):
@@ -195,4 +195,4 @@ def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Name
 
 
 if __name__ == "__main__":
-    utils.run_script(main, jobs.is_first_to_say)
+    utils.run_script(main, jobs.reports_first)

@@ -27,7 +27,6 @@ from fiveline.record.checkpoint import (
     write_checkpoint,
 )
 from fiveline.record.errors import (
-    NO_ROOM,
     DivergedError,
     InputError,
     InterruptedRun,
@@ -47,7 +46,7 @@ from fiveline.record.files import (
     read_json,
     read_lines,
 )
-from fiveline.record.log import SafeFormatter, escaped, escaped_lines, format_metrics, set_logger
+from fiveline.record.log import escaped, escaped_lines, format_metrics, set_logger
 from fiveline.record.origin import fingerprint
 from fiveline.record.params import MACHINE, Params, idle_unless, machine_settings
 from fiveline.record.params_file import find_params_file, read_overrides, read_values, with_data_dir

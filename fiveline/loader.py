@@ -170,17 +170,13 @@ def fetch_dataloader(
     return DataLoader(
         Split(dataset, fetch_collate_fn(params.task), params.seed),
         batch_sampler=sampler,
-        collate_fn=_as_fetched,
+        collate_fn=tuple,  # Split has collated the batch
         num_workers=params.num_workers,
         persistent_workers=has_workers and not training,  # in training, each epoch starts new workers with its number
         pin_memory=has_workers and device is not None and device.type == "cuda",
         worker_init_fn=script.outlive_signals if has_workers else None,
         generator=torch.Generator(),  # without it, making an iterator would draw from the global generator
     )
-
-
-def _as_fetched(batch: Any) -> Any:
-    return batch  # Split has collated it
 
 
 def batches_from(dataloader: DataLoader[Any], epoch: int, step: int = 0) -> tuple[Iterator[Any], int]:
@@ -207,10 +203,10 @@ def started(dataloader: DataLoader[Any]) -> Iterator[Any]:
     return batches
 
 
-def watched(batches: Iterator[Any], saver: Any) -> Iterator[Any]:
+def saving_between(batches: Iterator[Any], saver: Any) -> Iterator[Any]:
     """Yield batches; before each one, let the saver act if a signal arrived, or if it is time to save or to log."""
     while True:
-        if saver.signals.received or saver.state.step >= saver.acts_at_step or time.monotonic() >= saver.acts_at:
+        if saver.signals.received or saver.state.step >= saver.logs_at_step or time.monotonic() >= saver.acts_at:
             saver.act()  # before the fetch, which may draw random numbers
         try:
             yield next(batches)

@@ -15,7 +15,6 @@ IGNORED_LABEL = -100  # PyTorch's own ignore_index
 
 Loss = Callable[[Any, "torch.Tensor"], "torch.Tensor"]
 Metrics = Mapping[str, Callable[[Any, "torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]]
-Sums = dict[str, "tuple[torch.Tensor, torch.Tensor]"]
 
 
 class MetricSums:
@@ -28,21 +27,20 @@ class MetricSums:
 
     def __init__(self, metrics: Metrics, add_up: Callable[[torch.Tensor], torch.Tensor] = lambda row: row) -> None:
         self.metrics, self.add_up = metrics, add_up
-        self._row: Any = None  # this process's sums in one flat tensor, so that a batch is added in one operation
-        self._shapes: list[torch.Size] = []  # of the sums in the row
-        self.num_examples = 0  # added by this process
+        self.num_examples = 0  # added by this process, like the sums
+        self._loss: Any = 0.0  # float64, or float32 on Apple's GPUs, which lack float64; so are the metrics' sums
+        self._num_scored: Any = 0
+        self._others: Any = None  # the metrics' sums in one flat tensor, so that a batch is added in one operation
+        self._shapes: list[torch.Size] = []  # of the metrics' sums
 
     def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Add a batch without waiting for the device; `loss` is the mean over its scored labels, scalar."""
         import torch
 
         outputs = outputs.detach() if isinstance(outputs, torch.Tensor) else detach(outputs)
-        num_scored = count_scored(labels)
-        self.num_examples += len(labels)
-        # in float64, to be exact over millions of values (torch.cat converts the other sums); Apple's GPUs lack float64
-        loss = loss.detach().to(torch.float32 if loss.is_mps else torch.float64)
-        # a batch without scored labels has a NaN loss, and adds 0
-        sums = [(loss * num_scored).where(num_scored > 0, 0.0), num_scored]
+        loss = loss.detach()
+        device, dtype = loss.device, torch.float32 if loss.is_mps else torch.float64
+        parts: list[Any] = []
         for name, metric in self.metrics.items():
             pair = metric(outputs, labels)
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -50,50 +48,66 @@ class MetricSums:
                     f"metric {name!r} returned {pair!r}; expected a numerator and a denominator, which are added up "
                     "over the batches, for example: return right.sum(), torch.ones_like(labels).sum()"
                 )
-            sums += pair
-        sums = [torch.as_tensor(part, device=loss.device) for part in sums]
-        shapes, row = [part.shape for part in sums], torch.cat([part.reshape(-1) for part in sums])
-        if self._row is not None and shapes != self._shapes:
+            parts += pair
+        parts = [torch.as_tensor(x, device=device) if getattr(x, "device", None) != device else x for x in parts]
+        shapes = [part.shape for part in parts]
+        if self._others is None:
+            self._shapes, self._others = shapes, loss.new_zeros(sum(map(torch.Size.numel, shapes)), dtype=dtype)
+        if shapes != self._shapes:
             i = next(i for i in range(len(shapes)) if shapes[i] != self._shapes[i])
             raise InputError(
-                f"metric {[*self.metrics][i // 2 - 1]!r} returned a sum of shape {tuple(shapes[i])} after one of shape "
+                f"metric {[*self.metrics][i // 2]!r} returned a sum of shape {tuple(shapes[i])} after one of shape "
                 f"{tuple(self._shapes[i])}; expected the same shape for each batch, because they are added up"
             )
-        self._row, self._shapes = row if self._row is None else self._row + row, shapes
+        if len({part.dtype for part in parts}) > 1:  # torch.cat would round whole numbers to float32
+            parts = [part.to(dtype) for part in parts]
+        if parts:
+            self._others = self._others + torch.cat([part.flatten() for part in parts])
+        num_scored = count_scored(labels)
+        # a batch without scored labels has a NaN loss, and adds 0
+        self._loss = self._loss + (loss.to(dtype) * num_scored).masked_fill(num_scored.logical_not(), 0.0)
+        self._num_scored = self._num_scored + num_scored
+        self.num_examples += len(labels)
 
-    def _everywhere(self) -> Sums:
+    def _over_processes(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Return the sums over all processes of the job, by name; raise InputError if no batch was added."""
-        if self._row is None:
+        import torch
+
+        if self._others is None:
             raise InputError(
                 "the dataloader is empty: it gave no batch to train on or to score; expected at least one. (With "
                 "drop_last, an epoch needs batch_size examples or more; an iterator can be used only once)"
             )
-        parts = self.add_up(self._row).split([shape.numel() for shape in self._shapes])
-        sums = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        row = torch.cat([torch.stack([self._loss, self._num_scored]), self._others])
+        shapes = [torch.Size(), torch.Size(), *self._shapes]
+        parts = self.add_up(row).split([shape.numel() for shape in shapes])
+        sums = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
         return dict(zip(["loss", *self.metrics], zip(sums[::2], sums[1::2], strict=True), strict=True))
 
     def result(self) -> dict[str, float]:
         """Return the value of each metric by name, the loss last. In a job, all processes must call this."""
-        sums = self._everywhere()
+        sums = self._over_processes()
         occurs = occurring(sums)
         return {name: value_of(self.metrics.get(name), *sums[name], occurs) for name in [*self.metrics, "loss"]}
 
     def mean_loss(self) -> float:
         """Return the mean loss so far. It waits for the device; in a job, all processes must call it."""
-        numerator, denominator = self._everywhere()["loss"]
+        numerator, denominator = self._over_processes()["loss"]
         return float(numerator / denominator)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums over all processes, for a checkpoint within an epoch."""
-        return {"sums": self._everywhere()}
+        return {"sums": self._over_processes()}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device, is_first: bool = True) -> None:
         """Continue from the sums that `state_dict` returned; in a job, all but the first process begin with zeros."""
         import torch
 
-        sums = [part for name in ["loss", *self.metrics] for part in state["sums"][name]]
-        row = torch.cat([part.reshape(-1) for part in sums]).to(device)
-        self._row, self._shapes = row if is_first else row.zero_(), [part.shape for part in sums]
+        parts = [part for name in ["loss", *self.metrics] for part in state["sums"][name]]
+        row = torch.cat([part.flatten() for part in parts]).to(device)
+        row = row if is_first else torch.zeros_like(row)
+        self._loss, self._num_scored, self._others = row[0], row[1], row[2:]
+        self._shapes = [part.shape for part in parts[2:]]
 
 
 def count_scored(labels: torch.Tensor) -> torch.Tensor:
@@ -102,14 +116,8 @@ def count_scored(labels: torch.Tensor) -> torch.Tensor:
     One float label per example means regression, where -100 is an ordinary value.
     """
     if labels.is_floating_point() and labels.dim() < 2:
-        return labels.new_ones(len(labels)).sum()
-    return (labels != IGNORED_LABEL).sum()
-
-
-def ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    """Divide sums. 0 / 0 is 0 in a vector, as in scikit-learn, and NaN for a scalar."""
-    quotient = numerator / denominator
-    return quotient.where(denominator != 0, 0.0) if quotient.dim() else quotient
+        return labels.new_ones(len(labels)).count_nonzero()
+    return (labels != IGNORED_LABEL).count_nonzero()
 
 
 def occurring(sums: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[torch.Size, torch.Tensor]:
@@ -117,11 +125,8 @@ def occurring(sums: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[tor
 
     One metric would not find all: a class that is never predicted has no count in precision, but it has one in recall.
     """
-    import torch
-
     masks: dict[torch.Size, torch.Tensor] = {}
-    for pair in sums.values():
-        numerator, denominator = torch.broadcast_tensors(*pair)
+    for numerator, denominator in sums.values():
         is_counted = (numerator != 0) | (denominator != 0)
         masks[is_counted.shape] = masks.get(is_counted.shape, is_counted) | is_counted
     return masks
@@ -129,7 +134,9 @@ def occurring(sums: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[tor
 
 def value_of(metric: Any, numerator: torch.Tensor, denominator: torch.Tensor, occurs: Mapping[Any, Any]) -> float:
     """Return a metric's value from its sums; a vector is averaged over the classes that `occurring` returned."""
-    quotient = ratio(numerator, denominator)
+    quotient = numerator / denominator
+    if quotient.dim():  # 0 / 0 is 0 in a vector, as in scikit-learn, and NaN for a scalar
+        quotient = quotient.where(denominator != 0, 0.0)
     if quotient.numel() > 1:
         quotient = quotient[occurs[quotient.shape]]
     value = quotient.mean()

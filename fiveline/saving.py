@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import utils
 from fiveline.device import to_cpu
-from fiveline.loader import watched
+from fiveline.loader import saving_between
 from fiveline.record.restart import delete_or_restore
 from fiveline.record.script import Signals
 from fiveline.state import State
@@ -51,41 +51,37 @@ class Saver:
         # the processes of a job take a vote between any two steps
         self.acts_at = self._must_save_at if self.state.job.world_size == 1 else -math.inf
 
-    def watched(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Yield batches; before each of them, `act` if it is time, or a signal arrived."""
+    def saving_between(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Yield batches; before each one, `act` if a signal arrived, or if it is time to save or to log."""
         self._plan_log()
-        return watched(batches, self)
+        return saving_between(batches, self)
 
     def _plan_log(self) -> None:
         """Set the next step after which to log: none during validation."""
         step, total = self.state.step, self.state.steps_per_epoch
         next_step = step + self._steps_between - step % self._steps_between
-        self.acts_at_step = min(next_step, total) if step < total else math.inf
+        self.logs_at_step = min(next_step, total) if step < total else math.inf
 
     def act(self) -> None:
         """Log if it is time. Save if it is time or a signal arrived; after a signal, raise InterruptedRun."""
-        if self.state.step >= self.acts_at_step:
+        if self.state.step >= self.logs_at_step:
             self._log()
             self._plan_log()
         number, is_due = self.state.job.agree(self.signals.received, time.monotonic() >= self._must_save_at)
         if number or is_due:
             self.save()
         if number:
-            raise utils.InterruptedRun(
-                f"stopped by signal {number} in epoch {self.state.epoch + 1}, step {self.state.step}; saved. Rerun the "
-                "same command to continue",
-                number,
-            )
+            message = f"stopped by signal {number} in epoch {self.state.epoch + 1}, step {self.state.step}; saved"
+            raise utils.InterruptedRun(f"{message}. Rerun the same command to continue", number)
 
     def _log(self) -> None:
         """Check the mean loss, and show it: in a bar on a terminal, else in a line of the log."""
         state = self.state
         if state.step % self._steps_between == 0:
-            loss, speed = state.sums.mean_loss(), f"{self.examples_per_second:,.0f} examples/s"
+            loss, speed = state.sums.mean_loss(), f"{self._examples_per_second:,.0f} examples/s"
             state.check_loss(loss)
             if self._has_bar:
-                if self._bar is None:
-                    self._bar = tqdm(total=state.steps_per_epoch, leave=False, dynamic_ncols=True)
+                self._bar = self._bar or tqdm(total=state.steps_per_epoch, leave=False, dynamic_ncols=True)
                 self._bar.update(state.step - self._bar.n)
                 self._bar.set_postfix_str(f"loss={loss:05.3f}, {speed}", refresh=False)
             else:
@@ -99,7 +95,7 @@ class Saver:
             self._bar = None
 
     @property
-    def examples_per_second(self) -> float:
+    def _examples_per_second(self) -> float:
         """The speed of the job in this epoch; its processes have about the same number of examples each."""
         state = self.state
         return state.job.world_size * state.sums.num_examples / max(state.elapsed() - state.seconds, 1e-9)
@@ -109,31 +105,30 @@ class Saver:
         # a process that dies while it sends a batch causes a ConnectionError or EOFError
         if not utils.is_dead_worker(error) and not isinstance(error, ConnectionError | EOFError):
             return
-        can_save = self.state.job.world_size == 1  # in a job, all processes must save together
-        if can_save:
+        saved = "The run was not saved now"
+        if self.state.job.world_size == 1:  # in a job, all processes must save together
             self.save()  # the state is consistent: this process has drawn no random number since the last step
+            saved = "Saved"
         reason = utils.explain(error) or f"a data loading process died ({type(error).__name__})"
-        saved = "Saved" if can_save else "The run was not saved now"
         raise utils.Stop(f"{reason}. {saved}; rerun the same command to continue") from error
 
     def end_epoch(self, train_metrics: dict[str, float], val_metrics: dict[str, float]) -> None:
         """Count an epoch as complete, and save it unless the last save was only a moment ago."""
-        state = self.state
+        state, monitor, old_best = self.state, self.state.params.monitor, self.state.best
         row = {"epoch": state.epoch + 1, "train": train_metrics, "val": val_metrics}
         row |= {"learning_rate": state.learning_rate(state.step - 1), "seconds": state.elapsed()}
-        row |= {"examples_per_second": self.examples_per_second}
-        is_best = state.end_epoch(val_metrics[state.params.monitor], val_metrics["loss"])
-        if is_best:
-            logging.info(f"- Found new best {state.params.monitor}")
+        row |= {"examples_per_second": self._examples_per_second}
+        is_best = state.end_epoch(val_metrics[monitor], val_metrics["loss"])
         self._rows.append(row)
         self.run.append_history(row)
         self._is_saved = False
         is_due = state.job.all_gather(time.monotonic() >= self._may_save_at)[0] or state.is_finished()
         if is_best:
+            found = f"a lower loss at the best {monitor}" if state.best == old_best else f"new best {monitor}"
+            logging.info(f"- Found {found}")
             contents = {} if is_due else state.state_dict()  # if a save is due, `save` gets the contents itself
             # a copy, because training changes the tensors; on the CPU, because the net needs the GPU's memory
-            contents = to_cpu(contents, copy=True) if self.run.is_writer else {}
-            self._best = contents, val_metrics
+            self._best = to_cpu(contents, copy=True) if self.run.is_writer else {}, val_metrics
         if is_due:
             self.save()
 

@@ -32,7 +32,7 @@ class State:
     optimizer: torch.optim.Optimizer
     params: utils.Params  # with facts
     steps_per_epoch: int
-    sign: int  # 1 if a higher params.monitor is better, -1 if a lower one is
+    monitor_sign: int  # 1 if a higher params.monitor is better, -1 if a lower one is
     metrics: Metrics
     job: Any  # the processes that train together: fiveline.jobs.one.OneProcess(), or torchrun's
     extras: dict[str, Any] = dataclasses.field(default_factory=dict)  # "scaler" (fp16), "average" (EMA), if switched on
@@ -53,7 +53,7 @@ class State:
         self._start = time.monotonic()
 
     @property
-    def evaluated(self) -> nn.Module:
+    def net_to_evaluate(self) -> nn.Module:
         """The net that is evaluated and saved as the run's result: the averaged one if there is one."""
         return self.extras["average"].averaged if "average" in self.extras else self.model
 
@@ -69,12 +69,11 @@ class State:
             restore_generators(self.generators)
         self.set_learning_rate()
         self._start = time.monotonic()
-        batches = moved(batches, self.device)
-        params = self.params
+        batches, params = moved(batches, self.device), self.params
         changes_each_step = params.schedule in ("cosine", "one_cycle") or params.warmup_epochs or params.warmup_steps
-        return map(self._at_its_rate, batches) if changes_each_step else batches
+        return map(self._with_learning_rate, batches) if changes_each_step else batches
 
-    def _at_its_rate(self, batch: Any) -> Any:
+    def _with_learning_rate(self, batch: Any) -> Any:
         self.set_learning_rate()
         return batch
 
@@ -105,7 +104,8 @@ class State:
 
         The best epoch has the best `value` of params.monitor on val; of equal values, the lower loss on val is better.
         """
-        new, old = (utils.ranking_key(*pair, self.sign > 0) for pair in ((value, loss), (self.best, self.best_loss)))
+        is_high_better = self.monitor_sign > 0
+        new, old = (utils.ranking_key(*pair, is_high_better) for pair in ((value, loss), (self.best, self.best_loss)))
         is_best = new > old
         self.epoch, self.step = self.epoch + 1, 0
         if is_best:
@@ -123,7 +123,7 @@ class State:
     def check_loss(self, loss: float) -> None:
         """Raise DivergedError if a loss, the mean over many steps, is not finite."""
         if not math.isfinite(loss):
-            self.stop(f"a loss of {loss}")
+            self.raise_diverged(f"a loss of {loss}")
 
     def check_weights(self) -> None:
         """Raise DivergedError if a loss or a weight is not finite, or fp16's gradients are not finite at any scale."""
@@ -131,12 +131,12 @@ class State:
             self.check_loss(self.sums.mean_loss())
         scaler = self.extras.get("scaler")
         if scaler is not None and scaler.get_scale() < SMALLEST_SCALE:
-            self.stop("gradients that are not finite at any scale")
+            self.raise_diverged("gradients that are not finite at any scale")
         weights = [weight.to_local() if hasattr(weight, "to_local") else weight for weight in self.model.parameters()]
         if not all(self.job.all_gather(all(bool(weight.isfinite().all()) for weight in weights))):
-            self.stop("a weight that is not finite")
+            self.raise_diverged("a weight that is not finite")
 
-    def stop(self, reason: str, step: int | None = None) -> None:
+    def raise_diverged(self, reason: str, step: int | None = None) -> None:
         """Raise DivergedError. `reason` names what is not finite; `step` counts within the epoch, if it is known."""
         where = f"step {self.step} or before" if step is None else f"step {step}"
         raise utils.DivergedError(
@@ -153,7 +153,7 @@ class State:
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "state_dict": self.job.weights_of(self.evaluated),
+            "state_dict": self.job.weights_of(self.net_to_evaluate),
             "optim_dict": self.job.moments_of(self.optimizer),
             "schedule": {"epochs_since_best": self.epochs_since_best, "num_drops": self.num_drops},
             "scaler": self.extras["scaler"].state_dict() if "scaler" in self.extras else {},
@@ -202,10 +202,10 @@ def learning_rate(params: utils.Params, step: int, steps_per_epoch: int) -> floa
 
     The rate is computed from the step, not accumulated, so a run can continue with another number of epochs.
     """
-    return params.learning_rate * _factor(params, step, steps_per_epoch)
+    return params.learning_rate * _schedule_factor(params, step, steps_per_epoch)
 
 
-def _factor(params: utils.Params, step: int, steps_per_epoch: int) -> float:
+def _schedule_factor(params: utils.Params, step: int, steps_per_epoch: int) -> float:
     total = params.num_epochs * steps_per_epoch
     warmup: float | None = params.warmup_steps
     if warmup is None and params.warmup_epochs is not None:

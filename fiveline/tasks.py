@@ -49,12 +49,12 @@ def fetch_params(model_dir: Path, overrides: Sequence[str] = ()) -> utils.Params
     """
     path = utils.find_params_file(model_dir)
     values, mistakes = utils.read_values(path)
-    laid_over, more_mistakes = utils.read_overrides(overrides)
+    override_values, more_mistakes = utils.read_overrides(overrides)
     source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
-    if "task" not in {**values, **laid_over} and (task := recognise_task(values)) != DEFAULT_TASK:
+    if "task" not in {**values, **override_values} and (task := recognise_task(values)) != DEFAULT_TASK:
         values["task"] = task
         source += f" (task {task}, recognised by its keys)"
-    values.update(laid_over)
+    values.update(override_values)
     try:
         params_class = fetch_params_class(values.get("task", DEFAULT_TASK))
     except utils.InputError as error:
@@ -155,9 +155,10 @@ def fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
         )
     if len(dataset) == 0:
         raise utils.InputError(f"{data_dir}: the {split} split is empty")
-    checks = {"ids": (_are_names, "a name (str or int)"), "lengths": (_are_lengths, "a whole number")}
-    for name, (is_right, entry) in checks.items():  # a dataset may use such a name for something else
-        if hasattr(dataset, name) and not is_right(value := getattr(dataset, name), len(dataset)):
+    checks: dict[str, tuple[Any, str]] = {"ids": (str | Integral, "a name (str or int)")}
+    checks["lengths"] = Integral, "a whole number"
+    for name, (kind, entry) in checks.items():  # a dataset may use such a name for something else
+        if hasattr(dataset, name) and not _is_list_of(kind, value := getattr(dataset, name), len(dataset)):
             raise utils.InputError(
                 f"{where}: its attribute {name!r} is {_shown(value)}; expected a list with {entry} for each example "
                 f"({len(dataset)} examples). {ANOTHER_NAME}"
@@ -165,19 +166,10 @@ def fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
     return dataset
 
 
-def _are_names(values: Any, number: int) -> bool:
+def _is_list_of(kind: Any, values: Any, number: int) -> bool:
+    values = values.tolist() if hasattr(values, "tolist") else values  # an array or a tensor
     is_list = hasattr(values, "__getitem__") and hasattr(values, "__len__") and not isinstance(values, str | Mapping)
-    return is_list and len(values) == number and all(isinstance(value, str | Integral) for value in values)
-
-
-def _are_lengths(values: Any, number: int) -> bool:
-    import numpy as np
-
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError):  # lists of different lengths
-        return False
-    return array.shape == (number,) and array.dtype.kind in "iu"
+    return is_list and len(values) == number and all(isinstance(value, kind) for value in values)
 
 
 def _shown(value: Any) -> str:

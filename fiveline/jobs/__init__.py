@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from fiveline.jobs.endings import is_first_to_say, naming_the_lost, rank, world_size
+from fiveline.jobs.endings import explaining_lost_process, rank, reports_first, world_size
 from fiveline.record.errors import InputError
 
-__all__ = ["is_first_to_say", "joined", "naming_the_lost", "rank", "refuse", "world_size"]
+__all__ = ["reports_first", "joined", "explaining_lost_process", "rank", "refuse", "world_size"]
 
 
 def refuse(script: str) -> None:

@@ -26,7 +26,7 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0")) if "WORLD_SIZE" in os.environ else 0
 
 
-def is_first_to_say(error: BaseException, stop: BaseException | None) -> bool:
+def reports_first(error: BaseException, stop: BaseException | None) -> bool:
     """Return whether no other process has reported the same error yet, and leave the reason for the others.
 
     Args:
@@ -48,7 +48,7 @@ def is_first_to_say(error: BaseException, stop: BaseException | None) -> bool:
 
 
 @contextlib.contextmanager
-def naming_the_lost() -> Iterator[None]:
+def explaining_lost_process() -> Iterator[None]:
     """Turn the error of waiting for a lost process into the reason that the lost process left.
 
     Raises:
@@ -64,7 +64,7 @@ def naming_the_lost() -> Iterator[None]:
         reason = str(error).strip().partition("\n")[0].partition(". This is")[0].rpartition("] ")[2]
         lost = f"another process of the job has died, or did not answer ({reason})"
         words: list[Any] = [f"{lost}; rerun the same command to continue from the last checkpoint", 1, "failed"]
-        with contextlib.suppress(RuntimeError, KeyError):  # as in `is_first_to_say`
+        with contextlib.suppress(RuntimeError, KeyError):  # as in `reports_first`
             store = _store()
             words = json.loads(store.get("last_words")) if store.check(["last_words"]) else words
         stop = Stop(words[0])

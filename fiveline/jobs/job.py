@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from fiveline.jobs.endings import naming_the_lost
+from fiveline.jobs.endings import explaining_lost_process
 from fiveline.jobs.one import OneProcess
 from fiveline.metrics import Loss, count_scored
 from fiveline.record.script import import_quickly
@@ -36,7 +36,7 @@ def connected() -> Iterator[Job]:
     # that used Python after Python's shutdown sometimes aborted the process.
     import_quickly("torch._dynamo")
     handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
-    with naming_the_lost():
+    with explaining_lost_process():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)
     job = Job()
@@ -66,8 +66,8 @@ class Job(OneProcess):
         self._shards_of: Callable[..., Mapping[str, Any]] = lambda optimizer, state: state
         self.share = torch.ones(())  # this process's share of the scored labels of the whole batch
         self._buffers: list[torch.Tensor] = []
-        self._is_averaged = True  # whether `average` has run in this step
-        self._every, self._num_asked, self._last = 1, 0, time.monotonic()
+        self._is_summed = True  # whether `sum_gradients` has run in this step
+        self._calls_per_vote, self._calls_since_vote, self._last = 1, 0, time.monotonic()
 
     def all_gather(self, entry: Any) -> list[Any]:
         """Return the objects of all processes, by rank; tensors in them should be on the CPU."""
@@ -92,17 +92,17 @@ class Job(OneProcess):
 
         The processes vote about five times a second: the first one sets the number of steps until the next vote.
         """
-        self._num_asked += 1
-        if self._num_asked < self._every:
+        self._calls_since_vote += 1
+        if self._calls_since_vote < self._calls_per_vote:
             return 0, False
         now = time.monotonic()
-        steps = int(VOTE_SECONDS * self._num_asked / max(now - self._last, 1e-9))
+        steps = int(VOTE_SECONDS * self._calls_since_vote / max(now - self._last, 1e-9))
         votes = torch.tensor([signal_number, 0, 0])
         if self.rank == 0:
             votes[1:] = torch.tensor([int(is_due), max(steps, 1)])
         dist.all_reduce(votes, dist.ReduceOp.MAX)
-        number, due, self._every = votes.tolist()
-        self._num_asked, self._last = 0, now
+        number, due, self._calls_per_vote = votes.tolist()
+        self._calls_since_vote, self._last = 0, now
         return number, bool(due)
 
     # --- the net and its step
@@ -117,16 +117,16 @@ class Job(OneProcess):
             sharded.shard(net, device, self.world_size)
             self.is_sharded, self._whole, self._shards_of = True, sharded.whole, sharded.shards_of
 
-    def average_before_steps(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def sum_gradients_before_steps(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Let the optimizer step with all processes' gradients. Register hooks that use gradients after this call."""
         self._buffers = [buffer for name, buffer in net.named_buffers() if name.endswith(RUNNING)]
-        optimizer.register_step_pre_hook(lambda optimizer, *_: self.average(optimizer))
+        optimizer.register_step_pre_hook(lambda optimizer, *_: self.sum_gradients(optimizer))
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
         """Return the scaler of fp16, which checks the gradients of all processes, so that all skip the same steps."""
         return _JobScaler(self, device)
 
-    def step_of_share(self, step: Step) -> Step:
+    def weighted_step(self, step: Step) -> Step:
         """Return a train step that weights its loss, and thereby its gradients, by this process's share."""
         # FSDP averages the gradients: multiply by the number of processes to get their sum
         factor = self.world_size if self.is_sharded else 1
@@ -137,7 +137,7 @@ class Job(OneProcess):
             num_scored = count_scored(labels).float()
             total = num_scored.clone()
             dist.all_reduce(total)
-            self.share, self._is_averaged = num_scored / total, False
+            self.share, self._is_summed = num_scored / total, False
             # a process without scored labels has share 0, but its loss must not be NaN, because 0 * NaN is NaN
             labels = labels.where((num_scored > 0) | (total == 0), 0)
 
@@ -151,11 +151,11 @@ class Job(OneProcess):
         return counted
 
     @torch.no_grad()
-    def average(self, optimizer: torch.optim.Optimizer) -> None:
+    def sum_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Add up the weighted gradients and buffers of all processes, once for each step."""
-        if self._is_averaged:
+        if self._is_summed:
             return
-        self._is_averaged = True
+        self._is_summed = True
         weighed = [buffer * self.share.to(buffer) for buffer in self._buffers]
         for buffer, total in zip(self._buffers, _all_reduced(weighed), strict=True):
             buffer.copy_(total)
@@ -190,7 +190,7 @@ class _JobScaler(torch.amp.GradScaler):
         self.job = job
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
-        self.job.average(optimizer)
+        self.job.sum_gradients(optimizer)
         super().unscale_(optimizer)
 
 

@@ -45,14 +45,14 @@ class OneProcess:
         if fsdp:
             logging.warning("- WARNING: fsdp has no effect in one process; torchrun starts more")
 
-    def average_before_steps(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def sum_gradients_before_steps(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Let the optimizer step with the gradients of all processes."""
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
         """Return the scaler of fp16."""
         return torch.amp.GradScaler(device.type)
 
-    def step_of_share(self, step: Step) -> Step:
+    def weighted_step(self, step: Step) -> Step:
         """Return the train step for this process's shard of each batch."""
         return step
 

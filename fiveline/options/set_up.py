@@ -48,7 +48,7 @@ def set_up(
     else:
         torch_private.put_off_dynamo()
     optimizer = fetch_optimizer(net, params)
-    job.average_before_steps(net, optimizer)
+    job.sum_gradients_before_steps(net, optimizer)
     if params.clip_grad_norm is not None:
         clip_gradients(optimizer, params.clip_grad_norm)
     extras = fetch_extras(net, optimizer, params, job)
@@ -123,7 +123,7 @@ def fetch_step(state: State, whole: Step, in_pieces: Step) -> Step:
         scaler = state.extras.get("scaler") or torch.amp.GradScaler(state.device.type, enabled=False)
         size = params.microbatch_size or params.batch_size
         step = functools.partial(in_pieces, microbatch_size=size, scaler=scaler)
-    return state.job.step_of_share(step)
+    return state.job.weighted_step(step)
 
 
 @contextlib.contextmanager
@@ -145,5 +145,5 @@ def _naming_operations(state: State) -> Iterator[None]:
             yield
         except RuntimeError as error:
             if "returned nan values" in str(error):
-                state.stop(str(error).rstrip("."), state.step + 1)
+                state.raise_diverged(str(error).rstrip("."), state.step + 1)
             raise

@@ -137,12 +137,12 @@ class Signals:
     SIGHUP keeps its handler, because `nohup` ignores it. Outside the main thread nothing is noted.
 
     Args:
-        ends_at_second: False in a job, where torchrun passes on a signal that each process may have received already
+        second_signal_ends: False in a job, where torchrun passes on a signal that each process may already have
     """
 
-    def __init__(self, ends_at_second: bool = True) -> None:
+    def __init__(self, second_signal_ends: bool = True) -> None:
         self.received = 0  # the signal's number, 0 for none
-        self.ends_at_second = ends_at_second
+        self.second_signal_ends = second_signal_ends
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -156,7 +156,7 @@ class Signals:
 
     def _note(self, number: int, _: object) -> None:
         self.received = number
-        for each, before in self._before.items() if self.ends_at_second else ():
+        for each, before in self._before.items() if self.second_signal_ends else ():
             # in a notebook, the second signal interrupts the cell
             signal.signal(each, before if before is signal.default_int_handler else signal.SIG_DFL)
 

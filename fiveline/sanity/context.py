@@ -159,7 +159,7 @@ class Context:
         for inputs, labels in self.augmented_batches(self.choose("train", 2 * self.small_batch_size), 1, params):
             trainer.state.set_learning_rate()
             trainer.step(inputs, labels)
-        self.evaluate(trainer.state.evaluated, self.sample("val", 64))
+        self.evaluate(trainer.state.net_to_evaluate, self.sample("val", 64))
         for _ in range(2):
             trainer.state.end_epoch(0.0, 0.0)
         trainer.state.is_finished()

@@ -104,9 +104,9 @@ def test_a_state_that_waits_on_the_cpu_is_the_same_to_the_type(make_state, setti
     copy = to_cpu(contents, copy=True)
     assert _compare("state", contents, copy) == []
     with torch.no_grad():
-        for weight in state.evaluated.parameters():
+        for weight in state.net_to_evaluate.parameters():
             weight.add_(1.0)
-    assert len(_compare("state", state.state_dict(), copy)) >= len(list(state.evaluated.parameters()))
+    assert len(_compare("state", state.state_dict(), copy)) >= len(list(state.net_to_evaluate.parameters()))
 
 
 # ---- on a GPU ------------------------------------------------------------------------------------------------------

@@ -85,8 +85,8 @@ def test_ctrl_c_while_a_batch_is_awaited_takes_none_away(tmp_path):
     state = State(model, torch.optim.SGD(model.parameters()), utils.Params(), 3, 1, {}, OneProcess())
     saver = Saver(utils.RunDirectory(tmp_path), state, signals)
     saver.save = lambda: None
-    assert list(saver.watched(Interrupted())) == ["a", "b", "c"]
-    batches, signals.received = saver.watched(Interrupted()), 0
+    assert list(saver.saving_between(Interrupted())) == ["a", "b", "c"]
+    batches, signals.received = saver.saving_between(Interrupted()), 0
     assert next(batches) == "a"
     signals.received = 2
     with pytest.raises(utils.InterruptedRun, match="stopped by signal 2"):

@@ -19,7 +19,7 @@ from PIL import Image
 import evaluate
 import train
 import utils
-from fiveline.metrics import MetricSums, ratio
+from fiveline.metrics import MetricSums
 from fiveline.report import scores as evaluation_report
 from fiveline.report.scores import ExampleScores, write_report
 from fiveline.serving import trained
@@ -227,13 +227,6 @@ def test_an_empty_loader_is_reported(metrics):
     for loader in ([], drops_all, iter([])):
         with pytest.raises(utils.InputError, match="the dataloader is empty"):
             evaluate.evaluate(model, net.loss_fn, loader, metrics)
-
-
-def test_a_class_with_nothing_to_divide_counts_as_zero():
-    assert ratio(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0])).tolist() == [0.5, 0.0]
-    assert ratio(torch.tensor(3.0), torch.tensor([2.0, 0.0])).tolist() == [1.5, 0.0]
-    nothing = torch.tensor(0.0)
-    assert math.isnan(ratio(nothing, nothing)) and ratio(torch.tensor(-1.0), nothing) == -math.inf
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)

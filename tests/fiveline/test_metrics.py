@@ -21,6 +21,7 @@ def add_batch(sums, device="cpu"):
         ((np.float64(3), np.int64(4)), 0.75),
         ((np.array([1.0, 2.0]), np.array([2, 2])), 0.75),
         ((torch.tensor(3.0, dtype=torch.float16), torch.tensor(4, dtype=torch.uint8)), 0.75),
+        ((torch.tensor(2**24 + 1), torch.tensor(1.0)), 2**24 + 1),  # float32 would round it
     ],
     ids=str,
 )
