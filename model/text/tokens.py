@@ -37,7 +37,7 @@ def fetch_tokenizer(params: Params) -> Any:
         if "tokenizer" in params.facts:  # a checkpoint holds it
             tokenizer = Tokenizer.from_str(params.facts["tokenizer"])
         else:
-            tokenizer = Tokenizer.from_file(params.tokenizer_file)
+            tokenizer = Tokenizer.from_file(str(params.tokenizer_file))
     except Exception as error:  # the library raises Exception itself
         raise InputError(f"tokenizer_file {params.tokenizer_file}: cannot be read ({error})") from None
     tokenizer.no_truncation()  # a file may ask for both
