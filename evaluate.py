@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     utils.set_logger(model_dir / "evaluate.log")
     logging.info(f"Evaluating {checkpoint_path} on {args.split} of {data_dir}")
     device = fetch_device(args.device, args.disable_cuda)
-    with utils.fitting(checkpoint_path, "facts"):
+    with utils.blaming_checkpoint(checkpoint_path, "facts"):
         dataloader = fetch_dataloader(args.split, data_dir, params, device=device)
     scores = score_examples(fetch_outputs(prepare(model, params, device), dataloader), dataloader.dataset, task, params)
     logging.info(f"- Eval metrics : {utils.format_metrics(scores.values)}")

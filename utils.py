@@ -14,10 +14,10 @@ from __future__ import annotations
 from fiveline.record.atomic import open_atomically, save_dict_to_json, to_json, write_atomically
 from fiveline.record.check import check_values, describe, find_mistakes
 from fiveline.record.checkpoint import (
+    blaming_checkpoint,
     checkpoint_path,
     checksum,
-    fitting,
-    is_ours,
+    is_of_train,
     load_checkpoint,
     load_weights,
     parse_checkpoint,

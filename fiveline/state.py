@@ -175,10 +175,10 @@ class State:
 
         If an unfinished epoch continues with more processes, the new ones are seeded as at the epoch's start.
         """
-        with utils.fitting(path, "optim_dict"):
+        with utils.blaming_checkpoint(path, "optim_dict"):
             self.job.load_moments(self.optimizer, state["optim_dict"])
             self.job.check_moments(self.optimizer)
-        with utils.fitting(path, "scaler or average"):
+        with utils.blaming_checkpoint(path, "scaler or average"):
             if "scaler" in self.extras and state["scaler"]:
                 self.extras["scaler"].load_state_dict(state["scaler"])
             if "average" in self.extras:
@@ -188,11 +188,11 @@ class State:
         self.epochs_since_best, self.num_drops = (state["schedule"][key] for key in ("epochs_since_best", "num_drops"))
         if not self.step:
             return
-        with utils.fitting(path, "generators"):
+        with utils.blaming_checkpoint(path, "generators"):
             saved = [state["generators"], *(other["generators"] for other in state["others"])]
             self.generators = saved[self.job.rank] if self.job.rank < len(saved) else None
             restore_generators(self.generators or generator_states())  # fails here, before start_epoch restores them
-        with utils.fitting(path, "sums"):
+        with utils.blaming_checkpoint(path, "sums"):
             self.sums.load_state_dict(state["sums"], self.device, is_first=self.job.rank == 0)
             self.sums.result()  # raises now what it would raise at the end of the epoch
 

@@ -59,7 +59,7 @@ def read_source(params: utils.Params) -> Source | None:
         raise utils.InputError(
             f"pretrained: {path}: expected tensors by name, alone or under {', '.join(KEYS)}; found {found or 'none'}"
         )
-    facts = state["facts"] if utils.is_ours(state) else None
+    facts = state["facts"] if utils.is_of_train(state) else None
     return Source(weights, str(path), hashlib.sha256(data).hexdigest(), facts)
 
 

@@ -68,7 +68,7 @@ def _build(
     data_dir = Path(params.data_dir or "")
     logging.info(f"Loading the datasets from {data_dir} ...")
     params = params.with_facts(start.facts) if start.facts is not None else fetch_facts(data_dir, params)
-    with utils.fitting(start.weights_path, "facts") if start.facts is not None else contextlib.nullcontext():
+    with utils.blaming_checkpoint(start.weights_path, "facts") if start.facts is not None else contextlib.nullcontext():
         shard = job.rank, job.world_size
         dataloaders = {
             split: fetch_dataloader(split, data_dir, params, split == "train", device, shard)

@@ -111,7 +111,7 @@ def parse_checkpoint(data: bytes, path: Path) -> Any:
             hint = "; save float(x) or torch.from_numpy(x) in its place" if refused[1].startswith("numpy") else ""
             reason = f"refused, it holds more than tensors and plain values: {refused[1]}{hint}"
         raise InputError(f"{path}: {reason}") from None
-    if isinstance(state, dict) and is_ours(state):
+    if isinstance(state, dict) and is_of_train(state):
         check_values(Result, state, str(path))
     return state
 
@@ -135,13 +135,13 @@ def scores_name(split: str, path: Path, model_dir: Path) -> str:
     return f"{split}_of_{re.sub(r'[^a-zA-Z0-9_.+=-]', '_', folder.name)[:120]}_{stem}"
 
 
-def is_ours(state: Mapping[str, Any]) -> bool:
+def is_of_train(state: Mapping[str, Any]) -> bool:
     """Return whether train.py saved a checkpoint; CS230's does not hold what it was trained with."""
     return "facts" in state or {"schedule", "best_epoch"} <= state.keys()
 
 
 @contextlib.contextmanager
-def fitting(path: Path | str, key: str) -> Iterator[None]:
+def blaming_checkpoint(path: Path | str, key: str) -> Iterator[None]:
     """Turn any error of a block that uses a part of a checkpoint into an InputError that names file and part."""
     try:
         yield
@@ -158,7 +158,7 @@ def fitting(path: Path | str, key: str) -> Iterator[None]:
 
 def load_weights(state: Mapping[str, Any], model: nn.Module, path: Path) -> None:
     """Load the weights of a checkpoint; an InputError lists the keys that are missing, unknown or of another shape."""
-    with fitting(path, "state_dict"):
+    with blaming_checkpoint(path, "state_dict"):
         try:
             model.load_state_dict(state["state_dict"])
         except RuntimeError as error:
@@ -175,6 +175,6 @@ def load_checkpoint(
     state = read_checkpoint(Path(checkpoint))
     load_weights(state, model, Path(checkpoint))
     if optimizer is not None:
-        with fitting(checkpoint, "optim_dict"):
+        with blaming_checkpoint(checkpoint, "optim_dict"):
             optimizer.load_state_dict(state["optim_dict"])
     return state

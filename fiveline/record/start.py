@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fiveline.record.check import Resumable, check_values
-from fiveline.record.checkpoint import checkpoint_path, is_ours, read_checkpoint
+from fiveline.record.checkpoint import checkpoint_path, is_of_train, read_checkpoint
 from fiveline.record.errors import InputError
 from fiveline.record.params import Params
 from fiveline.record.restart import set_aside
@@ -55,9 +55,9 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
     if restart:
         set_aside(run.path)
     last_path, last, warnings = _read_last(run.path)
-    if last is None or (restore_file and not is_ours(last)):
+    if last is None or (restore_file and not is_of_train(last)):
         return begin
-    if not is_ours(last):  # CS230's, for example
+    if not is_of_train(last):  # CS230's, for example
         raise InputError(
             f"{last_path}: made by other code, so it cannot be continued; --restore_file last starts from its weights, "
             "--restart starts over (both replace it). In a study, move the folder away"

@@ -29,11 +29,11 @@ def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) 
     state = utils.read_checkpoint(checkpoint_path)
     params = fetch_run_params(state, checkpoint_path, model_dir, overrides)
     data_dir = Path(params.data_dir or "")
-    if not utils.is_ours(state) and "data_dir" not in params.model_fields_set:
+    if not utils.is_of_train(state) and "data_dir" not in params.model_fields_set:
         raise utils.InputError(f"{checkpoint_path}: does not name the data it was trained on; give --data_dir")
-    params = params.with_facts(state["facts"]) if utils.is_ours(state) else fetch_facts(data_dir, params)
+    params = params.with_facts(state["facts"]) if utils.is_of_train(state) else fetch_facts(data_dir, params)
     try:
-        with utils.fitting(checkpoint_path, "facts") if params.facts else contextlib.nullcontext():
+        with utils.blaming_checkpoint(checkpoint_path, "facts") if params.facts else contextlib.nullcontext():
             task = fetch_task(params)
             model = task.Net(params)
     except KeyError as error:
@@ -47,7 +47,7 @@ def fetch_trained(model_dir: Path, checkpoint_path: Path, overrides: list[str]) 
 
 def fetch_run_params(state: Mapping[str, Any], path: Path, model_dir: Path, overrides: list[str]) -> utils.Params:
     """Return a checkpoint's hyperparameters. A checkpoint of CS230 holds none: read the params file in model_dir."""
-    if not utils.is_ours(state):
+    if not utils.is_of_train(state):
         return fetch_params(model_dir, overrides)
     values, mistakes = utils.read_overrides(overrides)
     if values.setdefault("task", task := state["params"]["task"]) != task:
