@@ -1,4 +1,4 @@
-"""What nanoGPT's train.py does on a CPU, with its settings for characters: the peer of `python -m benchmarks.text next`.
+"""What nanoGPT's train.py does on a CPU, with its settings for characters; `python -m benchmarks.text next` runs it.
 
     python -m benchmarks.nanogpt FOLDER NUM_STEPS NUM_TOKENS
 
@@ -106,6 +106,16 @@ def main(folder: Path, num_steps: int, num_tokens: int) -> None:
         now = time.time()
         print(f"iter {step}: loss {loss.item():.4f}, time {1000 * (now - start):.2f} ms")
         start = now
+
+
+@torch.no_grad()
+def score(folder: Path, num_tokens: int) -> float:
+    """Return the loss of the kept weights over all of val, in windows that follow each other."""
+    net = GPT(num_tokens)
+    net.load_state_dict(torch.load(folder / "ckpt.pt", weights_only=True)["model"])
+    data = torch.from_numpy(np.fromfile(folder / "val.bin", dtype=np.uint16).astype(np.int64))
+    windows = zip(data[:-1].split(LENGTH), data[1:].split(LENGTH), strict=True)
+    return sum(net(x[None], y[None]).item() * len(y) for x, y in windows) / (len(data) - 1)
 
 
 if __name__ == "__main__":
