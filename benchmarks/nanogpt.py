@@ -95,8 +95,9 @@ def main(folder: Path, num_steps: int, num_tokens: int) -> None:
             print(f"step {step}: {losses}", flush=True)
             if losses["val"] < best:
                 best = losses["val"]
-                state = {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-                torch.save(state, folder / "ckpt.pt")
+                if step > 0:
+                    state = {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+                    torch.save(state, folder / "ckpt.pt")
         loss = net(*batch)
         batch = get_batch("train", folder)
         loss.backward()

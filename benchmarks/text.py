@@ -4,7 +4,8 @@
     python -m benchmarks.text next      train.py against nanoGPT's loop on a CPU: with its net and steps, and as shipped
 
 `labels` prints both accuracies on test, each with a 95% interval; it needs scikit-learn. `next` prints the seconds of
-whole processes, and the loss of the best weights, which predict each token of val once.
+whole processes, and the loss of the best weights, which predict each token of val once. In training, nanoGPT estimates
+losses from 15,360 tokens of train and of val every 250 steps; ours scores all 60,000 tokens of val every 500 steps.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ INTERVAL_Z = 1.96
 CHARACTERS = PROJECT / "experiments/text_characters"
 NANOGPT = {
     "positions": "learned", "gelu": "exact", "optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.1,
-    "clip_grad_norm": 1.0, "schedule": "cosine", "warmup_steps": 100, "batch_size": 12, "evaluate_every_steps": 250,
+    "clip_grad_norm": 1.0, "schedule": "cosine", "warmup_steps": 100, "batch_size": 12, "evaluate_every_steps": 500,
 }  # fmt: skip
 
 
@@ -113,7 +114,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparison", choices=["labels", "next"], help="what to compare")
     parser.add_argument("--rounds", type=int, default=2, help="turns of `next`")
-    parser.add_argument("--num_steps", type=int, default=2000, help="steps of nanoGPT; a multiple of 250")
+    parser.add_argument(
+        "--num_steps", type=int, default=2000, help="steps of `next`, but of the shipped run; a multiple of 500"
+    )
     args = parser.parse_args()
     if args.comparison == "labels":
         compare_labels()
