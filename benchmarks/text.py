@@ -25,8 +25,9 @@ from benchmarks.timing import PROJECT, run_python
 INTERVAL_Z = 1.96
 CHARACTERS = PROJECT / "experiments/text_characters"
 NANOGPT = {
-    "positions": "learned", "gelu": "exact", "optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.1,
-    "clip_grad_norm": 1.0, "schedule": "cosine", "warmup_steps": 100, "batch_size": 12, "evaluate_every_steps": 500,
+    "context_length": 64, "positions": "learned", "gelu": "exact", "optimizer": "adamw", "learning_rate": 1e-3,
+    "beta2": 0.99, "weight_decay": 0.1, "clip_grad_norm": 1.0, "schedule": "cosine", "warmup_steps": 100,
+    "batch_size": 12, "evaluate_every_steps": 500,
 }  # fmt: skip
 
 
