@@ -32,7 +32,7 @@ def fetch_optimizer(model: nn.Module, params: utils.Params) -> torch.optim.Optim
     if params.optimizer == "rmsprop":
         return torch.optim.RMSprop(groups, momentum=params.momentum, **settings)
     adam = torch.optim.AdamW if params.optimizer == "adamw" else torch.optim.Adam
-    return adam(groups, fused=fused, **settings)
+    return adam(groups, fused=fused, betas=(0.9, params.beta2), **settings)
 
 
 def parameter_groups(

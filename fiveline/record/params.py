@@ -53,6 +53,7 @@ class Params(BaseModel):
         "adam", description="as in torch.optim; muon: for the matrices of hidden layers, adamw for the other weights"
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and rmsprop")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean squared gradient; of adam and adamw")
     nesterov: bool = Field(False, description="Nesterov momentum; sgd only")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty; decoupled from the gradient in adamw and muon")
     decay_all: bool = Field(True, description="false: no weight_decay for norms and biases, the weights of one axis")
@@ -179,7 +180,9 @@ class Params(BaseModel):
             drop = f"with schedule_epochs={self.schedule_epochs} the learning rate never drops"
             lines.append(f"schedule {self.schedule!r}: {drop} in num_epochs={self.num_epochs}")
         lines += idle_unless(self, {"schedule_epochs": drops, "schedule_factor": drops}, "schedule")
-        return [*lines, *idle_unless(self, {"momentum": self.optimizer in ("sgd", "rmsprop")}, "optimizer")]
+        is_adam = self.optimizer in ("adam", "adamw")
+        by_optimizer = {"momentum": self.optimizer in ("sgd", "rmsprop"), "beta2": is_adam}
+        return [*lines, *idle_unless(self, by_optimizer, "optimizer")]
 
     def hash(self) -> str:
         """Return 16 hexadecimal digits that name these hyperparameters, wherever and on whatever machine they run."""

@@ -43,11 +43,13 @@ class Attention(nn.Module):
             mask: (B, 1, 1, L), bool: the tokens that may be seen; None for all
             cache: keys and values of the tokens before x, which x sees as well; this call adds the new ones
         """
-        q, k, v = self.c_attn(x).chunk(3, dim=2)  # (B, L, W) each
-        q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, H, L, D) each
         num_before = cache["k"].shape[2] if cache else 0
+        qk, v = self.c_attn(x).split([2 * x.shape[2], x.shape[2]], dim=2)  # (B, L, 2 W) and (B, L, W)
+        qk = qk.unflatten(2, (2 * self.num_heads, -1))  # (B, L, 2 H, D)
         if self.is_rotary:
-            q, k = rotated(q, num_before), rotated(k, num_before)
+            qk = rotated(qk, num_before)  # (B, L, 2 H, D)
+        q, k = qk.transpose(1, 2).chunk(2, dim=1)  # (B, H, L, D) each
+        v = v.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, H, L, D)
         if cache:
             k, v = torch.cat([cache["k"], k], dim=2), torch.cat([cache["v"], v], dim=2)  # (B, H, tokens so far, D)
         if cache is not None:
@@ -64,13 +66,13 @@ class FeedForward(nn.Module):
 
     def __init__(self, params: Params) -> None:
         super().__init__()
-        self.dropout_rate = params.dropout_rate
+        self.dropout_rate, self.approximation = params.dropout_rate, "tanh" if params.gelu == "tanh" else "none"
         self.c_fc = nn.Linear(params.width, 4 * params.width)
         self.c_proj = nn.Linear(4 * params.width, params.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features, (B, L, W), of x, (B, L, W)."""
-        x = F.gelu(self.c_fc(x), approximate="tanh")  # (B, L, 4 W); GPT-2's approximation
+        x = F.gelu(self.c_fc(x), approximate=self.approximation)  # (B, L, 4 W)
         return F.dropout(self.c_proj(x), self.dropout_rate, self.training)  # (B, L, W)
 
 
@@ -179,16 +181,16 @@ def cached_length(caches: list[Cache] | None) -> int:
 
 
 def rotated(x: Tensor, first: int) -> Tensor:
-    """Return x, (B, H, L, D), with each pair of features turned by an angle that grows with the token's position.
+    """Return x, (B, L, vectors, D), with each pair of features turned by an angle that grows with the token's position.
 
     The product of a query and a key then depends on the distance of their tokens. `first` is the first position.
     """
-    half = x.shape[3] // 2
+    half = x.shape[3] // 2  # the features i and i + half are a pair
     speeds = 10_000.0 ** (-torch.arange(half, device=x.device) / half)  # (D / 2,)
-    angles = torch.arange(first, first + x.shape[2], device=x.device)[:, None] * speeds  # (L, D / 2)
+    angles = torch.arange(first, first + x.shape[1], device=x.device)[:, None, None] * speeds  # (L, 1, D / 2)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    left, right = x[..., :half], x[..., half:]  # (B, H, L, D / 2) each
-    return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=3)  # (B, H, L, D)
+    others = x.roll(half, dims=3)  # the other feature of each pair, (B, L, vectors, D)
+    return x * torch.cat([cos, cos], dim=2) + others * torch.cat([-sin, sin], dim=2)  # (B, L, vectors, D)
 
 
 def log_losses(outputs: Tensor, labels: Tensor) -> Tensor:

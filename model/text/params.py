@@ -29,6 +29,7 @@ class Params(utils.Params):
     num_heads: int = Field(4, ge=1, description="attention heads of a block; they share width")
     width: int = Field(128, ge=2, description="features of a token")
     positions: Literal["learned", "rotary"] = Field("learned", description="how the net knows where a token stands")
+    gelu: Literal["tanh", "exact"] = Field("tanh", description="tanh: approximated, as in GPT-2; exact: as in nanoGPT")
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the features dropped in training")
 
     tokens_per_epoch: int | None = Field(

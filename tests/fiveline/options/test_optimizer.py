@@ -50,6 +50,7 @@ OPTIMIZERS = [
     ({"optimizer": "adam"}, lambda w: torch.optim.Adam(w, lr=0.01)),
     ({"optimizer": "adam", "weight_decay": 0.1}, lambda w: torch.optim.Adam(w, lr=0.01, weight_decay=0.1)),
     ({"optimizer": "adamw", "weight_decay": 0.1}, lambda w: torch.optim.AdamW(w, lr=0.01, weight_decay=0.1)),
+    ({"optimizer": "adamw", "beta2": 0.9}, lambda w: torch.optim.AdamW(w, lr=0.01, betas=(0.9, 0.9), weight_decay=0.0)),
     ({"optimizer": "sgd", "momentum": 0.0}, lambda w: torch.optim.SGD(w, lr=0.01)),
     ({"optimizer": "sgd", "nesterov": True}, lambda w: torch.optim.SGD(w, lr=0.01, momentum=0.9, nesterov=True)),
     ({"optimizer": "rmsprop"}, lambda w: torch.optim.RMSprop(w, lr=0.01, momentum=0.9)),

@@ -48,7 +48,7 @@ def turned(vector, position):
     return torch.cat([pairs.real, pairs.imag])
 
 
-def gpt_logits(weights, tokens, num_heads=2, is_rotary=False):
+def gpt_logits(weights, tokens, num_heads=2, is_rotary=False, is_exact=False):
     """Compute the logits of one text, token by token and head by head, in float64."""
     weights = {name: weight.double() for name, weight in weights.items()}
     x = weights["transformer.wte.weight"][tokens]
@@ -69,19 +69,21 @@ def gpt_logits(weights, tokens, num_heads=2, is_rotary=False):
                 mixed[t, head * size : (head + 1) * size] = (scores / scores.sum()) @ v[: t + 1]
         x = x + linear(mixed, weights, block + "attn.c_proj")
         hidden = linear(layer_norm(x, weights, block + "ln_2"), weights, block + "mlp.c_fc")
-        hidden = 0.5 * hidden * (1 + torch.tanh(math.sqrt(2 / math.pi) * (hidden + 0.044715 * hidden**3)))
+        approximate = torch.tanh(math.sqrt(2 / math.pi) * (hidden + 0.044715 * hidden**3))
+        hidden = 0.5 * hidden * (1 + (torch.erf(hidden / math.sqrt(2)) if is_exact else approximate))
         x = x + linear(hidden, weights, block + "mlp.c_proj")
     x = layer_norm(x, weights, "transformer.ln_f")
     return x @ weights["transformer.wte.weight"].T
 
 
-@pytest.mark.parametrize("values", [{}, {"positions": "rotary"}], ids=str)
+@pytest.mark.parametrize("values", [{}, {"positions": "rotary"}, {"gelu": "exact"}], ids=str)
 def test_logits_equal_an_independent_implementation(values):
     net, tokens = net_of(**values), torch.randint(11, (3, 12))
     with torch.no_grad():
         found = net(tokens)
     for text, logits in zip(tokens, found, strict=True):
-        expected = gpt_logits(net.state_dict(), text, is_rotary=values.get("positions") == "rotary")
+        is_rotary, is_exact = values.get("positions") == "rotary", values.get("gelu") == "exact"
+        expected = gpt_logits(net.state_dict(), text, is_rotary=is_rotary, is_exact=is_exact)
         torch.testing.assert_close(logits.double(), expected, rtol=1e-5, atol=1e-5)
 
 
