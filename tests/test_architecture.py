@@ -213,8 +213,8 @@ BUDGETS = {
     "one train_step to the next: files": (5, 5, 13),
     "one train_step to the next: lines of its functions": (174, 250, 361),
     "train_and_evaluate to metrics_val_best_weights.json: files": (13, 13, 32),
-    "train_and_evaluate to metrics_val_best_weights.json: lines of its functions": (740, 500, 1549),
-    "core: train.py, evaluate.py, utils.py and six files of fiveline/": (1510, 1400, 9074),
+    "train_and_evaluate to metrics_val_best_weights.json: lines of its functions": (735, 500, 1549),
+    "core: train.py, evaluate.py, utils.py and six files of fiveline/": (1514, 1400, 9074),
     "fiveline/ and the doors": (11180, 10500, 17207),
     "starting projects, Python, trackers, pretrained weights": (860, 900, ""),
 }
