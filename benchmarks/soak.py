@@ -33,11 +33,14 @@ from fiveline.sanity.selftest import differences, finish, kill_after, unreadable
 
 # Runs of some seconds on the data that ships with the tasks, so that kills come at all stages of a run.
 SHORT: dict[str, Any] = {"num_epochs": 3, "checkpoint_minutes": 0.0005, "save_summary_steps": 10}
+SMALL_NET = {"context_length": 64, "num_layers": 1, "width": 32}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "vision": ("base_model", {"num_channels": 16}),
     "vision, 2 workers": ("base_model", {"num_channels": 8, "cache": "none", "num_workers": 2}),
     "ner": ("ner", {}),
     "tabular": ("tabular_digits", {"num_epochs": 60}),
+    "text, next": ("text_characters", {**SMALL_NET, "warmup_steps": 30, "num_steps": 300, "evaluate_every_steps": 100}),
+    "text, label": ("text_labels", SMALL_NET),
 }
 FILLED = {  # for --full_disk only; many epochs between two saves, so that history and log meet the full disk
     "many epochs": {"num_epochs": 300, "checkpoint_minutes": 30, "hidden_size": 32},
