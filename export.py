@@ -140,7 +140,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         found = check_program(content, args.format, fetch_pairs(model, dataloader), class_axis, args.tolerance)
         verified = {"split": args.split, "num_examples": len(dataset), **found}
         agreement = (
-            f"on the {len(dataset)} examples of {args.split}, its outputs differ from the net's {in_words(found)}"
+            f"on the {len(dataset)} examples of {args.split}, and on the first {min(NUM_SAMPLES, len(dataset))} each "
+            f"alone, its outputs differ from the net's {in_words(found)}"
         )
     utils.write_atomically(output, content)
     facts = gather_facts(output.name, sides, params, described)
