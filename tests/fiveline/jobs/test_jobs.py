@@ -284,13 +284,13 @@ def overflow_in_one_process():
     model, inputs, labels = nn.Linear(3, 2), torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with jobs.joined() as job:
-        job.average_before_steps(model, optimizer)
+        job.sum_gradients_before_steps(model, optimizer)
         scaler = job.scaler(torch.device("cpu"))
         step = functools.partial(train.train_step_in_pieces, microbatch_size=4, scaler=scaler)
         for overflows in (True, False):
             factor, before = math.inf if overflows and job.rank == 1 else 1.0, model.weight.clone()
             loss_fn = lambda outputs, labels, factor=factor: factor * cross_entropy(outputs, labels)  # noqa: E731
-            job.step_of_share(step)(model, optimizer, loss_fn, inputs, labels)
+            job.weighted_step(step)(model, optimizer, loss_fn, inputs, labels)
             assert torch.equal(model.weight, before) == overflows
             assert scaler.get_scale() == 2.0**15
         first, second = job.all_gather(model.weight)
