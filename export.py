@@ -103,11 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Run the script, and return the files that it wrote.
-
-    Raises:
-        Stop: a mistake in the arguments, the format cannot hold this net, or the program computes something else
-    """
+    """Run the script, and return the files it wrote; raise Stop for a mistake, or a program that computes otherwise."""
     args = make_parser().parse_args(argv)
     jobs.refuse("export.py")
     check_installed(args.format)
