@@ -20,7 +20,7 @@ from tests.support.processes import log_of, start, wait_until
 from tests.support.runs import DIGITS, PROJECT, assert_same_end, write_params
 
 SEEDS = (1, 2, 3, 4)
-PARAMS = {**DIGITS, "num_epochs": 12, "checkpoint_minutes": 0.01}
+PARAMS = {**DIGITS, "num_epochs": 30, "checkpoint_minutes": 0.01}  # no trial ends before the last one has saved
 NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
 
 
@@ -84,6 +84,12 @@ def tree(process):
     return found
 
 
+def send(number, processes):
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
 def saved(folders):
     return [folder for folder in folders if (folder / "last.pth.tar").exists()]
 
@@ -101,20 +107,18 @@ def test_a_node_that_dies_costs_what_was_not_saved_and_the_study_ends_in_the_sam
     process = begin()
     wait_until(lambda: len(saved(folders)) == 4, process, 120)
     victims = tree(second.all_processes["raylet"][0].process.pid)
+    send(signal.SIGSTOP, victims)  # as when the power fails: no process has time to react
     lost = processes_of_trials(folders) & set(victims)
-    assert len(lost) == 2 and len(processes_of_trials(folders)) == 4  # both nodes are at work
-    for number in (signal.SIGSTOP, signal.SIGKILL):  # as when the power fails: no one has time to react
-        for victim in victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(victim, number)
+    assert lost, "no trial runs on the second node"
+    send(signal.SIGKILL, victims)
 
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "Traceback" not in output
-    assert output.count("lost with the node") == 2 and output.count("; started again") == 2
+    assert output.count("lost with the node") == output.count("; started again") == len(lost)
     assert statuses(folders) == ["finished"] * 4
     continued = [i for i, folder in enumerate(folders) if "Continuing after" in log_of(folder)]
-    assert len(continued) == 2
+    assert len(continued) == len(lost)
     whole = write_params(tmp_path / "whole", **PARAMS, seed=SEEDS[continued[0]])
     assert start(whole).wait() == 0
     assert_same_end(folders[continued[0]], whole)
@@ -126,7 +130,7 @@ def test_a_study_that_is_killed_leaves_no_process_and_its_trials_save(begin, fol
     output, _ = begin("--cpus_per_trial", "3").communicate(timeout=60)
     assert "no node of the cluster has 3 CPUs and 0 GPUs for a trial" in output and "Traceback" not in output
     process = begin()
-    wait_until(lambda: len(saved(folders)) == 2, process, 120)
+    wait_until(lambda: len(saved(folders)) >= 2, process, 120)
     process.kill()
     process.wait()
     end = time.monotonic() + 60
@@ -144,7 +148,7 @@ def test_trials_see_their_own_gpu_and_interrupting_saves_them_and_ends_those_tha
 ):
     node = cluster.add_node(**{**NODE, "num_cpus": 4}, num_gpus=2)  # it only says so
     process = begin("--num_parallel", "3")  # there are GPUs for two
-    wait_until(lambda: len(saved(folders)) == 2, process, 120)
+    wait_until(lambda: len(saved(folders)) >= 2, process, 120)
     seen = []
     for each in processes_of_trials(folders):
         variables = Path(f"/proc/{each}/environ").read_text().split("\0")
