@@ -27,6 +27,7 @@ from fiveline.jobs.one import OneProcess
 from fiveline.loader import Split, fetch_dataloader
 from fiveline.options.forward import prepare
 from fiveline.options.optimizer import fetch_optimizer
+from fiveline.options.schedule import fetch_schedule
 from fiveline.record.script import Signals
 from fiveline.saving import Saver
 from fiveline.state import State
@@ -42,7 +43,7 @@ def our_loop(data_dir: Path, params: utils.Params, device: torch.device) -> Call
     dataloader = fetch_dataloader("train", data_dir, params, training=True, device=device)
     model = prepare(task.Net(params), params, device)
     optimizer = fetch_optimizer(model, params)
-    state = State(model, optimizer, params, len(dataloader), 1, task.metrics, OneProcess())
+    state = State(model, optimizer, params, fetch_schedule(params, len(dataloader)), 1, task.metrics, OneProcess())
     with tempfile.TemporaryDirectory() as folder:  # no checkpoint is due before the end
         saver = Saver(utils.RunDirectory(Path(folder)), state, Signals())
 

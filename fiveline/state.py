@@ -18,8 +18,6 @@ from fiveline.device import generator_states, moved, restore_generators, seed_ev
 from fiveline.loader import batches_from, started
 from fiveline.metrics import Metrics, MetricSums
 
-# one_cycle, as in torch.optim.lr_scheduler.OneCycleLR: starts at 1/25 of learning_rate, ends at 1/10000 of the start
-ONE_CYCLE_WARMUP, ONE_CYCLE_START, ONE_CYCLE_END = 0.3, 1 / 25, 1 / 25e4
 Step = Callable[..., tuple[Any, torch.Tensor]]  # for example train.train_step
 SMALLEST_SCALE = 1e-6  # fp16 halves the loss scale when a gradient is not finite; below this, the run has diverged
 
@@ -31,7 +29,7 @@ class State:
     model: nn.Module  # on its device
     optimizer: torch.optim.Optimizer
     params: utils.Params  # with facts
-    steps_per_epoch: int
+    schedule: Any  # of the learning rate, from fiveline.options.schedule.fetch_schedule
     monitor_sign: int  # 1 if a higher params.monitor is better, -1 if a lower one is
     metrics: Metrics
     job: Any  # the processes that train together: fiveline.jobs.one.OneProcess(), or torchrun's
@@ -49,7 +47,7 @@ class State:
     def __post_init__(self) -> None:
         self.new_sums = functools.partial(MetricSums, add_up=self.job.add_up)
         self.sums = self.new_sums(self.metrics)
-        self.device = next(self.model.parameters()).device
+        self.device, self.steps_per_epoch = next(self.model.parameters()).device, self.schedule.steps_per_epoch
         self._start = time.monotonic()
 
     @property
@@ -69,9 +67,8 @@ class State:
             restore_generators(self.generators)
         self.set_learning_rate()
         self._start = time.monotonic()
-        batches, params = moved(batches, self.device), self.params
-        changes_each_step = params.schedule in ("cosine", "one_cycle") or params.warmup_epochs or params.warmup_steps
-        return map(self._with_learning_rate, batches) if changes_each_step else batches
+        batches = moved(batches, self.device)
+        return map(self._with_learning_rate, batches) if self.schedule.changes_each_step else batches
 
     def _with_learning_rate(self, batch: Any) -> Any:
         self.set_learning_rate()
@@ -85,8 +82,8 @@ class State:
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step of the unfinished epoch, counted from 0."""
-        rate = learning_rate(self.params, self.epoch * self.steps_per_epoch + step, self.steps_per_epoch)
-        return rate * float(self.params.schedule_factor**self.num_drops)
+        rate: float = self.schedule.rate(self.epoch * self.steps_per_epoch + step)
+        return rate * self.params.schedule_factor**self.num_drops
 
     def set_learning_rate(self) -> float:
         """Set and return the learning rate of the next step; params.learning_rate_factors may scale it for a group."""
@@ -195,36 +192,3 @@ class State:
         with utils.blaming_checkpoint(path, "sums"):
             self.sums.load_state_dict(state["sums"], self.device, is_first=self.job.rank == 0)
             self.sums.result()  # raises now what it would raise at the end of the epoch
-
-
-def learning_rate(params: utils.Params, step: int, steps_per_epoch: int) -> float:
-    """Return the learning rate of a step, counted from 0 over all epochs, without the drops of `plateau`.
-
-    The rate is computed from the step, not accumulated, so a run can continue with another number of epochs.
-    """
-    return params.learning_rate * _schedule_factor(params, step, steps_per_epoch)
-
-
-def _schedule_factor(params: utils.Params, step: int, steps_per_epoch: int) -> float:
-    total = params.num_epochs * steps_per_epoch
-    warmup: float | None = params.warmup_steps
-    if warmup is None and params.warmup_epochs is not None:
-        warmup = params.warmup_epochs * steps_per_epoch
-    if params.schedule == "one_cycle":
-        rise = ONE_CYCLE_WARMUP * total if warmup is None else warmup
-        if step <= rise - 1:
-            return _half_cosine(ONE_CYCLE_START, 1.0, step / (rise - 1) if rise > 1 else 1.0)
-        return _half_cosine(1.0, ONE_CYCLE_END, (step - rise + 1) / (total - rise) if total > rise else 1.0)
-    warmup = warmup or 0
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    if params.schedule == "cosine":
-        return _half_cosine(1.0, 0.0, (step - warmup) / (total - warmup) if total > warmup else 1.0)
-    if params.schedule == "step":
-        return float(params.schedule_factor ** (step // (params.schedule_epochs * steps_per_epoch)))
-    return 1.0
-
-
-def _half_cosine(start: float, end: float, share: float) -> float:
-    """Go from start to end along half a cosine wave."""
-    return end + (start - end) * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0))) / 2

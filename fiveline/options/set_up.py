@@ -21,6 +21,7 @@ from fiveline.options import forward, pretrained
 from fiveline.options.average import Average
 from fiveline.options.optimizer import clip_gradients, fetch_optimizer
 from fiveline.options.profile import profiled
+from fiveline.options.schedule import fetch_schedule
 from fiveline.state import State, Step
 from fiveline.tasks import Task, fetch_facts, fetch_task
 
@@ -52,8 +53,8 @@ def set_up(
     if params.clip_grad_norm is not None:
         clip_gradients(optimizer, params.clip_grad_norm)
     extras = fetch_extras(net, optimizer, params, job)
-    steps_per_epoch, sign = len(dataloaders["train"]), task.sign(params.monitor)
-    state = State(net, optimizer, params, steps_per_epoch, sign, task.metrics, job, extras)
+    schedule, sign = fetch_schedule(params, len(dataloaders["train"])), task.sign(params.monitor)
+    state = State(net, optimizer, params, schedule, sign, task.metrics, job, extras)
     if start.is_resumed:
         state.load_state_dict(start.weights, start.weights_path)
         logging.info(f"Continuing after epoch {state.epoch}" + (f", step {state.step}" if state.step else ""))

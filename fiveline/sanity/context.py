@@ -18,6 +18,7 @@ from fiveline.loader import fetch_dataloader
 from fiveline.metrics import IGNORED_LABEL
 from fiveline.options import forward, pretrained
 from fiveline.options.optimizer import clip_gradients, fetch_optimizer
+from fiveline.options.schedule import fetch_schedule
 from fiveline.options.set_up import fetch_extras, fetch_step
 from fiveline.state import State, Step
 from fiveline.tasks import fetch_facts, fetch_serve, fetch_task
@@ -147,8 +148,8 @@ class Context:
         if params.clip_grad_norm is not None:
             clip_gradients(optimizer, params.clip_grad_norm)
         job = OneProcess()
-        extras = fetch_extras(net, optimizer, params, job)
-        state = State(net, optimizer, params, 1, task.sign(params.monitor), task.metrics, job, extras)
+        extras, schedule = fetch_extras(net, optimizer, params, job), fetch_schedule(params, 1)
+        state = State(net, optimizer, params, schedule, task.sign(params.monitor), task.metrics, job, extras)
         return Trainer(state, net, optimizer, task.train_loss_fn, fetch_step(state, *self._steps))
 
     def dry_run(self, params: utils.Params) -> None:

@@ -22,6 +22,7 @@ import utils
 from fiveline.jobs.one import OneProcess
 from fiveline.options.optimizer import fetch_optimizer
 from fiveline.options.profile import FIRST_STEPS
+from fiveline.options.schedule import fetch_schedule
 from fiveline.record.atomic import write_lines
 from fiveline.record.errors import OtherRunError
 from fiveline.record.script import Signals
@@ -105,7 +106,8 @@ class Session:
         model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
         self.params = utils.Params.from_values({"num_epochs": 3, "learning_rate": 0.05, **values}, "the session")
         optimizer = fetch_optimizer(model, self.params)
-        self.state = State(model, optimizer, self.params, len(self.train_loader), 1, OWN.metrics, OneProcess())
+        schedule = fetch_schedule(self.params, len(self.train_loader))
+        self.state = State(model, optimizer, self.params, schedule, 1, OWN.metrics, OneProcess())
         self.folder = folder
         folder.mkdir(exist_ok=True)
         utils.set_logger(folder / "train.log")

@@ -15,6 +15,7 @@ import train
 import utils
 from fiveline.jobs.one import OneProcess
 from fiveline.options.forward import prepare
+from fiveline.options.schedule import fetch_schedule
 from fiveline.record import atomic
 from fiveline.record.script import Signals
 from fiveline.saving import Saver
@@ -82,7 +83,8 @@ def test_ctrl_c_while_a_batch_is_awaited_takes_none_away(tmp_path):
             return next(self.batches)
 
     model, signals = torch.nn.Linear(1, 1), Signals()
-    state = State(model, torch.optim.SGD(model.parameters()), utils.Params(), 3, 1, {}, OneProcess())
+    params = utils.Params()
+    state = State(model, torch.optim.SGD(model.parameters()), params, fetch_schedule(params, 3), 1, {}, OneProcess())
     saver = Saver(utils.RunDirectory(tmp_path), state, signals)
     saver.save = lambda: None
     assert list(saver.saving_between(Interrupted())) == ["a", "b", "c"]

@@ -16,6 +16,7 @@ from fiveline.device import map_tensors, seed_everything, tensors_of
 from fiveline.jobs.one import OneProcess
 from fiveline.loader import fetch_dataloader
 from fiveline.options.optimizer import fetch_optimizer
+from fiveline.options.schedule import fetch_schedule
 from fiveline.state import State
 from fiveline.tasks import fetch_facts, fetch_params_class, fetch_serve, fetch_task, list_tasks
 from tests.support.tasks import PROJECT
@@ -45,7 +46,8 @@ def net(params):
 
 
 def state_of(model, net, params):
-    return State(model, fetch_optimizer(model, params), params, 1, net.sign(params.monitor), net.metrics, OneProcess())
+    optimizer, schedule = fetch_optimizer(model, params), fetch_schedule(params, 1)
+    return State(model, optimizer, params, schedule, net.sign(params.monitor), net.metrics, OneProcess())
 
 
 @pytest.fixture
