@@ -46,10 +46,7 @@ def evaluate(
     metrics: Metrics,
     new_sums: Callable[[Metrics], MetricSums] = MetricSums,
 ) -> dict[str, float]:
-    """Evaluate the model on all batches; return the metrics by name, the loss last. Each example counts the same.
-
-    `new_sums` makes an empty MetricSums; in a job, one that adds up over all processes.
-    """
+    """Return the metrics over all batches by name, the loss last; in a job, `new_sums` adds up over the processes."""
     import torch
 
     sums = new_sums(metrics)

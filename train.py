@@ -88,11 +88,7 @@ def train_step_in_pieces(
 def train(
     state: State, dataloader: DataLoader[Any], loss_fn: Loss, saver: Saver, step: Step = train_step
 ) -> dict[str, float]:
-    """Train for one epoch, or for the rest of one, and return the metrics over the epoch.
-
-    Each batch is scored with the outputs from before the weights change. `step` is train_step, or
-    train_step_in_pieces with its settings.
-    """
+    """Train for one epoch, or for the rest of one. Return its metrics, which score each batch before its update."""
     state.model.train()
     for train_batch, labels_batch in saver.saving_between(state.start_epoch(dataloader)):
         output_batch, loss = step(state.model, state.optimizer, loss_fn, train_batch, labels_batch)
@@ -150,13 +146,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         rows = utils.describe(fetch_params_class(args.task or DEFAULT_TASK))
         print(tabulate(rows, headers="keys", disable_numparse=True))
         return {"hyperparameters": rows}
-    if args.profile is not None and args.profile < 1:
-        raise utils.InputError(f"--profile {args.profile}: expected the number of steps to trace, 1 or more")
     overrides = args.overrides if args.task is None else [*args.overrides, f"task={args.task}"]
     overrides = utils.with_data_dir(overrides, args.data_dir)
     if args.init is not None:
-        write_params(Path(args.init), overrides)
-        return {"model_dir": args.init, "params": utils.read_values(Path(args.init) / "params.json")[0]}
+        return {"model_dir": args.init, "params": write_params(Path(args.init), overrides)}
     params = fetch_params(Path(args.model_dir), overrides)
     with utils.RunDirectory(Path(args.model_dir), is_writer=jobs.rank() == 0) as run:
         train_run(params, run, args)
@@ -167,9 +160,8 @@ def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Name
     """Build the run that the hyperparameters describe, and train it from its last checkpoint to the end."""
     utils.import_quickly("torch")
     from fiveline.options.set_up import fetch_step, set_up, switched_on
-    from fiveline.record.script import Signals
     from fiveline.record.start import find_start
-    from fiveline.saving import Saver
+    from fiveline.saving import Saver, Signals
 
     start = find_start(run, params, args.restore_file, args.restart) if run.is_writer else None
     with jobs.joined() as job:

@@ -26,26 +26,8 @@ from fiveline.record.checkpoint import (
     scores_name,
     write_checkpoint,
 )
-from fiveline.record.errors import (
-    DivergedError,
-    InputError,
-    InterruptedRun,
-    InUseError,
-    Stop,
-    explain,
-    is_dead_worker,
-    naming_builder,
-    with_result,
-)
-from fiveline.record.files import (
-    check_regular,
-    csv_lines,
-    files_below,
-    is_hidden,
-    read_bytes,
-    read_json,
-    read_lines,
-)
+from fiveline.record.errors import DivergedError, InputError, InterruptedRun, InUseError, Stop, explain, with_result
+from fiveline.record.files import check_regular, csv_lines, files_below, is_hidden, read_bytes, read_json, read_lines
 from fiveline.record.log import escaped, escaped_lines, format_metrics, set_logger
 from fiveline.record.origin import fingerprint
 from fiveline.record.params import MACHINE, Params, idle_unless, machine_settings

@@ -16,26 +16,20 @@ from fiveline.record.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-_in_use: Any = None  # the device that `fetch_device` returned last
+in_use: Any = None  # the device that `fetch_device` returned last; fiveline.loading keeps data there
 
 
 def fetch_device(name: str | None = None, disable_cuda: bool = False, local_rank: int | None = None) -> torch.device:
     """Return the device to compute on: the named one, else CUDA where there is one, else the CPU.
 
-    Args:
-        name: as torch spells it: `cpu`, `cuda`, `cuda:1`, `mps`; InputError if this machine has no such device
-        disable_cuda: use the CPU although there is a GPU
-        local_rank: index of this process's GPU in a job of several processes; None for a single process
+    `name` is as torch spells it: cpu, cuda, cuda:1, mps. `disable_cuda` means the CPU. `local_rank` is the number of
+    this process's GPU in a job, None for a single process. InputError: this machine has no such device.
     """
-    global _in_use
+    global in_use
     import torch
 
-    if disable_cuda and name not in (None, "cpu"):
-        raise InputError(f"--disable_cuda and --device {name} contradict each other; give one of them")
-    if name is None:
+    if name is None or disable_cuda:
         name = "cuda" if torch.cuda.is_available() and not disable_cuda else "cpu"
-    if local_rank is not None and name not in ("cpu", "cuda"):
-        raise InputError(f"--device {name}: the processes of a job cannot share it; give cuda, or cpu")
     if local_rank is not None and name == "cuda":
         name = f"cuda:{local_rank}"
     try:
@@ -46,15 +40,8 @@ def fetch_device(name: str | None = None, disable_cuda: bool = False, local_rank
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:  # depends on the build of torch
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"--device {name}: not available on this machine ({reason}); try --device cpu") from None
-    _in_use = device
+    in_use = device
     return device
-
-
-def device_in_use() -> torch.device:
-    """Return the device that `fetch_device` returned last, or the CPU before its first call."""
-    import torch
-
-    return _in_use or torch.device("cpu")
 
 
 # --- batches: a tensor, or a tuple, list or dict of batches
@@ -82,8 +69,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
     Other copies block: without that, the CPU could read a batch too early, or Python free one that Apple's GPU needs.
     """
-    is_awaited = device.type in ("cpu", "mps")
-    return map_tensors(lambda tensor: tensor.to(device, non_blocking=not is_awaited), batch)
+    return map_tensors(lambda tensor: tensor.to(device, non_blocking=device.type not in ("cpu", "mps")), batch)
 
 
 def moved(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
@@ -140,17 +126,14 @@ def seed_of(*key: int) -> int:
 
 
 def seed_everything(seed: int, epoch: int = 0, rank: int = 0, purpose: int = GENERATORS) -> None:
-    """Seed the global generators of Python, NumPy and torch, on every device, for an epoch and a process.
-
-    (torch.manual_seed does the same, but spends a millisecond on devices that this machine does not have.)
-    """
+    """Seed the global generators of Python, NumPy and torch, on every device, for an epoch and a process."""
     import numpy as np
     import torch
 
     number = seed_of(purpose, seed, epoch, rank)
     random.seed(number)
     np.random.seed(number % 2**32)
-    torch.default_generator.manual_seed(number)
+    torch.default_generator.manual_seed(number)  # torch.manual_seed takes a millisecond longer
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(number)
     if torch.backends.mps.is_available():
@@ -158,10 +141,7 @@ def seed_everything(seed: int, epoch: int = 0, rank: int = 0, purpose: int = GEN
 
 
 def epoch_draws(seed: int, epoch: int, num_examples: int, num_draws: int) -> torch.Tensor:
-    """Return random numbers for the augmentation of one epoch, which depend on seed, epoch and example only.
-
-    They are uniform in [0, 1): float32, (num_examples, num_draws).
-    """
+    """Return the random numbers of an epoch's augmentation, in [0, 1): float32, (num_examples, num_draws)."""
     import torch
 
     generator = torch.Generator().manual_seed(seed_of(AUGMENTATION, seed, epoch))

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -109,31 +109,27 @@ class Split(Dataset[Any]):
 
     def __getitems__(self, indices: list[int]) -> Any:
         """Return a batch, (inputs, labels). PyTorch's DataLoader calls this."""
-        try:
-            return self._fetch(indices)
-        except InputError as error:
-            raise DataError(str(error)) from None
-        except Exception as error:
-            if explain(error) is not None:  # such as out of memory: no single example caused it
-                raise
-            raise RuntimeError(f"{self._culprit(indices)} could not be loaded: {error!r}") from error
-
-    def _fetch(self, indices: list[int]) -> Any:
         if get_worker_info() is not None:  # a worker's random numbers depend on the batch, not on the worker
             seed_everything(self.seed, self.epoch, indices[0], WORKER)
-        dataset = self.dataset
-        fetched = dataset.__getitems__(indices) if self.has_getitems else [dataset[index] for index in indices]
-        return fetched if isinstance(fetched, tuple) else self.collate_fn(fetched)
+        try:
+            dataset = self.dataset
+            fetched = dataset.__getitems__(indices) if self.has_getitems else [dataset[index] for index in indices]
+            return fetched if isinstance(fetched, tuple) else self.collate_fn(fetched)
+        except Exception as error:
+            self._raise_named(error, indices)
 
-    def _culprit(self, indices: list[int]) -> str:
-        """Return the name of the first example that cannot be loaded, or of the batch if each one loads alone."""
-        names = [f"example {i}" + (f" ({self.ids[i]})" if self.ids is not None else "") for i in indices]
-        for index, name in zip(indices, names, strict=True):
-            try:
-                self._fetch([index])
-            except Exception:  # noqa: PERF203  the caller reports the error of the batch
-                return name
-        return f"a batch of {len(indices)}, from {names[0]} to {names[-1]},"
+    def _raise_named(self, error: Exception, indices: list[int]) -> NoReturn:
+        """Raise an error that names the example, if one of the batch cannot be loaded alone."""
+        if isinstance(error, InputError):
+            raise DataError(str(error)) from None
+        if explain(error) is not None:  # such as out of memory: no single example caused it
+            raise error
+        if len(indices) == 1:
+            name = f"example {indices[0]}" + (f" ({self.ids[indices[0]]})" if self.ids is not None else "")
+            raise RuntimeError(f"{name} could not be loaded: {error!r}") from error
+        for index in indices:
+            self.__getitems__([index])
+        raise error
 
 
 def fetch_dataloader(
@@ -181,10 +177,9 @@ def fetch_dataloader(
 
 def batches_from(dataloader: DataLoader[Any], epoch: int, step: int = 0) -> tuple[Iterator[Any], int]:
     """Return an epoch's batches from `step` on, and that step, which is 0 if the loader can only start at 0."""
-    dataset: Any = dataloader.dataset
+    dataset, sampler = dataloader.dataset, dataloader.batch_sampler
     if hasattr(dataset, "set_epoch"):
         dataset.set_epoch(epoch)
-    sampler: Any = dataloader.batch_sampler
     if isinstance(sampler, EpochBatches):
         sampler.set_position(epoch, step)
     elif step:
@@ -203,8 +198,9 @@ def started(dataloader: DataLoader[Any]) -> Iterator[Any]:
     return batches
 
 
-def saving_between(batches: Iterator[Any], saver: Any) -> Iterator[Any]:
+def saving_between(saver: Any, batches: Iterator[Any]) -> Iterator[Any]:
     """Yield batches; before each one, let the saver act if a signal arrived, or if it is time to save or to log."""
+    saver.plan_log()
     while True:
         if saver.signals.received or saver.state.step >= saver.logs_at_step or time.monotonic() >= saver.acts_at:
             saver.act()  # before the fetch, which may draw random numbers
@@ -214,6 +210,3 @@ def saving_between(batches: Iterator[Any], saver: Any) -> Iterator[Any]:
             return
         except InterruptedError:  # on Windows, Ctrl-C ends the wait for a worker's batch
             continue
-        except Exception as error:
-            saver.save_after_a_worker_died(error)
-            raise

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,39 +34,29 @@ class MetricSums:
         self._loss: Any = 0.0  # float64, or float32 on Apple's GPUs, which lack float64; so are the metrics' sums
         self._num_scored: Any = 0
         self._others: Any = None  # the metrics' sums in one flat tensor, so that a batch is added in one operation
-        self._shapes: list[torch.Size] = []  # of the metrics' sums
+        self._shapes: dict[str, list[Any]] = {}  # name -> shapes of numerator and denominator
 
     def add(self, outputs: Any, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Add a batch without waiting for the device; `loss` is the mean over its scored labels, scalar."""
         import torch
 
         outputs = outputs.detach() if isinstance(outputs, torch.Tensor) else detach(outputs)
-        loss = loss.detach()
-        device, dtype = loss.device, torch.float32 if loss.is_mps else torch.float64
-        parts: list[Any] = []
+        loss, num_scored = loss.detach(), count_scored(labels)
+        device, dtype, parts = loss.device, torch.float32 if loss.is_mps else torch.float64, []
         for name, metric in self.metrics.items():
             pair = metric(outputs, labels)
-            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            shapes = [getattr(x, "shape", ()) for x in pair] if isinstance(pair, (tuple, list)) else []
+            if shapes != self._shapes.setdefault(name, shapes) or len(shapes) != 2:
                 raise InputError(
-                    f"metric {name!r} returned {pair!r}; expected a numerator and a denominator, which are added up "
-                    "over the batches, for example: return right.sum(), torch.ones_like(labels).sum()"
+                    f"metric {name!r} returned {reprlib.repr(pair)}; expected a numerator and a denominator, which are "
+                    f"added up, so their shapes are the same in each batch (the first had {self._shapes[name]}). For "
+                    "example: return right.sum(), torch.ones_like(labels).sum()"
                 )
-            parts += pair
-        parts = [torch.as_tensor(x, device=device) if getattr(x, "device", None) != device else x for x in parts]
-        shapes = [part.shape for part in parts]
-        if self._others is None:
-            self._shapes, self._others = shapes, loss.new_zeros(sum(map(torch.Size.numel, shapes)), dtype=dtype)
-        if shapes != self._shapes:
-            i = next(i for i in range(len(shapes)) if shapes[i] != self._shapes[i])
-            raise InputError(
-                f"metric {[*self.metrics][i // 2]!r} returned a sum of shape {tuple(shapes[i])} after one of shape "
-                f"{tuple(self._shapes[i])}; expected the same shape for each batch, because they are added up"
-            )
+            parts += [x if getattr(x, "device", None) == device else torch.as_tensor(x, device=device) for x in pair]
         if len({part.dtype for part in parts}) > 1:  # torch.cat would round whole numbers to float32
             parts = [part.to(dtype) for part in parts]
-        if parts:
-            self._others = self._others + torch.cat([part.flatten() for part in parts])
-        num_scored = count_scored(labels)
+        row = torch.cat([part.flatten() for part in parts]) if parts else loss.new_empty(0)
+        self._others = row.to(dtype) if self._others is None else self._others + row
         # a batch without scored labels has a NaN loss, and adds 0
         self._loss = self._loss + (loss.to(dtype) * num_scored).masked_fill(num_scored.logical_not(), 0.0)
         self._num_scored = self._num_scored + num_scored
@@ -79,8 +72,8 @@ class MetricSums:
                 "drop_last, an epoch needs batch_size examples or more; an iterator can be used only once)"
             )
         row = torch.cat([torch.stack([self._loss, self._num_scored]), self._others])
-        shapes = [torch.Size(), torch.Size(), *self._shapes]
-        parts = self.add_up(row).split([shape.numel() for shape in shapes])
+        shapes = [(), (), *itertools.chain(*self._shapes.values())]
+        parts = self.add_up(row).split([math.prod(shape) for shape in shapes])
         sums = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
         return dict(zip(["loss", *self.metrics], zip(sums[::2], sums[1::2], strict=True), strict=True))
 
@@ -103,19 +96,15 @@ class MetricSums:
         """Continue from the sums that `state_dict` returned; in a job, all but the first process begin with zeros."""
         import torch
 
-        parts = [part for name in ["loss", *self.metrics] for part in state["sums"][name]]
-        row = torch.cat([part.flatten() for part in parts]).to(device)
+        row = torch.cat([part.flatten() for name in ["loss", *self.metrics] for part in state["sums"][name]]).to(device)
         row = row if is_first else torch.zeros_like(row)
         self._loss, self._num_scored, self._others = row[0], row[1], row[2:]
-        self._shapes = [part.shape for part in parts[2:]]
+        self._shapes = {name: [part.shape for part in state["sums"][name]] for name in self.metrics}
 
 
 def count_scored(labels: torch.Tensor) -> torch.Tensor:
-    """Count the scored labels: all labels except -100. A loss is the mean over them.
-
-    One float label per example means regression, where -100 is an ordinary value.
-    """
-    if labels.is_floating_point() and labels.dim() < 2:
+    """Count the labels that a loss is the mean over: all but -100, which is an ordinary value in a regression."""
+    if labels.is_floating_point() and labels.dim() < 2:  # one number for each example
         return labels.new_ones(len(labels)).count_nonzero()
     return (labels != IGNORED_LABEL).count_nonzero()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -34,10 +34,10 @@ class Saver:
 
     def __init__(self, run: utils.RunDirectory, state: State, signals: Signals) -> None:
         self.run, self.state, self.signals = run, state, signals
-        self._rows: list[dict[str, Any]] = []  # of epochs that are not on the disk yet
+        self.saving_between = functools.partial(saving_between, self)  # yields batches, and calls `act` between them
+        self._unsaved: dict[str, float] | None = None  # val metrics of the last epoch, if it is not saved
         self._best: tuple[dict[str, Any], dict[str, float]] | None = None  # unsaved best: checkpoint, val metrics
-        self._is_saved = True
-        self._bar: Any = None  # a tqdm bar on a terminal
+        self._bar: Any = tqdm(disable=True)  # closed; on a terminal, each epoch opens one
         self._has_bar = run.is_writer and sys.stderr.isatty()
         self._steps_between = state.params.save_summary_steps  # steps between two checks of the loss
         if self._has_bar and state.job.world_size == 1:  # in a job, all processes must check at the same step
@@ -51,12 +51,7 @@ class Saver:
         # the processes of a job take a vote between any two steps
         self.acts_at = self._must_save_at if self.state.job.world_size == 1 else -math.inf
 
-    def saving_between(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Yield batches; before each one, `act` if a signal arrived, or if it is time to save or to log."""
-        self._plan_log()
-        return saving_between(batches, self)
-
-    def _plan_log(self) -> None:
+    def plan_log(self) -> None:
         """Set the next step after which to log: none during validation."""
         step, total = self.state.step, self.state.steps_per_epoch
         next_step = step + self._steps_between - step % self._steps_between
@@ -64,15 +59,16 @@ class Saver:
 
     def act(self) -> None:
         """Log if it is time. Save if it is time or a signal arrived; after a signal, raise InterruptedRun."""
-        if self.state.step >= self.logs_at_step:
+        state = self.state
+        if state.step >= self.logs_at_step:
             self._log()
-            self._plan_log()
-        number, is_due = self.state.job.agree(self.signals.received, time.monotonic() >= self._must_save_at)
+            self.plan_log()
+        number, is_due = state.job.agree(self.signals.received, time.monotonic() >= self._must_save_at)
         if number or is_due:
             self.save()
         if number:
-            message = f"stopped by signal {number} in epoch {self.state.epoch + 1}, step {self.state.step}; saved"
-            raise utils.InterruptedRun(f"{message}. Rerun the same command to continue", number)
+            place = f"epoch {state.epoch + 1}, step {state.step}; saved. Rerun the same command to continue"
+            raise utils.InterruptedRun(f"stopped by signal {number} in {place}", number)
 
     def _log(self) -> None:
         """Check the mean loss, and show it: in a bar on a terminal, else in a line of the log."""
@@ -81,36 +77,20 @@ class Saver:
             loss, speed = state.sums.mean_loss(), f"{self._examples_per_second:,.0f} examples/s"
             state.check_loss(loss)
             if self._has_bar:
-                self._bar = self._bar or tqdm(total=state.steps_per_epoch, leave=False, dynamic_ncols=True)
+                if self._bar.disable:
+                    self._bar = tqdm(total=state.steps_per_epoch, leave=False, dynamic_ncols=True)
                 self._bar.update(state.step - self._bar.n)
                 self._bar.set_postfix_str(f"loss={loss:05.3f}, {speed}", refresh=False)
             else:
                 logging.info(f"- step {state.step}/{state.steps_per_epoch} ; loss: {loss:05.3f} ; {speed}")
         if state.step == state.steps_per_epoch:
-            self._close_bar()
-
-    def _close_bar(self) -> None:
-        if self._bar is not None:
             self._bar.close()
-            self._bar = None
 
     @property
     def _examples_per_second(self) -> float:
         """The speed of the job in this epoch; its processes have about the same number of examples each."""
         state = self.state
         return state.job.world_size * state.sums.num_examples / max(state.elapsed() - state.seconds, 1e-9)
-
-    def save_after_a_worker_died(self, error: Exception) -> None:
-        """If `error`, raised by fetching a batch, means that a data loading process died, save and raise Stop."""
-        # a process that dies while it sends a batch causes a ConnectionError or EOFError
-        if not utils.is_dead_worker(error) and not isinstance(error, ConnectionError | EOFError):
-            return
-        saved = "The run was not saved now"
-        if self.state.job.world_size == 1:  # in a job, all processes must save together
-            self.save()  # the state is consistent: this process has drawn no random number since the last step
-            saved = "Saved"
-        reason = utils.explain(error) or f"a data loading process died ({type(error).__name__})"
-        raise utils.Stop(f"{reason}. {saved}; rerun the same command to continue") from error
 
     def end_epoch(self, train_metrics: dict[str, float], val_metrics: dict[str, float]) -> None:
         """Count an epoch as complete, and save it unless the last save was only a moment ago."""
@@ -119,16 +99,15 @@ class Saver:
         row |= {"learning_rate": state.learning_rate(state.step - 1), "seconds": state.elapsed()}
         row |= {"examples_per_second": self._examples_per_second}
         is_best = state.end_epoch(val_metrics[monitor], val_metrics["loss"])
-        self._rows.append(row)
+        self._unsaved = val_metrics
         self.run.append_history(row)
-        self._is_saved = False
         is_due = state.job.all_gather(time.monotonic() >= self._may_save_at)[0] or state.is_finished()
         if is_best:
-            found = f"a lower loss at the best {monitor}" if state.best == old_best else f"new best {monitor}"
-            logging.info(f"- Found {found}")
+            logging.info(f"- Found {'a lower loss at the' if state.best == old_best else 'new'} best {monitor}")
             contents = {} if is_due else state.state_dict()  # if a save is due, `save` gets the contents itself
-            # a copy, because training changes the tensors; on the CPU, because the net needs the GPU's memory
-            self._best = to_cpu(contents, copy=True) if self.run.is_writer else {}, val_metrics
+            if contents:  # a copy, because training changes the tensors; on the CPU, to spare the GPU's memory
+                contents = to_cpu(contents, copy=True) if self.run.is_writer else {}
+            self._best = contents, val_metrics
         if is_due:
             self.save()
 
@@ -138,11 +117,10 @@ class Saver:
         try:
             self._write()
         except OSError as error:
-            raise utils.Stop(
-                f"{error.filename or self.run.path}: could not be saved ({error.strerror or error}). Fix that; then "
-                "rerun the same command to continue from the last checkpoint"
-            ) from error
-        self._rows, self._best, self._is_saved = [], None, True
+            reason = f"{error.filename or self.run.path}: could not be saved ({error.strerror or error})"
+            hint = "Fix that; then rerun the same command to continue from the last checkpoint"
+            raise utils.Stop(f"{reason}. {hint}") from error
+        self._unsaved = self._best = None
         self._plan_saves(SAVING_COSTS_ONE_IN * (time.monotonic() - start))
 
     def _write(self) -> None:
@@ -153,9 +131,9 @@ class Saver:
         if not run.is_writer:
             return
         run.check_lock()
-        if self._rows:
+        if self._unsaved is not None:
             run.write_history()
-            utils.save_dict_to_json(self._rows[-1]["val"], run.path / "metrics_val_last_weights.json")
+            utils.save_dict_to_json(self._unsaved, run.path / "metrics_val_last_weights.json")
         is_best = self._best is not None and state.step == 0 and state.epoch == state.best_epoch
         with run.replacing_best() if self._best is not None else contextlib.nullcontext():
             self._write_best(with_weights=not is_best)  # otherwise save_checkpoint writes the weights
@@ -177,8 +155,8 @@ class Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._close_bar()
-        if kind is None and not self._is_saved:
+        self._bar.close()
+        if kind is None and self._unsaved is not None:
             self.save()
         elif kind is not None and issubclass(kind, Exception) and self._best is not None and self._best[0]:
             # a rerun might never save it, for example after a divergence; only the first process has contents to write

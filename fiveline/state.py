@@ -19,6 +19,8 @@ from fiveline.loader import batches_from, started
 from fiveline.metrics import Metrics, MetricSums
 
 Step = Callable[..., tuple[Any, torch.Tensor]]  # for example train.train_step
+COUNTERS = ("epoch", "step", "best", "best_loss", "best_epoch")
+PLATEAU = ("epochs_since_best", "num_drops")
 SMALLEST_SCALE = 1e-6  # fp16 halves the loss scale when a gradient is not finite; below this, the run has diverged
 
 
@@ -101,9 +103,8 @@ class State:
 
         The best epoch has the best `value` of params.monitor on val; of equal values, the lower loss on val is better.
         """
-        is_high_better = self.monitor_sign > 0
-        new, old = (utils.ranking_key(*pair, is_high_better) for pair in ((value, loss), (self.best, self.best_loss)))
-        is_best = new > old
+        key = functools.partial(utils.ranking_key, is_high_better=self.monitor_sign > 0)
+        is_best = key(value, loss) > key(self.best, self.best_loss)
         self.epoch, self.step = self.epoch + 1, 0
         if is_best:
             self.best, self.best_loss, self.best_epoch = value, loss, self.epoch
@@ -148,17 +149,13 @@ class State:
         generators = self.job.all_gather(generator_states() if self.step else None)
         average = self.extras.get("average")
         return {
-            "epoch": self.epoch,
-            "step": self.step,
+            **{name: getattr(self, name) for name in COUNTERS},
             "state_dict": self.job.weights_of(self.net_to_evaluate),
             "optim_dict": self.job.moments_of(self.optimizer),
-            "schedule": {"epochs_since_best": self.epochs_since_best, "num_drops": self.num_drops},
+            "schedule": {name: getattr(self, name) for name in PLATEAU},
             "scaler": self.extras["scaler"].state_dict() if "scaler" in self.extras else {},
             "average": average.state_dict() if average is not None else {},
             "seconds": self.elapsed() if self.step else 0.0,
-            "best": self.best,
-            "best_loss": self.best_loss,
-            "best_epoch": self.best_epoch,
             "batches": "balanced",  # older checkpoints lack this key; they cannot be continued: their batches differ
             "params": self.params.model_dump(mode="json"),
             "facts": self.params.facts,
@@ -180,9 +177,10 @@ class State:
                 self.extras["scaler"].load_state_dict(state["scaler"])
             if "average" in self.extras:
                 self.extras["average"].load_state_dict(state["average"], state["state_dict"])
-        for name in ("epoch", "step", "seconds", "best", "best_loss", "best_epoch"):
+        for name in (*COUNTERS, "seconds"):
             setattr(self, name, state[name])
-        self.epochs_since_best, self.num_drops = (state["schedule"][key] for key in ("epochs_since_best", "num_drops"))
+        for name in PLATEAU:
+            setattr(self, name, state["schedule"][name])
         if not self.step:
             return
         with utils.blaming_checkpoint(path, "generators"):

@@ -15,8 +15,8 @@ from fiveline.tasks import fetch_params_class, fetch_serve, list_tasks
 Suggested = dict[str, tuple[Any, str]]  # hyperparameter -> value, reason
 
 
-def write_params(model_dir: Path, words: Sequence[str]) -> None:
-    """Ask the tasks which of them can read the data; write its suggestions, and log the reason for each.
+def write_params(model_dir: Path, words: Sequence[str]) -> dict[str, Any]:
+    """Ask the tasks which of them can read the data; write and return its suggestions, and log the reason for each.
 
     Args:
         model_dir: is made if it is not there
@@ -55,6 +55,7 @@ def write_params(model_dir: Path, words: Sequence[str]) -> None:
         logging.info(f"- {key}: {utils.to_json(value, indent=None)}, {reason}")
     utils.save_dict_to_json(values, path)
     logging.info(f"- wrote {path}; next: python train.py --model_dir {model_dir}")
+    return values
 
 
 def _suggest(task: str, data_dir: Path, given: dict[str, Any], mistakes: list[str]) -> tuple[int, Suggested]:

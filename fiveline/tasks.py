@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.util
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -16,13 +17,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import utils
+from fiveline.record.errors import naming_builder
 
 if TYPE_CHECKING:
     from fiveline.metrics import Loss, Metrics
 
 MODEL = Path(__file__).resolve().parents[1] / "model"
 DEFAULT_TASK: str = utils.Params.model_fields["task"].default
-ANOTHER_NAME = "If you use it for something else, give it another name"
+RENAME = "If you use it for something else, give it another name"
 RESERVED_METRICS = ("loss", "examples_per_second")
 
 
@@ -63,13 +65,12 @@ def fetch_params(model_dir: Path, overrides: Sequence[str] = ()) -> utils.Params
 
 
 def recognise_task(keys: Iterable[str]) -> str:
-    """Return the task that has the most of a params file's keys; the default task on a tie, or if no task has any.
+    """Return the task that has the most of a params file's keys, or the default task if that is not a single one.
 
     CS230's params files name no task; a key such as `num_channels` or `lstm_hidden_dim` belongs to one task only.
     """
-    if not (own_keys := set(keys) - set(utils.Params.model_fields)):
-        return DEFAULT_TASK
-    counts = {task: len(own_keys & set(fetch_params_class(task).model_fields)) for task in list_tasks()}
+    own_keys = set(keys) - set(utils.Params.model_fields)
+    counts = {task: len(own_keys & set(fetch_params_class(task).model_fields)) for task in list_tasks() if own_keys}
     best = [task for task, count in counts.items() if 0 < count == max(counts.values())]
     return best[0] if len(best) == 1 else DEFAULT_TASK
 
@@ -119,16 +120,15 @@ def fetch_serve(task: str) -> ModuleType | None:
 def fetch_facts(data_dir: Path, params: utils.Params) -> utils.Params:
     """Return the hyperparameters with the facts of the dataset (class names, vocabulary) in `params.facts`."""
     module, where = importlib.import_module(f"model.{params.task}.data_loader"), f"model/{params.task}/data_loader.py"
-    with utils.naming_builder(data_dir):
+    with naming_builder(data_dir):
         facts = module.fetch_facts(data_dir, params) if hasattr(module, "fetch_facts") else {}
     if not isinstance(facts, dict):
-        raise utils.InputError(f"{where}: fetch_facts returned {_shown(facts)}; expected a dict of plain values")
-    classes = [] if facts.get("classes") is None else facts["classes"]
+        raise utils.InputError(f"{where}: fetch_facts returned {reprlib.repr(facts)}; expected a dict of plain values")
+    classes = facts.get("classes")
     is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    if not is_list or len(set(classes)) < len(classes):
-        raise utils.InputError(
-            f"{where}: facts['classes'] is {str(classes)[:60]}; expected a list of different names. {ANOTHER_NAME}"
-        )
+    if classes is not None and (not is_list or len(set(classes)) < len(classes)):
+        found = reprlib.repr(classes)
+        raise utils.InputError(f"{where}: facts['classes'] is {found}; expected different names in a list. {RENAME}")
     return params.with_facts(facts)
 
 
@@ -145,7 +145,7 @@ def fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
     from torch.utils.data import IterableDataset
 
     module = importlib.import_module(f"model.{params.task}.data_loader")
-    with utils.naming_builder(data_dir):
+    with naming_builder(data_dir):
         dataset = module.fetch_dataset(split, data_dir, params)
     where = f"model/{params.task}/data_loader.py: {split}'s dataset, {type(dataset).__name__}"
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
@@ -155,13 +155,12 @@ def fetch_dataset(split: str, data_dir: Path, params: utils.Params) -> Any:
         )
     if len(dataset) == 0:
         raise utils.InputError(f"{data_dir}: the {split} split is empty")
-    checks: dict[str, tuple[Any, str]] = {"ids": (str | Integral, "a name (str or int)")}
-    checks["lengths"] = Integral, "a whole number"
-    for name, (kind, entry) in checks.items():  # a dataset may use such a name for something else
-        if hasattr(dataset, name) and not _is_list_of(kind, value := getattr(dataset, name), len(dataset)):
+    for name, kind, entry in (("ids", str | Integral, "a name (str or int)"), ("lengths", Integral, "a whole number")):
+        values = getattr(dataset, name, None)
+        if hasattr(dataset, name) and not _is_list_of(kind, values, len(dataset)):
             raise utils.InputError(
-                f"{where}: its attribute {name!r} is {_shown(value)}; expected a list with {entry} for each example "
-                f"({len(dataset)} examples). {ANOTHER_NAME}"
+                f"{where}: its attribute {name!r} is {reprlib.repr(values)}; expected a list with {entry} for each "
+                f"example ({len(dataset)} examples). {RENAME}"
             )
     return dataset
 
@@ -170,10 +169,3 @@ def _is_list_of(kind: Any, values: Any, number: int) -> bool:
     values = values.tolist() if hasattr(values, "tolist") else values  # an array or a tensor
     is_list = hasattr(values, "__getitem__") and hasattr(values, "__len__") and not isinstance(values, str | Mapping)
     return is_list and len(values) == number and all(isinstance(value, kind) for value in values)
-
-
-def _shown(value: Any) -> str:
-    if hasattr(value, "shape"):
-        return f"a {type(value).__name__} of shape {tuple(value.shape)}"
-    inside = f" of {type(value[0]).__name__}, length {len(value)}" if isinstance(value, list | tuple) and value else ""
-    return f"{'' if value is None else 'a '}{type(value).__name__}{inside}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fiveline.device import device_in_use
+from fiveline import device
 from fiveline.loading.cache import cached_array, files_key
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ def on_device(tensor: torch.Tensor) -> torch.Tensor:
     """
     import torch
 
-    gpu = device_in_use()
-    if gpu.type != "cuda":
+    gpu = device.in_use
+    if gpu is None or gpu.type != "cuda":
         return tensor
     free, total = torch.cuda.mem_get_info(gpu)
     return tensor.to(gpu) if tensor.nbytes <= min(total // 8, free // 4) else tensor

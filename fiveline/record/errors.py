@@ -72,7 +72,7 @@ KNOWN_ERRORS = (
      "{}: they are full or read-only; free some space, or set TMPDIR to a folder with room"),
     ("RuntimeError", "Too many open files", Stop, "too many open files; " + MORE_FILES),
     ("RuntimeError", "DataLoader worker (pid", Stop,
-     "a data loading process died ({}); if memory ran out, lower num_workers or batch_size"),
+     "a data loading process died ({}); if memory ran out, lower num_workers; rerun the same command to continue"),
     ("ValueError", "embedded null", InputError,
      "a path holds a null character ({}); expected the name of a file or a folder"),
     ("NotImplementedError", "for the MPS device", InputError, "--device mps: {}; use --device cpu"),
@@ -135,11 +135,6 @@ def naming_builder(data_dir: Path) -> Iterator[None]:
         if not (is_of_folder and hint):
             raise
         raise InputError(f"{explain(error) or error}. If files are missing: {hint}") from None
-
-
-def is_dead_worker(error: BaseException) -> bool:
-    """Return whether an error reports that a data loading process died, not one that the process itself reports."""
-    return isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -18,7 +18,6 @@ import torch
 import evaluate
 import export
 import utils
-from fiveline.loader import Split
 from fiveline.study.trial_process import open_output
 from tests.support.processes import log_of, start, wait_until
 from tests.support.runs import (
@@ -242,6 +241,7 @@ def test_a_loading_process_that_dies_and_a_file_that_vanishes_or_breaks_are_name
     def kill_a_worker():
         for process in multiprocessing.active_children():
             process.kill()
+            process.join()
 
     with at_log_line("- step 2/", kill_a_worker):
         message = stopped(folder, "num_workers=1")
@@ -255,24 +255,6 @@ def test_a_loading_process_that_dies_and_a_file_that_vanishes_or_breaks_are_name
         assert (record["status"], record["reason"]) == ("failed", message)
         path.write_bytes(content)
     assert_same_end(whole, finish(folder))
-
-
-def test_an_error_that_only_the_whole_batch_has_names_the_batch():
-    class Numbers(torch.utils.data.Dataset):
-        ids = [f"row {i}" for i in range(10)]
-
-        def __len__(self):
-            return 10
-
-        def __getitem__(self, index):
-            return index
-
-    def collate(examples):
-        if len(examples) > 1:
-            raise ValueError("cannot be stacked")
-
-    with pytest.raises(RuntimeError, match=r"a batch of 3, from example 2 \(row 2\) to example 4 \(row 4\), could not"):
-        Split(Numbers(), collate, seed=1).__getitems__([2, 3, 4])
 
 
 @pytest.mark.slow

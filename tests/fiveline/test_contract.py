@@ -45,16 +45,16 @@ def load(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [
-        ({"ids": torch.ones(NUM_EXAMPLES, 4)}, "'ids' is a Tensor of shape (6, 4); expected a list with a name"),
+        ({"ids": torch.ones(NUM_EXAMPLES, 4)}, "'ids' is tensor([["),
         (
             {"ids": [1, 2, 3]},
-            "'ids' is a list of int, length 3; expected a list with a name (str or int) for each example (6 examples)",
+            "'ids' is [1, 2, 3]; expected a list with a name (str or int) for each example (6 examples)",
         ),
-        ({"ids": "abcdef"}, "'ids' is a str"),
-        ({"ids": None}, "'ids' is NoneType"),
-        ({"lengths": 5}, "'lengths' is a int; expected a list with a whole number for each example"),
-        ({"lengths": [1.5] * NUM_EXAMPLES}, "'lengths' is a list of float"),
-        ({"lengths": [[1], [1, 2], [1], [1], [1], [1]]}, "'lengths' is a list of list"),
+        ({"ids": "abcdef"}, "'ids' is 'abcdef'"),
+        ({"ids": None}, "'ids' is None"),
+        ({"lengths": 5}, "'lengths' is 5; expected a list with a whole number for each example"),
+        ({"lengths": [1.5] * NUM_EXAMPLES}, "'lengths' is [1.5, 1.5, "),
+        ({"lengths": [[1], [1, 2], [1], [1], [1], [1]]}, "'lengths' is [[1], [1, 2], "),
     ],
 )
 def test_an_attribute_that_means_something_else_is_refused(load, attributes, words):
@@ -84,7 +84,7 @@ def test_attributes_that_keep_the_contract_are_used(load, attributes):
 def test_classes_that_are_no_list_of_names_are_refused(monkeypatch, tmp_path, classes):
     module = types.SimpleNamespace(fetch_facts=lambda data_dir, params: {"classes": classes})
     monkeypatch.setitem(sys.modules, "model.mine.data_loader", module)
-    with pytest.raises(utils.InputError, match=r"facts\['classes'\] is .*; expected a list of different names"):
+    with pytest.raises(utils.InputError, match=r"facts\['classes'\] is .*; expected different names in a list"):
         fetch_facts(tmp_path, MINE)
 
 

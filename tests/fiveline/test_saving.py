@@ -11,8 +11,8 @@ def test_a_bar_shows_the_loss_of_a_short_epoch_too(tmp_path, monkeypatch):
     shown = []
 
     class Bar:
-        def __init__(self, **_):
-            self.n, self.close = 0, lambda: None
+        def __init__(self, disable=False, **_):
+            self.n, self.disable, self.close = 0, disable, lambda: None
 
         def update(self, number):
             self.n += number
