@@ -160,8 +160,9 @@ def train_run(params: utils.Params, run: utils.RunDirectory, args: argparse.Name
     """Build the run that the hyperparameters describe, and train it from its last checkpoint to the end."""
     utils.import_quickly("torch")
     from fiveline.options.set_up import fetch_step, set_up, switched_on
+    from fiveline.record.script import Signals
     from fiveline.record.start import find_start
-    from fiveline.saving import Saver, Signals
+    from fiveline.saving import Saver
 
     start = find_start(run, params, args.restore_file, args.restart) if run.is_writer else None
     with jobs.joined() as job:

@@ -2,8 +2,7 @@
 
     torchrun --standalone --nproc_per_node 2 train.py --model_dir experiments/x
 
-The first process does all the writing. When one process fails, its error is reported once, and the others name it.
-Importing this room loads no torch.
+The first process does all the writing. Importing this room loads no torch.
 """
 
 from __future__ import annotations

@@ -29,9 +29,7 @@ def rank() -> int:
 def reports_first(error: BaseException, stop: BaseException | None) -> bool:
     """Return whether no other process has reported the same error yet, and leave the reason for the others.
 
-    Args:
-        error: why this process ends
-        stop: the error as the user sees it; None for a bug, which is shown with its traceback
+    `stop` is the error as the user sees it, None for a bug, which is shown with its traceback.
     """
     if world_size() == 1:
         return True
@@ -49,11 +47,7 @@ def reports_first(error: BaseException, stop: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def explaining_lost_process() -> Iterator[None]:
-    """Turn the error of waiting for a lost process into the reason that the lost process left.
-
-    Raises:
-        Stop: with the message, status and exit code of the process that failed, where it had time to leave a reason
-    """
+    """Turn the error of waiting for a lost process into a Stop with the message, status and exit code that it left."""
     try:
         yield
     except RuntimeError as error:

@@ -7,7 +7,7 @@ import datetime
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,11 +29,10 @@ RUNNING = ("running_mean", "running_var")  # the statistics of batch norm and it
 def connected() -> Iterator[Job]:
     """Connect the processes for the block: gloo between CPUs, NCCL between GPUs.
 
-    While a process waits for the others to connect, a signal ends it at once. Until training starts, this stays true
-    of all processes but the first: torchrun sends a signal if another one failed, and nothing needs saving yet.
+    Until training starts, a signal ends each process but the first at once; while they connect, the first one as well.
+    torchrun sends a signal if another process failed.
     """
-    # Import it now. If the first optimizer imported it, it would keep the group and gloo's threads alive; a thread
-    # that used Python after Python's shutdown sometimes aborted the process.
+    # if the first optimizer imported it, within the job, gloo's threads would outlive Python's shutdown
     import_quickly("torch._dynamo")
     handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     with explaining_lost_process():
@@ -50,9 +49,9 @@ def connected() -> Iterator[Job]:
 class Job(OneProcess):
     """Several processes. The loss is a mean over scored labels, and the processes have different numbers of them.
 
-    Therefore, before each step one all_reduce adds up the numbers of scored labels, and each process weights its loss
-    by its share. The optimizer steps with the sum of all processes' gradients, which is the gradient of the whole
-    batch. The running statistics of batch norm are averaged with the same shares, so all processes agree.
+    Before each step, one all_reduce adds up these numbers, and each process weights its loss by its share. So the sum
+    of all processes' gradients is the gradient of the whole batch. The running statistics of batch norm are averaged
+    with the same shares.
 
     (torch's DistributedDataParallel is not used: it overlaps communication with the backward pass, but some nets need
     its `find_unused_parameters`, with which each process warns, and a process sometimes aborted at exit.)
@@ -62,8 +61,6 @@ class Job(OneProcess):
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.is_sharded = False
-        self._whole: Callable[..., dict[str, Any]] = lambda state: state
-        self._shards_of: Callable[..., Mapping[str, Any]] = lambda optimizer, state: state
         self.share = torch.ones(())  # this process's share of the scored labels of the whole batch
         self._buffers: list[torch.Tensor] = []
         self._is_summed = True  # whether `sum_gradients` has run in this step
@@ -88,10 +85,7 @@ class Job(OneProcess):
         return numbers
 
     def agree(self, signal_number: int, is_due: bool) -> tuple[int, bool]:
-        """Return the number of a signal that any process received (0 if none), and whether the first process must save.
-
-        The processes vote about five times a second: the first one sets the number of steps until the next vote.
-        """
+        """Do what `OneProcess.agree` does, five times a second: the first process says when to vote again."""
         self._calls_since_vote += 1
         if self._calls_since_vote < self._calls_per_vote:
             return 0, False
@@ -105,8 +99,6 @@ class Job(OneProcess):
         self._calls_since_vote, self._last = 0, now
         return number, bool(due)
 
-    # --- the net and its step
-
     def share_weights(self, net: nn.Module, fsdp: bool, device: torch.device) -> None:
         """Give every process the first one's weights; with `fsdp`, only a shard of each weight, gradient and moment."""
         for tensor in net.state_dict().values():
@@ -115,7 +107,7 @@ class Job(OneProcess):
             from fiveline.jobs import sharded
 
             sharded.shard(net, device, self.world_size)
-            self.is_sharded, self._whole, self._shards_of = True, sharded.whole, sharded.shards_of
+            self.is_sharded, self.whole, self.shards_of = True, sharded.whole, sharded.shards_of
 
     def sum_gradients_before_steps(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Let the optimizer step with all processes' gradients. Register hooks that use gradients after this call."""
@@ -131,9 +123,7 @@ class Job(OneProcess):
         # FSDP averages the gradients: multiply by the number of processes to get their sum
         factor = self.world_size if self.is_sharded else 1
 
-        def counted(
-            model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Loss, inputs: Any, labels: torch.Tensor
-        ) -> tuple[Any, torch.Tensor]:
+        def counted(model: Any, optimizer: Any, loss_fn: Loss, inputs: Any, labels: torch.Tensor) -> tuple[Any, Any]:
             num_scored = count_scored(labels).float()
             total = num_scored.clone()
             dist.all_reduce(total)
@@ -168,20 +158,6 @@ class Job(OneProcess):
         for i, (weight, total) in enumerate(zip(weights, totals, strict=True)):
             # if no process has a gradient, it stays None: the optimizer skips the weight, as in a single process
             weight.grad = total if weight.grad is not None or num_users[i] > 0 else None
-
-    # --- checkpoints hold whole tensors, so that any number of processes can load them
-
-    def weights_of(self, net: nn.Module) -> dict[str, Any]:
-        """Return the whole weights of a net; all processes must call this."""
-        return self._whole(super().weights_of(net))
-
-    def moments_of(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Return the whole state of an optimizer; all processes must call this."""
-        return self._whole(super().moments_of(optimizer))
-
-    def load_moments(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-        """Load the whole state of an optimizer."""
-        super().load_moments(optimizer, self._shards_of(optimizer, state))
 
 
 class _JobScaler(torch.amp.GradScaler):

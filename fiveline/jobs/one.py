@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,11 +11,8 @@ from torch import nn
 
 from fiveline.state import Step
 
-MOMENTS = {
-    "Adam": {"step", "exp_avg", "exp_avg_sq"},
-    "AdamW": {"step", "exp_avg", "exp_avg_sq"},
-    "RMSprop": {"step", "square_avg"},
-}  # what torch keeps for each weight, besides momentum
+ADAM = {"step", "exp_avg", "exp_avg_sq"}
+MOMENTS = {"Adam": ADAM, "AdamW": ADAM, "RMSprop": {"step", "square_avg"}}  # that torch keeps for each weight
 
 
 class OneProcess:
@@ -23,6 +20,9 @@ class OneProcess:
 
     rank, world_size = 0, 1
     local_rank: int | None = None
+    # with fsdp: gather the shards of a state for a checkpoint, and take this process's shards of a checkpoint's
+    whole: Callable[[Mapping[str, Any]], dict[str, Any]] = staticmethod(lambda state: dict(state))
+    shards_of: Callable[[torch.optim.Optimizer, Any], Any] = staticmethod(lambda optimizer, state: state)
 
     def add_up(self, numbers: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all processes."""
@@ -57,16 +57,17 @@ class OneProcess:
         return step
 
     def weights_of(self, net: nn.Module) -> dict[str, Any]:
-        """Return the whole weights of a net, for a checkpoint."""
-        return dict(net.state_dict())
+        """Return the whole weights of a net, for a checkpoint; in a job, all processes must call this."""
+        return self.whole(net.state_dict())
 
     def moments_of(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Return the whole state of an optimizer, for a checkpoint."""
-        return optimizer.state_dict()
+        """Return the whole state of an optimizer, for a checkpoint; in a job, all processes must call this."""
+        return self.whole(optimizer.state_dict())
 
     def load_moments(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-        """Load the state of an optimizer. Its settings stay: hyperparameters and the device decide them."""
-        optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})
+        """Load the whole state of an optimizer. Its settings stay: hyperparameters and the device decide them."""
+        settings = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({**self.shards_of(optimizer, state), "param_groups": settings})
 
     def check_moments(self, optimizer: torch.optim.Optimizer) -> None:
         """Raise ValueError if a loaded state does not fit the weights; torch would notice only in the next step."""

@@ -16,8 +16,7 @@ __all__ = ["cached_array", "files_key", "on_device"]
 def on_device(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor on the GPU in use if it takes little of its memory, which others may share; else as it is.
 
-    A split's tensors are then gathered, augmented and scaled there. Do not call this for a dataset whose batches are
-    fetched in data loading processes, which cannot use the GPU.
+    Do not call this for a dataset whose batches are fetched in data loading processes, which cannot use the GPU.
     """
     import torch
 

@@ -26,13 +26,12 @@ from fiveline.record.files import check_regular
 FOLDER = ".decoded"
 CHUNK_BYTES = 2**26  # the array is made in chunks of this size
 SPARE_BYTES = 2**30  # disk space to leave free for checkpoints
-WAIT_SECONDS = 600.0  # how long to wait for another process that makes the same file
 
 
 def cached_array(
     data_dir: Path, name: str, key: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]
 ) -> np.ndarray | None:
-    """Return an array from its file; the first call makes the file.
+    """Return an array, uint8, mapped from its file, which the first call makes; None if no folder can be written.
 
     Args:
         data_dir: the dataset that the array is made from
@@ -40,9 +39,6 @@ def cached_array(
         key: text that changes when the values would change, for example `files_key(...)`
         shape: (num_examples, ...)
         make: returns the values of a slice of the examples, uint8
-
-    Returns:
-        uint8, mapped from the file; None if no folder can be written, which the log explains
     """
     file_name = f"{name}-{hashlib.sha256(f'{shape} {key}'.encode()).hexdigest()[:16]}.npy"
     paths = [folder / file_name for folder in _folders(data_dir)]
@@ -54,16 +50,12 @@ def cached_array(
             _make_file(path, name, shape, make)
             return _open(path, shape)
         except (OSError, Timeout, NotImplementedError) as error:  # noqa: PERF203  NotImplementedError: no file locks
-            reason = getattr(error, "strerror", None) or str(error)
-            logging.info(f"- {name} cannot be kept in {path.parent} ({reason})")
+            logging.info(f"- {name} cannot be kept in {path.parent} ({getattr(error, 'strerror', None) or error})")
     return None
 
 
 def files_key(paths: Iterable[Path], folder: Path) -> str:
-    """Return a digest that changes when a file below `folder` is added, removed, renamed or written to.
-
-    It reads no file, and does not depend on how `folder` is named (relative, or through a link).
-    """
+    """Return a digest that changes when a file in `folder` does, whatever that is called; no file is read."""
     digest, start = hashlib.sha256(), len(os.fsencode(folder))
     for path in paths:
         state = ""
@@ -96,20 +88,18 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]) -> None:
     """Make the file; other processes see it only when it is complete. Delete older files with the same `name`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f"{name}.lock"), timeout=WAIT_SECONDS):
-        if _open(path, shape) is not None:  # another process made it meanwhile
+    with FileLock(path.with_name(f"{name}.lock"), timeout=600):  # seconds, if another process makes the same file
+        if _open(path, shape) is not None:
             return
-        num_bytes = math.prod(shape)
-        if shutil.disk_usage(path.parent).free < num_bytes + SPARE_BYTES:
-            raise OSError(errno.ENOSPC, f"they take {num_bytes:,} bytes, and the disk is almost full")
-        for stale in path.parent.glob(f".{glob.escape(name)}-*.tmp"):  # of a process that was killed
-            stale.unlink()
+        if shutil.disk_usage(path.parent).free < math.prod(shape) + SPARE_BYTES:
+            raise OSError(errno.ENOSPC, f"{math.prod(shape):,} bytes are too many: the disk is almost full")
         logging.info(f"- decoding {name} once, into {path}")
         rows_at_once = max(1, CHUNK_BYTES // math.prod(shape[1:]))
         with open_atomically(path, mode=0o600) as file:  # a memory map crashes on a full disk
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for start in range(0, shape[0], rows_at_once):
                 file.write(make(slice(start, start + rows_at_once)).data)
-        for old in set(path.parent.glob(f"{glob.escape(name)}-*.npy")) - {path}:
+        stale = path.parent.glob(f".{glob.escape(name)}-*.tmp")  # of a process that was killed
+        for old in {*stale, *path.parent.glob(f"{glob.escape(name)}-*.npy")} - {path}:
             with contextlib.suppress(OSError):  # Windows cannot delete a file that is mapped
                 old.unlink()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import importlib.util
-import stat
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,6 @@ SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf",
 }  # fmt: skip
-MAX_NAMED = 20  # unreadable images in one message, which counts the others
 DEPTHS = (8, 10, 12, 14, 16)  # bits of the sensors whose values come in 16-bit files
 _Turn = Image.Transpose
 TURNS = {  # by the EXIF orientation
@@ -39,12 +37,10 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # ma
 def find_images(folder: Path) -> tuple[list[str], list[str], list[InputError]]:
     """Return image files and other files, relative to `folder`, and an error for each folder that cannot be read."""
     unreadable: list[OSError] = []
-    images: list[str] = []
-    others: list[str] = []
-    for name in files_below(folder, unreadable.append):
-        (images if Path(name).suffix.lower() in SUFFIXES else others).append(name)
-    found = [f"{error.filename}: this folder cannot be read ({error.strerror})" for error in unreadable]
-    return images, others, [InputError(f"{each}; chmod it, or take it out") for each in found]
+    names = list(files_below(folder, unreadable.append))
+    images = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    text = "{0.filename}: this folder cannot be read ({0.strerror}); chmod it, or take it out"
+    return images, sorted({*names} - {*images}), [InputError(text.format(error)) for error in unreadable]
 
 
 def left_out(folder: Path, others: Sequence[str]) -> tuple[str, ...]:
@@ -60,7 +56,7 @@ def open_picture(image: Path | np.ndarray, side: int, max_pixels: int, grey_bits
     Args:
         image: the file; or an array (height, width) or (height, width, 3), uint8
         side: a JPEG of at least twice this size is decoded at a half, a quarter or an eighth of its size
-        max_pixels: files whose header claims more pixels are refused
+        max_pixels: files whose header claims more are refused
         grey_bits: how many bits the values of 16-bit grey pictures use; None: as many as this picture needs
     """
     if isinstance(image, np.ndarray):
@@ -82,7 +78,7 @@ def open_picture(image: Path | np.ndarray, side: int, max_pixels: int, grey_bits
 
 
 def _open(path: Path, max_pixels: int) -> Image.Image:
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its other end
+    if not path.is_file() and path.exists():  # opening a pipe would wait for its other end
         raise ValueError("not a regular file")
     Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow refuses above twice this number
     try:
@@ -101,10 +97,8 @@ def _from_16_bits(picture: Image.Image, grey_bits: int | None) -> Image.Image:
         raise ValueError("its pixels have 32 bits; save them as 8 or 16 bits, which say what white is")
     bits = grey_bits or _bits_for(largest)
     if largest >= 2**bits:
-        raise ValueError(
-            f"its values reach {largest}, where the values of train use {bits} bits and stay below {2**bits}; save it "
-            f"on the scale of train, or train with grey_bits={_bits_for(largest)}"
-        )
+        found = f"its values reach {largest}, where the values of train use {bits} bits and stay below {2**bits}"
+        raise ValueError(f"{found}; save it on the scale of train, or train with grey_bits={_bits_for(largest)}")
     pixels = (values >> (bits - 8)).astype(np.uint8)
     if "transparency" in picture.info:
         pixels[values == picture.info["transparency"]] = 255
@@ -131,22 +125,19 @@ def decode_in_threads(
     """Return images, (len(images), *shape), uint8; an InputError names all images for which `decode` raised one."""
     import torch
 
-    values = np.empty((len(images), *shape), dtype=np.uint8)
+    values, errors = np.empty((len(images), *shape), dtype=np.uint8), {}
 
-    def fill(i: int) -> str:
+    def fill(i: int) -> None:
         try:
             values[i] = decode(images[i])
         except InputError as error:
-            return str(error)
-        return ""
+            errors[i] = str(error)
 
-    # Pillow decodes files outside the interpreter's lock, but not arrays, which are small.
-    # In a data loading process, torch's number of threads is 1, because there are other such processes.
+    # only files are decoded outside the interpreter's lock; in a data loading process, torch has one thread
     num_threads = 1 if isinstance(images, np.ndarray) else torch.get_num_threads()
     with ThreadPoolExecutor(num_threads) as pool:
-        apply = pool.map if num_threads > 1 else map
-        errors = [error for error in apply(fill, range(len(images))) if error]
+        list((pool.map if num_threads > 1 else map)(fill, range(len(images))))
     if errors:
         title = f"{len(errors)} images cannot be read:\n  " if len(errors) > 1 else ""
-        raise InputError(title + "\n  ".join(errors[:MAX_NAMED]))
+        raise InputError(title + "\n  ".join(errors[i] for i in sorted(errors)[:20]))  # the title counts them all
     return values
