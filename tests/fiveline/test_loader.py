@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-import model
+import utils
 from fiveline.loader import WINDOW_BATCHES, EpochBatches, batches_from, fetch_dataloader
-from fiveline.tasks import fetch_facts
 from utils import InputError
-from utils import Params as BaseParams
 
 
 def epoch_of(batches, epoch, step=0):
@@ -109,41 +107,35 @@ class NumbersAsBatch(Numbers):
         return torch.stack([values, values], dim=1), torch.tensor(indices)
 
 
-def add_task(monkeypatch, dataset, **names):
-    """Put a task in the place where `model/numbers/data_loader.py` would be found."""
-    package, module = types.ModuleType("model.numbers"), types.ModuleType("model.numbers.data_loader")
-    module.fetch_dataset = lambda split, data_dir, params: dataset
-    module.fetch_facts = lambda data_dir, params: {"number": len(dataset)}
-    for name, value in names.items():
-        setattr(module, name, value)
-    monkeypatch.setitem(sys.modules, "model.numbers", package)
-    monkeypatch.setitem(sys.modules, "model.numbers.data_loader", module)
-    monkeypatch.setattr(model, "numbers", package, raising=False)
-    return BaseParams(task="numbers", batch_size=4)
+@pytest.fixture
+def load(monkeypatch, tmp_path):
+    """Return a function that fetches the dataloader of a dataset, as the one of a task `numbers`."""
+
+    def fetch(dataset, split="val", num_workers=0, training=False, shard=(0, 1), **names):
+        module = types.SimpleNamespace(fetch_dataset=lambda split, data_dir, params: dataset, **names)
+        monkeypatch.setitem(sys.modules, "model.numbers.data_loader", module)
+        params = utils.Params(task="numbers", batch_size=4, num_workers=num_workers)
+        return fetch_dataloader(split, tmp_path, params, training=training, shard=shard)
+
+    return fetch
 
 
 @pytest.mark.parametrize("kind", [Numbers, NumbersAsList, NumbersAsBatch])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_datasets_with_and_without_getitems_give_the_same_batches(monkeypatch, tmp_path, kind, num_workers):
-    params = add_task(monkeypatch, kind(10)).model_copy(update={"num_workers": num_workers})
-    batches = list(fetch_dataloader("test", tmp_path, params))  # in the order of the split
+def test_datasets_with_and_without_getitems_give_the_same_batches(load, kind, num_workers):
+    batches = list(load(kind(10), num_workers=num_workers))  # in the order of the split
     assert [labels.tolist() for _, labels in batches] == [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
     assert all(torch.equal(inputs[:, 0], labels.float()) for inputs, labels in batches)
-    assert fetch_facts(tmp_path, params).facts == {"number": 10}
 
 
-def test_a_tasks_collate_fn_makes_the_batch(monkeypatch, tmp_path):
-    params = add_task(monkeypatch, NumbersAsList(3), collate_fn=lambda examples: ("collated", len(examples)))
-    assert list(fetch_dataloader("val", tmp_path, params)) == [("collated", 3)]
+def test_a_tasks_collate_fn_makes_the_batch(load):
+    assert list(load(NumbersAsList(3), collate_fn=lambda examples: ("collated", len(examples)))) == [("collated", 3)]
 
 
-def test_random_numbers_of_a_task_do_not_depend_on_the_number_of_workers(monkeypatch, tmp_path):
-    params = add_task(monkeypatch, Numbers(23))
+def test_random_numbers_of_a_task_do_not_depend_on_the_number_of_workers(load):
     runs = []
     for num_workers in (1, 2):
-        loader = fetch_dataloader(
-            "train", tmp_path, params.model_copy(update={"num_workers": num_workers}), training=True
-        )
+        loader = load(Numbers(23), num_workers=num_workers, training=True)
         runs.append(torch.cat([inputs for epoch in (1, 2) for inputs, _ in batches_from(loader, epoch)[0]]))
     assert torch.equal(runs[0], runs[1])
     noise = runs[0][:, 1]
@@ -154,12 +146,6 @@ def test_a_loader_of_a_notebook_starts_its_epoch_again(caplog):
     loader = torch.utils.data.DataLoader(Numbers(10), batch_size=4)
     batches, step = batches_from(loader, 2, 1)
     assert step == 0 and len(list(batches)) == 3 and "cannot start within an epoch" in caplog.text
-
-
-def test_more_processes_than_examples_in_a_batch_are_refused(monkeypatch, tmp_path):
-    params = add_task(monkeypatch, Numbers(9))
-    with pytest.raises(InputError, match="train: a batch of 3 examples cannot be shared by 4 processes; expected"):
-        fetch_dataloader("train", tmp_path, params, shard=(0, 4))
 
 
 class Broken(Numbers):
@@ -177,19 +163,11 @@ class Wrong(Numbers):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_the_example_that_cannot_be_loaded_is_named(monkeypatch, tmp_path, num_workers):
-    params = add_task(monkeypatch, Broken(10)).model_copy(update={"num_workers": num_workers})
+def test_the_example_that_cannot_be_loaded_is_named(load, num_workers):
     with pytest.raises(RuntimeError, match=r"example 7 \(image_7.png\) could not be loaded: KeyError"):
-        list(fetch_dataloader("val", tmp_path, params))
-    params = add_task(monkeypatch, Wrong(10)).model_copy(update={"num_workers": num_workers})
+        list(load(Broken(10), num_workers=num_workers))
     with pytest.raises(InputError, match="^row 3: expected a number$"):
-        list(fetch_dataloader("val", tmp_path, params))
-
-
-def test_an_empty_split_is_refused(monkeypatch, tmp_path):
-    params = add_task(monkeypatch, Numbers(0))
-    with pytest.raises(InputError, match=f"{tmp_path.name}: the val split is empty"):
-        fetch_dataloader("val", tmp_path, params)
+        list(load(Wrong(10), num_workers=num_workers))
 
 
 class Stream(torch.utils.data.IterableDataset):
@@ -202,11 +180,18 @@ class WithoutLength(torch.utils.data.Dataset):
         return torch.tensor([0.0]), torch.tensor(0)
 
 
-@pytest.mark.parametrize("kind", [Stream, WithoutLength])
-def test_a_dataset_that_is_not_map_style_is_refused(monkeypatch, tmp_path, kind):
-    params = add_task(monkeypatch, kind())
-    with pytest.raises(InputError, match=f"numbers/data_loader.py: train's dataset, {kind.__name__}, .* map-style"):
-        fetch_dataloader("train", tmp_path, params)
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        (Numbers(0), "the val split is empty"),
+        (Numbers(9), "val: a batch of 3 examples cannot be shared by 4 processes; expected"),
+        (Stream(), "numbers/data_loader.py: val's dataset, Stream, .* map-style"),
+        (WithoutLength(), "numbers/data_loader.py: val's dataset, WithoutLength, .* map-style"),
+    ],
+)
+def test_a_dataset_that_cannot_be_used_is_refused(load, dataset, words):
+    with pytest.raises(InputError, match=words):
+        load(dataset, shard=(0, 4))
 
 
 def test_epochs_of_a_number_of_steps_go_through_the_passes_without_a_gap():

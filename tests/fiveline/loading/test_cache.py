@@ -32,73 +32,49 @@ def fetch(tmp_path, monkeypatch, caplog):
         made.append(part)
         return VALUES[part]
 
-    def fetch(key="key", **options):
-        return cached_array(tmp_path / "data", "numbers", key, SHAPE, options.get("make", make))
+    def fetch(key="key", make=make):
+        return cached_array(tmp_path / "data", "numbers", key, SHAPE, make)
 
     fetch.made, fetch.folder = made, tmp_path / "data/.decoded"
     return fetch
 
 
-def test_an_array_is_made_once_and_is_a_plain_npy_file(fetch):
-    assert np.array_equal(fetch(), VALUES) and np.array_equal(fetch(), VALUES) and len(fetch.made) == 1
+def test_an_array_is_made_once_in_parts_and_is_a_plain_npy_file(fetch, monkeypatch):
+    monkeypatch.setattr(cache, "CHUNK_BYTES", 18)
+    threads = [threading.Thread(target=fetch) for _ in range(4)]  # at once
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert np.array_equal(fetch(), VALUES) and [VALUES[part].shape[0] for part in fetch.made] == [3, 3, 3, 1]
     (path,) = fetch.folder.glob("*.npy")
     assert np.array_equal(np.load(path, mmap_mode="r"), VALUES)
     fetch()[:] = 0  # which leaves the file as it is
     assert np.array_equal(fetch(), VALUES)
 
 
-def test_another_key_replaces_the_file(fetch):
+def test_another_key_replaces_the_file_and_what_a_killed_process_left(fetch):
     first = fetch("one")
-    assert np.array_equal(fetch("two"), VALUES) and len(fetch.made) == 2
+    stale = temporary_path(fetch.folder / "numbers-0.npy")
+    stale.write_bytes(b"half")
+    assert np.array_equal(fetch("two"), VALUES) and len(fetch.made) == 2 and not stale.exists()
     assert len(list(fetch.folder.glob("*.npy"))) == 1 and np.array_equal(first, VALUES)  # still mapped
 
 
-def test_large_arrays_are_made_in_parts(fetch, monkeypatch):
-    monkeypatch.setattr(cache, "CHUNK_BYTES", 18)
-    assert np.array_equal(fetch(), VALUES) and np.array_equal(fetch(), VALUES)
-    assert [VALUES[part].shape[0] for part in fetch.made] == [3, 3, 3, 1]
-
-
 def test_an_error_of_the_maker_leaves_nothing_behind(fetch):
-    def fail(part):
-        raise ValueError("no such image")
-
-    with pytest.raises(ValueError, match="no such image"):
-        fetch(make=fail)
+    with pytest.raises(ZeroDivisionError):
+        fetch(make=lambda part: 1 / 0)
     assert [path.suffix for path in fetch.folder.iterdir()] in ([], [".lock"])
     assert np.array_equal(fetch(), VALUES)
 
 
-def test_threads_that_ask_at_once_make_it_once(fetch):
-    threads = [threading.Thread(target=fetch) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(fetch.made) == 1
-
-
-@pytest.mark.parametrize("damage", ["empty", "cut", "header", "foreign", "longer", "folder"])
+@pytest.mark.parametrize("damage", [b"", b"x", None])
 def test_a_file_that_is_not_what_it_should_be_is_made_again(fetch, damage):
     fetch()
     (path,) = fetch.folder.glob("*.npy")
     whole = path.read_bytes()
-    if damage == "folder":
-        path.unlink()
-        path.mkdir()
-    else:
-        path.write_bytes({"empty": b"", "cut": whole[:-7], "header": b"x" + whole[1:], "foreign": b"x" * len(whole),
-                          "longer": whole + b"x"}[damage])  # fmt: skip
-    assert np.array_equal(fetch(), VALUES) and len(fetch.made) == 2 + (damage == "folder")
-    assert damage == "folder" or path.read_bytes() == whole
-
-
-def test_what_a_killed_process_left_is_cleared(fetch):
-    fetch.folder.mkdir()
-    stale = temporary_path(fetch.folder / "numbers-0.npy")
-    stale.write_bytes(b"half")
-    (fetch.folder / "numbers.lock").touch()
-    assert np.array_equal(fetch(), VALUES) and not stale.exists()
+    path.write_bytes(whole[:-7] if damage is None else damage + whole[1:] if damage else damage)
+    assert np.array_equal(fetch(), VALUES) and len(fetch.made) == 2 and path.read_bytes() == whole
 
 
 def test_a_dataset_whose_folder_cannot_be_written_is_cached_in_the_users_folder(fetch, tmp_path, caplog):
@@ -109,18 +85,14 @@ def test_a_dataset_whose_folder_cannot_be_written_is_cached_in_the_users_folder(
     assert f"- decoding numbers once, into {path}" in caplog.text
 
 
-@pytest.mark.parametrize("why", ["file in the way", "full", "no locks"])
-def test_without_a_place_to_write_there_is_no_array(fetch, tmp_path, caplog, monkeypatch, why):
-    if why == "file in the way":
-        (tmp_path / "cache").write_text("")
-        fetch.folder.write_text("")
-    elif why == "full":
+@pytest.mark.parametrize("why", ["full", "no locks"])
+def test_without_a_place_to_write_there_is_no_array(fetch, caplog, monkeypatch, why):
+    def acquire(self, *args, **options):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    if why == "full":
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5000))
     else:
-
-        def acquire(self, *args, **options):
-            raise NotImplementedError("FileSystem does not appear to support flock")
-
         monkeypatch.setattr(cache.FileLock, "acquire", acquire)
     assert fetch() is None and caplog.text.count("numbers cannot be kept in ") == 2
 
@@ -137,10 +109,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 print(cached_array(Path(sys.argv[1]), "zeros", "key", (5000,), lambda part: np.zeros(5000, np.uint8)))
 """
     command = [sys.executable, "-c", code, str(tmp_path / "data")]
-    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("cannot be kept in ") == 2 and "File too large" in result.stdout
-    assert result.stdout.endswith("None\n")
+    output = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    assert output.count("cannot be kept in ") == 2 and "File too large" in output and output.endswith("None\n")
     left = [*fetch.folder.iterdir(), *(tmp_path / "cache").rglob("*zeros*")]
     assert all(path.suffix == ".lock" for path in left)
 
@@ -155,7 +125,8 @@ def test_the_key_of_files_does_not_depend_on_the_name_of_their_folder(tmp_path, 
     def key(folder, names="ab"):
         return files_key([folder / name for name in names], folder)
 
-    assert key(Path("data")) == key(tmp_path / "data") == key(Path("link")) != key(Path("data"), "a")
+    before = key(Path("data"))
+    assert before == key(tmp_path / "data") == key(Path("link")) != key(Path("data"), "a")
     assert key(Path("data"), ["missing"]) != key(Path("data"), [])
     (tmp_path / "data/a").write_text("other")
-    assert key(Path("data")) != key(tmp_path / "data", "b")
+    assert key(Path("data")) != before
