@@ -110,9 +110,9 @@ def count_scored(labels: torch.Tensor) -> torch.Tensor:
 
 
 def occurring(sums: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[torch.Size, torch.Tensor]:
-    """Return shape -> mask of the classes that occur. A class occurs if any metric with this shape of sums counts it.
+    """Return shape -> mask of the classes that any metric with this shape of sums counts.
 
-    One metric would not find all: a class that is never predicted has no count in precision, but it has one in recall.
+    For example, a class that is never predicted has no count in precision, but it has one in recall.
     """
     masks: dict[torch.Size, torch.Tensor] = {}
     for numerator, denominator in sums.values():

@@ -99,9 +99,9 @@ class State:
         return self.seconds + time.monotonic() - self._start
 
     def end_epoch(self, value: float, loss: float) -> bool:
-        """Count an epoch as complete, and return whether it is the best so far.
+        """Count an epoch, with its `value` of params.monitor and its loss on val; return whether it is the best so far.
 
-        The best epoch has the best `value` of params.monitor on val; of equal values, the lower loss on val is better.
+        Of equal values, the lower loss is better.
         """
         key = functools.partial(utils.ranking_key, is_high_better=self.monitor_sign > 0)
         is_best = key(value, loss) > key(self.best, self.best_loss)
@@ -115,8 +115,7 @@ class State:
 
     def is_finished(self) -> bool:
         """Return whether there is nothing left to train."""
-        params = self.params
-        return self.epoch >= params.num_epochs or utils.has_stopped_early(params, self.epoch, self.best_epoch)
+        return self.epoch >= self.params.num_epochs or utils.has_stopped_early(self.params, self.epoch, self.best_epoch)
 
     def check_loss(self, loss: float) -> None:
         """Raise DivergedError if a loss, the mean over many steps, is not finite."""
