@@ -39,8 +39,12 @@ PACKAGE = Path("fiveline/__init__.py")  # its load() imports a room, but only wh
 FOR_TASKS = ("fiveline.device", "fiveline.metrics", "fiveline.loading")
 
 
-def imported_modules(path):
-    for node in ast.walk(ast.parse((PROJECT / path).read_text(encoding="utf-8"))):
+def tree_of(path):
+    return ast.parse((PROJECT / path).read_text(encoding="utf-8"))
+
+
+def imported_modules(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -71,42 +75,30 @@ def module_of(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_imports_go_one_way(path):
-    here = place_of(module_of(path))
+    here, own = place_of(module_of(path)), ".".join(path.parts[:2])
     if path.name.startswith("build_") or path == PACKAGE:
         return  # CS230's builders are commands of one task
-    for name in imported_modules(path):
+    for name in imported_modules(tree_of(path)):
         there = place_of(name)
-        if there is None or here == "door":
-            assert there != "task", f"{path} imports {name}; tasks are found by name"
-            continue
-        if here == "task":
-            own = ".".join(path.parts[:2])
-            is_own = name == own or name.startswith(own + ".")
-            assert is_own or name == "utils" or name.startswith(FOR_TASKS), f"{path} imports {name}"
+        if there is not None and here == "task":
+            assert f"{name}.".startswith((f"{own}.", "utils.", *FOR_TASKS)), f"{path} imports {name}"
             continue
         assert there != "task", f"{path} imports {name}; tasks are found by name"
-        assert there != "door" or name == "utils", f"{path} imports the door {name}"
-        if here == "record":
-            assert there == "record", f"{path} imports {name}"
-        elif here == "core":
-            assert there in ("core", "record", "door"), f"the core imports no room, but {path} imports {name}"
-        else:
-            assert there in ("core", "record", "door", here) or there in ALLOWED[here], f"{path} imports {name}"
+        if there is not None and here != "door":
+            may_import = ALLOWED.get(here, set()) | {here, "record"}
+            may_import |= {"core"} if here != "record" else set()  # so the core imports no room
+            is_utils = name == "utils" and here != "record"
+            assert there in may_import or is_utils, f"{path} imports {name}"
 
 
 def test_no_modules_import_each_other_in_a_circle():
     graph = {}
     for path in [path for path in SOURCES if path != PACKAGE]:
-        tree = ast.parse((PROJECT / path).read_text(encoding="utf-8"))
+        tree = tree_of(path)
         for node in ast.walk(tree):  # under TYPE_CHECKING nothing is imported
             if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
                 node.body = [ast.Pass()]
-        names = set()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and place_of(node.module):
-                full = {f"{node.module}.{alias.name}" for alias in node.names}
-                names |= {name if is_module(name) else node.module for name in full}
-        graph[module_of(path)] = names - {module_of(path)}
+        graph[module_of(path)] = {*imported_modules(tree)} - {module_of(path)}
     graphlib.TopologicalSorter(graph).prepare()  # a CycleError names the modules
 
 
@@ -116,7 +108,7 @@ def test_no_test_imports_a_test_and_nothing_else_imports_tests_or_benchmarks():
     others = [path.relative_to(PROJECT) for pattern in patterns for path in PROJECT.glob(pattern)]
     assert {path.parts[0] for path in others} >= {"benchmarks", "data", "tests"}
     for path in [*SOURCES, *others]:
-        for name in imported_modules(path):
+        for name in imported_modules(tree_of(path)):
             top, *rest = name.split(".")
             is_shared = path.parts[0] == "tests" and rest[:1] == ["support"]
             assert top != "tests" or is_shared, f"{path} imports {name}"
@@ -124,15 +116,13 @@ def test_no_test_imports_a_test_and_nothing_else_imports_tests_or_benchmarks():
 
 
 def test_no_script_and_no_room_knows_a_task_by_name():
+    scripts, rooms = {"train", "evaluate", "predict", "sanity_check", "utils"}, {"sanity", "options", "jobs"}
     for path in SOURCES:
-        if path.parts[0] in ("train.py", "evaluate.py", "predict.py", "sanity_check.py", "utils.py") or (
-            path.parts[:2] in (("fiveline", "sanity"), ("fiveline", "options"), ("fiveline", "jobs"))
-        ):
-            tree = ast.parse((PROJECT / path).read_text(encoding="utf-8"))
-            names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-            attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-            texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-            assert not (names | attributes | texts) & set(TASKS), path
+        if path.stem in scripts or path.parts[0] == "fiveline" and path.parts[1] in rooms:
+            nodes = list(ast.walk(tree_of(path)))
+            known = {getattr(node, name, None) for node in nodes for name in ("id", "attr")}
+            known |= {node.value for node in nodes if isinstance(node, ast.Constant)}
+            assert not known & set(TASKS), path
 
 
 @pytest.mark.parametrize("module", [*SCRIPTS, *LIGHT])
@@ -153,10 +143,12 @@ def test_files_and_functions_can_be_read_at_a_glance(path):
             assert len(node.args.args) + len(node.args.kwonlyargs) <= 7, f"{path}: {node.name} has many parameters"
 
 
+def function_of_train(name):
+    return next(node for node in tree_of("train.py").body if getattr(node, "name", "") == name)
+
+
 def test_the_five_lines_stand_in_train_step_as_in_the_seed():
-    tree = ast.parse((PROJECT / "train.py").read_text(encoding="utf-8"))
-    step = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "train_step")
-    assert [ast.unparse(line) for line in step.body[1:]] == [
+    assert [ast.unparse(line) for line in function_of_train("train_step").body[1:]] == [
         "output_batch = model(train_batch)",
         "loss = loss_fn(output_batch, labels_batch)",
         "optimizer.zero_grad()",
@@ -167,12 +159,10 @@ def test_the_five_lines_stand_in_train_step_as_in_the_seed():
 
 
 def test_the_loop_makes_no_decisions():
-    tree = ast.parse((PROJECT / "train.py").read_text(encoding="utf-8"))
-    loop = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "train")
-    names = {node.id for node in ast.walk(loop) if isinstance(node, ast.Name)}
-    names |= {node.attr for node in ast.walk(loop) if isinstance(node, ast.Attribute)}
+    nodes = list(ast.walk(function_of_train("train")))
+    names = {getattr(node, name, None) for node in nodes for name in ("id", "attr")}
     assert not names & {"hasattr", "getattr", "isinstance", "world_size", "is_writer", "rank"}
-    assert not any(isinstance(node, ast.If | ast.IfExp) for node in ast.walk(loop))
+    assert not any(isinstance(node, ast.If | ast.IfExp) for node in nodes)
 
 
 # --- budgets: lines of source, with blank lines, comments and docstrings
@@ -254,9 +244,8 @@ def count(places):
     """Return the number of files and the lines of the functions."""
     lines = 0
     for name in {path for path, *_ in places}:
-        tree = ast.parse((PROJECT / name).read_text(encoding="utf-8"))
         starts = {line for path, line, _ in places if path == name}
-        for node in ast.walk(tree):
+        for node in ast.walk(tree_of(name)):
             if isinstance(node, ast.FunctionDef):
                 first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
                 lines += node.end_lineno - first + 1 if first in starts else 0

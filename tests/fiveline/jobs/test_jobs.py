@@ -156,15 +156,9 @@ SLOW, THOROUGH = {"marks": pytest.mark.slow}, {"marks": pytest.mark.thorough}
         pytest.param(2, LABELS, id="text labels", **SLOW),
         pytest.param(3, {**TABULAR, "num_epochs": 2, "ema_decay": 0.9}, id="averaged", **SLOW),  # 32 is no multiple
         pytest.param(2, {**SPREAD, **ADAMW}, id="spread", **SLOW),
-        pytest.param(3, {**TABULAR, "batch_size": 7, "optimizer": "adam"}, id="seven", **THOROUGH),
         pytest.param(3, {**TABULAR, "microbatch_size": 4}, id="pieces", **THOROUGH),  # shares of 10 and 11
-        pytest.param(2, {**NER, "microbatch_size": 3}, id="ner pieces", **THOROUGH),
-        pytest.param(2, {**SPREAD, "optimizer": "rmsprop"}, id="rmsprop", **THOROUGH),
-        pytest.param(2, {**NER, "fsdp": True}, id="spread ner", **THOROUGH),
-        pytest.param(2, {**TABULAR, "precision": "bf16", "batch_size": 7, "clip_grad_norm": 0.5}, id="bf", **THOROUGH),
         pytest.param(2, {**SPREAD, "precision": "bf16"}, id="spread bf16", **THOROUGH),
         pytest.param(2, {**TABULAR, "precision": "fp16", "batch_size": 128}, id="fp16", **THOROUGH),
-        pytest.param(2, {**TABULAR, "compile": True}, id="compiled", **THOROUGH),
         pytest.param(2, {**SPREAD, "compile": True}, id="spread compiled", **THOROUGH),
     ],
 )
