@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,16 +40,12 @@ def fetch_outputs(model: nn.Module, dataloader: Iterable[Any]) -> Iterator[tuple
 
 
 def evaluate(
-    model: nn.Module,
-    loss_fn: Loss,
-    dataloader: Iterable[Any],
-    metrics: Metrics,
-    new_sums: Callable[[Metrics], MetricSums] = MetricSums,
+    model: nn.Module, loss_fn: Loss, dataloader: Iterable[Any], metrics: Metrics, sums: MetricSums | None = None
 ) -> dict[str, float]:
-    """Return the metrics over all batches by name, the loss last; in a job, `new_sums` adds up over the processes."""
+    """Return the metrics over all batches by name, the loss last; in a job, `sums` adds up over the processes."""
     import torch
 
-    sums = new_sums(metrics)
+    sums = MetricSums(metrics) if sums is None else sums
     for output_batch, labels_batch in fetch_outputs(model, dataloader):
         with torch.inference_mode():
             sums.add(output_batch, labels_batch, loss_fn(output_batch, labels_batch))

@@ -113,7 +113,7 @@ def train_and_evaluate(
         logging.info(f"- Train metrics: {utils.format_metrics(train_metrics)}")
 
         val_batches = saver.saving_between(state.start_validation(val_dataloader))
-        val_metrics = evaluate(state.net_to_evaluate, task.loss_fn, val_batches, task.metrics, state.new_sums)
+        val_metrics = evaluate(state.net_to_evaluate, task.loss_fn, val_batches, task.metrics, state.new_sums())
         state.check_loss(val_metrics["loss"])  # the last step may have diverged; no train metric shows it
         logging.info(f"- Eval metrics : {utils.format_metrics(val_metrics)}")
         saver.end_epoch(train_metrics, val_metrics)

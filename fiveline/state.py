@@ -47,8 +47,8 @@ class State:
     generators: dict[str, Any] | None = None  # the states of the global generators after `step`
 
     def __post_init__(self) -> None:
-        self.new_sums = functools.partial(MetricSums, add_up=self.job.add_up)
-        self.sums = self.new_sums(self.metrics)
+        self.new_sums = functools.partial(MetricSums, self.metrics, self.job.add_up)
+        self.sums = self.new_sums()
         self.device, self.steps_per_epoch = next(self.model.parameters()).device, self.schedule.steps_per_epoch
         self._start = time.monotonic()
 
@@ -61,7 +61,7 @@ class State:
         """Return the batches of the next epoch, or of the rest of it, on the device."""
         batches, self.step = batches_from(dataloader, self.epoch + 1, self.step)
         if self.step == 0:
-            self.sums, self.seconds, self.generators = self.new_sums(self.metrics), 0.0, None
+            self.sums, self.seconds, self.generators = self.new_sums(), 0.0, None
         # after the iterator is made, because making it may draw random numbers
         if self.generators is None:
             seed_everything(self.params.seed, self.epoch + 1, self.job.rank)

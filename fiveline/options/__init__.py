@@ -1,1 +1,1 @@
-"""What a hyperparameter switches on: precision, compile, averaged weights, clipping, profile."""
+"""What a hyperparameter switches on: precision, compile, averaged weights, clipping, schedule, profile."""
