@@ -90,8 +90,8 @@ def test_the_initial_loss_is_near_its_theoretical_value(model, net, dataset):
 
 
 def test_the_training_loss_can_be_driven_down_on_one_batch(model, net, task, params):
-    optimizer = fetch_optimizer(model, params)
-    optimizer.param_groups[0]["lr"] = OWN_RATES.get(task, params.learning_rate)
+    own = params.model_copy(update={"learning_rate": OWN_RATES.get(task, params.learning_rate)})
+    optimizer = fetch_optimizer(model, own)
     batch = next(iter(fetch_dataloader("train", Path(params.data_dir), params, training=True)))
     losses = [train.train_step(model.train(), optimizer, net.train_loss_fn, *batch)[1].item() for _ in range(100)]
     assert min(losses[-10:]) < 0.2 * losses[0], f"from {losses[0]:.3f} to {losses[-1]:.3f}"
@@ -139,10 +139,9 @@ def test_a_run_directory_is_complete(task, params, tmp_path):
     values |= {"task": task, "num_epochs": 1, "data_dir": params.data_dir}
     (tmp_path / "params.json").write_text(json.dumps(values))
     train.main(["--model_dir", str(tmp_path)])
-    evaluate.main(["--model_dir", str(tmp_path)])
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names >= {"history.jsonl", "last.pth.tar", "metrics_test_best.json", "predictions_test_best.csv"}
-    assert utils.read_json(tmp_path / "run.json")["status"] == "finished"
     evaluate.main(["--model_dir", str(tmp_path), "--split", "val"])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {"history.jsonl", "last.pth.tar", "predictions_val_best.csv"}
+    assert utils.read_json(tmp_path / "run.json")["status"] == "finished"
     val = utils.read_json(tmp_path / "metrics_val_best.json")
     assert val == pytest.approx(utils.read_json(tmp_path / "metrics_val_best_weights.json"), rel=1e-5)
