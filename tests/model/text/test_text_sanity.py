@@ -165,7 +165,7 @@ def number_val_by_itself(patch):
     def fetch_dataset(split, data_dir, params):
         dataset = original(split, data_dir, params)
         if split == "val":
-            dataset.tokens = (dataset.tokens + 1) % params.vocabulary_size
+            dataset.tokens = (dataset.tokens + 1) % len(params.facts["token_bytes"])
         return dataset
 
     patch.setattr(data_loader, "fetch_dataset", fetch_dataset)
@@ -289,10 +289,10 @@ class Encoder(nn.Module):
 
     def __init__(self, params, has_positions=True):
         super().__init__()
-        self.embedding = nn.Embedding(params.vocabulary_size, 32)
+        self.embedding = nn.Embedding(len(params.facts["token_bytes"]), 32)
         self.places = nn.Embedding(32, 32) if has_positions else None
         layer = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.1, batch_first=True)
-        self.layers, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(32, params.vocabulary_size)
+        self.layers, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(32, len(params.facts["token_bytes"]))
 
     def forward(self, tokens):
         x = self.embedding(tokens)
