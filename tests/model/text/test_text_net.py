@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fiveline.options.pretrained import Source, initialize
+from fiveline.options.pretrained import initialize, read_source
 from model.text import net as text_net
 from model.text.generate import generate
 from model.text.net import Net
@@ -135,14 +135,16 @@ def published(net, kind):
 
 
 @pytest.mark.parametrize("kind", ["GPT2LMHeadModel", "GPT2Model", "nanoGPT"])
-def test_published_weights_give_the_same_logits(kind):
+def test_published_weights_give_the_same_logits(kind, tmp_path):
+    from safetensors.torch import save_file
+
     source, tokens = net_of(seed=1), torch.randint(11, (2, 8))
     if kind == "nanoGPT":
         source.load_state_dict({n: w * (not n.endswith("bias")) for n, w in source.state_dict().items()})
-    net = net_of(seed=2, context_length=8)
-    initialize(
-        net, Params(pretrained="x").with_facts(net.params.facts), Source(published(source, kind), "x", None, None)
-    )
+    path, net = tmp_path / "model.safetensors", net_of(seed=2, context_length=8)
+    save_file({name: weight.flatten().view(weight.shape) + 0 for name, weight in published(source, kind).items()}, path)
+    params = Params(pretrained=str(path)).with_facts(net.params.facts)
+    initialize(net, params, read_source(params))
     expected = torch.stack([gpt_logits(source.state_dict(), text) for text in tokens])
     with torch.no_grad():
         torch.testing.assert_close(net(tokens).double(), expected, rtol=1e-5, atol=1e-5)
