@@ -74,15 +74,6 @@ def test_logits_equal_an_independent_implementation(values):
         torch.testing.assert_close(logits.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_label_does_not_depend_on_the_padding():
-    net = net_of(target="label")
-    text = torch.tensor([[4, 2, 7, 1, 9]])
-    padded = torch.cat([text, torch.full((1, 6), 10)], dim=1)
-    with torch.no_grad():
-        torch.testing.assert_close(net(padded), net(text))
-        assert not torch.allclose(net(text[:, [1, 0, 2, 3, 4]]), net(text)), "the order of the tokens must matter"
-
-
 def test_the_loss_is_torchs_cross_entropy_and_the_metrics_follow_from_it():
     metrics = text_net.metrics(Params().with_facts({"token_bytes": [1, 2, 3, 1]}))
     logits, labels = torch.randn(2, 5, 4), torch.tensor([[0, 1, 2, 3, -100], [1, 1, -100, 0, 2]])
