@@ -54,8 +54,9 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, tokens: np.ndarray, params: Params, num_tokens: int | None = None) -> None:
         """Make the windows; num_tokens is the number of tokens in a training epoch."""
         self.tokens, self.params, self.length = tokens, params, min(params.context_length, len(tokens) - 1)
-        self.starts = np.arange(0, len(tokens) - 1, self.length)  # (number of windows,)
-        if num_tokens is not None:
+        if num_tokens is None:
+            self.starts = np.arange(0, len(tokens) - 1, self.length)  # (number of windows,)
+        else:
             number = max(1, num_tokens // self.length)
             self.starts = np.arange(number) * (len(tokens) - self.length) // number
 

@@ -75,6 +75,8 @@ def test_logits_equal_an_independent_implementation(values):
 
 
 def test_the_loss_is_torchs_cross_entropy_and_the_metrics_follow_from_it():
+    from sklearn.metrics import f1_score
+
     metrics = text_net.metrics(Params().with_facts({"token_bytes": [1, 2, 3, 1]}))
     logits, labels = torch.randn(2, 5, 4), torch.tensor([[0, 1, 2, 3, -100], [1, 1, -100, 0, 2]])
     expected = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
@@ -86,15 +88,9 @@ def test_the_loss_is_torchs_cross_entropy_and_the_metrics_follow_from_it():
     torch.testing.assert_close(numerator, expected * 8 / math.log(2))
     right, scored = metrics["accuracy"](logits, labels)
     assert (int(right), int(scored)) == (int((logits.argmax(2) == labels).sum()), 8)
-
-
-def test_macro_f1_equals_scikit_learns():
-    from sklearn.metrics import f1_score
-
     logits, labels = torch.randn(50, 3), torch.randint(3, (50,))
     numerator, denominator = text_net.macro_f1(logits, labels)
-    found = float((numerator / denominator).mean())
-    assert found == pytest.approx(f1_score(labels, logits.argmax(1), average="macro"))
+    assert float((numerator / denominator).mean()) == pytest.approx(f1_score(labels, logits.argmax(1), average="macro"))
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])

@@ -138,15 +138,12 @@ def test_exported_programs_agree(run, kind, request):
     assert (folder / f"best.{kind}").exists()
 
 
-@pytest.mark.parametrize("run", ["language_model", "classifier"])
-def test_the_page_shows_the_worst_predictions(run, request):
-    folder = request.getfixturevalue(run)
-    evaluate.main(["--model_dir", str(folder)])
-    rows = read_csv(folder / "predictions_test_best.csv")
-    synthesize_results.main(["--parent_dir", str(folder.parent), "--html"])
-    page = (folder.parent / "results.html").read_text(encoding="utf-8")
-    if run == "language_model":
-        assert all("⟧ predicted ⟦" in row["worst"] and float(row["worst_loss"]) > 0 for row in rows)
-        assert "sat␣on" in rows[0]["label"].replace(" ", "") and "⟧ predicted ⟦" in page
-    else:
-        assert {row["label"] for row in rows} == {"cat", "dog"}
+def test_the_page_shows_the_worst_predictions(language_model, classifier):
+    for run in (language_model, classifier):
+        evaluate.main(["--model_dir", str(run)])
+    rows = read_csv(language_model / "predictions_test_best.csv")
+    synthesize_results.main(["--parent_dir", str(language_model.parent), "--html"])
+    assert all("⟧ predicted ⟦" in row["worst"] and float(row["worst_loss"]) > 0 for row in rows)
+    assert "sat␣on" in rows[0]["label"].replace(" ", "")
+    assert "⟧ predicted ⟦" in (language_model.parent / "results.html").read_text(encoding="utf-8")
+    assert {row["label"] for row in read_csv(classifier / "predictions_test_best.csv")} == {"cat", "dog"}

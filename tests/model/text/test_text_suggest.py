@@ -14,13 +14,13 @@ from tests.support.runs import finish
 PROSE = "It was the best of times, it was the worst of times.\n\nIt was the age of wisdom.\n" * 300
 ROWS = [[f"a {word} film, number {i}", word] for i in range(60) for word in ("good", "bad")]
 NEXT = {"target": "next", "tokens": "characters", "num_layers": 2, "width": 64, "batch_size": 12}
-LABEL = {
-    "target": "label",
-    "text_column": "Review",
-    "label_column": "Sentiment",
-    "monitor": "accuracy",
-    "context_length": 24,
-}
+LABEL = {"target": "label", "text_column": "Review", "label_column": "Sentiment", "monitor": "accuracy",
+         "context_length": 24}  # fmt: skip
+CSV = "id,Review,Sentiment\n" + "".join(f'{i},"{text}",{label}\n' for i, (text, label) in enumerate(ROWS))
+JSONL = "\n".join(json.dumps({"id": i, "Review": text, "Sentiment": label}) for i, (text, label) in enumerate(ROWS))
+TAGGED = "New I-LOC\nYork I-LOC\nis O\n\nAnn I-PER\nran O\n\n" * 20
+TITANIC = "PassengerId,Survived,Name,Age\n" + "".join(f'{i},{i % 2},"Braund, Mr. Owen {i}",{i}\n' for i in range(50))
+KAGGLE = {"train/sentences.txt": PROSE, "train/labels.txt": PROSE}
 
 
 def init(folder, files, *words):
@@ -44,12 +44,8 @@ def init(folder, files, *words):
         ({"train/a.txt": PROSE, "train/b.txt": PROSE, "val/c.txt": PROSE}, NEXT, None),
         ({"book.txt": PROSE * 40}, {"num_layers": 4, "width": 128, "tokens_per_epoch": 2000 // 8 * 12 * 64}, 0.1),
         ({"train.txt": "".join(map(chr, range(0x4E00, 0x5200))) * 10}, {"tokens": "bytes"}, None),
-        (
-            {"train.csv": "id,Review,Sentiment\n" + "".join(f'{i},"{t}",{m}\n' for i, (t, m) in enumerate(ROWS))},
-            LABEL,
-            None,
-        ),
-        ({"all.jsonl": "\n".join(json.dumps({"id": t, "Review": t, "Sentiment": m}) for t, m in ROWS)}, LABEL, 0.1),
+        ({"train.csv": CSV}, LABEL, None),
+        ({"all.jsonl": JSONL}, LABEL, 0.1),
     ],
     ids=["three", "folder", "folders", "long", "many characters", "csv", "jsonl"],
 )
@@ -60,20 +56,7 @@ def test_text_is_recognised(tmp_path, files, expected, test_fraction):
     assert all(f"- {name}: {json.dumps(values[name])}, " in log for name in values.keys() - {"task", "data_dir"})
 
 
-TAGGED = "New I-LOC\nYork I-LOC\nis O\n\nAnn I-PER\nran O\n\n" * 20
-TITANIC = "PassengerId,Survived,Name,Age\n" + "".join(f'{i},{i % 2},"Braund, Mr. Owen {i}",{i}\n' for i in range(50))
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        {"train.txt": TAGGED},
-        {"train.csv": TITANIC},
-        {"train/sentences.txt": PROSE, "train/labels.txt": PROSE},
-        {"a.pdf": ""},
-    ],
-    ids=["tagged", "titanic", "kaggle", "no text"],
-)
+@pytest.mark.parametrize("files", [{"train.txt": TAGGED}, {"train.csv": TITANIC}, KAGGLE, {"a.pdf": ""}])
 def test_data_of_other_tasks_is_refused(tmp_path, files):
     with pytest.raises(utils.InputError, match="expected"):
         init(tmp_path, files, "task=text")
@@ -89,7 +72,6 @@ def test_a_column_of_another_name_is_given_by_hand(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "least"), [("book.txt", 0.9), ("all.jsonl", 0.95)])
 def test_the_suggested_runs_learn(tmp_path, name, least):
-    table = "\n".join(json.dumps({"text": text, "label": label}) for text, label in ROWS * 6)
-    init(tmp_path, {name: PROSE if name == "book.txt" else table}, "num_epochs=4")  # of 8 and of 20
+    init(tmp_path, {name: PROSE if name == "book.txt" else f"{JSONL}\n" * 6}, "num_epochs=4")  # of 8 and of 20
     evaluate.main(["--model_dir", str(finish(tmp_path / "run"))])
     assert utils.read_json(tmp_path / "run/metrics_test_best.json")["accuracy"] >= least
