@@ -8,8 +8,6 @@ import urllib.request
 
 import pytest
 
-from fiveline.tasks import fetch_dataset, fetch_facts
-from model.text.params import Params
 from tests.support.data import load_script, read_csv
 
 REVIEWS = {
@@ -78,8 +76,6 @@ def test_imdb_becomes_three_tables(tmp_path, is_folder):
     assert [row["text"][:12] for row in rows["val"]] == ["train neg 18", "train neg 19", "train pos 18", "train pos 19"]
     assert all(row["label"] in row["text"] for found in rows.values() for row in found)
     assert rows["test"][0]["text"] == 'test neg 0\n\ncaf\u00e9 "quoted", and more'
-    params = fetch_facts(tmp_path / "data", Params(target="label"))
-    assert params.facts["classes"] == ["neg", "pos"] and len(fetch_dataset("test", tmp_path / "data", params)) == 40
 
 
 def test_an_archive_writes_nowhere_else_and_reads_nothing_else(tmp_path):

@@ -16,16 +16,12 @@ from model.text.params import Params
 SMALL = {"context_length": 12, "num_layers": 2, "num_heads": 2, "width": 16}
 
 
-def net_of(vocabulary=11, seed=0, **values):
-    facts = {"token_bytes": [1] * vocabulary}
-    if values.get("target") == "label":
-        facts |= {"classes": ["a", "b", "c"], "end": vocabulary - 2, "pad": vocabulary - 1}
-    params = Params.from_values({**SMALL, **values}, "test").with_facts(facts)
+def net_of(seed=0, **values):
+    params = Params.from_values({**SMALL, **values}, "test").with_facts({"token_bytes": [1] * 11})
     torch.manual_seed(seed)
-    net = Net(params).eval()
-    with torch.no_grad():
-        for weight in net.parameters():  # larger than at the start, so that attention is not uniform
-            weight += torch.randn_like(weight) * 0.3
+    net = Net(params).eval().requires_grad_(False)
+    for weight in net.parameters():  # larger than at the start, so that attention is not uniform
+        weight += torch.randn_like(weight) * 0.3
     return net
 
 
@@ -37,9 +33,10 @@ def turned(vector, position):
     return torch.cat([pairs.real, pairs.imag])
 
 
-def gpt_logits(weights, tokens, num_heads=2, is_rotary=False, is_exact=False):
+def gpt_logits(net, tokens):
     """Compute the logits of one text, token by token and head by head, in float64."""
-    weights = {name.removeprefix("transformer."): weight.double() for name, weight in weights.items()}
+    weights = {name.removeprefix("transformer."): weight.double() for name, weight in net.state_dict().items()}
+    is_rotary, is_exact = net.params.positions == "rotary", net.params.gelu == "exact"
 
     def linear(x, name):
         return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
@@ -52,7 +49,7 @@ def gpt_logits(weights, tokens, num_heads=2, is_rotary=False, is_exact=False):
         x = x + weights["wpe.weight"][: len(tokens)]
     for i in range(2):
         parts, mixed = linear(norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn").chunk(3, dim=1), []
-        for q, k, v in zip(*(part.chunk(num_heads, dim=1) for part in parts), strict=True):
+        for q, k, v in zip(*(part.chunk(net.params.num_heads, dim=1) for part in parts), strict=True):
             if is_rotary:
                 q, k = (torch.stack([turned(row, t) for t, row in enumerate(each)]) for each in (q, k))
             shares = [torch.softmax(k[: t + 1] @ q[t] / math.sqrt(len(q[t])), 0) for t in range(len(tokens))]
@@ -66,12 +63,8 @@ def gpt_logits(weights, tokens, num_heads=2, is_rotary=False, is_exact=False):
 @pytest.mark.parametrize("values", [{}, {"positions": "rotary"}, {"gelu": "exact"}], ids=str)
 def test_logits_equal_an_independent_implementation(values):
     net, tokens = net_of(**values), torch.randint(11, (3, 12))
-    with torch.no_grad():
-        found = net(tokens)
-    for text, logits in zip(tokens, found, strict=True):
-        is_rotary, is_exact = values.get("positions") == "rotary", values.get("gelu") == "exact"
-        expected = gpt_logits(net.state_dict(), text, is_rotary=is_rotary, is_exact=is_exact)
-        torch.testing.assert_close(logits.double(), expected, rtol=1e-5, atol=1e-5)
+    for text, logits in zip(tokens, net(tokens), strict=True):
+        torch.testing.assert_close(logits.double(), gpt_logits(net, text), rtol=1e-5, atol=1e-5)
 
 
 def test_the_loss_is_torchs_cross_entropy_and_the_metrics_follow_from_it():
@@ -98,8 +91,7 @@ def test_the_loss_is_torchs_cross_entropy_and_the_metrics_follow_from_it():
 def test_generation_with_the_cache_equals_generation_without_it(positions, temperature, top_k):
     net, text, generator = net_of(positions=positions), [1, 2, 3], torch.Generator().manual_seed(1)
     for _ in range(30):  # more than the context_length of 12
-        with torch.no_grad():
-            logits = net(torch.tensor([text[-12:]]))[0, -1]
+        logits = net(torch.tensor([text[-12:]]))[0, -1]
         hidden = logits.argsort(descending=True)[top_k or 11 :]
         shares = (logits.index_fill(0, hidden, -torch.inf) / (temperature or 1e-6)).softmax(0)
         text.append(int(torch.multinomial(shares, 1, generator=generator)))
@@ -132,6 +124,5 @@ def test_published_weights_give_the_same_logits(kind, tmp_path):
     save_file({name: weight.flatten().view(weight.shape) + 0 for name, weight in published(source, kind).items()}, path)
     params = Params(pretrained=str(path)).with_facts(net.params.facts)
     initialize(net, params, read_source(params))
-    expected = torch.stack([gpt_logits(source.state_dict(), text) for text in tokens])
-    with torch.no_grad():
-        torch.testing.assert_close(net(tokens).double(), expected, rtol=1e-5, atol=1e-5)
+    expected = torch.stack([gpt_logits(source, text) for text in tokens])
+    torch.testing.assert_close(net(tokens).double(), expected, rtol=1e-5, atol=1e-5)

@@ -61,9 +61,8 @@ def generated(run, folder, capsys, prompt, *flags):
 def test_predict_continues_a_prompt(language_model, tmp_path, capsys, monkeypatch):
     flags = "--max_new_tokens", "40", "--temperature", "0"
     text = generated(language_model, tmp_path, capsys, "the cat ", *flags)
-    words = text.split()
     assert text.startswith("the cat ") and len(text) == len("the cat ") + 40 + 1
-    assert sum(word in TEXT.split() for word in words) > len(words) / 2
+    assert sum(word in TEXT.split() for word in text.split()) > len(text.split()) / 2
     shown = []
     with monkeypatch.context() as patch:
         patch.setattr(sys.stdout, "isatty", lambda: True)
@@ -102,8 +101,7 @@ def test_pieces_are_scored_by_byte_and_generate(model_of_pieces, tmp_path, capsy
     (model_of_pieces.parent / "tokenizer.json").rename(tmp_path / "elsewhere.json")  # the checkpoint holds it
     text = generated(model_of_pieces, tmp_path, capsys, "the cat", "--max_new_tokens", "20", "--temperature", "0")
     (tmp_path / "elsewhere.json").rename(model_of_pieces.parent / "tokenizer.json")
-    words = text.split()
-    assert text.startswith("the cat") and sum(word in TEXT.split() for word in words) > len(words) / 2
+    assert text.startswith("the cat") and sum(word in TEXT.split() for word in text.split()) > len(text.split()) / 2
 
 
 def test_predict_labels_lines(classifier, tmp_path, capsys):
