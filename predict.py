@@ -49,7 +49,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data_dir", default=None, help="the dataset of a checkpoint of CS230, which does not hold its own classes"
     )
-    generating.add_arguments(parser)
+    for name, (kind, _, words) in generating.SETTINGS.items():
+        parser.add_argument(f"--{name}", type=kind, help=words)
     utils.add_device_flags(parser)
     return parser
 
@@ -79,9 +80,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     serve = fetch_serve(params.task)
     model = prepare(model, params, fetch_device(args.device, args.disable_cuda))
-    generator, settings = generating.fetch_generator(serve, model, params, args)
+    generator = generating.fetch_generator(serve, model, params, args)
     if generator is not None:
-        rows = generating.continue_prompts(generator, paths, settings, shown=output is None and not args.json)
+        rows = generating.continue_prompts(generator, paths, shown=output is None and not args.json)
         if rows is None:
             return {}  # everything is printed
     else:

@@ -3,59 +3,46 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import utils
 from fiveline.record.files import read_text
 
-Generator = Callable[..., Iterator[str]]  # (prompt, settings by name) -> pieces of the text that follows
-LEAST = {"max_new_tokens": 1, "temperature": 0, "top_k": 1, "seed": 0}
+Generator = Callable[[str], Iterator[str]]  # prompt -> pieces of the text that follows
+SETTINGS: dict[str, tuple[type, int, str]] = {  # name -> kind, least value, help text
+    "max_new_tokens": (int, 1, "tokens to generate after each prompt; default: 200"),
+    "temperature": (float, 0, "0: always the most probable token; default: 0.8"),
+    "top_k": (int, 1, "choose among this many most probable tokens; default: all"),
+    "seed": (int, 0, "of the choices; default: the run's"),
+}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the settings of generation."""
-    parser.add_argument("--max_new_tokens", type=int, help="tokens to generate after each prompt; default: 200")
-    parser.add_argument("--temperature", type=float, help="0: always the most probable token; default: 0.8")
-    parser.add_argument("--top_k", type=int, help="choose among this many most probable tokens; default: all")
-    parser.add_argument("--seed", type=int, help="of the choices; default: the run's")
-
-
-def fetch_generator(
-    serve: Any, model: Any, params: utils.Params, args: argparse.Namespace
-) -> tuple[Generator | None, dict[str, Any]]:
-    """Return the function that continues a prompt, None if the run labels its inputs, and the settings that were given.
-
-    An InputError says that a setting is too small, or that the run does not generate.
-    """
-    settings = {name: getattr(args, name) for name in LEAST if getattr(args, name) is not None}
+def fetch_generator(serve: Any, model: Any, params: utils.Params, args: argparse.Namespace) -> Generator | None:
+    """Return the function that continues a prompt, or None if the run labels its inputs."""
+    given = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
     generator = serve.fetch_generator(model, params) if hasattr(serve, "fetch_generator") else None
-    for name, value in settings.items():
-        if not value >= LEAST[name]:
-            raise utils.InputError(f"--{name} {value}: expected {LEAST[name]} or more")
+    for name, value in given.items():
         if generator is None:
             raise utils.InputError(f"--{name}: this run labels inputs, and generates nothing; leave the flag out")
-    return generator, settings
+        if not value >= SETTINGS[name][1]:
+            raise utils.InputError(f"--{name} {value}: expected {SETTINGS[name][1]} or more")
+    if generator is not None and args.probabilities:
+        raise utils.InputError("--probabilities: this run continues texts, and knows no classes; leave the flag out")
+    return None if generator is None else functools.partial(generator, **given)
 
 
-def continue_prompts(
-    generator: Generator, paths: Sequence[Path], settings: Mapping[str, Any], shown: bool
-) -> Iterator[dict[str, Any]] | None:
-    """Continue the prompt in each file (`-`: standard input).
-
-    Returns:
-        a row for each prompt, made as it is needed; None if they were `shown`: printed as they came
-    """
+def continue_prompts(generator: Generator, paths: Sequence[Path], shown: bool) -> Iterator[dict[str, Any]] | None:
+    """Return a row for each prompt file (`-`: standard input), made as it is needed; if `shown`, print text instead."""
     prompts = [(str(path), sys.stdin.read() if str(path) == "-" else read_text(path)) for path in paths]
     if not shown:
-        return ({"id": name, "prompt": p, "prediction": "".join(generator(p, **settings))} for name, p in prompts)
-    for name, prompt in prompts:
-        if len(prompts) > 1:
-            print(f"==> {utils.escaped_lines(name)} <==")
-        print(prompt, end="", flush=True)
-        for piece in generator(prompt, **settings):
+        return ({"id": name, "prompt": text, "prediction": "".join(generator(text))} for name, text in prompts)
+    for name, text in prompts:
+        title = f"==> {name} <==\n" if len(prompts) > 1 else ""
+        for piece in chain([title, text], generator(text), ["\n"]):
             print(utils.escaped_lines(piece) if sys.stdout.isatty() else piece, end="", flush=True)
-        print()
     return None

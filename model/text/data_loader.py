@@ -24,16 +24,14 @@ from utils import InputError
 def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
     """Return the vocabulary: `token_bytes`, the length of each token in UTF-8, and `characters` or `tokenizer`.
 
-    The number of a token is its position. For `label` there are two more tokens, `end` and `pad`, and `classes`.
+    For `label` there are two more tokens, `end` and `pad`, and `classes`.
     """
     facts: dict[str, Any] = {}
     if params.target == "label":
         _, texts, labels = readers.read_labelled("train", data_dir, params)
         facts["classes"] = classes = sorted(set(labels))
         if len(classes) < 2:
-            raise InputError(
-                f"{data_dir}: train has the labels {classes}, expected two or more; is label_column right?"
-            )
+            raise InputError(f"{data_dir}: train has the labels {classes}; expected two or more, see label_column")
     if params.tokens == "characters":
         found = set().union(*texts) if params.target == "label" else readers.train_characters(data_dir, params)
         facts["characters"] = "".join([UNKNOWN, *sorted(found - {UNKNOWN})])
@@ -54,9 +52,8 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, tokens: np.ndarray, params: Params, num_tokens: int | None = None) -> None:
-        """Make the windows; num_tokens, for a part of a long train split, is the number of tokens in an epoch."""
-        self.tokens, self.params = tokens, params
-        self.length = min(params.context_length, len(tokens) - 1)
+        """Make the windows; num_tokens is the number of tokens in a training epoch."""
+        self.tokens, self.params, self.length = tokens, params, min(params.context_length, len(tokens) - 1)
         if num_tokens is None:
             self.starts = np.arange(0, len(tokens) - 1, self.length)  # (number of windows,)
         else:
@@ -97,8 +94,7 @@ class LabelledTexts(Dataset[tuple[Tensor, Tensor]]):
         self.examples = encode_texts(texts, params)
         self.lengths = [len(example) for example in self.examples]
         if num_full := self.lengths.count(params.context_length):
-            full = f"{num_full} of {len(texts)} texts fill context_length={params.context_length}"
-            logging.info(f"- {split}: {full}; of longer ones, the net sees the beginning")
+            logging.info(f"- {split}: {num_full} of {len(texts)} texts fill context_length; longer ones are cut")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -108,7 +104,8 @@ class LabelledTexts(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return texts, (number of texts, longest), with padding at their ends, and classes, (number of texts,)."""
-        return pad([self.examples[i] for i in indices], self.params), self.labels[list(indices)]
+        texts = [self.examples[i] for i in indices]
+        return pad_sequence(texts, True, self.params.facts["pad"]), self.labels[list(indices)]
 
 
 def encode_texts(texts: Sequence[str], params: Params) -> list[Tensor]:
@@ -117,20 +114,13 @@ def encode_texts(texts: Sequence[str], params: Params) -> list[Tensor]:
     return [torch.tensor([*np.asarray(encode(text))[:longest].tolist(), params.facts["end"]]) for text in texts]
 
 
-def pad(examples: Sequence[Tensor], params: Params) -> Tensor:
-    """Return texts as a batch, (number of texts, longest), with padding at their ends."""
-    return pad_sequence(list(examples), batch_first=True, padding_value=params.facts["pad"])
-
-
 def fetch_dataset(split: str, data_dir: Path, params: Params) -> Dataset[Any]:
     """Return windows of a split for target `next`, labelled texts for `label`."""
     if params.target == "label":
         return LabelledTexts(split, data_dir, params)
     tokens = readers.read_tokens(split, data_dir, params)
-    is_checked = params.tokens == "characters" and split != "train"
-    if is_checked and (num_unknown := len(tokens) - np.count_nonzero(tokens)):
-        logging.info(f"- {split}: {num_unknown:,} of {len(tokens):,} characters do not occur in train")
-    num_tokens = params.tokens_per_epoch
-    if params.evaluate_every_steps is not None:
-        num_tokens = params.evaluate_every_steps * params.batch_size * params.context_length
+    if params.tokens == "characters" and split != "train" and (number := len(tokens) - np.count_nonzero(tokens)):
+        logging.info(f"- {split}: {number:,} of {len(tokens):,} characters do not occur in train")
+    steps = params.evaluate_every_steps
+    num_tokens = steps * params.batch_size * params.context_length if steps else params.tokens_per_epoch
     return Windows(tokens, params, num_tokens if split == "train" else None)

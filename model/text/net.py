@@ -10,7 +10,6 @@ Learners (2019); Su et al., RoFormer: Enhanced Transformer with Rotary Position 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 
 import torch
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 from fiveline.metrics import IGNORED_LABEL
 from model.text.params import Params
 
-Metric = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Cache = dict[str, Tensor]  # of a block: "k" and "v", the keys and values of the tokens so far, (B, H, L, D) each
 
 
@@ -96,7 +94,7 @@ class Transformer(nn.Module):
     def __init__(self, params: Params) -> None:
         super().__init__()
         self.dropout_rate = params.dropout_rate
-        self.wte = nn.Embedding(params.vocabulary_size, params.width)
+        self.wte = nn.Embedding(len(params.facts["token_bytes"]), params.width)
         self.wpe = nn.Embedding(params.context_length, params.width) if params.positions == "learned" else None
         self.h = nn.ModuleList(Block(params) for _ in range(params.num_layers))
         self.ln_f = nn.LayerNorm(params.width)
@@ -105,11 +103,11 @@ class Transformer(nn.Module):
         """Return features, (B, L, W), of tokens, (B, L); `Attention` explains mask and the cache of each block."""
         x = self.wte(tokens)  # (B, L, W)
         if self.wpe is not None:
-            first = cached_length(caches)
+            first = caches[0]["k"].shape[2] if caches and caches[0] else 0  # the number of tokens in the caches
             x = x + self.wpe(torch.arange(first, first + tokens.shape[1], device=tokens.device))  # (B, L, W)
         x = F.dropout(x, self.dropout_rate, self.training)
         for i, block in enumerate(self.h):
-            x = block(x, mask, None if caches is None else caches[i])  # (B, L, W)
+            x = block(x, mask, caches[i] if caches else None)  # (B, L, W)
         return self.ln_f(x)  # (B, L, W)
 
 
@@ -120,11 +118,9 @@ class Net(nn.Module):
         super().__init__()
         self.params, self.end, self.pad = params, params.facts.get("end"), params.facts.get("pad")
         self.transformer = Transformer(params)
-        is_label = params.target == "label"
-        self.classifier = nn.Linear(params.width, len(params.facts["classes"])) if is_label else None
+        self.classifier = nn.Linear(params.width, len(params.facts["classes"])) if params.target == "label" else None
         self.reset_weights()
 
-    @torch.no_grad()
     def reset_weights(self) -> None:
         """Draw the weights as GPT-2 does: smaller in the layers that add to the features, because there are many."""
         for name, weight in self.named_parameters():
@@ -139,7 +135,7 @@ class Net(nn.Module):
 
         Args:
             tokens: numbers of tokens, (B, L), int64; L is at most context_length
-            caches: from `new_caches`, to generate: a first call has any number of tokens, each later call one more
+            caches: to generate, a dict for each block, at first empty; each call after the first has one token
         """
         if self.classifier is None:
             x = self.transformer(tokens, None, caches)  # (B, L, W)
@@ -148,36 +144,27 @@ class Net(nn.Module):
         x = self.transformer(tokens, is_text[:, None, None])  # (B, L, W)
         return self.classifier((x * is_end.unsqueeze(2)).sum(1))  # (B, number of classes)
 
-    def new_caches(self) -> list[Cache]:
-        """Return an empty cache for each block."""
-        return [{} for _ in self.transformer.h]
-
     def renamed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights of a nanoGPT or GPT-2 checkpoint under this net's names, and in its shapes.
 
-        Hugging Face stores the linear layers of the blocks transposed. nanoGPT may lack biases, which are then 0.
-        Positions after context_length are left out, as is lm_head, which is the token embedding again.
+        Hugging Face transposes the linear layers of the blocks; nanoGPT may lack biases, which are then 0. Positions
+        after context_length are left out, as is lm_head, which is the token embedding again.
         """
-        found: dict[str, Tensor] = {}
-        for given, weight in weights.items():
-            name = re.sub(r"^(_orig_mod\.|module\.)*(transformer\.)?", "", given)
-            if name != "lm_head.weight" and not name.endswith((".attn.bias", ".attn.masked_bias")):  # causal masks
-                found[name if name.startswith("classifier.") else f"transformer.{name}"] = weight
+        found = {
+            name if name.startswith(("transformer.", "classifier.")) else f"transformer.{name}": weight
+            for name, weight in weights.items()
+            if name != "lm_head.weight" and not name.endswith((".attn.bias", ".attn.masked_bias"))  # causal masks
+        }
         expanding = found.get("transformer.h.0.mlp.c_fc.weight")
         if expanding is not None and expanding.shape[0] < expanding.shape[1]:  # (W, 4 W): transposed
-            linear = [name for name in found if re.search(r"c_(attn|proj|fc)\.weight$", name)]
-            found |= {name: found[name].T for name in linear}
+            linear = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+            found = {name: weight.T if name.endswith(linear) else weight for name, weight in found.items()}
         for name, weight in self.state_dict().items():
             if name.endswith(".bias") and name.replace(".bias", ".weight") in found:
                 found.setdefault(name, torch.zeros_like(weight))
         if (places := found.get("transformer.wpe.weight")) is not None:
             found["transformer.wpe.weight"] = places[: self.params.context_length]
         return found
-
-
-def cached_length(caches: list[Cache] | None) -> int:
-    """Return the number of tokens in the caches of a net's blocks."""
-    return caches[0]["k"].shape[2] if caches and caches[0] else 0
 
 
 def rotated(x: Tensor, first: int) -> Tensor:
@@ -193,13 +180,6 @@ def rotated(x: Tensor, first: int) -> Tensor:
     return x * torch.cat([cos, cos], dim=2) + others * torch.cat([-sin, sin], dim=2)  # (B, L, vectors, D)
 
 
-def log_losses(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return -log of the probability of each label, (number of labels,); 0 where the label is -100."""
-    log_probabilities = F.log_softmax(outputs.flatten(0, -2), dim=1)  # (number of labels, V)
-    chosen = log_probabilities.gather(1, labels.flatten().clamp(min=0).unsqueeze(1)).squeeze(1)
-    return -chosen * (labels.flatten() != IGNORED_LABEL)
-
-
 def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy over the labels; torch.nn.functional.cross_entropy does the same.
 
@@ -207,7 +187,10 @@ def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
         outputs: logits, (B, L, V) or (B, number of classes)
         labels: numbers of the next tokens, (B, L), or of the classes, (B,); int64; -100 does not count
     """
-    return log_losses(outputs, labels).sum() / (labels != IGNORED_LABEL).sum()
+    log_probabilities, labels = F.log_softmax(outputs.flatten(0, -2), dim=1), labels.flatten()  # (number of labels, V)
+    is_scored = labels != IGNORED_LABEL
+    chosen = log_probabilities.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)  # (number of labels,)
+    return -(chosen * is_scored).sum() / is_scored.sum()
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,31 +199,28 @@ def accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return ((outputs.argmax(-1) == labels) & is_scored).sum(), is_scored.sum()
 
 
-def metrics(params: Params) -> dict[str, Metric]:
+def macro_f1(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Count, for each class, twice its correct predictions, and its predictions and labels together."""
+    predicted, true = (F.one_hot(each, outputs.shape[1]) for each in (outputs.argmax(1), labels))
+    return 2 * (predicted * true).sum(0), predicted.sum(0) + true.sum(0)  # (number of classes,) each
+
+
+def perplexity(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Add up the losses, and count them; perplexity is the exponential of their mean."""
+    total = F.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="sum")  # -100 adds 0
+    return total, (labels != IGNORED_LABEL).sum()
+
+
+def metrics(params: Params) -> dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
     """Return the metrics: accuracy, and for `label` macro F1, for `next` perplexity and bits per byte."""
     if params.target == "label":
-        return {"accuracy": accuracy, **_label_metrics(len(params.facts["classes"]))}
-    return {"accuracy": accuracy, **_next_metrics(torch.tensor(params.facts["token_bytes"]))}
-
-
-def _label_metrics(num_classes: int) -> dict[str, Metric]:
-    def macro_f1(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        predicted, true = (F.one_hot(each, num_classes) for each in (outputs.argmax(-1), labels))
-        return 2 * (predicted * true).sum(0), predicted.sum(0) + true.sum(0)  # (number of classes,) each
-
-    return {"macro_f1": macro_f1}
-
-
-def _next_metrics(token_bytes: Tensor) -> dict[str, Metric]:
-    """Return metrics of the next token; token_bytes, (V,), is the length of each token in UTF-8."""
+        return {"accuracy": accuracy, "macro_f1": macro_f1}
+    token_bytes = torch.tensor(params.facts["token_bytes"])  # (V,)
 
     def bits_per_byte(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         num_bytes = token_bytes.to(labels.device)[labels.clamp(min=0)] * (labels != IGNORED_LABEL)  # (B, L)
-        return log_losses(outputs, labels).sum() / math.log(2), num_bytes.sum()
-
-    def perplexity(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return log_losses(outputs, labels).sum(), (labels != IGNORED_LABEL).sum()
+        return perplexity(outputs, labels)[0] / math.log(2), num_bytes.sum()
 
     bits_per_byte.lower_is_better = perplexity.lower_is_better = True  # type: ignore[attr-defined]
     perplexity.finish = torch.exp  # type: ignore[attr-defined]
-    return {"bits_per_byte": bits_per_byte, "perplexity": perplexity}
+    return {"accuracy": accuracy, "bits_per_byte": bits_per_byte, "perplexity": perplexity}

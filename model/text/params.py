@@ -13,9 +13,7 @@ class Params(utils.Params):
     """What `experiments/<run>/params.json` may say when its task is `text`."""
 
     task: str = Field("text", description="which folder of model/ defines net, data and hyperparameters")
-    data_dir: str | None = Field(
-        "data/python_source", description="the dataset; --data_dir beats it", json_schema_extra=utils.MACHINE
-    )
+    data_dir: str | None = Field("data/python_source", description="the dataset", json_schema_extra=utils.MACHINE)
     monitor: str = Field("loss", description="val metric, or loss, that decides which checkpoint is best")
 
     target: Literal["next", "label"] = Field("next", description="predict each next token, or the label of a text")
@@ -33,10 +31,7 @@ class Params(utils.Params):
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the features dropped in training")
 
     tokens_per_epoch: int | None = Field(
-        200_000,
-        ge=1,
-        description="tokens in an epoch, in random windows of train, unless evaluate_every_steps decides; "
-        "null: as many as train has",
+        200_000, ge=1, description="tokens in an epoch, without evaluate_every_steps; null: as many as train has"
     )
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share that becomes val where there is no val split")
     test_fraction: float = Field(0.0, ge=0, lt=1, description="share that becomes test where there is no train split")
@@ -45,10 +40,10 @@ class Params(utils.Params):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Params:
+        is_rotary, heads = self.positions == "rotary", self.num_heads
         wrong = {
-            f"num_heads={self.num_heads}: expected a divisor of width={self.width}": self.width % self.num_heads != 0,
-            "positions='rotary': expected an even width for each head": self.positions == "rotary"
-            and self.width // self.num_heads % 2 == 1,
+            f"num_heads={heads}: expected a divisor of width={self.width}": self.width % heads != 0,
+            "positions='rotary': expected an even width for each head": is_rotary and self.width // heads % 2 == 1,
             "tokens='pieces': needs tokenizer_file": self.tokens == "pieces" and self.tokenizer_file is None,
             "val_fraction + test_fraction: expected a sum below 1": self.val_fraction + self.test_fraction >= 1,
         }
@@ -60,11 +55,5 @@ class Params(utils.Params):
         """Return one line for each setting that can have no effect beside the others."""
         is_next = self.target == "next"
         by_target = {"tokens_per_epoch": is_next, "text_column": not is_next, "label_column": not is_next}
-        by_tokens = {"tokenizer_file": self.tokens == "pieces"}
-        lines = [*utils.idle_unless(self, by_target, "target"), *utils.idle_unless(self, by_tokens, "tokens")]
-        return [*super().warnings(), *lines]
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Return the number of different tokens; known when the data has been read."""
-        return len(self.facts["token_bytes"])
+        lines = utils.idle_unless(self, {"tokenizer_file": self.tokens == "pieces"}, "tokens")
+        return [*super().warnings(), *utils.idle_unless(self, by_target, "target"), *lines]

@@ -17,7 +17,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -36,37 +36,31 @@ def split_files(split: str, data_dir: Path, params: Params) -> tuple[list[Path],
     endings = ("", ".txt") if params.target == "next" else TABLES  # the last one counts
     places = [data_dir / f"{name}{ending}" for name in ("train", "val", "test") for ending in endings]
     found = {place.stem: place for place in places if place.exists()}
-    if split in found and (split != "train" or "val" in found):
-        return _files(found[split], params), False
-    if "train" in found and split == "test":
+    is_shared = split not in found or (split == "train" and "val" not in found)
+    if is_shared and split == "test" and "train" in found:
         raise InputError(f"{data_dir}: has {found['train'].name}, but no test; expected a test split beside it")
-    if split == "val":
+    if is_shared and split == "val":
         logging.info(f"- {data_dir} has no val split: val_fraction={params.val_fraction} of the data serves as val")
-    return _files(found.get("train", data_dir), params), True
-
-
-def _files(place: Path, params: Params) -> list[Path]:
+    place = found.get("train" if is_shared else split, data_dir)
     if place.is_file():
-        return [place]
-    endings, expected = ("", "train.txt") if params.target == "next" else (TABLES, "train.csv or train.jsonl")
+        return [place], is_shared
     names = [name for name in sorted(files_below(place)) if name.endswith(endings) and name not in NO_DATA]
     if not names:
-        raise InputError(f"{place}: there is no text in it; expected files such as {expected}")
-    return [place / name for name in names]
+        raise InputError(f"{place}: there is no text in it; expected files such as train{endings[-1]}")
+    return [place / name for name in names], is_shared
 
 
 def chunks(paths: Iterable[Path], params: Params) -> Iterator[Any]:
     """Yield the bytes or the text of the files in pieces, which end at the end of a line unless a line is very long."""
     for path in paths:
         check_regular(path)
+        how: dict[str, Any] = {"mode": "rb"} if params.tokens == "bytes" else {"encoding": "utf-8", "newline": ""}
         try:
-            file: IO[Any] = path.open("rb") if params.tokens == "bytes" else path.open(encoding="utf-8", newline="")
-            with file:
+            with path.open(**how) as file:
                 while piece := file.read(CHUNK) + file.readline(CHUNK):
                     yield piece
         except UnicodeDecodeError as error:
-            hint = "convert it, for example with iconv, or set tokens=bytes"
-            raise InputError(f"{path}: is not UTF-8: {error.reason}; {hint}") from None
+            raise InputError(f"{path}: is not UTF-8 ({error.reason}); convert it, or set tokens=bytes") from None
 
 
 def part_of(split: str, number: int, params: Params) -> slice:
@@ -79,9 +73,7 @@ def part_of(split: str, number: int, params: Params) -> slice:
 def train_characters(data_dir: Path, params: Params) -> set[str]:
     """Return the characters of train."""
     paths, is_shared = split_files("train", data_dir, params)
-    left = sys.maxsize
-    if is_shared:
-        left = part_of("train", sum(map(len, chunks(paths, params))), params).stop
+    left = part_of("train", sum(map(len, chunks(paths, params))), params).stop if is_shared else sys.maxsize
     found: set[str] = set()
     for piece in chunks(paths, params):
         found.update(piece[:left])
@@ -90,28 +82,12 @@ def train_characters(data_dir: Path, params: Params) -> set[str]:
 
 
 def read_tokens(split: str, data_dir: Path, params: Params) -> np.ndarray:
-    """Return the numbers of a split's tokens, (num_tokens,). They are mapped from a file, not held in memory."""
+    """Return the numbers of a split's tokens, (num_tokens,), mapped from a file, which the first call makes."""
     paths, is_shared = split_files(split, data_dir, params)
-    if params.tokens == "bytes" and len(paths) == 1 and paths[0].stat().st_size:
-        check_regular(paths[0])
-        tokens: np.ndarray = np.memmap(paths[0], np.uint8, mode="r")
-    else:
-        tokens = _encode_once(paths, data_dir, params, "all" if is_shared else split)
-    if is_shared:
-        tokens = tokens[part_of(split, len(tokens), params)]
-    if len(tokens) < 2:
-        hint = "; set test_fraction" if is_shared and split == "test" else ""
-        raise InputError(f"{data_dir}: {split} has {len(tokens)} tokens; expected 2 or more{hint}")
-    return tokens
-
-
-def _encode_once(paths: list[Path], data_dir: Path, params: Params, name: str) -> np.ndarray:
-    """Return the tokens of the files from a cache; the first call encodes them, a piece at a time."""
-    encode, size = fetch_encoder(params), params.vocabulary_size
-    dtype = np.dtype(np.uint8 if size <= 2**8 else np.uint16 if size <= 2**16 else np.uint32)
+    encode = fetch_encoder(params)
+    dtype = np.min_scalar_type(len(params.facts["token_bytes"]) - 1)  # uint8, uint16 or uint32
     num_tokens = sum(len(encode(piece)) for piece in chunks(paths, params))
-    pieces = chunks(paths, params)
-    waiting = bytearray()  # what the next part begins with
+    pieces, waiting = chunks(paths, params), bytearray()  # waiting: what the next part begins with
 
     def make(part: slice) -> np.ndarray:  # the parts follow each other
         num_bytes = (min(part.stop, num_tokens) - part.start) * dtype.itemsize
@@ -121,11 +97,16 @@ def _encode_once(paths: list[Path], data_dir: Path, params: Params, name: str) -
         del waiting[:num_bytes]
         return values.reshape(-1, dtype.itemsize)
 
-    vocabulary = [params.facts.get(fact) for fact in ("characters", "tokenizer")]
-    key = f"{files_key(paths, data_dir)} {params.tokens} {vocabulary}"
-    array = cached_array(data_dir, f"tokens_{name}", key, (num_tokens, dtype.itemsize), make)
+    key = (
+        f"{files_key(paths, data_dir)} {params.tokens} {params.facts.get('characters')} {params.facts.get('tokenizer')}"
+    )
+    array = cached_array(data_dir, f"tokens_{'all' if is_shared else split}", key, (num_tokens, dtype.itemsize), make)
     array = make(slice(0, num_tokens)) if array is None else array  # None: no folder can be written
-    return np.asarray(array).view(dtype)[:, 0]
+    tokens = np.asarray(array).view(dtype)[part_of(split, num_tokens, params) if is_shared else slice(None), 0]
+    if len(tokens) < 2:
+        hint = "; set test_fraction" if is_shared and split == "test" else ""
+        raise InputError(f"{data_dir}: {split} has {len(tokens)} tokens; expected 2 or more{hint}")
+    return tokens
 
 
 def read_labelled(split: str, data_dir: Path, params: Params) -> tuple[list[str], list[str], list[str]]:
@@ -147,13 +128,10 @@ def cell(row: Mapping[str, Any], column: str, where: str) -> str:
     """Return the text in a column of a row; raise InputError if there is none."""
     value = row.get(column)
     if not isinstance(value, str | int) or value == "":
-        found = f"found {value!r}" if column in row else f"it has {', '.join(map(str, row))[:80]}"
-        raise InputError(f"{where}: expected a text in {column!r}; {found}")
-    try:
-        str(value).encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{where}: {column!r} is not UTF-8") from None
-    return str(value)
+        raise InputError(f"{where}: expected a text in {column!r}, found {value!r}; columns: {str([*row])[:80]}")
+    if (text := str(value)).encode(errors="ignore").decode() != text:
+        raise InputError(f"{where}: {column!r} is not UTF-8")
+    return text
 
 
 def read_rows(path: Path, column: str = "text") -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,9 +1,8 @@
-"""What comes before and after training: suggestions, predictions in words, new lines, generated text, exported nets."""
+"""Predictions in words, new texts, generated text, exported nets; and hyperparameters for new data."""
 
 from __future__ import annotations
 
 import collections
-import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -31,8 +30,7 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
     """Return one dict a text or window: prediction, confidence, and, unless labels is None, label and loss.
 
     For `next`, prediction and label are tokens that are separated by spaces, and the numbers are means over them.
-    `worst` is the least expected token in the second half of a window, where the net has seen the first half: the text
-    before it, the token, and the token that was predicted; `worst_loss` is its loss.
+    `worst` is the least expected token in the second half of a window, after the text before it.
     """
     import torch.nn.functional as F
 
@@ -56,9 +54,7 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
 
 
 def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dict[str, float]]:
-    """Return the probability of each class, one dict a text; raise InputError for target=next."""
-    if params.target == "next":
-        raise InputError("--probabilities: this run predicts next tokens, not classes; leave the flag out")
+    """Return the probability of each class, one dict a text."""
     return [dict(zip(params.facts["classes"], row, strict=True)) for row in outputs.softmax(-1).tolist()]
 
 
@@ -83,9 +79,11 @@ def show_unlabelled(example: str) -> dict[str, str]:
 
 def collate_unlabelled(examples: Sequence[str], params: Params) -> tuple[Tensor, None]:
     """Return the tokens of texts to label, (B, L)."""
-    from model.text.data_loader import encode_texts, pad
+    from torch.nn.utils.rnn import pad_sequence
 
-    return pad(encode_texts(examples, params), params), None
+    from model.text.data_loader import encode_texts
+
+    return pad_sequence(encode_texts(examples, params), True, params.facts["pad"]), None
 
 
 def fetch_generator(model: Any, params: Params) -> Callable[..., Iterator[str]] | None:
@@ -122,9 +120,8 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
     """Return id -> {"row": {"text": ...}} of labelled texts. (The labels of windows are their text.)"""
     if params.target == "next":
         return {}
-    names, texts, _ = readers.read_labelled(split, data_dir, params)
-    wanted = set(ids)
-    return {name: {"row": {"text": text}} for name, text in zip(names, texts, strict=True) if name in wanted}
+    texts = dict(zip(*readers.read_labelled(split, data_dir, params)[:2], strict=True))
+    return {name: {"row": {"text": texts[name]}} for name in ids if name in texts}
 
 
 def suggest(data_dir: Path, params: Params) -> tuple[int, Suggested]:
@@ -135,15 +132,12 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, Suggested]:
     number, sample, found = (_look_at_table if target == "label" else _look_at_text)(data_dir, params)
     num_characters, size = len(set().union(*sample)), f"{number:,} examples"
     num_layers, width, dropout_rate = (4, 128, 0.0) if target == "next" and number > 8000 else (2, 64, 0.1)
-    with contextlib.suppress(InputError):
-        if readers.split_files("test", data_dir, params)[1]:
-            found["test_fraction"] = 0.1, "there is no test split"
+    tokens = "characters" if num_characters <= 256 else "bytes"
+    if not {"train", "test"} & {path.stem for path in data_dir.iterdir()}:
+        found["test_fraction"] = 0.1, "there is no test split"
     return number, {
         "target": (target, "a table of texts with labels" if target == "label" else "text without labels"),
-        "tokens": (
-            "characters" if num_characters <= 256 else "bytes",
-            f"a sample has {num_characters} different characters",
-        ),
+        "tokens": (tokens, f"a sample has {num_characters} different characters"),
         "num_layers": (num_layers, size),
         "width": (width, size),
         "dropout_rate": (dropout_rate, size),

@@ -31,13 +31,11 @@ def fetch_tokenizer(params: Params) -> Any:
     """Return the tokenizer of the facts, or else of params.tokenizer_file; InputError if it cannot be read."""
     try:
         from tokenizers import Tokenizer
+
+        held = params.facts.get("tokenizer")  # by a checkpoint
+        tokenizer = Tokenizer.from_str(held) if held else Tokenizer.from_file(str(params.tokenizer_file))
     except ImportError:
         raise InputError("tokens=pieces needs the tokenizers library: pip install tokenizers") from None
-    try:
-        if "tokenizer" in params.facts:  # a checkpoint holds it
-            tokenizer = Tokenizer.from_str(params.facts["tokenizer"])
-        else:
-            tokenizer = Tokenizer.from_file(str(params.tokenizer_file))
     except Exception as error:  # the library raises Exception itself
         raise InputError(f"tokenizer_file {params.tokenizer_file}: cannot be read ({error})") from None
     tokenizer.no_truncation()  # a file may ask for both
@@ -46,30 +44,27 @@ def fetch_tokenizer(params: Params) -> Any:
 
 
 def fetch_vocabulary(params: Params) -> list[bytes]:
-    """Return each token in UTF-8; params has the facts. (A token may be a part of a character.)"""
+    """Return each token in UTF-8, which may be a part of a character; a special piece stands for itself."""
     if params.tokens == "bytes":
         return [bytes([byte]) for byte in range(256)]
     if params.tokens == "characters":
         return [character.encode() for character in params.facts["characters"]]
     tokenizer = fetch_tokenizer(params)
-    pieces = {number: piece for piece, number in tokenizer.get_vocab().items()}
+    last = max(tokenizer.get_vocab().values(), default=-1)
+    pieces = [tokenizer.id_to_token(number) or "" for number in range(last + 1)]
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]  # GPT-2 writes each of these bytes as itself
     hidden = [byte for byte in range(256) if byte not in shown]
     byte_of = {chr(byte): byte for byte in shown} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
-    if type(tokenizer.decoder).__name__ != "ByteLevel" or byte_of.keys() - pieces.values():
-        expected = "expected a byte-level tokenizer that has all 256 bytes; docs/text.md shows how to make one"
-        raise InputError(f"tokenizer_file {params.tokenizer_file}: {expected}")
-    return [  # a special piece, which has other characters, stands for itself
-        piece.encode() if set(piece) - byte_of.keys() else bytes(byte_of[character] for character in piece)
-        for piece in (pieces.get(number, "") for number in range(max(pieces) + 1))
-    ]
+    if type(tokenizer.decoder).__name__ != "ByteLevel" or byte_of.keys() - set(pieces):
+        expected = "a byte-level tokenizer that has all 256 bytes, see docs/text.md"
+        raise InputError(f"tokenizer_file {params.tokenizer_file}: expected {expected}")
+    return [piece.encode() if set(piece) - byte_of.keys() else bytes(byte_of[c] for c in piece) for piece in pieces]
 
 
 def decoded(tokens: Iterable[int], params: Params) -> Iterator[str]:
-    """Yield the text of tokens as it comes; a character of several tokens comes with its last one."""
-    vocabulary, decoder = fetch_vocabulary(params), codecs.getincrementaldecoder("utf-8")("replace")
-    yield from (decoder.decode(vocabulary[token]) for token in tokens)
-    yield decoder.decode(b"", final=True)
+    """Return the text of tokens as it comes; a character of several tokens comes with its last one."""
+    vocabulary = fetch_vocabulary(params)
+    return codecs.iterdecode((vocabulary[token] for token in tokens), "utf-8", "replace")
 
 
 def shown_tokens(params: Params) -> list[str]:
