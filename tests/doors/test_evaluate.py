@@ -1,6 +1,5 @@
 """Scores: exact for any batch size, equal to independent implementations, with intervals and a row for each example."""
 
-import importlib
 import math
 import shutil
 import subprocess
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
-from PIL import Image
 
 import evaluate
 import train
@@ -236,21 +234,12 @@ def test_without_any_class_there_is_no_macro_score():
     assert math.isnan(sums.result()["iou"])
 
 
-@pytest.mark.parametrize(("script", "factor"), [("evaluate", 0.5), ("predict", 2)])
-def test_another_number_of_predictions_than_examples_is_reported(run, tmp_path, monkeypatch, script, factor):
-    serve = importlib.import_module("model.vision.serve")
-    predictions = serve.predictions
-
-    def rows_for_each_token(*args):
-        rows = predictions(*args)
-        return (2 * rows)[: int(factor * len(rows))]
-
-    monkeypatch.setattr(serve, "predictions", rows_for_each_token)
-    for number in range(4):
-        Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
-    words = ["--input", str(tmp_path)] if script == "predict" else []
-    with pytest.raises(utils.InputError, match="predictions: returned [0-9]+ rows for a batch of [0-9]+; expect"):
-        importlib.import_module(script).main(["--model_dir", str(run), *words])
+def test_another_number_of_predictions_than_examples_is_reported():
+    """For example a row for each token."""
+    for number in (1, 4):
+        serve = SimpleNamespace(predictions=lambda *_, number=number: [{}] * number)
+        with pytest.raises(utils.InputError, match=f"predictions: returned {number} rows for a batch of 2; expect"):
+            trained.fetch_predictions(serve, None, None, utils.Params(), 2)
 
 
 def test_without_predictions_of_the_task_a_row_has_the_loss_and_the_log_says_what_to_define(copy, monkeypatch):
