@@ -15,6 +15,7 @@ import torch
 import evaluate
 import train
 import utils
+from fiveline.loader import fetch_dataloader
 from fiveline.metrics import MetricSums
 from fiveline.report import scores as evaluation_report
 from fiveline.report.scores import ExampleScores, write_report
@@ -130,14 +131,9 @@ def test_scores_do_not_outlive_the_best_weights_that_they_are_of(copy):
 
 
 def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
-    from fiveline.loader import fetch_dataloader
-
     params, _, model = trained.fetch_trained(run, run / "best.pth.tar", [])
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    dataloader = fetch_dataloader("val", PROJECT / "data/digits", params)
-    torch.manual_seed(7)
-    generator = torch.get_rng_state()
-    evaluate.evaluate(model, net.loss_fn, dataloader, net.metrics)
+    before, generator = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    evaluate.evaluate(model, net.loss_fn, fetch_dataloader("val", PROJECT / "data/digits", params), net.metrics)
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
@@ -184,18 +180,12 @@ def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_numbers_that_are_not_known_have_no_share_in_the_loss(batch_size):
     """Depth maps with holes, sequences of numbers that are padded, tags of which some were not asked for."""
-    generator = torch.Generator().manual_seed(5)
-    outputs, labels = torch.randn(2, 6, 4, 4, generator=generator)
+    outputs, labels = torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(5))
     labels[:2], labels[3, 1:] = -100.0, -100.0
-
-    def loss_fn(outputs, labels):
-        return (outputs - labels)[labels != -100].square().mean()
-
-    sums, scores = MetricSums({}), ExampleScores(loss_fn, {})
-    for start in range(0, 6, batch_size):
-        batch = outputs[start : start + batch_size], labels[start : start + batch_size]
-        sums.add(*batch, loss_fn(*batch))
-        scores.add(*batch, [{}] * len(batch[1]))
+    sums, scores = MetricSums({}), ExampleScores(loss_of_known := lambda a, b: (a - b)[b != -100].square().mean(), {})
+    for batch in zip(outputs.split(batch_size), labels.split(batch_size), strict=True):
+        sums.add(*batch, loss_of_known(*batch))
+        scores.add(*batch, [{}] * batch_size)
     expected = sklearn.metrics.mean_squared_error(labels[labels != -100], outputs[labels != -100])
     low, high = scores.intervals()["loss"]
     assert sums.result()["loss"] == pytest.approx(expected, rel=1e-6) and low < expected < high
@@ -203,17 +193,15 @@ def test_numbers_that_are_not_known_have_no_share_in_the_loss(batch_size):
 
 def test_a_label_of_minus_100_degrees_is_a_number_as_any_other():
     sums, labels = MetricSums({}), torch.tensor([-100.0, 3.0])
-    sums.add(torch.zeros(2), labels, labels.square().mean())
-    sums.add(torch.zeros(1), labels[:1], labels[:1].square().mean())
+    for batch in (labels, labels[:1]):
+        sums.add(torch.zeros(len(batch)), batch, batch.square().mean())
     assert sums.result()["loss"] == pytest.approx((2 * 100**2 + 3**2) / 3)
 
 
-@pytest.mark.parametrize("metrics", [net.metrics, {}])
-def test_an_empty_loader_is_reported(metrics):
-    model, drops_all = torch.nn.Linear(2, 3), torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True)
-    for loader in ([], drops_all, iter([])):
+def test_an_empty_loader_is_reported():
+    for loader in ([], torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True), iter([])):
         with pytest.raises(utils.InputError, match="the dataloader is empty"):
-            evaluate.evaluate(model, net.loss_fn, loader, metrics)
+            evaluate.evaluate(torch.nn.Linear(2, 3), net.loss_fn, loader, net.metrics)
 
 
 def test_shares_of_all_examples_and_of_a_resample_are_scikit_learns():
@@ -242,18 +230,6 @@ def test_another_number_of_predictions_than_examples_is_reported():
             trained.fetch_predictions(serve, None, None, utils.Params(), 2)
 
 
-def test_without_predictions_of_the_task_a_row_has_the_loss_and_the_log_says_what_to_define(copy, monkeypatch):
-    evaluate.main(["--model_dir", str(copy)])
-    expected = read_predictions(copy)
-    monkeypatch.delattr("model.vision.serve.predictions")
-    evaluate.main(["--model_dir", str(copy)])
-    missing = "model/vision/serve.py does not define predictions(outputs, labels, params)"
-    assert missing in (copy / "evaluate.log").read_text()
-    for row, whole in zip(read_predictions(copy), expected, strict=True):
-        assert row == {"id": whole["id"], "loss": row["loss"]}
-        assert float(row["loss"]) == pytest.approx(float(whole["loss"]), rel=1e-4, abs=1e-6)
-
-
 def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(copy, monkeypatch):
     score = trained.score_examples
 
@@ -273,20 +249,18 @@ def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(copy, mo
 
 
 def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(copy, monkeypatch):
-    state = utils.read_checkpoint(copy / "best.pth.tar")
-    write = evaluation_report.write_report
+    state, write = utils.read_checkpoint(copy / "best.pth.tar"), evaluation_report.write_report
 
     def save_new_best():  # as training does
         with utils.RunDirectory(copy).replacing_best():
             utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, copy / "best.pth.tar")
-
-    training = threading.Thread(target=save_new_best)
 
     def write_while_the_run_goes_on(*args):
         training.start()
         training.join(timeout=0.5)  # without a lock, the new best is there now, and these scores would stay beside it
         return write(*args)
 
+    training = threading.Thread(target=save_new_best)
     monkeypatch.setattr(evaluation_report, "write_report", write_while_the_run_goes_on)
     evaluate.main(["--model_dir", str(copy)])
     training.join()

@@ -57,22 +57,22 @@ def test_a_run_begins_with_torchvisions_file_except_for_its_head(resnet, make_ru
 
 @pytest.mark.parametrize("kind", ["wrapped", "compiled", "half", "safetensors", "no counters"])
 def test_files_of_other_code_give_the_same_bits(resnet, tmp_path, kind):
-    state, path = resnet[1], tmp_path / "weights.pt"
+    state, path = resnet[1], tmp_path / ("weights.safetensors" if kind == "safetensors" else "weights.pt")
+    rounded = {name: entry.bfloat16() for name, entry in state.items()}
+    content = {
+        "wrapped": {"model": {f"module.{name}": entry for name, entry in state.items()}, "epoch": 3},
+        "compiled": {"model_state_dict": {f"module._orig_mod.{name}": entry for name, entry in state.items()}},
+        "half": rounded,
+        "no counters": {name: entry for name, entry in state.items() if "num_batches" not in name},
+    }
     if kind == "safetensors":
-        path = tmp_path / "weights.safetensors"
         pytest.importorskip("safetensors.torch").save_file(state, path)
-    elif kind == "no counters":
-        torch.save({name: entry for name, entry in state.items() if "num_batches" not in name}, path)
-    elif kind == "half":
-        torch.save({name: entry.bfloat16() for name, entry in state.items()}, path)
-        state = {name: entry.bfloat16().to(entry.dtype) for name, entry in state.items()}
     else:
-        prefix, key = {"wrapped": ("module.", "model"), "compiled": ("module._orig_mod.", "model_state_dict")}[kind]
-        torch.save({key: {prefix + name: entry for name, entry in state.items()}, "epoch": 3}, path)
+        torch.save(content[kind], path)
     before, found, record = initialized(resnet_params(path))
     assert found.keys() == state.keys() and record["new"] == ["fc.weight", "fc.bias"]
-    for name in found:
-        assert torch.equal(found[name], before[name] if name in record["new"] else state[name])
+    for name, entry in (rounded if kind == "half" else state).items():
+        assert torch.equal(found[name], before[name] if name in record["new"] else entry.to(found[name].dtype))
 
 
 def test_what_is_no_file_of_this_nets_weights_is_refused(resnet, tmp_path):

@@ -19,24 +19,23 @@ def model_dir(make_run):
     return finish(make_run(num_epochs=1))
 
 
-def test_print_shows_layers_shapes_weights_and_memory(model_dir):
+def layers(run):
+    return {line.split()[0]: re.split(r"  +", line) for line in str(run).splitlines()[3:-1]}
+
+
+def test_print_shows_layers_shapes_weights_and_memory(model_dir, tmp_path):
     run = fiveline.load(model_dir)
-    printed = str(run)
-    rows = {line.split()[0]: re.split(r"  +", line) for line in printed.splitlines()[3:-1]}
+    printed, rows = str(run), layers(run)
     assert rows["conv1"] == ["conv1", "Conv2d", "(1, 4, 8, 8)", "40"]  # 4 filters of 3 x 3, and 4 biases
     assert rows["fc2"] == ["fc2", "Linear", "(1, 3)", "51"]
-    weights = [int(row[-1].replace(",", "")) for row in rows.values()]
     number = sum(each.numel() for each in run.model.parameters())
-    assert sum(weights) == number and f"{number:,} weights, {4 * number / 1e6:.2f} MB" in printed
+    assert sum(int(row[-1].replace(",", "")) for row in rows.values()) == number
+    assert f"{number:,} weights, {4 * number / 1e6:.2f} MB" in printed
     assert printed.startswith(f"{model_dir}/best.pth.tar, task vision, on ")
     assert list(rows) == [name for name, module in run.model.named_modules() if not [*module.children()]]
     assert not any(module._forward_hooks for module in run.model.modules()) and not run.model.training
-
-
-def test_print_works_where_the_data_is_gone(model_dir, tmp_path):
-    shutil.rmtree(tmp_path / "data")
-    lines = str(fiveline.load(model_dir)).splitlines()
-    assert "(1," not in "".join(lines) and re.split(r"  +", lines[3]) == ["conv1", "Conv2d", "40"]
+    shutil.rmtree(tmp_path / "data")  # then the shapes are not known
+    assert layers(run)["conv1"] == ["conv1", "Conv2d", "40"] and "(1," not in str(run)
 
 
 def test_a_batch_is_predicted_as_its_rows(model_dir):
