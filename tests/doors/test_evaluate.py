@@ -17,12 +17,11 @@ import train
 import utils
 from fiveline.loader import fetch_dataloader
 from fiveline.metrics import MetricSums
-from fiveline.report import scores as evaluation_report
 from fiveline.report.scores import ExampleScores, write_report
 from fiveline.serving import trained
 from model.vision import net
-from tests.support.data import read_csv
-from tests.support.runs import run_train
+from tests.support.data import read_csv, refusal
+from tests.support.runs import run_train, stopped
 from tests.support.tasks import PROJECT
 
 
@@ -138,18 +137,24 @@ def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("returned", [torch.tensor(0.5), (1, 2, 3), torch.tensor([1.0, 2.0])])
-def test_a_metric_that_is_no_numerator_and_denominator_is_named(returned):
-    sums = MetricSums({"my_accuracy": lambda outputs, labels: returned})
-    with pytest.raises(utils.InputError, match="metric 'my_accuracy' returned .* expected a numerator and a denomin"):
-        sums.add(torch.ones(2, 3), torch.tensor([0, 1]), torch.tensor(1.0))
-
-
-def test_predictions_outside_the_classes_are_reported(tmp_path):
+def test_what_breaks_the_contract_is_named(tmp_path):
+    for returned in (torch.tensor(0.5), (1, 2, 3), torch.tensor([1.0, 2.0])):
+        sums = MetricSums({"my_accuracy": lambda outputs, labels, returned=returned: returned})
+        with pytest.raises(
+            utils.InputError, match="metric 'my_accuracy' returned .* expected a numerator and a denomin"
+        ):
+            sums.add(torch.ones(2, 3), torch.tensor([0, 1]), torch.tensor(1.0))
+    for number in (1, 4):  # a row for each token, for example
+        serve = SimpleNamespace(predictions=lambda *_, number=number: [{}] * number)
+        message = refusal(trained.fetch_predictions, serve, None, None, utils.Params(), 2)
+        assert message.startswith(f"predictions: returned {number} rows for a batch of 2; expected one for each")
     scores = ExampleScores(net.loss_fn, {})
     scores.add(torch.randn(3, 2), torch.tensor([0, 1, 1]), [{"label": 0, "prediction": 1}] * 3)
     with pytest.raises(utils.InputError, match="label 0 and the prediction 1; expected two of the names .* cat, dog"):
         write_report(tmp_path, "test_best", {}, scores, facts_of("cat", "dog"))
+    for loader in ([], torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True), iter([])):
+        message = refusal(evaluate.evaluate, torch.nn.Linear(2, 3), net.loss_fn, loader, net.metrics)
+        assert "the dataloader is empty" in message
 
 
 @pytest.mark.parametrize("are_listed", [True, False])
@@ -198,12 +203,6 @@ def test_a_label_of_minus_100_degrees_is_a_number_as_any_other():
     assert sums.result()["loss"] == pytest.approx((2 * 100**2 + 3**2) / 3)
 
 
-def test_an_empty_loader_is_reported():
-    for loader in ([], torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True), iter([])):
-        with pytest.raises(utils.InputError, match="the dataloader is empty"):
-            evaluate.evaluate(torch.nn.Linear(2, 3), net.loss_fn, loader, net.metrics)
-
-
 def test_shares_of_all_examples_and_of_a_resample_are_scikit_learns():
     """Classes that occur nowhere are left out of macro scores."""
     generator = torch.Generator().manual_seed(3)
@@ -222,49 +221,40 @@ def test_without_any_class_there_is_no_macro_score():
     assert math.isnan(sums.result()["iou"])
 
 
-def test_another_number_of_predictions_than_examples_is_reported():
-    """For example a row for each token."""
-    for number in (1, 4):
-        serve = SimpleNamespace(predictions=lambda *_, number=number: [{}] * number)
-        with pytest.raises(utils.InputError, match=f"predictions: returned {number} rows for a batch of 2; expect"):
-            trained.fetch_predictions(serve, None, None, utils.Params(), 2)
+def save_new_best(folder):
+    """Replace the best checkpoint, as training does."""
+    state = utils.read_checkpoint(folder / "best.pth.tar")
+    with utils.RunDirectory(folder).replacing_best():
+        utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, folder / "best.pth.tar")
 
 
 def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(copy, monkeypatch):
-    score = trained.score_examples
-
-    def score_while_the_run_goes_on(*args):
-        state = utils.read_checkpoint(copy / "best.pth.tar")
-        utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, copy / "best.pth.tar")
+    def score_while_the_run_goes_on(*args, score=trained.score_examples):
+        save_new_best(copy)
         return score(*args)
 
     with monkeypatch.context() as patch:
         patch.setattr(trained, "score_examples", score_while_the_run_goes_on)
-        message = r"best.pth.tar was replaced by a run while it was scored.*rerun the same command"
-        with pytest.raises(utils.Stop, match=message):
-            evaluate.main(["--model_dir", str(copy)])
+        message = stopped(copy, main=evaluate.main)
+    assert "best.pth.tar was replaced by a run while it was scored" in message and "rerun the same command" in message
     assert not list(copy.glob("*_test_best.*"))
     evaluate.main(["--model_dir", str(copy)])
     assert len(list(copy.glob("*_test_best.*"))) == 5
 
 
 def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(copy, monkeypatch):
-    state, write = utils.read_checkpoint(copy / "best.pth.tar"), evaluation_report.write_report
+    training = threading.Thread(target=save_new_best, args=[copy])
 
-    def save_new_best():  # as training does
-        with utils.RunDirectory(copy).replacing_best():
-            utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, copy / "best.pth.tar")
-
-    def write_while_the_run_goes_on(*args):
+    def write_while_the_run_goes_on(*args, write=write_report):
         training.start()
         training.join(timeout=0.5)  # without a lock, the new best is there now, and these scores would stay beside it
         return write(*args)
 
-    training = threading.Thread(target=save_new_best)
-    monkeypatch.setattr(evaluation_report, "write_report", write_while_the_run_goes_on)
+    monkeypatch.setattr("fiveline.report.scores.write_report", write_while_the_run_goes_on)
+    before = utils.read_checkpoint(copy / "best.pth.tar")["epoch"]
     evaluate.main(["--model_dir", str(copy)])
     training.join()
-    assert utils.read_checkpoint(copy / "best.pth.tar")["epoch"] == state["epoch"] + 1
+    assert utils.read_checkpoint(copy / "best.pth.tar")["epoch"] == before + 1
     assert not list(copy.glob("*_test_best.*"))
 
 

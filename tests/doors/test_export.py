@@ -133,7 +133,7 @@ def test_a_gru_takes_any_length_too(format_name):
     assert check_program(content, f"gru.{format_name}", pairs)["largest_difference_as_share"] <= 1e-5
 
 
-def test_axes_are_found_from_the_examples():
+def test_axes_are_found_from_the_examples_and_from_the_labels():
     def shapes_of(samples, names):
         return [{entry["name"]: entry["shape"] for entry in side} for side in find_interfaces(samples, names)]
 
@@ -147,6 +147,11 @@ def test_axes_are_found_from_the_examples():
     samples = [(words(torch.ones(n, 3), torch.ones(n, 3)), torch.ones(n)) for n in (2, 1, 3)]
     with pytest.raises(utils.InputError, match="inputs: found the type Words; .* a dict of tensors"):
         find_interfaces(samples, {})
+    for shape, shape_of_labels, dtype, axis in (
+        ((2, 5), (2,), int, -1), ((2, 7, 5), (2, 7), int, -1), ((2, 5, 4, 4), (2, 4, 4), int, 1),
+        ((2,), (2,), float, None), ((2, 5), (2, 5), float, None),
+    ):  # fmt: skip
+        assert find_class_axis(torch.zeros(shape), torch.zeros(shape_of_labels, dtype=dtype)) == axis
 
 
 # --- the check itself: it must be able to fail
@@ -212,14 +217,6 @@ def test_differences_count_nan_infinity_shapes_and_predictions():
         "largest_difference_as_share": pytest.approx(np.abs(a - b).max() / b.std(), rel=1e-5),
         "num_predictions": 9, "num_changed": (a.argmax(axis=1) != b.argmax(axis=1)).sum(),
     }  # fmt: skip
-
-
-def test_the_axis_of_the_classes_is_that_which_labels_lack():
-    for shape, shape_of_labels, dtype, axis in (
-        ((2, 5), (2,), int, -1), ((2, 7, 5), (2, 7), int, -1), ((2, 5, 4, 4), (2, 4, 4), int, 1),
-        ((2,), (2,), float, None), ((2, 5), (2, 5), float, None),
-    ):  # fmt: skip
-        assert find_class_axis(torch.zeros(shape), torch.zeros(shape_of_labels, dtype=dtype)) == axis
 
 
 def test_a_program_is_judged_by_its_predictions_and_the_spread_of_its_outputs(monkeypatch):

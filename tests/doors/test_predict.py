@@ -153,14 +153,12 @@ def test_probabilities_of_each_class_are_those_of_the_net(runs, name):
         assert float(row["confidence"]) == pytest.approx(ours.max(axis=1).mean(), abs=1e-5)
 
 
-def test_probabilities_have_six_digits_and_never_become_certain():
+def test_rows_as_csv_and_json_lines():
+    """Probabilities have six digits, and never become certain."""
     values = [0.5, 1.0, 0.0, 0.9999997, 0.123456789, 1.23456789e-9, [0.9999999, 0.25]]
     found = [rounded({"prediction": 0.123456789, "probability_a": value}) for value in values]
     texts = ["0.5", "1.0", "0.0", "0.999999", "0.123457", "1.23457e-09", "0.999999 0.25"]
     assert [(row["prediction"], str(row["probability_a"])) for row in found] == [(0.123456789, text) for text in texts]
-
-
-def test_rows_as_csv_and_json_lines():
     rows = [{"id": "a", "error": "x"}, {"id": "b", "prediction": "cat", "confidence": 0.5}, {"id": "c", "error": "y"}]
     assert "".join(to_lines(rows, ".csv")) == "id,prediction,confidence,error\na,,,x\nb,cat,0.5,\nc,,,y\n"
     assert "".join(to_lines(rows[:1], ".csv")) == "id,prediction,error\na,,x\n"
@@ -234,21 +232,17 @@ def test_mistakes_are_reported_and_no_output_is_touched(runs, tmp_path, monkeypa
     ):
         assert message in run_predict(runs / name, "--input", *words, exit_code=2)
     assert rows.read_bytes() == before
+    with monkeypatch.context() as patch:  # an older output stays until the new one is complete
+        patch.setattr("model.tabular.serve.predictions", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predict.main(["--model_dir", str(runs / "number"), "--input", str(inputs["number"]), "--output", str(rows)])
+    assert rows.read_bytes() == before and len(list(tmp_path.iterdir())) == 4
     for task, name, words in (("vision", "probabilities", ["--probabilities"]), ("tabular", "fetch_unlabelled", [])):
         without = {key: value for key, value in vars(fetch_serve(task)).items() if key != name}
         monkeypatch.setattr(predict, "fetch_serve", lambda _, without=without: types.SimpleNamespace(**without))
         run = "number" if task == "tabular" else task
         message = run_predict(runs / run, "--input", inputs[run], *words, exit_code=2)
         assert f"model/{task}/serve.py has no {name}(" in message
-
-
-def test_an_output_of_before_stays_until_the_new_one_is_whole(runs, tmp_path, monkeypatch):
-    output = tmp_path / "out.csv"
-    output.write_text("of before")
-    monkeypatch.setattr("model.ner.serve.predictions", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        predict.main(["--model_dir", str(runs / "ner"), "--input", str(INPUTS["ner"]), "--output", str(output)])
-    assert output.read_text() == "of before" and [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
 # --- any number of inputs

@@ -33,6 +33,12 @@ def mistake(tmp_path, *words):
     return refusal(train.main, ["--init", str(tmp_path / "run"), "--data_dir", str(tmp_path / "data"), *words])
 
 
+def write_splits(folder, suffix, text):
+    folder.mkdir()
+    for split in ("train", "val"):
+        (folder / f"{split}.{suffix}").write_text(text, encoding="utf-8")
+
+
 def write_images(folder, classes="ab", size=(300, 200), is_grey=False):
     def draw():
         picture = Image.fromarray(RANDOM.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
@@ -60,22 +66,18 @@ def test_photos_are_mirrored_and_writing_is_not(tmp_path, classes, size, is_grey
 def test_a_pretrained_net_gets_what_it_can_use(tmp_path):
     write_images(tmp_path / "data", is_grey=True)
     values = init(tmp_path, "net=resnet18", "pretrained=true", "normalize=imagenet", "image_size=224")
-    assert (values["image_size"], values["image_channels"], values["learning_rate"]) == (224, 3, 3e-4)
+    assert values.items() >= {"image_size": 224, "image_channels": 3, "learning_rate": 3e-4}.items()
     assert "dropout_rate" not in values
 
 
-def test_arrays_of_mnists_size_are_read_as_they_are(tmp_path, caplog):
+def test_arrays_of_mnists_size_are_read_as_they_are_and_each_reason_is_logged(tmp_path):
     (tmp_path / "data").mkdir()
-    labels = np.arange(12_000) % 10
-    np.savez(tmp_path / "data/train.npz", images=np.zeros((12_000, 28, 28), np.uint8), labels=labels)
-    caplog.set_level("INFO")
-    values = init(tmp_path)
-    assert (values["image_size"], values["image_channels"], values["horizontal_flip"]) == (28, 1, False)
-    assert (values["dropout_rate"], values["batch_size"], values["num_epochs"]) == (0.2, 64, 18)
-    log = (tmp_path / "run/train.log").read_text()
-    for name, value in values.items():
-        if name not in ("task", "data_dir"):
-            assert f"- {name}: {json.dumps(value)}, " in log
+    np.savez(tmp_path / "data/train.npz", images=np.zeros((12_000, 28, 28), np.uint8), labels=np.arange(12_000) % 10)
+    values, log = init(tmp_path), (tmp_path / "run/train.log").read_text()
+    expected = {"image_size": 28, "image_channels": 1, "horizontal_flip": False, "dropout_rate": 0.2}
+    assert values.items() >= {**expected, "batch_size": 64, "num_epochs": 18}.items()
+    for name in values.keys() - {"task", "data_dir"}:
+        assert f"- {name}: {json.dumps(values[name])}, " in log
     assert "task vision, 10,800 examples" in log
 
 
@@ -101,10 +103,7 @@ def test_a_table_gets_its_target_and_leaves_out_what_names_a_row_and_the_command
     ],
 )
 def test_the_target_is_known_by_its_name_or_is_the_last_column(tmp_path, header, cells, target, kind):
-    (tmp_path / "data").mkdir()
-    for split in ("train", "val"):
-        text = "\n".join([header, *(cells(i) for i in range(90))])
-        (tmp_path / f"data/{split}.csv").write_text(text, encoding="utf-8-sig")
+    write_splits(tmp_path / "data", "csv", "\n".join([f"\ufeff{header}", *map(cells, range(90))]))
     assert init(tmp_path).items() >= {"target": target, "target_type": kind}.items()
 
 
@@ -123,27 +122,14 @@ SENTENCES = {
 @pytest.mark.parametrize("name", SENTENCES)
 def test_tagged_sentences_get_their_columns_and_their_scheme(tmp_path, name):
     suffix, text, expected = SENTENCES[name]
-    (tmp_path / "data").mkdir()
-    for split in ("train", "val"):
-        (tmp_path / f"data/{split}.{suffix}").write_text(text * 5)
+    write_splits(tmp_path / "data", suffix, text * 5)
     values = init(tmp_path)
-    assert values["task"] == "ner" and {key: values[key] for key in sorted(expected)} == dict(sorted(expected.items()))
-    assert {"token_column", "tag_column", "tag_scheme", "monitor"} & values.keys() == expected.keys()
+    chosen = {key: values[key] for key in ("token_column", "tag_column", "tag_scheme", "monitor") if key in values}
+    assert (values["task"], chosen) == ("ner", expected)
 
 
-def test_nothing_is_overwritten(tmp_path):
-    write_images(tmp_path / "data")
-    init(tmp_path)
-    path = tmp_path / "run/params.json"
-    before = path.read_bytes()
-    assert "params.json exists, and --init overwrites nothing" in mistake(tmp_path)
-    assert path.read_bytes() == before
-    path.rename(path.with_suffix(".yaml"))
-    assert "params.yaml exists" in mistake(tmp_path) and not path.exists()
-
-
-def test_unknown_data_is_refused_with_what_was_found_and_expected(tmp_path):
-    data = tmp_path / "data"
+def test_data_that_no_task_or_more_than_one_can_read_is_refused_and_nothing_is_overwritten(tmp_path):
+    data, path = tmp_path / "data", tmp_path / "run/params.json"
     assert f"expected the folder that holds it, found {data}" in mistake(tmp_path)
     data.mkdir()
     (data / "notes.pdf").write_text("x")
@@ -151,17 +137,18 @@ def test_unknown_data_is_refused_with_what_was_found_and_expected(tmp_path):
     for text in ("no task can read it", "it holds notes.pdf", "train/<class>/*.jpg", "train.csv", "sentences.txt"):
         assert text in message
     assert "did you mean 'vision'" in mistake(tmp_path, "--task", "vison")
-    (data / "data.csv").write_text("size,price\n1,5\n")
+    (data / "train.csv").write_text("size,price\n1,5\n2,6\n")
     assert "learning_rat" in mistake(tmp_path, "learning_rat=3")
     assert "found no --data_dir" in refusal(train.main, ["--init", str(tmp_path / "run")])
-    assert not (tmp_path / "run").exists()
-
-
-def test_data_that_two_tasks_can_read_needs_a_choice(tmp_path):
-    shutil.copytree(PROJECT / "data/digits", tmp_path / "data")
-    shutil.copy(PROJECT / "data/digits_rows/train.csv", tmp_path / "data")
+    write_images(data)
     assert "tabular and vision can read it; choose one: --task NAME" in mistake(tmp_path)
+    assert not path.parent.exists()
     assert init(tmp_path, "--task", "vision")["task"] == "vision"
+    before = path.read_bytes()
+    assert "params.json exists, and --init overwrites nothing" in mistake(tmp_path)
+    assert path.read_bytes() == before
+    path.rename(path.with_suffix(".yaml"))
+    assert "params.yaml exists" in mistake(tmp_path) and not path.exists()
 
 
 @pytest.mark.slow

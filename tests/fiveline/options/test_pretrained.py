@@ -75,7 +75,7 @@ def test_files_of_other_code_give_the_same_bits(resnet, tmp_path, kind):
         assert torch.equal(found[name], before[name] if name in record["new"] else entry.to(found[name].dtype))
 
 
-def test_what_is_no_file_of_this_nets_weights_is_refused(resnet, tmp_path):
+def test_what_is_no_file_of_this_nets_weights_is_refused(resnet, tmp_path, monkeypatch):
     path, state = resnet
     files = {
         "other": (models.resnet34().state_dict(), 'params describe: Unexpected key(s) in state_dict: "layer1.2.conv1'),
@@ -103,6 +103,12 @@ def test_what_is_no_file_of_this_nets_weights_is_refused(resnet, tmp_path):
     for place, message in {**expected, tmp_path: "best.pth.tar: there is no such file"}.items():
         found = refusal(initialized, resnet_params(place))
         assert found.startswith(f"pretrained: {place}") and message in found, found
+    for name in ("timm", "safetensors"):
+        monkeypatch.setitem(sys.modules, name, None)  # not installed
+    params = Params(net="timm/resnet10t").with_facts({"classes": ["a", "b"]})
+    assert refusal(Net, params).endswith("timm is not installed; pip install timm")
+    (tmp_path / "x.safetensors").touch()
+    assert refusal(initialized, resnet_params(tmp_path / "x.safetensors")).endswith("pip install safetensors")
 
 
 def test_a_run_begins_with_another_run_of_other_classes(make_run, tmp_path):
@@ -203,12 +209,3 @@ def test_timms_net_trains_evaluates_and_is_exported(make_run, tmp_path):
     assert utils.read_json(run / "best.pt2.json")["verified"]
     message = stopped(run, "--restart", "net=timm/test_resnot", exit_code=2)
     assert "net 'timm/test_resnot': unknown; did you mean timm/test_resnet" in message
-
-
-def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
-    for name in ("timm", "safetensors"):
-        monkeypatch.setitem(sys.modules, name, None)
-    params = Params(net="timm/resnet10t").with_facts({"classes": ["a", "b"]})
-    assert refusal(Net, params).endswith("timm is not installed; pip install timm")
-    (tmp_path / "x.safetensors").touch()
-    assert refusal(initialized, resnet_params(tmp_path / "x.safetensors")).endswith("pip install safetensors")
