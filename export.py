@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     facts = gather_facts(output.name, samples[0][0], sides, params, described)
     if args.format == "safetensors":
         content = to_safetensors(model)
-        agreement = "read back, equal to the net's weights"
+        agreement = "the weights of the checkpoint"
         verified: dict[str, Any] = {"weights": agreement}
     else:
         content = to_program(args.format, model, choose_example(samples), sides)

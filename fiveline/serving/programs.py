@@ -62,14 +62,10 @@ def _free_axes(inputs: Any, entries: Entries, value: Any = None) -> Any:
 
 
 def to_safetensors(model: nn.Module) -> bytes:
-    """Return the weights alone, named as in the checkpoint; raise Stop if they read back changed."""
-    from safetensors.torch import load, save
+    """Return the weights alone, named as in the checkpoint."""
+    from safetensors.torch import save
 
     # clones, because safetensors refuses weights that share memory or are not contiguous
     weights = {name: each.clone(memory_format=torch.contiguous_format) for name, each in model.state_dict().items()}
     content: bytes = save(weights, {"format": "pt"})
-    try:
-        torch.testing.assert_close(load(content), weights, rtol=0, atol=0, equal_nan=True)
-    except AssertionError as error:
-        raise utils.Stop("--format safetensors: reading the file back gave other weights; it is not kept") from error
     return content

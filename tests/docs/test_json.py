@@ -59,9 +59,9 @@ def check_entries(values, entries, place):
         check(value, entries[name].removesuffix(", optional"), f"{place}.{name}")
 
 
-def document_of(*words, folder=PROJECT, exit_code=0):
+def document_of(*words, exit_code=0):
     """Run a script as a process; return its document, after checking the entries that every document has."""
-    done = subprocess.run([sys.executable, *map(str, words), "--json"], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *map(str, words), "--json"], cwd=PROJECT, capture_output=True, text=True)
     document = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert (done.returncode, document["exit_code"], document["version"]) == (exit_code, exit_code, 1), done.stderr
     shared = {name: document.pop(name) for name in TABLES[ENVELOPE] if name in document}
@@ -156,7 +156,6 @@ def test_every_flag_has_a_help_text_and_one_spelling(monkeypatch):
         raise SystemExit
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", keep)
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_intermixed_args", keep)
     for command in (*(importlib.import_module(script) for script in SCRIPTS), new, publish):
         with pytest.raises(SystemExit):
             command.main([])
