@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from fiveline.loader import fetch_dataloader
 from fiveline.serving.output import margin, rounded, to_lines
 from fiveline.serving.unlabelled import fetch_unlabelled
 from fiveline.tasks import fetch_serve
-from tests.support.data import read_csv, write_csv
+from tests.support.data import read_csv, refusal, write_csv
 from tests.support.runs import finish, stopped, write_params
 from tests.support.tasks import PROJECT, SHIPPED, needs
 
@@ -164,6 +165,40 @@ def test_rows_as_csv_and_json_lines():
     assert "".join(to_lines(rows[:1], ".csv")) == "id,prediction,error\na,,x\n"
     rows = [{"id": name, "prediction": 1.5} for name in ("line\nend", "\udcff", "é")]
     assert [json.loads(line) for line in to_lines(rows, ".jsonl")] == rows
+
+
+# --- in Python
+
+
+def layers(run):
+    return {line.split()[0]: re.split(r"  +", line) for line in str(run).splitlines()[3:-1]}
+
+
+def test_print_shows_layers_shapes_weights_and_memory(runs):
+    run = fiveline.load(runs / "vision")
+    printed, rows = str(run), layers(run)
+    assert rows["conv1"] == ["conv1", "Conv2d", "(1, 4, 12, 12)", "112"]  # 4 filters of 3 x 3 x 3, and 4 biases
+    assert rows["fc2"] == ["fc2", "Linear", "(1, 3)", "51"]
+    number = sum(each.numel() for each in run.model.parameters())
+    assert sum(int(row[-1].replace(",", "")) for row in rows.values()) == number
+    assert f"{number:,} weights, {4 * number / 1e6:.2f} MB" in printed
+    assert printed.startswith(f"{run.path}, task vision, on ")
+    assert list(rows) == [name for name, module in run.model.named_modules() if not [*module.children()]]
+    assert not any(module._forward_hooks for module in run.model.modules()) and not run.model.training
+    run.params = run.params.model_copy(update={"data_dir": "gone"})  # then the shapes are not known
+    assert layers(run)["conv1"] == ["conv1", "Conv2d", "112"]
+
+
+def test_a_batch_is_predicted_as_its_rows(runs, tmp_path):
+    run = fiveline.load(str(runs / "vision"), "last", device="cpu")
+    assert run.path == runs / "vision/last.pth.tar" and run.classes == ["0", "1", "2"] and run.params.batch_size == 16
+    inputs, _ = next(iter(fetch_dataloader("test", runs / "vision_data", run.params)))
+    rows, outputs = run.predict(inputs), run.model(inputs).softmax(dim=1)
+    assert [run.classes.index(row["prediction"]) for row in rows] == outputs.argmax(dim=1).tolist()
+    assert [row["confidence"] for row in rows] == pytest.approx(outputs.max(dim=1).values.tolist(), abs=1e-6)
+    assert run.predict([]) == []
+    assert "cat.jpg: there is no such file or folder" in refusal(run.predict, "cat.jpg")
+    assert "there is no such checkpoint" in refusal(fiveline.load, tmp_path / "nix")
 
 
 # --- broken inputs
