@@ -70,7 +70,7 @@ def fetch_predictions(
         found = f"returned {len(rows)} rows for a batch of {num_examples}; expected one for each example"
         raise utils.InputError(f"predictions: {found} (the contract is in model/__init__.py)")
     if taken := sorted({name for row in rows for name in RESERVED_COLUMNS if name in row}):
-        raise utils.InputError(f"predictions: a row has the key {taken[0]!r}, a column of every table; rename it")
+        raise utils.InputError(f"predictions: a row has the key {taken[0]!r}, which is the name of a column already")
     return rows
 
 
