@@ -11,7 +11,7 @@
 Batches may have any size, and sentences any length. The program is run in a process of its own, which cannot import
 this project, on a split of the data, and its outputs are compared with the net's. If a prediction changes, or an output
 differs by more than 1e-4 of the outputs' standard deviation over the split, the exit code is 1 and the program is not
-kept; --tolerance accepts more.
+kept; --tolerance accepts a larger share, and changed predictions.
 
 Writes `best.<format>` into the run's directory, or --output, and `best.<format>.json` beside it: the inputs by name,
 type and shape, how to make them, the classes, and how well the program agrees with the net.
@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import utils
 from fiveline import jobs
 from fiveline.device import concatenate, map_tensors, tensors_of
+from fiveline.serving.output import check_writable
 from fiveline.serving.trained import fetch_trained
 from fiveline.tasks import fetch_serve
 
@@ -44,25 +45,21 @@ NUM_SAMPLES = 20  # batches, and single examples, that show which sizes vary
 
 def check_installed(format_name: str) -> None:
     """Raise InputError if a package that a format needs is missing."""
-    missing = [name for name in PACKAGES[format_name] if importlib.util.find_spec(name) is None]
+    missing = ", ".join(name for name in PACKAGES[format_name] if importlib.util.find_spec(name) is None)
     if missing:
-        raise utils.InputError(
-            f"--format {format_name}: needs {', '.join(missing)}; pip install -r requirements-export.txt"
-        )
+        raise utils.InputError(f"--format {format_name}: needs {missing}; pip install -r requirements-export.txt")
 
 
-def find_output(model_dir: Path, format_name: str, restore_file: str, output: str | None) -> Path:
-    """Return the file to write: --output, or a file in it if it is a folder; by default one in the run's directory."""
+def find_outputs(model_dir: Path, format_name: str, restore_file: str, output: Path | None) -> tuple[Path, Path]:
+    """Return --output, or a file in this folder or the run's, and the JSON file beside it; refuse unwritable ones."""
     name = f"{Path(restore_file).name.removesuffix('.pth.tar')}.{format_name}"
-    path = model_dir / name if output is None else Path(output)
-    if path.is_dir():
-        path = path / name
+    path = output or model_dir / name
+    path = path / name if path.is_dir() else path
     if path.suffix != f".{format_name}":
         raise utils.InputError(f"--output {output}: expected a folder, or a name that ends in .{format_name}")
-    if not path.parent.is_dir():
-        flag = "--model_dir" if output is None else "--output"
-        raise utils.InputError(f"{flag} {output or model_dir}: there is no folder {path.parent}")
-    return path
+    facts_path = path.with_name(f"{path.name}.json")
+    check_writable(facts_path)  # the longer name of the two
+    return path, facts_path
 
 
 def fetch_pairs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple[Any, Any]]:
@@ -77,7 +74,7 @@ def fetch_pairs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple
 
 
 def choose_example(samples: list[tuple[Any, Any]]) -> Any:
-    """Return the largest inputs, to follow through the net; two examples at least, as torch takes a 1 for fixed."""
+    """Return the largest inputs, to follow through the net; two examples at least, because torch takes 1 for fixed."""
     from torch import Tensor
 
     largest = max((inputs for inputs, _ in samples), key=lambda inputs: sum(t.numel() for t in tensors_of(inputs)))
@@ -90,15 +87,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser = utils.new_parser(__doc__)
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory of the run")
     parser.add_argument("--format", required=True, choices=list(PACKAGES), help="what to write; see above")
-    parser.add_argument("--output", default=None, metavar="PATH", help="file, or folder for it; default: the run's")
+    parser.add_argument("--output", type=Path, metavar="PATH", help="file, or folder for it; default: the run's")
     parser.add_argument("--restore_file", default="best", help="checkpoint in --model_dir: best, last, or a path")
     parser.add_argument("--split", default="val", choices=["train", "val", "test"], help="what to compare outputs on")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: the one that the run was trained on")
     parser.add_argument(
-        "--tolerance", type=float, default=None, metavar="SHARE",
-        help="largest difference from the net's outputs to accept, as a share of their standard deviation; "
-        "default: 1e-4, and no prediction may change",
-    )  # fmt: skip
+        "--tolerance", type=float, metavar="SHARE", help="accept a larger difference than 1e-4; see above"
+    )
     return parser
 
 
@@ -110,10 +105,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if args.tolerance is not None and not 0 <= args.tolerance < math.inf:
         raise utils.InputError(f"--tolerance {args.tolerance}: expected a number from 0, for example 0.001")
     model_dir = Path(args.model_dir)
-    output = find_output(model_dir, args.format, args.restore_file, args.output)
     checkpoint_path = utils.checkpoint_path(model_dir, args.restore_file)
+    output, facts_path = find_outputs(model_dir, args.format, args.restore_file, args.output)
     params, _, model = fetch_trained(model_dir, checkpoint_path, utils.with_data_dir([], args.data_dir))
-    model.eval()
 
     from fiveline.loader import fetch_dataloader
     from fiveline.serving.interface import find_class_axis, find_interfaces, gather_facts
@@ -123,30 +117,26 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     dataloader = fetch_dataloader(args.split, Path(params.data_dir or ""), params)
     dataset: Any = dataloader.dataset
     samples = list(itertools.islice(fetch_pairs(model, dataloader), 2 * NUM_SAMPLES))
-    serve = fetch_serve(params.task)
-    described = getattr(serve, "describe_inputs", lambda params: {"facts": params.facts})(params)
+    described = getattr(fetch_serve(params.task), "describe_inputs", lambda params: {"facts": params.facts})(params)
     sides = find_interfaces(samples, described.get("axes", {}))
+    facts = gather_facts(output.name, samples[0][0], sides, params, described)
     if args.format == "safetensors":
         content = to_safetensors(model)
-        agreement = "read back, equal to the net's weights"
+        agreement = "the weights of the checkpoint"
         verified: dict[str, Any] = {"weights": agreement}
     else:
         content = to_program(args.format, model, choose_example(samples), sides)
         class_axis = find_class_axis(samples[0][1], dataset.__getitems__([0])[1])  # both of the first example
-        found = check_program(content, args.format, fetch_pairs(model, dataloader), class_axis, args.tolerance)
+        found = check_program(content, output.name, fetch_pairs(model, dataloader), class_axis, args.tolerance)
         verified = {"split": args.split, "num_examples": len(dataset), **found}
         agreement = (
-            f"on the {len(dataset)} examples of {args.split}, and on the first {min(NUM_SAMPLES, len(dataset))} each "
-            f"alone, its outputs differ from the net's {in_words(found)}"
+            f"on the {len(dataset)} examples of {args.split}, its outputs differ from the net's {in_words(found)}"
         )
     utils.write_atomically(output, content)
-    facts = gather_facts(output.name, sides, params, described)
-    facts_path = output.with_name(f"{output.name}.json")
     utils.save_dict_to_json({**facts, "verified": verified}, facts_path)
     if args.format == "torchscript":
         print("- PyTorch has deprecated TorchScript; prefer --format pt2 or onnx where you can", file=sys.stderr)
-    message = f"{output}: {len(content):,} bytes; {agreement}; {output.name}.json says how to use it"
-    print(utils.escaped_lines(message))
+    print(utils.escaped_lines(f"{output}: {len(content):,} bytes; {agreement}; {output.name}.json says how to use it"))
     result = {"model_dir": str(model_dir), "checkpoint": str(checkpoint_path), "format": args.format}
     return {**result, "verified": verified, "files": [str(output), str(facts_path)]}
 

@@ -32,9 +32,8 @@ LIKE = ("vision", "tabular", "ner")  # which inputs the skeleton of a new task m
 def start(project: Path, tasks: Sequence[str], without: Sequence[str], like: str | None) -> None:
     """Write a new project, with one commit."""
     if SOURCE in project.resolve().parents or (project.exists() and any(project.iterdir())):
-        raise utils.InputError(
-            f"{project}: expected a new or empty folder outside {SOURCE}; to replace a project's engine, add --update"
-        )
+        expected = f"expected a new or empty folder outside {SOURCE}"
+        raise utils.InputError(f"{project}: {expected}; to replace a project's engine, add --update")
     engine = engine_files(tasks, without)
     files = (skeleton(tasks[0], like) if like else task_files(tasks, without)) | engine
     files |= project_files(project.resolve().name, tasks, without, files)
@@ -68,17 +67,17 @@ def update(project: Path) -> str:
     found = {path: utils.checksum(project / path) for path in {**old, **engine} if (project / path).is_file()}
     edited = [path for path in sorted({**old, **found}) if found.get(path) != old.get(path)]
     if edited:
-        raise utils.InputError(
-            f"{project}: these files of the engine were edited, deleted or added:\n  " + "\n  ".join(edited) + "\n"
-            "Nothing was changed. Move your changes into the scripts or model/, restore these files with git, "
-            "and run the command again"
-        )
+        lines = [f"{project}: these files of the engine were edited, deleted or added:", *edited]
+        advice = "Move your changes into the scripts or model/, restore these files with git, and run the command again"
+        raise utils.InputError("\n  ".join(lines) + f"\nNothing was changed. {advice}")
     print(changes := changes_since(version))
     for path in old.keys() - engine.keys():
         (project / path).unlink()
     write(project, engine, engine, choice)
-    print(f"{project}: version {version} of the engine is replaced by {__version__}; `git diff` shows the changes.")
-    print(f"If a test fails, compare the project's scripts with the ones in {SOURCE}")
+    print(
+        f"{project}: version {version} of the engine is replaced by {__version__}; `git diff` shows the changes. "
+        f"If a test fails, compare the project's scripts with the ones in {SOURCE}"
+    )
     return changes
 
 
@@ -102,9 +101,8 @@ def check(tasks: Sequence[str], like: str | None, without: Sequence[str], is_upd
     """Stop if the command line names unknown tasks or rooms, or flags that do not fit together."""
     if is_update and (tasks or like or without):
         raise utils.InputError("--update keeps the project's tasks and rooms: remove --task, --like and --without")
-    for room in without:
-        if room not in ROOMS:
-            raise utils.InputError(f"--without {room}: the scripts need it; choose from {', '.join(ROOMS)}")
+    if needed := set(without) - set(ROOMS):
+        raise utils.InputError(f"--without {min(needed)}: the scripts need it; choose from {', '.join(ROOMS)}")
     if not is_update and not tasks:
         raise utils.InputError(f"expected --task: {', '.join(list_tasks())}, or a new name with --like")
     for task in tasks:
@@ -126,17 +124,15 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     args = parser.parse_args(argv)
     without = [room for room in args.without.split(",") if room]
     check(args.task, args.like, without, args.update)
-    changes = None
-    if args.update:
-        changes = update(args.dir)
-    else:
+    if not args.update:
         start(args.dir, args.task, without, args.like)
+    changes = update(args.dir) if args.update else None
     if importlib.util.find_spec("pytest") is None:
         raise utils.InputError(f"{args.dir}: its tests were not run; first: pip install -r requirements-dev.txt")
     run(args.dir, sys.executable, "-m", "pytest", "-q")
     origin = utils.read_json(args.dir / ORIGIN)
-    result = {"project": str(args.dir), "engine": origin["version"], "changes": changes}
-    return result | {name: origin[name] for name in ("tasks", "without")}
+    chosen = {name: origin[name] for name in ("tasks", "without")}
+    return {"project": str(args.dir), "engine": origin["version"], "changes": changes, **chosen}
 
 
 if __name__ == "__main__":

@@ -47,22 +47,17 @@ def with_shared_modules(tests: Iterable[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     waiting = [*tests]
     while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found[path] = read(path).encode()
-            names = re.findall(r"(?m)^\s*from tests\.support\.(\w+) import", read(path))
-            waiting += [f"tests/support/{name}.py" for name in names]
+        text = read(path := waiting.pop())
+        found[path] = text.encode()
+        imported = re.findall(r"(?m)^\s*from tests\.support\.(\w+) import", text)
+        waiting += [new for name in imported if (new := f"tests/support/{name}.py") not in found]
     return found
 
 
 def engine_files(tasks: Sequence[str], without: Sequence[str]) -> dict[str, bytes]:
     """Return the files that `--update` replaces: the engine with the wanted rooms, and the tests of the contract."""
-    left_out = (
-        "fiveline/new.py",
-        "fiveline/project_files.py",
-        "fiveline/templates/",
-        *(f"fiveline/{room}/" for room in without),
-    )
+    places = ("new.py", "project_files.py", "templates/", *(f"{room}/" for room in without))
+    left_out = tuple(f"fiveline/{place}" for place in places)
     files = {path: content for path, content in tracked("fiveline").items() if not path.startswith(left_out)}
     files |= with_shared_modules(CONTRACT) | {"fiveline/LICENSE": read("LICENSE").encode()}
     params, names = "fiveline/record/params.py", "tests/support/tasks.py"

@@ -98,13 +98,11 @@ def to_mlflow(new: Content) -> None:
     place = experiment.experiment_id if experiment is not None else client.create_experiment(new.project)
     found = client.search_runs([place], f"tags.`fiveline.id` = '{new.id}'")
     run = found[0] if found else client.create_run(place, tags=tags, run_name=new.run.name)
-    known, run_id = run.data.metrics, run.info.run_id
-    params = [mlflow.entities.Param(*each) for each in new.run.params.items() if each[0] not in run.data.params]
-    for start in range(0, len(params), 100):  # mlflow takes 100 at once, and refuses to change one
-        client.log_batch(run_id, params=params[start : start + 100])
-    more = {name: value for name, value in new.metrics.items() if known.get(name) != value}
-    now, later = int(1000 * time.time()), [row for row in new.epochs if row["epoch"] > known.get("epoch", 0)]
-    for row in [*later, more]:
+    known, run_id, now = run.data.metrics, run.info.run_id, int(1000 * time.time())
+    for name in new.run.params.keys() - run.data.params.keys():  # mlflow refuses to change one
+        client.log_param(run_id, name, new.run.params[name])
+    later = [row for row in new.epochs if row["epoch"] > known.get("epoch", 0)]
+    for row in [*later, {name: value for name, value in new.metrics.items() if known.get(name) != value}]:
         epoch = row.get("epoch", len(new.epochs))
         client.log_batch(run_id, [mlflow.entities.Metric(name, value, now, epoch) for name, value in row.items()])
     for name, (_, picture) in new.pictures.items():
@@ -136,8 +134,7 @@ def to_tensorboard(new: Content) -> None:
     for summary in summaries[: 2 if new.run.status == "running" else 3]:  # the third says that the run has ended
         writer.file_writer.add_summary(summary)
     for name, (caption, picture) in new.pictures.items():
-        pixels = np.asarray(picture.convert("RGB"))
-        writer.add_image(f"{name} {caption}", pixels, len(new.epochs), dataformats="HWC")
+        writer.add_image(f"{name} {caption}", np.asarray(picture.convert("RGB")), len(new.epochs), dataformats="HWC")
     writer.close()
 
 
@@ -158,9 +155,8 @@ def publish(run: Run, args: argparse.Namespace, project: str, problems: list[str
     digest = _digest([history, run.status, run.params, run.val, run.test, predicted, args.pictures])
     if old.get("digest") == digest:
         return False
-    epochs = [_numbers(row) for row in history]
-    metrics, pictures = _numbers({"best_val": run.val, "test": run.test}), read_pictures(run, args.pictures, problems)
-    group = run.name.rpartition("/")[0] or None
+    epochs, metrics = [_numbers(row) for row in history], _numbers({"best_val": run.val, "test": run.test})
+    pictures, group = read_pictures(run, args.pictures, problems), run.name.rpartition("/")[0] or None
     TRACKERS[args.to](Content(project, group, run, run_id, old.get("epochs", 0), epochs, metrics, pictures))
     utils.save_dict_to_json({**record, key: {"id": run_id, "epochs": len(epochs), "digest": digest}}, path)
     return True
@@ -175,9 +171,8 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     named: dict[str, Any] = {}
     for part, value in row.items():
         named |= {f"{part}/{name}": v for name, v in value.items()} if isinstance(value, dict) else {part: value}
-    finite = {name: value for name, value in named.items() if is_number(value) and math.isfinite(value)}
-    # mlflow refuses all other characters
-    return {re.sub(r"[^\w.\-: /]", "_", name): value for name, value in finite.items()}
+    finite = [name for name in named if is_number(named[name]) and math.isfinite(named[name])]
+    return {re.sub(r"[^\w.\-: /]", "_", name): named[name] for name in finite}  # mlflow refuses other characters
 
 
 def read_pictures(run: Run, number: int, problems: list[str]) -> dict[str, tuple[str, Any]]:

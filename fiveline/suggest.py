@@ -28,10 +28,9 @@ def write_params(model_dir: Path, words: Sequence[str]) -> dict[str, Any]:
     if there := [model_dir / name for name in FILE_NAMES if (model_dir / name).exists()]:
         raise utils.InputError(f"{there[0]} exists, and --init overwrites nothing; edit it, or name another folder")
     given, mistakes = utils.read_overrides(words)
-    data_dir = Path(given.get("data_dir") or "")
-    if "data_dir" not in given or not data_dir.is_dir():
-        found = f"there is no folder {data_dir}" if "data_dir" in given else "it needs --data_dir"
-        raise utils.InputError(f"--init looks at the data: {found}; name the folder that holds the data")
+    if not given.get("data_dir") or not (data_dir := Path(given["data_dir"])).is_dir():
+        found = given.get("data_dir", "no --data_dir")
+        raise utils.InputError(f"--init looks at the data: expected the folder that holds it, found {found}")
     suggestions, refusals = {}, []
     for task in [given["task"]] if "task" in given else list_tasks():
         try:
@@ -67,7 +66,6 @@ def _suggest(task: str, data_dir: Path, given: dict[str, Any], mistakes: list[st
 
 
 def _for_any_task(num_examples: int) -> Suggested:
-    """Return suggestions for any task; two of them depend on the number of examples."""
     batch_size = min(128, max(16, 2 ** (math.isqrt(num_examples).bit_length() - 1)))
     steps = -(-num_examples // batch_size)  # of an epoch
     num_epochs = min(30, max(6, round(3000 / steps)))

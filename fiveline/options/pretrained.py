@@ -37,11 +37,7 @@ class Source(NamedTuple):
 
 
 def read_source(params: utils.Params) -> Source | None:
-    """Return the weights in the file that `pretrained` names; None if it names none.
-
-    Raises:
-        InputError: the file is missing, damaged, would run code when loaded, or holds something else
-    """
+    """Return the weights in the file that `pretrained` names; None if it names none. InputError: they are broken."""
     if not isinstance(params.pretrained, str):
         return None
     path = Path(params.pretrained)
@@ -77,12 +73,7 @@ def _parse_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def initialize(net: Any, params: utils.Params, source: Source | None) -> dict[str, Any] | None:
-    """Give a new net the weights that it begins with; return where they are from, for run.json.
-
-    Args:
-        net: with random weights
-        params: with facts
-        source: from `read_source`
+    """Give a new net the weights that it begins with, from `read_source`; return where they are from, for run.json.
 
     Raises:
         InputError: the weights are another net's
@@ -97,7 +88,7 @@ def initialize(net: Any, params: utils.Params, source: Source | None) -> dict[st
         weights, name = net.published()
         source = Source(weights, name, None, facts={})  # without classes the last layer stays new
     own, weights = net.state_dict(), _renamed(net, source.weights)
-    notes = _match_names(net, weights, source.facts or {}, params.facts)
+    matched = _match_names(net, weights, source.facts or {}, params.facts)
     new = _find_new(net, weights, source.facts, params.facts)
     if len(new) == len(own):
         raise utils.InputError(f"pretrained: {source.name}: the net has no layer but the last, whose classes differ")
@@ -106,8 +97,9 @@ def initialize(net: Any, params: utils.Params, source: Source | None) -> dict[st
         utils.load_weights({"state_dict": weights}, net, Path(source.name))
     except utils.InputError as error:
         raise utils.InputError(f"pretrained: {error}") from None
-    notes = [f"new: {', '.join(new)}"] * bool(new) + notes
-    logging.info("; ".join([f"- Loaded {len(own) - len(new)} of {len(own)} tensors from {source.name}", *notes]))
+    notes = [f"- Loaded {len(own) - len(new)} of {len(own)} tensors from {source.name}"]
+    notes += [f"new: {', '.join(new)}"] if new else []
+    logging.info("; ".join([*notes, *matched]))
     return {"source": source.name, "sha256": source.sha256, "new": new}
 
 
@@ -140,13 +132,10 @@ def _match_names(net: nn.Module, weights: Any, their_facts: Mapping[str, Any], f
     return notes
 
 
-def _find_new(
-    net: nn.Module, weights: Mapping[str, Tensor], their_facts: Mapping[str, Any] | None, facts: Mapping[str, Any]
-) -> list[str]:
+def _find_new(net: nn.Module, weights: Mapping[str, Tensor], theirs: Any, facts: Mapping[str, Any]) -> list[str]:
     """Return the names of the last layer's tensors if it stays new: its classes differ, or its weights do not fit."""
     own, fact = net.state_dict(), getattr(net, "named_by", {}).get("outputs", "classes")
     last = [name for name, weight in net.named_parameters(remove_duplicate=False) if weight.ndim > 1][-1]
     names = [name for name in own if name.rpartition(".")[0] == last.rpartition(".")[0]]
     fits = all(name in weights and weights[name].shape == own[name].shape for name in names)
-    is_same = their_facts is None or their_facts.get(fact) == facts.get(fact)
-    return [] if fits and is_same else names
+    return [] if fits and (theirs is None or theirs.get(fact) == facts.get(fact)) else names

@@ -52,9 +52,10 @@ class Run:
         serve = fetch_serve(self.params.task)
         inputs = [inputs] if isinstance(inputs, str | Path) else inputs
         if isinstance(inputs, list) and all(isinstance(each, str | Path) for each in inputs):
-            for path in inputs:
-                check_input(Path(path))
-            batches: Any = fetch_unlabelled([Path(path) for path in inputs], serve, self.params)
+            paths = [Path(path) for path in inputs]
+            for path in paths:
+                check_input(path)
+            batches: Any = fetch_unlabelled(paths, serve, self.params)
         else:
             batches = [([{} for _ in tensors_of(inputs)[0]], inputs, None)]
         return list(with_intervals(predict(self.model, serve, batches, self.params), self._margin))
@@ -63,23 +64,22 @@ class Run:
         """Return a table of the layers, with the shapes of their outputs for one example of val."""
         outputs: dict[nn.Module, list[Any]] = {}  # in the order of the calls
         hook = register_module_forward_hook(lambda module, _, output: outputs.update({module: tensors_of(output)}))
+        weights = list(self.model.parameters())
         with hook, contextlib.suppress(utils.InputError, OSError):  # the data is not on this machine: no shapes
             dataset: Any = fetch_dataloader("val", Path(self.params.data_dir or ""), self.params).dataset
             with torch.inference_mode():
-                self.model(to_device(dataset.__getitems__([0])[0], next(self.model.parameters()).device))
+                self.model(to_device(dataset.__getitems__([0])[0], weights[0].device))
         names = {module: name or "(the net)" for name, module in self.model.named_modules()}
         rows, num_bytes = [], 0
         for module in dict.fromkeys([*outputs, *names]):
-            number = sum(weights.numel() for weights in module.parameters(recurse=False))
+            number = sum(each.numel() for each in module.parameters(recurse=False))
             if number or not [*module.children()]:
-                tensors = outputs.get(module, [])
-                num_bytes += sum(tensor.nbytes for tensor in tensors)
-                shapes = " ".join(str(tuple(tensor.shape)) for tensor in tensors)
+                shapes = " ".join(str(tuple(tensor.shape)) for tensor in outputs.get(module, []))
+                num_bytes += sum(tensor.nbytes for tensor in outputs.get(module, []))
                 rows.append([names[module], type(module).__name__, shapes, f"{number:,}"])
-        weights = list(self.model.parameters())
+        table = tabulate(rows, headers=["layer", "kind", "output", "weights"], disable_numparse=True)
         number, megabytes = sum(each.numel() for each in weights), sum(each.nbytes for each in weights) / 1e6
         return (
-            f"{self.path}, task {self.params.task}, on {weights[0].device}\n"
-            f"{tabulate(rows, headers=['layer', 'kind', 'output', 'weights'], disable_numparse=True)}\n"
+            f"{self.path}, task {self.params.task}, on {weights[0].device}\n{table}\n"
             f"{number:,} weights, {megabytes:.2f} MB; outputs of the layers for one example: {num_bytes / 1e6:.2f} MB"
         )

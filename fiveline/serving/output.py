@@ -1,8 +1,8 @@
 """Rows of predictions: with an interval beside each number, and as CSV or JSON lines, written one after the other.
 
-Intervals come from the errors on the n examples of the test split (not of val, which has chosen the checkpoint). For
-any net, the ceil(0.9 (n + 1))-th smallest error bounds at least 90% of the errors on new examples (split conformal
-prediction). This holds on average over test splits: with 60 examples, one margin in ten covers less than 85%.
+Intervals come from the errors on the n examples of the test split (not of val, which has chosen the checkpoint). The
+ceil(0.9 (n + 1))-th smallest error bounds at least 90% of the errors on new examples (split conformal prediction). This
+holds for any net, on average over test splits: with 60 examples, one margin in ten covers less than 85%.
 
 Source: Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, Distribution-Free Predictive Inference for Regression (2018).
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import utils
+from fiveline.record.atomic import temporary_path
 
 
 def margin(errors: Sequence[float], coverage: float = 0.9) -> float | None:
@@ -55,32 +56,35 @@ def with_intervals(rows: Iterable[dict[str, Any]], margin: float | None) -> Iter
 
 
 def check_output(path: Path, inputs: Sequence[Path]) -> None:
-    """Refuse an --output with an unknown suffix or folder, or that is also an --input."""
-    mistake = ""
-    if path.suffix not in (".csv", ".jsonl"):
-        mistake = "expected a name that ends in .csv or .jsonl"
-    elif not path.parent.is_dir():
-        mistake = f"there is no folder {path.parent}"
-    elif path.is_dir():
-        mistake = "this is a folder; expected the name of a file"
-    elif path.exists() and any(each.exists() and each.samefile(path) for each in inputs):
-        mistake = "it is also an --input, and would be replaced; choose another name"
-    if mistake:
-        raise utils.InputError(f"--output {path}: {mistake}")
+    """Refuse an --output that has an unknown suffix, is also an --input, or cannot be written."""
+    if path.suffix not in (".csv", ".jsonl") or path.is_dir():
+        raise utils.InputError(f"--output {path}: expected the name of a file, which ends in .csv or .jsonl")
+    if path.exists() and any(each.exists() and each.samefile(path) for each in inputs):
+        raise utils.InputError(f"--output {path}: it is also an --input, and would be replaced; choose another name")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written: make and remove the temporary file with which the writing will begin."""
+    try:
+        temporary = temporary_path(path)
+        temporary.touch(exist_ok=False)
+        temporary.unlink()
+    except OSError as error:  # there is no such folder, it is read-only, the name is too long
+        raise utils.InputError(f"{path}: cannot be written ({error.strerror}); name another file or folder") from None
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], output: Path | None) -> None:
     """Write rows as they come, to a file, which appears when it is complete, or as CSV to standard output."""
-    lines = to_lines(rows, ".csv" if output is None else output.suffix)
     if output is not None:
         with utils.open_atomically(output) as file:
-            for line in lines:
+            for line in to_lines(rows, output.suffix):
                 file.write(line.encode("utf-8", "backslashreplace"))  # a file's name need not be valid UTF-8
         return
     is_terminal = sys.stdout.isatty()
     if not is_terminal and hasattr(sys.stdout, "reconfigure"):  # the same bytes as in a file, on Windows also
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
-    for line in lines:
+    for line in to_lines(rows, ".csv"):
         print(utils.escaped_lines(line) if is_terminal else line, end="", flush=True)
 
 
@@ -118,13 +122,11 @@ def _cells(rows: Iterable[Mapping[str, Any]]) -> Iterator[Iterable[Any]]:
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row whose probabilities have 6 significant digits; a list of them becomes one text."""
-    to_round = [key for key in row if key == "confidence" or key.startswith("probability_")]
-    return {**row, **{key: _round(row[key]) for key in to_round}}
+    return {key: _round(row[key]) if key.startswith(("confidence", "probability_")) else row[key] for key in row}
 
 
 def _round(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return " ".join(str(_round(each)) for each in value)
-    if not isinstance(value, float) or not 0 < value < 1:
-        return value
-    return min(float(f"{value:.6g}"), 0.999999)  # never 1, which would be certain
+    is_between = isinstance(value, float) and 0 < value < 1
+    return min(float(f"{value:.6g}"), 0.999999) if is_between else value  # never 1, which would be certain

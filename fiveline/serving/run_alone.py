@@ -1,54 +1,33 @@
 """Run an exported program: read inputs from standard input, and write its outputs to standard output, batch by batch.
 
-Started by `verify.py` as `python -I run_alone.py PROGRAM` in another folder, so that it can import nothing of this
-project. A batch of inputs is a pickle of an array, or of a tuple or dict of arrays; its outputs are a list of arrays.
+Started by `verify.py` as `python -I run_alone.py LINE ...` in the program's folder, with the lines of `usage` in its
+JSON file, so that it can import nothing of this project. A batch of inputs is a pickle of a dict, name -> array; its
+outputs are a list of arrays.
 """
 
 from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Callable
 from typing import Any
-
-
-def convert(function: Callable[[Any], Any], batch: Any) -> Any:
-    """Apply a function to each entry of a batch, or to the batch itself if it is no tuple, list or dict."""
-    if isinstance(batch, dict):
-        return {name: function(entry) for name, entry in batch.items()}
-    return tuple(map(function, batch)) if isinstance(batch, (tuple, list)) else function(batch)
-
-
-def entries(batch: Any) -> list[Any]:
-    """Return the entries of a batch as a list."""
-    return list(batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else [batch])
-
-
-def load(path: str) -> Callable[[Any], list[Any]]:
-    """Return a program as a function from inputs to outputs, all of them NumPy arrays."""
-    if path.endswith(".onnx"):
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        names = [each.name for each in session.get_inputs()]
-        return lambda inputs: session.run(None, dict(zip(names, entries(inputs), strict=True)))
-
-    import torch
-
-    program: Any = torch.export.load(path).module() if path.endswith(".pt2") else torch.jit.load(path)
-
-    def run(inputs: Any) -> list[Any]:
-        with torch.no_grad():
-            return [output.numpy() for output in entries(program(convert(torch.from_numpy, inputs)))]
-
-    return run
 
 
 def main() -> None:
     """Run the script."""
-    run, source = load(sys.argv[1]), sys.stdin.buffer
+    *preparation, call = sys.argv[1:]
+    scope: dict[str, Any] = {}
+    exec("\n".join(preparation), scope)
+    if torch := scope.get("torch"):
+        torch.set_grad_enabled(False)
+    source = sys.stdin.buffer
     while source.peek(1):  # type: ignore[union-attr]
-        pickle.dump(run(pickle.load(source)), sys.stdout.buffer)  # from the process that started this one
+        for name, array in pickle.load(source).items():  # from the process that started this one
+            scope[name] = torch.from_numpy(array) if torch else array
+        exec(call, scope)
+        outputs = scope["outputs"]
+        outputs = outputs.values() if isinstance(outputs, dict) else outputs
+        outputs = [outputs] if hasattr(outputs, "shape") else outputs
+        pickle.dump([output.numpy() if torch else output for output in outputs], sys.stdout.buffer)
         sys.stdout.buffer.flush()
 
 

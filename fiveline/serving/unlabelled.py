@@ -17,8 +17,8 @@ def check_input(path: Path) -> None:
     """Refuse an --input that is missing, or a pipe or device, which may have no end, unless the shell made it."""
     if str(path) != "-" and not path.exists():
         raise utils.InputError(f"--input {path}: there is no such file or folder")
-    is_from_shell = path.is_fifo() and path.parent in (Path("/dev/fd"), Path("/proc/self/fd"))
-    if str(path) != "-" and not path.is_dir() and not is_from_shell:  # `<(command)`
+    is_from_shell = path.is_fifo() and path.parent in (Path("/dev/fd"), Path("/proc/self/fd"))  # `<(command)`
+    if str(path) != "-" and not path.is_dir() and not is_from_shell:
         utils.check_regular(path)
 
 
@@ -29,24 +29,18 @@ def fetch_unlabelled(paths: Sequence[Path], serve: Any, params: utils.Params) ->
     without an error, or None. `labels` is -100 at padding; None without padding.
     """
     if not hasattr(serve, "fetch_unlabelled"):
-        raise utils.InputError(
-            f"model/{params.task}/serve.py: has no fetch_unlabelled(paths, params), which reads new inputs; write it "
-            "(the contract is in model/__init__.py, and docs/your_own_task.md has an example)"
-        )
+        missing = f"model/{params.task}/serve.py has no fetch_unlabelled(paths, params), which reads new inputs"
+        raise utils.InputError(f"{missing}; write it as the example in docs/your_own_task.md does")
     if Path("-") in paths and not getattr(serve, "READS_STDIN", False):
         raise utils.InputError(f"--input -: {params.task} does not read standard input; name files or folders instead")
 
-    def collate(examples: Sequence[Any]) -> tuple[Any, Any]:
-        if hasattr(serve, "collate_unlabelled"):
-            return serve.collate_unlabelled(examples, params)
-        from torch.utils.data import default_collate
+    from torch.utils.data import default_collate
 
-        return default_collate(list(examples)), None
-
+    collate = getattr(serve, "collate_unlabelled", lambda examples, _: (default_collate(examples), None))
     show: Callable[[Any], dict[str, Any]] = getattr(serve, "show_unlabelled", lambda example: {})
     examples = iter(serve.fetch_unlabelled(paths, params))
     chunks = iter(lambda: list(itertools.islice(examples, params.batch_size)), [])
-    return (_make_batch(chunk, collate, show) for chunk in chunks)
+    return (_make_batch(chunk, lambda readable: collate(readable, params), show) for chunk in chunks)
 
 
 def _make_batch(chunk: list[tuple[str, Any]], collate: Collate, show: Callable[[Any], dict[str, Any]]) -> Batch:

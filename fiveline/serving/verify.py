@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import pickle
 import subprocess
@@ -13,29 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 import utils
 from fiveline.device import tensors_of
 from fiveline.serving import run_alone
+from fiveline.serving.interface import named, usage
 
 TOLERANCE = 1e-4  # largest accepted difference, as a share of the standard deviation of the net's outputs
+Arrays = list[np.ndarray]
 
 
 def check_program(
     content: bytes,
-    format_name: str,
+    file_name: str,
     pairs: Iterable[tuple[Any, Any]],
     class_axis: int | None = None,
     tolerance: float | None = None,
 ) -> dict[str, Any]:
     """Return how far a program's outputs are from the net's, as `compare` does; raise Stop if they are too far off.
 
-    `pairs` are inputs and the net's outputs, and class_axis is from `find_class_axis`. With a tolerance, predictions
-    may change; None means TOLERANCE, and no prediction may change.
+    `pairs` are inputs and the net's outputs. With a tolerance, predictions may change; None means TOLERANCE and no
+    changed prediction.
     """
     with tempfile.TemporaryDirectory() as folder:  # the run's directory is train.py's
-        path = Path(folder, f"program.{format_name}")
+        path = Path(folder, file_name)
         utils.write_atomically(path, content)  # names the file if the disk is full
         found = compare(run_in_fresh_process(path, pairs), class_axis)
     share, limit = found["largest_difference_as_share"], TOLERANCE if tolerance is None else tolerance
@@ -43,35 +45,33 @@ def check_program(
     if share <= limit and (tolerance is not None or not found.get("num_changed")):
         return found
     advice = f"; to accept this, type --tolerance {max(1.5 * share, 1e-9):.2g}" if math.isfinite(share) else ""
-    raise utils.Stop(
-        f"--format {format_name}: the program's outputs differ from the net's {in_words(found)}; it is not kept{advice}"
-    )
+    raise utils.Stop(f"{file_name}: its outputs differ from the net's {in_words(found)}; it is not kept{advice}")
 
 
 def in_words(found: dict[str, Any]) -> str:
     """Return the result of `check_program` as the end of a sentence."""
-    changes = ""
-    if "num_changed" in found:  # there are classes
-        changes = f", and {found['num_changed']:,} of {found['num_predictions']:,} predictions change"
-    return (
-        f"by up to {found['largest_difference']:.3g}, {found['largest_difference_as_share']:.2g} of their standard "
-        f"deviation ({found['tolerance']:g} is accepted){changes}"
-    )
+    text = "by up to {largest_difference:.3g}, {largest_difference_as_share:.2g} of their standard deviation "
+    text += "({tolerance:g} is accepted)"
+    text += ", and {num_changed:,} of {num_predictions:,} predictions change" if "num_changed" in found else ""
+    return text.format_map(found)
 
 
-def run_in_fresh_process(path: Path, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[list[Any], list[Any]]]:
+def run_in_fresh_process(path: Path, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Arrays, Arrays]]:
     """Yield a program's outputs and the net's; raise Stop if the program does not run."""
+    pairs = iter(pairs)
+    first = next(pairs)
     # -I: Python imports nothing from this folder, the current one or PYTHONPATH
-    command, pipe = [sys.executable, "-I", run_alone.__file__, str(path.resolve())], subprocess.PIPE
+    command, pipe = [sys.executable, "-I", run_alone.__file__, *usage(path.name, first[0])], subprocess.PIPE
     with (
         tempfile.TemporaryFile() as stderr,
         subprocess.Popen(command, cwd=path.parent, stdin=pipe, stdout=pipe, stderr=stderr) as process,
     ):
         assert process.stdin is not None and process.stdout is not None
         try:
-            for inputs, expected in pairs:
+            for inputs, expected in itertools.chain([first], pairs):
+                arrays = {name: tensor.numpy() for name, tensor in named(inputs, "inputs").items()}
                 try:
-                    pickle.dump(run_alone.convert(Tensor.numpy, inputs), process.stdin)
+                    pickle.dump(arrays, process.stdin)
                     process.stdin.flush()
                     outputs = pickle.load(process.stdout)
                 except (OSError, EOFError, pickle.UnpicklingError) as error:  # the process has died
@@ -87,7 +87,7 @@ def run_in_fresh_process(path: Path, pairs: Iterable[tuple[Any, Any]]) -> Iterat
                 process.stdin.close()
 
 
-def compare(batches: Iterable[tuple[list[Any], list[Any]]], class_axis: int | None) -> dict[str, Any]:
+def compare(batches: Iterable[tuple[Arrays, Arrays]], class_axis: int | None) -> dict[str, Any]:
     """Return how far outputs are from the expected outputs, over all batches; raise Stop if the shapes differ.
 
     `largest_difference_as_share` is a share of the standard deviation of the output over all batches. With a

@@ -186,6 +186,6 @@ def test_a_session_that_was_killed_continues_from_its_checkpoint(tmp_path):
 @needs("vision")
 def test_scripts_report_that_a_notebooks_net_is_not_theirs(tmp_path):
     Session(tmp_path / "run").train()
-    message = "was not saved by train.py, and lacks 'classes', which the net of 'vision' needs"
+    message = "best.pth.tar: facts does not fit this code (KeyError: 'classes'"
     for script, words in ((evaluate, []), (predict, ["--input", str(tmp_path)]), (export, ["--format", "onnx"])):
         assert message in stopped(tmp_path / "run", *words, exit_code=2, main=script.main)

@@ -120,7 +120,7 @@ def test_a_limit_on_the_size_of_files_is_reported_and_nothing_is_lost(make_run):
     assert utils.read_json(folder / "run.json")["status"] == "failed"
     with limited(resource.RLIMIT_FSIZE, 100):  # torch's own writing of TorchScript ends the process there
         message = stopped(folder, "--format", "torchscript", main=export.main)
-    assert "program.torchscript: could not be written (File too large; " in message  # it is checked first
+    assert "best.torchscript: could not be written (File too large; " in message  # it is checked first
     assert checkpoints(folder) == before
     assert_same_end(whole, finish(folder))
 

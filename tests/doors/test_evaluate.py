@@ -1,6 +1,5 @@
 """Scores: exact for any batch size, equal to independent implementations, with intervals and a row for each example."""
 
-import importlib
 import math
 import shutil
 import subprocess
@@ -12,20 +11,17 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
 import evaluate
 import train
 import utils
+from fiveline.loader import fetch_dataloader
 from fiveline.metrics import MetricSums
-from fiveline.report import scores as evaluation_report
 from fiveline.report.scores import ExampleScores, write_report
 from fiveline.serving import trained
 from model.vision import net
-from tests.support.data import read_csv
-from tests.support.runs import run_train
+from tests.support.data import read_csv, refusal
+from tests.support.runs import run_train, stopped
 from tests.support.tasks import PROJECT
 
 
@@ -42,29 +38,28 @@ def copy(run, tmp_path):
     return shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("*_test_*"))
 
 
+def facts_of(*classes):
+    return SimpleNamespace(facts={"classes": list(classes)})
+
+
 def read_predictions(folder, name="test_best"):
     return read_csv(folder / f"predictions_{name}.csv")
 
 
-FILES = (
-    "metrics_test_best.json", "predictions_test_best.csv", "per_class_test_best.csv", "scored_test_best.json",
-)  # fmt: skip
+def tables_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".json", ".csv")}
 
 
-def test_metrics_do_not_depend_on_the_batch_size_and_the_same_command_writes_the_same_files(run):
+def test_metrics_do_not_depend_on_the_batch_size_and_equal_scikit_learns_on_the_saved_predictions(run):
     found, contents = [], []
     for batch_size in (7, 7, 270):
         evaluate.main(["--model_dir", str(run), f"batch_size={batch_size}"])
         found.append(utils.read_json(run / "metrics_test_best.json"))
-        contents.append([(run / name).read_bytes() for name in FILES])
-    assert contents[0] == contents[1]
-    assert found[2].pop("loss") == pytest.approx(found[0].pop("loss"), rel=1e-6)
-    assert found[2] == found[0]
-
-
-def test_metrics_equal_scikit_learns_on_the_saved_predictions(run):
-    evaluate.main(["--model_dir", str(run)])
-    rows, values = read_predictions(run), utils.read_json(run / "metrics_test_best.json")
+        contents.append(tables_of(run))
+    assert contents[0] == contents[1]  # the same command writes the same files
+    assert found[2].pop("loss") == pytest.approx(found[0]["loss"], rel=1e-6)
+    assert found[2] == {name: found[0][name] for name in found[2]}
+    rows, values = read_predictions(run), found[0]
     labels, predicted = [row["label"] for row in rows], [row["prediction"] for row in rows]
     assert len(rows) == 270 and len({row["id"] for row in rows}) == 270
     assert values["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, predicted), abs=1e-12)
@@ -91,14 +86,13 @@ def test_scores_of_another_run_s_checkpoint_are_not_taken_for_the_run_s_own(run,
     for folder in (ours, theirs):
         shutil.copytree(run, folder)
     (theirs / "last.pth.tar").rename(theirs / "weights.pth.tar")
-    before = {path: path.read_bytes() for path in ours.iterdir() if path.suffix in (".json", ".csv")}
+    before = tables_of(ours)
     evaluate.main(["--model_dir", str(ours), "--restore_file", str(theirs / "best.pth.tar")])
     evaluate.main(["--model_dir", str(ours), "--split", "val", "--restore_file", "../best/weights"])
-    new = {path.name for path in ours.iterdir() if path.suffix in (".json", ".csv")} - {path.name for path in before}
     kinds = ("metrics_{}.json", "predictions_{}.csv", "per_class_{}.csv", "scored_{}.json")
-    assert new == {kind.format(name) for kind in kinds for name in ("test_of_best_best", "val_of_best_weights")}
-    assert {path: path.read_bytes() for path in before} == before
-
+    new = {kind.format(name) for kind in kinds for name in ("test_of_best_best", "val_of_best_weights")}
+    after = tables_of(ours)
+    assert after.keys() - before.keys() == new and after.items() >= before.items()
     (tmp_path / "link").symlink_to(ours)  # of a run by another path, they are its own
     evaluate.main(["--model_dir", str(tmp_path / "link"), "--restore_file", str(ours / "last.pth.tar")])
     assert (ours / "metrics_test_last.json").exists()
@@ -106,11 +100,11 @@ def test_scores_of_another_run_s_checkpoint_are_not_taken_for_the_run_s_own(run,
 
 def test_hyperparameters_that_it_was_not_trained_with_are_refused(run):
     evaluate.main(["--model_dir", str(run), "batch_size=50", "microbatch_size=5", "precision=fp32"])
-    before = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".csv")}
+    before = tables_of(run)
     for word in ("normalize=train", "image_size=12", "learning_rate=0.5", "monitor=loss"):
         with pytest.raises(utils.InputError, match=rf"with {word}: a checkpoint is scored with .*{word[:5]}.* -> "):
             evaluate.main(["--model_dir", str(run), word])
-    assert {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".csv")} == before
+    assert tables_of(run) == before
 
 
 @pytest.mark.slow
@@ -136,30 +130,31 @@ def test_scores_do_not_outlive_the_best_weights_that_they_are_of(copy):
 
 
 def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
-    from fiveline.loader import fetch_dataloader
-
     params, _, model = trained.fetch_trained(run, run / "best.pth.tar", [])
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    dataloader = fetch_dataloader("val", PROJECT / "data/digits", params)
-    torch.manual_seed(7)
-    generator = torch.get_rng_state()
-    evaluate.evaluate(model, net.loss_fn, dataloader, net.metrics)
+    before, generator = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    evaluate.evaluate(model, net.loss_fn, fetch_dataloader("val", PROJECT / "data/digits", params), net.metrics)
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("returned", [torch.tensor(0.5), (1, 2, 3), torch.tensor([1.0, 2.0])])
-def test_a_metric_that_is_no_numerator_and_denominator_is_named(returned):
-    sums = MetricSums({"my_accuracy": lambda outputs, labels: returned})
-    with pytest.raises(utils.InputError, match="metric 'my_accuracy' returned .* expected a numerator and a denomin"):
-        sums.add(torch.ones(2, 3), torch.tensor([0, 1]), torch.tensor(1.0))
-
-
-def test_predictions_outside_the_classes_are_reported(tmp_path):
+def test_what_breaks_the_contract_is_named(tmp_path):
+    for returned in (torch.tensor(0.5), (1, 2, 3), torch.tensor([1.0, 2.0])):
+        sums = MetricSums({"my_accuracy": lambda outputs, labels, returned=returned: returned})
+        with pytest.raises(
+            utils.InputError, match="metric 'my_accuracy' returned .* expected a numerator and a denomin"
+        ):
+            sums.add(torch.ones(2, 3), torch.tensor([0, 1]), torch.tensor(1.0))
+    for number in (1, 4):  # a row for each token, for example
+        serve = SimpleNamespace(predictions=lambda *_, number=number: [{}] * number)
+        message = refusal(trained.fetch_predictions, serve, None, None, utils.Params(), 2)
+        assert message.startswith(f"predictions: returned {number} rows for a batch of 2; expected one for each")
     scores = ExampleScores(net.loss_fn, {})
     scores.add(torch.randn(3, 2), torch.tensor([0, 1, 1]), [{"label": 0, "prediction": 1}] * 3)
     with pytest.raises(utils.InputError, match="label 0 and the prediction 1; expected two of the names .* cat, dog"):
-        write_report(tmp_path, "test_best", {}, scores, SimpleNamespace(facts={"classes": ["cat", "dog"]}))
+        write_report(tmp_path, "test_best", {}, scores, facts_of("cat", "dog"))
+    for loader in ([], torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True), iter([])):
+        message = refusal(evaluate.evaluate, torch.nn.Linear(2, 3), net.loss_fn, loader, net.metrics)
+        assert "the dataloader is empty" in message
 
 
 @pytest.mark.parametrize("are_listed", [True, False])
@@ -168,26 +163,19 @@ def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path
     outputs = torch.randn(6, 3, 4, 4, generator=generator)
     labels = torch.randint(0, 3, (6, 4, 4), generator=generator)
     labels[0], labels[1, :2] = -100, -100  # nothing of one mask is known, and half of another
-    scored = labels != -100
 
     def iou(outputs, labels):
         pairs = torch.stack([outputs.argmax(1), labels])[:, labels != -100]
         is_class = torch.nn.functional.one_hot(pairs, 3).bool()
         return is_class.all(0).sum(0), is_class.any(0).sum(0)
 
-    def of_two(outputs, labels):  # a vector that is not of the classes
-        return torch.ones(2), torch.ones(2)
-
-    loss_fn = torch.nn.functional.cross_entropy
-    sums, scores = MetricSums({"iou": iou}), ExampleScores(loss_fn, {"macro_iou": iou, "of_two": of_two})
-    masks = [{"label": mask.tolist(), "prediction": mask.tolist()} if are_listed else {"loss": 1.0} for mask in labels]
-    sums.add(outputs, labels, loss_fn(outputs, labels))
-    scores.add(outputs, labels, masks)
+    loss_fn, of_two = torch.nn.functional.cross_entropy, lambda outputs, labels: (torch.ones(2), torch.ones(2))
+    scores = ExampleScores(loss_fn, {"macro_iou": iou, "of_two": of_two})  # a vector that is not of the classes
+    rows = [{"label": mask.tolist(), "prediction": mask.tolist()} if are_listed else {"loss": 1.0} for mask in labels]
+    scores.add(outputs, labels, rows)
     assert all(math.isfinite(end) for ends in scores.intervals().values() for end in ends)
-    report = write_report(
-        tmp_path, "test_best", sums.result(), scores, SimpleNamespace(facts={"classes": ["road", "car", "sky"]})
-    )
-    rows = read_csv(tmp_path / "per_class_test_best.csv")
+    report = write_report(tmp_path, "test_best", {"macro_iou": 0.5}, scores, facts_of("road", "car", "sky"))
+    rows, scored = read_csv(tmp_path / "per_class_test_best.csv"), labels != -100
     expected = sklearn.metrics.jaccard_score(labels[scored], outputs.argmax(1)[scored], average=None)
     assert [row.pop("class") for row in rows] == ["road", "car", "sky"] and rows[0].keys() == {"iou"}
     assert [float(row["iou"]) for row in rows] == pytest.approx(expected.tolist())
@@ -197,18 +185,12 @@ def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_numbers_that_are_not_known_have_no_share_in_the_loss(batch_size):
     """Depth maps with holes, sequences of numbers that are padded, tags of which some were not asked for."""
-    generator = torch.Generator().manual_seed(5)
-    outputs, labels = torch.randn(2, 6, 4, 4, generator=generator)
+    outputs, labels = torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(5))
     labels[:2], labels[3, 1:] = -100.0, -100.0
-
-    def loss_fn(outputs, labels):
-        return (outputs - labels)[labels != -100].square().mean()
-
-    sums, scores = MetricSums({}), ExampleScores(loss_fn, {})
-    for start in range(0, 6, batch_size):
-        batch = outputs[start : start + batch_size], labels[start : start + batch_size]
-        sums.add(*batch, loss_fn(*batch))
-        scores.add(*batch, [{}] * len(batch[1]))
+    sums, scores = MetricSums({}), ExampleScores(loss_of_known := lambda a, b: (a - b)[b != -100].square().mean(), {})
+    for batch in zip(outputs.split(batch_size), labels.split(batch_size), strict=True):
+        sums.add(*batch, loss_of_known(*batch))
+        scores.add(*batch, [{}] * batch_size)
     expected = sklearn.metrics.mean_squared_error(labels[labels != -100], outputs[labels != -100])
     low, high = scores.intervals()["loss"]
     assert sums.result()["loss"] == pytest.approx(expected, rel=1e-6) and low < expected < high
@@ -216,38 +198,21 @@ def test_numbers_that_are_not_known_have_no_share_in_the_loss(batch_size):
 
 def test_a_label_of_minus_100_degrees_is_a_number_as_any_other():
     sums, labels = MetricSums({}), torch.tensor([-100.0, 3.0])
-    sums.add(torch.zeros(2), labels, labels.square().mean())
-    sums.add(torch.zeros(1), labels[:1], labels[:1].square().mean())
+    for batch in (labels, labels[:1]):
+        sums.add(torch.zeros(len(batch)), batch, batch.square().mean())
     assert sums.result()["loss"] == pytest.approx((2 * 100**2 + 3**2) / 3)
 
 
-@pytest.mark.parametrize("metrics", [net.metrics, {}])
-def test_an_empty_loader_is_reported(metrics):
-    model, drops_all = torch.nn.Linear(2, 3), torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True)
-    for loader in ([], drops_all, iter([])):
-        with pytest.raises(utils.InputError, match="the dataloader is empty"):
-            evaluate.evaluate(model, net.loss_fn, loader, metrics)
-
-
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(data=st.data(), num_classes=st.integers(2, 6), size=st.integers(1, 12), batch_size=st.integers(1, 12))
-def test_classes_that_occur_nowhere_are_left_out_of_macro_scores(data, num_classes, size, batch_size):
-    """As in scikit-learn."""
-    classes = st.lists(st.integers(0, num_classes - 1), min_size=size, max_size=size)
-    labels, predicted = torch.tensor(data.draw(classes)), torch.tensor(data.draw(classes))
-    outputs = torch.nn.functional.one_hot(predicted, num_classes).float()
-    sums, scores = MetricSums(net.metrics), ExampleScores(net.loss_fn, net.metrics)
-    for batch in zip(outputs.split(batch_size), labels.split(batch_size), strict=True):
-        sums.add(*batch, net.loss_fn(*batch))
-        scores.add(*batch, [{} for _ in batch[1]])
-    values, shares = sums.result(), scores.shares()
-    expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
-    for name, value in zip(("macro_precision", "macro_recall", "macro_f1"), expected, strict=False):
-        assert values[name] == pytest.approx(value, abs=1e-12)
-        assert shares[name].value() == pytest.approx(value, abs=1e-12)
-    chosen = torch.tensor(data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=size)))  # a resample
-    expected = sklearn.metrics.f1_score(labels[chosen], predicted[chosen], average="macro", zero_division=0)
-    assert shares["macro_f1"].of(chosen.numpy()).value() == pytest.approx(expected, abs=1e-12)
+def test_shares_of_all_examples_and_of_a_resample_are_scikit_learns():
+    """Classes that occur nowhere are left out of macro scores."""
+    generator = torch.Generator().manual_seed(3)
+    for size in (1, 2, 5, 12) * 5:
+        labels, predicted, chosen = (torch.randint(0, end, (size,), generator=generator) for end in (4, 4, size))
+        scores = ExampleScores(net.loss_fn, net.metrics)
+        scores.add(torch.nn.functional.one_hot(predicted, 6).float(), labels, [{} for _ in labels])
+        for which in (torch.arange(size), chosen):
+            expected = sklearn.metrics.f1_score(labels[which], predicted[which], average="macro", zero_division=0)
+            assert scores.shares()["macro_f1"].of(which.numpy()).value() == pytest.approx(expected, abs=1e-12)
 
 
 def test_without_any_class_there_is_no_macro_score():
@@ -256,80 +221,40 @@ def test_without_any_class_there_is_no_macro_score():
     assert math.isnan(sums.result()["iou"])
 
 
-@pytest.mark.parametrize(("script", "factor"), [("evaluate", 0.5), ("predict", 2)])
-def test_another_number_of_predictions_than_examples_is_reported(run, tmp_path, monkeypatch, script, factor):
-    serve = importlib.import_module("model.vision.serve")
-    predictions = serve.predictions
-
-    def rows_for_each_token(*args):
-        rows = predictions(*args)
-        return (2 * rows)[: int(factor * len(rows))]
-
-    monkeypatch.setattr(serve, "predictions", rows_for_each_token)
-    for number in range(4):
-        Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
-    words = ["--input", str(tmp_path)] if script == "predict" else []
-    with pytest.raises(utils.InputError, match="predictions: returned [0-9]+ rows for a batch of [0-9]+; expect"):
-        importlib.import_module(script).main(["--model_dir", str(run), *words])
-
-
-def test_without_predictions_of_the_task_a_row_has_the_loss_and_the_log_says_what_to_define(run, tmp_path, monkeypatch):
-    shutil.copytree(run, tmp_path / "run")
-    evaluate.main(["--model_dir", str(tmp_path / "run")])
-    rows = read_predictions(tmp_path / "run")
-    monkeypatch.delattr("model.vision.serve.predictions")
-    evaluate.main(["--model_dir", str(tmp_path / "run")])
-    assert (
-        "model/vision/serve.py does not define predictions(outputs, labels, params)"
-        in (tmp_path / "run/evaluate.log").read_text()
-    )
-    for row, with_prediction in zip(read_predictions(tmp_path / "run"), rows, strict=True):
-        assert row == {"id": with_prediction["id"], "loss": row["loss"]}
-        assert float(row["loss"]) == pytest.approx(float(with_prediction["loss"]), rel=1e-4, abs=1e-6)
-
-
-def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(run, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    shutil.copytree(run, folder)
-    score = trained.score_examples
-
-    def score_while_the_run_goes_on(*args):
-        state = utils.read_checkpoint(folder / "best.pth.tar")
+def save_new_best(folder):
+    """Replace the best checkpoint, as training does."""
+    state = utils.read_checkpoint(folder / "best.pth.tar")
+    with utils.RunDirectory(folder).replacing_best():
         utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, folder / "best.pth.tar")
+
+
+def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(copy, monkeypatch):
+    def score_while_the_run_goes_on(*args, score=trained.score_examples):
+        save_new_best(copy)
         return score(*args)
 
-    for path in folder.glob("*_test_best.*"):
-        path.unlink()
-    monkeypatch.setattr(trained, "score_examples", score_while_the_run_goes_on)
-    with pytest.raises(
-        utils.Stop, match="best.pth.tar was replaced by a run while it was scored.*rerun the same command"
-    ):
-        evaluate.main(["--model_dir", str(folder)])
-    assert not list(folder.glob("*_test_best.*"))
-    monkeypatch.undo()
-    evaluate.main(["--model_dir", str(folder)])
-    assert len(list(folder.glob("*_test_best.*"))) == 5
+    with monkeypatch.context() as patch:
+        patch.setattr(trained, "score_examples", score_while_the_run_goes_on)
+        message = stopped(copy, main=evaluate.main)
+    assert "best.pth.tar was replaced by a run while it was scored" in message and "rerun the same command" in message
+    assert not list(copy.glob("*_test_best.*"))
+    evaluate.main(["--model_dir", str(copy)])
+    assert len(list(copy.glob("*_test_best.*"))) == 5
 
 
 def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(copy, monkeypatch):
-    state = utils.read_checkpoint(copy / "best.pth.tar")
-    write = evaluation_report.write_report
+    training = threading.Thread(target=save_new_best, args=[copy])
 
-    def save_new_best():  # as training does
-        with utils.RunDirectory(copy).replacing_best():
-            utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, copy / "best.pth.tar")
-
-    training = threading.Thread(target=save_new_best)
-
-    def write_while_the_run_goes_on(*args):
+    def write_while_the_run_goes_on(*args, write=write_report):
         training.start()
         training.join(timeout=0.5)  # without a lock, the new best is there now, and these scores would stay beside it
         return write(*args)
 
-    monkeypatch.setattr(evaluation_report, "write_report", write_while_the_run_goes_on)
+    monkeypatch.setattr("fiveline.report.scores.write_report", write_while_the_run_goes_on)
+    before = utils.read_checkpoint(copy / "best.pth.tar")["epoch"]
     evaluate.main(["--model_dir", str(copy)])
     training.join()
-    assert utils.read_checkpoint(copy / "best.pth.tar")["epoch"] == state["epoch"] + 1
+    assert utils.read_checkpoint(copy / "best.pth.tar")["epoch"] == before + 1
     assert not list(copy.glob("*_test_best.*"))
 
 
@@ -347,7 +272,7 @@ def test_classes_that_a_reader_of_macro_scores_must_know_of_are_named(tmp_path):
     names = ["cat", "dog", "cow", "hen", "pig"]
     rows = [{"label": names[i], "prediction": names[j]} for i, j in zip(labels, outputs.argmax(1), strict=True)]
     scores.add(outputs, labels, rows)
-    report = write_report(tmp_path, "test_best", {}, scores, SimpleNamespace(facts={"classes": names}))
+    report = write_report(tmp_path, "test_best", {}, scores, facts_of(*names))
     assert "in neither labels nor predictions, so left out of macro scores: pig\n" in report
     assert "without a single hit, so that the intervals of macro scores may miss the truth: cow, hen\n" in report
     assert [row["f1"] for row in read_csv(tmp_path / "per_class_test_best.csv")] == ["1.0", "1.0", "0.0", "0.0", ""]

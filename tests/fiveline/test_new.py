@@ -22,9 +22,12 @@ def start(folder, *words, monkeypatch=None):
         monkeypatch.setattr(new, "run", lambda folder, *words: "pytest" in words or command(folder, *words))
         new.main([str(folder), *words])
     else:
-        done = run(PROJECT, "-m", "fiveline.new", str(folder), *words)
-        assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE), done.stdout[-3000:] + done.stderr
+        assert_tested(run(PROJECT, "-m", "fiveline.new", str(folder), *words))
     return folder
+
+
+def assert_tested(done):
+    assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE), done.stdout[-3000:] + done.stderr
 
 
 def run(folder, *words):
@@ -74,31 +77,23 @@ def test_a_new_project_mentions_nothing_that_was_left_out(tmp_path, monkeypatch,
     words = [word for task in tasks for word in ("--task", task)] + [f"--without={','.join(without)}"]
     project = start(tmp_path / "my photos", *words, monkeypatch=monkeypatch)
     assert mentions(project, absent_names(tasks, without)) == []
-    assert git(project, "status", "--porcelain") == ""
-    assert (
-        git(project, "log", "--format=%s")
-        == f"Start from Fiveline {utils.read_json(project / new.ORIGIN)['version']}\n"
-    )
+    version = utils.read_json(project / new.ORIGIN)["version"]
+    assert git(project, "log", "--format=%s") == f"Start from Fiveline {version}\n"
     values = utils.read_json(project / "experiments/base_model/params.json")
     assert values["task"] in tasks and (project / "model" / values["task"] / "net.py").exists()
-    paths = set(git(project, "ls-files").splitlines())
-    named = {path for name in paths for path in paths_named_in(project / name)}
-    assert {path for path in named if path not in paths and not (project / path).is_dir()} == set()
+    assert_clean(project)
+
+
+def assert_clean(project):
     run(project, "-m", "ruff", "check", ".")
     run(project, "-m", "ruff", "format", "--check", ".")
+    assert git(project, "status", "--porcelain") == ""
 
 
 def rarer(choices, *places):
     """Return the choices as parameters of a slow test; a thorough one at these places."""
     marks = [pytest.mark.thorough if place in places else pytest.mark.slow for place in range(len(choices))]
     return [pytest.param(*choice, marks=mark) for choice, mark in zip(choices, marks, strict=True)]
-
-
-def paths_named_in(path):
-    """Return the paths below the folders of code that a file names as text: model/__init__.py, fiveline/state.py."""
-    if path.suffix not in (".py", ".md", ".json", ".yaml", ".toml"):
-        return []
-    return re.findall(r"(?<![\w/.{<])((?:model|fiveline|tests/support)/[\w/]+\.\w+)", path.read_text(encoding="utf-8"))
 
 
 @needs(*SHIPPED)
@@ -123,25 +118,17 @@ def test_a_skeleton_passes_the_tests_of_the_contract_and_learns(tmp_path, like):
     files = [project / "model/my_task" / name for name in ("params.py", "net.py", "data_loader.py")]
     assert 30 <= sum(lines_of_code(file.read_text()) for file in files) <= 45
     assert mentions(project, absent_names((), ())) == []
-    run(project, "-m", "ruff", "check", ".")
-    run(project, "-m", "ruff", "format", "--check", ".")
     run(project, "train.py")
     run(project, "evaluate.py")
     assert utils.read_json(project / "experiments/base_model/metrics_test_best.json")["accuracy"] > 0.9
     run(project, "sanity_check.py", "--model_dir", "experiments/base_model")
-    assert git(project, "status", "--porcelain") == ""
+    assert_clean(project)
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A small project, and the command's own tests left out."""
     return start(tmp_path / "mine", "--task", "my_task", "--like", "tabular", monkeypatch=monkeypatch)
-
-
-def test_a_new_project_tracks_its_own_data_and_no_run(project):
-    run(project, "train.py", "num_epochs=1")
-    assert git(project, "status", "--porcelain") == ""
-    assert "data/my_task/train.npz" in git(project, "ls-files").splitlines()
 
 
 def make_old(project):
@@ -155,9 +142,30 @@ def make_old(project):
     (project / new.ORIGIN).write_text(json.dumps(origin))
 
 
-def test_update_replaces_the_engine_and_nothing_else(project, capsys):
-    own = {"train.py": "# my loop\n", "model/my_task/net.py": "# my net\n", "experiments/base_model/params.json": "{}"}
+def test_update_replaces_an_engine_that_was_not_edited_and_nothing_else(project, capsys):
+    assert "data/my_task/train.npz" in git(project, "ls-files").splitlines()
+    run(project, "train.py", "num_epochs=1")
+    assert git(project, "status", "--porcelain") == ""  # a run is not tracked
     make_old(project)
+    origin = (project / new.ORIGIN).read_text()
+    (project / new.ORIGIN).write_text(json.dumps({**json.loads(origin), "version": "99.0.0"}))
+    assert "has version 99.0.0; expected one of CHANGELOG.md: " in refusal(new.main, [str(project), "--update"])
+    (project / new.ORIGIN).write_text(origin)
+
+    (project / "fiveline/loader.py").write_text("# my loader\n")
+    (project / "fiveline/tasks.py").unlink()
+    (project / "fiveline/device.py").write_text("# my device\n")
+    before = {path: path.read_bytes() for path in project.rglob("*.*") if path.is_file()}
+    message = refusal(new.main, [str(project), "--update"])
+    assert re.findall(r"^  (\S+)$", message, re.MULTILINE) == [
+        f"fiveline/{x}.py" for x in ("device", "loader", "tasks")
+    ]
+    assert "Nothing was changed" in message
+    assert before == {path: path.read_bytes() for path in project.rglob("*.*") if path.is_file()}
+
+    (project / "fiveline/device.py").unlink()
+    git(project, "checkout", "fiveline/loader.py", "fiveline/tasks.py")
+    own = {"train.py": "# my loop\n", "model/my_task/net.py": "# my net\n", "experiments/base_model/params.json": "{}"}
     for path, text in own.items():
         (project / path).write_text(text)
     capsys.readouterr()
@@ -169,32 +177,11 @@ def test_update_replaces_the_engine_and_nothing_else(project, capsys):
     assert set(git(project, "diff", "--name-only").splitlines()) == set(own)
 
 
-def test_update_refuses_an_edited_engine_with_the_list_and_changes_nothing(project):
-    make_old(project)
-    (project / "fiveline/loader.py").write_text("# my loader\n")
-    (project / "fiveline/tasks.py").unlink()
-    (project / "fiveline/device.py").write_text("# my device\n")
-    before = {path: path.read_bytes() for path in project.rglob("*.*") if path.is_file()}
-    message = refusal(new.main, [str(project), "--update"])
-    listed = re.findall(r"^  (\S+)$", message, re.MULTILINE)
-    assert sorted(listed) == ["fiveline/device.py", "fiveline/loader.py", "fiveline/tasks.py"]
-    assert "Nothing was changed" in message
-    assert before == {path: path.read_bytes() for path in project.rglob("*.*") if path.is_file()}
-
-
-def test_update_refuses_a_newer_engine(project):
-    origin = utils.read_json(project / new.ORIGIN)
-    (project / new.ORIGIN).write_text(json.dumps({**origin, "version": "99.0.0"}))
-    assert "has version 99.0.0; expected one of CHANGELOG.md: " in refusal(new.main, [str(project), "--update"])
-
-
 @pytest.mark.slow
 @needs("tabular")
 def test_a_project_with_changes_is_updated_and_its_tests_pass(tmp_path, project, monkeypatch):
-    own, project = (
-        project,
-        start(tmp_path / "rows", "--task", "tabular", "--without=study,sanity", monkeypatch=monkeypatch),
-    )
+    own = project
+    project = start(tmp_path / "rows", "--task", "tabular", "--without=study,sanity", monkeypatch=monkeypatch)
     edits = {
         "model/tabular/net.py": ("F.relu(norm(linear(x)))", "F.silu(norm(linear(x)))"),
         "train.py": ('"""Train one run.', '"""Train one run of mine.'),
@@ -206,8 +193,7 @@ def test_a_project_with_changes_is_updated_and_its_tests_pass(tmp_path, project,
     for place in ("model/my_task", "data/my_task"):
         (own / place).rename(project / place)
     make_old(project)
-    done = run(PROJECT, "-m", "fiveline.new", str(project), "--update")
-    assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE)
+    assert_tested(run(PROJECT, "-m", "fiveline.new", str(project), "--update"))
     assert all(text in (project / path).read_text() for path, (_, text) in edits.items())
     run(project, "train.py")
     (tmp_path / "run").mkdir()
@@ -236,6 +222,6 @@ def test_mistakes_in_the_command_are_reported(tmp_path, words, message):
 @needs("tabular")
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    assert "expected a new or empty folder" in refusal(new.main, [str(tmp_path), "--task", "tabular"])
-    assert "expected a new or empty folder" in refusal(new.main, [str(PROJECT / "docs/x"), "--task", "tabular"])
+    for folder in (tmp_path, PROJECT / "docs/x"):
+        assert "expected a new or empty folder" in refusal(new.main, [str(folder), "--task", "tabular"])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

@@ -12,7 +12,19 @@ import evaluate
 import train
 import utils
 from fiveline import publish
+from tests.support.data import read_csv, refusal
 from tests.support.results import write_run
+
+
+def sorted_out(points):
+    """Return name -> the (step, value) of each point, and the captions of pictures, from (name, step, value)."""
+    curves, captions = {}, set()
+    for name, step, value in points:
+        if isinstance(value, dict):
+            captions |= {value["caption"]} if "caption" in value else set()
+        else:
+            curves.setdefault(name, []).append((step, value))
+    return curves, captions
 
 
 def read_trackio(folder, project, model_dir):
@@ -20,14 +32,9 @@ def read_trackio(folder, project, model_dir):
 
     found = {}
     for run in trackio.Api().runs(project):
-        curves, pictures = {}, set()
-        for row in trackio.SQLiteStorage.get_logs(project, run.name):
-            for name, value in row.items():
-                if isinstance(value, dict):
-                    pictures.add(value["caption"])
-                elif name not in ("step", "timestamp"):
-                    curves.setdefault(name, []).append((row["step"], value))
-        found[run.name] = (run.config, curves, pictures)
+        rows = trackio.SQLiteStorage.get_logs(project, run.name)
+        points = ((name, row["step"], row[name]) for row in rows for name in row if name not in ("step", "timestamp"))
+        found[run.name] = (run.config, *sorted_out(points))
     return found
 
 
@@ -36,9 +43,7 @@ def read_wandb(folder, project, model_dir):
 
     found = {}
     for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        config, curves, pictures = found.setdefault(path.stem.removeprefix("run-"), ({}, {}, set()))
-        summary = {}
-        data, position, parts = path.read_bytes(), 7, b""
+        data, position, parts, config, points, summary = path.read_bytes(), 7, b"", {}, [], {}
         while position + 7 <= len(data):  # LevelDB's log format: records in blocks of 32 KiB
             if 32768 - position % 32768 < 7:
                 position += 32768 - position % 32768
@@ -47,18 +52,18 @@ def read_wandb(folder, project, model_dir):
             parts += data[position + 7 : position + 7 + length]
             position += 7 + length
             if kind in (1, 4):  # a whole record, or the last part of one
-                record = wandb_internal_pb2.Record.FromString(parts)
+                record, parts = wandb_internal_pb2.Record.FromString(parts), b""
                 for item in [*record.config.update, *record.run.config.update]:
                     config[item.key] = json.loads(item.value_json)
-                row = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
-                for name, value in row.items():
-                    curves.setdefault(name, []).append((record.history.step.num, value))
+                items = [(item.key or item.nested_key[0], item) for item in record.history.item]
+                points += [(key, record.history.step.num, json.loads(item.value_json)) for key, item in items]
                 for item in record.summary.update:
                     summary[item.key or item.nested_key[0]] = json.loads(item.value_json)
-                parts = b""
-        pictures |= {value["caption"] for value in summary.values() if isinstance(value, dict) and "caption" in value}
-        last = max(curves["epoch"])[0]
-        curves |= {name: [(last, value)] for name, value in summary.items() if name.startswith(("best_val/", "test/"))}
+        last = max(step for _, step, _ in points)
+        points += [
+            (name, last, summary[name]) for name in summary if name.startswith(("best_val/", "test/", "mistakes"))
+        ]
+        found[path.stem] = (config, *sorted_out(points))
     return found
 
 
@@ -67,17 +72,13 @@ def read_mlflow(folder, project, model_dir):
 
     client, found = mlflow.MlflowClient(), {}
     for run in client.search_runs([client.get_experiment_by_name(project).experiment_id]):
-        curves = {
-            name: [(each.step, each.value) for each in client.get_metric_history(run.info.run_id, name)]
-            for name in run.data.metrics
-        }
-        pictures = set()
-        if client.list_artifacts(run.info.run_id, "mistakes"):
+        run_id, captions = run.info.run_id, {}
+        points = [(name, each.step, each.value) for name in run.data.metrics
+                  for each in client.get_metric_history(run_id, name)]  # fmt: skip
+        if paths := {each.path for each in client.list_artifacts(run_id, "mistakes")}:
             captions = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/mistakes/captions.json")
-            names = {each.path for each in client.list_artifacts(run.info.run_id, "mistakes")}
-            assert {f"{name}.png" for name in captions} < names
-            pictures = set(captions.values())
-        found[run.info.run_id] = (run.data.params, curves, pictures)
+            assert {f"{name}.png" for name in captions} < paths
+        found[run_id] = (run.data.params, sorted_out(points)[0], set(captions.values()))
     return found
 
 
@@ -87,20 +88,18 @@ def read_tensorboard(folder, project, model_dir):
 
     events = EventAccumulator(str(model_dir), size_guidance={"scalars": 0})
     events.Reload()
-    data = {}
-    for key in ("experiment", "session_start_info", "session_end_info"):
-        content = events.SummaryMetadata(f"_hparams_/{key}").plugin_data.content
-        data[key] = HParamsPluginData.FromString(content)
-    assert data["session_end_info"].session_end_info.status == 1  # success
-    metrics = {info.name.tag for info in data["experiment"].experiment.metric_infos}
+    experiment, start, end = (
+        HParamsPluginData.FromString(events.SummaryMetadata(f"_hparams_/{key}").plugin_data.content)
+        for key in ("experiment", "session_start_info", "session_end_info")
+    )
+    assert end.session_end_info.status == 1  # success
+    metrics = {info.name.tag for info in experiment.experiment.metric_infos}
     assert {"accuracy/best_val", "loss/best_val"} <= metrics <= {*events.Tags()["scalars"]}
-    values = data["session_start_info"].session_start_info.hparams
-    params = {name: getattr(value, value.WhichOneof("kind")) for name, value in values.items()}
-    curves = {
-        "/".join(reversed(tag.split("/"))): [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-    }
-    return {model_dir: (params, curves, {tag.partition(" ")[2] for tag in events.Tags()["images"]})}
+    values = start.session_start_info.hparams.items()
+    params = {name: getattr(value, value.WhichOneof("kind")) for name, value in values}
+    tags = {"/".join(reversed(tag.split("/"))): tag for tag in events.Tags()["scalars"]}
+    points = ((name, event.step, event.value) for name, tag in tags.items() for event in events.Scalars(tag))
+    return {model_dir: (params, sorted_out(points)[0], {tag.partition(" ")[2] for tag in events.Tags()["images"]})}
 
 
 READERS = {"trackio": read_trackio, "wandb": read_wandb, "mlflow": read_mlflow, "tensorboard": read_tensorboard}
@@ -144,35 +143,30 @@ def assert_published(tracker, folder, model_dir, num_runs=1):
 @pytest.mark.parametrize("tracker", list(READERS), indirect=True)
 def test_a_run_is_published_once_also_after_a_kill_and_its_numbers_are_ours(tracker, make_run, tmp_path, capsys):
     model_dir = make_run(learning_rate=1e-5)
+    record = model_dir / publish.RECORD
 
-    def run(main, *words):
-        main(["--model_dir", str(model_dir), *words])
-
-    def publish_it():
+    def publish_it(*scripts):
+        for main, *words in scripts:
+            main(["--model_dir", str(model_dir), *words])
         capsys.readouterr()
         publish.main([str(tmp_path), "--to", tracker, "--project", "digits"])
         return capsys.readouterr().out
 
-    run(train.main)
+    assert "1 of 1 runs" in publish_it((train.main,))
+    before = record.read_bytes()
+    assert "1 of 1 runs" in publish_it((train.main, "num_epochs=3"), (evaluate.main,))
+    record.write_bytes(before)  # killed between logging and writing published.json; then the same command again
     assert "1 of 1 runs" in publish_it()
-    before = (model_dir / publish.RECORD).read_bytes()
-    run(train.main, "num_epochs=3")
-    run(evaluate.main)
-    for _ in range(2):  # killed between logging and writing published.json; then the same command again
-        (model_dir / publish.RECORD).write_bytes(before)
-        assert "1 of 1 runs" in publish_it()
     captions = assert_published(tracker, tmp_path, model_dir)
-    rows = (model_dir / "predictions_test_best.csv").read_text().splitlines()[1:]
-    wrong = [cells for cells in (row.split(",") for row in rows) if cells[1] != cells[2]]
-    assert captions <= {f"{number}: {label}, predicted {found}" for number, label, found, *_ in wrong}
+    rows = read_csv(model_dir / "predictions_test_best.csv")
+    wrong = [row for row in rows if row["label"] != row["prediction"]]
+    assert captions <= {f"{row['id']}: {row['label']}, predicted {row['prediction']}" for row in wrong}
     assert len(captions) == min(8, len(wrong)) > 0
     assert "0 of 1 runs" in publish_it()
-    (model_dir / publish.RECORD).unlink()
+    record.unlink()
     publish_it()
     assert assert_published(tracker, tmp_path, model_dir) == captions
-    run(train.main, "--restart", "num_epochs=1")
-    run(evaluate.main)
-    publish_it()
+    publish_it((train.main, "--restart", "num_epochs=1"), (evaluate.main,))
     assert_published(tracker, tmp_path, model_dir, num_runs=1 if tracker == "tensorboard" else 2)
 
 
@@ -199,16 +193,10 @@ def test_runs_without_an_epoch_and_unreadable_histories_are_left_out_and_named(t
     assert good.epochs == [{"epoch": 1, "train/loss": 0.5, "train/f1 _ä_": 0.1, "seconds": 2.0}]
 
 
-def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch, run_script):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.util as util\n"
-        "find_spec = util.find_spec\n"
-        "util.find_spec = lambda name, *rest: None if name == 'wandb' else find_spec(name, *rest)\n"
-    )
-    result = run_script("-m", "fiveline.publish", tmp_path, "--to", "wandb", PYTHONPATH=str(tmp_path))
-    assert (result.returncode, result.stderr) == (
-        2, "error: --to wandb: the package is not installed; pip install wandb\n",
-    )  # fmt: skip
+def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish.importlib.util, "find_spec", lambda name: None)
+    message = refusal(publish.main, [str(tmp_path), "--to", "wandb"])
+    assert message == "--to wandb: the package is not installed; pip install wandb"
 
 
 @pytest.mark.slow
