@@ -60,7 +60,7 @@ def photos(tmp_path):
 def run_script(project):
     """Return a function that runs a script in a process of its own, from the project's folder, as a user does."""
 
-    def run(name, *args, timeout=120, **env):
+    def run(name, *args, timeout=600, **env):
         command = [sys.executable, name, *map(str, args)]
         inherited = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
         return subprocess.run(

@@ -106,7 +106,7 @@ def killed(make_run, project):
     def kill(what):
         folder = finish(make_run("run"), "num_epochs=1")
         command = [sys.executable, "-c", CHILD, what, str(folder)]
-        done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=1800)
         assert done.returncode == 0, done.stdout + done.stderr
         return [folder.with_name(f"run_{i}") for i in range(1, int(done.stdout.splitlines()[-1]) + 1)]
 
