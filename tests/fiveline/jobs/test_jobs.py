@@ -21,7 +21,7 @@ import train
 import utils
 from fiveline import jobs
 from fiveline.sanity.selftest import differences
-from tests.support.processes import log_of, wait_until
+from tests.support.processes import PATIENCE, log_of, wait_until
 from tests.support.ranks import run_ranks
 from tests.support.runs import PROJECT, assert_same_bits, read_state, without_times, write_params
 
@@ -62,7 +62,7 @@ def job(num_processes, folder, *words):
     """Run a job to its end; return its exit code and what it said."""
     process = start_job(num_processes, folder, *words)
     try:
-        text = process.communicate(timeout=120)[0]
+        text = process.communicate(timeout=PATIENCE)[0]
     finally:
         process.kill()
     return process.returncode, text
@@ -217,7 +217,7 @@ print([path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     result = subprocess.run(
-        [*command, str(tmp_path / "script.py")], env=environment, capture_output=True, text=True, timeout=120
+        [*command, str(tmp_path / "script.py")], env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("[0, 1]") == 2 and "gloo" not in result.stdout
@@ -396,7 +396,7 @@ def test_a_job_that_was_killed_or_stopped_continues_to_the_same_bits(tmp_path, u
     if rank is not None:
         wait_until(lambda: (folder / "last.pth.tar").exists() and read_state(folder)["epoch"] >= 1, process)
     os.kill(process.pid if rank is None else pid_of(process, rank), number)
-    text = process.communicate(timeout=25)[0]  # before torchrun would kill the others
+    text = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode != 0
     record = utils.read_json(folder / "run.json")
     if rank is None:
@@ -422,7 +422,7 @@ def test_a_checkpoint_within_an_epoch_is_continued_by_any_number_of_processes(tm
     process = start_job(counts[0], folder)
     wait_until(lambda: "Epoch 2/" in log_of(folder), process)
     os.kill(pid_of(process, 0), signal.SIGTERM)  # one of them alone: they stop together
-    text = process.communicate(timeout=25)[0]
+    text = process.communicate(timeout=PATIENCE)[0]
     assert "error: stopped by signal 15" in text, text
     code, text = job(counts[1], folder)
     assert code == 0 and f"processes: {counts[0]} -> {counts[1]}" in text
