@@ -89,46 +89,14 @@ def test_nohup_keeps_a_run_alive_when_the_terminal_closes_and_nothing_follows_it
     assert utils.read_json(folder / "run.json")["status"] == "finished"
 
 
-# --- scripts
-
-
-def run_code(code):
-    return subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE)
-
-
-@pytest.mark.slow
-def test_dynamo_waits_until_something_is_compiled():
-    code = """
-import sys, utils
-utils.import_quickly("torch")
-from fiveline.torch_private import put_off_dynamo
-put_off_dynamo()
-import inspect, torch, torch.distributed.tensor
-net = torch.nn.Linear(3, 2)
-optimizer = torch.optim.Adam(net.parameters(), fused=True)
-
-def step():
-    optimizer.zero_grad()
-    net(torch.ones(3)).sum().backward()
-    optimizer.step()
-
-step()
-inspect.stack()  # looks into all modules that there are
-print("torch._dynamo.eval_frame" in sys.modules)
-torch.compile(step, backend="eager")()
-print(sys.modules["torch._dynamo"] is torch._dynamo, int(optimizer.state_dict()["state"][0]["step"]))
-"""
-    done = run_code(code)
-    assert (done.returncode, done.stdout.splitlines()) == (0, ["False", "True 2"]), done.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("is_faulty", [False, True])
 def test_a_script_of_ones_own_that_trains_with_loading_processes_ends(make_run, photos, is_faulty):
     folder = make_run(data_dir=str(photos), num_epochs=1, cache="none", num_workers=2)
     if is_faulty:
         (photos / "train/b/3.png").write_bytes(b"no image")
-    done = run_code(f"import train\ntrain.main(['--model_dir', {str(folder)!r}])")
+    command = [sys.executable, "-c", f"import train\ntrain.main(['--model_dir', {str(folder)!r}])"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == is_faulty and ("train/b/3.png: " in done.stderr) == is_faulty, done.stderr
     assert utils.read_json(folder / "run.json")["status"] == ("failed" if is_faulty else "finished")
 
@@ -182,9 +150,7 @@ def test_the_record_of_a_finished_run_recovers_from_a_kill_and_from_a_continuati
     before = utils.read_json(folder / "run.json")
     utils.RunDirectory(folder).update_record(status="running", end=None)  # killed right before it could say so
     finish(folder)
-    record = utils.read_json(folder / "run.json")
     assert "is finished: 1 epochs" in capsys.readouterr().out
-    assert record["status"] == "finished" and record["end"] >= record["start"]
     assert "nowhere" in stopped(folder, "--data_dir", folder / "nowhere", "num_epochs=9", exit_code=2)
     assert utils.read_json(folder / "run.json")["params"]["num_epochs"] == 9
     finish(folder)

@@ -28,14 +28,7 @@ def is_in_session(block, page):
 
 LISTINGS = {page: [block for block in blocks_of(page) if is_in_session(block, page)] for page in PAGES[1:]}
 LISTINGS = {page: listings for page, listings in LISTINGS.items() if listings}
-TAKE_SECONDS = {
-    "debugging.md",
-    "in_python.md",
-    "3_nets_and_data.md",
-    "4_life_of_a_batch.md",
-    "5_devices_and_processes.md",
-    "6_export.md",
-}
+TAKE_SECONDS = ["in_python", "debugging", "3_nets_and_data", "4_life_of_a_batch", "5_devices_and_processes", "6_export"]
 
 
 def run(folder, *words, typed=""):
@@ -53,7 +46,7 @@ def clone(tmp_path_factory):
 @needs(*SHIPPED)
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=[pytest.mark.slow] * (page.name in TAKE_SECONDS), id=page.name) for page in LISTINGS],
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in TAKE_SECONDS), id=page.name) for page in LISTINGS],
 )
 def test_listings_print_what_the_page_shows(page, clone):
     session = f"print({BREAK!r})\n".join(block.text for block in LISTINGS[page])

@@ -222,23 +222,21 @@ def steps_of(model, loss_fn, inputs, labels, microbatch_size, is_scaled=False):
     return results
 
 
-@pytest.mark.parametrize(
-    ("microbatch_size", "structured", "is_scaled"), [(1, False, True), (3, True, False), (11, True, True)]
-)
-def test_a_step_in_pieces_is_the_step_of_the_whole_batch(microbatch_size, structured, is_scaled):
+@pytest.mark.parametrize(("microbatch_size", "is_scaled"), [(1, True), (3, False), (11, True)])
+def test_a_step_in_pieces_is_the_step_of_the_whole_batch(microbatch_size, is_scaled):
     class Model(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.layers = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
 
         def forward(self, batch):
-            return {"logits": self.layers(batch["x"])} if structured else self.layers(batch)
+            return {"logits": self.layers(batch["x"])}
 
     def loss_fn(outputs, labels):
-        return torch.nn.functional.cross_entropy(outputs["logits"] if structured else outputs, labels)
+        return torch.nn.functional.cross_entropy(outputs["logits"], labels)
 
-    inputs, labels = torch.randn(11, 6), torch.tensor([0, 1, 2, 3, -100, 1, 2, 0, -100, 3, 1])  # not all are scored
-    batch = ({"x": inputs} if structured else inputs, labels)
+    labels = torch.tensor([0, 1, 2, 3, -100, 1, 2, 0, -100, 3, 1])  # not all are scored
+    batch = {"x": torch.randn(11, 6)}, labels
     torch.testing.assert_close(*steps_of(Model(), loss_fn, *batch, microbatch_size, is_scaled))
 
 
