@@ -57,15 +57,14 @@ def photos(tmp_path):
 
 
 @pytest.fixture
-def run_script(project):
+def run_script():
     """Return a function that runs a script in a process of its own, from the project's folder, as a user does."""
 
     def run(name, *args, timeout=600, **env):
         command = [sys.executable, name, *map(str, args)]
         inherited = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
-        return subprocess.run(
-            command, cwd=project, capture_output=True, text=True, timeout=timeout, env={**inherited, **env}
-        )
+        outputs = {"capture_output": True, "text": True, "timeout": timeout}
+        return subprocess.run(command, cwd=PROJECT, env={**inherited, **env}, **outputs)
 
     return run
 

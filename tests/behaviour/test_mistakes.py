@@ -69,11 +69,9 @@ def test_a_directory_without_params_or_in_use_is_refused(make_run, tmp_path):
 @pytest.mark.parametrize("batch_size", [8, 40])  # with one step an epoch, only val shows what it did
 def test_a_diverging_run_exits_with_3_and_leaves_no_checkpoint(make_run, batch_size):
     folder = make_run(optimizer="sgd", batch_size=batch_size, num_epochs=1)
-    message = stopped(folder, "learning_rate=1e30", exit_code=3)
+    message, record = stopped(folder, "learning_rate=1e30", exit_code=3), utils.read_json(folder / "run.json")
     assert message.startswith("diverged: ") and "learning_rate" in message
-    record = utils.read_json(folder / "run.json")
-    assert record["status"] == "diverged" and record["reason"] in message
-    assert not list(folder.glob("*.pth.tar"))
+    assert record["status"] == "diverged" and record["reason"] in message and not list(folder.glob("*.pth.tar"))
 
 
 @needs("ner")
