@@ -56,7 +56,7 @@ def mistake(main, *words):
     return str(caught.value)
 
 
-def test_every_key_of_a_checkpoint_is_checked(trained):
+def test_every_key_of_a_checkpoint_and_what_its_optimizer_kept_are_checked(trained):
     state = read_checkpoint(trained / "last.pth.tar")
     (trained / "last.previous.pth.tar").unlink(missing_ok=True)
     simple = ["none", "text", "negative", "huge", "nan", "list", "dict", "tensor"]
@@ -71,17 +71,10 @@ def test_every_key_of_a_checkpoint_is_checked(trained):
             for message in messages:
                 is_named = key in message or "another net" in message
                 assert "last.pth.tar: " in message and is_named, (key, kind, message)
-    write_checkpoint({**state, "params": {**state["params"], "task": "visoin"}}, trained / "last.pth.tar")
-    message = mistake(evaluate.main, "--model_dir", trained, "--restore_file", "last")
-    assert "last.pth.tar: unknown task 'visoin'" in message
-
-
-def test_what_an_optimizer_kept_is_checked_before_its_next_step(trained):
-    state = read_checkpoint(trained / "last.pth.tar")
     moments = state["optim_dict"]["state"]
-    wrong = [{**moments[0], "exp_avg": value} for value in (torch.zeros(7), None, "x")]
-    for changed in (*({**moments, 0: value} for value in wrong), {99: moments[0]}):
-        optim_dict = {**state["optim_dict"], "state": {**moments, **changed}}
+    wrong = [{**moments, 0: {**moments[0], "exp_avg": value}} for value in (torch.zeros(7), None, "x")]
+    for changed in (*wrong, {**moments, 99: moments[0]}):
+        optim_dict = {**state["optim_dict"], "state": changed}
         write_checkpoint({**state, "optim_dict": optim_dict}, trained / "last.pth.tar")
         message = mistake(train.main, "--model_dir", trained, "num_epochs=2")
         assert "last.pth.tar: optim_dict does not fit this code (" in message
@@ -187,14 +180,6 @@ def test_pipes_among_inputs_and_outputs_of_others_are_not_waited_for(trained, tm
     (tmp_path / "link").symlink_to(tmp_path / "victim")
     with pytest.raises(utils.Stop, match=r"link: cannot be written .*symbolic link"):
         open_output(tmp_path / "link")
-
-
-def test_nets_beyond_any_memory_are_refused(make_run):
-    folder = make_run()
-    for size in (2**40, 2**63 - 1, 2**64):
-        with pytest.raises((RuntimeError, TypeError)) as caught:
-            train.main(["--model_dir", str(folder), f"num_channels={size}"])
-        assert "out of memory" in str(utils.explain(caught.value))
 
 
 # --- processes that lack something

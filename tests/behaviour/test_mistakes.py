@@ -75,9 +75,7 @@ def test_a_diverging_run_exits_with_3_and_leaves_no_checkpoint(make_run, batch_s
 
 
 @needs("ner")
-def test_a_checkpoint_is_found_by_the_name_of_its_file_and_scored_with_what_it_was_trained_with(
-    make_run, monkeypatch, tmp_path
-):
+def test_a_checkpoint_is_found_by_its_file_and_scored_with_what_it_was_trained_with(make_run, monkeypatch, tmp_path):
     folder = finish(make_run(num_epochs=1))
     monkeypatch.chdir(tmp_path)  # where there is no best.pth.tar
     evaluate.main(["--model_dir", str(folder), "--restore_file", "best.pth.tar", "task=vision"])

@@ -12,12 +12,8 @@ from torch import nn
 import predict
 import search_hyperparams
 import utils
-from fiveline.jobs.one import OneProcess
 from fiveline.options.forward import prepare
 from fiveline.record import atomic
-from fiveline.record.script import Signals
-from fiveline.saving import Saver
-from fiveline.state import State
 from fiveline.tasks import fetch_params_class
 from tests.support.runs import finish
 from tests.support.tasks import needs
@@ -43,23 +39,6 @@ def test_a_file_that_somebody_reads_is_replaced_a_little_later(tmp_path, monkeyp
     with pytest.raises(PermissionError):
         utils.write_atomically(path, b"newer")
     assert path.read_bytes() == b"new" and [entry.name for entry in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_ctrl_c_while_a_batch_is_awaited_takes_none_away(tmp_path):
-    def read(source=iter("abc"), is_interrupted=iter([True, False] * 4)):  # noqa: B008
-        if next(is_interrupted):
-            raise InterruptedError(4, "Interrupted function call")
-        return next(source)
-
-    model, signals = torch.nn.Linear(1, 1), Signals()
-    state = State(model, torch.optim.SGD(model.parameters()), utils.Params(), 3, 1, {}, OneProcess())
-    saver = Saver(utils.RunDirectory(tmp_path), state, signals)
-    saver.save = lambda: None
-    batches = saver.saving_between(iter(read, None))
-    assert [next(batches), next(batches)] == ["a", "b"]
-    signals.received = 2
-    with pytest.raises(utils.InterruptedRun, match="stopped by signal 2"):
-        next(batches)
 
 
 def test_a_study_is_refused_where_nothing_forks(make_run, monkeypatch):

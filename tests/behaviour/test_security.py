@@ -56,14 +56,6 @@ def test_names_of_folders_and_files_stay_names(make_run, tmp_path, monkeypatch):
     assert {row["id"] for row in rows} >= {f"{name}/{names[-1 - i]}.png" for i, name in enumerate(names)}
 
 
-def test_a_checkpoint_whose_path_has_spaces_and_quotes_restores(make_run, tmp_path):
-    source = finish(make_run("a run; 'quoted'"), "num_epochs=1")
-    folder = make_run("run")
-    train.main(["--model_dir", str(folder), "--restore_file", str(source / "best.pth.tar")])
-    evaluate.main(["--model_dir", str(folder), "--restore_file", str(source / "best.pth.tar")])
-    assert [path.name for path in tmp_path.rglob("metrics_test_*")] == ["metrics_test_of_a_run___quoted__best.json"]
-
-
 REFUSED = {  # params.yaml: part of the message
     "seed: !!python/object/apply:os.system ['touch canary']": "params.yaml: not valid YAML",
     "data_dir: !!python/name:os.system": "params.yaml: not valid YAML",

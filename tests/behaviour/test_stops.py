@@ -1,7 +1,6 @@
 """Signals at the worst moments, scripts that must end, checkpoints that were damaged: nothing is lost."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import evaluate
 import train
 import utils
 from fiveline.loading import pictures
-from tests.support.processes import PATIENCE, log_of, start
+from tests.support.processes import PATIENCE, log_of
 from tests.support.runs import EACH_STEP, PROJECT, assert_same_end, at_log_line, finish, stopped
 
 pytest.importorskip("resource", reason="Windows has neither these signals nor these limits")
@@ -76,17 +75,6 @@ def test_sigterm_during_saving_lets_the_save_finish(make_run, monkeypatch):
         assert "saved" in stopped(folder, exit_code=143)
     assert seen and not list(folder.glob(".*.tmp"))
     assert_same_end(whole, finish(folder))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("nohup") is None, reason="there is no nohup here")
-def test_nohup_keeps_a_run_alive_when_the_terminal_closes_and_nothing_follows_its_last_line(make_run):
-    folder = make_run()
-    process = start(folder, at="Epoch 1/", action="os.kill(os.getpid(), signal.SIGHUP)", before=["nohup"])
-    # libraries that find something left at exit say so in the last line
-    last = process.communicate(timeout=PATIENCE)[0].splitlines()[-1]
-    assert process.returncode == 0 and log_of(folder).splitlines()[-1].endswith(last)
-    assert utils.read_json(folder / "run.json")["status"] == "finished"
 
 
 @pytest.mark.slow

@@ -184,18 +184,6 @@ def test_early_stopping_waits_for_early_stopping_epochs(tmp_path, capsys):
     assert read_state(folder)["epoch"] == state["epoch"]
 
 
-def test_train_metrics_are_over_all_batches(tmp_path, monkeypatch):
-    seen, step = [], train.train_step
-    monkeypatch.setattr(train, "train_step", lambda *args: seen.append((step(*args), args[-1])) or seen[-1][0])
-    folder = run_train(tmp_path / "run", num_epochs=1, batch_size=64)
-    outputs = torch.cat([outputs.detach() for (outputs, _), _ in seen])
-    labels = torch.cat([labels for _, labels in seen])
-    reported = utils.read_lines(folder / "history.jsonl")[0]["train"]
-    assert len(labels) == 1258
-    assert reported["accuracy"] == pytest.approx((outputs.argmax(1) == labels).double().mean().item(), abs=1e-12)
-    assert reported["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, labels).item(), rel=1e-5)
-
-
 def test_a_run_directory_keeps_its_params_and_its_log_has_the_lines_of_the_seed(folder):
     assert json.loads((folder / "params.json").read_text()) == QUICK  # as it was written
     record, log = utils.read_json(folder / "run.json"), (folder / "train.log").read_text()
