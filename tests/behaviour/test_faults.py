@@ -17,8 +17,7 @@ import torch
 import evaluate
 import export
 import utils
-from fiveline.loader import Split
-from tests.support.processes import PATIENCE, log_of, start
+from tests.support.processes import PATIENCE, start
 from tests.support.runs import EACH_STEP, assert_same_end, at_log_line, finish, stopped
 
 resource = pytest.importorskip("resource", reason="Windows has no limits on what a process may take")
@@ -104,22 +103,6 @@ def test_a_limit_on_the_size_of_files_is_reported_and_nothing_is_lost(make_run):
     assert_same_end(whole, finish(folder))
 
 
-def test_a_disk_that_is_full_for_a_moment_is_not_felt(make_run, monkeypatch):
-    """As the appended history sees it: no checkpoint is due then, and the log waits."""
-    monkeypatch.setattr("fiveline.saving.FIRST_SECONDS", float("inf"))
-    whole, folder = finish(make_run("whole", num_epochs=6)), make_run("run", num_epochs=6)
-    with contextlib.ExitStack() as full:
-
-        def fill():
-            full.enter_context(limited_files((folder / "history.jsonl").stat().st_size + 100))
-
-        with at_log_line("Epoch 3/", fill), at_log_line("Epoch 5/", full.close):
-            finish(folder)
-    assert_same_end(whole, folder)
-    assert "train.log: cannot be written ([Errno 27] File too large); the log may lack lines" in log_of(folder)
-    assert log_of(folder).count("Epoch ") == 6
-
-
 def test_a_history_with_half_a_line_or_a_broken_one_continues_or_says_what_to_do(make_run):
     whole, folder = finish(make_run("whole", num_epochs=3)), finish(make_run("run", num_epochs=3), "num_epochs=1")
     path, kept = folder / "history.jsonl", folder / "history.damaged"
@@ -179,15 +162,6 @@ def test_a_loading_process_that_dies_and_a_file_that_vanishes_or_breaks_are_name
         assert (record["status"], record["reason"]) == ("failed", message)
         path.write_bytes(content)
     assert_same_end(whole, finish(folder))
-
-
-def test_an_error_that_only_the_whole_batch_has_names_the_batch():
-    def collate(examples):
-        if len(examples) > 1:
-            raise ValueError("cannot be stacked")
-
-    with pytest.raises(RuntimeError, match=r"a batch of 3, from example 2 to example 4, could not"):
-        Split(list(range(10)), collate, seed=1).__getitems__([2, 3, 4])
 
 
 @pytest.mark.slow

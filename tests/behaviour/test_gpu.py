@@ -34,20 +34,16 @@ SETTINGS = {
 
 
 class BlockingCopies(TorchDispatchMode):
-    """Notes where a tensor is copied from one device to another in such a way that both have to be ready for it."""
+    """Notes the step and the shape of each copy from one device to another for which both have to be ready."""
 
-    def __init__(self):
-        super().__init__()
-        self.step, self.found = 0, []
+    step, found = 0, []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        is_copy = func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
-        if is_copy and not kwargs.get("non_blocking"):
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
             source = args[1] if func is torch.ops.aten.copy_.default else args[0]
-            if source.device != result.device:
-                self.found.append((self.step, tuple(source.shape)))
+            if source.device != result.device and not (kwargs or {}).get("non_blocking"):
+                self.found = [*self.found, (self.step, tuple(source.shape))]
         return result
 
 

@@ -9,9 +9,7 @@ import pytest
 import torch
 
 import evaluate
-import export
 import predict
-import sanity_check
 import search_hyperparams
 import synthesize_results
 import train
@@ -129,31 +127,7 @@ def test_a_malformed_row_of_a_history_is_named_or_passed_over(trained, capsys):
     assert "1 failed" in capsys.readouterr().out
 
 
-# --- paths
-
-
-@pytest.mark.parametrize(
-    ("main", "words"),
-    [
-        (train.main, "--model_dir PATH"),
-        (train.main, "--model_dir RUN --data_dir PATH"),
-        (evaluate.main, "--model_dir RUN --restore_file PATH.pth.tar"),
-        (predict.main, "--model_dir RUN --input PATH"),
-        (predict.main, "--model_dir RUN --input RUN/file --output PATH.csv"),
-        (export.main, "--model_dir RUN --format safetensors --output PATH.safetensors"),
-        (sanity_check.main, "--model_dir RUN --data_dir PATH --only leaks"),
-        (search_hyperparams.main, "--parent_dir PATH --space seed=1,2 --array"),
-        (synthesize_results.main, "--parent_dir PATH"),
-    ],
-)
-def test_paths_that_cannot_be_are_refused_in_a_line(trained, main, words):
-    (trained / "loop").symlink_to(trained / "loop")
-    (trained / "file").write_text("x")
-    for path in ("x" * 300, f"a/{'x' * 300}/b", "a\0b", f"{trained}/loop/x", f"{trained}/file/x"):
-        with pytest.raises((utils.Stop, OSError, ValueError, SystemExit)) as caught:
-            main([word.replace("RUN", str(trained)).replace("PATH", path) for word in words.split(" ")])
-        stop = utils.explain(caught.value)
-        assert stop is not None and (stop.exit_code == 2 or "--data_dir" in words), (path, caught.value)
+# --- files of another kind
 
 
 @pytest.mark.parametrize("name", ["params.json", "last.pth.tar", "history.jsonl", "run.json", "train.log"])

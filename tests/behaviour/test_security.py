@@ -82,16 +82,6 @@ def test_params_that_run_code_or_have_absurd_sizes_are_refused(tmp_path, monkeyp
     assert not (tmp_path / "canary").exists()
 
 
-@pytest.mark.parametrize("name", ["params.json", "params.yaml", "run.json"])
-def test_files_of_absurd_size_are_refused_without_reading_them(make_run, name):
-    folder = make_run()
-    if name == "params.yaml":
-        (folder / "params.json").unlink()
-    with (folder / name).open("wb") as file:
-        file.truncate(2**40)  # a terabyte, of which the disk holds nothing
-    assert f"{folder / name}: 1,099,511,627,776 bytes; expected a text file below" in stopped(folder, exit_code=2)
-
-
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 FINE = ["é", "日本", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "क्\u200dष", "שלום", "a\u00a0b"]
 STEERING = ["\x1b[2J\x1b[31mred", "\u202ecod.exe", "\x9b31m\u2066", "new\nline\r"]

@@ -131,16 +131,3 @@ def test_damaged_checkpoints_are_refused_with_what_to_type_and_left_alone(make_r
     damage(folder / "best.pth.tar")
     assert stopped(folder, exit_code=2, main=evaluate.main).startswith(f"{folder / 'best.pth.tar'}: damaged")
     assert not list(folder.glob("*_test_best*"))
-
-
-def test_the_record_of_a_finished_run_recovers_from_a_kill_and_from_a_continuation_that_failed(make_run, capsys):
-    folder = finish(make_run(num_epochs=1))
-    before = utils.read_json(folder / "run.json")
-    utils.RunDirectory(folder).update_record(status="running", end=None)  # killed right before it could say so
-    finish(folder)
-    assert "is finished: 1 epochs" in capsys.readouterr().out
-    assert "nowhere" in stopped(folder, "--data_dir", folder / "nowhere", "num_epochs=9", exit_code=2)
-    assert utils.read_json(folder / "run.json")["params"]["num_epochs"] == 9
-    finish(folder)
-    after = utils.read_json(folder / "run.json")
-    assert [after[key] for key in ("status", "params", "hash")] == [before[key] for key in ("status", "params", "hash")]
