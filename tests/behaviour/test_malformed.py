@@ -19,7 +19,7 @@ from fiveline.serving.output import fetch_margin
 from fiveline.study.trial_process import open_output
 from fiveline.study.trials import Trial
 from tests.support.processes import PATIENCE
-from tests.support.runs import QUICK, finish, write_params, write_tiny_run
+from tests.support.runs import finish, write_tiny_run
 from tests.support.tasks import PROJECT
 
 DELETED = object()
@@ -76,36 +76,6 @@ def test_every_key_of_a_checkpoint_and_what_its_optimizer_kept_are_checked(train
         write_checkpoint({**state, "optim_dict": optim_dict}, trained / "last.pth.tar")
         message = mistake(train.main, "--model_dir", trained, "num_epochs=2")
         assert "last.pth.tar: optim_dict does not fit this code (" in message
-
-
-FACTS = {  # task -> its params, and facts of another type, or that contradict each other
-    "vision": (
-        QUICK | {"class_weights": "balanced"},
-        {"class_counts": [None, (1, 2), [[]], [1]], "classes": [5, None]},
-    ),
-    "tabular": (
-        {"data_dir": str(PROJECT / "data/diabetes"), "target": "progression", "target_type": "number"},
-        {"columns": [None, [{"name": 5}]], "target_std": [-1.0, 10**30, "x"], "target_mean": [None, 10**30]},
-    ),
-    "ner": ({"char_channels": 8}, {"tags": [[None], [""], float("nan")], "words": [5, {}], "characters": [None]}),
-}
-
-
-@pytest.mark.parametrize("task", FACTS)
-def test_facts_of_another_type_name_the_checkpoint_whatever_the_task(task, tmp_path):
-    params, wrong = FACTS[task]
-    folder = finish(write_params(tmp_path / "run", task=task, **params), "num_epochs=1")
-    best, last = read_checkpoint(folder / "best.pth.tar"), read_checkpoint(folder / "last.pth.tar")
-    changes = [{name: value} for name, values in wrong.items() for value in values]
-    if task == "tabular":  # one more input than the net was made for
-        columns = best["facts"]["columns"]
-        changes.append({"columns": [{**columns[0], "has_missing": not columns[0]["has_missing"]}, *columns[1:]]})
-    for change in changes:
-        write_checkpoint({**best, "facts": best["facts"] | change}, folder / "best.pth.tar")
-        assert "best.pth.tar: facts does not fit this code (" in mistake(evaluate.main, "--model_dir", folder), change
-        write_checkpoint({**last, "facts": last["facts"] | change}, folder / "last.pth.tar")
-        message = mistake(train.main, "--model_dir", folder, "num_epochs=2")
-        assert "last.pth.tar: facts does not fit this code (" in message, change
 
 
 # --- run.json and history.jsonl
