@@ -93,9 +93,6 @@ def test_a_task_that_is_named_beats_the_keys(tmp_path):
         fetch_params(tmp_path)
 
 
-# ---- a fresh clone
-
-
 def cs230_vocabulary(data_dir, kind, splits):
     """What CS230's build_vocab.py counts, in the order of first occurrence."""
     return list(
@@ -129,9 +126,6 @@ def test_builders_write_where_cs230_does_or_name_what_is_missing_or_needless(tmp
     code, printed = typed(tmp_path, "build_dataset.py", "--data_dir", "my data/SIGNS")
     command = "python train.py --data_dir 'my data/SIGNS' --model_dir experiments/base_model val_fraction=0.2"
     assert code == 2 and command in printed
-
-
-# ---- checkpoints of nets that are not ours
 
 
 class TheirTagger(nn.Module):

@@ -57,9 +57,6 @@ def disk(tmp_path):
     subprocess.run(["umount", str(path)], check=True)
 
 
-# --- disks
-
-
 @pytest.mark.parametrize("free", [0, 16384])
 def test_a_full_disk_is_reported_and_after_making_room_the_run_ends_in_the_same_bits(make_run, disk, free):
     whole = finish(make_run("whole"))
@@ -135,9 +132,6 @@ def test_errors_that_are_no_bugs_are_explained(error, message):
     stop = utils.explain(error)
     assert (stop is None) == (message is None)
     assert stop is None or (message in str(stop) and "None" not in str(stop) and stop.exit_code == 1)
-
-
-# --- data, processes and memory
 
 
 def test_a_loading_process_that_dies_and_a_file_that_vanishes_or_breaks_are_named(make_run, photos):

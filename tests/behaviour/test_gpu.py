@@ -85,9 +85,6 @@ def test_no_step_waits_for_the_device(make_state, monkeypatch, setting):
     assert not of_steps and len(copies.found) <= 4  # constants are moved with the first batch, and the first metrics
 
 
-# ---- on a GPU ------------------------------------------------------------------------------------------------------
-
-
 @on_gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -78,8 +78,6 @@ def test_every_key_of_a_checkpoint_and_what_its_optimizer_kept_are_checked(train
         assert "last.pth.tar: optim_dict does not fit this code (" in message
 
 
-# --- run.json and history.jsonl
-
 ROWS = [
     '{"epoch": 1, "val": []}', '{"epoch": 1, "val": {"accuracy": "0.5"}}', '{"epoch": "1"}', '{"epoch": 1e400}',
     '{"epoch": 1, "seconds": "x"}', "[]", '{"val": {"accuracy": 0.5}}', '{"epoch": true}', '{"epoch": -1}',
@@ -95,9 +93,6 @@ def test_a_malformed_row_of_a_history_is_named_or_passed_over(trained, capsys):
     (trained.parent / "params.json").write_text((trained / "params.json").read_text())
     search_hyperparams.main(["--parent_dir", str(trained.parent), "--space", "seed=230,2", "--status"])
     assert "1 failed" in capsys.readouterr().out
-
-
-# --- files of another kind
 
 
 @pytest.mark.parametrize("name", ["params.json", "last.pth.tar", "history.jsonl", "run.json", "train.log"])
@@ -124,9 +119,6 @@ def test_pipes_among_inputs_and_outputs_of_others_are_not_waited_for(trained, tm
     (tmp_path / "link").symlink_to(tmp_path / "victim")
     with pytest.raises(utils.Stop, match=r"link: cannot be written .*symbolic link"):
         open_output(tmp_path / "link")
-
-
-# --- processes that lack something
 
 
 def run_shell(text):

@@ -35,9 +35,6 @@ def stopped_script(model_dir):
     return caught.value.code
 
 
-# --- signals
-
-
 def test_sigterm_before_the_first_step_is_no_failure(make_run):
     whole, folder = finish(make_run("whole")), make_run("run")
     for number, line in enumerate(("Loading the datasets", "- done.", "Starting training"), start=1):
@@ -87,9 +84,6 @@ def test_a_script_of_ones_own_that_trains_with_loading_processes_ends(make_run, 
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == is_faulty and ("train/b/3.png: " in done.stderr) == is_faulty, done.stderr
     assert utils.read_json(folder / "run.json")["status"] == ("failed" if is_faulty else "finished")
-
-
-# --- what a directory may look like afterwards
 
 
 def damage(path):
