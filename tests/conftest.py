@@ -14,10 +14,10 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from PIL import Image  # noqa: E402
 
 pytest.register_assert_rewrite("tests.support")  # its asserts show values, as the asserts of a test do
 
+from tests.support.photos import save_picture  # noqa: E402
 from tests.support.tasks import PROJECT, REMOVED  # noqa: E402
 
 # Files that import a task whose folder was removed, and the tests of that task, are not collected.
@@ -50,22 +50,20 @@ def photos(tmp_path):
     generator = np.random.default_rng(0)
     for split, number in {"train": 60, "val": 12}.items():
         for i in range(number):
-            path = tmp_path / "photos" / split / "ab"[i % 2] / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
+            pixels = generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+            save_picture(tmp_path / "photos" / split / "ab"[i % 2] / f"{i}.png", pixels)
     return tmp_path / "photos"
 
 
 @pytest.fixture
-def run_script(project):
+def run_script():
     """Return a function that runs a script in a process of its own, from the project's folder, as a user does."""
 
-    def run(name, *args, timeout=120, **env):
+    def run(name, *args, timeout=600, **env):
         command = [sys.executable, name, *map(str, args)]
         inherited = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
-        return subprocess.run(
-            command, cwd=project, capture_output=True, text=True, timeout=timeout, env={**inherited, **env}
-        )
+        outputs = {"capture_output": True, "text": True, "timeout": timeout}
+        return subprocess.run(command, cwd=PROJECT, env={**inherited, **env}, **outputs)
 
     return run
 

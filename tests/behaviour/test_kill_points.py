@@ -6,14 +6,14 @@ import sys
 import pytest
 
 import utils
-from tests.support.runs import assert_same_end, finish
+from tests.support.runs import PROJECT, assert_same_end, finish
 
 pytest.importorskip("resource", reason="Windows has neither these signals nor these limits")
 
 # What a process does to the disk is counted, and after the n-th time it kills itself, really. A write is done in two
 # halves, which count as two. Forked from a process that has torch loaded, so that hundreds of deaths take seconds.
 CHILD = """
-import builtins, io, json, os, pathlib, shutil, signal, sys
+import os, pathlib, shutil, signal, sys
 
 sys.path.insert(0, os.getcwd())
 import torch, train, utils, model.vision.net, model.vision.data_loader, fiveline.record.start
@@ -53,15 +53,13 @@ class File:
         return len(data)
 
 def count_calls():
-    for name in ("replace", "rename", "link", "unlink", "fsync"):
-        setattr(os, name, counted(getattr(os, name)))
-    for name in ("replace", "unlink"):
-        method = getattr(pathlib.Path, name)
-        setattr(pathlib.Path, name, counted(method))
+    for owner, names in ((os, "replace rename link unlink fsync"), (pathlib.Path, "replace unlink")):
+        for name in names.split():
+            setattr(owner, name, counted(getattr(owner, name)))
     opened = os.fdopen
-    def fdopen(descriptor, mode="r", *args, **kwargs):
+    def fdopen(*args, **kwargs):
         point()
-        return File(opened(descriptor, mode, *args, **kwargs))
+        return File(opened(*args, **kwargs))
     os.fdopen = fdopen
 
 def kill_at_each(act):
@@ -87,10 +85,7 @@ def kill_at_each(act):
     os._exit(status)
 
 def save_in_copies(saver):
-    def save(copy):
-        saver.run = utils.RunDirectory(copy)
-        original(saver)
-    kill_at_each(save)
+    kill_at_each(lambda copy: (setattr(saver, "run", utils.RunDirectory(copy)), original(saver)))
 
 if what == "save":
     original, Saver.save = Saver.save, save_in_copies
@@ -100,15 +95,16 @@ kill_at_each(lambda copy: train.main(["--model_dir", str(copy)]))
 
 
 @pytest.fixture
-def killed(make_run, project):
+def killed(make_run):
     """Return a function that returns copies of a run of one epoch, killed at each point of what comes then."""
 
     def kill(what):
         folder = finish(make_run("run"), "num_epochs=1")
         command = [sys.executable, "-c", CHILD, what, str(folder)]
-        done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-        return [folder.with_name(f"run_{i}") for i in range(1, int(done.stdout.splitlines()[-1]) + 1)]
+        copies = [folder.with_name(f"run_{i}") for i in range(1, int(done.stdout.splitlines()[-1]) + 1)]
+        return {copy: read_all(copy) for copy in copies}
 
     return kill
 
@@ -125,19 +121,16 @@ def read_all(folder):
 
 
 def test_a_save_that_is_killed_at_any_point_leaves_the_old_state_or_the_new_one(killed):
-    copies = killed("save")
-    found = [read_all(copy) for copy in copies]
-    assert len(copies) > 12  # files are opened, written in halves, closed, synced, replaced, and so is their folder
+    found = list(killed("save").values())
+    assert len(found) > 12  # files are opened, written in halves, closed, synced, replaced, and so is their folder
     assert found == sorted(found, key=lambda epochs: (epochs[0], epochs[1] or 0))
     assert set(found) == {(1, None), (1, 1), (2, 1)}
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_at_any_point_continues_to_the_same_bits(killed, make_run):
-    copies = killed("whole")
-    whole = finish(make_run("whole"))
+    copies, whole = killed("whole"), finish(make_run("whole"))
     assert len(copies) > 50
     for number, copy in enumerate(copies):
-        read_all(copy)
         if number % 2:  # from each second point, which takes half the time
             assert_same_end(whole, finish(copy))

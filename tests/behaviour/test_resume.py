@@ -2,9 +2,7 @@
 
 import functools
 import itertools
-import os
 import signal
-import time
 
 import pytest
 import torch
@@ -12,59 +10,40 @@ import torch
 import evaluate
 import train
 import utils
-from tests.support.processes import log_of, start, wait_until
+from tests.support.processes import PATIENCE, log_of, start
 from tests.support.runs import DIGITS, assert_same_end, finish, read_state, run_train, write_params
 
 SMALL = {**DIGITS, "image_size": 8, "num_channels": 4}
 BY_FILE = {**SMALL, "num_workers": 2, "cache": "none", "save_summary_steps": 5}
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return finish(write_params(tmp_path_factory.mktemp("whole") / "run", **SMALL))
-
-
 @pytest.mark.parametrize(
     ("number", "num_workers"), [(signal.SIGTERM, 2), pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow)]
 )
-def test_a_run_that_is_stopped_by_a_signal_and_then_killed_continues_to_the_same_bits(
-    tmp_path, whole, number, num_workers
-):
+def test_a_run_that_is_stopped_by_a_signal_and_then_killed_continues_to_the_same_bits(tmp_path, number, num_workers):
     folder = write_params(tmp_path / "run", **{**BY_FILE, "num_workers": num_workers})
-    process = start(folder)
-    wait_until(lambda: "- step 10/" in log_of(folder), process)
-    os.killpg(process.pid, number)  # to data loading processes too, as a batch system and Ctrl-C send it
-    output = process.communicate(timeout=30)[0]
+    # to data loading processes too, as a batch system and Ctrl-C send it
+    process = start(folder, at="- step 10/", action=f"os.killpg(0, {number:d})")
+    output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 128 + number, output
     assert "the same command" in output and "Traceback" not in output
     record, state = utils.read_json(folder / "run.json"), read_state(folder)
-    assert record["status"] == "interrupted" and (state["epoch"], state["step"] > 0) == (0, True)
+    assert record["status"] == "interrupted" and (state["epoch"], state["step"]) == (0, 10)
 
-    process = start(folder, "num_workers=0")
-    wait_until(lambda: f"- step {state['step'] // 5 * 5 + 30}/" in log_of(folder), process)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    process.stdout.close()
+    process = start(folder, "num_workers=0", at="- step 40/", action="os.kill(os.getpid(), signal.SIGKILL)")
+    output = process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == -signal.SIGKILL, output
     finish(folder)
-    assert f"Continuing after epoch 0, step {state['step']}" in log_of(folder)
-    assert_same_end(whole, folder)
+    assert "Continuing after epoch 0, step 10" in log_of(folder)
+    assert_same_end(finish(write_params(tmp_path / "whole", **SMALL)), folder)
 
 
 @pytest.mark.slow
-def test_a_second_signal_quits_at_once(tmp_path):
-    # one step an epoch, and it takes seconds
-    settings = {**DIGITS, "image_size": 64, "num_channels": 16, "batch_size": 1258, "num_epochs": 50}
-    folder = write_params(tmp_path / "run", **settings)
-    process = start(folder)
-    wait_until(lambda: "Epoch 1/" in log_of(folder), process)
-    time.sleep(0.7)  # into the step
-    for _ in range(200):  # Python hears of a signal between two operations: of several within one, only once
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
-        if process.poll() is not None:
-            break
-    assert process.wait(timeout=20) == -signal.SIGTERM  # by the signal itself: nothing was waited for
-    process.stdout.close()
+def test_a_second_signal_quits_at_once(make_run):
+    both = "signal.raise_signal(signal.SIGTERM), signal.raise_signal(signal.SIGTERM)"
+    process = start(make_run(), at="Epoch 1/", action=both)
+    output = process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == -signal.SIGTERM, output  # by the signal itself: nothing was waited for
 
 
 def test_a_run_that_was_stopped_in_validation_records_the_same_history(tmp_path, monkeypatch):

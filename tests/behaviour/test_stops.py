@@ -1,11 +1,9 @@
 """Signals at the worst moments, scripts that must end, checkpoints that were damaged: nothing is lost."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -15,17 +13,8 @@ import evaluate
 import train
 import utils
 from fiveline.loading import pictures
-from tests.support.processes import log_of, wait_until
-from tests.support.runs import (
-    DIGITS,
-    EACH_STEP,
-    PROJECT,
-    assert_same_end,
-    at_log_line,
-    finish,
-    stopped,
-    write_params,
-)
+from tests.support.processes import PATIENCE, log_of
+from tests.support.runs import EACH_STEP, PROJECT, assert_same_end, at_log_line, finish, stopped
 
 pytest.importorskip("resource", reason="Windows has neither these signals nor these limits")
 
@@ -46,13 +35,6 @@ def stopped_script(model_dir):
     return caught.value.code
 
 
-def run_code(code, cwd=PROJECT):
-    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=90)
-
-
-# --- signals
-
-
 def test_sigterm_before_the_first_step_is_no_failure(make_run):
     whole, folder = finish(make_run("whole")), make_run("run")
     for number, line in enumerate(("Loading the datasets", "- done.", "Starting training"), start=1):
@@ -68,8 +50,7 @@ def test_sigterm_while_a_file_is_read_is_not_taken_for_a_broken_file(make_run, p
 
     def read_slowly(*_):
         terminate()
-        time.sleep(60)  # a network file system that does not answer
-        raise AssertionError
+        time.sleep(PATIENCE)  # a network file system that does not answer
 
     monkeypatch.setattr(pictures, "open_picture", read_slowly)
     folder = make_run(data_dir=str(photos), image_channels=3)
@@ -77,92 +58,32 @@ def test_sigterm_while_a_file_is_read_is_not_taken_for_a_broken_file(make_run, p
     assert utils.read_json(folder / "run.json")["reason"].startswith("interrupted by SIGTERM")
 
 
-def test_sigterm_during_saving_lets_the_save_finish(make_run):
-    settings = {"num_channels": 32, "image_size": 32, **EACH_STEP}
-    whole, folder = finish(make_run("whole", **settings)), make_run("run", **settings)
-    seen = []
+def test_sigterm_during_saving_lets_the_save_finish(make_run, monkeypatch):
+    whole, folder = finish(make_run("whole", **EACH_STEP)), make_run("run", **EACH_STEP)
+    sync, seen = os.fsync, []
 
-    def terminate_while_there_is_a_temporary_file():
-        while not seen and threading.main_thread().is_alive():
-            seen.extend(folder.glob(".last.pth.tar.*.tmp"))
-        terminate()
+    def terminate_in_the_middle(descriptor):
+        if not seen and list(folder.glob(".last.pth.tar.*.tmp")):
+            seen.append(descriptor)
+            terminate()
+        sync(descriptor)
 
-    watcher = threading.Thread(target=terminate_while_there_is_a_temporary_file, daemon=True)
-    with at_log_line("Epoch 2/", watcher.start):
+    with at_log_line("Epoch 2/", lambda: monkeypatch.setattr(os, "fsync", terminate_in_the_middle)):
         assert "saved" in stopped(folder, exit_code=143)
     assert seen and not list(folder.glob(".*.tmp"))
     assert_same_end(whole, finish(folder))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("nohup") is None, reason="there is no nohup here")
-def test_nohup_keeps_a_run_alive_when_the_terminal_closes_and_nothing_follows_its_last_line(tmp_path):
-    folder = write_params(tmp_path / "run", **DIGITS)
-    command = ["nohup", sys.executable, "train.py", "--model_dir", str(folder)]
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_until(lambda: "Epoch 1/" in log_of(folder), process)
-    process.send_signal(signal.SIGHUP)
-    last = process.communicate(timeout=60)[0].splitlines()[-1]  # libraries that find something left at exit say so here
-    assert process.returncode == 0 and log_of(folder).splitlines()[-1].endswith(last)
-    assert utils.read_json(folder / "run.json")["status"] == "finished"
-
-
-# --- scripts
-
-
-@pytest.mark.slow
-def test_dynamo_waits_until_something_is_compiled():
-    code = """
-import sys, utils
-utils.import_quickly("torch")
-from fiveline.torch_private import put_off_dynamo
-put_off_dynamo()
-import torch
-
-def step():
-    optimizer.zero_grad()
-    net(torch.ones(3)).sum().backward()
-    optimizer.step()
-
-net = torch.nn.Linear(3, 2)
-optimizer = torch.optim.Adam(net.parameters(), fused=True)
-step()
-optimizer.load_state_dict(optimizer.state_dict())
-import inspect, torch.distributed.tensor  # look into all modules that there are
-inspect.stack()
-print("torch._dynamo.eval_frame" in sys.modules)
-torch.compile(step, backend="eager")()
-print(sys.modules["torch._dynamo"] is torch._dynamo, int(optimizer.state_dict()["state"][0]["step"]))
-"""
-    done = run_code(code)
-    assert done.stdout.splitlines() == ["False", "True 2"], done.stderr
-    assert done.returncode == 0 and "leaked" not in done.stderr
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("is_faulty", [False, True])
-def test_a_script_of_ones_own_that_trains_with_loading_processes_ends(tmp_path, is_faulty):
-    folder = write_params(tmp_path / "run", **{**DIGITS, "num_epochs": 1}, cache="none", num_workers=2)
-    patch = """
-from model.vision.data_loader import ImageDataset
-plain = ImageDataset.__getitems__
-
-def faulty(self, indices):
-    assert 7 not in indices
-    return plain(self, indices)
-
-ImageDataset.__getitems__ = faulty
-"""
-    done = run_code(f"import train\n{patch * is_faulty}\ntrain.main(['--model_dir', {str(folder)!r}])")
-    record = utils.read_json(folder / "run.json")
-    assert done.returncode == is_faulty and ("Error" in done.stderr) == is_faulty, done.stderr
-    assert record["status"] == ("failed" if is_faulty else "finished")
+def test_a_script_of_ones_own_that_trains_with_loading_processes_ends(make_run, photos, is_faulty):
+    folder = make_run(data_dir=str(photos), num_epochs=1, cache="none", num_workers=2)
     if is_faulty:
-        assert "example 7 (train[7]) could not be loaded: AssertionError()" in done.stderr
-        assert "example 7 (train[7])" in record["reason"]
-
-
-# --- what a directory may look like afterwards
+        (photos / "train/b/3.png").write_bytes(b"no image")
+    command = [sys.executable, "-c", f"import train\ntrain.main(['--model_dir', {str(folder)!r}])"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == is_faulty and ("train/b/3.png: " in done.stderr) == is_faulty, done.stderr
+    assert utils.read_json(folder / "run.json")["status"] == ("failed" if is_faulty else "finished")
 
 
 def damage(path):
@@ -204,18 +125,3 @@ def test_damaged_checkpoints_are_refused_with_what_to_type_and_left_alone(make_r
     damage(folder / "best.pth.tar")
     assert stopped(folder, exit_code=2, main=evaluate.main).startswith(f"{folder / 'best.pth.tar'}: damaged")
     assert not list(folder.glob("*_test_best*"))
-
-
-def test_the_record_of_a_finished_run_recovers_from_a_kill_and_from_a_continuation_that_failed(make_run, capsys):
-    folder = finish(make_run(num_epochs=1))
-    before = utils.read_json(folder / "run.json")
-    utils.RunDirectory(folder).update_record(status="running", end=None)  # killed right before it could say so
-    finish(folder)
-    record = utils.read_json(folder / "run.json")
-    assert "is finished: 1 epochs" in capsys.readouterr().out
-    assert record["status"] == "finished" and record["end"] >= record["start"]
-    assert "nowhere" in stopped(folder, "--data_dir", folder / "nowhere", "num_epochs=9", exit_code=2)
-    assert utils.read_json(folder / "run.json")["params"]["num_epochs"] == 9
-    finish(folder)
-    after = utils.read_json(folder / "run.json")
-    assert [after[key] for key in ("status", "params", "hash")] == [before[key] for key in ("status", "params", "hash")]

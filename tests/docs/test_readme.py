@@ -83,35 +83,21 @@ def test_commands_run_as_written(page, clone):
 def test_pages_name_only_files_that_are_there(page):
     own = {name for name, _ in listings_of(page)} | {"data/kaggle/ner_dataset.csv"}  # a reader's own files
     names = re.findall(r"(?<![\w/])((?:model|data|fiveline|tests|benchmarks)/[\w/]+\.(?:py|md|csv|txt))\b", read(page))
+    if page.name == "AGENTS.md":  # its table of places
+        names += re.findall(r"`([\w./]+)`(?=[^|]* \|.*\|$)", read(page).partition("## The house")[2], re.MULTILINE)
+    for line in read(page).partition("## Find your way")[2].partition("\n| to change")[0].splitlines():  # the map
+        found = re.findall(r"(?:^|  )([\w/]+(?:\.py|/))(?= |$)", line)
+        names += [f"fiveline/{name}" if line.startswith("  ") else name for name in found]
     missing = [name for name in sorted({*names} - own) if not (PROJECT / name).exists()]
     assert [name for name in missing if "/my_" not in name] == []  # my_task is a reader's own, too
 
 
-def test_page_for_programs_is_short_and_names_what_is_there():
-    text = read(PROJECT / "AGENTS.md")
-    assert len(text.splitlines()) <= 60
-    places = re.findall(r"^\| (`.*?) \|", text.partition("## The house")[2], re.MULTILINE)
-    names = [name for place in places for name in re.findall(r"`([^`<]+)`", place)]
-    assert len(names) >= 5 and [name for name in names if not (PROJECT / name).exists()] == []
-
-
-@needs(*SHIPPED)
-def test_map_of_the_readme_names_what_is_there():
-    lines = read(PAGES[0]).partition("## Find your way")[2].split("```")[1].splitlines()
-    missing = []
-    for line in lines:
-        folder = PROJECT / "fiveline" if line.startswith("  ") else PROJECT
-        names = re.findall(r"(?:^|  )([\w/]+(?:\.py|/))(?= |$)", line)
-        missing += [name for name in names if not (folder / name).exists()]
-    assert missing == []
-
-
-def test_readme_holds_the_five_lines_and_both_commands():
+def test_readme_and_page_for_programs_are_short_and_the_readme_holds_the_five_lines_and_both_commands():
     text = read(PAGES[0])
+    assert len(text.splitlines()) <= 150 and len(read(PROJECT / "AGENTS.md").splitlines()) <= 60
     assert "output_batch = model(train_batch)           # compute model output" in text
     for mark in ("first", "second"):
-        block = re.search(rf"<!-- ci: {mark} -->\n```\n(.*)\n```", text)
-        assert block, f"one line, marked for CI as {mark}"
+        assert re.search(rf"<!-- ci: {mark} -->\n```\n(.*)\n```", text), f"one line, marked for CI as {mark}"
 
 
 @pytest.mark.slow

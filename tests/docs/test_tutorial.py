@@ -4,11 +4,7 @@ The tutorial's session includes its quotes from the project. Shell commands are 
 here: the exercises' answers, and a session in the debugger.
 """
 
-import logging
-import multiprocessing
-import os
 import re
-import runpy
 import subprocess
 import sys
 
@@ -32,7 +28,7 @@ def is_in_session(block, page):
 
 LISTINGS = {page: [block for block in blocks_of(page) if is_in_session(block, page)] for page in PAGES[1:]}
 LISTINGS = {page: listings for page, listings in LISTINGS.items() if listings}
-TAKE_SECONDS = {"3_nets_and_data.md", "4_life_of_a_batch.md", "5_devices_and_processes.md", "6_export.md"}
+TAKE_SECONDS = ["in_python", "debugging", "3_nets_and_data", "4_life_of_a_batch", "5_devices_and_processes", "6_export"]
 
 
 def run(folder, *words, typed=""):
@@ -40,33 +36,6 @@ def run(folder, *words, typed=""):
     result = subprocess.run([sys.executable, *words], input=typed, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout
-
-
-def run_forked(folder, name):
-    """Do the same in a copy of this process, which has torch loaded already: that takes half the time."""
-    if sys.platform != "linux":
-        return run(folder, name)
-    output, errors = folder / "output.txt", folder / "errors.txt"
-
-    def act():
-        os.chdir(folder)
-        logging.getLogger().handlers.clear()  # of tests before this one
-        for stream, number, path in ((sys.stdout, 1, output), (sys.stderr, 2, errors)):
-            stream.flush()
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
-        sys.path.insert(0, str(folder))
-        runpy.run_path(name, run_name="__main__")
-        sys.stdout.flush()
-
-    child = multiprocessing.get_context("fork").Process(target=act)
-    child.start()
-    child.join()
-    printed = output.read_text(encoding="utf-8")
-    output.unlink()
-    assert child.exitcode == 0, errors.read_text(encoding="utf-8")
-    errors.unlink()
-    return printed
 
 
 @pytest.fixture(scope="module")
@@ -77,21 +46,18 @@ def clone(tmp_path_factory):
 @needs(*SHIPPED)
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=[pytest.mark.slow] * (page.name in TAKE_SECONDS), id=page.name) for page in LISTINGS],
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in TAKE_SECONDS), id=page.name) for page in LISTINGS],
 )
 def test_listings_print_what_the_page_shows(page, clone):
     session = f"print({BREAK!r})\n".join(block.text for block in LISTINGS[page])
     (clone / "session.py").write_text(session, encoding="utf-8")  # a file, because torch.jit.script reads the source
-    printed = run_forked(clone, "session.py")
+    printed = run(clone, "session.py")
     for block, found in zip(LISTINGS[page], printed.split(f"{BREAK}\n"), strict=True):
         assert_printed(block.output, found, block.text)
 
 
-def test_the_tutorial_is_among_them():
-    assert sum(len(LISTINGS.get(page, [])) for page in PARTS) > 60
-
-
 def test_nothing_is_left_out_of_the_tutorials_listings():
+    assert sum(len(LISTINGS.get(page, [])) for page in PARTS) > 60
     for page in PARTS:
         for block in blocks_of(page):
             is_whole = not re.search(r"^\s*\.\.\.\s*$", block.text, re.MULTILINE)
@@ -113,7 +79,7 @@ def test_debugger_answers_as_the_page_shows(tmp_path):
 def test_answers_print_what_the_page_shows(name, tmp_path):
     (block,) = (block for block in blocks_of(EXERCISES) if block.text == f"python {name}\n")
     write_listings(EXERCISES, tmp_path)
-    assert_printed(block.output, run_forked(tmp_path, name), name)
+    assert_printed(block.output, run(tmp_path, name), name)
 
 
 def write_idx(path, array):

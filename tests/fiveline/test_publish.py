@@ -210,7 +210,7 @@ def test_watch_publishes_the_epochs_of_a_run_that_is_trained_and_the_last_one_af
         assert process.stdout.readline() == "tensorboard: 1 of 1 runs had something new\n"
         train.main(["--model_dir", str(model_dir)])
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        assert process.wait() == 0
     finally:
         process.kill()
         process.stdout.close()

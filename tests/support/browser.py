@@ -65,7 +65,7 @@ def open_page(browser: Any, path: Path, fragment: str = "") -> float:
     return time.monotonic() - start
 
 
-def wait_for(browser: Any, script: str, seconds: float = 30) -> Any:
+def wait_for(browser: Any, script: str, seconds: float = 300) -> Any:
     """Run a script again and again until it returns something that is true; return that."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -77,7 +77,8 @@ def wait_for(browser: Any, script: str, seconds: float = 30) -> Any:
 
 def wait_drawn(browser: Any) -> None:
     """Wait until the page has drawn what the last click asked for."""
-    time.sleep(0.2)  # what is typed is read when nothing more comes for 0.15 s
+    # what is typed is read when nothing more comes for 0.15 s: a timer of the page itself, however slow, ends later
+    browser.execute_async_script("setTimeout(arguments[0], 200)")
     wait_for(browser, IS_DRAWN)
 
 

@@ -6,6 +6,8 @@ import socket
 import tempfile
 from pathlib import Path
 
+from tests.support.processes import PATIENCE
+
 MODULES = ["torch._dynamo", "torch.distributed.fsdp", "fiveline.jobs.job", "fiveline.options.set_up", "fiveline.saving"]
 
 
@@ -25,7 +27,7 @@ def run_ranks(num_processes, function, *args):
             ranks[-1].start()
         try:
             for process in ranks:
-                process.join(120)
+                process.join(PATIENCE)
         finally:
             for process in ranks:
                 process.kill()

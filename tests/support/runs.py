@@ -83,13 +83,13 @@ def stopped(model_dir, *words, exit_code=1, main=train.main):
 def at_log_line(text, action):
     """Do something, once, when a line that begins with some text is logged: a fault at a known moment."""
 
-    class Trigger(logging.Handler):
-        def emit(self, record):
-            if record.getMessage().startswith(text):
-                logging.getLogger().removeHandler(self)
-                action()
+    def emit(record):
+        if record.getMessage().startswith(text):
+            logging.getLogger().removeHandler(trigger)
+            action()
 
-    trigger = Trigger()
+    trigger = logging.Handler()
+    trigger.emit = emit
     logging.getLogger().addHandler(trigger)
     try:
         yield

@@ -21,7 +21,7 @@ import train
 import utils
 from fiveline import jobs
 from fiveline.sanity.selftest import differences
-from tests.support.processes import log_of, wait_until
+from tests.support.processes import PATIENCE, log_of, wait_until
 from tests.support.ranks import run_ranks
 from tests.support.runs import PROJECT, assert_same_bits, read_state, without_times, write_params
 
@@ -55,7 +55,7 @@ def job(num_processes, *words):
     """Run a job to its end; return its exit code and what it said."""
     process = start_job(num_processes, *words)
     try:
-        text = process.communicate(timeout=120)[0]
+        text = process.communicate(timeout=PATIENCE)[0]
     finally:
         process.kill()
     return process.returncode, text
@@ -308,7 +308,7 @@ def test_a_job_that_was_killed_or_stopped_continues_to_the_same_bits(tmp_path, u
         process.terminate()
     else:
         os.kill(pid_of(process, rank), signal.SIGKILL)
-    text = process.communicate(timeout=25)[0]  # before torchrun would kill the others
+    text = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode != 0
     record = utils.read_json(folder / "run.json")
     if rank is None:
@@ -323,6 +323,22 @@ def test_a_job_that_was_killed_or_stopped_continues_to_the_same_bits(tmp_path, u
         assert record["status"] == "failed" and "has died" in record["reason"]
     together(2, folder)
     assert differences(undisturbed, folder) == []
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("counts", [(1, 3), (3, 2)])
+def test_a_checkpoint_within_an_epoch_is_continued_by_any_number_of_processes(tmp_path, counts):
+    params = {**TABULAR, "num_epochs": 3, "batch_size": 8, "checkpoint_minutes": 1e-5}
+    whole = alone(write_params(tmp_path / "whole", **params))
+    folder = write_params(tmp_path / "run", **params)
+    process = start_job(counts[0], "train.py", "--model_dir", folder)
+    wait_until(lambda: "Epoch 2/" in log_of(folder), process)
+    os.kill(pid_of(process, 0), signal.SIGTERM)  # one of them alone: they stop together
+    text = process.communicate(timeout=PATIENCE)[0]
+    assert "error: stopped by signal 15" in text, text
+    code, text = job(counts[1], "train.py", "--model_dir", folder)
+    assert code == 0 and f"processes: {counts[0]} -> {counts[1]}" in text
+    assert_same_within_rounding(whole, folder)
 
 
 def train_until_validation(*words):

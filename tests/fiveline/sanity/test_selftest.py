@@ -61,7 +61,7 @@ SMALL_TEXT = "context_length=32 num_layers=1 num_heads=2 width=16 dropout_rate=0
 def test_selftest_passes_on_a_shipped_run(run_script, project, experiment, words):
     need(task_of(project / "experiments" / experiment))
     command = ["sanity_check.py", "--model_dir", f"experiments/{experiment}", "--selftest_resume", *words.split()]
-    done = run_script(*command, timeout=300)
+    done = run_script(*command, timeout=900)
     assert done.returncode == 0, done.stderr
     assert "- killed after " in done.stdout and "The same bits after " in done.stdout
 
@@ -97,7 +97,7 @@ def test_selftest_finds_what_does_not_continue_and_says_why(project, tmp_path, p
     (copy / name).write_text(source.replace(line, line + fault, 1))
     folder = write_params(tmp_path / "run", **DIGITS)
     command = [sys.executable, "sanity_check.py", "--model_dir", str(folder), "--selftest_resume"]
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=900)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "ended differently:\n  last.pth.tar " in done.stderr
     assert done.stderr.rstrip().endswith(cause)
