@@ -58,7 +58,7 @@ def _explain(error: Mapping[str, Any], cls: type[BaseModel]) -> str:
 
 
 def _shown(value: Any) -> str:
-    # reprlib for what may be nested without end, or hold what JSON has not: YAML has anchors, dates and sets
+    # reprlib for what may be nested without end, or hold what JSON does not have: YAML has dates and sets
     text = to_json(value, indent=None) if isinstance(value, (str, int, type(None))) else reprlib.repr(value)
     text = " ".join(text.split())  # a tensor takes several lines
     return text if len(text) <= 60 else text[:57] + "..."
@@ -154,8 +154,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         for number, row in enumerate(rows, start=1):
             check_values(_Epoch, row, f"{path}, row {number}")
     except InputError as error:
-        hint = f"move {path.name} away, then rerun the same command to continue without it"
-        raise InputError(f"{error}; {hint}") from None
+        raise InputError(f"{error}; move {path.name} away, then rerun the same command to go on without it") from None
     return rows
 
 

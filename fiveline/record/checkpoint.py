@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import pickle
 import re
 import textwrap
 import traceback
@@ -69,20 +68,17 @@ def _read_file(path: Path) -> bytes:
 
 
 def _is_damaged(data: bytes) -> bool:
-    """Return whether a zip file does not fit its checksums."""
-    if not data.startswith(b"PK"):  # torch before 2020
-        return False
+    """Return whether a zip file does not fit its checksums; before 2020, torch wrote no zip files."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return archive.testzip() is not None
-    except Exception as error:  # a dozen kinds, by where the damage is: BadZipFile, zlib.error, EOFError, ...
-        if is_out_of_memory(error):
-            raise
+        return data.startswith(b"PK") and zipfile.ZipFile(io.BytesIO(data)).testzip() is not None
+    except MemoryError:
+        raise
+    except Exception:  # a dozen kinds, by where the damage is: BadZipFile, zlib.error, EOFError, ...
         return True
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours, or of any code that saved a dict with a `state_dict`, such as CS230's, onto the CPU.
+    """Read a checkpoint, of ours or of any code that saved a dict with a `state_dict`, such as CS230's, onto the CPU.
 
     An InputError says that it is missing, damaged, not a checkpoint, or would run code when loaded.
     """
@@ -105,9 +101,8 @@ def parse_checkpoint(data: bytes, path: Path) -> Any:
         if is_out_of_memory(error):
             raise
         # torch's own message is not passed on: it explains how to load the file in spite of the danger
-        refused = re.search(r"\bGLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         reason = f"damaged, or not a checkpoint: torch cannot read it ({type(error).__name__})"
-        if refused:
+        if refused := re.search(r"\bGLOBAL (\S+)", str(error)):
             hint = "; save float(x) or torch.from_numpy(x) in its place" if refused[1].startswith("numpy") else ""
             reason = f"refused, it holds more than tensors and plain values: {refused[1]}{hint}"
         raise InputError(f"{path}: {reason}") from None

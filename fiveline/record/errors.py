@@ -68,20 +68,13 @@ def with_result(error: E, result: Mapping[str, Any]) -> E:
 # Errors of the machine or of a setting, not of the code: class, words in the message, how to stop and what to print
 KNOWN_ERRORS = (
     ("BdbQuit", "", Stop, "ended in the debugger; rerun the same command to continue from the last checkpoint"),
-    ("FileNotFoundError", "No usable temporary directory", Stop,
-     "{}: they are full or read-only; free some space, or set TMPDIR to a folder with room"),
     ("RuntimeError", "Too many open files", Stop, "too many open files; " + MORE_FILES),
     ("RuntimeError", "DataLoader worker (pid", Stop,
      "a data loading process died ({}); if memory ran out, lower num_workers or batch_size"),
-    ("ValueError", "embedded null", InputError,
-     "a path holds a null character ({}); expected the name of a file or a folder"),
-    ("NotImplementedError", "for the MPS device", InputError, "--device mps: {}; use --device cpu"),
     ("ValueError", "more than 1 value per channel when training", InputError,
      "batch norm cannot train on a single number ({}); raise batch_size or microbatch_size"),
     ("RuntimeError", "does not have a deterministic implementation", InputError,
      "deterministic: {}; take another operation, or deterministic=false"),
-    ("RuntimeError", "CUBLAS_WORKSPACE_CONFIG=", InputError,
-     "deterministic: cuBLAS has another setting; export CUBLAS_WORKSPACE_CONFIG=:4096:8, or unset it"),
 )  # fmt: skip
 
 
@@ -89,7 +82,7 @@ def explain(error: BaseException) -> Stop | None:
     """Return the Stop that reports an error of the machine or of a setting; None for any other error."""
     if isinstance(error, Stop):
         return error
-    if isinstance(error, OSError) and (stop := _explain_os_error(error)) is not None:
+    if isinstance(error, OSError) and (stop := _explain_os_error(error)):
         return stop
     text = str(getattr(error, "strerror", None) or error).strip().partition("\n")[0]
     if is_out_of_memory(error):
@@ -115,12 +108,6 @@ def _explain_os_error(error: OSError) -> Stop | None:
     if isinstance(error, PermissionError):
         return Stop(f"{name}no permission to read or write it ({reason}); chmod it, or name another place")
     return InputError(f"{name}cannot be used ({reason}); name another file or folder")
-
-
-def cannot_write(path: object, error: OSError) -> Stop:
-    """Return the Stop that reports a file or folder that could not be opened to write."""
-    kind = Stop if error.errno in NO_ROOM else InputError
-    return kind(f"{path}: cannot be written ({error.strerror or error})")
 
 
 @contextlib.contextmanager

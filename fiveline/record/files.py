@@ -32,15 +32,18 @@ def check_regular(path: Path | str, mode: int | None = None) -> None:
     """
     mode = os.stat(path).st_mode if mode is None else mode  # noqa: PTH116  a Path for each image takes its time
     if not stat.S_ISREG(mode):
-        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-        raise InputError(f"{path}: {kinds.get(stat.S_IFMT(mode), 'a device')}; expected a regular file")
+        raise InputError(f"{path}: a folder, a pipe or a device; expected a regular file")
+
+
+def open_no_wait(name: str, flags: int) -> int:
+    """Open a file to read; opening a pipe could wait for ever otherwise."""
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_bytes(path: Path, max_bytes: int | None = None) -> bytes:
     """Read a file; an InputError says that it is missing, unreadable, not a regular one, or above `max_bytes`."""
-    no_wait = getattr(os, "O_NONBLOCK", 0)  # else the opening of a pipe would wait
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait)) as file:  # noqa: PTH123
+        with open(path, "rb", opener=open_no_wait) as file:  # noqa: PTH123
             status = os.fstat(file.fileno())
             check_regular(path, status.st_mode)
             if max_bytes is not None and status.st_size > max_bytes:
@@ -81,16 +84,15 @@ def _parse_object(text: str, source: str) -> dict[str, Any]:
 def read_lines(path: Path, is_growing: bool = False) -> list[dict[str, Any]]:
     """Read a file with one JSON object a line; a missing file has no lines, an InputError names a broken one.
 
-    If `is_growing`, half a line at the end, which a writer left, is passed over.
+    If `is_growing`, half a line at the end, which a writer left, is skipped.
     """
     if not path.exists():
         return []
     # not splitlines(): JSON strings may hold other line ends, such as U+2028; half a line may end within a character
-    lines = read_text(path, MAX_LINES_BYTES, "replace" if is_growing else "strict").split("\n")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        with contextlib.suppress(*([InputError] if is_growing and number == len(lines) else [])):
-            rows += [_parse_object(line, f"{path}, line {number}")] if line.strip() else []
+    *lines, last = read_text(path, MAX_LINES_BYTES, "replace" if is_growing else "strict").split("\n")
+    rows = [_parse_object(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]
+    with contextlib.suppress(*[InputError] * is_growing):
+        rows += [_parse_object(last, f"{path}, line {len(lines) + 1}")] if last.strip() else []
     return rows
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fiveline.record import restart
 from fiveline.record.atomic import append_line, remove_stale, save_dict_to_json, write_lines
 from fiveline.record.check import read_history, read_record
-from fiveline.record.errors import InputError, InUseError, OtherRunError, Stop, cannot_write, explain
+from fiveline.record.directory import delete_or_restore
+from fiveline.record.errors import InputError, InUseError, OtherRunError, Stop, explain
 from fiveline.record.files import read_json
 from fiveline.record.origin import now, provenance, versions
 from fiveline.record.params import Params
@@ -40,9 +40,7 @@ def ranking_key(value: Any, loss: Any, is_high_better: bool) -> tuple[float, flo
 
     Between equal values, the lower loss is better. If the value is not a finite number, return NO_RESULT: never better.
     """
-    is_number, is_loss = (
-        isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= sys.float_info.max for x in (value, loss)
-    )
+    is_number, is_loss = (type(x) in (int, float) and abs(x) <= sys.float_info.max for x in (value, loss))
     return (value if is_high_better else -value, -loss if is_loss else -math.inf) if is_number else NO_RESULT
 
 
@@ -61,31 +59,28 @@ class RunDirectory:
         self._unwritten: list[Mapping[str, Any]] = []  # epochs of the history
 
     def __enter__(self) -> RunDirectory:
-        """Take the directory's lock. InUseError: another process has it; Stop: no file can be written."""
+        """Take the directory's lock; InUseError: another process has it."""
         if not self.is_writer:
             return self
         try:
             self._lock.acquire(timeout=0)
-            self._locked = (self.path / ".lock").stat()
-            remove_stale(self.path)
-            restart.delete_or_restore(self.path)
-            entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now()}
-            save_dict_to_json(entry, self.path / HOLDER)
         except Timeout:
             holder = "another process"
             with contextlib.suppress(InputError, KeyError):
                 holder = "process {process} on {host} since {since}".format(**read_json(self.path / HOLDER))
             raise InUseError(f"{self.path}: in use by {holder}; wait for it, or take another --model_dir") from None
-        except OSError as error:
-            self._lock.release()
-            raise cannot_write(self.path, error) from None
+        self._locked = (self.path / ".lock").stat()
+        remove_stale(self.path)
+        delete_or_restore(self.path)
+        entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now()}
+        save_dict_to_json(entry, self.path / HOLDER)
         return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):  # the disk may have become read-only
             if self.is_writer and self._has_lock():
                 (self.path / HOLDER).unlink(missing_ok=True)
-                restart.delete_or_restore(self.path)
+                delete_or_restore(self.path)
         self._lock.release()
 
     def _has_lock(self) -> bool:
@@ -162,8 +157,7 @@ class RunDirectory:
         if min(num_epochs, len(self.history())) > epoch:  # never in train.py, which has cut the history
             raise OtherRunError(
                 f"{self.path}: holds a run of {num_epochs} epochs; this run has {epoch} so far and would replace it; "
-                "take another folder or remove this one; to continue the saved run: "
-                "state.load_state_dict(utils.load_checkpoint(path, model))"
+                "take another folder, or continue it: state.load_state_dict(utils.load_checkpoint(path, model))"
             )
 
     def append_history(self, row: Mapping[str, Any]) -> None:

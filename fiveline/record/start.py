@@ -8,13 +8,12 @@ from typing import Any
 
 from fiveline.record.check import Resumable, check_values
 from fiveline.record.checkpoint import checkpoint_path, is_of_train, read_checkpoint
+from fiveline.record.directory import set_aside
 from fiveline.record.errors import InputError
 from fiveline.record.params import Params
-from fiveline.record.restart import set_aside
 from fiveline.record.run import RunDirectory, has_stopped_early
 
 LAST, PREVIOUS, DAMAGED = "last.pth.tar", "last.previous.pth.tar", "last.damaged.pth.tar"
-EARLIER = "Continuing from the one before it, {}; what came after is done again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +96,8 @@ def _read_last(model_dir: Path) -> tuple[Path, dict[str, Any] | None, tuple[str,
         except InputError as error:  # noqa: PERF203
             problems.append(str(error))
         else:
-            return path, state, tuple(f"- WARNING: {problem}. {EARLIER.format(path)}" for problem in problems)
+            hint = f"Continuing from the one before it, {path}; what came after is done again"
+            return path, state, tuple(f"- WARNING: {problem}. {hint}" for problem in problems)
     if problems:
         hint = "To start from the best weights, --restore_file best --restart; to start over, --restart"
         raise InputError(f"{'; '.join(problems)}. {hint}")

