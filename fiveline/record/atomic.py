@@ -30,8 +30,7 @@ def write_atomically(path: Path, data: bytes | memoryview, previous: Path | None
 def open_atomically(path: Path, previous: Path | None = None, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Open a file to write; readers see the old file or the whole new one, also after an error or a power cut.
 
-    Until the end, the bytes are in a temporary file in the same folder. The old file is kept under the name `previous`,
-    if given. A file that exists never gets more permissions than it has, whatever `mode` is.
+    The old file is kept under the name `previous`, if given. A file that exists never gets more permissions by `mode`.
     """
     temporary = temporary_path(path)
     if path.is_file() and not path.is_symlink():
@@ -75,10 +74,7 @@ def temporary_path(path: Path) -> Path:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a run directory, which the caller has locked.
-
-    Only the lock's holder writes checkpoints and the record. Other files may still be written, so they are kept a day.
-    """
+    """Remove temporary files of killed processes from a locked run directory; others may write theirs, for a day."""
     for path in folder.glob(".*.tmp"):
         with contextlib.suppress(FileNotFoundError, PermissionError):  # complete by now; on Windows, open
             is_own = any(name in path.name for name in WRITTEN_UNDER_LOCK)

@@ -24,10 +24,7 @@ _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def check_values(cls: type[M], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> M:
-    """Return the values as an object of a pydantic class; an InputError names `source` and lists all mistakes.
-
-    `mistakes` are those that were found while reading the values.
-    """
+    """Return the values as an object of a pydantic class; an InputError lists all mistakes, those of the reader too."""
     found = list(dict.fromkeys([*mistakes, *find_mistakes(cls, values)]))  # some may have been found twice
     if found:
         title = f"{source}: " if len(found) == 1 else f"{source}: {len(found)} mistakes\n  "

@@ -73,16 +73,12 @@ def current_status(model_dir: Path, status: str) -> str:
 
 
 def is_held(model_dir: Path) -> bool:
-    """Return whether a process holds the lock of a run directory, as `record/run.py` takes it, or might hold it.
-
-    That is unknown on Windows, and for a process on another machine. A shared lock is taken for a moment, which
-    succeeds only if no process works in the directory.
-    """
+    """Return whether a process holds a run directory's lock; True also if that is unknown: Windows, another machine."""
     holder = model_dir / ".lock.json"  # exists while the directory is in use
     if fcntl is None or _read(holder).get("host") != socket.gethostname():
         return holder.exists()
     try:
-        with open(model_dir / ".lock", opener=open_no_wait) as file:  # noqa: PTH123  closing it releases the lock
+        with open(model_dir / ".lock", opener=open_no_wait) as file:  # noqa: PTH123  closing it ends our shared lock
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         return not isinstance(error, FileNotFoundError)

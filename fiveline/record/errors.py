@@ -33,7 +33,7 @@ class InputError(Stop, ValueError):
 
 
 class OtherRunError(InputError):
-    """The directory holds another run, which is left as it is, its run.json included."""
+    """The directory holds another run, which stays as it is, with its run.json."""
 
 
 class DivergedError(Stop):
@@ -88,9 +88,8 @@ def explain(error: BaseException) -> Stop | None:
     if is_out_of_memory(error):
         hint = "lower microbatch_size or num_workers, or else batch_size or the size of the net"
         return Stop(f"out of memory ({text or type(error).__name__}); {hint}")
-    names = [cls.__name__ for cls in type(error).__mro__]  # names: importing bdb only to ask for its class is slow
     for name, words, kind, message in KNOWN_ERRORS:
-        if name in names and words in str(error):
+        if type(error).__name__ == name and words in str(error):  # names: importing bdb only for its class is slow
             return kind(message.format(text.partition(". ")[0].partition(", but")[0]))
     return None
 

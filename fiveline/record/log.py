@@ -41,8 +41,7 @@ class SafeFormatter(logging.Formatter):
 def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
     """Send `logging.info(...)` to standard output and to the end of a file; errors go to standard error instead.
 
-    Calling it again moves the log to another file, or, if `log_path` is None, to standard error alone. An OSError says
-    that the file cannot be written, or is a link.
+    Call it again to move the log to another file, or, if `log_path` is None, to standard error alone.
     """
     logger = logging.getLogger()
     logger.setLevel(level)
@@ -64,21 +63,18 @@ def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
 class _Output(logging.StreamHandler):
     """The log on standard output, and errors on standard error. A run whose output cannot be written goes on."""
 
-    has_failed = False
-
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
         error = sys.exc_info()[1]
-        if isinstance(error, BrokenPipeError) and self.stream is sys.stdout:  # its reader, such as `head`, has ended
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        elif not isinstance(error, OSError):
+        if not isinstance(error, OSError):
             super().handleError(record)
-        elif not self.has_failed:
-            self.has_failed = True
-            logging.error(f"- the output cannot be written ({error}); it may lack lines of the log")
+        elif self.stream is sys.stdout:  # the disk is full, or the reader of a pipe, such as `head`, has ended
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                logging.error(f"- the output cannot be written ({error}); it lacks lines of the log")
 
 
 class _LogFile(logging.FileHandler):

@@ -27,12 +27,6 @@ CORE_SCHEMA = {
     "float": r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
     "merge": "<<",
 }
-JSON_HABITS = {  # the text at a mistake, and what people know from Python, JavaScript or YAML
-    r".?(#|//|/\*)": "JSON has no comments; take it out, or name the file params.yaml and begin comments with #",
-    r".?,\s*[}\]]": "JSON has no comma after the last entry; take it out",
-    r".?('|True|False|None)": "JSON has double quotes, true, false and null",
-    r"$": "the file is empty; {} takes the defaults",
-}
 
 
 class _Loader(yaml.SafeLoader):
@@ -81,10 +75,7 @@ def find_params_file(model_dir: Path) -> Path:
 
 
 def read_values(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the keys and values of a JSON or YAML file, and its duplicate keys as messages.
-
-    An InputError names the file, and line and column where its text is broken.
-    """
+    """Return the values of a JSON or YAML file, and a message for each duplicate key in it."""
     is_json = path.suffix == ".json"
     values, mistakes = (_parse_json if is_json else _parse_yaml)(read_text(path), str(path))
     if values is None and not is_json:  # an empty file
@@ -128,9 +119,7 @@ def _parse_json(text: str, source: str) -> tuple[Any, list[str]]:
     try:
         return json.loads(text, object_pairs_hook=note_duplicates), mistakes
     except json.JSONDecodeError as error:
-        around = text[: error.pos].rstrip()[-1:] + text[error.pos :].lstrip()
-        reason = next((hint for pattern, hint in JSON_HABITS.items() if re.match(pattern, around)), error.msg)
-        raise InputError(f"{source}: not valid JSON, line {error.lineno} column {error.colno}: {reason}") from None
+        raise InputError(f"{source}: not valid JSON, line {error.lineno} column {error.colno}: {error.msg}") from None
     except (RecursionError, ValueError) as error:  # absurd nesting, a number of more digits than Python reads
         raise InputError(f"{source}: not valid JSON ({error})") from None
 
@@ -142,8 +131,6 @@ def _parse_yaml(text: str, source: str) -> tuple[Any, list[str]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1} column {mark.column + 1}" if mark else ""
-        if isinstance(error, yaml.reader.ReaderError):
-            where = f", line {text.count(chr(10), 0, error.position) + 1}"
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"{source}: not valid YAML{where}: {problem}") from None
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:

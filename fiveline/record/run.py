@@ -36,10 +36,7 @@ def scores_lock(path: Path) -> FileLock:
 
 
 def ranking_key(value: Any, loss: Any, is_high_better: bool) -> tuple[float, float]:
-    """Return a pair that ranks a result among epochs or trials: the larger pair is the better result.
-
-    Between equal values, the lower loss is better. If the value is not a finite number, return NO_RESULT: never better.
-    """
+    """Return a pair that is larger for a better result; equal values: the lower loss; no finite value: NO_RESULT."""
     is_number, is_loss = (type(x) in (int, float) and abs(x) <= sys.float_info.max for x in (value, loss))
     return (value if is_high_better else -value, -loss if is_loss else -math.inf) if is_number else NO_RESULT
 
@@ -155,10 +152,9 @@ class RunDirectory:
         """Raise OtherRunError if more epochs than `epoch` are saved: rerunning a notebook cell would replace them."""
         num_epochs = self.record().get("epochs", 0) if self.is_writer else 0
         if min(num_epochs, len(self.history())) > epoch:  # never in train.py, which has cut the history
-            raise OtherRunError(
-                f"{self.path}: holds a run of {num_epochs} epochs; this run has {epoch} so far and would replace it; "
-                "take another folder, or continue it: state.load_state_dict(utils.load_checkpoint(path, model))"
-            )
+            found = f"holds a run of {num_epochs} epochs; this run has {epoch} so far and would replace it"
+            hint = "take another folder, or continue it: state.load_state_dict(utils.load_checkpoint(path, model))"
+            raise OtherRunError(f"{self.path}: {found}; {hint}")
 
     def append_history(self, row: Mapping[str, Any]) -> None:
         """Append an epoch at once, for readers who follow the run; on a full disk, `write_history` appends it later."""

@@ -278,26 +278,6 @@ def run_shell(project, text):
     return subprocess.run(["bash", "-c", text], cwd=project, capture_output=True, text=True, timeout=200, check=False)
 
 
-@pytest.mark.slow
-def test_standard_streams_may_be_closed(project, make_run):
-    names = ("open", "closed", "study")
-    folders = dict(zip(names, map(make_run, names), strict=True))
-    script = f"{sys.executable} train.py num_epochs=1 --model_dir"
-    finish(folders["open"], "num_epochs=1")
-    assert run_shell(project, f"{script} {folders['closed']} >&- 2>&- <&-").returncode == 0
-    for file in ("metrics_val_best_weights.json", "metrics_val_last_weights.json"):
-        assert (folders["closed"] / file).read_bytes() == (folders["open"] / file).read_bytes()
-    assert "Epoch 1/1" in (folders["closed"] / "train.log").read_text()
-    done = run_shell(project, f"{sys.executable} evaluate.py --model_dir {folders['closed']} >&- 2>&-")
-    assert done.returncode == 0 and utils.read_json(folders["closed"] / "metrics_test_best.json")
-    done = run_shell(project, f"{sys.executable} predict.py --model_dir {folders['closed']} --input data >&-")
-    assert done.returncode == 2 and "standard output is closed" in done.stderr
-    study = f"{sys.executable} search_hyperparams.py --parent_dir {folders['study']} --space seed=1,2"
-    assert run_shell(project, f"{study} num_epochs=1 >&- 2>&-").returncode == 0
-    statuses = [utils.read_json(folders["study"] / f"seed_{i}/run.json")["status"] for i in (1, 2)]
-    assert statuses == ["finished", "finished"]
-
-
 def test_a_full_standard_output_is_reported(project, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/metrics_val_best_weights.json").write_text('{"accuracy": 0.5}')
