@@ -72,7 +72,7 @@ KNOWN_ERRORS = (
     ("RuntimeError", "DataLoader worker (pid", Stop,
      "a data loading process died ({}); if memory ran out, lower num_workers or batch_size"),
     ("ValueError", "more than 1 value per channel when training", InputError,
-     "batch norm cannot train on a single number ({}); raise batch_size or microbatch_size"),
+     "batch norm cannot train on a single example ({}); raise batch_size or microbatch_size"),
     ("RuntimeError", "does not have a deterministic implementation", InputError,
      "deterministic: {}; take another operation, or deterministic=false"),
 )  # fmt: skip

@@ -136,23 +136,6 @@ def test_deterministic_algorithms_are_for_other_devices_than_the_cpu(monkeypatch
     assert str(stop).startswith("deterministic: put_ does not have a deterministic implementation; take another")
 
 
-class Decomposing(nn.Linear):
-    """A net with an operation that there is in fp32 only."""
-
-    def forward(self, x):
-        outputs = super().forward(x)
-        return outputs @ torch.linalg.lu(outputs.T @ outputs).U
-
-
-def test_a_precision_that_an_operation_does_not_have_is_named():
-    assert prepared(Decomposing(4, 2))(torch.ones(3, 4)).shape == (3, 2)
-    with pytest.raises(utils.InputError, match=r"compute the net in torch.float16 \(.*'Half'.*precision=fp32"):
-        prepared(Decomposing(4, 2), precision="fp16")(torch.ones(3, 4))
-    with pytest.raises(RuntimeError) as error:  # the user's own mistake keeps its traceback
-        torch.linalg.lu(torch.ones(2, 2).half())
-    assert utils.explain(error.value) is None
-
-
 def test_a_step_in_pieces_waits_for_no_number():
     model = nn.Linear(4, 2, device="meta")
     optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu", enabled=False)
