@@ -16,13 +16,11 @@ from fiveline.options.average import Average
 from fiveline.options.forward import compile_net, describe_forward, find_blocks, prepare, tune_cpu
 from fiveline.options.optimizer import clip_gradients
 from fiveline.state import State
-from model.vision import net as vision_net
 from model.vision.params import Params
 from tests.support.runs import assert_same_bits, read_state, run_train, without_times, write_run
 
 CPU = torch.device("cpu")
 RESNET = {"net": "resnet18", "image_size": 16, "image_channels": 3, "num_epochs": 2, "batch_size": 400, "shift": 0}
-FACTS = {"classes": list("abcdefghij"), "class_counts": [1] * 10, "mean": [0.0], "std": [1.0]}
 
 
 def prepared(model, device=CPU, **values):
@@ -243,20 +241,6 @@ def test_blocks_are_found_in_nets_of_torchvision():
     assert find_blocks(nn.Sequential(nn.Linear(4, 2))) == []
 
 
-def test_channels_last_changes_rounding_alone():
-    results, values = [], {"net": "cs230", "image_size": 32, "dropout_rate": 0.0}
-    for is_on in (True, False):
-        torch.manual_seed(0)
-        params = Params.from_values({**values, "channels_last": is_on}, "test").with_facts(FACTS)
-        model = vision_net.Net(params).double()  # so that rounding cannot grow to something else
-        order = torch.channels_last if is_on else torch.contiguous_format
-        outputs = model(torch.rand(4, 3, 32, 32).double().to(memory_format=order))
-        vision_net.loss_fn(outputs, torch.arange(4)).backward()
-        assert describe_forward(model, params)["channels_last"] == is_on
-        results.append([outputs, *(weight.grad for weight in model.parameters())])
-    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-8)
-
-
 def test_without_a_compiler_the_net_is_computed_as_it_is(tmp_path, monkeypatch, caplog, plain):
     def fail(*_, **__):
         raise RuntimeError("No working C++ compiler found\nmore lines")
@@ -274,6 +258,8 @@ def test_a_compiled_net_keeps_its_names(monkeypatch):
     compile_net(model, has_lengths=False)
     assert list(model.state_dict()) == ["0.weight", "0.bias"] == list(copy.deepcopy(model).state_dict())
     assert describe_forward(model, Params())["compiled"] is True
+    with pytest.raises(utils.InputError, match="activation_checkpointing: does not go with compile"):
+        Params.from_values({"compile": True, "activation_checkpointing": True}, "test")
 
 
 @pytest.mark.thorough
@@ -290,8 +276,3 @@ def test_a_compiled_run_continues_to_the_same_bits(tmp_path, run_script):
         assert_same_bits(whole[key], parts[key])
     losses = [utils.read_lines(folder / "history.jsonl")[0]["train"]["loss"] for folder in folders[:2]]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
-
-
-def test_compiling_and_computing_again_exclude_each_other():
-    with pytest.raises(utils.InputError, match="activation_checkpointing: does not go with compile"):
-        Params.from_values({"compile": True, "activation_checkpointing": True}, "test")

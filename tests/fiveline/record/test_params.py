@@ -1,7 +1,6 @@
 """Hyperparameters: what files and the command line may say, how mistakes are reported, which settings are warned of."""
 
 import json
-import math
 
 import pytest
 from hypothesis import example, given, settings
@@ -64,7 +63,6 @@ def test_empty_yaml_takes_the_defaults_and_a_byte_order_mark_is_no_mistake(fetch
     [
         ("params.json", '{"seed": 1, "batch_size": 2, "seed": 3}', "duplicate key 'seed'"),
         ("params.yaml", "seed: 1\nbatch_size: 2\nseed: 3\n", "duplicate key 'seed' in line 3"),
-        ("params.json", '{"learning_rate": {"seed": 1, "seed": 1}}', "duplicate key 'seed'"),
         ("params.yaml", "learning_rate: [{seed: 1, seed: 1}]\n", "duplicate key 'seed'"),
         ("params.yaml", "<<: {seed: 1}\n<<: {seed: 2}\n", "duplicate key '<<' in line 2"),
         ("params.json", '{"learning_rate": NaN}', "learning_rate: "),
@@ -79,10 +77,8 @@ def test_empty_yaml_takes_the_defaults_and_a_byte_order_mark_is_no_mistake(fetch
         ("params.yaml", "1: 2", "expected names as keys, found 1"),
         ("params.yaml", "<<: 3\n", "expected a mapping or list of mappings"),
         ("params.yaml", "seed: \x07", "special characters"),
-        ("params.yaml", "seed: !!bool maybe", "maybe"),
         ("params.yaml", "seed: !!python/object/apply:os.getcwd []", "python/object/apply"),
         ("params.yaml", "seed: [!!binary aGVsbG8=]", "valid integer, found "),
-        ("params.yaml", "seed: !!set {a, b}", "valid integer, found "),
         ("params.yaml", "seed: &x [*x]", "more than 20,000 values"),
         ("params.json", '{"seed": ' + "1" * 5000 + "}", "digits"),
         ("params.json", "[" * 100_000, "recursion"),
@@ -216,38 +212,28 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
+SUFFIXES = [".json", ".yaml"]
 keys = st.sampled_from(list(Params.model_fields)) | st.text(max_size=8)
 
 
-@settings(max_examples=80, deadline=None)
-@given(st.dictionaries(keys, json_values, max_size=5))
-@example({"learning_rate": 2**70, "num_epochs": 2**70, "clip_grad_norm": 1e-9, "data_dir": "\U0001f600", "seed": 0})
-@example({"learning_rate": math.nan})
-@example({"data_dir": "\ud800"})
-@example({"\ud800": 1})
-def test_any_dict_is_hyperparameters_or_an_input_error(values):
+@settings(max_examples=100, deadline=None)
+@given(
+    text=st.text() | st.dictionaries(keys, json_values, max_size=5).map(json.dumps), suffix=st.sampled_from(SUFFIXES)
+)
+@example('{"learning_rate": 1e300, "num_epochs": 10000000000000000000000, "data_dir": "\U0001f600"}', ".json")
+@example('{"data_dir": "\\ud800", "\\ud800": 1}', ".json")
+def test_any_text_is_hyperparameters_or_an_input_error(tmp_path_factory, text, suffix):
+    path = tmp_path_factory.getbasetemp() / f"any_text{suffix}"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        params = Params.from_values(values, source="some file")
+        values, mistakes = utils.read_values(path)
+        params = Params.from_values(values, str(path), mistakes)
     except utils.InputError as error:
-        assert str(error).startswith("some file: ")
+        assert str(error).startswith(str(path))
         return
     read = json.loads(utils.to_json(params.model_dump(mode="json")))
     again = Params.from_values(read, source="the same, written and read")
     assert again == params and again.hash() == params.hash() and again.differences(read) == []
-
-
-@settings(max_examples=50, deadline=None)
-@given(text=st.text(), json_text=json_values.map(json.dumps), suffix=st.sampled_from([".json", ".yaml"]))
-def test_any_text_is_a_params_file_or_an_input_error(tmp_path_factory, text, json_text, suffix):
-    path = tmp_path_factory.getbasetemp() / f"any_text{suffix}"
-    for content in (text, json_text):
-        path.write_bytes(content.encode("utf-8", "surrogatepass"))
-        try:
-            values, mistakes = utils.read_values(path)
-        except utils.InputError as error:
-            assert str(error).startswith(str(path))
-        else:
-            assert all(isinstance(key, str) for key in values) and isinstance(mistakes, list)
 
 
 def test_merges_may_be_named_and_nested(fetch):
