@@ -28,12 +28,9 @@ def write_atomically(path: Path, data: bytes | memoryview, previous: Path | None
 
 @contextlib.contextmanager
 def open_atomically(path: Path, previous: Path | None = None, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """Open a file to write; readers see the old file or the whole new one, also after an error or a power cut.
-
-    The old file is kept under the name `previous`, if given. A file that exists never gets more permissions by `mode`.
-    """
+    """Open a file to write; readers see the old file or the whole new one. `previous`: a name to keep the old one."""
     temporary = temporary_path(path)
-    if path.is_file() and not path.is_symlink():
+    if path.is_file() and not path.is_symlink():  # it never gets more permissions
         mode &= path.stat().st_mode
     try:
         # "x" follows no link

@@ -1,7 +1,4 @@
-"""Checkpoints: ordinary `torch.save` files with the seed's three keys; never unpickled, never loaded when damaged.
-
-`torch.save` writes a zip file with the CRC-32 of each part, which `torch.load` ignores; here it is checked.
-"""
+"""Checkpoints: ordinary `torch.save` files with the seed's three keys; never unpickled, never loaded when damaged."""
 
 from __future__ import annotations
 
@@ -28,10 +25,7 @@ if TYPE_CHECKING:
 
 
 def save_checkpoint(state: Mapping[str, Any], is_best: bool, checkpoint: Path | str) -> None:
-    """Save `state`, tensors and builtins only, as `last.pth.tar` in a folder, and also as `best.pth.tar` if `is_best`.
-
-    The last one before it is kept as `last.previous.pth.tar`. After an OSError, the old files are untouched.
-    """
+    """Save `state`, tensors and builtins only, as `last.pth.tar`, and also as `best.pth.tar` if `is_best`."""
     folder, data = Path(checkpoint), _to_bytes(state)
     if is_best:  # first, so that `last` never claims a best that is not there
         write_atomically(folder / "best.pth.tar", data)
@@ -60,14 +54,13 @@ def _read_file(path: Path) -> bytes:
     if path.exists():
         return read_bytes(path)
     names = sorted(p.name.removesuffix(".pth.tar") for p in path.parent.glob("*.pth.tar"))
-    there = f"there are: {', '.join(names)}" if names else "the folder has none; train first"
-    if not path.parent.is_dir():
-        there = "nor its folder; expected best, last, or a path that ends in .pth.tar"
+    hint = "the folder has none; train first, or give a path that ends in .pth.tar"
+    there = f"there are: {', '.join(names)}" if names else hint
     raise InputError(f"{path}: there is no such checkpoint ({there})")
 
 
 def _is_damaged(data: bytes) -> bool:
-    """Return whether a zip file does not fit its checksums; before 2020, torch wrote no zip files."""
+    """Return whether a zip file does not fit its CRC-32s, which `torch.load` ignores; before 2020, torch wrote none."""
     try:
         return data.startswith(b"PK") and zipfile.ZipFile(io.BytesIO(data)).testzip() is not None
     except MemoryError:

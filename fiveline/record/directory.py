@@ -1,24 +1,20 @@
-"""A run directory from outside: which files a run wrote, whether a process works there, and what --restart replaces.
+"""A run directory from outside: the files that a run wrote, whether a process works there, and what --restart does.
 
---restart sets a run's files aside until the new run has saved its first checkpoint. Whenever the process is killed, no
-file is lost: a file in MOVING has no other place, and REPLACED gets its name only when all files are in it.
+--restart sets a run's files aside until the new run has saved its first checkpoint. A kill loses no file: a file in
+MOVING has no other place, and REPLACED gets its name only when all files are in it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
 from fiveline.record.errors import InputError
-from fiveline.record.files import open_no_wait, read_json
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from fiveline.record.files import check_regular, read_json
 
 PRODUCTS = (  # all that a run writes
     "scored_*.json", "shares_*.npz", "metrics_*.json", "predictions_*.csv", "per_class_*.csv", "run.json",
@@ -75,12 +71,15 @@ def current_status(model_dir: Path, status: str) -> str:
 def is_held(model_dir: Path) -> bool:
     """Return whether a process holds a run directory's lock; True also if that is unknown: Windows, another machine."""
     holder = model_dir / ".lock.json"  # exists while the directory is in use
-    if fcntl is None or _read(holder).get("host") != socket.gethostname():
+    if os.name == "nt" or _read(holder).get("host") != socket.gethostname():
         return holder.exists()
+    import fcntl
+
     try:
-        with open(model_dir / ".lock", opener=open_no_wait) as file:  # noqa: PTH123  closing it ends our shared lock
+        check_regular(model_dir / ".lock")
+        with (model_dir / ".lock").open() as file:  # closing it ends our shared lock
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
+    except (OSError, InputError) as error:
         return not isinstance(error, FileNotFoundError)
     return False
 

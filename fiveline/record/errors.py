@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or this user's share of it
 BROKEN_DISK = (errno.EROFS, errno.EIO, errno.ESTALE)
@@ -15,8 +15,6 @@ TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 MORE_FILES = "raise the limit (ulimit -n 4096), or lower num_workers"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory",
              "Storage size calculation overflowed", "Overflow when unpacking long")  # fmt: skip
-
-E = TypeVar("E", bound=BaseException)
 
 
 class Stop(Exception):
@@ -59,7 +57,7 @@ class InterruptedRun(KeyboardInterrupt):
         self.exit_code = 128 + signal_number  # as in a shell
 
 
-def with_result(error: E, result: Mapping[str, Any]) -> E:
+def with_result(error: BaseException, result: Mapping[str, Any]) -> Any:
     """Return an error, or a SystemExit, that carries what its script has done: --json prints that as well."""
     error.__dict__["result"] = result
     return error
@@ -116,11 +114,10 @@ def naming_builder(data_dir: Path) -> Iterator[None]:
         yield
     except (InputError, FileNotFoundError) as error:
         builder, readme = data_dir / "build_dataset.py", data_dir / "README.md"
-        is_of_folder = isinstance(error, FileNotFoundError) or str(error).startswith(f"{data_dir}: ")
         hint = f"python {builder}" if builder.exists() else f"see {readme}" if readme.exists() else ""
-        if not (is_of_folder and hint):
-            raise
-        raise InputError(f"{explain(error) or error}. If files are missing: {hint}") from None
+        if hint and (isinstance(error, FileNotFoundError) or str(error).startswith(f"{data_dir}: ")):
+            raise InputError(f"{explain(error) or error}. If files are missing: {hint}") from None
+        raise
 
 
 def is_dead_worker(error: BaseException) -> bool:

@@ -26,27 +26,19 @@ HIDDEN = {"@eadir", "#recycle", "#snapshot", "@recycle", "__macosx", "$recycle.b
 FORMULA = re.compile(r"(?!-:\d+\Z|[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\Z)[ ']*[=+\-@\t\r\n＝＋－＠]", re.ASCII)
 
 
-def check_regular(path: Path | str, mode: int | None = None) -> None:
-    """Raise InputError for a pipe, which could wait for ever, or a device; `mode`: st_mode, if the caller has it."""
-    mode = os.stat(path).st_mode if mode is None else mode  # noqa: PTH116  a Path for each image takes its time
-    if not stat.S_ISREG(mode):
+def check_regular(path: Path | str) -> None:
+    """Raise InputError for a pipe, which could wait for ever, or a device, which has no end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  a Path for each image takes its time
         raise InputError(f"{path}: a folder, a pipe or a device; expected a regular file")
-
-
-def open_no_wait(name: str, flags: int) -> int:
-    """Open a file to read; opening a pipe could wait for ever otherwise."""
-    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_bytes(path: Path, max_bytes: int | None = None) -> bytes:
     """Read a file; an InputError says that it is missing, unreadable, not a regular one, or above `max_bytes`."""
     try:
-        with open(path, "rb", opener=open_no_wait) as file:  # noqa: PTH123
-            status = os.fstat(file.fileno())
-            check_regular(path, status.st_mode)
-            if max_bytes is not None and status.st_size > max_bytes:
-                raise InputError(f"{path}: {status.st_size:,} bytes; expected a text file below {max_bytes:,}")
-            return file.read()
+        check_regular(path)
+        if max_bytes is not None and (size := path.stat().st_size) > max_bytes:
+            raise InputError(f"{path}: {size:,} bytes; expected a text file below {max_bytes:,}")
+        return path.read_bytes()
     except OSError as error:
         if error.errno in TOO_MANY_FILES:  # not a mistake in this file
             raise
@@ -96,10 +88,7 @@ def is_hidden(name: str) -> bool:
 
 
 def files_below(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[str]:
-    """Yield the names of all files below a folder, relative to it, with slashes, in the same order on every system.
-
-    Hidden ones are left out. Links are followed, but not back to a folder above. `onerror`: as in os.walk.
-    """
+    """Yield the names of all files below a folder, relative to it, with slashes, sorted; hidden ones are left out."""
     for parent, folders, names in os.walk(folder, onerror=onerror, followlinks=True):
         here = Path(parent)
         folders[:] = sorted(name for name in folders if not is_hidden(name) and not _leads_back(here / name))

@@ -39,10 +39,7 @@ class SafeFormatter(logging.Formatter):
 
 
 def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
-    """Send `logging.info(...)` to standard output and to the end of a file; errors go to standard error instead.
-
-    Call it again to move the log to another file, or, if `log_path` is None, to standard error alone.
-    """
+    """Send `logging.info(...)` to standard output and a file, errors to standard error; None: all to standard error."""
     logger = logging.getLogger()
     logger.setLevel(level)
     for handler in logger.handlers[:]:

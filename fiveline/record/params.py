@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from fiveline.record.check import check_values
 
-STEPS = ("num_steps", "evaluate_every_steps")
 MACHINE: dict[str, Any] = {"machine": True}  # settings that do not change what is learnt, only how or where
 
 FileName = Annotated[str, Field(min_length=1)]
@@ -20,10 +19,7 @@ P = TypeVar("P", bound="Params")
 
 
 class Params(BaseModel):
-    """The hyperparameters that every task has; a task adds its own in `model/<task>/params.py`. Objects are read-only.
-
-    In a notebook: params = Params.from_values({"learning_rate": 3e-4}, source="my notebook")
-    """
+    """The hyperparameters that every task has; a task adds its own in `model/<task>/params.py`. They are read-only."""
 
     RENAMED: ClassVar[dict[str, str]] = {}  # old name -> new name, which are read for one release with a warning
     REMOVED: ClassVar[dict[str, str]] = {  # old name -> what to do instead; the value is ignored, with a warning
@@ -86,7 +82,8 @@ class Params(BaseModel):
     @classmethod
     def _count_epochs(cls, values: Any) -> Any:
         """Set num_epochs from num_steps, so that everything else counts in epochs alone."""
-        steps, every = (values.get(name) if isinstance(values, dict) else None for name in STEPS)
+        given = values if isinstance(values, dict) else {}
+        steps, every = given.get("num_steps"), given.get("evaluate_every_steps")
         if isinstance(steps, int) and isinstance(every, int) and every > 0 and steps % every == 0:
             return {**values, "num_epochs": steps // every}
         return values

@@ -118,9 +118,7 @@ def _parse_json(text: str, source: str) -> tuple[Any, list[str]]:
 
     try:
         return json.loads(text, object_pairs_hook=note_duplicates), mistakes
-    except json.JSONDecodeError as error:
-        raise InputError(f"{source}: not valid JSON, line {error.lineno} column {error.colno}: {error.msg}") from None
-    except (RecursionError, ValueError) as error:  # absurd nesting, a number of more digits than Python reads
+    except (ValueError, RecursionError) as error:  # ValueError: broken, or a number of more digits than Python reads
         raise InputError(f"{source}: not valid JSON ({error})") from None
 
 
@@ -128,11 +126,9 @@ def _parse_yaml(text: str, source: str) -> tuple[Any, list[str]]:
     try:
         loader = _Loader(text)
         return loader.get_single_data(), loader.mistakes
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML's own slips: an unhashable key, `!!bool maybe`, a date that does not exist, absurd nesting
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1} column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise InputError(f"{source}: not valid YAML{where}: {problem}") from None
-    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        # PyYAML's own slips: an unhashable key, `!!bool maybe`, a date that does not exist, absurd nesting
-        raise InputError(f"{source}: not valid YAML ({error})") from None

@@ -25,8 +25,7 @@ from fiveline.record.params import Params
 
 SCORES_OF_BEST = re.compile(r"(metrics|scored|shares|predictions|per_class)_(train|val|test)_best\.(json|npz|csv)")
 NO_RESULT = (-math.inf, -math.inf)
-RECORD, HISTORY = "run.json", "history.jsonl"
-HOLDER = ".lock.json"  # who holds the lock
+RECORD, HISTORY, HOLDER = "run.json", "history.jsonl", ".lock.json"  # HOLDER: who holds the lock
 LONGEST_WAIT = 60.0  # seconds that training waits for evaluate.py to finish writing; evaluate.py may be suspended
 
 

@@ -80,9 +80,8 @@ def run_script(
 ) -> None:
     """Run a script's `main` and exit: 0 done, 2 a mistake, 3 diverged, 4 in use, 130 / 143 interrupted, 1 any other.
 
-    What the user can fix is reported in plain lines; only a bug shows a traceback. In a job, `may_report` gets an error
-    and its explanation, and returns whether this process reports it. With --json, standard output gets what `main`
-    returns, or its error; all other output, also of libraries and other processes, goes to standard error.
+    Only a bug shows a traceback. In a job, `may_report` gets an error and its explanation, and returns whether this
+    process reports it. With --json, standard output gets what `main` returns, or its error, and nothing else.
     """
     descriptor = None  # of the real standard output
     if JSON_FLAG in sys.argv:
@@ -120,10 +119,7 @@ def run_script(
 
 
 class Signals:
-    """A context manager that notes SIGINT and SIGTERM, so that a run stops between two steps; a second one ends it.
-
-    SIGHUP keeps its handler, because `nohup` ignores it. Outside the main thread nothing is noted.
-    """
+    """A context manager that notes SIGINT and SIGTERM, so that a run stops between two steps; a second one ends it."""
 
     def __init__(self, second_signal_ends: bool = True) -> None:
         self.received = 0  # the signal's number, 0 for none
@@ -131,7 +127,7 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():  # others get no signals
             self._before = {number: signal.signal(number, self._note) for number in STOPS}
         return self
 

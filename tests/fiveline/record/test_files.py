@@ -85,7 +85,7 @@ def test_a_file_that_is_no_json_object_is_named(tmp_path, content, reason):
 def test_missing_huge_and_broken_files_are_named(tmp_path):
     assert "there is no such file" in read_mistake(utils.read_json, tmp_path / "none.json")
     assert utils.read_lines(tmp_path / "none.jsonl") == []
-    assert "cannot be read" in read_mistake(utils.read_json, tmp_path)
+    assert "expected a regular file" in read_mistake(utils.read_json, tmp_path)
     path = tmp_path / "history.jsonl"
     path.write_text('{"epoch": 1}\n\n{"epoch": 2\n', encoding="utf-8")
     assert "history.jsonl, line 3: not valid JSON" in read_mistake(utils.read_lines, path)
