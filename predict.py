@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,8 +62,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """
     args = make_parser().parse_args(argv)
     jobs.refuse("predict.py")
-    if args.output is None and getattr(sys.stdout, "name", "") == os.devnull:  # closed: `>&-`
-        raise utils.InputError("standard output is closed, and the predictions would be lost; give --output FILE")
     paths, output = [Path(word) for word in args.input], None if args.output is None else Path(args.output)
     for path in paths:
         check_input(path)

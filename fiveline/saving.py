@@ -15,7 +15,7 @@ from tqdm import tqdm
 import utils
 from fiveline.device import to_cpu
 from fiveline.loader import saving_between
-from fiveline.record.restart import delete_or_restore
+from fiveline.record.directory import delete_or_restore
 from fiveline.record.script import Signals
 from fiveline.state import State
 

@@ -14,9 +14,9 @@ SLOW_START = 9  # n / (9 + n) after n steps: TensorFlow's (1 + n) / (10 + n), wh
 
 
 class Average:
-    """A second net, that follows the first net's weights and running statistics after each optimizer step.
+    """A second net, which follows the first net's weights and running statistics after each optimizer step.
 
-    A step keeps the share `decay` of the average; less in the first steps, else random weights would stay for long.
+    A step keeps the share `decay` of the average; less in the first steps, or random weights would stay for long.
     (torch's AveragedModel does the same, but waits for the device in each step.)
     """
 

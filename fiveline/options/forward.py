@@ -1,7 +1,6 @@
 """How a net is computed: in which precision, compiled or not, with which of its activations kept in memory.
 
-Nothing here wraps a net: its class, the names of its weights and what it is called with stay as they are, so that
-checkpoints do not depend on any of this.
+Nothing here wraps a net: its class and the names of its weights stay, so checkpoints do not depend on any of this.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ import utils
 from fiveline import torch_private
 from fiveline.device import map_tensors
 
-NO_SUCH_PRECISION = ("not implemented for 'Half'", "not implemented for 'BFloat16'", "could not create a primitive")
 AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -82,16 +80,8 @@ def describe_forward(model: nn.Module, params: utils.Params) -> dict[str, Any]:
 
 def _forward_in(model: nn.Module, dtype: torch.dtype, *inputs: Any) -> Any:
     """Do what the forward pass of the net's class does, in another precision; outputs, and so the loss, are fp32."""
-    try:
-        with torch.autocast(next(model.parameters()).device.type, dtype):
-            outputs = type(model).forward(model, *inputs)
-    except RuntimeError as error:
-        if not any(words in str(error) for words in NO_SUCH_PRECISION):
-            raise
-        reason = str(error).partition(". ")[0]
-        raise utils.InputError(
-            f"precision: this machine cannot compute the net in {dtype} ({reason}); set precision=fp32"
-        ) from error
+    with torch.autocast(next(model.parameters()).device.type, dtype):
+        outputs = type(model).forward(model, *inputs)
     return map_tensors(lambda tensor: tensor.float() if tensor.dtype == dtype else tensor, outputs)
 
 
@@ -133,11 +123,7 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
 
 
 def compile_net(model: nn.Module, has_lengths: bool) -> None:
-    """Compile a net in its place; log a warning and leave it where no compiler works.
-
-    If batches have many shapes (`has_lengths`), they share code. Otherwise each shape gets code of its own, which does
-    not depend on earlier batches: a run that continues computes the same bits.
-    """
+    """Compile a net in its place, or log a warning; with `has_lengths`, batches of many shapes share code."""
     device = next(model.parameters()).device
     try:
         torch.compile(lambda numbers: numbers.sin() + 1)(torch.ones(8, device=device))
@@ -145,4 +131,4 @@ def compile_net(model: nn.Module, has_lengths: bool) -> None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         logging.warning(f"- WARNING: compile: no compiler that works here ({reason}); the net is computed as it is")
         return
-    model.compile(dynamic=has_lengths)
+    model.compile(dynamic=has_lengths)  # False: code of its own for each shape, so a resumed run gives the same bits

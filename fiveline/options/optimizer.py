@@ -40,12 +40,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return torch's parameter groups: weights of one learning-rate factor and one weight decay in each.
 
-    Args:
-        named: names and weights
-        params: of learning_rate_factors (start of a weight's name, up to a dot -> factor), the longest start decides
-        hidden: ids of the weights that muon trains, which get groups of their own
+    The weights whose ids are in `hidden`, which muon trains, get groups of their own.
     """
-    factors = params.learning_rate_factors or {}
+    factors = params.learning_rate_factors or {}  # start of a name, up to a dot -> factor; the longest start decides
     groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     used = set()
     for name, weight in named:

@@ -28,10 +28,8 @@ def profiled(state: State, num_steps: int, run: utils.RunDirectory) -> Iterator[
         finally:
             hook.remove()
             if profiler.step_num <= FIRST_STEPS:
-                logging.warning(
-                    f"- WARNING: --profile: of {profiler.step_num} step(s) the first {FIRST_STEPS} are not traced; "
-                    "take more epochs, or smaller batches"
-                )
+                found = f"of {profiler.step_num} step(s) the first {FIRST_STEPS} are not traced"
+                logging.warning(f"- WARNING: --profile: {found}; take more epochs, or smaller batches")
 
 
 def _report(profiler: torch.profiler.profile, run: utils.RunDirectory) -> None:
@@ -44,7 +42,7 @@ def _report(profiler: torch.profiler.profile, run: utils.RunDirectory) -> None:
             profiler.export_chrome_trace(str(trace))
             utils.write_atomically(run.path / TRACE_FILE, trace.read_bytes())
     except OSError as error:  # the run goes on
-        where = f"the trace could not be written ({error}); is there room in the folder and in {tempfile.gettempdir()}?"
+        where = f"the trace could not be written ({error})"
     operations = profiler.key_averages()
     # a machine may not let the profiler look into its GPU
     device = "device" if any(operation.self_device_time_total for operation in operations) else "cpu"

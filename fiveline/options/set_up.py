@@ -29,10 +29,7 @@ from fiveline.tasks import Task, fetch_facts, fetch_task
 def set_up(
     params: utils.Params, run: utils.RunDirectory, start: Any, device: torch.device, job: Any
 ) -> tuple[State, dict[str, DataLoader[Any]], Task]:
-    """Build data, net and optimizer with the options of the hyperparameters, and restore a checkpoint if there is one.
-
-    `start` comes from `find_start`. An InputError names a mistake in the data, or a checkpoint of another net.
-    """
+    """Build data, net and optimizer with the options of the hyperparameters; `start` comes from `find_start`."""
     source = pretrained.read_source(params) if start.weights is None else None  # a mistake shows before the data loads
     params, dataloaders, task, net = _build(params, run, start, device, job)
     if start.weights is not None:
@@ -41,10 +38,9 @@ def set_up(
     else:
         run.update_record(pretrained=pretrained.initialize(net, params, source))
     job.share_weights(net, params.fsdp, device)
-    sampler: Any = dataloaders["train"].batch_sampler
-    check_batch_norm(net, sampler.num_examples // sampler.num_batches // job.world_size, params)
     net = forward.prepare(net, params, device)
     if params.compile:
+        sampler: Any = dataloaders["train"].batch_sampler
         forward.compile_net(net, has_lengths=sampler.lengths is not None)
     else:
         torch_private.put_off_dynamo()
@@ -93,18 +89,6 @@ def _record(run: utils.RunDirectory, state: State, task: Task) -> None:
     run.update_record(num_weights=num_weights, lower_is_better=task.lower_is_better)
     together = f" in {num_processes} processes" if num_processes > 1 else ""
     logging.info(f"Starting training for {state.params.num_epochs - state.epoch} epoch(s) on {state.device}{together}")
-
-
-def check_batch_norm(net: nn.Module, smallest_batch: int, params: utils.Params) -> None:
-    """Raise InputError if batch norm would see a single example; `smallest_batch` is the smallest of a process."""
-    smallest = min(smallest_batch, params.microbatch_size or smallest_batch)
-    # BatchNorm2d and BatchNorm3d can train on one example: they average over its pixels
-    if smallest < 2 and any(isinstance(module, nn.BatchNorm1d) for module in net.modules()):
-        name = "microbatch_size" if params.microbatch_size == 1 else "batch_size"
-        raise utils.InputError(
-            f"{name} {getattr(params, name)}: the net has batch norm, which cannot train on one example, and a process "
-            "would get batches of one; take 2 or more for each process"
-        )
 
 
 def fetch_extras(net: nn.Module, optimizer: torch.optim.Optimizer, params: utils.Params, job: Any) -> dict[str, Any]:

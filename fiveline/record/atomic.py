@@ -28,13 +28,9 @@ def write_atomically(path: Path, data: bytes | memoryview, previous: Path | None
 
 @contextlib.contextmanager
 def open_atomically(path: Path, previous: Path | None = None, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """Open a file to write; readers see the old file or the whole new one, also after an error or a power cut.
-
-    Until the end, the bytes are in a temporary file in the same folder. The old file is kept under the name `previous`,
-    if given. A file that exists never gets more permissions than it has, whatever `mode` is.
-    """
+    """Open a file to write; readers see the old file or the whole new one. `previous`: a name to keep the old one."""
     temporary = temporary_path(path)
-    if path.is_file() and not path.is_symlink():
+    if path.is_file() and not path.is_symlink():  # it never gets more permissions
         mode &= path.stat().st_mode
     try:
         # "x" follows no link
@@ -60,16 +56,13 @@ def _replace(temporary: Path, path: Path) -> None:
     for seconds in PATIENCE:
         with contextlib.suppress(PermissionError):
             temporary.replace(path)
-            break
+            return
         time.sleep(seconds)
-    else:
-        temporary.replace(path)
+    temporary.replace(path)
     if os.name != "nt":  # Windows opens no folders
         folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # else a power cut could undo the replacement
-        finally:
-            os.close(folder)
+        os.fsync(folder)  # else a power cut could undo the replacement
+        os.close(folder)
 
 
 def temporary_path(path: Path) -> Path:
@@ -78,16 +71,13 @@ def temporary_path(path: Path) -> Path:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a run directory, which the caller has locked.
-
-    The lock's holder alone writes checkpoints and the record. Any other file may be in the making: it has a day.
-    """
+    """Remove temporary files of killed processes from a locked run directory; others may write theirs, for a day."""
     for path in folder.glob(".*.tmp"):
-        if TEMPORARY.fullmatch(path.name):
-            with contextlib.suppress(FileNotFoundError, PermissionError):  # complete by now; on Windows, open
-                is_own = any(name in path.name for name in WRITTEN_UNDER_LOCK)
-                if is_own or time.time() - path.lstat().st_mtime > STALE_SECONDS:
-                    path.unlink()
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # complete by now; on Windows, open
+            is_own = any(name in path.name for name in WRITTEN_UNDER_LOCK)
+            is_over = is_own or time.time() - path.lstat().st_mtime > STALE_SECONDS
+            if is_over and TEMPORARY.fullmatch(path.name):
+                path.unlink()
 
 
 def to_json(value: Any, indent: int | None = 4) -> str:
@@ -97,8 +87,7 @@ def to_json(value: Any, indent: int | None = 4) -> str:
 
 
 def to_bytes(value: Mapping[str, Any], indent: int | None = None) -> bytes:
-    """Return one JSON object as the bytes of a file."""
-    # backslashreplace: a lone surrogate, from a name that is not UTF-8, is written as JSON's escape
+    """Return one JSON object as the bytes of a file; a lone surrogate, from a name that is not UTF-8, is escaped."""
     return (to_json(value, indent) + "\n").encode("utf-8", "backslashreplace")
 
 
@@ -112,11 +101,15 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_atomically(path, b"".join(map(to_bytes, rows)))
 
 
+def open_no_link(name: str, flags: int) -> int:
+    """Open a file of a run to append to it, but no link, and no pipe, which could wait for ever."""
+    return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a JSON object to a file of one a line: the whole line, or nothing after an OSError; follow no link."""
-    data, no_follow = to_bytes(row), getattr(os, "O_NOFOLLOW", 0)
-    opener = lambda name, flags: os.open(name, flags | no_follow, 0o666)  # noqa: E731
-    with open(path, "ab", buffering=0, opener=opener) as file:  # noqa: PTH123
+    """Append a JSON object as a line: the whole line, or nothing after an OSError; follow no link."""
+    data = to_bytes(row)
+    with open(path, "ab", buffering=0, opener=open_no_link) as file:  # noqa: PTH123
         end = file.tell()
         try:
             while data:  # a disk with little room takes a part first, then it reports that it is full

@@ -1,7 +1,4 @@
-"""Check values from people and from files against pydantic classes, and report mistakes in plain words.
-
-Checkpoints, run.json and history.jsonl may be whole, yet wrong: the classes here say what each of them holds.
-"""
+"""Check values against pydantic classes, and report mistakes in plain words; the classes of what a run's files hold."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -24,10 +21,7 @@ _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def check_values(cls: type[M], values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> M:
-    """Return the values as an object of a pydantic class; an InputError names `source` and lists all mistakes.
-
-    `mistakes` are those that were found while reading the values.
-    """
+    """Return the values as an object of a pydantic class; an InputError lists `mistakes` and all others."""
     found = list(dict.fromkeys([*mistakes, *find_mistakes(cls, values)]))  # some may have been found twice
     if found:
         title = f"{source}: " if len(found) == 1 else f"{source}: {len(found)} mistakes\n  "
@@ -58,7 +52,7 @@ def _explain(error: Mapping[str, Any], cls: type[BaseModel]) -> str:
 
 
 def _shown(value: Any) -> str:
-    # reprlib for what may be nested without end, or hold what JSON has not: YAML has anchors, dates and sets
+    # reprlib for what may be nested without end, or hold what JSON does not have: YAML has dates and sets
     text = to_json(value, indent=None) if isinstance(value, (str, int, type(None))) else reprlib.repr(value)
     text = " ".join(text.split())  # a tensor takes several lines
     return text if len(text) <= 60 else text[:57] + "..."
@@ -70,14 +64,11 @@ def describe(cls: type[BaseModel]) -> list[dict[str, str]]:
     for name, schema in cls.model_json_schema()["properties"].items():
         branches = schema.get("anyOf", [schema])
         kinds = [str(value) for b in branches for value in b.get("enum", [b.get("const", b.get("type"))])]
-        row = {
-            "name": name,
-            "type": "|".join(kind if kind.isprintable() else repr(kind)[1:-1] for kind in kinds),  # a tab as \t
-            "bounds": ", ".join(f"{sign} {b[key]:.12g}" for b in branches for key, sign in BOUNDS.items() if key in b),
-            "default": to_json(schema.get("default"), indent=None),
-            "description": schema.get("description", ""),
-        }
-        rows.append(row)
+        bounds = [f"{sign} {b[key]:.12g}" for b in branches for key, sign in BOUNDS.items() if key in b]
+        shown = [kind if kind.isprintable() else repr(kind)[1:-1] for kind in kinds]  # a tab as \t
+        row = {"name": name, "type": "|".join(shown), "bounds": ", ".join(bounds)}
+        row["default"] = to_json(schema.get("default"), indent=None)
+        rows.append({**row, "description": schema.get("description", "")})
     return rows
 
 
@@ -101,18 +92,13 @@ class Result(_Part):
     best_epoch: _Count
 
 
-class _Schedule(_Part):
-    epochs_since_best: _Count
-    num_drops: _Count
-
-
 class Resumable(Result):
     """What a run needs of a checkpoint to continue."""
 
     step: _Count
     seconds: float = Field(ge=0)
     best_loss: float | None
-    schedule: _Schedule
+    schedule: dict[Literal["epochs_since_best", "num_drops"], _Count] = Field(min_length=2)
     optim_dict: dict[str, Any]
     scaler: dict[str, Any]
     average: dict[str, Any]
@@ -154,8 +140,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         for number, row in enumerate(rows, start=1):
             check_values(_Epoch, row, f"{path}, row {number}")
     except InputError as error:
-        hint = f"move {path.name} away, then rerun the same command to continue without it"
-        raise InputError(f"{error}; {hint}") from None
+        raise InputError(f"{error}; move {path.name} away, then rerun the same command to go on without it") from None
     return rows
 
 

@@ -1,14 +1,10 @@
-"""Checkpoints: ordinary `torch.save` files with the seed's three keys; never unpickled, never loaded when damaged.
-
-The checksum is the CRC-32 of each part in a zip file, which is what `torch.save` writes; `torch.load` ignores it.
-"""
+"""Checkpoints: ordinary `torch.save` files with the seed's three keys; never unpickled, never loaded when damaged."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import io
-import pickle
 import re
 import textwrap
 import traceback
@@ -29,11 +25,7 @@ if TYPE_CHECKING:
 
 
 def save_checkpoint(state: Mapping[str, Any], is_best: bool, checkpoint: Path | str) -> None:
-    """Save `state` as `last.pth.tar` in a folder, and also as `best.pth.tar` if `is_best`.
-
-    The previous last one is kept as `last.previous.pth.tar`, in case the new one is damaged on the disk. After an
-    OSError, the old files are untouched. `state` holds tensors and builtins only.
-    """
+    """Save `state`, tensors and builtins only, as `last.pth.tar`, and also as `best.pth.tar` if `is_best`."""
     folder, data = Path(checkpoint), _to_bytes(state)
     if is_best:  # first, so that `last` never claims a best that is not there
         write_atomically(folder / "best.pth.tar", data)
@@ -62,30 +54,23 @@ def _read_file(path: Path) -> bytes:
     if path.exists():
         return read_bytes(path)
     names = sorted(p.name.removesuffix(".pth.tar") for p in path.parent.glob("*.pth.tar"))
-    there = f"there are: {', '.join(names)}" if names else "the folder has none; train first"
-    if not path.parent.is_dir():
-        there = "its folder does not exist either; expected best, last, or a path that ends in .pth.tar"
+    hint = "the folder has none; train first, or give a path that ends in .pth.tar"
+    there = f"there are: {', '.join(names)}" if names else hint
     raise InputError(f"{path}: there is no such checkpoint ({there})")
 
 
 def _is_damaged(data: bytes) -> bool:
-    """Return whether a zip file does not fit its checksums."""
-    if not data.startswith(b"PK"):  # torch before 2020
-        return False
+    """Return whether a zip file does not fit its CRC-32s, which `torch.load` ignores; before 2020, torch wrote none."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return archive.testzip() is not None
-    except Exception as error:  # a dozen kinds, by where the damage is: BadZipFile, zlib.error, EOFError, ...
-        if is_out_of_memory(error):
-            raise
+        return data.startswith(b"PK") and zipfile.ZipFile(io.BytesIO(data)).testzip() is not None
+    except MemoryError:
+        raise
+    except Exception:  # a dozen kinds, by where the damage is: BadZipFile, zlib.error, EOFError, ...
         return True
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours, or of any code that saved a dict with a `state_dict`, such as CS230's, onto the CPU.
-
-    An InputError says that it is missing, damaged, not a checkpoint, or would run code when loaded.
-    """
+    """Read a checkpoint onto the CPU: ours, or any dict with a `state_dict`, such as CS230's."""
     state = parse_checkpoint(_read_file(path), path)
     if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
         raise InputError(f"{path}: expected a dict with the key 'state_dict', as train.py and CS230 save it")
@@ -93,7 +78,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def parse_checkpoint(data: bytes, path: Path) -> Any:
-    """Return the tensors and plain values in a file of `torch.save`, on the CPU; InputError as in `read_checkpoint`."""
+    """Return the tensors and plain values of a checkpoint's file; refuse a damaged one, and one that would run code."""
     if _is_damaged(data):
         raise InputError(f"{path}: damaged (its checksum does not fit its {len(data):,} bytes); it was not loaded")
     import_quickly("torch")  # not before: a missing or damaged file is reported without it
@@ -105,9 +90,8 @@ def parse_checkpoint(data: bytes, path: Path) -> Any:
         if is_out_of_memory(error):
             raise
         # torch's own message is not passed on: it explains how to load the file in spite of the danger
-        refused = re.search(r"\bGLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         reason = f"damaged, or not a checkpoint: torch cannot read it ({type(error).__name__})"
-        if refused:
+        if refused := re.search(r"\bGLOBAL (\S+)", str(error)):
             hint = "; save float(x) or torch.from_numpy(x) in its place" if refused[1].startswith("numpy") else ""
             reason = f"refused, it holds more than tensors and plain values: {refused[1]}{hint}"
         raise InputError(f"{path}: {reason}") from None
@@ -117,10 +101,7 @@ def parse_checkpoint(data: bytes, path: Path) -> Any:
 
 
 def checkpoint_path(model_dir: Path, restore_file: str) -> Path:
-    """Return the file that --restore_file names: `best` is in the run's directory, `a/b.pth.tar` is a path.
-
-    `best.pth.tar` means the run's `best`, unless the current folder has such a file.
-    """
+    """Return the file that --restore_file names: `best` is in the run's directory, `a/b.pth.tar` is a path."""
     path = Path(restore_file)
     if not path.name.endswith(".pth.tar"):
         return model_dir / f"{restore_file}.pth.tar"
@@ -130,9 +111,8 @@ def checkpoint_path(model_dir: Path, restore_file: str) -> Path:
 def scores_name(split: str, path: Path, model_dir: Path) -> str:
     """Return the name of a checkpoint's scores in a run's directory: `test_best`, or `test_of_other_run_best`."""
     stem, folder = path.name.removesuffix(".pth.tar"), path.parent.resolve()
-    if folder == model_dir.resolve():
-        return f"{split}_{stem}"
-    return f"{split}_of_{re.sub(r'[^a-zA-Z0-9_.+=-]', '_', folder.name)[:120]}_{stem}"
+    of_other = f"of_{re.sub(r'[^a-zA-Z0-9_.+=-]', '_', folder.name)[:120]}_" if folder != model_dir.resolve() else ""
+    return f"{split}_{of_other}{stem}"
 
 
 def is_of_train(state: Mapping[str, Any]) -> bool:
@@ -149,11 +129,10 @@ def blaming_checkpoint(path: Path | str, key: str) -> Iterator[None]:
         if explain(error) is not None:  # out of memory, for example, which is not the checkpoint's mistake
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise InputError(
-            f"{path}: {key} does not fit this code ({type(error).__name__}: {reason}; "
-            f"{Path(place.filename).name}, line {place.lineno}): other code saved it, or that line has a bug"
-        ) from error
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        hint = "other code saved it, or that line has a bug"
+        raise InputError(f"{path}: {key} does not fit this code ({reason}; {where}): {hint}") from error
 
 
 def load_weights(state: Mapping[str, Any], model: nn.Module, path: Path) -> None:

@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or this user's share of it
 BROKEN_DISK = (errno.EROFS, errno.EIO, errno.ESTALE)
@@ -15,8 +15,6 @@ TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 MORE_FILES = "raise the limit (ulimit -n 4096), or lower num_workers"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory",
              "Storage size calculation overflowed", "Overflow when unpacking long")  # fmt: skip
-
-E = TypeVar("E", bound=BaseException)
 
 
 class Stop(Exception):
@@ -33,7 +31,7 @@ class InputError(Stop, ValueError):
 
 
 class OtherRunError(InputError):
-    """The directory holds another run, which is left as it is, its run.json included."""
+    """The directory holds another run, which stays as it is, with its run.json."""
 
 
 class DivergedError(Stop):
@@ -59,7 +57,7 @@ class InterruptedRun(KeyboardInterrupt):
         self.exit_code = 128 + signal_number  # as in a shell
 
 
-def with_result(error: E, result: Mapping[str, Any]) -> E:
+def with_result(error: BaseException, result: Mapping[str, Any]) -> Any:
     """Return an error, or a SystemExit, that carries what its script has done: --json prints that as well."""
     error.__dict__["result"] = result
     return error
@@ -68,20 +66,13 @@ def with_result(error: E, result: Mapping[str, Any]) -> E:
 # Errors of the machine or of a setting, not of the code: class, words in the message, how to stop and what to print
 KNOWN_ERRORS = (
     ("BdbQuit", "", Stop, "ended in the debugger; rerun the same command to continue from the last checkpoint"),
-    ("FileNotFoundError", "No usable temporary directory", Stop,
-     "{}: they are full or read-only; free some space, or set TMPDIR to a folder with room"),
     ("RuntimeError", "Too many open files", Stop, "too many open files; " + MORE_FILES),
     ("RuntimeError", "DataLoader worker (pid", Stop,
      "a data loading process died ({}); if memory ran out, lower num_workers; rerun the same command to continue"),
-    ("ValueError", "embedded null", InputError,
-     "a path holds a null character ({}); expected the name of a file or a folder"),
-    ("NotImplementedError", "for the MPS device", InputError, "--device mps: {}; use --device cpu"),
     ("ValueError", "more than 1 value per channel when training", InputError,
-     "batch norm cannot train on a single number ({}); raise batch_size or microbatch_size"),
+     "batch norm cannot train on a single example ({}); raise batch_size or microbatch_size"),
     ("RuntimeError", "does not have a deterministic implementation", InputError,
      "deterministic: {}; take another operation, or deterministic=false"),
-    ("RuntimeError", "CUBLAS_WORKSPACE_CONFIG=", InputError,
-     "deterministic: cuBLAS has another setting; export CUBLAS_WORKSPACE_CONFIG=:4096:8, or unset it"),
 )  # fmt: skip
 
 
@@ -89,15 +80,14 @@ def explain(error: BaseException) -> Stop | None:
     """Return the Stop that reports an error of the machine or of a setting; None for any other error."""
     if isinstance(error, Stop):
         return error
-    if isinstance(error, OSError) and (stop := _explain_os_error(error)) is not None:
+    if isinstance(error, OSError) and (stop := _explain_os_error(error)):
         return stop
     text = str(getattr(error, "strerror", None) or error).strip().partition("\n")[0]
     if is_out_of_memory(error):
         hint = "lower microbatch_size or num_workers, or else batch_size or the size of the net"
         return Stop(f"out of memory ({text or type(error).__name__}); {hint}")
-    names = [cls.__name__ for cls in type(error).__mro__]  # names: importing bdb only to ask for its class is slow
     for name, words, kind, message in KNOWN_ERRORS:
-        if name in names and words in str(error):
+        if type(error).__name__ == name and words in str(error):  # names: importing bdb only for its class is slow
             return kind(message.format(text.partition(". ")[0].partition(", but")[0]))
     return None
 
@@ -117,12 +107,6 @@ def _explain_os_error(error: OSError) -> Stop | None:
     return InputError(f"{name}cannot be used ({reason}); name another file or folder")
 
 
-def cannot_write(path: object, error: OSError) -> Stop:
-    """Return the Stop that reports a file or folder that could not be opened to write."""
-    kind = Stop if error.errno in NO_ROOM else InputError
-    return kind(f"{path}: cannot be written ({error.strerror or error})")
-
-
 @contextlib.contextmanager
 def naming_builder(data_dir: Path) -> Iterator[None]:
     """Add how to get the data to an error about a dataset's folder, such as a missing split, that the block raises."""
@@ -130,11 +114,10 @@ def naming_builder(data_dir: Path) -> Iterator[None]:
         yield
     except (InputError, FileNotFoundError) as error:
         builder, readme = data_dir / "build_dataset.py", data_dir / "README.md"
-        is_of_folder = isinstance(error, FileNotFoundError) or str(error).startswith(f"{data_dir}: ")
         hint = f"python {builder}" if builder.exists() else f"see {readme}" if readme.exists() else ""
-        if not (is_of_folder and hint):
-            raise
-        raise InputError(f"{explain(error) or error}. If files are missing: {hint}") from None
+        if hint and (isinstance(error, FileNotFoundError) or str(error).startswith(f"{data_dir}: ")):
+            raise InputError(f"{explain(error) or error}. If files are missing: {hint}") from None
+        raise
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
+import io
 import json
 import os
 import re
 import stat
-import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,33 +26,24 @@ HIDDEN = {"@eadir", "#recycle", "#snapshot", "@recycle", "__macosx", "$recycle.b
 FORMULA = re.compile(r"(?!-:\d+\Z|[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\Z)[ ']*[=+\-@\t\r\n＝＋－＠]", re.ASCII)
 
 
-def check_regular(path: Path | str, mode: int | None = None) -> None:
-    """Raise InputError unless a path is a file with contents: a pipe could wait for ever, and a device has no end.
-
-    `mode` is the st_mode of its stat, if the caller has it.
-    """
-    mode = os.stat(path).st_mode if mode is None else mode  # noqa: PTH116  a Path for each image takes its time
-    if not stat.S_ISREG(mode):
-        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-        raise InputError(f"{path}: {kinds.get(stat.S_IFMT(mode), 'a device')}; expected a regular file")
+def check_regular(path: Path | str) -> None:
+    """Raise InputError for a pipe, which could wait for ever, or a device, which has no end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  a Path for each image takes its time
+        raise InputError(f"{path}: a folder, a pipe or a device; expected a regular file")
 
 
 def read_bytes(path: Path, max_bytes: int | None = None) -> bytes:
     """Read a file; an InputError says that it is missing, unreadable, not a regular one, or above `max_bytes`."""
-    no_wait = getattr(os, "O_NONBLOCK", 0)  # else the opening of a pipe would wait
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait)) as file:  # noqa: PTH123
-            status = os.fstat(file.fileno())
-            check_regular(path, status.st_mode)
-            if max_bytes is not None and status.st_size > max_bytes:
-                raise InputError(f"{path}: {status.st_size:,} bytes; expected a text file below {max_bytes:,}")
-            return file.read()
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file") from None
+        check_regular(path)
+        if max_bytes is not None and (size := path.stat().st_size) > max_bytes:
+            raise InputError(f"{path}: {size:,} bytes; expected a text file below {max_bytes:,}")
+        return path.read_bytes()
     except OSError as error:
         if error.errno in TOO_MANY_FILES:  # not a mistake in this file
             raise
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        reason = f"cannot be read ({error.strerror})" if error.errno != errno.ENOENT else "there is no such file"
+        raise InputError(f"{path}: {reason}") from None
 
 
 def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict") -> str:
@@ -79,18 +71,14 @@ def _parse_object(text: str, source: str) -> dict[str, Any]:
 
 
 def read_lines(path: Path, is_growing: bool = False) -> list[dict[str, Any]]:
-    """Read a file with one JSON object a line; a missing file has no lines, an InputError names a broken one.
-
-    If `is_growing`, half a line at the end, which a writer left, is passed over.
-    """
+    """Read one JSON object a line, none of a missing file; `is_growing`: skip half a line that a writer left."""
     if not path.exists():
         return []
     # not splitlines(): JSON strings may hold other line ends, such as U+2028; half a line may end within a character
-    lines = read_text(path, MAX_LINES_BYTES, "replace" if is_growing else "strict").split("\n")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        with contextlib.suppress(*([InputError] if is_growing and number == len(lines) else [])):
-            rows += [_parse_object(line, f"{path}, line {number}")] if line.strip() else []
+    *lines, last = read_text(path, MAX_LINES_BYTES, "replace" if is_growing else "strict").split("\n")
+    rows = [_parse_object(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]
+    with contextlib.suppress(*[InputError] * is_growing):
+        rows += [_parse_object(last, f"{path}, line {len(lines) + 1}")] if last.strip() else []
     return rows
 
 
@@ -100,11 +88,7 @@ def is_hidden(name: str) -> bool:
 
 
 def files_below(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[str]:
-    """Yield the names of all files below a folder, relative to it, with slashes, in the same order on every system.
-
-    Hidden files and folders are left out. Folders that are links are followed, but not back to one above them.
-    `onerror` is called with the error of each folder that cannot be read.
-    """
+    """Yield the names of all files below a folder, relative to it, with slashes, sorted; hidden ones are left out."""
     for parent, folders, names in os.walk(folder, onerror=onerror, followlinks=True):
         here = Path(parent)
         folders[:] = sorted(name for name in folders if not is_hidden(name) and not _leads_back(here / name))
@@ -119,16 +103,11 @@ def _leads_back(path: Path) -> bool:
 
 
 def csv_lines(rows: Iterable[Iterable[Any]]) -> Iterator[str]:
-    """Yield rows of cells, the header included, as lines of CSV; None is an empty cell.
-
-    A text that a spreadsheet would take for a formula, `=1+1`, gets a `'` in front, which `from_cell` removes.
-    """
-    lines: list[str] = []
-    # lines end in \r\n until they are yielded, so that the writer also quotes names with \r in them
-    writer = csv.writer(types.SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    """Yield rows of cells as lines of CSV; `'` before a spreadsheet's formula, `=1+1`, which `from_cell` removes."""
     for row in rows:
-        writer.writerow([f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell for cell in row])
-        yield lines.pop().removesuffix("\r\n") + "\n"
+        line = io.StringIO(newline="")
+        csv.writer(line).writerow([f"'{x}" if isinstance(x, str) and FORMULA.match(x) else x for x in row])
+        yield line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def from_cell(text: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fiveline.record.errors import cannot_write
+from fiveline.record.atomic import open_no_link
 
 # Control characters, marks that turn the direction of text, and lone surrogates (from a file's name that is not UTF-8).
 # U+200C and U+200D, which join letters and emoji, stay.
@@ -39,11 +39,7 @@ class SafeFormatter(logging.Formatter):
 
 
 def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
-    """Send `logging.info(...)` to standard output and to the end of a file; errors go to standard error instead.
-
-    Calling it again moves the log to another file, or, if `log_path` is None, to standard error alone. A file that
-    cannot be written, or is a link, is an InputError; a full disk is a Stop.
-    """
+    """Send `logging.info(...)` to standard output and a file, errors to standard error; None: all to standard error."""
     logger = logging.getLogger()
     logger.setLevel(level)
     for handler in logger.handlers[:]:
@@ -54,10 +50,7 @@ def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
                 handler.close()
     new: dict[logging.Handler, str] = {logging.StreamHandler() if log_path is None else _Output(): "%(message)s"}
     if log_path is not None:
-        try:
-            log_file = _LogFile(log_path, encoding="utf-8", errors="backslashreplace")  # not every name is UTF-8
-        except OSError as error:
-            raise cannot_write(log_path, error) from None
+        log_file = _LogFile(log_path, encoding="utf-8", errors="backslashreplace")  # not every name is UTF-8
         new[log_file] = "%(asctime)s:%(levelname)s: %(message)s"
     for handler, line_format in new.items():
         handler.setFormatter(SafeFormatter(line_format))
@@ -67,21 +60,18 @@ def set_logger(log_path: Path | str | None, level: int = logging.INFO) -> None:
 class _Output(logging.StreamHandler):
     """The log on standard output, and errors on standard error. A run whose output cannot be written goes on."""
 
-    has_failed = False
-
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
         error = sys.exc_info()[1]
-        if isinstance(error, BrokenPipeError) and self.stream is sys.stdout:  # its reader, such as `head`, has ended
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        elif not isinstance(error, OSError):
+        if not isinstance(error, OSError):
             super().handleError(record)
-        elif not self.has_failed:
-            self.has_failed = True
-            logging.error(f"- the output cannot be written ({error}); it may lack lines of the log")
+        elif self.stream is sys.stdout:  # the disk is full, or the reader of a pipe, such as `head`, has ended
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                logging.error(f"- the output cannot be written ({error}); it lacks lines of the log")
 
 
 class _LogFile(logging.FileHandler):
@@ -90,9 +80,7 @@ class _LogFile(logging.FileHandler):
     has_failed = False
 
     def _open(self) -> Any:
-        no_wait = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # opening a pipe could wait for ever
-        opener = lambda path, flags: os.open(path, flags | no_wait, 0o666)  # noqa: E731
-        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=opener)
+        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=open_no_link)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
         if not self.has_failed:

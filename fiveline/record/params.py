@@ -12,17 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from fiveline.record.check import check_values
 
-STEPS = ("num_steps", "evaluate_every_steps")
 MACHINE: dict[str, Any] = {"machine": True}  # settings that do not change what is learnt, only how or where
 
+FileName = Annotated[str, Field(min_length=1)]
 P = TypeVar("P", bound="Params")
 
 
 class Params(BaseModel):
-    """The hyperparameters that every task has; a task adds its own in `model/<task>/params.py`. Objects are read-only.
-
-    In a notebook: params = Params.from_values({"learning_rate": 3e-4}, source="my notebook")
-    """
+    """The hyperparameters that every task has; a task adds its own in `model/<task>/params.py`. They are read-only."""
 
     RENAMED: ClassVar[dict[str, str]] = {}  # old name -> new name, which are read for one release with a warning
     REMOVED: ClassVar[dict[str, str]] = {  # old name -> what to do instead; the value is ignored, with a warning
@@ -34,9 +31,7 @@ class Params(BaseModel):
     task: str = Field("vision", description="which folder of model/ defines net, data and hyperparameters")
     data_dir: str | None = Field(None, description="the dataset; --data_dir beats it", json_schema_extra=MACHINE)
     seed: int = Field(230, ge=0, lt=2**32, description="decides weights, order, augmentation and dropout")
-    pretrained: bool | Annotated[str, Field(min_length=1)] = Field(
-        False, description="weights to begin with: a file, or another run's directory; true: published ones of the net"
-    )
+    pretrained: bool | FileName = Field(False, description="start from weights of a file or run; true: published ones")
 
     learning_rate: float = Field(1e-3, gt=0, description="step size of the optimizer, before the schedule")
     learning_rate_factors: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
@@ -46,9 +41,7 @@ class Params(BaseModel):
     microbatch_size: int | None = Field(None, ge=1, description="examples on one device at once; null for all")
     num_epochs: int = Field(10, ge=1, description="passes over the train split, or over evaluate_every_steps steps")
     num_steps: int | None = Field(None, ge=1, description="steps of the run, instead of num_epochs")
-    evaluate_every_steps: int | None = Field(
-        None, ge=1, description="steps of an epoch, which ends with an evaluation; null: one pass over the train split"
-    )
+    evaluate_every_steps: int | None = Field(None, ge=1, description="steps of an epoch; null: one pass over train")
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop", "muon"] = Field(
         "adam", description="as in torch.optim; muon: for the matrices of hidden layers, adamw for the other weights"
     )
@@ -62,38 +55,24 @@ class Params(BaseModel):
     schedule: Literal["constant", "cosine", "step", "one_cycle", "plateau"] = Field(
         "constant", description="how the learning rate changes"
     )
-    warmup_epochs: float | None = Field(
-        None, ge=0, description="linear rise of the learning rate; null is 0, for one_cycle 30% of the training"
-    )
+    warmup_epochs: float | None = Field(None, ge=0, description="linear rise of the rate; null: 0, for one_cycle 30%")
     warmup_steps: int | None = Field(None, ge=0, description="the same in steps, instead of warmup_epochs")
     schedule_epochs: int = Field(10, ge=1, description="step: epochs between drops; plateau: epochs without a new best")
     schedule_factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: factor of the rate at each drop")
-    ema_decay: float | None = Field(
-        None, gt=0, lt=1, description="evaluate and save weights averaged over about 1 / (1 - ema_decay) steps"
-    )
-    monitor: str = Field(
-        "accuracy", description="val metric, or loss, that decides the best checkpoint; ties: val loss"
-    )
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="use weights averaged over 1 / (1 - ema_decay) steps")
+    monitor: str = Field("accuracy", description="val metric, or loss, that decides the best checkpoint")
     early_stopping_epochs: int | None = Field(None, ge=1, description="stop after this many epochs without a new best")
 
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         "fp32", description="of the forward pass; weights stay fp32 (fp16: scaled loss)", json_schema_extra=MACHINE
     )
     compile: bool = Field(False, description="speed up the net with torch.compile", json_schema_extra=MACHINE)
-    deterministic: bool = Field(
-        False, description="on a GPU: only algorithms that give the same bits each time", json_schema_extra=MACHINE
-    )
-    activation_checkpointing: bool = Field(
-        False, description="recompute activations in the backward pass: less memory", json_schema_extra=MACHINE
-    )
+    deterministic: bool = Field(False, description="on a GPU: the same bits each time", json_schema_extra=MACHINE)
+    activation_checkpointing: bool = Field(False, description="recompute, to save memory", json_schema_extra=MACHINE)
     num_workers: int = Field(0, ge=0, le=256, description="processes that load data", json_schema_extra=MACHINE)
     fsdp: bool = Field(False, description="shard the weights over torchrun's processes", json_schema_extra=MACHINE)
-    checkpoint_minutes: float = Field(
-        10.0, gt=0, description="longest time between two checkpoints, also within an epoch", json_schema_extra=MACHINE
-    )
-    detect_anomaly: bool = Field(
-        False, description="slow: name the operation that made the first NaN gradient", json_schema_extra=MACHINE
-    )
+    checkpoint_minutes: float = Field(10.0, gt=0, description="longest time between saves", json_schema_extra=MACHINE)
+    detect_anomaly: bool = Field(False, description="slow: name what gave a NaN gradient", json_schema_extra=MACHINE)
     save_summary_steps: int = Field(100, ge=1, description="steps between log lines", json_schema_extra=MACHINE)
 
     _facts: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -103,25 +82,21 @@ class Params(BaseModel):
     @classmethod
     def _count_epochs(cls, values: Any) -> Any:
         """Set num_epochs from num_steps, so that everything else counts in epochs alone."""
-        steps, every = (values.get(name) if isinstance(values, dict) else None for name in STEPS)
+        given = values if isinstance(values, dict) else {}
+        steps, every = given.get("num_steps"), given.get("evaluate_every_steps")
         if isinstance(steps, int) and isinstance(every, int) and every > 0 and steps % every == 0:
             return {**values, "num_epochs": steps // every}
         return values
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Params:
-        fsdp, has_nesterov = self.fsdp, self.optimizer == "sgd" and self.momentum > 0
+        no_shards = self.microbatch_size or self.ema_decay or self.precision == "fp16" or self.optimizer == "muon"
         wrong = {
-            "nesterov: needs optimizer 'sgd' and a momentum above 0": self.nesterov and not has_nesterov,
-            "activation_checkpointing: does not go with compile, which saves memory in its own way": (
-                self.compile and self.activation_checkpointing
+            "nesterov: needs optimizer 'sgd' and a momentum above 0": (
+                self.nesterov and not (self.optimizer == "sgd" and self.momentum > 0)
             ),
-            "fsdp: does not go with microbatch_size, the processes may differ in their pieces": (
-                fsdp and self.microbatch_size is not None
-            ),
-            "fsdp: does not go with ema_decay, which averages whole weights": fsdp and self.ema_decay is not None,
-            "fsdp: does not go with precision fp16; take bf16": fsdp and self.precision == "fp16",
-            "fsdp: does not go with muon, which needs whole matrices": fsdp and self.optimizer == "muon",
+            "activation_checkpointing: does not go with compile": self.compile and self.activation_checkpointing,
+            "fsdp: does not go with microbatch_size, ema_decay, precision fp16 or muon": self.fsdp and no_shards,
             "warmup_steps: give it or warmup_epochs": None not in (self.warmup_steps, self.warmup_epochs),
             f"num_steps={self.num_steps}: expected a multiple of evaluate_every_steps, which must be given": (
                 self.num_steps is not None and self.num_steps % (self.evaluate_every_steps or self.num_steps + 1) != 0
@@ -169,11 +144,10 @@ class Params(BaseModel):
     def warnings(self) -> list[str]:
         """Return one line for each setting that can have no effect beside the others. A task adds its own."""
         drops = self.schedule in ("step", "plateau")
-        hint = "change it, as the next release will not read the old name"
         lines = [
             f"{old}: no longer a hyperparameter; remove it. {self.REMOVED[old]}"
             if old in self.REMOVED
-            else f"{old}: its name is {self.RENAMED[old]} now; {hint}"
+            else f"{old}: its name is {self.RENAMED[old]} now; the next release will not read the old one"
             for old in self._old_names
         ]
         if drops and self.schedule_epochs >= self.num_epochs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -26,12 +27,6 @@ CORE_SCHEMA = {
     "float": r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
     "merge": "<<",
 }
-JSON_HABITS = {  # the text at a mistake, and what people know from Python, JavaScript or YAML
-    r".?(#|//|/\*)": "JSON has no comments; take it out, or name the file params.yaml and begin comments with #",
-    r".?,\s*[}\]]": "JSON has no comma after the last entry; take it out",
-    r".?('|True|False|None)": "JSON has double quotes, true, false and null",
-    r"$": "the file is empty; {} takes the defaults",
-}
 
 
 class _Loader(yaml.SafeLoader):
@@ -41,24 +36,21 @@ class _Loader(yaml.SafeLoader):
         None: [(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{text})$")) for tag, text in CORE_SCHEMA.items()]
     }
 
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
+    def get_single_node(self) -> yaml.Node | None:
+        root = super().get_single_node()
         self.mistakes: list[str] = []
-        self._num_values = 0
-        self._sizes: dict[yaml.Node, int] = {}  # how many values a node holds, itself included
+        nodes: list[Any] = [root]
+        for node in nodes:  # which grows within the loop
+            if len(nodes) > MOST_VALUES:
+                raise yaml.YAMLError(f"more than {MOST_VALUES:,} values")
+            if isinstance(node, yaml.MappingNode):
+                self._check_keys(node)
+                nodes += itertools.chain(*node.value)
+            elif isinstance(node, yaml.SequenceNode):
+                nodes += node.value
+        return root
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        before, is_alias = self._num_values, self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)
-        if node is not None:
-            self._num_values += self._sizes.get(node, 1) if is_alias else 1  # 1: an alias within what it stands for
-            self._sizes.setdefault(node, self._num_values - before)
-        if self._num_values > MOST_VALUES:
-            raise yaml.YAMLError(f"more than {MOST_VALUES:,} values")
-        return node
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
+    def _check_keys(self, node: yaml.MappingNode) -> None:
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
             if (key.tag, str(key.value)) in seen:
@@ -68,7 +60,6 @@ class _Loader(yaml.SafeLoader):
         for key, value in pairs:  # of a list of merged mappings, the first counts; PyYAML 6.0.4 takes the last
             is_list = key.tag == "tag:yaml.org,2002:merge" and isinstance(value, yaml.SequenceNode)
             node.value += [(key, each) for each in reversed(value.value)] if is_list else [(key, value)]
-        return node
 
 
 def find_params_file(model_dir: Path) -> Path:
@@ -84,16 +75,11 @@ def find_params_file(model_dir: Path) -> Path:
 
 
 def read_values(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the keys and values of a JSON or YAML file, and its duplicate keys as messages.
-
-    An InputError names the file, and line and column where its text is broken.
-    """
-    text = read_text(path)
-    if path.suffix == ".json":
-        values, mistakes = _parse_json(text, path)
-    else:
-        values, mistakes = _parse_yaml(text, str(path))
-        values = {} if values is None else values  # an empty file
+    """Return the values of a JSON or YAML file, and a message for each duplicate key in it."""
+    is_json = path.suffix == ".json"
+    values, mistakes = (_parse_json if is_json else _parse_yaml)(read_text(path), str(path))
+    if values is None and not is_json:  # an empty file
+        values = {}
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values, {{...}}, found {type(values).__name__}")
     for key in values:
@@ -122,7 +108,7 @@ def with_data_dir(overrides: Sequence[str], data_dir: str | None) -> list[str]:
     return [*overrides, *([f"data_dir={to_json(data_dir)}"] if data_dir else [])]
 
 
-def _parse_json(text: str, path: Path) -> tuple[Any, list[str]]:
+def _parse_json(text: str, source: str) -> tuple[Any, list[str]]:
     mistakes: list[str] = []
 
     def note_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -132,25 +118,17 @@ def _parse_json(text: str, path: Path) -> tuple[Any, list[str]]:
 
     try:
         return json.loads(text, object_pairs_hook=note_duplicates), mistakes
-    except json.JSONDecodeError as error:
-        around = text[: error.pos].rstrip()[-1:] + text[error.pos :].lstrip()
-        reason = next((hint for pattern, hint in JSON_HABITS.items() if re.match(pattern, around)), error.msg)
-        raise InputError(f"{path}: not valid JSON, line {error.lineno} column {error.colno}: {reason}") from None
-    except (RecursionError, ValueError) as error:  # absurd nesting, a number of more digits than Python reads
-        raise InputError(f"{path}: not valid JSON ({error})") from None
+    except (ValueError, RecursionError) as error:  # ValueError: broken, or a number of more digits than Python reads
+        raise InputError(f"{source}: not valid JSON ({error})") from None
 
 
 def _parse_yaml(text: str, source: str) -> tuple[Any, list[str]]:
     try:
         loader = _Loader(text)
         return loader.get_single_data(), loader.mistakes
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML's own slips: an unhashable key, `!!bool maybe`, a date that does not exist, absurd nesting
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1} column {mark.column + 1}" if mark else ""
-        if isinstance(error, yaml.reader.ReaderError):
-            where = f", line {text.count(chr(10), 0, error.position) + 1}"
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise InputError(f"{source}: not valid YAML{where}: {problem}") from None
-    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        # PyYAML's own slips: an unhashable key, `!!bool maybe`, a date that does not exist, absurd nesting
-        raise InputError(f"{source}: not valid YAML ({error})") from None

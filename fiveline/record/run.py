@@ -15,18 +15,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fiveline.record import restart
 from fiveline.record.atomic import append_line, remove_stale, save_dict_to_json, write_lines
 from fiveline.record.check import read_history, read_record
-from fiveline.record.errors import InputError, InUseError, OtherRunError, Stop, cannot_write, explain
+from fiveline.record.directory import delete_or_restore
+from fiveline.record.errors import InputError, InUseError, OtherRunError, Stop, explain
 from fiveline.record.files import read_json
 from fiveline.record.origin import now, provenance, versions
 from fiveline.record.params import Params
 
 SCORES_OF_BEST = re.compile(r"(metrics|scored|shares|predictions|per_class)_(train|val|test)_best\.(json|npz|csv)")
 NO_RESULT = (-math.inf, -math.inf)
-RECORD, HISTORY = "run.json", "history.jsonl"
-HOLDER = ".lock.json"  # who holds the lock
+RECORD, HISTORY, HOLDER = "run.json", "history.jsonl", ".lock.json"  # HOLDER: who holds the lock
 LONGEST_WAIT = 60.0  # seconds that training waits for evaluate.py to finish writing; evaluate.py may be suspended
 
 
@@ -36,13 +35,8 @@ def scores_lock(path: Path) -> FileLock:
 
 
 def ranking_key(value: Any, loss: Any, is_high_better: bool) -> tuple[float, float]:
-    """Return a pair that ranks a result among epochs or trials: the larger pair is the better result.
-
-    Between equal values, the lower loss is better. If the value is not a finite number, return NO_RESULT: never better.
-    """
-    is_number, is_loss = (
-        isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= sys.float_info.max for x in (value, loss)
-    )
+    """Return a pair that is larger for a better result; equal values: the lower loss; no finite value: NO_RESULT."""
+    is_number, is_loss = (type(x) in (int, float) and abs(x) <= sys.float_info.max for x in (value, loss))
     return (value if is_high_better else -value, -loss if is_loss else -math.inf) if is_number else NO_RESULT
 
 
@@ -61,31 +55,28 @@ class RunDirectory:
         self._unwritten: list[Mapping[str, Any]] = []  # epochs of the history
 
     def __enter__(self) -> RunDirectory:
-        """Take the directory's lock. InUseError: another process has it; Stop: no file can be written."""
+        """Take the directory's lock; InUseError: another process has it."""
         if not self.is_writer:
             return self
         try:
             self._lock.acquire(timeout=0)
-            self._locked = (self.path / ".lock").stat()
-            remove_stale(self.path)
-            restart.delete_or_restore(self.path)
-            entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now()}
-            save_dict_to_json(entry, self.path / HOLDER)
         except Timeout:
             holder = "another process"
             with contextlib.suppress(InputError, KeyError):
                 holder = "process {process} on {host} since {since}".format(**read_json(self.path / HOLDER))
             raise InUseError(f"{self.path}: in use by {holder}; wait for it, or take another --model_dir") from None
-        except OSError as error:
-            self._lock.release()
-            raise cannot_write(self.path, error) from None
+        self._locked = (self.path / ".lock").stat()
+        remove_stale(self.path)
+        delete_or_restore(self.path)
+        entry = {"host": socket.gethostname(), "process": os.getpid(), "since": now()}
+        save_dict_to_json(entry, self.path / HOLDER)
         return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):  # the disk may have become read-only
             if self.is_writer and self._has_lock():
                 (self.path / HOLDER).unlink(missing_ok=True)
-                restart.delete_or_restore(self.path)
+                delete_or_restore(self.path)
         self._lock.release()
 
     def _has_lock(self) -> bool:
@@ -160,11 +151,9 @@ class RunDirectory:
         """Raise OtherRunError if more epochs than `epoch` are saved: rerunning a notebook cell would replace them."""
         num_epochs = self.record().get("epochs", 0) if self.is_writer else 0
         if min(num_epochs, len(self.history())) > epoch:  # never in train.py, which has cut the history
-            raise OtherRunError(
-                f"{self.path}: holds a run of {num_epochs} epochs; this run has {epoch} so far and would replace it; "
-                "take another folder or remove this one; to continue the saved run: "
-                "state.load_state_dict(utils.load_checkpoint(path, model))"
-            )
+            found = f"holds a run of {num_epochs} epochs; this run has {epoch} so far and would replace it"
+            hint = "take another folder, or continue it: state.load_state_dict(utils.load_checkpoint(path, model))"
+            raise OtherRunError(f"{self.path}: {found}; {hint}")
 
     def append_history(self, row: Mapping[str, Any]) -> None:
         """Append an epoch at once, for readers who follow the run; on a full disk, `write_history` appends it later."""

@@ -27,7 +27,7 @@ FORMAT_VERSION = 1  # of the documents that --json prints; docs/json.md describe
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises an error in the command line where it is to become a document."""
+    """Raises an error in the command line if --json is to print it."""
 
     def error(self, message: str) -> NoReturn:
         if JSON_FLAG in sys.argv:
@@ -51,19 +51,13 @@ def add_device_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--disable-cuda", action="store_true", help=argparse.SUPPRESS)
 
 
-def import_quickly(*names: str) -> None:
-    """Import large modules with the garbage collector off: there is no garbage to find, and it takes a fifth longer."""
-    is_first = "torch" in names and "torch" not in sys.modules
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        for name in names:
-            importlib.import_module(name)
-    finally:
-        if was_enabled:
-            gc.enable()
-    if is_first:  # so there is no model yet; a search through all that torch made takes half a second at exit
-        gc.freeze()
+def import_quickly(name: str) -> None:
+    """Import a large module without the garbage collector, and keep what it made from being searched for garbage."""
+    if name not in sys.modules:  # else there may be a model, which would never be freed
+        gc.disable()
+        importlib.import_module(name)
+        gc.enable()
+        gc.freeze()  # at exit, the search takes half a second
 
 
 def _stop_here(number: int, _: object) -> None:
@@ -86,16 +80,9 @@ def run_script(
 ) -> None:
     """Run a script's `main` and exit: 0 done, 2 a mistake, 3 diverged, 4 in use, 130 / 143 interrupted, 1 any other.
 
-    What the user can fix, a full disk included, is reported in plain lines; only a bug shows a traceback. In a job of
-    several processes, `may_report` gets an error and its explanation, and returns whether this process reports it.
-    With --json, what `main` returns is printed on standard output, or else its error; all other output, also of
-    libraries and other processes, goes to standard error.
+    Only a bug shows a traceback. In a job, `may_report` gets an error and its explanation, and returns whether this
+    process reports it. With --json, standard output gets what `main` returns, or its error, and nothing else.
     """
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed with `>&-`: the next file, a checkpoint perhaps, would get its number
-            stream = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115, PTH123
-            os.set_inheritable(stream.fileno(), True)  # a study's processes need them as well
-            setattr(sys, name, stream)
     descriptor = None  # of the real standard output
     if JSON_FLAG in sys.argv:
         descriptor = os.dup(sys.stdout.fileno())
@@ -132,21 +119,15 @@ def run_script(
 
 
 class Signals:
-    """A context manager that notes SIGINT and SIGTERM, so that a run stops between two steps; a second one ends it.
-
-    SIGHUP keeps its handler, because `nohup` ignores it. Outside the main thread nothing is noted.
-
-    Args:
-        second_signal_ends: False in a job, where torchrun passes on a signal that each process may already have
-    """
+    """A context manager that notes SIGINT and SIGTERM, so that a run stops between two steps; a second one ends it."""
 
     def __init__(self, second_signal_ends: bool = True) -> None:
         self.received = 0  # the signal's number, 0 for none
-        self.second_signal_ends = second_signal_ends
+        self.second_signal_ends = second_signal_ends  # not in a job: torchrun repeats a signal that processes have
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():  # others get no signals
             self._before = {number: signal.signal(number, self._note) for number in STOPS}
         return self
 
@@ -162,21 +143,13 @@ class Signals:
 
 
 def prepare_workers() -> None:
-    """Have the workers of DataLoaders killed at exit, and allow this process all open files that the system does."""
+    """Have the workers of DataLoaders killed at exit."""
     atexit.unregister(_end_workers)
     atexit.register(_end_workers)
-    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows; macOS, where the limit is "unlimited"
-        import resource
-
-        highest = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, highest))
 
 
 def notice_dead_workers_at_the_fetch() -> None:
-    """Undo torch's signal handler, which raises an error as soon as a worker dies.
-
-    That may be within a step, which cannot be saved. The next fetch from the dead worker raises it too, between steps.
-    """
+    """Undo torch's handler, which raises an error within a step when a worker dies; the next fetch raises it too."""
     if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 

@@ -8,13 +8,12 @@ from typing import Any
 
 from fiveline.record.check import Resumable, check_values
 from fiveline.record.checkpoint import checkpoint_path, is_of_train, read_checkpoint
+from fiveline.record.directory import set_aside
 from fiveline.record.errors import InputError
 from fiveline.record.params import Params
-from fiveline.record.restart import set_aside
 from fiveline.record.run import RunDirectory, has_stopped_early
 
 LAST, PREVIOUS, DAMAGED = "last.pth.tar", "last.previous.pth.tar", "last.damaged.pth.tar"
-EARLIER = "Continuing from the one before it, {}; what came after is done again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,31 +36,26 @@ class Start:
         last = self.weights or {}
         more = "To train on, num_epochs=..."
         if last["epoch"] < params.num_epochs:
-            more = f"It stopped early (early_stopping_epochs {params.early_stopping_epochs}): it does not train on"
+            more = f"It stopped early (early_stopping_epochs {params.early_stopping_epochs})"
         best = float("nan") if last["best"] is None else last["best"]
         result = f"{last['epoch']} epochs, best {params.monitor} {best:.4f}"
         return f"{path} is finished: {result}. {more}; to start over, --restart; to score it, evaluate.py"
 
 
 def find_start(run: RunDirectory, params: Params, restore_file: str | None, restart: bool) -> Start:
-    """Look at a run directory and decide, by the hyperparameters, --restore_file and --restart of this command.
-
-    An InputError says that it holds a run with other hyperparameters or of other code, or damaged checkpoints.
-    """
+    """Look at a run directory and decide; refuse other hyperparameters, other code's runs, and damaged checkpoints."""
     begin = Start()
     if restore_file:
         path = checkpoint_path(run.path, restore_file)
-        begin = Start(read_checkpoint(path), path)  # before --restart puts it aside
+        begin = Start(read_checkpoint(path), path)  # before --restart sets it aside
     if restart:
         set_aside(run.path)
     last_path, last, warnings = _read_last(run.path)
     if last is None or (restore_file and not is_of_train(last)):
         return begin
     if not is_of_train(last):  # CS230's, for example
-        raise InputError(
-            f"{last_path}: made by other code, so it cannot be continued; --restore_file last starts from its weights, "
-            "--restart starts over (both replace it). In a study, move the folder away"
-        )
+        hint = "--restore_file last starts from its weights, --restart starts over; both replace it"
+        raise InputError(f"{last_path}: made by other code, so it cannot be continued; {hint}")
     is_older = last.get("batches") != "balanced"  # whose batches were cut in another way
     if not is_older:
         check_values(Resumable, last, str(last_path))
@@ -70,17 +64,13 @@ def find_start(run: RunDirectory, params: Params, restore_file: str | None, rest
     if restore_file != was_restored:
         changed.append(f"--restore_file: {was_restored} -> {restore_file}")
     if changed:
-        raise InputError(
-            f"{run.path}: holds a run of {last['epoch']} epochs with other hyperparameters ({'; '.join(changed)}); "
-            "take another --model_dir, or --restart to remove it and start over"
-        )
+        found = f"holds a run of {last['epoch']} epochs with other hyperparameters ({'; '.join(changed)})"
+        raise InputError(f"{run.path}: {found}; take another --model_dir, or --restart to remove it and start over")
     is_finished = last["epoch"] >= params.num_epochs or has_stopped_early(params, last["epoch"], last["best_epoch"])
     if is_older and not is_finished:
-        raise InputError(
-            f"{last_path}: an older version saved it, which cut its batches in another way, so this run of "
-            f"{last['epoch']} epochs cannot be continued. evaluate.py still scores it; --restart, or another "
-            f"--model_dir, trains again; another --model_dir with --restore_file {last_path} starts from its weights"
-        )
+        found = "an older version saved it, which cut its batches in another way, so it cannot be continued"
+        hint = f"--restart starts over; another --model_dir with --restore_file {last_path} starts from its weights"
+        raise InputError(f"{last_path}: {found}. evaluate.py still scores it; {hint}")
     if last_path.name == PREVIOUS and (run.path / LAST).exists():
         # else the damaged `last` would take the place of the whole one before it at the next save
         (run.path / LAST).replace(run.path / DAMAGED)
@@ -92,12 +82,11 @@ def _read_last(model_dir: Path) -> tuple[Path, dict[str, Any] | None, tuple[str,
     last, previous = model_dir / LAST, model_dir / PREVIOUS
     problems: list[str] = []
     for path in (last, previous) if last.exists() or previous.exists() else ():
+        hint = f"Continuing from the one before it, {path}; what came after is done again"
         try:
-            state = read_checkpoint(path)
+            return path, read_checkpoint(path), tuple(f"- WARNING: {problem}. {hint}" for problem in problems)
         except InputError as error:  # noqa: PERF203
             problems.append(str(error))
-        else:
-            return path, state, tuple(f"- WARNING: {problem}. {EARLIER.format(path)}" for problem in problems)
     if problems:
         hint = "To start from the best weights, --restore_file best --restart; to start over, --restart"
         raise InputError(f"{'; '.join(problems)}. {hint}")

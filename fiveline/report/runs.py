@@ -16,9 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fiveline.record import files, restart
+from fiveline.record import directory, files
 from fiveline.record.errors import InputError
-from fiveline.record.held import current_status
 
 RUN_FILE, VAL_FILE, TEST_FILE = "run.json", "metrics_val_best_weights.json", "metrics_test_best.json"
 SCORED_FILE = "scored_test_best.json"  # of evaluate.py, whose older versions wrote no intervals into it
@@ -58,7 +57,7 @@ def describe_run(model_dir: Path) -> dict[str, Any]:
     """Return the entries of one run, and the files that it wrote."""
     run = _read_run(str(model_dir), model_dir.resolve().name, {path.name for path in model_dir.iterdir()}, [])
     name_data([run])
-    return {**vars(run), "files": [str(path) for path in restart.products(model_dir)]}
+    return {**vars(run), "files": [str(path) for path in directory.products(model_dir)]}
 
 
 def read_runs(parent_dir: Path) -> tuple[list[Run], list[str]]:
@@ -117,7 +116,7 @@ def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> R
         val=_read_metrics(folder, VAL_FILE, problems) if VAL_FILE in names else {},
         test=_read_metrics(folder, TEST_FILE, problems) if TEST_FILE in names else {},
         intervals=_read_intervals(folder, problems) if SCORED_FILE in names else {},
-        status=current_status(Path(folder), record.get("status", "unknown")),
+        status=directory.current_status(Path(folder), record.get("status", "unknown")),
         epochs=record.get("epochs"),
         seconds=float(record["seconds"]) if is_number(record.get("seconds")) else None,
         best_epoch=record.get("best_epoch"),

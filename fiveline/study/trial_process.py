@@ -63,7 +63,7 @@ def open_output(path: str) -> int:
     except OSError as error:
         raise utils.Stop(f"{path}: cannot be written ({error.strerror})") from None
     status = os.fstat(output)
-    utils.check_regular(path, status.st_mode)
+    utils.check_regular(path)
     if status.st_size and os.pread(output, 1, status.st_size - 1) != b"\n":  # the disk was full
         with contextlib.suppress(OSError):
             os.write(output, b"\n")

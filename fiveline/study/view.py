@@ -16,7 +16,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 import utils
-from fiveline.record.held import current_status
+from fiveline.record.directory import current_status
 from fiveline.report.table import duration
 from fiveline.study.plan import GIGABYTE, Plan
 from fiveline.study.trials import Trial

@@ -95,7 +95,7 @@ def test_a_malformed_row_of_a_history_is_named_or_passed_over(trained, capsys):
     assert "1 failed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["params.json", "last.pth.tar", "history.jsonl", "run.json", "train.log"])
+@pytest.mark.parametrize("name", ["params.json", "last.pth.tar", "history.jsonl", "run.json"])
 def test_pipes_and_devices_in_place_of_files_are_refused(trained, name):
     for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
         (trained / name).unlink(missing_ok=True)
@@ -123,17 +123,6 @@ def test_pipes_among_inputs_and_outputs_of_others_are_not_waited_for(trained, tm
 
 def run_shell(text):
     return subprocess.run(["bash", "-c", text], cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE)
-
-
-@pytest.mark.slow
-def test_standard_streams_may_be_closed(make_run):
-    folder = make_run(num_epochs=1)
-    for script, file in (("train", "metrics_val_best_weights"), ("evaluate", "metrics_test_best")):
-        assert run_shell(f"{sys.executable} {script}.py --model_dir {folder} >&- 2>&- <&-").returncode == 0
-        assert utils.read_json(folder / f"{file}.json")
-    assert "Epoch 1/1" in (folder / "train.log").read_text()
-    done = run_shell(f"{sys.executable} predict.py --model_dir {folder} --input data >&-")
-    assert done.returncode == 2 and "standard output is closed" in done.stderr
 
 
 def test_a_full_standard_output_is_reported(tmp_path):

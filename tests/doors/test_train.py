@@ -15,11 +15,8 @@ import torch
 import evaluate
 import train
 import utils
-from fiveline.options.set_up import check_batch_norm
-from fiveline.record.restart import delete_or_restore, set_aside
-from fiveline.tasks import fetch_params_class
+from fiveline.record.directory import delete_or_restore, set_aside
 from tests.support.runs import QUICK, assert_same_bits, assert_same_end, read_state, run_train, write_run
-from tests.support.tasks import needs
 
 
 @pytest.fixture
@@ -233,14 +230,11 @@ def test_a_step_in_pieces_counts_the_numbers_that_are_known():
     assert all(step[1].isnan() for step in steps_of(torch.nn.Linear(4, 4), loss_fn, inputs, labels, 2))
 
 
-@needs("vision")
-@pytest.mark.parametrize("name", ["batch_size", "microbatch_size"])
-def test_batch_norm_can_train_on_a_single_image_but_not_on_a_single_row(name):
-    params = fetch_params_class("vision")(**{"batch_size": 8, name: 1})
-    check_batch_norm(torch.nn.Sequential(torch.nn.BatchNorm2d(4)), params.batch_size, params)
-    rows = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-    with pytest.raises(utils.InputError, match=f"^{name} 1: the net has batch norm, .* take 2 or more"):
-        check_batch_norm(rows, params.batch_size, params)
+def test_batch_norm_cannot_train_on_a_single_example():
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    with pytest.raises(ValueError, match="more than 1 value per channel") as caught:
+        net(torch.randn(1, 3))
+    assert "raise batch_size or microbatch_size" in str(utils.explain(caught.value))
 
 
 def test_weights_that_are_not_finite_are_never_saved(folder, monkeypatch):

@@ -136,7 +136,7 @@ def test_other_scripts_are_for_one_process(monkeypatch, script):
 
 @pytest.mark.parametrize("other", [{"microbatch_size": 4}, {"ema_decay": 0.9}, {"precision": "fp16"}], ids=str)
 def test_spread_weights_refuse_what_does_not_go_with_them(other):
-    with pytest.raises(utils.InputError, match=f"^test: fsdp: does not go with {next(iter(other))}[^\n]*$"):
+    with pytest.raises(utils.InputError, match=f"^test: fsdp: does not go with .*{next(iter(other))}[^\n]*$"):
         utils.Params.from_values({"fsdp": True, **other}, "test")
 
 

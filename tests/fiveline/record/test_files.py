@@ -1,8 +1,8 @@
 """Files that are never seen half written, JSON that is always valid JSON, CSV that brings back what is in it."""
 
 import csv
+import functools
 import io
-import itertools
 import json
 import math
 import os
@@ -27,9 +27,10 @@ def read_mistake(function, path):
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, broken):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
+def test_a_failed_write_leaves_the_old_files_and_nothing_else(tmp_path, monkeypatch, broken):
+    path, other = tmp_path / "last", tmp_path / "previous"
+    for content in (b"1", b"2", b"3"):
+        utils.write_atomically(path, content, other)
 
     def fail(*_):
         raise OSError(28, "No space left on device")
@@ -37,8 +38,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     monkeypatch.setattr(*((os, "fsync") if broken == "fsync" else (type(path), "replace")), fail)
     with pytest.raises(OSError, match="No space left"):
         utils.write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert path.read_bytes() == b"3" and (broken == "replace" or other.read_bytes() == b"2")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["last", "previous"]
 
 
 def test_the_bytes_are_on_the_disk_before_they_get_their_name(tmp_path, monkeypatch):
@@ -84,7 +85,7 @@ def test_a_file_that_is_no_json_object_is_named(tmp_path, content, reason):
 def test_missing_huge_and_broken_files_are_named(tmp_path):
     assert "there is no such file" in read_mistake(utils.read_json, tmp_path / "none.json")
     assert utils.read_lines(tmp_path / "none.jsonl") == []
-    assert "cannot be read" in read_mistake(utils.read_json, tmp_path)
+    assert "expected a regular file" in read_mistake(utils.read_json, tmp_path)
     path = tmp_path / "history.jsonl"
     path.write_text('{"epoch": 1}\n\n{"epoch": 2\n', encoding="utf-8")
     assert "history.jsonl, line 3: not valid JSON" in read_mistake(utils.read_lines, path)
@@ -114,11 +115,6 @@ def test_csv_brings_back_every_text(rows):
     assert not text or text.endswith("\n") and not text.endswith("\r\n")
 
 
-def test_csv_comes_row_by_row():
-    lines = utils.csv_lines([number, None] for number in itertools.count())
-    assert list(itertools.islice(lines, 3)) == ["0,\n", "1,\n", "2,\n"]
-
-
 def test_half_a_line_at_the_end_of_a_growing_file_is_passed_over(tmp_path):
     path = tmp_path / "history.jsonl"
     for text, expected in (
@@ -130,11 +126,9 @@ def test_half_a_line_at_the_end_of_a_growing_file_is_passed_over(tmp_path):
         path.write_bytes(text)
         assert utils.read_lines(path, is_growing=True) == expected
     path.write_text('{"a": 1\n{"a": 2}\n')
-    with pytest.raises(utils.InputError, match="line 1: not valid JSON"):
-        utils.read_lines(path, is_growing=True)
-
-
-ROWS = [{"epoch": i, "val": {"F1 of é\u2028": i / 3, "loss": [0.5, {"a": None}]}, "seconds": 1.0} for i in range(1, 3)]
+    assert "history.jsonl, line 1: not valid JSON" in read_mistake(
+        functools.partial(utils.read_lines, is_growing=True), path
+    )
 
 
 @posix
@@ -142,14 +136,14 @@ ROWS = [{"epoch": i, "val": {"F1 of é\u2028": i / 3, "loss": [0.5, {"a": None}]
 def test_a_line_that_a_full_disk_does_not_take_leaves_nothing(tmp_path, room):
     import resource
 
-    path = tmp_path / "history.jsonl"
-    append_line(path, ROWS[0])
-    assert utils.read_lines(path) == ROWS[:1]
+    path, row = tmp_path / "history.jsonl", {"epoch": 1, "val": {"F1 of é\u2028": 1 / 3, "loss": [0.5, {"a": None}]}}
+    append_line(path, row)
+    assert utils.read_lines(path) == [row]
     before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            append_line(path, ROWS[1])
+            append_line(path, row)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
@@ -161,21 +155,18 @@ def test_no_link_is_followed(tmp_path, monkeypatch):
     victim.write_bytes(b"theirs")
     path.symlink_to(victim)
     with pytest.raises(OSError, match="symbolic link"):
-        append_line(path, ROWS[0])
+        append_line(path, {"epoch": 1})
     utils.write_atomically(path, b"ours")
     assert not path.is_symlink() and path.read_bytes() == b"ours"
-    assert temporary_path(path) != temporary_path(path)  # no one can guess it
-    monkeypatch.setattr(os, "urandom", bytes)  # and if they could
+    monkeypatch.setattr(os, "urandom", bytes)  # if someone could guess the name of the temporary file
     temporary_path(path).symlink_to(victim)
     with pytest.raises(FileExistsError, match="exists.*file"):
         utils.write_atomically(path, b"new")
-    log = tmp_path / "train.log"
-    log.symlink_to(victim)
-    with pytest.raises(utils.InputError, match=r"train\.log: cannot be written \(.*symbolic link"):
-        utils.set_logger(log)
+    (tmp_path / "train.log").symlink_to(victim)
     os.mkfifo(tmp_path / "evaluate.log")
-    with pytest.raises(utils.InputError, match=r"evaluate\.log: "):
-        utils.set_logger(tmp_path / "evaluate.log")
+    for name, reason in (("train.log", "symbolic links"), ("evaluate.log", "No such device")):
+        with pytest.raises(OSError, match=f"{reason}.*{name}"):
+            utils.set_logger(tmp_path / name)
     assert victim.read_bytes() == b"theirs" and path.read_bytes() == b"ours"
 
 
@@ -183,23 +174,13 @@ def test_no_link_is_followed(tmp_path, monkeypatch):
 def test_permissions_of_a_file_are_never_widened(tmp_path):
     before = os.umask(0o022)
     try:
-        for mode in (0o600, 0o640, 0o444, 0o666):
+        for mode in (0o600, 0o444, 0o666):
             path = tmp_path / f"file_{mode}"
             utils.write_atomically(path, b"new")
-            assert stat.S_IMODE(path.stat().st_mode) == 0o644
             path.chmod(mode)
-            with utils.open_atomically(path) as file:
+            with utils.open_atomically(path):
                 [temporary] = tmp_path.glob(".*.tmp")
                 assert stat.S_IMODE(temporary.stat().st_mode) == mode & 0o644
-                file.write(b"newer")
             assert stat.S_IMODE(path.stat().st_mode) == mode & 0o644
     finally:
         os.umask(before)
-
-
-def test_the_file_from_before_is_kept_under_another_name(tmp_path):
-    path, other = tmp_path / "last", tmp_path / "previous"
-    for content in (b"1", b"2", b"3"):
-        utils.write_atomically(path, content, other)
-    assert (path.read_bytes(), other.read_bytes()) == (b"3", b"2")
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["last", "previous"]

@@ -1,22 +1,18 @@
 """A run directory: one writer at a time, a status that is true, a history without doubles, a record of its origin."""
 
 import contextlib
-import logging
 import os
-import re
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 import utils
 from fiveline.record import origin
 from fiveline.record.atomic import temporary_path
-from fiveline.record.held import is_held
-from fiveline.record.restart import delete_or_restore, set_aside
+from fiveline.record.directory import delete_or_restore, is_held, set_aside
 from model.vision.params import Params
 
 HOLD = """
@@ -25,35 +21,22 @@ with utils.RunDirectory(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
-WRITE = """
-import pathlib, sys, utils
-with utils.open_atomically(pathlib.Path(sys.argv[1], "metrics_test_best.json")) as file:
-    print("held", flush=True)
-    file.write(sys.stdin.read().encode())
-"""
-OUT_OF_MEMORY = (
-    "out of memory (MemoryError); lower microbatch_size or num_workers, or else batch_size or the size of the net"
-)
 
 
 @pytest.fixture
 def hold(project):
-    """Return a function that lets another process take a directory, or do something else there."""
-    processes = []
+    """Return a function that lets another process take a directory."""
+    with contextlib.ExitStack() as stack:
 
-    def start(path, code=HOLD):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(path)],
-            cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        processes.append(process)
-        assert process.stdout.readline() == "held\n"
-        return process
+        def start(path):
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            command = [sys.executable, "-c", HOLD, str(path)]
+            process = stack.enter_context(subprocess.Popen(command, cwd=project, text=True, **pipes))
+            stack.callback(process.kill)
+            assert process.stdout.readline() == "held\n"
+            return process
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+        yield start
 
 
 def make_params(**values):
@@ -65,9 +48,8 @@ def test_a_directory_in_use_is_refused_until_its_process_ends(tmp_path, hold):
     for _ in range(2):  # the refused process takes nothing from the holder
         with pytest.raises(utils.InUseError) as caught, utils.RunDirectory(tmp_path):
             pass
-        message = str(caught.value)
-        assert caught.value.exit_code == 4
-        assert str(tmp_path) in message and f"process {process.pid} on {socket.gethostname()} since 2" in message
+        holder = f"{tmp_path}: in use by process {process.pid} on {socket.gethostname()} since 2"
+        assert caught.value.exit_code == 4 and str(caught.value).startswith(holder)
     process.kill()
     process.wait()
     with utils.RunDirectory(tmp_path):
@@ -78,12 +60,11 @@ def test_a_directory_in_use_is_refused_until_its_process_ends(tmp_path, hold):
 @pytest.mark.skipif(os.name == "nt", reason="Windows removes no file that is open")
 def test_a_process_whose_lock_was_removed_writes_no_more(tmp_path, hold):
     with utils.RunDirectory(tmp_path) as run:
-        run.check_lock()
         assert is_held(tmp_path)
         (tmp_path / ".lock").unlink()
         process = hold(tmp_path)
+        run.append_history({"epoch": 1})
         for write in (run.check_lock, run.write_history):
-            run.append_history({"epoch": 1})
             with pytest.raises(utils.Stop, match="moved, removed or replaced"):
                 write()
         assert not (tmp_path / "history.jsonl").exists()
@@ -92,59 +73,41 @@ def test_a_process_whose_lock_was_removed_writes_no_more(tmp_path, hold):
     assert not is_held(tmp_path)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the child in /proc")
-def test_a_lock_ends_with_its_process_although_children_live_on(tmp_path, hold):
-    code = "import os, pathlib, sys, time, utils\nwith utils.RunDirectory(pathlib.Path(sys.argv[1])):\n"
-    code += "    if os.fork() == 0:\n        print('held', flush=True)  # once it has closed its copy of the lock\n"
-    process = hold(tmp_path, code + "        time.sleep(60)\n    sys.stdin.read()\n")
-    [left] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.kill()
-    process.wait()
-    try:
-        with utils.RunDirectory(tmp_path):
-            pass
-    finally:
-        os.kill(int(left), 9)
-
-
 @pytest.mark.parametrize("is_made_again", [False, True])
 def test_a_directory_that_is_moved_away_is_not_written_to(tmp_path, is_made_again):
     path = tmp_path / "run"
     path.mkdir()
-    with pytest.raises(utils.Stop, match="moved, removed or replaced"), utils.RunDirectory(path) as run:
+    stopped = pytest.raises(utils.Stop, match="moved, removed or replaced")
+    with stopped, utils.RunDirectory(path) as run, run.recorded(make_params()):
+        path.rename(tmp_path / "elsewhere")
+        if is_made_again:
+            path.mkdir()
+        run.append_history({"epoch": 1})
         run.check_lock()
-        with run.recorded(make_params()):
-            path.rename(tmp_path / "elsewhere")
-            if is_made_again:
-                path.mkdir()
-            run.append_history({"epoch": 1})
-            run.check_lock()
     assert path.exists() == is_made_again and not (is_made_again and list(path.iterdir()))
 
 
-def test_what_a_process_without_the_lock_is_writing_is_left_for_a_day(tmp_path, hold):
+def test_what_a_process_without_the_lock_is_writing_is_left_for_a_day(tmp_path):
     """For example evaluate.py in the directory of a run that is started, or restarted, just then."""
-    writer = hold(tmp_path, WRITE)
     for name in ("last.pth.tar", "run.json", "history.jsonl", "metrics_val_last_weights.json"):
         temporary_path(tmp_path / name).touch()  # its writer had the lock, which we have now
     old = temporary_path(tmp_path / "predictions_test_best.csv")
     old.touch()
     os.utime(old, (time.time() - 25 * 60 * 60,) * 2)
-    with utils.RunDirectory(tmp_path) as run:
-        set_aside(run.path)
-        left = [path.name for path in tmp_path.glob(".*.tmp")]
-    assert len(left) == 1 and re.fullmatch(r"\.metrics_test_best\.json\.\w+\.tmp", left[0])
-    writer.communicate("{}")
-    assert writer.returncode == 0 and utils.read_json(tmp_path / "metrics_test_best.json") == {}
+    with utils.open_atomically(tmp_path / "metrics_test_best.json") as file:
+        with utils.RunDirectory(tmp_path) as run:
+            set_aside(run.path)
+        assert [path.name.split(".")[1] for path in tmp_path.glob(".*.tmp")] == ["metrics_test_best"]
+        file.write(b"{}")
+    assert utils.read_json(tmp_path / "metrics_test_best.json") == {}
 
 
 @pytest.mark.parametrize(
     ("error", "status", "reason"),
     [
         (None, "finished", None),
-        (utils.InputError("no data"), "failed", "no data"),
         (ZeroDivisionError("division by zero"), "failed", "division by zero"),
-        (MemoryError(), "failed", OUT_OF_MEMORY),
+        (MemoryError(), "failed", str(utils.explain(MemoryError()))),
         (utils.DivergedError("the loss is nan"), "diverged", "the loss is nan"),
         (utils.InterruptedRun("stopped by SIGTERM", 15), "interrupted", "stopped by SIGTERM"),
         (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt"),
@@ -169,12 +132,10 @@ def test_the_record_holds_what_the_run_was_given(tmp_path):
     with run.recorded(params, restore_file="best"):
         run.update_record(epochs=1)
     record = utils.read_json(tmp_path / "run.json")
-    assert record["params"] == params.model_dump(mode="json") and record["params"]["learning_rate"] == 0.3
-    assert record["hash"] == params.hash()
-    assert (record["restore_file"], record["epochs"]) == ("best", 1)
+    given = {"params": params.model_dump(mode="json"), "hash": params.hash(), "restore_file": "best", "epochs": 1}
+    assert record.items() >= given.items()
     assert record["versions"].keys() >= {"python", "torch", "numpy"} and all(record["versions"].values())
-    assert record["host"] == socket.gethostname()
-    assert record["command"]
+    assert record["host"] == socket.gethostname() and record["command"]
 
 
 def test_the_record_says_which_code_it_was_and_whether_it_was_changed(tmp_path, monkeypatch):
@@ -208,57 +169,51 @@ def test_history_has_each_epoch_once(tmp_path):
 
 
 def test_restarting_replaces_what_a_run_writes_and_nothing_else(tmp_path):
-    theirs = ["params.json", "notes.md", "metrics.txt", "my_model.pth.tar", "search.yaml", ".gitignore", "sub/run.json",
-              ".notes.tmp", ".table.of.theirs.tmp"]  # fmt: skip
-    ours = [
-        "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "best.pth.tar",
-        "metrics_val_best_weights.json", "metrics_test_best.json", "predictions_test_best.csv",
-        "per_class_test_best.csv", "scored_test_best.json", "shares_test_best.npz",
-    ]  # fmt: skip
+    theirs = {"params.json", "metrics.txt", "my_model.pth.tar", "search.yaml", "sub/run.json", ".table.of.theirs.tmp"}
+    ours = {
+        "run.json", "history.jsonl", "train.log", "evaluate.log", "last.pth.tar", "metrics_val_best_weights.json",
+        "predictions_test_best.csv", "per_class_test_best.csv", "scored_test_best.json", "shares_test_best.npz",
+    }  # fmt: skip
     (tmp_path / "sub").mkdir()
-    for name in theirs + ours:
+    for name in theirs | ours:
         (tmp_path / name).write_text("{}", encoding="utf-8")
+
+    def names():
+        return {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+
     set_aside(tmp_path)
-    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    aside = {f".replaced/{name}" for name in ours}
-    assert left == aside | set(theirs)
+    assert names() == theirs | {f".replaced/{name}" for name in ours}
     (tmp_path / "last.pth.tar").write_text("the first of the next run", encoding="utf-8")
     delete_or_restore(tmp_path)
-    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {"last.pth.tar", *theirs}
+    assert names() == theirs | {"last.pth.tar"}
 
 
 def test_other_data_than_before_is_reported_when_a_run_continues(tmp_path, caplog):
     run, data_dir = utils.RunDirectory(tmp_path), tmp_path / "data"
     data_dir.mkdir()
     photo = data_dir / "0_photo.jpg"
-    caplog.set_level(logging.WARNING)
+    run.append_history({"epoch": 1})
+    photo.write_bytes(b"1234")
+    run.record_conditions("data", origin.fingerprint(data_dir))
 
     def is_warned_of():
         caplog.clear()
         run.record_conditions("data", origin.fingerprint(data_dir))
         return "the data changed since this run last started (fingerprint: " in caplog.text
 
-    photo.write_bytes(b"1234")
-    assert not is_warned_of()
-    run.append_history({"epoch": 1})
     os.utime(photo, (1, 1))
+    photo.write_bytes(b"4321")
     (data_dir / ".DS_Store").write_bytes(b"of the operating system")
     assert not is_warned_of()
     photo.write_bytes(b"12345")
-    assert is_warned_of()
-    photo.write_bytes(b"54321")
-    assert not is_warned_of()
+    assert is_warned_of() and not is_warned_of()
     photo.rename(data_dir / "1_photo.jpg")
-    assert is_warned_of()
-    assert run.record()["data"]["num_files"] == 1
+    assert is_warned_of() and run.record()["data"]["num_files"] == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems take no such name")
 def test_names_that_are_no_utf8_have_a_fingerprint(tmp_path):
-    try:
-        (tmp_path / "photo_\udcff.jpg").write_bytes(b"1")
-    except (OSError, UnicodeError):
-        pytest.skip("the file system takes no such name")
-    assert origin.fingerprint(tmp_path)["num_files"] == 1
-    utils.RunDirectory(tmp_path).record_conditions("data", {"data_dir": str(tmp_path / "data_\udcff")})
-    assert utils.read_json(tmp_path / "run.json")["data"]["data_dir"].endswith("data_\udcff")
+    (tmp_path / "photo_\udcff.jpg").write_bytes(b"1")
+    utils.RunDirectory(tmp_path).record_conditions("data", {"name": "\udcff", **origin.fingerprint(tmp_path)})
+    data = utils.read_json(tmp_path / "run.json")["data"]
+    assert (data["name"], data["num_files"]) == ("\udcff", 1)

@@ -1,13 +1,20 @@
-"""What `--restart` replaces: a run's files are set aside until the new run has saved its first checkpoint.
+"""A run directory from outside: the files that a run wrote, whether a process works there, and what --restart does.
 
-Whenever the process is killed, no file is lost. A file in MOVING has no other place; REPLACED gets its name only when
-all files are in it.
+--restart sets a run's files aside until the new run has saved its first checkpoint. A kill loses no file: a file in
+MOVING has no other place, and REPLACED gets its name only when all files are in it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import socket
 from pathlib import Path
+from typing import Any
+
+from fiveline.record.errors import InputError
+from fiveline.record.files import check_regular, read_json
 
 PRODUCTS = (  # all that a run writes
     "scored_*.json", "shares_*.npz", "metrics_*.json", "predictions_*.csv", "per_class_*.csv", "run.json",
@@ -51,3 +58,33 @@ def _has_checkpoint(model_dir: Path) -> bool:
 def products(model_dir: Path) -> list[Path]:
     """Return the files in a directory that a run wrote."""
     return [path for pattern in PRODUCTS for path in sorted(model_dir.glob(pattern))]
+
+
+def current_status(model_dir: Path, status: str) -> str:
+    """Return the status that was read from run.json, or `stale` if that is `running` and no process holds the lock."""
+    if status != "running" or is_held(model_dir):
+        return status
+    now = _read(model_dir / "run.json").get("status")  # it may have ended since
+    return "stale" if now == "running" else str(now or "unknown")
+
+
+def is_held(model_dir: Path) -> bool:
+    """Return whether a process holds a run directory's lock; True also if that is unknown: Windows, another machine."""
+    holder = model_dir / ".lock.json"  # exists while the directory is in use
+    if os.name == "nt" or _read(holder).get("host") != socket.gethostname():
+        return holder.exists()
+    import fcntl
+
+    try:
+        check_regular(model_dir / ".lock")
+        with (model_dir / ".lock").open() as file:  # closing it ends our shared lock
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (OSError, InputError) as error:
+        return not isinstance(error, FileNotFoundError)
+    return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(InputError, OSError):
+        return read_json(path)
+    return {}
