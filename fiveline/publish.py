@@ -27,9 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import utils
-from fiveline.report.page_details import read_details
-from fiveline.report.predictions import PREDICTIONS, read_history
-from fiveline.report.runs import Run, is_number, read_runs
+from fiveline.report.predictions import PREDICTIONS, read_details
+from fiveline.report.runs import Run, is_number, read_history, read_runs
 
 RECORD = "published.json"
 SUFFIX = ".published"  # of our events for TensorBoard; other events in the directory are not removed

@@ -13,7 +13,8 @@ from typing import Any
 from fiveline.record.errors import InputError
 from fiveline.report.runs import UNKNOWN, Run, is_number
 
-FIXED = {"run": "name", "data": "data", "status": "status", "epochs": "epochs", "time": "seconds"}  # -> Run's attribute
+# column -> attribute of Run
+FIXED = {"run": "name", "data": "data", "status": "status", "epochs": "epochs", "time": "seconds"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +33,15 @@ class Column:
 
 
 def all_columns(runs: Sequence[Run]) -> dict[str, Column]:
-    """Return every column by its name: run, data, the hyperparameters in alphabetical order, status, val, test."""
+    """Return every column by its name: run, data, the hyperparameters in alphabetical order, status, metrics, ..."""
     val = dict.fromkeys(name for run in runs for name in run.val)
     test = dict.fromkeys(name for run in runs for name in run.test)
     metrics = [Column(name, "val", name) for name in val] + [Column(f"test {name}", "test", name) for name in test]
     taken = {*FIXED, *(column.name for column in metrics)}
     names = sorted({name for run in runs for name in run.params})
     params = [Column(f"params.{name}" if name in taken else name, "param", name) for name in names]
-    fixed = [Column(kind, kind) for kind in FIXED]
-    return {column.name: column for column in (*fixed[:2], *params, *fixed[2:], *metrics)}
+    run, data, status, epochs, time = (Column(kind, kind) for kind in FIXED)
+    return {column.name: column for column in (run, data, *params, status, *metrics, epochs, time)}
 
 
 def find_column(name: str, columns: Mapping[str, Column], flag: str, more: str = "") -> Column:
@@ -115,9 +116,7 @@ def group_by_seed(runs: Sequence[Run], differ: Sequence[str]) -> list[list[Run]]
 
 
 def _hashable(value: Any) -> Any:
-    if isinstance(value, bool):
-        return ("bool", value)  # True equals 1
-    return json.dumps(value) if isinstance(value, list) else value
+    return json.dumps(value) if isinstance(value, bool | list) else value  # True would equal 1
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
@@ -130,13 +129,12 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
 
 
 def sort_groups(groups: Sequence[Sequence[Run]], column: Column) -> list[Sequence[Run]]:
-    """Return groups of runs that differ only in their seed, the best mean first; of equal metrics, the lower loss."""
+    """Return groups of runs that differ only in their seed, the best mean first; of equal ones, the lower loss."""
     is_high_first = is_better_high(column, [run for group in groups for run in group])
-    loss = [Column("loss", column.kind, "loss")] if column.kind in ("val", "test") else []
+    loss = Column("loss", "test" if column.kind == "test" else "val", "loss")
 
     def order(group: Sequence[Run]) -> tuple[Any, ...]:
-        ties = [rank(_mean(group, each), False) for each in loss]
-        return (rank(_mean(group, column), is_high_first), *ties, group[0].name)
+        return rank(_mean(group, column), is_high_first), rank(_mean(group, loss), False), group[0].name
 
     return sorted(groups, key=order)
 

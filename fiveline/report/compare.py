@@ -10,20 +10,20 @@ from typing import Any
 
 from fiveline.record.errors import InputError
 from fiveline.report.intervals import compare_paired, interval
-from fiveline.report.predictions import PREDICTIONS, is_quantity, is_tagged, read_predictions
+from fiveline.report.predictions import PREDICTIONS, Rows, is_quantity, is_tagged, read_predictions
 from fiveline.report.runs import TEST_FILE, Run
 from fiveline.report.shares import Shares, read_npz
 from fiveline.report.table import shortened, text_of, to_markdown
 
 ENTRIES = ["metric", "a", "a_interval", "b", "b_interval", "difference", "difference_interval", "p"]  # in --json
 HEAD = ["metric", "A", "A's 95% interval", "B", "B's 95% interval", "B - A", "its 95% interval", "p"]
-LEGEND = """\
+LEGEND = """
 p: how often a difference at least this large appears if A and B are swapped at random for each example. The interval
-is B - A plus and minus a bound that 95% of these differences stay below. Other seeds are not taken into account."""
+is B - A plus and minus a bound that 95% of these differences stay below. Other seeds are not taken into account.
+"""
 SHARES = "shares_test_best.npz"
 TOLERANCE = 1e-4  # between a value that is added up over batches and over examples, in float32
 MOST_SHOWN = 10
-Rows = list[dict[str, str]]  # the predictions of a run
 
 
 def compare(runs: Sequence[Run], names: Sequence[str], problems: list[str]) -> dict[str, Any]:
@@ -47,9 +47,9 @@ def compare(runs: Sequence[Run], names: Sequence[str], problems: list[str]) -> d
         counts = f"{len(first):,} and {len(second):,}"
         print(f"No tests: A and B were evaluated on different examples ({counts}), or in a different order\n")
     texts = [[f"{c[0]:.4g} to {c[1]:.4g}" if isinstance(c, tuple) else c for c in row] for row in rows.values()]
-    print(_table(HEAD, texts))
-    if are_paired:
-        print(f"{LEGEND}\n\n{disagreements(first, second)}")
+    print(_table(HEAD, texts), end=LEGEND if are_paired else "")
+    if are_paired and not is_quantity(first):
+        print_disagreements(first, second)
     entries = [dict(zip(ENTRIES, row, strict=True)) for row in rows.values()]
     return {"a": vars(a), "b": vars(b), "num_examples": len(first) if are_paired else None, "metrics": entries}
 
@@ -88,43 +88,34 @@ def _read_shares(run: Run, num_examples: int, problems: list[str]) -> dict[str, 
             if (number := len(shares.numerators)) != num_examples:
                 raise ValueError(f"of {number:,} examples, expected {num_examples:,} as in {PREDICTIONS}")
             value, written = shares.value(), run.test.get(name)
-            if written is not None and math.isclose(value, written, rel_tol=TOLERANCE, abs_tol=TOLERANCE / 100):
+            if written is None:
+                continue
+            if math.isclose(value, written, rel_tol=TOLERANCE, abs_tol=TOLERANCE / 100):
                 found[name] = shares
-            elif written is not None:
+            else:
                 notes.append(f"No test of {name}: {path} gives {value:.6g}, and {TEST_FILE} has {written:.6g}")
     except FileNotFoundError:
         notes = [f"No tests: no {SHARES} in {run.path}"]
     except (OSError, ValueError) as error:
         problems.append(f"{path}: not used ({getattr(error, 'strerror', None) or error})")
-        found = {}
     for note in notes:
         print(f"{text_of(note)}; evaluate.py --model_dir ... writes it again\n")
     return found
 
 
-def disagreements(first: Rows, second: Rows) -> str:
-    """Return a summary and a table of examples: the first disagreements or, for numbers, the largest differences."""
-    rows: list[tuple[Any, ...]]
-    rows = [(a["id"], a["label"], a["prediction"], b["prediction"]) for a, b in zip(first, second, strict=True)]
-    if is_quantity(first):
-        which, rows = "most different", [(name, *map(float, cells)) for name, *cells in rows]
-        closer = [abs(a - label) - abs(b - label) for _, label, a, b in rows]
-        counts = [f"{sum(sign * value > 0 for value in closer):,}" for sign in (-1, 1)]
-        summary = f"A is closer to the label on {counts[0]} of {len(rows):,} examples, B on {counts[1]}."
-        rows.sort(key=lambda row: -abs(row[2] - row[3]))
-    else:
-        which, rows = "first", [row for row in rows if row[2] != row[3]]
-        only_a, only_b = (sum(row[i] == row[1] for row in rows) for i in (2, 3))
-        summary = (
-            f"They disagree on {len(rows):,} of {len(first):,} examples: only A is right on {only_a:,}, only B on "
-            f"{only_b:,}, neither on {len(rows) - only_a - only_b:,}."
-        )
-    if not rows:
-        return f"{summary}\n"
-    summary += f" The {MOST_SHOWN} {which}:" if len(rows) > MOST_SHOWN else ""
-    shown = [(name, *(_tags_that_differ(*cells) if is_tagged(first) else cells)) for name, *cells in rows[:MOST_SHOWN]]
-    short = [[shortened(cell) if isinstance(cell, str) else cell for cell in row] for row in shown]
-    return f"{summary}\n\n{_table(['example', 'label', 'A', 'B'], short)}"
+def print_disagreements(first: Rows, second: Rows) -> None:
+    """Print how many examples two runs predict differently, and a table of the first ones."""
+    cells = [(a["id"], a["label"], a["prediction"], b["prediction"]) for a, b in zip(first, second, strict=True)]
+    rows = [row for row in cells if row[2] != row[3]]
+    only_a, only_b = (sum(row[i] == row[1] for row in rows) for i in (2, 3))
+    print(
+        f"\nThey disagree on {len(rows):,} of {len(first):,} examples: only A is right on {only_a:,}, only B on "
+        f"{only_b:,}, neither on {len(rows) - only_a - only_b:,}.",
+        f"The {MOST_SHOWN} first:\n" if len(rows) > MOST_SHOWN else "\n",
+    )
+    shown = [(name, *(_tags_that_differ(*each) if is_tagged(first) else each)) for name, *each in rows[:MOST_SHOWN]]
+    if shown:
+        print(_table(["example", "label", "A", "B"], [list(map(shortened, row)) for row in shown]))
 
 
 def _tags_that_differ(*texts: str) -> list[str]:

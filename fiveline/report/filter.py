@@ -48,9 +48,7 @@ def parse_filter(text: str, columns: Mapping[str, Column]) -> Callable[[Run], bo
     except InputError:
         raise
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # also a null byte, absurd nesting
-        words = sorted(set(re.findall(r"[^\W\d]\w*", text)) & set(keyword.kwlist) & set(columns))
-        hint = f"{words[0]} is a word of Python, its name here is {words[0]}_" if words else HOW
-        raise InputError(f"--filter {text[:200]!r}: not a filter; {hint}") from None
+        raise InputError(f"--filter {text[:200]!r}: not a filter; {HOW}") from None
     return lambda run: _all_or_any([_value(tree, run, by_identifier)], False)
 
 
@@ -67,9 +65,9 @@ def _value(node: ast.expr, run: Run, columns: Mapping[str, Column]) -> Any:
         if name in CONSTANTS and name not in columns:
             return CONSTANTS[name]
         return find_column(name, columns, "--filter", " (text needs quotes)").value(run)
-    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str, bool, type(None))):
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str, type(None))):
         return node.value
-    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+    if isinstance(node, (ast.List, ast.Tuple)):
         return [_value(each, run, columns) for each in node.elts]
     if isinstance(node, ast.BoolOp):
         return _all_or_any([_value(each, run, columns) for each in node.values], isinstance(node.op, ast.Or))

@@ -12,7 +12,7 @@ import html
 import math
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,13 @@ from fiveline.record.atomic import open_atomically, to_json
 from fiveline.record.files import files_below
 from fiveline.record.origin import now
 from fiveline.report import columns
-from fiveline.report.page_details import read_details
-from fiveline.report.predictions import read_history
-from fiveline.report.runs import Run, is_number
+from fiveline.report.predictions import read_details
+from fiveline.report.runs import Run, is_number, read_history
 
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("study", "filter", "table", "charts", "predictions", "run", "start")  # as one
 MOST_RUNS = 5000  # that a browser can draw; of more, the best
-MOST_NUMBERS = 1_000_000  # of all learning curves together; long ones are thinned out
-FEWEST_POINTS = 10  # of a curve that is thinned out
+MOST_ROWS = 100_000  # of all learning curves together; long ones are thinned out
 
 
 def write_page(runs: Sequence[Run], path: Path, parent_dir: Path) -> list[str]:
@@ -42,38 +40,22 @@ def write_page(runs: Sequence[Run], path: Path, parent_dir: Path) -> list[str]:
     return problems
 
 
-def _is_public(sources: Iterable[Path], folder: Path) -> bool:
+def _is_public(sources: set[Path], folder: Path) -> bool:
     """Return whether everyone who can open a folder may read all sources: files, and the files below folders."""
-    needed: dict[Path, int] = {}
-    try:
-        for source in sources:
-            for name in files_below(source) if source.is_dir() else [""]:
-                place = (source / name).resolve()
-                needed |= {place: stat.S_IROTH, **dict.fromkeys(place.parents, stat.S_IXOTH)}
-        above = (folder.resolve(), *folder.resolve().parents)  # where these are closed, the page is as well
-        return all(place.stat().st_mode & bit for place, bit in needed.items() if place not in above)
-    except OSError:
-        return False
+    files = [place / name for place in sources for name in (files_below(place) if place.is_dir() else [""])]
+    needed = {place for file in files for place in (file.resolve(), *file.resolve().parents)}
+    needed -= {folder.resolve(), *folder.resolve().parents}  # where these are closed, the page is as well
+    return all(place.stat().st_mode & (stat.S_IXOTH if place.is_dir() else stat.S_IROTH) for place in needed)
 
 
 def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], sources: set[Path]) -> dict[str, Any]:
     """Return everything that the page shows, as plain values; see `read_details` for `problems` and `sources`."""
     num_runs, runs = len(runs), columns.sort_runs(runs)[:MOST_RUNS]
     differ, groups = columns.hyperparameters_that_differ(runs), columns.by_data(runs)
-    numbers_of_groups = {group[0].data: number for number, group in enumerate(groups)}
+    names = [group[0].data for group in groups]
     hidden = ("run", "data") if len(groups) == 1 else ("run",)
     shown = [each for each in columns.all_columns(runs).values() if each.kind not in hidden]
     shown = [each for each in shown if each.kind != "param" or each.key in differ]
-    described = [
-        {
-            "name": run.name,
-            "group": numbers_of_groups[run.data],
-            "values": [_plain(column.value(run)) for column in shown],
-            "others": {name: _plain(run.params[name]) for name in sorted(set(run.params).difference(differ))},
-            "best_epoch": run.best_epoch,
-        }
-        for run in runs
-    ]
     return {
         "title": parent_dir.resolve().name or str(parent_dir),
         "written": now(),
@@ -82,8 +64,17 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], s
             {"name": each.name, "kind": each.kind, "higher": columns.is_better_high(each, runs)} for each in shown
         ],
         "groups": [{"name": group[0].data, "monitor": columns.monitored_column(group).name} for group in groups],
-        "runs": described,
-        "curves": _read_curves(runs, problems),
+        "runs": [
+            {
+                "name": run.name,
+                "group": names.index(run.data),
+                "values": [_plain(column.value(run)) for column in shown],
+                "others": {name: _plain(run.params[name]) for name in sorted(set(run.params).difference(differ))},
+                "best_epoch": run.best_epoch,
+            }
+            for run in runs
+        ],
+        "curves": list(_read_curves(runs, problems)),
         "details": read_details(runs, problems, sources),
         "problems": problems,
     }
@@ -94,13 +85,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _read_curves(runs: Sequence[Run], problems: list[str]) -> list[dict[str, Any] | None]:
-    """Return each run's learning curves: `epochs`, and name -> values; `accuracy` is val's, `train accuracy` train's.
+def _read_curves(runs: Sequence[Run], problems: list[str]) -> Iterator[dict[str, Any] | None]:
+    """Yield each run's learning curves: `epochs`, and name -> values; `accuracy` is val's, `train accuracy` train's.
 
     Long curves are thinned out where all of them together would be too much for a browser.
     """
-    curves: list[dict[str, Any] | None] = []
-    most = max(FEWEST_POINTS, MOST_NUMBERS // (10 * len(runs)))
+    most = max(10, MOST_ROWS // len(runs))
     for run in runs:
         history = read_history(run, problems)
         if len(history) > most:
@@ -111,13 +101,12 @@ def _read_curves(runs: Sequence[Run], problems: list[str]) -> list[dict[str, Any
             for name, value in {**row.get("val", {}), **train, "learning_rate": row.get("learning_rate")}.items():
                 if is_number(value) and math.isfinite(value):
                     series.setdefault(name, [None] * len(history))[i] = float(f"{value:.5g}")
-        curves.append({"epochs": [row["epoch"] for row in history], "series": series} if history else None)
-    return curves
+        yield {"epochs": [row["epoch"] for row in history], "series": series} if history else None
 
 
 def render(study: dict[str, Any]) -> str:
     """Return the page's HTML for the result of `describe_study`."""
-    from plotly.offline import get_plotlyjs  # here, because only the page needs it
+    from plotly.offline import get_plotlyjs
 
     plotly = get_plotlyjs()
     script = "\n".join((WEB / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)

@@ -12,11 +12,11 @@ import os
 import reprlib
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fiveline.record import files, restart
+from fiveline.record import check, files, restart
 from fiveline.record.errors import InputError
 from fiveline.record.held import current_status
 
@@ -88,9 +88,7 @@ def _walk(parent_dir: str, problems: list[str]) -> Iterator[tuple[str, set[str]]
         seen.add(place)
         return True
 
-    def report(error: OSError) -> None:
-        problems.append(f"{error.filename}: cannot be read ({error.strerror})")
-
+    report = lambda error: problems.append(f"{error.filename}: cannot be read ({error.strerror})")  # noqa: E731
     for folder, folders, names in os.walk(parent_dir, onerror=report, followlinks=True):
         folders[:] = [name for name in folders if name[0] != "." and is_new(f"{folder}/{name}")]
         yield folder, set(names)
@@ -98,12 +96,9 @@ def _walk(parent_dir: str, problems: list[str]) -> Iterator[tuple[str, set[str]]
 
 def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> Run:
     record = _read_json(folder, RUN_FILE, problems) if RUN_FILE in names else {}
-    if record:
-        from fiveline.record.check import Record, find_mistakes  # pydantic, which CS230's folders do not need
-
-        if mistakes := find_mistakes(Record, record):
-            problems += [f"{folder}/{RUN_FILE}: {mistake}" for mistake in mistakes]
-            record = {}
+    if record and (mistakes := check.find_mistakes(check.Record, record)):
+        problems += [f"{folder}/{RUN_FILE}: {mistake}" for mistake in mistakes]
+        record = {}
     if params := record.get("params"):
         params = _params_class(str(params.get("task"))).with_new_names(params)
     params = _plain_params(params or _read_params(folder, names, problems))
@@ -139,13 +134,22 @@ def _params_class(task: str) -> Any:
         return utils.Params
 
 
-def _read_json(folder: str, name: str, problems: list[str], read: Any = files.read_json) -> dict[str, Any]:
-    """Return the dict in a file; empty if it cannot be read."""
+def _read(read: Callable[[Path], Any], path: Path, problems: list[str]) -> Any:
+    """Return what `read` returns for a file; None if the file cannot be read."""
     try:
-        return dict(read(Path(folder, name)))
+        return read(path)
     except (InputError, OSError) as error:
         problems.append(str(error))
-        return {}
+        return None
+
+
+def _read_json(folder: str, name: str, problems: list[str]) -> dict[str, Any]:
+    return _read(files.read_json, Path(folder, name), problems) or {}
+
+
+def read_history(run: Run, problems: list[str]) -> list[dict[str, Any]]:
+    """Return one dict for each finished epoch: `epoch`, `train`, `val`, ...; empty if the file cannot be read."""
+    return _read(check.read_history, run.path / "history.jsonl", problems) or []
 
 
 def _read_params(folder: str, names: set[str], problems: list[str]) -> dict[str, Any]:
@@ -153,7 +157,7 @@ def _read_params(folder: str, names: set[str], problems: list[str]) -> dict[str,
     from fiveline.record.params_file import read_values  # PyYAML, which folders with a run.json do not need
 
     name = next((name for name in PARAMS_FILES if name in names), None)
-    return _read_json(folder, name, problems, lambda path: read_values(path)[0]) if name else {}
+    return (_read(read_values, Path(folder, name), problems) or ({},))[0] if name else {}
 
 
 def _plain_params(params: Mapping[Any, Any]) -> dict[str, Any]:
@@ -168,11 +172,13 @@ def _plain_params(params: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _read_metrics(folder: str, name: str, problems: list[str]) -> dict[str, float]:
     """Return the numbers in a metrics file, and report every other value, such as text."""
-    values = _read_json(folder, name, problems)
-    for key, value in values.items():
-        if value is not None and not is_number(value):  # null is how NaN is saved
+    numbers = {}
+    for key, value in _read_json(folder, name, problems).items():
+        if is_number(value):
+            numbers[sys.intern(key)] = value
+        elif value is not None:  # null is how NaN is saved
             problems.append(f"{folder}/{name}: {key}: expected a number, found {reprlib.repr(value)}")
-    return {sys.intern(key): value for key, value in values.items() if is_number(value)}
+    return numbers
 
 
 def _read_intervals(folder: str, problems: list[str]) -> dict[str, tuple[float, float]]:

@@ -16,8 +16,6 @@ from fiveline.record.log import escaped
 from fiveline.report.columns import Column, mean_and_std
 from fiveline.report.runs import Run
 
-# the order in which columns get room on a narrow terminal; the column that the table is sorted by is before `param`
-BY_IMPORTANCE = ("run", "data", "param", "status", "val", "test", "epochs", "time")
 LONGEST_ON_TERMINAL = 40
 
 
@@ -47,24 +45,16 @@ class Seconds(float):
     """A cell that is a duration."""
 
 
-PARTS = {Mean: ("", " std", " n"), Estimate: ("", " low", " high")}  # what CSV adds to the column's name
-
-
+PARTS = {Mean: (" std", " n"), Estimate: (" low", " high")}  # what CSV adds to the column's name
 Table = dict[str, list[Any]]  # name -> cells, which are None, text, numbers, lists, or the classes above
 
 
 def default_columns(columns: Iterable[Column], differ: Sequence[str], runs: Sequence[Run]) -> list[Column]:
-    """Return the columns shown by default: the hyperparameters that differ, status, epochs, time, all metrics."""
+    """Return the columns shown by default, with the hyperparameters that differ."""
     hidden = {"data"} if len({run.data for run in runs}) < 2 else set()  # all of them can be compared
     if all(run.seconds is None for run in runs):
         hidden.add("time")
     return [each for each in columns if each.kind not in hidden and (each.kind != "param" or each.key in differ)]
-
-
-def by_importance(columns: Sequence[Column], sorted_by: Sequence[Column]) -> list[str]:
-    """Return the names of the columns, first the ones that a narrow terminal shows."""
-    places = {each.name: 1.5 if each in sorted_by else BY_IMPORTANCE.index(each.kind) for each in columns}
-    return sorted(places, key=places.__getitem__)
 
 
 def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Table:
@@ -125,8 +115,8 @@ def duration(seconds: float) -> str:
 
 def shortened(text: str) -> str:
     """Return a text of at most LONGEST_ON_TERMINAL characters, without its middle if it is longer."""
-    half = (LONGEST_ON_TERMINAL - 1) // 2
-    return text if len(text) <= LONGEST_ON_TERMINAL else f"{text[: LONGEST_ON_TERMINAL - 1 - half]}…{text[-half:]}"
+    half = LONGEST_ON_TERMINAL // 2
+    return text if len(text) <= LONGEST_ON_TERMINAL else f"{text[:half]}…{text[1 - half :]}"
 
 
 def _texts(table: Table) -> dict[str, list[str]]:
@@ -140,13 +130,13 @@ def to_markdown(table: Table) -> str:
     return _tabulated(texts, table)
 
 
-def to_terminal(table: Table, width: int, order: Sequence[str]) -> str:
+def to_terminal(table: Table, width: int, sorted_by: Sequence[str]) -> str:
     """Return the part of the table that fits a terminal of that width, and a line that names the other columns.
 
-    Columns get room in this order; two are shown however long their cells are.
+    The columns that the table is sorted by get room first. Two columns are shown however long their cells are.
     """
     texts, part, left = _texts(table), Table(), width - 1
-    for name in order:
+    for name in filter(table.__contains__, dict.fromkeys(["run", "data", *sorted_by, *table])):
         if name != "run":  # names of runs are pasted into commands, so they stay whole
             texts[name] = list(map(shortened, texts[name]))
         size = _tabulated([texts[name]], {name: table[name]}).index("\n") - 1
@@ -176,23 +166,18 @@ def _tabulated(texts: Sequence[Sequence[str]], table: Table, form: str = "pipe",
 
 def to_csv(table: Table) -> str:
     """Return the table for programs: numbers in full, durations in seconds; a mean or an interval has three columns."""
-    head: list[str] = []
-    columns: list[Any] = []
+    columns: dict[str, Any] = {}
     for name, cells in table.items():
-        kinds = [kind for kind in PARTS if kind in map(type, cells)]
-        head += [name, *(name + part for kind in kinds for part in PARTS[kind][1:])]
-        columns.append([cell[0] if type(cell) in PARTS else _for_csv(cell) for cell in cells])
-        for kind in kinds:
+        columns[name] = [cell[0] if type(cell) in PARTS else _for_csv(cell) for cell in cells]
+        for kind in [kind for kind in PARTS if kind in map(type, cells)]:
             alone = (None, 1 if kind is Mean else None)  # a single run
-            rest = (cell[1:] if type(cell) is kind else alone if cell is not None else (None, None) for cell in cells)
-            columns += zip(*rest, strict=True)
-    return "".join(csv_lines([head, *zip(*columns, strict=True)]))
+            rest = [cell[1:] if type(cell) is kind else alone if cell is not None else (None, None) for cell in cells]
+            columns |= {name + part: [pair[i] for pair in rest] for i, part in enumerate(PARTS[kind])}
+    return "".join(csv_lines([columns, *zip(*columns.values(), strict=True)]))
 
 
 def _for_csv(cell: Any) -> Any:
-    if isinstance(cell, Seconds):
-        return float(cell)
-    is_plain = cell is None or type(cell) in (str, int, float)
+    is_plain = cell is None or isinstance(cell, (str, int, float)) and not isinstance(cell, bool)
     return cell if is_plain else json.dumps(cell, ensure_ascii=False, default=str)
 
 

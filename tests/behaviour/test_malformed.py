@@ -21,8 +21,8 @@ import synthesize_results
 import train
 import utils
 from fiveline.record.checkpoint import read_checkpoint, write_checkpoint
-from fiveline.report.predictions import read_history, read_per_class, read_predictions
-from fiveline.report.runs import read_runs
+from fiveline.report.predictions import read_per_class, read_predictions
+from fiveline.report.runs import read_history, read_runs
 from fiveline.serving.output import fetch_margin
 from fiveline.study.trial_process import open_output
 from fiveline.study.trials import Trial, read_record

@@ -14,7 +14,7 @@ def test_table_has_what_differs_and_is_sorted_by_the_monitored_metric(tmp_path, 
     write_run(tmp_path / "c", {"learning_rate": 0.3, "seed": 1}, status="failed")
     rows = synthesize(tmp_path)
     assert [row["run"] for row in rows] == ["deep/b", "a", "c"]
-    assert list(rows[0]) == ["run", "learning_rate", "status", "epochs", "accuracy", "loss", "test accuracy"]
+    assert list(rows[0]) == ["run", "learning_rate", "status", "accuracy", "loss", "test accuracy", "epochs"]
     assert rows[0]["test accuracy"] == "0.8" and rows[1]["epochs"] == "3" and rows[2]["accuracy"] == ""
     assert capsys.readouterr().out == (tmp_path / "results.md").read_text()
     assert [row["run"] for row in synthesize(tmp_path, "--sort", "loss")] == ["a", "deep/b", "c"]

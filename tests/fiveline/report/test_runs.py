@@ -14,9 +14,8 @@ import train
 import utils
 from fiveline.record.check import read_record
 from fiveline.report.columns import group_by_seed, hyperparameters_that_differ
-from fiveline.report.page_details import describe
-from fiveline.report.predictions import read_history, read_per_class, read_predictions
-from fiveline.report.runs import Run, read_runs
+from fiveline.report.predictions import describe, read_per_class, read_predictions
+from fiveline.report.runs import Run, read_history, read_runs
 from tests.support.results import synthesize, write_run
 
 
