@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,21 @@ from fiveline.record.errors import InputError, Stop, with_result
 from fiveline.record.log import escaped
 from fiveline.record.script import new_parser, run_script  # not from utils: pydantic is slow to import
 from fiveline.report import columns
-from fiveline.report.filter import select_runs
+from fiveline.report.filter import parse_filter
 from fiveline.report.runs import Run, read_runs
-from fiveline.report.table import FILES, Table, default_columns, make_table, to_terminal
+from fiveline.report.table import FILES, Table, make_table, to_terminal
+
+
+def select_runs(runs: Sequence[Run], text: str, by_name: Mapping[str, columns.Column]) -> list[Run]:
+    """Return the runs that a filter accepts, and print which runs lack a value that it needs."""
+    verdicts = list(map(parse_filter(text, by_name), runs))
+    unknown = [escaped(run.name) for run, verdict in zip(runs, verdicts, strict=True) if verdict is None]
+    if unknown:
+        names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        print(f"--filter: {len(unknown)} of {len(runs)} runs lack a value that it needs ({names})", file=sys.stderr)
+    if True not in verdicts:
+        raise InputError(f"--filter {text!r}: no run matches (of {len(runs)})")
+    return [run for run, verdict in zip(runs, verdicts, strict=True) if verdict]
 
 
 def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[Table, list[str], list[Run]]:
@@ -43,12 +55,15 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
         repeated = [[run] for run in part] if args.each else columns.group_by_seed(part, differ)
         groups += columns.sort_groups(repeated, sorted_by[-1])[: args.top]
     shown = [run for group in groups for run in group]
+    hidden = [] if len(sorted_by) > 1 else ["data"]  # where all runs can be compared
     if args.columns:
-        names = [*(["run", "data"] if len(sorted_by) > 1 else ["run"]), *map(str.strip, args.columns.split(","))]
+        names = map(str.strip, f"run,{'' if hidden else 'data'},{args.columns}".split(","))
         chosen = [columns.find_column(name, by_name, "--columns") for name in dict.fromkeys(filter(None, names))]
     else:
+        hidden += ["time"] if all(run.seconds is None for run in shown) else []
         differ = differ if len(shown) == len(runs) else columns.hyperparameters_that_differ(shown)
-        chosen = default_columns(by_name.values(), differ, shown)
+        chosen = [each for each in by_name.values() if each.kind not in hidden]
+        chosen = [each for each in chosen if each.kind != "param" or each.key in differ]
     return make_table(groups, chosen), [each.name for each in sorted_by], shown
 
 

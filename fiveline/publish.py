@@ -183,7 +183,7 @@ def read_pictures(run: Run, number: int, problems: list[str]) -> dict[str, tuple
     """Return pictures of the worst mistakes on test, as results.html shows them; empty for other data."""
     from PIL import Image
 
-    details, pictures = read_details([run] if number else [], problems, set()), {}
+    details, pictures = read_details([run] if number else [], problems), {}
     for rank, row in enumerate(details["runs"].get(0, {"worst": []})["worst"][:number], start=1):
         place = row.get("input")  # None if the data is gone
         if place is not None and "image" in details["inputs"][place]:

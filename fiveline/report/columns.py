@@ -1,4 +1,4 @@
-"""The columns that a table of runs can have, and its rows: groups of runs that differ only in their seed, sorted."""
+"""The columns that a table of runs can have, and its rows: sorted groups of runs that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def hyperparameters_that_differ(runs: Iterable[Run]) -> list[str]:
     for run in runs:
         for name, value in run.params.items():
             old = first.setdefault(name, value)
-            # as JSON compares: 1 equals 1.0, and true does not
+            # 1 equals 1.0, and True is neither
             if value is not old and (value != old or (type(value) is bool) != (type(old) is bool)):
                 found.add(name)
     return sorted(found)
@@ -70,7 +70,7 @@ def monitored_column(runs: Sequence[Run]) -> Column:
     """Return the val metric that the runs monitored, or else accuracy, or else the first metric."""
     found = dict.fromkeys(name for run in runs for name in run.val)
     names = [*(run.monitor for run in runs if run.monitor), "accuracy", *found]
-    name = next((name for name in names if name in found), names[0])
+    name = next(filter(found.__contains__, names), names[0])
     return Column(name, "val", name)
 
 
@@ -101,11 +101,10 @@ def group_by_seed(runs: Sequence[Run], differ: Sequence[str]) -> list[list[Run]]
     A run without a seed or without metrics stays alone, and so does a second run with the same seed. A running run is
     not grouped with a finished one.
     """
-    names = [name for name in differ if name != "seed"]
     groups: dict[Any, list[Run]] = {}
     seen: set[Any] = set()
     for run in runs:
-        values = (_hashable(run.params.get(name, object)) for name in names)  # null is a value, `object` is none
+        values = (_hashable(run.params.get(name, object)) for name in differ if name != "seed")  # `object`: no value
         key: Any = (run.status, *values)
         seed = _hashable(run.params.get("seed"))
         if "seed" not in differ or seed is None or not run.val or (key, seed) in seen:
@@ -116,15 +115,15 @@ def group_by_seed(runs: Sequence[Run], differ: Sequence[str]) -> list[list[Run]]
 
 
 def _hashable(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, bool | list) else value  # True would equal 1
+    return json.dumps(value) if isinstance(value, bool | list) else value
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the sample standard deviation (n - 1), which is NaN for one value; overflow gives NaN."""
+    """Return the mean and the sample standard deviation (n - 1), which is NaN for one value; infinities give NaN."""
     try:
         mean = math.fsum(values) / len(values)
         return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1 or math.nan))
-    except (OverflowError, ValueError):  # of infinities
+    except (OverflowError, ValueError):
         return math.nan, math.nan
 
 

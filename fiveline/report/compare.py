@@ -15,7 +15,7 @@ from fiveline.report.runs import TEST_FILE, Run
 from fiveline.report.shares import Shares, read_npz
 from fiveline.report.table import shortened, text_of, to_markdown
 
-ENTRIES = ["metric", "a", "a_interval", "b", "b_interval", "difference", "difference_interval", "p"]  # in --json
+ENTRIES = ["a", "a_interval", "b", "b_interval", "difference", "difference_interval", "p"]  # in --json
 HEAD = ["metric", "A", "A's 95% interval", "B", "B's 95% interval", "B - A", "its 95% interval", "p"]
 LEGEND = """
 p: how often a difference at least this large appears if A and B are swapped at random for each example. The interval
@@ -37,20 +37,20 @@ def compare(runs: Sequence[Run], names: Sequence[str], problems: list[str]) -> d
     for run in [run for run, found in ((a, first), (b, second)) if not found]:
         print(f"No tests: no predictions in {text_of(str(run.path))}; evaluate.py --model_dir ... writes them\n")
     of_a, of_b = ({**run.val, **{f"test {name}": value for name, value in run.test.items()}} for run in (a, b))
-    rows = {name: _row(name, of_a.get(name), of_b.get(name)) for name in {**of_a, **of_b}}
+    rows = {name: _row(of_a.get(name), of_b.get(name)) for name in {**of_a, **of_b}}
     are_paired = bool(first) and [(r["id"], r["label"]) for r in first] == [(r["id"], r["label"]) for r in second]
     if are_paired:
         print(f"Both were evaluated on the same {len(first):,} examples of test.\n")
         ours, theirs = (_read_shares(run, len(first), problems) for run in (a, b))
-        rows |= {f"test {n}": _tested_row(f"test {n}", ours[n], theirs[n]) for n in ours if n in theirs}
+        rows |= {f"test {name}": _tested_row(ours[name], theirs[name]) for name in ours if name in theirs}
     elif first and second:
         counts = f"{len(first):,} and {len(second):,}"
         print(f"No tests: A and B were evaluated on different examples ({counts}), or in a different order\n")
-    texts = [[f"{c[0]:.4g} to {c[1]:.4g}" if isinstance(c, tuple) else c for c in row] for row in rows.values()]
-    print(_table(HEAD, texts), end=LEGEND if are_paired else "")
+    shown = [[f"{c[0]:.4g} to {c[1]:.4g}" if isinstance(c, tuple) else c for c in row] for row in rows.values()]
+    print(_table(HEAD, [[name, *row] for name, row in zip(rows, shown, strict=True)]), end=LEGEND if are_paired else "")
     if are_paired and not is_quantity(first):
         print_disagreements(first, second)
-    entries = [dict(zip(ENTRIES, row, strict=True)) for row in rows.values()]
+    entries = [{"metric": name, **dict(zip(ENTRIES, row, strict=True))} for name, row in rows.items()]
     return {"a": vars(a), "b": vars(b), "num_examples": len(first) if are_paired else None, "metrics": entries}
 
 
@@ -66,18 +66,16 @@ def find_run(runs: Sequence[Run], name: str) -> Run:
     if found:
         return found[0]
     names = [run.name for run in runs]
-    close = difflib.get_close_matches(name, names, n=5, cutoff=0.3) or names
-    listed = ", ".join(map(text_of, close[:5])) + (", ..." if len(close) > 5 else "")
-    raise InputError(f"--compare {name}: there is no such run below --parent_dir; there are {listed}")
+    close = ", ".join(map(text_of, difflib.get_close_matches(name, names, n=5, cutoff=0.3) or names[:5]))
+    raise InputError(f"--compare {name}: there is no such run below --parent_dir; there are {close}, ...")
 
 
-def _row(name: str, a: float | None, b: float | None) -> list[Any]:
-    return [name, a, None, b, None, b - a if a is not None and b is not None else None, None, None]
+def _row(a: float | None, b: float | None) -> list[Any]:
+    return [a, None, b, None, None if a is None or b is None else b - a, None, None]
 
 
-def _tested_row(name: str, a: Shares, b: Shares) -> list[Any]:
-    ends, p = compare_paired(a, b)
-    return [name, a.value(), interval(a), b.value(), interval(b), b.value() - a.value(), ends, p]
+def _tested_row(a: Shares, b: Shares) -> list[Any]:
+    return [a.value(), interval(a), b.value(), interval(b), b.value() - a.value(), *compare_paired(a, b)]
 
 
 def _read_shares(run: Run, num_examples: int, problems: list[str]) -> dict[str, Shares]:
@@ -87,12 +85,10 @@ def _read_shares(run: Run, num_examples: int, problems: list[str]) -> dict[str, 
         for name, shares in read_npz(path).items():
             if (number := len(shares.numerators)) != num_examples:
                 raise ValueError(f"of {number:,} examples, expected {num_examples:,} as in {PREDICTIONS}")
-            value, written = shares.value(), run.test.get(name)
-            if written is None:
-                continue
+            value, written = shares.value(), run.test.get(name, math.nan)
             if math.isclose(value, written, rel_tol=TOLERANCE, abs_tol=TOLERANCE / 100):
                 found[name] = shares
-            else:
+            elif name in run.test:
                 notes.append(f"No test of {name}: {path} gives {value:.6g}, and {TEST_FILE} has {written:.6g}")
     except FileNotFoundError:
         notes = [f"No tests: no {SHARES} in {run.path}"]

@@ -9,30 +9,16 @@ import ast
 import keyword
 import operator
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fiveline.record.errors import InputError
-from fiveline.record.log import escaped
 from fiveline.report.columns import Column, find_column
 from fiveline.report.runs import Run, is_number
 
 ORDERINGS = {ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
 CONSTANTS = {"true": True, "false": False, "null": None}
 HOW = "write for example \"accuracy > 0.9 and optimizer in ['adam', 'sgd']\""
-
-
-def select_runs(runs: Sequence[Run], text: str, columns: Mapping[str, Column]) -> list[Run]:
-    """Return the runs that a filter accepts, and print which runs lack a value that it needs."""
-    verdicts = list(map(parse_filter(text, columns), runs))
-    unknown = [escaped(run.name) for run, verdict in zip(runs, verdicts, strict=True) if verdict is None]
-    if unknown:
-        names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        print(f"--filter: {len(unknown)} of {len(runs)} runs lack a value that it needs ({names})", file=sys.stderr)
-    if True not in verdicts:
-        raise InputError(f"--filter {text!r}: no run matches (of {len(runs)})")
-    return [run for run, verdict in zip(runs, verdicts, strict=True) if verdict]
 
 
 def parse_filter(text: str, columns: Mapping[str, Column]) -> Callable[[Run], bool | None]:

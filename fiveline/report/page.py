@@ -11,13 +11,11 @@ import hashlib
 import html
 import math
 import re
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from fiveline.record.atomic import open_atomically, to_json
-from fiveline.record.files import files_below
 from fiveline.record.origin import now
 from fiveline.report import columns
 from fiveline.report.predictions import read_details
@@ -30,26 +28,20 @@ MOST_ROWS = 100_000  # of all learning curves together; long ones are thinned ou
 
 
 def write_page(runs: Sequence[Run], path: Path, parent_dir: Path) -> list[str]:
-    """Write the page for users who may read the examples in it, and return a line for each file that cannot be read."""
+    """Write the page, and return a line for each file that cannot be read.
+
+    The page holds examples of the data, so only its owner can read it until its permissions are changed.
+    """
     problems: list[str] = []
-    sources: set[Path] = set()
-    study = describe_study(runs, parent_dir, problems, sources)
-    mode = 0o666 if _is_public(sources, path.parent) else 0o600
+    study = describe_study(runs, parent_dir, problems)
+    mode = path.stat().st_mode & 0o777 if path.is_file() else 0o600
     with open_atomically(path, mode=mode) as file:
         file.write(render(study).encode("utf-8", "backslashreplace"))
     return problems
 
 
-def _is_public(sources: set[Path], folder: Path) -> bool:
-    """Return whether everyone who can open a folder may read all sources: files, and the files below folders."""
-    files = [place / name for place in sources for name in (files_below(place) if place.is_dir() else [""])]
-    needed = {place for file in files for place in (file.resolve(), *file.resolve().parents)}
-    needed -= {folder.resolve(), *folder.resolve().parents}  # where these are closed, the page is as well
-    return all(place.stat().st_mode & (stat.S_IXOTH if place.is_dir() else stat.S_IROTH) for place in needed)
-
-
-def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], sources: set[Path]) -> dict[str, Any]:
-    """Return everything that the page shows, as plain values; see `read_details` for `problems` and `sources`."""
+def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str]) -> dict[str, Any]:
+    """Return everything that the page shows, as plain values."""
     num_runs, runs = len(runs), columns.sort_runs(runs)[:MOST_RUNS]
     differ, groups = columns.hyperparameters_that_differ(runs), columns.by_data(runs)
     names = [group[0].data for group in groups]
@@ -75,7 +67,7 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], s
             for run in runs
         ],
         "curves": list(_read_curves(runs, problems)),
-        "details": read_details(runs, problems, sources),
+        "details": read_details(runs, problems),
         "problems": problems,
     }
 

@@ -81,10 +81,8 @@ def _as_float(text: str) -> float:
         return math.nan
 
 
-def read_details(runs: Sequence[Run], problems: list[str], sources: set[Path]) -> dict[str, Any]:
+def read_details(runs: Sequence[Run], problems: list[str]) -> dict[str, Any]:
     """Return a summary of the predictions of runs, the best first, and the inputs of their mistakes.
-
-    Adds the files, or their folders, that examples were taken from to `sources`.
 
     Returns:
         `runs`: position -> `examples`, `mistakes` (their number), `worst`, `intervals` of the metrics on test,
@@ -97,14 +95,13 @@ def read_details(runs: Sequence[Run], problems: list[str], sources: set[Path]) -
         rows = read_predictions(run, problems) if len(details) < MOST_RUNS else []
         if rows:
             details[position] = {"intervals": run.intervals, **describe(rows, read_per_class(run, problems))}
-            sources.add(run.path / PREDICTIONS)
             names = ["task", "data_dir", *getattr(_serve_module(run), "READS", ())]
             groups.setdefault(json.dumps([run.params.get(name) for name in names]), []).append(position)
     inputs: list[Any] = []
     for positions in groups.values():
         mistakes = [row for position in positions for row in details[position]["worst"]]
         try:
-            _attach_inputs(runs[positions[0]], mistakes, inputs, sources)
+            _attach_inputs(runs[positions[0]], mistakes, inputs)
         except InputError as error:
             for position in positions:
                 details[position]["note"] = f"The examples themselves are not shown. {error}"
@@ -141,7 +138,7 @@ def _confusion(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[s
     return {"num_classes": len(classes), "pairs": shown}
 
 
-def _attach_inputs(run: Run, mistakes: list[dict[str, Any]], inputs: list[Any], sources: set[Path]) -> None:
+def _attach_inputs(run: Run, mistakes: list[dict[str, Any]], inputs: list[Any]) -> None:
     """Add the inputs of mistakes to `inputs`, once for all runs, and let each mistake hold its input's position."""
     found = _fetch_inputs(run, list(dict.fromkeys(row["id"] for row in mistakes)))
     num_bytes = sum(len(entry.get("image", "")) for entry in inputs)
@@ -154,7 +151,6 @@ def _attach_inputs(run: Run, mistakes: list[dict[str, Any]], inputs: list[Any], 
                 continue
             places[row["id"]] = len(inputs)
             inputs.append(embedded)
-            sources.add(found[row["id"]].get("source") or Path(run.params["data_dir"]))
         row["input"] = places.get(row["id"])
 
 

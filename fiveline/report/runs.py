@@ -12,13 +12,15 @@ import os
 import reprlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from fiveline.record import check, files, restart
 from fiveline.record.errors import InputError
 from fiveline.record.held import current_status
+from fiveline.record.params import Params
+from fiveline.tasks import fetch_params_class, list_tasks
 
 RUN_FILE, VAL_FILE, TEST_FILE = "run.json", "metrics_val_best_weights.json", "metrics_test_best.json"
 SCORED_FILE = "scored_test_best.json"  # of evaluate.py, whose older versions wrote no intervals into it
@@ -26,7 +28,6 @@ SIGNS = frozenset((RUN_FILE, VAL_FILE, TEST_FILE))  # one of them makes a folder
 PARAMS_FILES = ("params.json", "params.yaml", "params.yml")
 SCALARS = {str, int, float, bool, type(None)}
 UNKNOWN = "data not recorded"  # of runs by other code, such as CS230's
-DIGITS = 6  # of a fingerprint, where two datasets have the same name
 
 
 @dataclasses.dataclass
@@ -101,7 +102,8 @@ def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> R
         record = {}
     if params := record.get("params"):
         params = _params_class(str(params.get("task"))).with_new_names(params)
-    params = _plain_params(params or _read_params(folder, names, problems))
+    params = params or _read_params(folder, names, problems)
+    params = {sys.intern(str(name)): _plain(value) for name, value in params.items()}  # thousands have the same names
     if "restore_file" in record:
         params["restore_file"] = record["restore_file"]
     fingerprint = record.get("data", {}).get("fingerprint")
@@ -118,20 +120,13 @@ def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> R
         best_epoch=record.get("best_epoch"),
         lower_is_better=record.get("lower_is_better", []),
         monitor=str(params["monitor"]) if "monitor" in params else None,
-        fingerprint=None if fingerprint is None else str(fingerprint),
+        fingerprint=str(fingerprint) if fingerprint else None,
     )
 
 
 @functools.cache
-def _params_class(task: str) -> Any:
-    """Return the class of a task's hyperparameters; of those that every task has, for a task that is not here."""
-    import utils
-    from fiveline.tasks import fetch_params_class
-
-    try:
-        return fetch_params_class(task)
-    except InputError:
-        return utils.Params
+def _params_class(task: str) -> type[Params]:
+    return fetch_params_class(task) if task in list_tasks() else Params
 
 
 def _read(read: Callable[[Path], Any], path: Path, problems: list[str]) -> Any:
@@ -160,14 +155,10 @@ def _read_params(folder: str, names: set[str], problems: list[str]) -> dict[str,
     return (_read(read_values, Path(folder, name), problems) or ({},))[0] if name else {}
 
 
-def _plain_params(params: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return hyperparameters that are scalars or lists of scalars as they are, and others, of other code, cut short."""
-
-    def plain(value: Any) -> Any:
-        is_plain = type(value) in SCALARS or (type(value) is list and set(map(type, value)) <= SCALARS)
-        return value if is_plain else reprlib.repr(value)
-
-    return {sys.intern(str(name)): plain(value) for name, value in params.items()}  # thousands have the same names
+def _plain(value: Any) -> Any:
+    """Return a hyperparameter that is a scalar or a list of scalars as it is, and another, of other code, cut short."""
+    is_plain = type(value) in SCALARS or (type(value) is list and set(map(type, value)) <= SCALARS)
+    return value if is_plain else reprlib.repr(value)
 
 
 def _read_metrics(folder: str, name: str, problems: list[str]) -> dict[str, float]:
@@ -198,14 +189,13 @@ def name_data(runs: Sequence[Run]) -> None:
     A run that failed before it saw its data has no metrics to compare: it belongs to the runs with its `data_dir`.
     """
     places = [(str(run.params.get("task") or ""), str(run.params.get("data_dir") or "")) for run in runs]
-    seen = {place: run.fingerprint for run, place in zip(runs, places, strict=True) if run.fingerprint is not None}
+    seen = {place: run.fingerprint for run, place in zip(runs, places, strict=True) if run.fingerprint}
     names: dict[tuple[str, str | None], str] = {}
     keys = []
     for run, (task, data_dir) in zip(runs, places, strict=True):
-        has_results = run.fingerprint is not None or run.val or run.test
+        has_results = run.fingerprint or run.val or run.test
         keys.append((task, run.fingerprint if has_results else seen.get((task, data_dir))))
-        folder = Path(data_dir).name if keys[-1][1] is not None else UNKNOWN
-        names.setdefault(keys[-1], " ".join(filter(None, [task, folder])))
+        names.setdefault(keys[-1], f"{task} {Path(data_dir).name if keys[-1][1] else UNKNOWN}".strip())
     counts = Counter(names.values())
     for run, key in zip(runs, keys, strict=True):
-        run.data = names[key] if counts[names[key]] == 1 else f"{names[key]} ({(key[1] or '')[:DIGITS]})"
+        run.data = names[key] if counts[names[key]] == 1 else f"{names[key]} ({str(key[1])[:6]})"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import utils
 from fiveline.device import pieces
 from fiveline.metrics import count_scored
 from fiveline.report.intervals import interval
-from fiveline.report.shares import Shares, to_npz, with_occurrence
+from fiveline.report.shares import Finish, Shares, to_npz, with_occurrence
 
 MOST_CLASSES_SHOWN = 20  # a confusion matrix that still fits a terminal
 MOST_CLASSES_KEPT = 100  # with more, a row of numbers for each example fills the memory
@@ -37,7 +38,6 @@ class ExampleScores:
         self.values: dict[str, float] = {}  # the metrics over all examples
         self.rows: list[dict[str, Any]] = []
         self._pairs: dict[str, list[np.ndarray]] = {name: [] for name in [*metrics, "loss"]}
-        self._intervals: dict[str, tuple[float, float]] | None = None
 
     def add(self, outputs: Any, labels: torch.Tensor, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a batch that is on the CPU, with a row from the task's `predictions` for each example.
@@ -63,19 +63,17 @@ class ExampleScores:
         stacked = {name: np.stack(pairs, axis=1) for name, pairs in self._pairs.items() if pairs}
         return with_occurrence({name: (*pair, _finish_of(self.metrics.get(name))) for name, pair in stacked.items()})
 
+    @functools.cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Return a 95% confidence interval for each metric of which the examples say enough; computed once."""
-        if self._intervals is None:
-            found = {name: interval(shares) for name, shares in self.shares().items()}
-            self._intervals = {name: ends for name, ends in found.items() if ends is not None}
-        return self._intervals
+        """A 95% confidence interval for each metric of which the examples say enough."""
+        found = {name: interval(shares) for name, shares in self.shares().items()}
+        return {name: ends for name, ends in found.items() if ends is not None}
 
 
-def _finish_of(metric: Any) -> Callable[[float], float]:
+def _finish_of(metric: Any) -> Finish:
     """Return the function of numbers that is applied to a metric's mean ratio."""
-    if not hasattr(metric, "finish"):
-        return float
-    return lambda value: float(metric.finish(torch.tensor(value, dtype=torch.float64)))
+    finish = getattr(metric, "finish", float)
+    return lambda value: float(finish(torch.tensor(value, dtype=torch.float64)))
 
 
 def save_scores(
@@ -86,7 +84,7 @@ def save_scores(
     `source` holds the checkpoint's path, its checksum before it was loaded, and the data's folder. A Stop says that a
     run has replaced the checkpoint since then.
     """
-    scores.intervals()  # takes seconds for many examples: before the lock, which a training may wait for
+    intervals = scores.intervals  # takes seconds for many examples: before the lock, which a training may wait for
     with utils.scores_lock(model_dir):
         if utils.checksum(Path(source["checkpoint"])) != source["sha256"]:
             raise utils.Stop(
@@ -96,21 +94,21 @@ def save_scores(
         for path in (model_dir / f"scored_{name}.json", model_dir / f"shares_{name}.npz"):
             path.unlink(missing_ok=True)  # until the report is complete, it belongs to no checkpoint
         report = write_report(model_dir, name, scores.values, scores, params)
-        utils.save_dict_to_json({**source, "intervals": scores.intervals()}, model_dir / f"scored_{name}.json")
+        utils.save_dict_to_json({**source, "intervals": intervals}, model_dir / f"scored_{name}.json")
     return report
 
 
 def describe_scores(model_dir: Path, name: str, scores: ExampleScores) -> dict[str, Any]:
     """Return metrics, intervals and files of an evaluation, as --json prints them."""
     files = sorted(str(path) for path in model_dir.iterdir() if path.stem.endswith(f"_{name}"))
-    return {"metrics": scores.values, "intervals": scores.intervals(), "files": files}
+    return {"metrics": scores.values, "intervals": scores.intervals, "files": files}
 
 
 def write_report(
     model_dir: Path, name: str, values: Mapping[str, float], scores: ExampleScores, params: utils.Params
 ) -> str:
     """Write an evaluation's files, such as `metrics_{name}.json`, and return the tables to print."""
-    ends = {metric: f"{low:.4f} to {high:.4f}" for metric, (low, high) in scores.intervals().items()}
+    ends = {metric: f"{low:.4f} to {high:.4f}" for metric, (low, high) in scores.intervals.items()}
     table = [[metric, value, ends.get(metric, "")] for metric, value in values.items()]
     report = [tabulate(table, headers=["metric", "value", "95% interval"], floatfmt=".4f")]
     utils.save_dict_to_json(values, model_dir / f"metrics_{name}.json")
@@ -131,8 +129,8 @@ def write_report(
 def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -> list[str]:
     """Write the scores of each class, and return them and the confusion matrix as tables, where these are small."""
     # a mask or several tags are lists, or left out
-    parts = [part for row in scores.rows for part in (row.get("label", []), row.get("prediction"))]
-    confusion = None if any(isinstance(part, list | tuple) for part in parts) else _count_pairs(classes, scores.rows)
+    is_list = any(isinstance(row.get(part, []), list) for row in scores.rows for part in ("label", "prediction"))
+    confusion = None if is_list else _count_pairs(classes, scores.rows)
     vectors = {name: each for name, each in scores.shares().items() if each.occurs.shape[1] == len(classes) > 1}
     per_class = {name: each.class_ratios() for name, each in vectors.items()}
     columns: dict[str, Sequence[Any]] = {} if confusion is None else {"examples": confusion.sum(axis=1).tolist()}
@@ -153,15 +151,14 @@ def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -
 def _warn_of_classes(names: Sequence[str], per_class: Mapping[str, np.ndarray]) -> list[str]:
     """Return warnings on macro scores: the classes that are missing from them, or are always wrong."""
     values = np.stack(list(per_class.values())) if per_class else np.ones((1, len(names)))
-    groups = {
-        "in neither labels nor predictions, so left out of macro scores": np.isnan(values).all(axis=0),
-        "without a single hit, so that the intervals of macro scores may miss the truth": (values == 0).all(axis=0),
-    }
     warnings = []
-    for why, mask in groups.items():
-        found = [names[i] for i in np.flatnonzero(mask).tolist()]
-        more = f", ... ({len(found)} in all)" if len(found) > 10 else ""
-        warnings += [f"WARNING: classes {why}: {', '.join(found[:10])}{more}"] if found else []
+    for why, mask in (
+        ("in neither labels nor predictions, so left out of macro scores", np.isnan(values)),
+        ("without a single hit, so that the intervals of macro scores may miss the truth", values == 0),
+    ):
+        if found := [names[i] for i in np.flatnonzero(mask.all(axis=0)).tolist()]:
+            more = f", ... ({len(found)} in all)" if len(found) > 10 else ""
+            warnings.append(f"WARNING: classes {why}: {', '.join(found[:10])}{more}")
     return warnings
 
 
@@ -172,9 +169,8 @@ def _count_pairs(classes: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> n
     for label, prediction in counts:
         if label not in known or prediction not in known:
             raise utils.InputError(
-                f"predictions: a row has the label {label!r} and the prediction {prediction!r}; expected two of the "
-                f"names in facts['classes'], {', '.join(map(str, list(classes)[:6]))} ..., or lists (the contract is "
-                "in model/__init__.py)"
+                f"predictions: a row has the label {label!r} and the prediction {prediction!r}; expected lists, or two "
+                f"of the names in facts['classes'], {', '.join(map(str, classes[:6]))} ..."
             )
     return np.array([[counts[label, prediction] for prediction in classes] for label in classes])
 

@@ -6,7 +6,7 @@ import json
 import math
 import os.path
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tabulate import tabulate
@@ -47,14 +47,6 @@ class Seconds(float):
 
 PARTS = {Mean: (" std", " n"), Estimate: (" low", " high")}  # what CSV adds to the column's name
 Table = dict[str, list[Any]]  # name -> cells, which are None, text, numbers, lists, or the classes above
-
-
-def default_columns(columns: Iterable[Column], differ: Sequence[str], runs: Sequence[Run]) -> list[Column]:
-    """Return the columns shown by default, with the hyperparameters that differ."""
-    hidden = {"data"} if len({run.data for run in runs}) < 2 else set()  # all of them can be compared
-    if all(run.seconds is None for run in runs):
-        hidden.add("time")
-    return [each for each in columns if each.kind not in hidden and (each.kind != "param" or each.key in differ)]
 
 
 def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Table:

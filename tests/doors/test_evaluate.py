@@ -183,7 +183,7 @@ def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path
     masks = [{"label": mask.tolist(), "prediction": mask.tolist()} if are_listed else {"loss": 1.0} for mask in labels]
     sums.add(outputs, labels, loss_fn(outputs, labels))
     scores.add(outputs, labels, masks)
-    assert all(math.isfinite(end) for ends in scores.intervals().values() for end in ends)
+    assert all(math.isfinite(end) for ends in scores.intervals.values() for end in ends)
     report = write_report(
         tmp_path, "test_best", sums.result(), scores, SimpleNamespace(facts={"classes": ["road", "car", "sky"]})
     )
@@ -210,7 +210,7 @@ def test_numbers_that_are_not_known_have_no_share_in_the_loss(batch_size):
         sums.add(*batch, loss_fn(*batch))
         scores.add(*batch, [{}] * len(batch[1]))
     expected = sklearn.metrics.mean_squared_error(labels[labels != -100], outputs[labels != -100])
-    low, high = scores.intervals()["loss"]
+    low, high = scores.intervals["loss"]
     assert sums.result()["loss"] == pytest.approx(expected, rel=1e-6) and low < expected < high
 
 

@@ -47,7 +47,7 @@ def test_each_data_is_ranked_by_itself_and_named(mixed):
     assert [row["run"] for row in rows][1:] == ["easy_2", "hard_2", "cs230"]
     rows = synthesize(mixed, "--columns", "accuracy")
     assert list(rows[0]) == ["run", "data", "accuracy"]  # without it, the order would mean nothing
-    study = describe_study(read_runs(mixed)[0], mixed, [], set())  # of too many runs, the best of each data are kept
+    study = describe_study(read_runs(mixed)[0], mixed, [])  # of too many runs, the best of each data are kept
     assert [run["name"] for run in study["runs"][:4]] == ["number_2", "easy_2", "hard_2", "cs230"]
     rows = synthesize(mixed, "--filter", "data == 'vision hard'")
     assert [row["run"] for row in rows] == ["hard_2", "hard_1", "hard_3"] and "data" not in rows[0]
@@ -84,7 +84,7 @@ def test_what_is_not_a_finite_number_ranks_last(tmp_path, is_low_better):
     rows = synthesize(tmp_path)
     assert [row["run"] for row in rows] == [*expected, "a", "b", "c"]
     assert [row[monitor] for row in rows[3:]] == ["inf", "-inf", "nan"]  # shown all the same
-    study = describe_study(read_runs(tmp_path)[0], tmp_path, [], set())
+    study = describe_study(read_runs(tmp_path)[0], tmp_path, [])
     assert [run["name"] for run in study["runs"]] == [*expected, "a", "b", "c"]
 
 
@@ -108,5 +108,5 @@ def test_of_equal_metrics_the_lower_loss_is_first(tmp_path):
     rows = synthesize(tmp_path)
     shown = [(-float(row["accuracy"]), float(row["loss"] or "inf")) for row in rows]
     assert shown == sorted(expected)
-    study = describe_study(read_runs(tmp_path)[0], tmp_path, [], set())
+    study = describe_study(read_runs(tmp_path)[0], tmp_path, [])
     assert [run["name"] for run in study["runs"]] == [row["run"] for row in rows]
