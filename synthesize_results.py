@@ -27,7 +27,7 @@ from fiveline.record.script import new_parser, run_script  # not from utils: pyd
 from fiveline.report import columns
 from fiveline.report.filter import parse_filter
 from fiveline.report.runs import Run, read_runs
-from fiveline.report.table import FILES, Table, make_table, to_terminal
+from fiveline.report.table import FILES, Table, cell_of, to_terminal
 
 
 def select_runs(runs: Sequence[Run], text: str, by_name: Mapping[str, columns.Column]) -> list[Run]:
@@ -64,7 +64,8 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
         differ = differ if len(shown) == len(runs) else columns.hyperparameters_that_differ(shown)
         chosen = [each for each in by_name.values() if each.kind not in hidden]
         chosen = [each for each in chosen if each.kind != "param" or each.key in differ]
-    return make_table(groups, chosen), [each.name for each in sorted_by], shown
+    table = {each.name: [cell_of(group, each) for group in groups] for each in chosen}
+    return table, [each.name for each in sorted_by], shown
 
 
 def show(runs: Sequence[Run], args: argparse.Namespace, problems: list[str]) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def show(runs: Sequence[Run], args: argparse.Namespace, problems: list[str]) -> 
         if args.html:
             from fiveline.report.page import write_page
 
-            problems += write_page(shown, folder / "results.html", folder)
+            write_page(shown, folder / "results.html", problems)
             print(f"- wrote {escaped(str(folder / 'results.html'))}", file=sys.stderr)
     except OSError as error:
         raise Stop(f"{error.filename}: could not be written ({error.strerror})") from error

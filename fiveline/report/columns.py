@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +12,7 @@ from typing import Any
 from fiveline.record.errors import InputError
 from fiveline.report.runs import UNKNOWN, Run, is_number
 
-# column -> attribute of Run
-FIXED = {"run": "name", "data": "data", "status": "status", "epochs": "epochs", "time": "seconds"}
+FIXED = {"run": "name", "data": "data", "status": "status", "epochs": "epochs", "time": "seconds"}  # -> Run's attribute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,13 +78,6 @@ def is_better_high(column: Column, runs: Iterable[Run]) -> bool:
     return column.kind in ("val", "test") and column.key not in errors
 
 
-def rank(value: Any, is_high_first: bool) -> tuple[int, float, str]:
-    """Return the sort key of a value: finite numbers first, then NaN and infinities, then text, then None."""
-    if is_number(value):
-        return (0, -value if is_high_first else value, "") if math.isfinite(value) else (1, 0.0, "")
-    return (3, 0.0, "") if value is None else (2, 0.0, str(value))
-
-
 def by_data(runs: Sequence[Run]) -> list[list[Run]]:
     """Return the runs in groups that can be compared, sorted by the groups' names; runs on unknown data come last."""
     groups: dict[str, list[Run]] = {}
@@ -131,20 +122,14 @@ def sort_groups(groups: Sequence[Sequence[Run]], column: Column) -> list[Sequenc
     """Return groups of runs that differ only in their seed, the best mean first; of equal ones, the lower loss."""
     is_high_first = is_better_high(column, [run for group in groups for run in group])
     loss = Column("loss", "test" if column.kind == "test" else "val", "loss")
-
-    def order(group: Sequence[Run]) -> tuple[Any, ...]:
-        return rank(_mean(group, column), is_high_first), rank(_mean(group, loss), False), group[0].name
-
-    return sorted(groups, key=order)
+    return sorted(groups, key=lambda group: (_rank(group, column, is_high_first), _rank(group, loss), group[0].name))
 
 
-def _mean(group: Sequence[Run], column: Column) -> Any:
+def _rank(group: Sequence[Run], column: Column, is_high_first: bool = False) -> tuple[int, float, str]:
+    """Return the sort key of a group: finite means first, then NaN and infinities, then text, then None."""
     values = [column.value(run) for run in group]
-    numbers = [value for value in values if is_number(value)]
-    return mean_and_std(numbers)[0] if len(group) > 1 and numbers else values[0]
-
-
-def sort_runs(runs: Sequence[Run]) -> list[Run]:
-    """Return the best run of each task and data, then the second of each, and so on, by the metrics they monitored."""
-    ranked = [sort_groups([[run] for run in part], monitored_column(part)) for part in by_data(runs)]
-    return [run for place in itertools.zip_longest(*ranked, fillvalue=()) for group in place for run in group]
+    numbers = list(filter(is_number, values))
+    value = mean_and_std(numbers)[0] if len(group) > 1 and numbers else values[0]
+    if is_number(value):
+        return (0, -value if is_high_first else value, "") if math.isfinite(value) else (1, 0.0, "")
+    return (3, 0.0, "") if value is None else (2, 0.0, str(value))

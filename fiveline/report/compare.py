@@ -106,16 +106,8 @@ def print_disagreements(first: Rows, second: Rows) -> None:
     only_a, only_b = (sum(row[i] == row[1] for row in rows) for i in (2, 3))
     print(
         f"\nThey disagree on {len(rows):,} of {len(first):,} examples: only A is right on {only_a:,}, only B on "
-        f"{only_b:,}, neither on {len(rows) - only_a - only_b:,}.",
-        f"The {MOST_SHOWN} first:\n" if len(rows) > MOST_SHOWN else "\n",
+        f"{only_b:,}, neither on {len(rows) - only_a - only_b:,}."
     )
-    shown = [(name, *(_tags_that_differ(*each) if is_tagged(first) else each)) for name, *each in rows[:MOST_SHOWN]]
-    if shown:
-        print(_table(["example", "label", "A", "B"], [list(map(shortened, row)) for row in shown]))
-
-
-def _tags_that_differ(*texts: str) -> list[str]:
-    """Return label, A and B as texts of `position:tag`, with only the tokens on which the two runs disagree."""
-    tags = enumerate(zip(*(text.split() for text in texts), strict=False), start=1)
-    differ = [(i, each) for i, each in tags if each[1] != each[2]]
-    return [" ".join(f"{i}:{each[part]}" for i, each in differ) for part in range(3)]
+    short = [[shortened(cell) for cell in row] for row in rows[:MOST_SHOWN]]
+    if short and not is_tagged(first):
+        print(f"The first {len(short)}:\n\n{_table(['example', 'label', 'A', 'B'], short)}")

@@ -17,7 +17,6 @@ from fiveline.report.columns import Column, find_column
 from fiveline.report.runs import Run, is_number
 
 ORDERINGS = {ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
-CONSTANTS = {"true": True, "false": False, "null": None}
 HOW = "write for example \"accuracy > 0.9 and optimizer in ['adam', 'sgd']\""
 
 
@@ -47,10 +46,7 @@ def _identifier(name: str) -> str:
 def _value(node: ast.expr, run: Run, columns: Mapping[str, Column]) -> Any:
     """Evaluate a part of the expression; None where the run lacks a value."""
     if isinstance(node, (ast.Name, ast.Attribute)):  # an attribute is a name with dots in it, such as `optimizer.lr`
-        name = node.id if isinstance(node, ast.Name) else ast.unparse(node)
-        if name in CONSTANTS and name not in columns:
-            return CONSTANTS[name]
-        return find_column(name, columns, "--filter", " (text needs quotes)").value(run)
+        return find_column(ast.unparse(node), columns, "--filter", " (text needs quotes)").value(run)
     if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str, type(None))):
         return node.value
     if isinstance(node, (ast.List, ast.Tuple)):
@@ -60,9 +56,9 @@ def _value(node: ast.expr, run: Run, columns: Mapping[str, Column]) -> Any:
     if isinstance(node, ast.Compare):
         nodes = [node.left, *node.comparators]
         values = [_value(each, run, columns) for each in nodes]
-        is_null = [getattr(each, "id", "") == "null" or getattr(each, "value", "") is None for each in nodes]
-        pairs = (_compare(values[i], op, values[i + 1], any(is_null[i : i + 2])) for i, op in enumerate(node.ops))
-        return _all_or_any(list(pairs), False)
+        is_none = [getattr(each, "value", "") is None for each in nodes]
+        pairs = [_compare(values[i], op, values[i + 1], any(is_none[i : i + 2])) for i, op in enumerate(node.ops)]
+        return _all_or_any(pairs, False)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         inner = _value(node.operand, run, columns)
         return not inner if isinstance(inner, bool) else None
@@ -77,10 +73,10 @@ def _all_or_any(parts: Sequence[Any], decisive: bool) -> bool | None:
     return decisive if decisive in known else None if len(known) < len(parts) else not decisive
 
 
-def _compare(a: Any, op: ast.cmpop, b: Any, with_null: bool) -> bool | None:
-    """Compare two values; None if one is missing, unless it is compared with null, or if they are of two kinds."""
+def _compare(a: Any, op: ast.cmpop, b: Any, with_none: bool) -> bool | None:
+    """Compare two values; None if one is missing, unless None is written there, or if they are of two kinds."""
     if isinstance(op, (ast.Eq, ast.NotEq, ast.Is, ast.IsNot)):
-        return (a == b) is isinstance(op, (ast.Eq, ast.Is)) if with_null or None not in (a, b) else None
+        return (a == b) is isinstance(op, (ast.Eq, ast.Is)) if with_none or None not in (a, b) else None
     are_texts = isinstance(a, str) and isinstance(b, str)
     if isinstance(op, (ast.In, ast.NotIn)):
         return (a in b) is isinstance(op, ast.In) if a is not None and (are_texts or isinstance(b, list)) else None

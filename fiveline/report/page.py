@@ -27,25 +27,27 @@ MOST_RUNS = 5000  # that a browser can draw; of more, the best
 MOST_ROWS = 100_000  # of all learning curves together; long ones are thinned out
 
 
-def write_page(runs: Sequence[Run], path: Path, parent_dir: Path) -> list[str]:
-    """Write the page, and return a line for each file that cannot be read.
+def write_page(runs: Sequence[Run], path: Path, problems: list[str]) -> None:
+    """Write the page into the folder of the runs, and add a line for each file that cannot be read to `problems`.
 
     The page holds examples of the data, so only its owner can read it until its permissions are changed.
     """
-    problems: list[str] = []
-    study = describe_study(runs, parent_dir, problems)
+    study = describe_study(runs, path.parent, problems)
     mode = path.stat().st_mode & 0o777 if path.is_file() else 0o600
     with open_atomically(path, mode=mode) as file:
         file.write(render(study).encode("utf-8", "backslashreplace"))
-    return problems
 
 
 def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str]) -> dict[str, Any]:
     """Return everything that the page shows, as plain values."""
-    num_runs, runs = len(runs), columns.sort_runs(runs)[:MOST_RUNS]
+    num_runs = len(runs)
+    placed: list[tuple[int, Sequence[Run]]] = []  # the best run of each part, then the second of each, and so on
+    for part in columns.by_data(runs):
+        placed += enumerate(columns.sort_groups([[run] for run in part], columns.monitored_column(part)))
+    runs = [run for _, (run,) in sorted(placed, key=lambda pair: pair[0])[:MOST_RUNS]]
     differ, groups = columns.hyperparameters_that_differ(runs), columns.by_data(runs)
     names = [group[0].data for group in groups]
-    hidden = ("run", "data") if len(groups) == 1 else ("run",)
+    hidden = {"run", "data"} if len(groups) == 1 else {"run"}
     shown = [each for each in columns.all_columns(runs).values() if each.kind not in hidden]
     shown = [each for each in shown if each.kind != "param" or each.key in differ]
     return {
@@ -85,8 +87,7 @@ def _read_curves(runs: Sequence[Run], problems: list[str]) -> Iterator[dict[str,
     most = max(10, MOST_ROWS // len(runs))
     for run in runs:
         history = read_history(run, problems)
-        if len(history) > most:
-            history = [history[round(i * (len(history) - 1) / (most - 1))] for i in range(most)]
+        history = history[::-1][:: math.ceil(len(history) / most) or 1][::-1]  # the last row stays
         series: dict[str, list[float | None]] = {}
         for i, row in enumerate(history):
             train = {f"train {name}": value for name, value in row.get("train", {}).items()}

@@ -22,10 +22,9 @@ from fiveline.tasks import fetch_params_class, fetch_serve, list_tasks
 
 PREDICTIONS = "predictions_test_best.csv"
 MAX_BYTES = 2**30  # far above the predictions for ten million examples
-MOST_RUNS = 200  # the best ones; reading the predictions of thousands takes minutes
+MOST_RUNS = 50  # the best ones: reading the predictions of thousands takes minutes, and their images megabytes
 MOST_CLASSES = 40  # a larger confusion matrix becomes a list of the most frequent confusions
 MOST_CONFUSIONS, MOST_MISTAKES, MOST_POINTS = 20, 24, 1000
-MOST_IMAGE_BYTES = 4 * 2**20  # of all runs together; they share the examples that are hard
 LONGEST_TEXT, MOST_CELLS = 2000, 30
 Rows = list[dict[str, str]]  # a CSV file's
 
@@ -57,9 +56,8 @@ def _read_csv(path: Path, key: str, problems: list[str]) -> Rows:
             raise ValueError(f"no column {key!r}" if key not in reader.fieldnames else "a row is longer than the first")
         return [{name: from_cell(cell) for name, cell in row.items()} for row in rows]
     except (OSError, ValueError, csv.Error) as error:
-        problems.append(
-            str(error) if isinstance(error, InputError) else f"{path}: not written by evaluate.py ({error})"
-        )
+        message = str(error) if isinstance(error, InputError) else f"{path}: not written by evaluate.py ({error})"
+        problems.append(message)
         return []
 
 
@@ -138,22 +136,6 @@ def _confusion(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[s
     return {"num_classes": len(classes), "pairs": shown}
 
 
-def _attach_inputs(run: Run, mistakes: list[dict[str, Any]], inputs: list[Any]) -> None:
-    """Add the inputs of mistakes to `inputs`, once for all runs, and let each mistake hold its input's position."""
-    found = _fetch_inputs(run, list(dict.fromkeys(row["id"] for row in mistakes)))
-    num_bytes = sum(len(entry.get("image", "")) for entry in inputs)
-    places: dict[str, int] = {}
-    for row in mistakes:  # the worst mistakes of the best runs get room first
-        if row["id"] in found and row["id"] not in places:
-            embedded = _embed(found[row["id"]])
-            num_bytes += len(embedded.get("image", ""))
-            if num_bytes > MOST_IMAGE_BYTES:
-                continue
-            places[row["id"]] = len(inputs)
-            inputs.append(embedded)
-        row["input"] = places.get(row["id"])
-
-
 def _serve_module(run: Run) -> Any:
     """Return the `serve.py` of a run's task if it shows inputs, else None."""
     task = str(run.params.get("task"))
@@ -161,20 +143,27 @@ def _serve_module(run: Run) -> Any:
     return module if hasattr(module, "fetch_inputs") else None
 
 
-def _fetch_inputs(run: Run, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the inputs of examples by their id; an InputError says that the data is gone or the task shows none."""
+def _attach_inputs(run: Run, mistakes: list[dict[str, Any]], inputs: list[Any]) -> None:
+    """Add the inputs of mistakes to `inputs`, once for all runs, and let each mistake hold its input's position.
+
+    An InputError says that the data is gone, or that the task shows no inputs.
+    """
     task, data_dir, module = str(run.params.get("task")), run.params.get("data_dir"), _serve_module(run)
     if module is None:
         raise InputError(f"Task {task!r} has no serve.py with fetch_inputs; model/__init__.py describes it.")
     if not isinstance(data_dir, str):
         raise InputError("The run does not record where its data was.")
     values = {name: run.params[name] for name in module.READS if name in run.params}
+    ids = list(dict.fromkeys(row["id"] for row in mistakes))
     try:
         params = fetch_params_class(task).from_values(values, f"{run.path}")
-        found: dict[str, dict[str, Any]] = module.fetch_inputs(ids, "test", Path(data_dir), params)
+        found = module.fetch_inputs(ids, "test", Path(data_dir), params)
     except OSError as error:
         raise InputError(f"{data_dir}: cannot be read ({error.strerror or error})") from None
-    return found
+    places = {name: position for position, name in enumerate(found, start=len(inputs))}
+    inputs += map(_embed, found.values())
+    for row in mistakes:
+        row["input"] = places.get(row["id"])
 
 
 def _embed(entry: Mapping[str, Any]) -> dict[str, Any]:

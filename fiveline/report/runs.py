@@ -96,7 +96,7 @@ def _walk(parent_dir: str, problems: list[str]) -> Iterator[tuple[str, set[str]]
 
 
 def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> Run:
-    record = _read_json(folder, RUN_FILE, problems) if RUN_FILE in names else {}
+    record = _read(files.read_json, Path(folder, RUN_FILE), problems) if RUN_FILE in names else {}
     if record and (mistakes := check.find_mistakes(check.Record, record)):
         problems += [f"{folder}/{RUN_FILE}: {mistake}" for mistake in mistakes]
         record = {}
@@ -130,16 +130,12 @@ def _params_class(task: str) -> type[Params]:
 
 
 def _read(read: Callable[[Path], Any], path: Path, problems: list[str]) -> Any:
-    """Return what `read` returns for a file; None if the file cannot be read."""
+    """Return `read(path)`; an empty dict if the file cannot be read."""
     try:
         return read(path)
     except (InputError, OSError) as error:
         problems.append(str(error))
-        return None
-
-
-def _read_json(folder: str, name: str, problems: list[str]) -> dict[str, Any]:
-    return _read(files.read_json, Path(folder, name), problems) or {}
+        return {}
 
 
 def read_history(run: Run, problems: list[str]) -> list[dict[str, Any]]:
@@ -164,7 +160,7 @@ def _plain(value: Any) -> Any:
 def _read_metrics(folder: str, name: str, problems: list[str]) -> dict[str, float]:
     """Return the numbers in a metrics file, and report every other value, such as text."""
     numbers = {}
-    for key, value in _read_json(folder, name, problems).items():
+    for key, value in _read(files.read_json, Path(folder, name), problems).items():
         if is_number(value):
             numbers[sys.intern(key)] = value
         elif value is not None:  # null is how NaN is saved
@@ -173,7 +169,7 @@ def _read_metrics(folder: str, name: str, problems: list[str]) -> dict[str, floa
 
 
 def _read_intervals(folder: str, problems: list[str]) -> dict[str, tuple[float, float]]:
-    found = _read_json(folder, SCORED_FILE, problems).get("intervals")
+    found = _read(files.read_json, Path(folder, SCORED_FILE), problems).get("intervals")
     pairs = {name: ends for name, ends in (found.items() if type(found) is dict else ()) if type(ends) is list}
     return {sys.intern(name): (e[0], e[1]) for name, e in pairs.items() if len(e) == 2 and all(map(is_number, e))}
 

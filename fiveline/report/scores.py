@@ -78,8 +78,8 @@ def _finish_of(metric: Any) -> Finish:
 
 def save_scores(
     model_dir: Path, name: str, source: Mapping[str, str], scores: ExampleScores, params: utils.Params
-) -> str:
-    """Write an evaluation's files, whose names end in `name`, and return the tables to print.
+) -> tuple[str, dict[str, Any]]:
+    """Write an evaluation's files, whose names end in `name`; return the tables to print, and the entries of --json.
 
     `source` holds the checkpoint's path, its checksum before it was loaded, and the data's folder. A Stop says that a
     run has replaced the checkpoint since then.
@@ -93,25 +93,18 @@ def save_scores(
             )
         for path in (model_dir / f"scored_{name}.json", model_dir / f"shares_{name}.npz"):
             path.unlink(missing_ok=True)  # until the report is complete, it belongs to no checkpoint
-        report = write_report(model_dir, name, scores.values, scores, params)
+        report = write_report(model_dir, name, scores, params)
         utils.save_dict_to_json({**source, "intervals": intervals}, model_dir / f"scored_{name}.json")
-    return report
-
-
-def describe_scores(model_dir: Path, name: str, scores: ExampleScores) -> dict[str, Any]:
-    """Return metrics, intervals and files of an evaluation, as --json prints them."""
     files = sorted(str(path) for path in model_dir.iterdir() if path.stem.endswith(f"_{name}"))
-    return {"metrics": scores.values, "intervals": scores.intervals, "files": files}
+    return report, {"metrics": scores.values, "intervals": intervals, "files": files}
 
 
-def write_report(
-    model_dir: Path, name: str, values: Mapping[str, float], scores: ExampleScores, params: utils.Params
-) -> str:
+def write_report(model_dir: Path, name: str, scores: ExampleScores, params: utils.Params) -> str:
     """Write an evaluation's files, such as `metrics_{name}.json`, and return the tables to print."""
     ends = {metric: f"{low:.4f} to {high:.4f}" for metric, (low, high) in scores.intervals.items()}
-    table = [[metric, value, ends.get(metric, "")] for metric, value in values.items()]
+    table = [[metric, value, ends.get(metric, "")] for metric, value in scores.values.items()]
     report = [tabulate(table, headers=["metric", "value", "95% interval"], floatfmt=".4f")]
-    utils.save_dict_to_json(values, model_dir / f"metrics_{name}.json")
+    utils.save_dict_to_json(scores.values, model_dir / f"metrics_{name}.json")
     ids = scores.ids if scores.ids is not None else range(len(scores.rows))
     found = {key for row in scores.rows for key in row}
     columns = [*(key for key in FIRST_COLUMNS if key in found), *sorted(found.difference(FIRST_COLUMNS))]
@@ -129,8 +122,8 @@ def write_report(
 def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -> list[str]:
     """Write the scores of each class, and return them and the confusion matrix as tables, where these are small."""
     # a mask or several tags are lists, or left out
-    is_list = any(isinstance(row.get(part, []), list) for row in scores.rows for part in ("label", "prediction"))
-    confusion = None if is_list else _count_pairs(classes, scores.rows)
+    parts = [part for row in scores.rows for part in (row.get("label", []), row.get("prediction"))]
+    confusion = None if any(isinstance(part, list | tuple) for part in parts) else _count_pairs(classes, scores.rows)
     vectors = {name: each for name, each in scores.shares().items() if each.occurs.shape[1] == len(classes) > 1}
     per_class = {name: each.class_ratios() for name, each in vectors.items()}
     columns: dict[str, Sequence[Any]] = {} if confusion is None else {"examples": confusion.sum(axis=1).tolist()}
@@ -164,14 +157,12 @@ def _warn_of_classes(names: Sequence[str], per_class: Mapping[str, np.ndarray]) 
 
 def _count_pairs(classes: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """Return the confusion matrix, (labels, predictions); an InputError for a name that is not one of the classes."""
-    counts = collections.Counter((row["label"], row.get("prediction")) for row in rows)
-    known = set(classes)
-    for label, prediction in counts:
-        if label not in known or prediction not in known:
-            raise utils.InputError(
-                f"predictions: a row has the label {label!r} and the prediction {prediction!r}; expected lists, or two "
-                f"of the names in facts['classes'], {', '.join(map(str, classes[:6]))} ..."
-            )
+    counts, known = collections.Counter((row["label"], row.get("prediction")) for row in rows), set(classes)
+    if wrong := [pair for pair in counts if not known.issuperset(pair)]:
+        raise utils.InputError(
+            f"predictions: a row has the label {wrong[0][0]!r} and the prediction {wrong[0][1]!r}; expected lists, or "
+            f"two of the names in facts['classes'], {', '.join(map(str, classes[:6]))} ..."
+        )
     return np.array([[counts[label, prediction] for prediction in classes] for label in classes])
 
 

@@ -49,12 +49,7 @@ PARTS = {Mean: (" std", " n"), Estimate: (" low", " high")}  # what CSV adds to 
 Table = dict[str, list[Any]]  # name -> cells, which are None, text, numbers, lists, or the classes above
 
 
-def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Table:
-    """Return the table with a row for each group of runs."""
-    return {each.name: [_cell(group, each) for group in groups] for each in columns}
-
-
-def _cell(group: Sequence[Run], column: Column) -> Any:
+def cell_of(group: Sequence[Run], column: Column) -> Any:
     """Return the cell of a group of runs, which is most often one run."""
     values = [value for value in map(column.value, group) if value is not None]
     if not values:
@@ -69,9 +64,7 @@ def _cell(group: Sequence[Run], column: Column) -> Any:
     if column.kind in ("val", "test"):
         return Mean(*mean_and_std(values), len(values))
     texts = list(dict.fromkeys(map(str, values)))
-    if len(texts) == 1:
-        return values[0]
-    return ", ".join(texts) if len(texts) <= 5 else f"{texts[0]}, {texts[1]}, ... ({len(texts)})"
+    return values[0] if len(texts) == 1 else ", ".join(texts)
 
 
 def group_name(names: Sequence[str]) -> str:
@@ -83,26 +76,21 @@ def group_name(names: Sequence[str]) -> str:
 
 def text_of(value: Any) -> str:
     """Return a cell as one line of text: numbers with four digits, `-` for None."""
-    kind = type(value)
-    if kind is str:
+    if isinstance(value, str):
         return value if value.isascii() and value.isprintable() else escaped(value)
-    if kind is float:
-        return f"{value:.4g}"
+    if isinstance(value, float):
+        return duration(value) if isinstance(value, Seconds) else f"{value:.4g}"
     if value is None:
         return "-"
-    if kind is Seconds:
-        return duration(value)
-    return str(value) if kind in (int, *PARTS) else escaped(json.dumps(value, ensure_ascii=False, default=str))
+    return str(value) if type(value) in (int, *PARTS) else escaped(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def duration(seconds: float) -> str:
     """Return a duration such as `2h 03m`, `12m 30s` or `8.1s`."""
     if not math.isfinite(seconds) or seconds < 60:
         return f"{seconds:.1f}s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)}m {int(seconds % 60):02}s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60}h {minutes % 60:02}m"
+    minutes = int(seconds // 60)
+    return f"{minutes}m {int(seconds % 60):02}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60:02}m"
 
 
 def shortened(text: str) -> str:
@@ -158,14 +146,14 @@ def _tabulated(texts: Sequence[Sequence[str]], table: Table, form: str = "pipe",
 
 def to_csv(table: Table) -> str:
     """Return the table for programs: numbers in full, durations in seconds; a mean or an interval has three columns."""
-    columns: dict[str, Any] = {}
+    columns: list[Sequence[Any]] = []
     for name, cells in table.items():
-        columns[name] = [cell[0] if type(cell) in PARTS else _for_csv(cell) for cell in cells]
+        columns.append([name, *(cell[0] if type(cell) in PARTS else _for_csv(cell) for cell in cells)])
         for kind in [kind for kind in PARTS if kind in map(type, cells)]:
             alone = (None, 1 if kind is Mean else None)  # a single run
             rest = [cell[1:] if type(cell) is kind else alone if cell is not None else (None, None) for cell in cells]
-            columns |= {name + part: [pair[i] for pair in rest] for i, part in enumerate(PARTS[kind])}
-    return "".join(csv_lines([columns, *zip(*columns.values(), strict=True)]))
+            columns += zip(*[[name + part for part in PARTS[kind]], *rest], strict=True)
+    return "".join(csv_lines(zip(*columns, strict=True)))
 
 
 def _for_csv(cell: Any) -> Any:

@@ -159,7 +159,7 @@ def test_predictions_outside_the_classes_are_reported(tmp_path):
     scores = ExampleScores(net.loss_fn, {})
     scores.add(torch.randn(3, 2), torch.tensor([0, 1, 1]), [{"label": 0, "prediction": 1}] * 3)
     with pytest.raises(utils.InputError, match="label 0 and the prediction 1; expected two of the names .* cat, dog"):
-        write_report(tmp_path, "test_best", {}, scores, SimpleNamespace(facts={"classes": ["cat", "dog"]}))
+        write_report(tmp_path, "test_best", scores, SimpleNamespace(facts={"classes": ["cat", "dog"]}))
 
 
 @pytest.mark.parametrize("are_listed", [True, False])
@@ -184,9 +184,8 @@ def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path
     sums.add(outputs, labels, loss_fn(outputs, labels))
     scores.add(outputs, labels, masks)
     assert all(math.isfinite(end) for ends in scores.intervals.values() for end in ends)
-    report = write_report(
-        tmp_path, "test_best", sums.result(), scores, SimpleNamespace(facts={"classes": ["road", "car", "sky"]})
-    )
+    scores.values = sums.result()
+    report = write_report(tmp_path, "test_best", scores, SimpleNamespace(facts={"classes": ["road", "car", "sky"]}))
     rows = read_csv(tmp_path / "per_class_test_best.csv")
     expected = sklearn.metrics.jaccard_score(labels[scored], outputs.argmax(1)[scored], average=None)
     assert [row.pop("class") for row in rows] == ["road", "car", "sky"] and rows[0].keys() == {"iou"}
@@ -347,7 +346,7 @@ def test_classes_that_a_reader_of_macro_scores_must_know_of_are_named(tmp_path):
     names = ["cat", "dog", "cow", "hen", "pig"]
     rows = [{"label": names[i], "prediction": names[j]} for i, j in zip(labels, outputs.argmax(1), strict=True)]
     scores.add(outputs, labels, rows)
-    report = write_report(tmp_path, "test_best", {}, scores, SimpleNamespace(facts={"classes": names}))
+    report = write_report(tmp_path, "test_best", scores, SimpleNamespace(facts={"classes": names}))
     assert "in neither labels nor predictions, so left out of macro scores: pig\n" in report
     assert "without a single hit, so that the intervals of macro scores may miss the truth: cow, hen\n" in report
     assert [row["f1"] for row in read_csv(tmp_path / "per_class_test_best.csv")] == ["1.0", "1.0", "0.0", "0.0", ""]
