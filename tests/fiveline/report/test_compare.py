@@ -1,5 +1,6 @@
 """Two runs side by side: the statistics are SciPy's, the metrics evaluate.py's, and what is not common is reported."""
 
+import io
 import os
 import re
 from types import SimpleNamespace
@@ -168,13 +169,16 @@ def test_shares_of_another_evaluation_are_not_used_and_other_names_are_refused(t
         compare(tmp_path, "a", "d")
 
 
-ARRAYS = {  # in place of the shares
-    "pickled": {"names": np.array([{}], dtype=object), "finishes": np.array([""])},
-    "other arrays": {"names": np.array(["accuracy"])},
-    "shapes": {"names": np.array(["accuracy"]), "finishes": np.array([""]), "numerators_0": np.ones(1),
-               "denominators_0": np.ones((1, 1))},
-}  # fmt: skip
-DAMAGES = [(SHARES, how) for how in (b"", b"PK", b"not a zip file", "cut", *ARRAYS, "a pipe")]
+def npz(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, names=np.array(["accuracy"]), **arrays)
+    return buffer.getvalue()
+
+
+NOTHING = np.array([""])
+PICKLED = npz(finishes=NOTHING, numerators_0=np.array([{}]), denominators_0=np.ones((1, 1)))
+SHAPES = npz(finishes=NOTHING, numerators_0=np.ones(1), denominators_0=np.ones((1, 1)))
+DAMAGES = [(SHARES, how) for how in (b"", b"PK", b"not a zip file", npz()[:-40], npz(), PICKLED, SHAPES, "a pipe")]
 DAMAGES += [(PREDICTIONS, how) for how in (b"a,label\n1,a\n", b"id,label\n1,2,3\n", b"id,label,predic\xff", "a pipe")]
 
 
@@ -183,13 +187,8 @@ def test_a_damaged_file_is_named_and_the_metrics_are_shown(tmp_path, capsys, fil
     for name in ("a", "b"):
         write_evaluated(tmp_path / name, ROWS[:1], accuracy=1.0)
     path = tmp_path / "b" / file
-    if how == "a pipe":
-        path.unlink()
-        os.mkfifo(path)
-    elif how in ARRAYS:
-        np.savez(path, **ARRAYS[how])
-    else:
-        path.write_bytes(path.read_bytes()[:-40] if how == "cut" else how)
+    path.unlink()
+    os.mkfifo(path) if how == "a pipe" else path.write_bytes(how)
     with pytest.raises(SystemExit) as stopped:
         compare(tmp_path, "a", "b")
     output = capsys.readouterr()
