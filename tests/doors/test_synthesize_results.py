@@ -120,23 +120,17 @@ def test_data_that_changed_is_other_data_under_the_same_name(tmp_path):
 
 
 @pytest.mark.parametrize("monitor", ["rmse", "accuracy"])
-def test_what_is_not_a_finite_number_ranks_last(tmp_path, monitor):
-    for name, value in zip("abcdef", [math.inf, -math.inf, math.nan, 0.9, 0.2, 0.5], strict=True):
-        write_run(tmp_path / name, {"monitor": monitor}, {monitor: value}, lower_is_better=["rmse"])
-    rows = synthesize(tmp_path)
-    finite = "efd" if monitor == "rmse" else "dfe"
-    assert names_of(rows) == names_on_page(tmp_path) == [*finite, "a", "b", "c"]
-    assert [row[monitor] for row in rows[3:]] == ["inf", "-inf", "nan"]  # shown all the same
-
-
-def test_of_equal_metrics_the_lower_loss_is_first(tmp_path):
+def test_best_is_first_of_equals_the_lower_loss_and_last_what_is_not_finite(tmp_path, monitor):
     """Against a sort of the values themselves."""
-    chance, expected = random.Random(0), []
-    for i, (accuracy, loss) in enumerate(itertools.product((0.5, 1.0), (0.1, 0.2, None, 0.3))):
-        write_run(tmp_path / f"{chance.random()}", {"lr": i, "seed": 1}, {"accuracy": accuracy, "loss": loss})
-        expected.append((-accuracy, math.inf if loss is None else loss))
+    expected, sign = [], 1 if monitor == "rmse" else -1
+    pairs = [*itertools.product((0.5, 1.0), (0.1, 0.2, None, 0.3)), *((odd, 0.0) for odd in ("inf", "-inf", "nan"))]
+    for i, (value, loss) in enumerate(random.Random(0).sample(pairs, len(pairs))):
+        val = {monitor: float(value), "loss": loss}
+        write_run(tmp_path / f"{i:02}", {"monitor": monitor, "lr": i, "seed": 1}, val, lower_is_better=["rmse"])
+        is_odd = isinstance(value, str)
+        expected.append((is_odd, 0 if is_odd else sign * value, math.inf if loss is None else loss, i, str(value)))
     rows = synthesize(tmp_path)
-    assert [(-float(row["accuracy"]), float(row["loss"] or "inf")) for row in rows] == sorted(expected)
+    assert [(row[monitor], int(row["run"])) for row in rows] == [(text, i) for *_, i, text in sorted(expected)]
     assert names_on_page(tmp_path) == names_of(rows)
 
 

@@ -1,6 +1,5 @@
 """A headless Chromium for tests: Debian's packages chromium and chromium-driver, through selenium."""
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -11,7 +10,7 @@ BROWSERS, DRIVER = ("chromium", "chromium-browser", "google-chrome"), "chromedri
 
 
 def why_no_browser():
-    """Return the reason why `open_browser` would fail, or None."""
+    """Return the reason why `start_browser` would fail, or None."""
     if importlib.util.find_spec("selenium") is None:
         return "no selenium: pip install -r requirements-dev.txt"
     if not any(map(shutil.which, BROWSERS)) or not shutil.which(DRIVER):
@@ -19,24 +18,19 @@ def why_no_browser():
     return None
 
 
-@contextlib.contextmanager
-def open_browser():
+def start_browser():
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
     options.binary_location = next(filter(None, map(shutil.which, BROWSERS)))
-    # containers have little shared memory
-    for name in ("headless=new", "disable-dev-shm-usage", "disable-gpu", "hide-scrollbars"):
-        options.add_argument(f"--{name}")
+    flags = ["headless=new", "disable-dev-shm-usage", "disable-gpu", "hide-scrollbars"]  # containers have little memory
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # Chromium refuses to run as root with it
+        flags.append("no-sandbox")  # Chromium refuses to run as root with it
+    for flag in flags:
+        options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(shutil.which(DRIVER)))
-    try:
-        yield browser
-    finally:
-        browser.quit()
+    return webdriver.Chrome(options=options, service=Service(shutil.which(DRIVER)))
 
 
 def open_page(browser, path, fragment="", width=1366, height=768, scheme="light"):

@@ -63,10 +63,6 @@ def rows_of(output):
     return {row[0].removeprefix("test "): row for row in rows}
 
 
-def ends_of(cell):
-    return tuple(map(float, cell.split(" to ")))
-
-
 CLASSES = {"accuracy", "macro_precision", "macro_recall", "macro_f1", "loss"}
 TASKS = [
     pytest.param("base_model", CLASSES | {"top_5_accuracy"}, marks=pytest.mark.slow),
@@ -77,29 +73,26 @@ TASKS = [
 
 
 @pytest.mark.parametrize(("name", "tested"), TASKS)
-def test_intervals_are_those_that_evaluate_prints(name, tested, project, tmp_path, capsys):
+def test_every_metric_of_every_task_is_tested_with_the_intervals_of_evaluate(name, tested, project, tmp_path, capsys):
     need(task_of(project / "experiments" / name))
-    printed = {}
     for epochs, run in enumerate(("first", "second"), start=1):
         (tmp_path / run).mkdir()
         (tmp_path / run / "params.json").write_bytes((project / "experiments" / name / "params.json").read_bytes())
         words = ["--model_dir", str(tmp_path / run), "--disable_cuda"]
         train.main([*words, f"num_epochs={epochs}"])
-        capsys.readouterr()
         evaluate.main(words)
-        output = capsys.readouterr().out
-        printed[run] = dict(re.findall(r"^(\w+) +-?[\d.]+ +(-?[\d.]+ to -?[\d.]+)$", output, re.MULTILINE))
+    capsys.readouterr()
     compare(tmp_path, "first", str(tmp_path / "second") + "/")
     output = capsys.readouterr().out
     found = rows_of(output)
     assert found.keys() == tested
-    for metric, row in found.items():
-        for i, run in ((2, "first"), (4, "second")):
-            if metric not in printed[run]:  # a net that has found no entity: nothing to take the precision of
-                assert metric == "precision" and row[i] == "-"
-                continue
-            assert ends_of(row[i]) == pytest.approx(ends_of(printed[run][metric]), rel=1e-3, abs=1e-4)
-        assert 0 < float(row[-1]) <= 1
+    for i, run in ((2, "first"), (4, "second")):
+        intervals = utils.read_json(tmp_path / run / "scored_test_best.json")["intervals"]
+        for metric, row in found.items():
+            # a net that has found no entity has no precision
+            assert row[i] == ("{:.4g} to {:.4g}".format(*intervals[metric]) if metric in intervals else "-")
+            assert metric in intervals or metric == "precision"
+            assert 0 < float(row[-1]) <= 1
     assert ("They disagree on" in output) == ("accuracy" in tested)
     assert re.search(r"^\| num_epochs +\| +1 \| +2 \|$", output, re.MULTILINE)
 
@@ -129,8 +122,9 @@ def test_metrics_of_ones_own_are_tested_whatever_their_names(tmp_path, capsys):
             expected = scipy.stats.bootstrap((each,), np.mean, method="BCa", rng=np.random.default_rng(0))
             if metric == "rmse":
                 expected = scipy.stats.binomtest(int(each.sum()), 300).proportion_ci(method="wilson")
-            ends = tuple(getattr(expected, "confidence_interval", expected))
-            assert ends_of(found[metric][i]) == pytest.approx(ends, abs=0.02 if metric == "rmse" else 0.03)
+            expected = tuple(getattr(expected, "confidence_interval", expected))
+            ends = tuple(map(float, found[metric][i].split(" to ")))
+            assert ends == pytest.approx(expected, abs=0.02 if metric == "rmse" else 0.03)
         exact = scipy.stats.permutation_test(
             values, difference, permutation_type="samples", n_resamples=2000, rng=np.random.default_rng(0)
         )

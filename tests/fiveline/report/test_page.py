@@ -81,8 +81,9 @@ def study(tmp_path_factory):
 def browser():
     if reason := chromium.why_no_browser():
         pytest.skip(reason)
-    with chromium.open_browser() as browser:
-        yield browser
+    browser = chromium.start_browser()
+    yield browser
+    browser.quit()
 
 
 @pytest.fixture
