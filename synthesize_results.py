@@ -6,9 +6,9 @@
     python synthesize_results.py --parent_dir experiments --compare NAME NAME
 
 Prints the table and writes it into --parent_dir as `results.md`, `results.csv` and `results.tex`, and with --html also
-as the page `results.html`. Columns: the hyperparameters in which the runs differ, status, epochs, time, the metrics of
-the best weights on val, and on test where `evaluate.py` has been run. Runs that differ only in their seed are one row,
-mean ± standard deviation (number). Runs of different tasks or data are separate parts of the table.
+as the page `results.html`. Columns: the hyperparameters in which the runs differ, status, the metrics of the best
+weights on val, and on test where `evaluate.py` has been run, epochs and time. Runs that differ only in their seed are
+one row, mean ± standard deviation (number). Runs of different tasks or data are separate parts of the table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from fiveline.record.atomic import write_atomically
 from fiveline.record.errors import InputError, Stop, with_result
 from fiveline.record.log import escaped
-from fiveline.record.script import new_parser, run_script  # not from utils: pydantic is slow to import
+from fiveline.record.script import new_parser, run_script
 from fiveline.report import columns
 from fiveline.report.filter import parse_filter
 from fiveline.report.runs import Run, read_runs

@@ -160,8 +160,8 @@ def _count_pairs(classes: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> n
     counts, known = collections.Counter((row["label"], row.get("prediction")) for row in rows), set(classes)
     if wrong := [pair for pair in counts if not known.issuperset(pair)]:
         raise utils.InputError(
-            f"predictions: a row has the label {wrong[0][0]!r} and the prediction {wrong[0][1]!r}; expected lists, or "
-            f"two of the names in facts['classes'], {', '.join(map(str, classes[:6]))} ..."
+            f"predictions: a row has the label {wrong[0][0]!r} and the prediction {wrong[0][1]!r}; expected two of the "
+            f"names in facts['classes'], {', '.join(map(str, classes[:6]))} ..., or lists"
         )
     return np.array([[counts[label, prediction] for prediction in classes] for label in classes])
 
