@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 
+TAB, ENTER = "\ue004", "\ue007"  # as in selenium.webdriver.common.keys
 BROWSERS, DRIVER = ("chromium", "chromium-browser", "google-chrome"), "chromedriver"
 
 

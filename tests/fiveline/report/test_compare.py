@@ -16,7 +16,7 @@ import train
 import utils
 from fiveline.report.intervals import compare_paired
 from fiveline.report.scores import ExampleScores, write_report
-from tests.support.results import shares_of, write_run, write_shares
+from tests.support.results import row_of, shares_of, write_run, write_shares
 from tests.support.tasks import need, task_of
 
 
@@ -131,11 +131,7 @@ def test_metrics_of_ones_own_are_tested_whatever_their_names(tmp_path, capsys):
         assert float(found[metric][-1]) == pytest.approx(exact.pvalue, abs=0.03)
 
 
-def row(name, label, prediction):
-    return {"id": name, "label": label, "prediction": prediction, "confidence": "0.5", "loss": "1.0"}
-
-
-ROWS = [row("1", "a", "a"), row("2", "a", "b")]
+ROWS = [row_of("1", "a", "a"), row_of("2", "a", "b")]
 SHARES, PREDICTIONS = "shares_test_best.npz", "predictions_test_best.csv"
 
 
@@ -189,31 +185,26 @@ def test_a_damaged_file_is_named_and_the_metrics_are_shown(tmp_path, capsys, fil
     assert stopped.value.code == 1 and f"b/{file}: " in output.err and "test accuracy" in output.out
 
 
-LAST = row("3", "b", "b")
-OTHERS = {
-    "another example": [*ROWS, row("4", "b", "b")],
-    "another label": [*ROWS, row("3", "a", "b")],
-    "one more": [*ROWS, LAST, row("4", "b", "b")],
-    "another order": [LAST, *ROWS],
-    "no predictions": [],
-}
+LAST, OTHER = row_of("3", "b", "b"), row_of("4", "b", "b")
 
 
-@pytest.mark.parametrize("change", OTHERS)
-def test_other_examples_are_reported_and_not_tested(tmp_path, capsys, change):
+@pytest.mark.parametrize(
+    "rows", [[*ROWS, OTHER], [*ROWS, row_of("3", "a", "b")], [*ROWS, LAST, OTHER], [LAST, *ROWS], []]
+)
+def test_other_examples_are_reported_and_not_tested(tmp_path, capsys, rows):
     write_evaluated(tmp_path / "a", [*ROWS, LAST], accuracy=0.75, r2=0.5)
-    write_evaluated(tmp_path / "b", OTHERS[change], accuracy=0.5, r2=0.25)
+    write_evaluated(tmp_path / "b", rows, accuracy=0.5, r2=0.25)
     compare(tmp_path, "a", "b")
     output = capsys.readouterr().out
-    different = f"A and B were evaluated on different examples (3 and {len(OTHERS[change])}), or in a different order"
+    different = f"A and B were evaluated on different examples (3 and {len(rows)}), or in a different order"
     missing = f"No tests: no predictions in {tmp_path / 'b'}; evaluate.py --model_dir"
-    assert (different if OTHERS[change] else missing) in output and "disagree" not in output
+    assert (different if rows else missing) in output and "disagree" not in output
     assert rows_of(output)["accuracy"][1:] == ["0.75", "-", "0.5", "-", "-0.25", "-", "-"]
 
 
 def test_many_disagreements_are_counted_and_the_first_are_shown(tmp_path, capsys):
-    write_evaluated(tmp_path / "a", [row(str(i), "x|y", "x|y") for i in range(30)], accuracy=1.0)
-    write_evaluated(tmp_path / "b", [row(str(i), "x|y", "=\x1b[0m") for i in range(30)], accuracy=0.0)
+    write_evaluated(tmp_path / "a", [row_of(str(i), "x|y", "x|y") for i in range(30)], accuracy=1.0)
+    write_evaluated(tmp_path / "b", [row_of(str(i), "x|y", "=\x1b[0m") for i in range(30)], accuracy=0.0)
     compare(tmp_path, "a", "b")
     output = capsys.readouterr().out
     assert "only A is right on 30, only B on 0, neither on 0.\nThe first 10:" in output and "\x1b" not in output

@@ -18,23 +18,14 @@ from fiveline.report.filter import parse_filter
 from fiveline.report.intervals import proportion
 from fiveline.report.runs import read_runs
 from tests.support import browser as chromium
-from tests.support.results import write_run
+from tests.support.results import row_of, write_run
 from tests.support.tasks import needs
 
 pytestmark = pytest.mark.slow  # a browser for most of them
 
 NUM_RUNS = 150
 DIGITS = [str(digit) for digit in range(10)]
-RIGHT_OR_WRONG = [
-    {
-        "id": f"test[{i}]",
-        "label": DIGITS[i % 10],
-        "prediction": DIGITS[i % 10 - (i % 9 == 0)],
-        "confidence": 1,
-        "loss": i,
-    }
-    for i in range(270)
-]
+RIGHT_OR_WRONG = [row_of(f"test[{i}]", DIGITS[i % 10], DIGITS[i % 10 - (i % 9 == 0)], i) for i in range(270)]
 PWNED = "<img src=x onerror=window.pwned=1><a href='javascript:window.pwned=1'>x"
 ROWS = "[...document.querySelectorAll('#table tbody tr')].map((row) => row.querySelector('th a').textContent)"
 ROW_HEADS = "[...document.querySelectorAll('#table tbody th')].map((cell) => cell.textContent)"
@@ -136,9 +127,10 @@ def test_each_data_has_its_rows_its_star_and_its_charts(browser, tmp_path):
         write_run(tmp_path / f"{name}_{i}", params, {"accuracy": best + i / 1000}, data={"fingerprint": name})
     write_run(tmp_path / "alone", {"task": "ner"}, {"accuracy": 1.0})
     chromium.open_page(browser, page_of(tmp_path)[0])
-    hard = ["hard_5★ best", "hard_4", "hard_3", "hard_2"]
-    expected = ["vision easy", "easy_1★ best", "easy_0", "vision hard", *hard, "ner data not recorded", "alone"]
-    assert ask(browser, ROW_HEADS) == expected
+    assert ask(browser, ROW_HEADS) == [
+        "vision easy", "easy_1★ best", "easy_0", "vision hard", "hard_5★ best", "hard_4", "hard_3", "hard_2",
+        "ner data not recorded", "alone",
+    ]  # fmt: skip
     facts = browser.find_element("id", "facts").text
     assert "best accuracy, vision easy" in facts and "best accuracy, vision hard" in facts and "alone" not in facts
     drawn = "document.querySelector('#each-charts .chart').data[0].x.length"
@@ -208,10 +200,8 @@ def test_filter_narrows_table_and_charts_and_means_what_it_means_on_the_command_
 
 
 def test_a_run_has_a_page_of_its_own_with_confusion_matrix_and_mistakes(opened, study):
-    from selenium.webdriver.common.keys import Keys
-
     type_filter(opened, "run_00003")
-    opened.find_element("css selector", "#table tbody th a").send_keys(Keys.ENTER)
+    opened.find_element("css selector", "#table tbody th a").send_keys(chromium.ENTER)
     chromium.wait_for(opened, "return document.querySelector('#run h2') !== null")
     assert ask(opened, "document.activeElement.tagName") == "H2"
     pairs = collections.Counter((row["label"], row["prediction"]) for row in RIGHT_OR_WRONG)
@@ -228,7 +218,7 @@ def test_a_run_has_a_page_of_its_own_with_confusion_matrix_and_mistakes(opened, 
 
 def test_names_with_tags_and_scripts_are_shown_as_they_are(browser, tmp_path):
     value, link = "</script><script>window.pwned=1</script><!--<script>", "<a href='javascript:window.pwned=1'>x"
-    rows = [{"id": f"{PWNED}{i}", "label": PWNED, "prediction": value, "loss": "1"} for i in range(3)]
+    rows = [row_of(f"{PWNED}{i}", PWNED, value) for i in range(3)]
     for i in range(12):
         params = {"task": PWNED, "data_dir": value, PWNED: i, "net": [value, link, "{{policy}} %{x} $x$"][i % 3]}
         val, test = {"accuracy": i / 12, PWNED: 0.5, link: i}, {"accuracy": 0.5}
@@ -266,15 +256,11 @@ def test_page_fits_the_screen_and_its_text_can_be_read(browser, study, width, sc
 
 
 def test_page_works_by_keyboard_and_its_charts_have_names_for_a_screen_reader(opened):
-    from selenium.webdriver.common.keys import Keys
-
-    opened.switch_to.active_element.send_keys(Keys.TAB)
-    assert opened.switch_to.active_element.text == "Skip to the runs"
     for _ in range(30):
-        opened.switch_to.active_element.send_keys(Keys.TAB)
+        opened.switch_to.active_element.send_keys(chromium.TAB)
         if ask(opened, "document.activeElement.closest('#table thead') !== null"):
             break
-    opened.switch_to.active_element.send_keys(Keys.ENTER)
+    opened.switch_to.active_element.send_keys(chromium.ENTER)
     focused = ask(opened, "document.activeElement.closest('th').getAttribute('aria-sort')")
     assert focused == "ascending", "the focus stays where it was, and the column is sorted"
     names = ask(opened, "[...document.querySelectorAll('.chart')].map((c) => c.getAttribute('aria-label'))")
@@ -287,9 +273,8 @@ def test_sentences_rows_and_quantities_are_shown_with_their_mistakes(browser, pr
     others = " O" * (len(tokens) - 1)
     rows = [{"id": "test/sentences.txt:2", "label": f"O{others}", "prediction": f"B-PER{others}", "loss": "2"}]
     write_run(tmp_path / "ner", {"task": "ner", "data_dir": str(project / "data/ner_small")}, rows=rows)
-    rows = [{"id": "1", "label": "3", "prediction": "8", "confidence": "0.9", "loss": "2"}]
-    data_dir = str(project / "data/digits_rows")
-    write_classes(write_run(tmp_path / "rows", {"task": "tabular", "data_dir": data_dir}, rows=rows), ["3", "8"])
+    params = {"task": "tabular", "data_dir": str(project / "data/digits_rows")}
+    write_classes(write_run(tmp_path / "rows", params, rows=[row_of("1", "3", "8")]), ["3", "8"])
     rows = [{"id": str(i), "label": str(i * 10.0), "prediction": str(i * 11.0), "loss": str(i)} for i in range(1, 9)]
     diabetes = {"task": "tabular", "data_dir": "gone", "target": "progression", "target_type": "number"}
     write_run(tmp_path / "number", diabetes, rows=rows)
@@ -312,8 +297,7 @@ def test_sentences_rows_and_quantities_are_shown_with_their_mistakes(browser, pr
 
 def test_a_run_shows_the_intervals_of_its_metrics_and_whole_class_names(browser, tmp_path):
     names = ["common chrysanthemum", "rhododendron_ferrugineum"]
-    guesses = [names[i > 30] for i in range(40)]
-    rows = [{"id": i, "label": names[0], "prediction": guess, "loss": 1} for i, guess in enumerate(guesses)]
+    rows = [row_of(i, names[0], names[i > 30]) for i in range(40)]
     write_run(tmp_path / "only", {"seed": 1}, {"accuracy": 0.75}, {"accuracy": 31 / 40}, rows, history_of(3))
     write_classes(tmp_path / "only", names)
     low, high = proportion(31, 40)
@@ -349,8 +333,7 @@ def test_runs_without_metrics_or_history_and_with_names_that_are_no_text_have_a_
     assert "2 of the files could not be read" in browser.find_element("id", "problems").text
     for position in range(len(runs)):
         click(browser, f"#table tbody tr[data-run='{position}'] th a")
-        shown = "document.querySelector('#run h2').textContent"
-        chromium.wait_for(browser, f"return {shown} === runs[{position}].name")
+        chromium.wait_for(browser, f"return document.querySelector('#run h2').textContent === runs[{position}].name")
         browser.back()
         chromium.wait_for(browser, "return !document.getElementById('overview').hidden")
     chromium.open_page(browser, path, "#run=%")
