@@ -77,26 +77,10 @@ def test_hyperparameters_of_other_code_and_of_old_names_are_shown(tmp_path, monk
     assert not any({"lr", "tensorboard"} & run.params.keys() for run in runs)
 
 
-def test_yaml_that_unfolds_without_end_costs_neither_time_nor_memory(tmp_path):
-    lists = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
-    dicts = "".join(f"a{i}: &a{i} {{{', '.join(f'k{j}: *a{i - 1}' for j in range(9))}}}\n" for i in range(1, 12))
-    for name, text in (
-        ("lists", "a0: &a0 lol\n" + lists),
-        ("dicts", "a0: &a0 lol\n" + dicts),
-        ("itself", "a: &x\n  b: *x\n"),
-    ):
-        for number in (1, 2):  # which are compared with each other
-            (write_run(tmp_path / f"{name}{number}", val={"accuracy": 0.5}) / "params.yaml").write_text(text)
-    runs, _ = read_runs(tmp_path)
-    assert len(runs) == 6 and len(json.dumps([run.params for run in runs])) < 1_000_000
-
-
 BROKEN = [
     (b'{"accuracy": 0.', "not valid JSON"),
     (b"[1, 2]", "expected a JSON object"),
     (b'{"accuracy": "\xff"}', "not a UTF-8 text file"),
-    (b'{"a":' * 100_000, "not valid JSON"),
-    (b'{"accuracy": ' + b"9" * 10_000 + b"}", "not valid JSON"),
     (b'{"accuracy": "0.95", "loss": null}', "accuracy: expected a number, found '0.95'"),  # null is how NaN is saved
     (b'{"accuracy": true}', "accuracy: expected a number, found True"),
     (2 * 2**30, "2,147,483,648 bytes; expected a text file below 16,777,216"),
