@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     params, task, model = fetch_trained(model_dir, checkpoint_path, overrides)
     from fiveline.loader import fetch_dataloader
     from fiveline.options.forward import prepare
-    from fiveline.report.scores import describe_scores, save_scores
+    from fiveline.report.scores import save_scores
 
     data_dir = Path(params.data_dir or "")
     utils.set_logger(model_dir / "evaluate.log")
@@ -89,9 +89,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     logging.info(f"- Eval metrics : {utils.format_metrics(scores.values)}")
     source = {"checkpoint": str(checkpoint_path), "sha256": checksum, "data_dir": str(data_dir)}
     name = utils.scores_name(args.split, checkpoint_path, model_dir)
-    report = save_scores(model_dir, name, source, scores, params)
+    report, entries = save_scores(model_dir, name, source, scores, params)
     print(utils.escaped_lines(report))  # last, because a pipe to `head` may close early
-    return {"model_dir": str(model_dir), "split": args.split, **source, **describe_scores(model_dir, name, scores)}
+    return {"model_dir": str(model_dir), "split": args.split, **source, **entries}
 
 
 if __name__ == "__main__":

@@ -4,37 +4,46 @@
     python synthesize_results.py --parent_dir experiments --filter "learning_rate < 0.01 and accuracy > 0.9" --top 5
     python synthesize_results.py --parent_dir experiments --columns learning_rate,accuracy --sort loss
     python synthesize_results.py --parent_dir experiments --compare NAME NAME
-    python synthesize_results.py --parent_dir experiments --watch
 
 Prints the table and writes it into --parent_dir as `results.md`, `results.csv` and `results.tex`, and with --html also
-as the page `results.html`. Columns: the hyperparameters in which the runs differ, status, epochs, time, the metrics of
-the best weights on val, and on test where `evaluate.py` has been run. Runs that differ only in their seed are one row,
-mean ± standard deviation (number). Runs of different tasks or data are separate parts of the table.
+as the page `results.html`. Columns: the hyperparameters in which the runs differ, status, the metrics of the best
+weights on val, and on test where `evaluate.py` has been run, epochs and time. Runs that differ only in their seed are
+one row, mean ± standard deviation (number). Runs of different tasks or data are separate parts of the table.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import shutil
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fiveline.record.atomic import write_atomically
 from fiveline.record.errors import InputError, Stop, with_result
-from fiveline.record.log import escaped, escaped_lines
-from fiveline.record.script import new_parser, run_script  # not from utils: pydantic is slow to import
+from fiveline.record.log import escaped
+from fiveline.record.script import new_parser, run_script
 from fiveline.report import columns
-from fiveline.report.filter import select_runs
+from fiveline.report.filter import parse_filter
 from fiveline.report.runs import Run, read_runs
-from fiveline.report.table import FILES, Table, by_importance, default_columns, make_table, to_terminal
+from fiveline.report.table import FILES, Table, cell_of, to_terminal
+
+
+def select_runs(runs: Sequence[Run], text: str, by_name: Mapping[str, columns.Column]) -> list[Run]:
+    """Return the runs that a filter accepts, and print which runs lack a value that it needs."""
+    verdicts = list(map(parse_filter(text, by_name), runs))
+    unknown = [escaped(run.name) for run, verdict in zip(runs, verdicts, strict=True) if verdict is None]
+    if unknown:
+        names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        print(f"--filter: {len(unknown)} of {len(runs)} runs lack a value that it needs ({names})", file=sys.stderr)
+    if True not in verdicts:
+        raise InputError(f"--filter {text!r}: no run matches (of {len(runs)})")
+    return [run for run, verdict in zip(runs, verdicts, strict=True) if verdict]
 
 
 def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[Table, list[str], list[Run]]:
-    """Return the table that the arguments select, the names of its columns by importance, and the runs in it."""
+    """Return the table that the arguments select, the names of the columns that sort it, and the runs in it."""
     by_name = columns.all_columns(runs)
     given = columns.find_column(args.sort, by_name, "--sort") if args.sort else None
     if args.filter:
@@ -46,20 +55,24 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
         repeated = [[run] for run in part] if args.each else columns.group_by_seed(part, differ)
         groups += columns.sort_groups(repeated, sorted_by[-1])[: args.top]
     shown = [run for group in groups for run in group]
+    hidden = [] if len(sorted_by) > 1 else ["data"]  # where all runs can be compared
     if args.columns:
-        names = [*(["run", "data"] if len(sorted_by) > 1 else ["run"]), *map(str.strip, args.columns.split(","))]
+        names = map(str.strip, f"run,{'' if hidden else 'data'},{args.columns}".split(","))
         chosen = [columns.find_column(name, by_name, "--columns") for name in dict.fromkeys(filter(None, names))]
-        return make_table(groups, chosen), [each.name for each in chosen], shown
-    differ = differ if len(shown) == len(runs) else columns.hyperparameters_that_differ(shown)
-    default = default_columns(by_name.values(), differ, shown)
-    return make_table(groups, default), by_importance(default, sorted_by), shown
+    else:
+        hidden += ["time"] if all(run.seconds is None for run in shown) else []
+        differ = differ if len(shown) == len(runs) else columns.hyperparameters_that_differ(shown)
+        chosen = [each for each in by_name.values() if each.kind not in hidden]
+        chosen = [each for each in chosen if each.kind != "param" or each.key in differ]
+    table = {each.name: [cell_of(group, each) for group in groups] for each in chosen}
+    return table, [each.name for each in sorted_by], shown
 
 
 def show(runs: Sequence[Run], args: argparse.Namespace, problems: list[str]) -> dict[str, Any]:
     """Print the table, write its files, and return the runs in it; add the files that could not be read to problems."""
-    table, order, shown = make_selected_table(runs, args)
+    table, sorted_by, shown = make_selected_table(runs, args)
     texts, width = {name: text_of(table) for name, text_of in FILES.items()}, shutil.get_terminal_size().columns
-    print(to_terminal(table, width, order) if sys.stdout.isatty() else texts["md"], end="")
+    print(to_terminal(table, width, sorted_by) if sys.stdout.isatty() else texts["md"], end="")
     folder = Path(args.parent_dir)
     files = [str(folder / f"results.{name}") for name in (*texts, *(["html"] if args.html else []))]
     try:
@@ -68,7 +81,7 @@ def show(runs: Sequence[Run], args: argparse.Namespace, problems: list[str]) -> 
         if args.html:
             from fiveline.report.page import write_page
 
-            problems += write_page(shown, folder / "results.html", folder)
+            write_page(shown, folder / "results.html", problems)
             print(f"- wrote {escaped(str(folder / 'results.html'))}", file=sys.stderr)
     except OSError as error:
         raise Stop(f"{error.filename}: could not be written ({error.strerror})") from error
@@ -87,7 +100,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--each", action="store_true", help="one row for each run, also where only the seed differs")
     add("--html", action="store_true", help="also write the page results.html")
     add("--compare", nargs=2, metavar="RUN", help="show two runs side by side instead of the table")
-    add("--watch", nargs="?", const=5, type=_positive, metavar="SECONDS", help="print the table again as runs change")
     return parser
 
 
@@ -116,32 +128,9 @@ def report(args: argparse.Namespace, runs: Sequence[Run], problems: list[str]) -
             print(f"skipped: {escaped(line)}", file=sys.stderr)
 
 
-def watch(args: argparse.Namespace) -> None:
-    """Print the table again whenever a run has changed, until Ctrl-C."""
-    last = ""
-    while True:
-        runs, problems = read_runs(Path(args.parent_dir))
-        if (now := repr((runs, problems))) != last:
-            last = now
-            if sys.stdout.isatty():
-                print("\x1b[H\x1b[2J\x1b[3J", end="")  # clear the terminal
-            try:
-                report(args, runs, problems)
-            except Stop as error:  # no run has the metric to sort by yet, or the disk is full
-                print(escaped_lines(str(error)), file=sys.stderr)
-            print(f"{time.strftime('%H:%M:%S')}: {len(runs)} runs. Ctrl-C ends this.", flush=True)
-        time.sleep(args.watch)
-
-
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the script, and return the runs or the comparison."""
     args = make_parser().parse_args(argv)
-    if args.watch and args.json:
-        raise InputError("--watch prints one table after the other, --json one document; give one of them")
-    if args.watch:
-        with contextlib.suppress(KeyboardInterrupt):
-            watch(args)
-        return {}
     runs, problems = read_runs(Path(args.parent_dir))
     result = report(args, runs, problems)
     if problems:

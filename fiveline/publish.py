@@ -27,9 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import utils
-from fiveline.report.page_details import read_details
-from fiveline.report.predictions import PREDICTIONS, read_history
-from fiveline.report.runs import Run, is_number, read_runs
+from fiveline.report.predictions import PREDICTIONS, read_details
+from fiveline.report.runs import Run, is_number, read_history, read_runs
 
 RECORD = "published.json"
 SUFFIX = ".published"  # of our events for TensorBoard; other events in the directory are not removed
@@ -179,7 +178,7 @@ def read_pictures(run: Run, number: int, problems: list[str]) -> dict[str, tuple
     """Return pictures of the worst mistakes on test, as results.html shows them; empty for other data."""
     from PIL import Image
 
-    details, pictures = read_details([run] if number else [], problems, set()), {}
+    details, pictures = read_details([run] if number else [], problems), {}
     for rank, row in enumerate(details["runs"].get(0, {"worst": []})["worst"][:number], start=1):
         place = row.get("input")  # None if the data is gone
         if place is not None and "image" in details["inputs"][place]:

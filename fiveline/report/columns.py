@@ -1,10 +1,9 @@
-"""The columns that a table of runs can have, and its rows: groups of runs that differ only in their seed, sorted."""
+"""The columns that a table of runs can have, and its rows: sorted groups of runs that differ only in their seed."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,15 +31,15 @@ class Column:
 
 
 def all_columns(runs: Sequence[Run]) -> dict[str, Column]:
-    """Return every column by its name: run, data, the hyperparameters in alphabetical order, status, val, test."""
+    """Return every column by its name: run, data, the hyperparameters in alphabetical order, status, metrics, ..."""
     val = dict.fromkeys(name for run in runs for name in run.val)
     test = dict.fromkeys(name for run in runs for name in run.test)
     metrics = [Column(name, "val", name) for name in val] + [Column(f"test {name}", "test", name) for name in test]
     taken = {*FIXED, *(column.name for column in metrics)}
     names = sorted({name for run in runs for name in run.params})
     params = [Column(f"params.{name}" if name in taken else name, "param", name) for name in names]
-    fixed = [Column(kind, kind) for kind in FIXED]
-    return {column.name: column for column in (*fixed[:2], *params, *fixed[2:], *metrics)}
+    run, data, status, epochs, time = (Column(kind, kind) for kind in FIXED)
+    return {column.name: column for column in (run, data, *params, status, *metrics, epochs, time)}
 
 
 def find_column(name: str, columns: Mapping[str, Column], flag: str, more: str = "") -> Column:
@@ -59,7 +58,7 @@ def hyperparameters_that_differ(runs: Iterable[Run]) -> list[str]:
     for run in runs:
         for name, value in run.params.items():
             old = first.setdefault(name, value)
-            # as JSON compares: 1 equals 1.0, and true does not
+            # 1 equals 1.0, and True is neither
             if value is not old and (value != old or (type(value) is bool) != (type(old) is bool)):
                 found.add(name)
     return sorted(found)
@@ -69,7 +68,7 @@ def monitored_column(runs: Sequence[Run]) -> Column:
     """Return the val metric that the runs monitored, or else accuracy, or else the first metric."""
     found = dict.fromkeys(name for run in runs for name in run.val)
     names = [*(run.monitor for run in runs if run.monitor), "accuracy", *found]
-    name = next((name for name in names if name in found), names[0])
+    name = next(filter(found.__contains__, names), names[0])
     return Column(name, "val", name)
 
 
@@ -77,13 +76,6 @@ def is_better_high(column: Column, runs: Iterable[Run]) -> bool:
     """Return whether the largest value comes first, as it does for metrics that are not errors."""
     errors = {"loss", *(name for run in runs for name in run.lower_is_better)}
     return column.kind in ("val", "test") and column.key not in errors
-
-
-def rank(value: Any, is_high_first: bool) -> tuple[int, float, str]:
-    """Return the sort key of a value: finite numbers first, then NaN and infinities, then text, then None."""
-    if is_number(value):
-        return (0, -value if is_high_first else value, "") if math.isfinite(value) else (1, 0.0, "")
-    return (3, 0.0, "") if value is None else (2, 0.0, str(value))
 
 
 def by_data(runs: Sequence[Run]) -> list[list[Run]]:
@@ -100,11 +92,10 @@ def group_by_seed(runs: Sequence[Run], differ: Sequence[str]) -> list[list[Run]]
     A run without a seed or without metrics stays alone, and so does a second run with the same seed. A running run is
     not grouped with a finished one.
     """
-    names = [name for name in differ if name != "seed"]
     groups: dict[Any, list[Run]] = {}
     seen: set[Any] = set()
     for run in runs:
-        values = (_hashable(run.params.get(name, object)) for name in names)  # null is a value, `object` is none
+        values = (_hashable(run.params.get(name, object)) for name in differ if name != "seed")  # `object`: no value
         key: Any = (run.status, *values)
         seed = _hashable(run.params.get("seed"))
         if "seed" not in differ or seed is None or not run.val or (key, seed) in seen:
@@ -115,39 +106,30 @@ def group_by_seed(runs: Sequence[Run], differ: Sequence[str]) -> list[list[Run]]
 
 
 def _hashable(value: Any) -> Any:
-    if isinstance(value, bool):
-        return ("bool", value)  # True equals 1
-    return json.dumps(value) if isinstance(value, list) else value
+    return json.dumps(value) if isinstance(value, bool | list) else value
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the sample standard deviation (n - 1), which is NaN for one value; overflow gives NaN."""
+    """Return the mean and the sample standard deviation (n - 1), which is NaN for one value; infinities give NaN."""
     try:
         mean = math.fsum(values) / len(values)
         return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1 or math.nan))
-    except (OverflowError, ValueError):  # of infinities
+    except (OverflowError, ValueError):
         return math.nan, math.nan
 
 
 def sort_groups(groups: Sequence[Sequence[Run]], column: Column) -> list[Sequence[Run]]:
-    """Return groups of runs that differ only in their seed, the best mean first; of equal metrics, the lower loss."""
+    """Return groups of runs that differ only in their seed, the best mean first; of equal ones, the lower loss."""
     is_high_first = is_better_high(column, [run for group in groups for run in group])
-    loss = [Column("loss", column.kind, "loss")] if column.kind in ("val", "test") else []
-
-    def order(group: Sequence[Run]) -> tuple[Any, ...]:
-        ties = [rank(_mean(group, each), False) for each in loss]
-        return (rank(_mean(group, column), is_high_first), *ties, group[0].name)
-
-    return sorted(groups, key=order)
+    loss = Column("loss", "test" if column.kind == "test" else "val", "loss")
+    return sorted(groups, key=lambda group: (_rank(group, column, is_high_first), _rank(group, loss), group[0].name))
 
 
-def _mean(group: Sequence[Run], column: Column) -> Any:
+def _rank(group: Sequence[Run], column: Column, is_high_first: bool = False) -> tuple[int, float, str]:
+    """Return the sort key of a group: finite means first, then NaN and infinities, then text, then None."""
     values = [column.value(run) for run in group]
-    numbers = [value for value in values if is_number(value)]
-    return mean_and_std(numbers)[0] if len(group) > 1 and numbers else values[0]
-
-
-def sort_runs(runs: Sequence[Run]) -> list[Run]:
-    """Return the best run of each task and data, then the second of each, and so on, by the metrics they monitored."""
-    ranked = [sort_groups([[run] for run in part], monitored_column(part)) for part in by_data(runs)]
-    return [run for place in itertools.zip_longest(*ranked, fillvalue=()) for group in place for run in group]
+    numbers = list(filter(is_number, values))
+    value = mean_and_std(numbers)[0] if len(group) > 1 and numbers else values[0]
+    if is_number(value):
+        return (0, -value if is_high_first else value, "") if math.isfinite(value) else (1, 0.0, "")
+    return (3, 0.0, "") if value is None else (2, 0.0, str(value))

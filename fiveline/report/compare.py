@@ -10,20 +10,20 @@ from typing import Any
 
 from fiveline.record.errors import InputError
 from fiveline.report.intervals import compare_paired, interval
-from fiveline.report.predictions import PREDICTIONS, is_quantity, is_tagged, read_predictions
+from fiveline.report.predictions import PREDICTIONS, Rows, is_quantity, is_tagged, read_predictions
 from fiveline.report.runs import TEST_FILE, Run
 from fiveline.report.shares import Shares, read_npz
 from fiveline.report.table import shortened, text_of, to_markdown
 
-ENTRIES = ["metric", "a", "a_interval", "b", "b_interval", "difference", "difference_interval", "p"]  # in --json
+ENTRIES = ["a", "a_interval", "b", "b_interval", "difference", "difference_interval", "p"]  # in --json
 HEAD = ["metric", "A", "A's 95% interval", "B", "B's 95% interval", "B - A", "its 95% interval", "p"]
-LEGEND = """\
+LEGEND = """
 p: how often a difference at least this large appears if A and B are swapped at random for each example. The interval
-is B - A plus and minus a bound that 95% of these differences stay below. Other seeds are not taken into account."""
+is B - A plus and minus a bound that 95% of these differences stay below. Other seeds are not taken into account.
+"""
 SHARES = "shares_test_best.npz"
 TOLERANCE = 1e-4  # between a value that is added up over batches and over examples, in float32
 MOST_SHOWN = 10
-Rows = list[dict[str, str]]  # the predictions of a run
 
 
 def compare(runs: Sequence[Run], names: Sequence[str], problems: list[str]) -> dict[str, Any]:
@@ -37,20 +37,20 @@ def compare(runs: Sequence[Run], names: Sequence[str], problems: list[str]) -> d
     for run in [run for run, found in ((a, first), (b, second)) if not found]:
         print(f"No tests: no predictions in {text_of(str(run.path))}; evaluate.py --model_dir ... writes them\n")
     of_a, of_b = ({**run.val, **{f"test {name}": value for name, value in run.test.items()}} for run in (a, b))
-    rows = {name: _row(name, of_a.get(name), of_b.get(name)) for name in {**of_a, **of_b}}
+    rows = {name: _row(of_a.get(name), of_b.get(name)) for name in {**of_a, **of_b}}
     are_paired = bool(first) and [(r["id"], r["label"]) for r in first] == [(r["id"], r["label"]) for r in second]
     if are_paired:
         print(f"Both were evaluated on the same {len(first):,} examples of test.\n")
         ours, theirs = (_read_shares(run, len(first), problems) for run in (a, b))
-        rows |= {f"test {n}": _tested_row(f"test {n}", ours[n], theirs[n]) for n in ours if n in theirs}
+        rows |= {f"test {name}": _tested_row(ours[name], theirs[name]) for name in ours if name in theirs}
     elif first and second:
         counts = f"{len(first):,} and {len(second):,}"
         print(f"No tests: A and B were evaluated on different examples ({counts}), or in a different order\n")
-    texts = [[f"{c[0]:.4g} to {c[1]:.4g}" if isinstance(c, tuple) else c for c in row] for row in rows.values()]
-    print(_table(HEAD, texts))
-    if are_paired:
-        print(f"{LEGEND}\n\n{disagreements(first, second)}")
-    entries = [dict(zip(ENTRIES, row, strict=True)) for row in rows.values()]
+    shown = [[f"{c[0]:.4g} to {c[1]:.4g}" if isinstance(c, tuple) else c for c in row] for row in rows.values()]
+    print(_table(HEAD, [[name, *row] for name, row in zip(rows, shown, strict=True)]), end=LEGEND if are_paired else "")
+    if are_paired and not is_quantity(first):
+        print_disagreements(first, second)
+    entries = [{"metric": name, **dict(zip(ENTRIES, row, strict=True))} for name, row in rows.items()]
     return {"a": vars(a), "b": vars(b), "num_examples": len(first) if are_paired else None, "metrics": entries}
 
 
@@ -66,18 +66,16 @@ def find_run(runs: Sequence[Run], name: str) -> Run:
     if found:
         return found[0]
     names = [run.name for run in runs]
-    close = difflib.get_close_matches(name, names, n=5, cutoff=0.3) or names
-    listed = ", ".join(map(text_of, close[:5])) + (", ..." if len(close) > 5 else "")
-    raise InputError(f"--compare {name}: there is no such run below --parent_dir; there are {listed}")
+    close = ", ".join(map(text_of, difflib.get_close_matches(name, names, n=5, cutoff=0.3) or names[:5]))
+    raise InputError(f"--compare {name}: there is no such run below --parent_dir; there are {close}, ...")
 
 
-def _row(name: str, a: float | None, b: float | None) -> list[Any]:
-    return [name, a, None, b, None, b - a if a is not None and b is not None else None, None, None]
+def _row(a: float | None, b: float | None) -> list[Any]:
+    return [a, None, b, None, None if a is None or b is None else b - a, None, None]
 
 
-def _tested_row(name: str, a: Shares, b: Shares) -> list[Any]:
-    ends, p = compare_paired(a, b)
-    return [name, a.value(), interval(a), b.value(), interval(b), b.value() - a.value(), ends, p]
+def _tested_row(a: Shares, b: Shares) -> list[Any]:
+    return [a.value(), interval(a), b.value(), interval(b), b.value() - a.value(), *compare_paired(a, b)]
 
 
 def _read_shares(run: Run, num_examples: int, problems: list[str]) -> dict[str, Shares]:
@@ -87,48 +85,29 @@ def _read_shares(run: Run, num_examples: int, problems: list[str]) -> dict[str, 
         for name, shares in read_npz(path).items():
             if (number := len(shares.numerators)) != num_examples:
                 raise ValueError(f"of {number:,} examples, expected {num_examples:,} as in {PREDICTIONS}")
-            value, written = shares.value(), run.test.get(name)
-            if written is not None and math.isclose(value, written, rel_tol=TOLERANCE, abs_tol=TOLERANCE / 100):
+            value, written = shares.value(), run.test.get(name, math.nan)
+            if math.isclose(value, written, rel_tol=TOLERANCE, abs_tol=TOLERANCE / 100):
                 found[name] = shares
-            elif written is not None:
+            elif name in run.test:
                 notes.append(f"No test of {name}: {path} gives {value:.6g}, and {TEST_FILE} has {written:.6g}")
     except FileNotFoundError:
         notes = [f"No tests: no {SHARES} in {run.path}"]
     except (OSError, ValueError) as error:
         problems.append(f"{path}: not used ({getattr(error, 'strerror', None) or error})")
-        found = {}
     for note in notes:
         print(f"{text_of(note)}; evaluate.py --model_dir ... writes it again\n")
     return found
 
 
-def disagreements(first: Rows, second: Rows) -> str:
-    """Return a summary and a table of examples: the first disagreements or, for numbers, the largest differences."""
-    rows: list[tuple[Any, ...]]
-    rows = [(a["id"], a["label"], a["prediction"], b["prediction"]) for a, b in zip(first, second, strict=True)]
-    if is_quantity(first):
-        which, rows = "most different", [(name, *map(float, cells)) for name, *cells in rows]
-        closer = [abs(a - label) - abs(b - label) for _, label, a, b in rows]
-        counts = [f"{sum(sign * value > 0 for value in closer):,}" for sign in (-1, 1)]
-        summary = f"A is closer to the label on {counts[0]} of {len(rows):,} examples, B on {counts[1]}."
-        rows.sort(key=lambda row: -abs(row[2] - row[3]))
-    else:
-        which, rows = "first", [row for row in rows if row[2] != row[3]]
-        only_a, only_b = (sum(row[i] == row[1] for row in rows) for i in (2, 3))
-        summary = (
-            f"They disagree on {len(rows):,} of {len(first):,} examples: only A is right on {only_a:,}, only B on "
-            f"{only_b:,}, neither on {len(rows) - only_a - only_b:,}."
-        )
-    if not rows:
-        return f"{summary}\n"
-    summary += f" The {MOST_SHOWN} {which}:" if len(rows) > MOST_SHOWN else ""
-    shown = [(name, *(_tags_that_differ(*cells) if is_tagged(first) else cells)) for name, *cells in rows[:MOST_SHOWN]]
-    short = [[shortened(cell) if isinstance(cell, str) else cell for cell in row] for row in shown]
-    return f"{summary}\n\n{_table(['example', 'label', 'A', 'B'], short)}"
-
-
-def _tags_that_differ(*texts: str) -> list[str]:
-    """Return label, A and B as texts of `position:tag`, with only the tokens on which the two runs disagree."""
-    tags = enumerate(zip(*(text.split() for text in texts), strict=False), start=1)
-    differ = [(i, each) for i, each in tags if each[1] != each[2]]
-    return [" ".join(f"{i}:{each[part]}" for i, each in differ) for part in range(3)]
+def print_disagreements(first: Rows, second: Rows) -> None:
+    """Print how many examples two runs predict differently, and a table of the first ones."""
+    cells = [(a["id"], a["label"], a["prediction"], b["prediction"]) for a, b in zip(first, second, strict=True)]
+    rows = [row for row in cells if row[2] != row[3]]
+    only_a, only_b = (sum(row[i] == row[1] for row in rows) for i in (2, 3))
+    print(
+        f"\nThey disagree on {len(rows):,} of {len(first):,} examples: only A is right on {only_a:,}, only B on "
+        f"{only_b:,}, neither on {len(rows) - only_a - only_b:,}."
+    )
+    short = [[shortened(cell) for cell in row] for row in rows[:MOST_SHOWN]]
+    if short and not is_tagged(first):
+        print(f"The first {len(short)}:\n\n{_table(['example', 'label', 'A', 'B'], short)}")

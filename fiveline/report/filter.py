@@ -9,30 +9,15 @@ import ast
 import keyword
 import operator
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fiveline.record.errors import InputError
-from fiveline.record.log import escaped
 from fiveline.report.columns import Column, find_column
 from fiveline.report.runs import Run, is_number
 
 ORDERINGS = {ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
-CONSTANTS = {"true": True, "false": False, "null": None}
 HOW = "write for example \"accuracy > 0.9 and optimizer in ['adam', 'sgd']\""
-
-
-def select_runs(runs: Sequence[Run], text: str, columns: Mapping[str, Column]) -> list[Run]:
-    """Return the runs that a filter accepts, and print which runs lack a value that it needs."""
-    verdicts = list(map(parse_filter(text, columns), runs))
-    unknown = [escaped(run.name) for run, verdict in zip(runs, verdicts, strict=True) if verdict is None]
-    if unknown:
-        names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        print(f"--filter: {len(unknown)} of {len(runs)} runs lack a value that it needs ({names})", file=sys.stderr)
-    if True not in verdicts:
-        raise InputError(f"--filter {text!r}: no run matches (of {len(runs)})")
-    return [run for run, verdict in zip(runs, verdicts, strict=True) if verdict]
 
 
 def parse_filter(text: str, columns: Mapping[str, Column]) -> Callable[[Run], bool | None]:
@@ -48,9 +33,7 @@ def parse_filter(text: str, columns: Mapping[str, Column]) -> Callable[[Run], bo
     except InputError:
         raise
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # also a null byte, absurd nesting
-        words = sorted(set(re.findall(r"[^\W\d]\w*", text)) & set(keyword.kwlist) & set(columns))
-        hint = f"{words[0]} is a word of Python, its name here is {words[0]}_" if words else HOW
-        raise InputError(f"--filter {text[:200]!r}: not a filter; {hint}") from None
+        raise InputError(f"--filter {text[:200]!r}: not a filter; {HOW}") from None
     return lambda run: _all_or_any([_value(tree, run, by_identifier)], False)
 
 
@@ -63,22 +46,19 @@ def _identifier(name: str) -> str:
 def _value(node: ast.expr, run: Run, columns: Mapping[str, Column]) -> Any:
     """Evaluate a part of the expression; None where the run lacks a value."""
     if isinstance(node, (ast.Name, ast.Attribute)):  # an attribute is a name with dots in it, such as `optimizer.lr`
-        name = node.id if isinstance(node, ast.Name) else ast.unparse(node)
-        if name in CONSTANTS and name not in columns:
-            return CONSTANTS[name]
-        return find_column(name, columns, "--filter", " (text needs quotes)").value(run)
-    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str, bool, type(None))):
+        return find_column(ast.unparse(node), columns, "--filter", " (text needs quotes)").value(run)
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str, type(None))):
         return node.value
-    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+    if isinstance(node, (ast.List, ast.Tuple)):
         return [_value(each, run, columns) for each in node.elts]
     if isinstance(node, ast.BoolOp):
         return _all_or_any([_value(each, run, columns) for each in node.values], isinstance(node.op, ast.Or))
     if isinstance(node, ast.Compare):
         nodes = [node.left, *node.comparators]
         values = [_value(each, run, columns) for each in nodes]
-        is_null = [getattr(each, "id", "") == "null" or getattr(each, "value", "") is None for each in nodes]
-        pairs = (_compare(values[i], op, values[i + 1], any(is_null[i : i + 2])) for i, op in enumerate(node.ops))
-        return _all_or_any(list(pairs), False)
+        is_none = [getattr(each, "value", "") is None for each in nodes]
+        pairs = [_compare(values[i], op, values[i + 1], any(is_none[i : i + 2])) for i, op in enumerate(node.ops)]
+        return _all_or_any(pairs, False)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         inner = _value(node.operand, run, columns)
         return not inner if isinstance(inner, bool) else None
@@ -93,10 +73,10 @@ def _all_or_any(parts: Sequence[Any], decisive: bool) -> bool | None:
     return decisive if decisive in known else None if len(known) < len(parts) else not decisive
 
 
-def _compare(a: Any, op: ast.cmpop, b: Any, with_null: bool) -> bool | None:
-    """Compare two values; None if one is missing, unless it is compared with null, or if they are of two kinds."""
+def _compare(a: Any, op: ast.cmpop, b: Any, with_none: bool) -> bool | None:
+    """Compare two values; None if one is missing, unless None is written there, or if they are of two kinds."""
     if isinstance(op, (ast.Eq, ast.NotEq, ast.Is, ast.IsNot)):
-        return (a == b) is isinstance(op, (ast.Eq, ast.Is)) if with_null or None not in (a, b) else None
+        return (a == b) is isinstance(op, (ast.Eq, ast.Is)) if with_none or None not in (a, b) else None
     are_texts = isinstance(a, str) and isinstance(b, str)
     if isinstance(op, (ast.In, ast.NotIn)):
         return (a in b) is isinstance(op, ast.In) if a is not None and (are_texts or isinstance(b, list)) else None

@@ -7,8 +7,6 @@ The values decide the method for a metric:
   quantiles; for a class with no error or no hit, the exact bound for its number of examples is added
 - other means (loss, RMSE, R2): linearised per example, corrected for skewness, with t quantiles
 
-Intervals that only resample (the percentile bootstrap) cannot see errors that are absent from the sample.
-
 Sources: Hall, On the Removal of Skewness by Transformation (1992); Lancaster (1961), mid-p; Zou and Donner (2008),
 intervals of sums from intervals of their parts. For differences: Fisher, The Design of Experiments (1935); Yeh, More
 accurate tests for the statistical significance of result differences (2000).
@@ -18,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
 
 import numpy as np
 
@@ -32,13 +29,6 @@ NUM_SWAPS, SEED = 2000, 230
 MOST_P = 0.05  # at which 0 is outside the interval of a difference
 MOST_SWAPPED = 2000  # of more examples, neighbours are swapped together, which saves time and memory
 Interval = tuple[float, float]
-
-
-class Difference(NamedTuple):
-    """The difference of a metric between two runs on the same examples, second - first."""
-
-    interval: Interval | None  # 95%
-    p: float | None  # probability of a difference at least as large if the two were equally good
 
 
 @np.errstate(all="ignore")  # of values near the largest float
@@ -147,8 +137,8 @@ def _of_mean(shares: Shares) -> Interval | None:
     return low, min(high, 1.0) if (shares.numerators <= shares.denominators).all() else high
 
 
-def compare_paired(first: Shares, second: Shares) -> Difference:
-    """Return the test by swapping: if both are equally good, the two results of each example may be swapped.
+def compare_paired(first: Shares, second: Shares) -> tuple[Interval | None, float | None]:
+    """Return the interval of second - first, and p: if both are equally good, the results of examples may be swapped.
 
     p is the share of NUM_SWAPS random swaps with a difference at least as large, counted with the observed one, so
     that it is never 0. The interval is the difference, plus and minus the bound that 95% of the swaps stay below: 0 is
@@ -156,14 +146,14 @@ def compare_paired(first: Shares, second: Shares) -> Difference:
     """
     observed = second.value() - first.value()
     if not math.isfinite(observed):
-        return Difference(None, None)
+        return None, None
     swapped = np.sort(np.abs(_swapped_differences(first, second)))  # NaN last: as the largest
     p = (NUM_SWAPS - np.searchsorted(swapped, abs(observed) * (1 - 1e-9)) + 1) / (NUM_SWAPS + 1)
     half_width = float(swapped[NUM_SWAPS - math.floor(MOST_P * (NUM_SWAPS + 1))])
     if half_width == 0 and is_between_0_and_1(first):  # they agree on all examples, but perhaps not always
         half_width = bounds(first, np.ones(first.numerators.shape[1], dtype=bool))
     ends = (observed - half_width, observed + half_width) if math.isfinite(half_width) else None
-    return Difference(ends, float(p))
+    return ends, float(p)
 
 
 def _swapped_differences(first: Shares, second: Shares) -> np.ndarray:

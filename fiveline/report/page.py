@@ -11,69 +11,45 @@ import hashlib
 import html
 import math
 import re
-import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from fiveline.record.atomic import open_atomically, to_json
-from fiveline.record.files import files_below
 from fiveline.record.origin import now
 from fiveline.report import columns
-from fiveline.report.page_details import read_details
-from fiveline.report.predictions import read_history
-from fiveline.report.runs import Run, is_number
+from fiveline.report.predictions import read_details
+from fiveline.report.runs import Run, is_number, read_history
 
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("study", "filter", "table", "charts", "predictions", "run", "start")  # as one
 MOST_RUNS = 5000  # that a browser can draw; of more, the best
-MOST_NUMBERS = 1_000_000  # of all learning curves together; long ones are thinned out
-FEWEST_POINTS = 10  # of a curve that is thinned out
+MOST_ROWS = 100_000  # of all learning curves together; long ones are thinned out
 
 
-def write_page(runs: Sequence[Run], path: Path, parent_dir: Path) -> list[str]:
-    """Write the page for users who may read the examples in it, and return a line for each file that cannot be read."""
-    problems: list[str] = []
-    sources: set[Path] = set()
-    study = describe_study(runs, parent_dir, problems, sources)
-    mode = 0o666 if _is_public(sources, path.parent) else 0o600
+def write_page(runs: Sequence[Run], path: Path, problems: list[str]) -> None:
+    """Write the page into the folder of the runs, and add a line for each file that cannot be read to `problems`.
+
+    The page holds examples of the data, so only its owner can read it until its permissions are changed.
+    """
+    study = describe_study(runs, path.parent, problems)
+    mode = path.stat().st_mode & 0o777 if path.is_file() else 0o600
     with open_atomically(path, mode=mode) as file:
         file.write(render(study).encode("utf-8", "backslashreplace"))
-    return problems
 
 
-def _is_public(sources: Iterable[Path], folder: Path) -> bool:
-    """Return whether everyone who can open a folder may read all sources: files, and the files below folders."""
-    needed: dict[Path, int] = {}
-    try:
-        for source in sources:
-            for name in files_below(source) if source.is_dir() else [""]:
-                place = (source / name).resolve()
-                needed |= {place: stat.S_IROTH, **dict.fromkeys(place.parents, stat.S_IXOTH)}
-        above = (folder.resolve(), *folder.resolve().parents)  # where these are closed, the page is as well
-        return all(place.stat().st_mode & bit for place, bit in needed.items() if place not in above)
-    except OSError:
-        return False
-
-
-def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], sources: set[Path]) -> dict[str, Any]:
-    """Return everything that the page shows, as plain values; see `read_details` for `problems` and `sources`."""
-    num_runs, runs = len(runs), columns.sort_runs(runs)[:MOST_RUNS]
+def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str]) -> dict[str, Any]:
+    """Return everything that the page shows, as plain values."""
+    num_runs = len(runs)
+    placed: list[tuple[int, Sequence[Run]]] = []  # the best run of each part, then the second of each, and so on
+    for part in columns.by_data(runs):
+        placed += enumerate(columns.sort_groups([[run] for run in part], columns.monitored_column(part)))
+    runs = [run for _, (run,) in sorted(placed, key=lambda pair: pair[0])[:MOST_RUNS]]
     differ, groups = columns.hyperparameters_that_differ(runs), columns.by_data(runs)
-    numbers_of_groups = {group[0].data: number for number, group in enumerate(groups)}
-    hidden = ("run", "data") if len(groups) == 1 else ("run",)
+    names = [group[0].data for group in groups]
+    hidden = {"run", "data"} if len(groups) == 1 else {"run"}
     shown = [each for each in columns.all_columns(runs).values() if each.kind not in hidden]
     shown = [each for each in shown if each.kind != "param" or each.key in differ]
-    described = [
-        {
-            "name": run.name,
-            "group": numbers_of_groups[run.data],
-            "values": [_plain(column.value(run)) for column in shown],
-            "others": {name: _plain(run.params[name]) for name in sorted(set(run.params).difference(differ))},
-            "best_epoch": run.best_epoch,
-        }
-        for run in runs
-    ]
     return {
         "title": parent_dir.resolve().name or str(parent_dir),
         "written": now(),
@@ -82,9 +58,18 @@ def describe_study(runs: Sequence[Run], parent_dir: Path, problems: list[str], s
             {"name": each.name, "kind": each.kind, "higher": columns.is_better_high(each, runs)} for each in shown
         ],
         "groups": [{"name": group[0].data, "monitor": columns.monitored_column(group).name} for group in groups],
-        "runs": described,
-        "curves": _read_curves(runs, problems),
-        "details": read_details(runs, problems, sources),
+        "runs": [
+            {
+                "name": run.name,
+                "group": names.index(run.data),
+                "values": [_plain(column.value(run)) for column in shown],
+                "others": {name: _plain(run.params[name]) for name in sorted(set(run.params).difference(differ))},
+                "best_epoch": run.best_epoch,
+            }
+            for run in runs
+        ],
+        "curves": list(_read_curves(runs, problems)),
+        "details": read_details(runs, problems),
         "problems": problems,
     }
 
@@ -94,30 +79,27 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _read_curves(runs: Sequence[Run], problems: list[str]) -> list[dict[str, Any] | None]:
-    """Return each run's learning curves: `epochs`, and name -> values; `accuracy` is val's, `train accuracy` train's.
+def _read_curves(runs: Sequence[Run], problems: list[str]) -> Iterator[dict[str, Any] | None]:
+    """Yield each run's learning curves: `epochs`, and name -> values; `accuracy` is val's, `train accuracy` train's.
 
     Long curves are thinned out where all of them together would be too much for a browser.
     """
-    curves: list[dict[str, Any] | None] = []
-    most = max(FEWEST_POINTS, MOST_NUMBERS // (10 * len(runs)))
+    most = max(10, MOST_ROWS // len(runs))
     for run in runs:
         history = read_history(run, problems)
-        if len(history) > most:
-            history = [history[round(i * (len(history) - 1) / (most - 1))] for i in range(most)]
+        history = history[::-1][:: math.ceil(len(history) / most) or 1][::-1]  # the last row stays
         series: dict[str, list[float | None]] = {}
         for i, row in enumerate(history):
             train = {f"train {name}": value for name, value in row.get("train", {}).items()}
             for name, value in {**row.get("val", {}), **train, "learning_rate": row.get("learning_rate")}.items():
                 if is_number(value) and math.isfinite(value):
                     series.setdefault(name, [None] * len(history))[i] = float(f"{value:.5g}")
-        curves.append({"epochs": [row["epoch"] for row in history], "series": series} if history else None)
-    return curves
+        yield {"epochs": [row["epoch"] for row in history], "series": series} if history else None
 
 
 def render(study: dict[str, Any]) -> str:
     """Return the page's HTML for the result of `describe_study`."""
-    from plotly.offline import get_plotlyjs  # here, because only the page needs it
+    from plotly.offline import get_plotlyjs
 
     plotly = get_plotlyjs()
     script = "\n".join((WEB / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)

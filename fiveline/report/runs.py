@@ -12,12 +12,14 @@ import os
 import reprlib
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fiveline.record import directory, files
+from fiveline.record import check, directory, files
 from fiveline.record.errors import InputError
+from fiveline.record.params import Params
+from fiveline.tasks import fetch_params_class, list_tasks
 
 RUN_FILE, VAL_FILE, TEST_FILE = "run.json", "metrics_val_best_weights.json", "metrics_test_best.json"
 SCORED_FILE = "scored_test_best.json"  # of evaluate.py, whose older versions wrote no intervals into it
@@ -25,7 +27,6 @@ SIGNS = frozenset((RUN_FILE, VAL_FILE, TEST_FILE))  # one of them makes a folder
 PARAMS_FILES = ("params.json", "params.yaml", "params.yml")
 SCALARS = {str, int, float, bool, type(None)}
 UNKNOWN = "data not recorded"  # of runs by other code, such as CS230's
-DIGITS = 6  # of a fingerprint, where two datasets have the same name
 
 
 @dataclasses.dataclass
@@ -87,25 +88,21 @@ def _walk(parent_dir: str, problems: list[str]) -> Iterator[tuple[str, set[str]]
         seen.add(place)
         return True
 
-    def report(error: OSError) -> None:
-        problems.append(f"{error.filename}: cannot be read ({error.strerror})")
-
+    report = lambda error: problems.append(f"{error.filename}: cannot be read ({error.strerror})")  # noqa: E731
     for folder, folders, names in os.walk(parent_dir, onerror=report, followlinks=True):
         folders[:] = [name for name in folders if name[0] != "." and is_new(f"{folder}/{name}")]
         yield folder, set(names)
 
 
 def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> Run:
-    record = _read_json(folder, RUN_FILE, problems) if RUN_FILE in names else {}
-    if record:
-        from fiveline.record.check import Record, find_mistakes  # pydantic, which CS230's folders do not need
-
-        if mistakes := find_mistakes(Record, record):
-            problems += [f"{folder}/{RUN_FILE}: {mistake}" for mistake in mistakes]
-            record = {}
+    record = _read(files.read_json, Path(folder, RUN_FILE), problems) if RUN_FILE in names else {}
+    if record and (mistakes := check.find_mistakes(check.Record, record)):
+        problems += [f"{folder}/{RUN_FILE}: {mistake}" for mistake in mistakes]
+        record = {}
     if params := record.get("params"):
         params = _params_class(str(params.get("task"))).with_new_names(params)
-    params = _plain_params(params or _read_params(folder, names, problems))
+    params = params or _read_params(folder, names, problems)
+    params = {sys.intern(str(name)): _plain(value) for name, value in params.items()}  # thousands have the same names
     if "restore_file" in record:
         params["restore_file"] = record["restore_file"]
     fingerprint = record.get("data", {}).get("fingerprint")
@@ -122,29 +119,27 @@ def _read_run(folder: str, name: str, names: set[str], problems: list[str]) -> R
         best_epoch=record.get("best_epoch"),
         lower_is_better=record.get("lower_is_better", []),
         monitor=str(params["monitor"]) if "monitor" in params else None,
-        fingerprint=None if fingerprint is None else str(fingerprint),
+        fingerprint=str(fingerprint) if fingerprint else None,
     )
 
 
 @functools.cache
-def _params_class(task: str) -> Any:
-    """Return the class of a task's hyperparameters; of those that every task has, for a task that is not here."""
-    import utils
-    from fiveline.tasks import fetch_params_class
+def _params_class(task: str) -> type[Params]:
+    return fetch_params_class(task) if task in list_tasks() else Params
 
+
+def _read(read: Callable[[Path], Any], path: Path, problems: list[str]) -> Any:
+    """Return `read(path)`; an empty dict if the file cannot be read."""
     try:
-        return fetch_params_class(task)
-    except InputError:
-        return utils.Params
-
-
-def _read_json(folder: str, name: str, problems: list[str], read: Any = files.read_json) -> dict[str, Any]:
-    """Return the dict in a file; empty if it cannot be read."""
-    try:
-        return dict(read(Path(folder, name)))
+        return read(path)
     except (InputError, OSError) as error:
         problems.append(str(error))
         return {}
+
+
+def read_history(run: Run, problems: list[str]) -> list[dict[str, Any]]:
+    """Return one dict for each finished epoch: `epoch`, `train`, `val`, ...; empty if the file cannot be read."""
+    return _read(check.read_history, run.path / "history.jsonl", problems) or []
 
 
 def _read_params(folder: str, names: set[str], problems: list[str]) -> dict[str, Any]:
@@ -152,30 +147,28 @@ def _read_params(folder: str, names: set[str], problems: list[str]) -> dict[str,
     from fiveline.record.params_file import read_values  # PyYAML, which folders with a run.json do not need
 
     name = next((name for name in PARAMS_FILES if name in names), None)
-    return _read_json(folder, name, problems, lambda path: read_values(path)[0]) if name else {}
+    return (_read(read_values, Path(folder, name), problems) or ({},))[0] if name else {}
 
 
-def _plain_params(params: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return hyperparameters that are scalars or lists of scalars as they are, and others, of other code, cut short."""
-
-    def plain(value: Any) -> Any:
-        is_plain = type(value) in SCALARS or (type(value) is list and set(map(type, value)) <= SCALARS)
-        return value if is_plain else reprlib.repr(value)
-
-    return {sys.intern(str(name)): plain(value) for name, value in params.items()}  # thousands have the same names
+def _plain(value: Any) -> Any:
+    """Return a hyperparameter that is a scalar or a list of scalars as it is, and another, of other code, cut short."""
+    is_plain = type(value) in SCALARS or (type(value) is list and set(map(type, value)) <= SCALARS)
+    return value if is_plain else reprlib.repr(value)
 
 
 def _read_metrics(folder: str, name: str, problems: list[str]) -> dict[str, float]:
     """Return the numbers in a metrics file, and report every other value, such as text."""
-    values = _read_json(folder, name, problems)
-    for key, value in values.items():
-        if value is not None and not is_number(value):  # null is how NaN is saved
+    numbers = {}
+    for key, value in _read(files.read_json, Path(folder, name), problems).items():
+        if is_number(value):
+            numbers[sys.intern(key)] = value
+        elif value is not None:  # null is how NaN is saved
             problems.append(f"{folder}/{name}: {key}: expected a number, found {reprlib.repr(value)}")
-    return {sys.intern(key): value for key, value in values.items() if is_number(value)}
+    return numbers
 
 
 def _read_intervals(folder: str, problems: list[str]) -> dict[str, tuple[float, float]]:
-    found = _read_json(folder, SCORED_FILE, problems).get("intervals")
+    found = _read(files.read_json, Path(folder, SCORED_FILE), problems).get("intervals")
     pairs = {name: ends for name, ends in (found.items() if type(found) is dict else ()) if type(ends) is list}
     return {sys.intern(name): (e[0], e[1]) for name, e in pairs.items() if len(e) == 2 and all(map(is_number, e))}
 
@@ -191,14 +184,13 @@ def name_data(runs: Sequence[Run]) -> None:
     A run that failed before it saw its data has no metrics to compare: it belongs to the runs with its `data_dir`.
     """
     places = [(str(run.params.get("task") or ""), str(run.params.get("data_dir") or "")) for run in runs]
-    seen = {place: run.fingerprint for run, place in zip(runs, places, strict=True) if run.fingerprint is not None}
+    seen = {place: run.fingerprint for run, place in zip(runs, places, strict=True) if run.fingerprint}
     names: dict[tuple[str, str | None], str] = {}
     keys = []
     for run, (task, data_dir) in zip(runs, places, strict=True):
-        has_results = run.fingerprint is not None or run.val or run.test
+        has_results = run.fingerprint or run.val or run.test
         keys.append((task, run.fingerprint if has_results else seen.get((task, data_dir))))
-        folder = Path(data_dir).name if keys[-1][1] is not None else UNKNOWN
-        names.setdefault(keys[-1], " ".join(filter(None, [task, folder])))
+        names.setdefault(keys[-1], f"{task} {Path(data_dir).name if keys[-1][1] else UNKNOWN}".strip())
     counts = Counter(names.values())
     for run, key in zip(runs, keys, strict=True):
-        run.data = names[key] if counts[names[key]] == 1 else f"{names[key]} ({(key[1] or '')[:DIGITS]})"
+        run.data = names[key] if counts[names[key]] == 1 else f"{names[key]} ({str(key[1])[:6]})"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import utils
 from fiveline.device import pieces
 from fiveline.metrics import count_scored
 from fiveline.report.intervals import interval
-from fiveline.report.shares import Shares, to_npz, with_occurrence
+from fiveline.report.shares import Finish, Shares, to_npz, with_occurrence
 
 MOST_CLASSES_SHOWN = 20  # a confusion matrix that still fits a terminal
 MOST_CLASSES_KEPT = 100  # with more, a row of numbers for each example fills the memory
@@ -37,7 +38,6 @@ class ExampleScores:
         self.values: dict[str, float] = {}  # the metrics over all examples
         self.rows: list[dict[str, Any]] = []
         self._pairs: dict[str, list[np.ndarray]] = {name: [] for name in [*metrics, "loss"]}
-        self._intervals: dict[str, tuple[float, float]] | None = None
 
     def add(self, outputs: Any, labels: torch.Tensor, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a batch that is on the CPU, with a row from the task's `predictions` for each example.
@@ -63,30 +63,28 @@ class ExampleScores:
         stacked = {name: np.stack(pairs, axis=1) for name, pairs in self._pairs.items() if pairs}
         return with_occurrence({name: (*pair, _finish_of(self.metrics.get(name))) for name, pair in stacked.items()})
 
+    @functools.cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Return a 95% confidence interval for each metric of which the examples say enough; computed once."""
-        if self._intervals is None:
-            found = {name: interval(shares) for name, shares in self.shares().items()}
-            self._intervals = {name: ends for name, ends in found.items() if ends is not None}
-        return self._intervals
+        """A 95% confidence interval for each metric of which the examples say enough."""
+        found = {name: interval(shares) for name, shares in self.shares().items()}
+        return {name: ends for name, ends in found.items() if ends is not None}
 
 
-def _finish_of(metric: Any) -> Callable[[float], float]:
+def _finish_of(metric: Any) -> Finish:
     """Return the function of numbers that is applied to a metric's mean ratio."""
-    if not hasattr(metric, "finish"):
-        return float
-    return lambda value: float(metric.finish(torch.tensor(value, dtype=torch.float64)))
+    finish = getattr(metric, "finish", float)
+    return lambda value: float(finish(torch.tensor(value, dtype=torch.float64)))
 
 
 def save_scores(
     model_dir: Path, name: str, source: Mapping[str, str], scores: ExampleScores, params: utils.Params
-) -> str:
-    """Write an evaluation's files, whose names end in `name`, and return the tables to print.
+) -> tuple[str, dict[str, Any]]:
+    """Write an evaluation's files, whose names end in `name`; return the tables to print, and the entries of --json.
 
     `source` holds the checkpoint's path, its checksum before it was loaded, and the data's folder. A Stop says that a
     run has replaced the checkpoint since then.
     """
-    scores.intervals()  # takes seconds for many examples: before the lock, which a training may wait for
+    intervals = scores.intervals  # takes seconds for many examples: before the lock, which a training may wait for
     with utils.scores_lock(model_dir):
         if utils.checksum(Path(source["checkpoint"])) != source["sha256"]:
             raise utils.Stop(
@@ -95,25 +93,18 @@ def save_scores(
             )
         for path in (model_dir / f"scored_{name}.json", model_dir / f"shares_{name}.npz"):
             path.unlink(missing_ok=True)  # until the report is complete, it belongs to no checkpoint
-        report = write_report(model_dir, name, scores.values, scores, params)
-        utils.save_dict_to_json({**source, "intervals": scores.intervals()}, model_dir / f"scored_{name}.json")
-    return report
-
-
-def describe_scores(model_dir: Path, name: str, scores: ExampleScores) -> dict[str, Any]:
-    """Return metrics, intervals and files of an evaluation, as --json prints them."""
+        report = write_report(model_dir, name, scores, params)
+        utils.save_dict_to_json({**source, "intervals": intervals}, model_dir / f"scored_{name}.json")
     files = sorted(str(path) for path in model_dir.iterdir() if path.stem.endswith(f"_{name}"))
-    return {"metrics": scores.values, "intervals": scores.intervals(), "files": files}
+    return report, {"metrics": scores.values, "intervals": intervals, "files": files}
 
 
-def write_report(
-    model_dir: Path, name: str, values: Mapping[str, float], scores: ExampleScores, params: utils.Params
-) -> str:
+def write_report(model_dir: Path, name: str, scores: ExampleScores, params: utils.Params) -> str:
     """Write an evaluation's files, such as `metrics_{name}.json`, and return the tables to print."""
-    ends = {metric: f"{low:.4f} to {high:.4f}" for metric, (low, high) in scores.intervals().items()}
-    table = [[metric, value, ends.get(metric, "")] for metric, value in values.items()]
+    ends = {metric: f"{low:.4f} to {high:.4f}" for metric, (low, high) in scores.intervals.items()}
+    table = [[metric, value, ends.get(metric, "")] for metric, value in scores.values.items()]
     report = [tabulate(table, headers=["metric", "value", "95% interval"], floatfmt=".4f")]
-    utils.save_dict_to_json(values, model_dir / f"metrics_{name}.json")
+    utils.save_dict_to_json(scores.values, model_dir / f"metrics_{name}.json")
     ids = scores.ids if scores.ids is not None else range(len(scores.rows))
     found = {key for row in scores.rows for key in row}
     columns = [*(key for key in FIRST_COLUMNS if key in found), *sorted(found.difference(FIRST_COLUMNS))]
@@ -153,29 +144,25 @@ def _report_classes(path: Path, classes: Sequence[str], scores: ExampleScores) -
 def _warn_of_classes(names: Sequence[str], per_class: Mapping[str, np.ndarray]) -> list[str]:
     """Return warnings on macro scores: the classes that are missing from them, or are always wrong."""
     values = np.stack(list(per_class.values())) if per_class else np.ones((1, len(names)))
-    groups = {
-        "in neither labels nor predictions, so left out of macro scores": np.isnan(values).all(axis=0),
-        "without a single hit, so that the intervals of macro scores may miss the truth": (values == 0).all(axis=0),
-    }
     warnings = []
-    for why, mask in groups.items():
-        found = [names[i] for i in np.flatnonzero(mask).tolist()]
-        more = f", ... ({len(found)} in all)" if len(found) > 10 else ""
-        warnings += [f"WARNING: classes {why}: {', '.join(found[:10])}{more}"] if found else []
+    for why, mask in (
+        ("in neither labels nor predictions, so left out of macro scores", np.isnan(values)),
+        ("without a single hit, so that the intervals of macro scores may miss the truth", values == 0),
+    ):
+        if found := [names[i] for i in np.flatnonzero(mask.all(axis=0)).tolist()]:
+            more = f", ... ({len(found)} in all)" if len(found) > 10 else ""
+            warnings.append(f"WARNING: classes {why}: {', '.join(found[:10])}{more}")
     return warnings
 
 
 def _count_pairs(classes: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """Return the confusion matrix, (labels, predictions); an InputError for a name that is not one of the classes."""
-    counts = collections.Counter((row["label"], row.get("prediction")) for row in rows)
-    known = set(classes)
-    for label, prediction in counts:
-        if label not in known or prediction not in known:
-            raise utils.InputError(
-                f"predictions: a row has the label {label!r} and the prediction {prediction!r}; expected two of the "
-                f"names in facts['classes'], {', '.join(map(str, list(classes)[:6]))} ..., or lists (the contract is "
-                "in model/__init__.py)"
-            )
+    counts, known = collections.Counter((row["label"], row.get("prediction")) for row in rows), set(classes)
+    if wrong := [pair for pair in counts if not known.issuperset(pair)]:
+        raise utils.InputError(
+            f"predictions: a row has the label {wrong[0][0]!r} and the prediction {wrong[0][1]!r}; expected two of the "
+            f"names in facts['classes'], {', '.join(map(str, classes[:6]))} ..., or lists"
+        )
     return np.array([[counts[label, prediction] for prediction in classes] for label in classes])
 
 

@@ -25,15 +25,11 @@ FINISHES: dict[str, Finish] = {"": float, "sqrt": np.sqrt, "exp": np.exp, "log":
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """What each example contributed to a metric, which is a mean of ratios of sums.
-
-    Numerators, denominators, and whether an example counts for a class, in labels or predictions, are all of the shape
-    (num_examples, num_classes or 1).
-    """
+    """What each example contributed to a metric, a mean of ratios of sums; (num_examples, num_classes or 1) each."""
 
     numerators: np.ndarray
     denominators: np.ndarray
-    occurs: np.ndarray
+    occurs: np.ndarray  # whether an example counts for a class, in labels or predictions
     finish: Finish = float
 
     def mean_ratio(self) -> float:
@@ -75,8 +71,7 @@ def with_occurrence(parts: Mapping[str, tuple[np.ndarray, np.ndarray, Finish]]) 
     masks: dict[int | str, np.ndarray] = {}
     keys = {name: part[0].shape[1] if part[0].shape[1] > 1 else name for name, part in parts.items()}
     for name, (numerators, denominators, _) in parts.items():
-        is_counted = (numerators != 0) | (denominators != 0)
-        masks[keys[name]] = masks.get(keys[name], is_counted) | is_counted
+        masks[keys[name]] = masks.get(keys[name], False) | (numerators != 0) | (denominators != 0)
     return {name: Shares(*part[:2], masks[keys[name]], part[2]) for name, part in parts.items()}
 
 
@@ -90,11 +85,10 @@ def finish_name(finish: Finish) -> str:
 
 def to_npz(shares: Mapping[str, Shares]) -> bytes:
     """Return shares as a file."""
-    arrays: dict[str, Any] = {"names": np.array(list(shares), dtype=str)}
-    arrays["finishes"] = np.array([finish_name(each.finish) for each in shares.values()], dtype=str)
+    finishes, buffer = [finish_name(each.finish) for each in shares.values()], io.BytesIO()
+    arrays: dict[str, Any] = {"names": np.array(list(shares), dtype=str), "finishes": np.array(finishes, dtype=str)}
     for i, each in enumerate(shares.values()):
-        arrays[f"numerators_{i}"], arrays[f"denominators_{i}"] = each.numerators, each.denominators
-    buffer = io.BytesIO()
+        arrays |= {f"numerators_{i}": each.numerators, f"denominators_{i}": each.denominators}
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
@@ -114,8 +108,9 @@ def read_npz(path: Path) -> dict[str, Shares]:
                     parts[name] = arrays[f"numerators_{i}"], arrays[f"denominators_{i}"], FINISHES[finish]
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"not a file of evaluate.py: {error}") from error
-    found = [(array.shape, array.dtype) for part in parts.values() for array in part[:2]]
-    is_alike = all(a.shape == b.shape and a.ndim == 2 for a, b, _ in parts.values())
-    if not is_alike or len({shape[0] for shape, _ in found}) > 1 or any(kind.kind != "f" for _, kind in found):
+    pairs = [part[:2] for part in parts.values()]
+    is_alike = all(a.shape == b.shape and a.ndim == 2 and a.dtype.kind == b.dtype.kind == "f" for a, b in pairs)
+    if not is_alike or len({len(a) for a, _ in pairs}) > 1:
+        found = [(a.shape, a.dtype, b.shape, b.dtype) for a, b in pairs]
         raise ValueError(f"arrays {found}; expected pairs of floats of the shape (num_examples, num_classes)")
     return with_occurrence(parts)

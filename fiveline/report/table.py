@@ -6,7 +6,7 @@ import json
 import math
 import os.path
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tabulate import tabulate
@@ -16,8 +16,6 @@ from fiveline.record.log import escaped
 from fiveline.report.columns import Column, mean_and_std
 from fiveline.report.runs import Run
 
-# the order in which columns get room on a narrow terminal; the column that the table is sorted by is before `param`
-BY_IMPORTANCE = ("run", "data", "param", "status", "val", "test", "epochs", "time")
 LONGEST_ON_TERMINAL = 40
 
 
@@ -47,32 +45,11 @@ class Seconds(float):
     """A cell that is a duration."""
 
 
-PARTS = {Mean: ("", " std", " n"), Estimate: ("", " low", " high")}  # what CSV adds to the column's name
-
-
+PARTS = {Mean: (" std", " n"), Estimate: (" low", " high")}  # what CSV adds to the column's name
 Table = dict[str, list[Any]]  # name -> cells, which are None, text, numbers, lists, or the classes above
 
 
-def default_columns(columns: Iterable[Column], differ: Sequence[str], runs: Sequence[Run]) -> list[Column]:
-    """Return the columns shown by default: the hyperparameters that differ, status, epochs, time, all metrics."""
-    hidden = {"data"} if len({run.data for run in runs}) < 2 else set()  # all of them can be compared
-    if all(run.seconds is None for run in runs):
-        hidden.add("time")
-    return [each for each in columns if each.kind not in hidden and (each.kind != "param" or each.key in differ)]
-
-
-def by_importance(columns: Sequence[Column], sorted_by: Sequence[Column]) -> list[str]:
-    """Return the names of the columns, first the ones that a narrow terminal shows."""
-    places = {each.name: 1.5 if each in sorted_by else BY_IMPORTANCE.index(each.kind) for each in columns}
-    return sorted(places, key=places.__getitem__)
-
-
-def make_table(groups: Sequence[Sequence[Run]], columns: Sequence[Column]) -> Table:
-    """Return the table with a row for each group of runs."""
-    return {each.name: [_cell(group, each) for group in groups] for each in columns}
-
-
-def _cell(group: Sequence[Run], column: Column) -> Any:
+def cell_of(group: Sequence[Run], column: Column) -> Any:
     """Return the cell of a group of runs, which is most often one run."""
     values = [value for value in map(column.value, group) if value is not None]
     if not values:
@@ -87,9 +64,7 @@ def _cell(group: Sequence[Run], column: Column) -> Any:
     if column.kind in ("val", "test"):
         return Mean(*mean_and_std(values), len(values))
     texts = list(dict.fromkeys(map(str, values)))
-    if len(texts) == 1:
-        return values[0]
-    return ", ".join(texts) if len(texts) <= 5 else f"{texts[0]}, {texts[1]}, ... ({len(texts)})"
+    return values[0] if len(texts) == 1 else ", ".join(texts)
 
 
 def group_name(names: Sequence[str]) -> str:
@@ -101,32 +76,27 @@ def group_name(names: Sequence[str]) -> str:
 
 def text_of(value: Any) -> str:
     """Return a cell as one line of text: numbers with four digits, `-` for None."""
-    kind = type(value)
-    if kind is str:
+    if isinstance(value, str):
         return value if value.isascii() and value.isprintable() else escaped(value)
-    if kind is float:
-        return f"{value:.4g}"
+    if isinstance(value, float):
+        return duration(value) if isinstance(value, Seconds) else f"{value:.4g}"
     if value is None:
         return "-"
-    if kind is Seconds:
-        return duration(value)
-    return str(value) if kind in (int, *PARTS) else escaped(json.dumps(value, ensure_ascii=False, default=str))
+    return str(value) if type(value) in (int, *PARTS) else escaped(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def duration(seconds: float) -> str:
     """Return a duration such as `2h 03m`, `12m 30s` or `8.1s`."""
     if not math.isfinite(seconds) or seconds < 60:
         return f"{seconds:.1f}s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)}m {int(seconds % 60):02}s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60}h {minutes % 60:02}m"
+    minutes = int(seconds // 60)
+    return f"{minutes}m {int(seconds % 60):02}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60:02}m"
 
 
 def shortened(text: str) -> str:
     """Return a text of at most LONGEST_ON_TERMINAL characters, without its middle if it is longer."""
-    half = (LONGEST_ON_TERMINAL - 1) // 2
-    return text if len(text) <= LONGEST_ON_TERMINAL else f"{text[: LONGEST_ON_TERMINAL - 1 - half]}…{text[-half:]}"
+    half = LONGEST_ON_TERMINAL // 2
+    return text if len(text) <= LONGEST_ON_TERMINAL else f"{text[:half]}…{text[1 - half :]}"
 
 
 def _texts(table: Table) -> dict[str, list[str]]:
@@ -140,13 +110,13 @@ def to_markdown(table: Table) -> str:
     return _tabulated(texts, table)
 
 
-def to_terminal(table: Table, width: int, order: Sequence[str]) -> str:
+def to_terminal(table: Table, width: int, sorted_by: Sequence[str]) -> str:
     """Return the part of the table that fits a terminal of that width, and a line that names the other columns.
 
-    Columns get room in this order; two are shown however long their cells are.
+    The columns that the table is sorted by get room first. Two columns are shown however long their cells are.
     """
     texts, part, left = _texts(table), Table(), width - 1
-    for name in order:
+    for name in filter(table.__contains__, dict.fromkeys(["run", "data", *sorted_by, *table])):
         if name != "run":  # names of runs are pasted into commands, so they stay whole
             texts[name] = list(map(shortened, texts[name]))
         size = _tabulated([texts[name]], {name: table[name]}).index("\n") - 1
@@ -176,23 +146,18 @@ def _tabulated(texts: Sequence[Sequence[str]], table: Table, form: str = "pipe",
 
 def to_csv(table: Table) -> str:
     """Return the table for programs: numbers in full, durations in seconds; a mean or an interval has three columns."""
-    head: list[str] = []
-    columns: list[Any] = []
+    columns: list[Sequence[Any]] = []
     for name, cells in table.items():
-        kinds = [kind for kind in PARTS if kind in map(type, cells)]
-        head += [name, *(name + part for kind in kinds for part in PARTS[kind][1:])]
-        columns.append([cell[0] if type(cell) in PARTS else _for_csv(cell) for cell in cells])
-        for kind in kinds:
+        columns.append([name, *(cell[0] if type(cell) in PARTS else _for_csv(cell) for cell in cells)])
+        for kind in [kind for kind in PARTS if kind in map(type, cells)]:
             alone = (None, 1 if kind is Mean else None)  # a single run
-            rest = (cell[1:] if type(cell) is kind else alone if cell is not None else (None, None) for cell in cells)
-            columns += zip(*rest, strict=True)
-    return "".join(csv_lines([head, *zip(*columns, strict=True)]))
+            rest = [cell[1:] if type(cell) is kind else alone if cell is not None else (None, None) for cell in cells]
+            columns += zip(*[[name + part for part in PARTS[kind]], *rest], strict=True)
+    return "".join(csv_lines(zip(*columns, strict=True)))
 
 
 def _for_csv(cell: Any) -> Any:
-    if isinstance(cell, Seconds):
-        return float(cell)
-    is_plain = cell is None or type(cell) in (str, int, float)
+    is_plain = cell is None or isinstance(cell, (str, int, float)) and not isinstance(cell, bool)
     return cell if is_plain else json.dumps(cell, ensure_ascii=False, default=str)
 
 

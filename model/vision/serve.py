@@ -93,7 +93,7 @@ def describe_inputs(params: Params) -> dict[str, Any]:
 
 
 def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Params) -> dict[str, dict[str, Any]]:
-    """Return images of a split by their id, as {"image": a small PIL image, "source": its file, if it has one}.
+    """Return images of a split by their id, as {"image": a small PIL image}.
 
     An id that the split does not have, or whose image cannot be read, is left out. InputError: the data is broken.
     """
@@ -105,7 +105,7 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
             picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         except Exception:  # noqa: S112  Pillow's readers raise errors of many kinds
             continue
-        found[examples.ids[position]] = {"image": picture} | ({"source": image} if isinstance(image, Path) else {})
+        found[examples.ids[position]] = {"image": picture}
     return found
 
 

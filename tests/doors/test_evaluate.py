@@ -151,7 +151,7 @@ def test_what_breaks_the_contract_is_named(tmp_path):
     scores = ExampleScores(net.loss_fn, {})
     scores.add(torch.randn(3, 2), torch.tensor([0, 1, 1]), [{"label": 0, "prediction": 1}] * 3)
     with pytest.raises(utils.InputError, match="label 0 and the prediction 1; expected two of the names .* cat, dog"):
-        write_report(tmp_path, "test_best", {}, scores, facts_of("cat", "dog"))
+        write_report(tmp_path, "test_best", scores, facts_of("cat", "dog"))
     for loader in ([], torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True), iter([])):
         message = refusal(evaluate.evaluate, torch.nn.Linear(2, 3), net.loss_fn, loader, net.metrics)
         assert "the dataloader is empty" in message
@@ -170,11 +170,13 @@ def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path
         return is_class.all(0).sum(0), is_class.any(0).sum(0)
 
     loss_fn, of_two = torch.nn.functional.cross_entropy, lambda outputs, labels: (torch.ones(2), torch.ones(2))
-    scores = ExampleScores(loss_fn, {"macro_iou": iou, "of_two": of_two})  # a vector that is not of the classes
-    rows = [{"label": mask.tolist(), "prediction": mask.tolist()} if are_listed else {"loss": 1.0} for mask in labels]
-    scores.add(outputs, labels, rows)
-    assert all(math.isfinite(end) for ends in scores.intervals().values() for end in ends)
-    report = write_report(tmp_path, "test_best", {"macro_iou": 0.5}, scores, facts_of("road", "car", "sky"))
+    sums, scores = MetricSums({"iou": iou}), ExampleScores(loss_fn, {"macro_iou": iou, "of_two": of_two})
+    masks = [{"label": mask.tolist(), "prediction": mask.tolist()} if are_listed else {"loss": 1.0} for mask in labels]
+    sums.add(outputs, labels, loss_fn(outputs, labels))
+    scores.add(outputs, labels, masks)
+    assert all(math.isfinite(end) for ends in scores.intervals.values() for end in ends)
+    scores.values = sums.result()
+    report = write_report(tmp_path, "test_best", scores, facts_of("road", "car", "sky"))
     rows, scored = read_csv(tmp_path / "per_class_test_best.csv"), labels != -100
     expected = sklearn.metrics.jaccard_score(labels[scored], outputs.argmax(1)[scored], average=None)
     assert [row.pop("class") for row in rows] == ["road", "car", "sky"] and rows[0].keys() == {"iou"}
@@ -192,7 +194,7 @@ def test_numbers_that_are_not_known_have_no_share_in_the_loss(batch_size):
         sums.add(*batch, loss_of_known(*batch))
         scores.add(*batch, [{}] * batch_size)
     expected = sklearn.metrics.mean_squared_error(labels[labels != -100], outputs[labels != -100])
-    low, high = scores.intervals()["loss"]
+    low, high = scores.intervals["loss"]
     assert sums.result()["loss"] == pytest.approx(expected, rel=1e-6) and low < expected < high
 
 
@@ -272,7 +274,7 @@ def test_classes_that_a_reader_of_macro_scores_must_know_of_are_named(tmp_path):
     names = ["cat", "dog", "cow", "hen", "pig"]
     rows = [{"label": names[i], "prediction": names[j]} for i, j in zip(labels, outputs.argmax(1), strict=True)]
     scores.add(outputs, labels, rows)
-    report = write_report(tmp_path, "test_best", {}, scores, facts_of(*names))
+    report = write_report(tmp_path, "test_best", scores, facts_of(*names))
     assert "in neither labels nor predictions, so left out of macro scores: pig\n" in report
     assert "without a single hit, so that the intervals of macro scores may miss the truth: cow, hen\n" in report
     assert [row["f1"] for row in read_csv(tmp_path / "per_class_test_best.csv")] == ["1.0", "1.0", "0.0", "0.0", ""]

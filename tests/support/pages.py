@@ -4,45 +4,34 @@ import doctest
 import os
 import re
 import shutil
-import stat
 import subprocess
 import sys
 from typing import NamedTuple
 
 from tests.support.tasks import PROJECT
 
-PAGES = [
-    *(PROJECT / name for name in ("README.md", "AGENTS.md")),
-    *sorted(PROJECT.glob("docs/*.md")),
-    *sorted(PROJECT.glob("docs/tutorial/*.md")),
-]
+PAGES = [PROJECT / "README.md", PROJECT / "AGENTS.md"]
+PAGES += [*sorted(PROJECT.glob("docs/*.md")), *sorted(PROJECT.glob("docs/tutorial/*.md"))]
 STARTS = ("python ", "mkdir ", "torchrun --standalone ")  # .venv/bin/python of the first screen is CI's
-NEEDS_MORE = (  # data, a network, git, a tracker, or minutes of training
-    "experiments/signs", "experiments/text_", "benchmarks/", "data/build_dataset.py", "fiveline.new",
-    "fiveline.publish",
-)  # fmt: skip
+# data, a network, git, a tracker, or minutes of training
+NEEDS_MORE = re.compile(r"experiments/(signs|text_)|benchmarks/|data/build_dataset.py|fiveline.(new|publish)")
 FENCE = r"```{}\n(.*?)^```$"
-BLOCK = re.compile(
-    rf"^(?:<!-- ([^\n]*?) -->\n)?{FENCE.format('([a-z]*)')}(?:\n\n{FENCE.format('text')})?", re.MULTILINE | re.DOTALL
-)
+BLOCK = re.compile(rf"(?ms)^(?:<!-- ([^\n]*?) -->\n)?{FENCE.format('([a-z]*)')}(?:\n\n{FENCE.format('text')})?")
 
 
 class Block(NamedTuple):
-    """A block of code: the comment on the line above it, the word after its fence, its text, and its output.
+    """A block of code."""
 
-    The output is the block of `text` right below.
-    """
-
-    mark: str
-    language: str
+    mark: str  # the comment on the line above it
+    language: str  # the word after its fence
     text: str
-    output: str
+    output: str  # the block of `text` right below it
 
     @property
     def commands(self):
         """The commands in it that a test can run, one a line."""
         lines = [] if self.mark else self.text.replace("\\\n", " ").splitlines()
-        return [line for line in lines if line.startswith(STARTS) and not any(text in line for text in NEEDS_MORE)]
+        return [line for line in lines if line.startswith(STARTS) and not NEEDS_MORE.search(line)]
 
 
 def read(page):
@@ -68,7 +57,7 @@ def make_clone(folder):
         shim = folder.parent / "bin" / name
         shim.parent.mkdir(exist_ok=True)
         shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words}"$@"\n')
-        shim.chmod(shim.stat().st_mode | stat.S_IXUSR)
+        shim.chmod(0o755)
     return folder
 
 
@@ -86,7 +75,5 @@ def run_command(command, clone):
 
 def assert_printed(expected, found, code):
     """Compare as doctest does: `...` stands for anything, and any white space equals any other."""
-    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    assert doctest.OutputChecker().check_output(expected, found, options), (
-        f"the page says that\n\n{code}\nprints\n\n{expected}\nbut it prints\n\n{found}"
-    )
+    is_alike = doctest.OutputChecker().check_output(expected, found, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert is_alike, f"the page says that\n\n{code}\nprints\n\n{expected}\nbut it prints\n\n{found}"

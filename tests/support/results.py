@@ -28,6 +28,11 @@ def write_run(folder, params=None, val=None, test=None, rows=(), history=(), **r
     return folder
 
 
+def row_of(name, label, prediction, loss=1.0):
+    """Return a row of predictions of classes."""
+    return {"id": name, "label": label, "prediction": prediction, "confidence": 0.9, "loss": loss}
+
+
 def shares_of(numerators, denominators=None, finish=float):
     """Return the shares of a metric with one number an example."""
     parts = [np.asarray(numerators, dtype=float).reshape(-1, 1)]

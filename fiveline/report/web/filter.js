@@ -31,9 +31,7 @@ function identifierOf(name) {
 
 const nothing = () => null;
 const GETTERS = new Map([
-  ...["null", "None"].map((name) => [name, nothing]),
-  ...["true", "True"].map((name) => [name, () => true]),
-  ...["false", "False"].map((name) => [name, () => false]),
+  ["None", nothing], ["True", () => true], ["False", () => false],
   ["run", (run) => run.name],
   ...[...columns].reverse().map((column) => [identifierOf(column.name), (run) => valueOf(run, column)]),
 ]);

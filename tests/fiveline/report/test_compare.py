@@ -1,5 +1,6 @@
 """Two runs side by side: the statistics are SciPy's, the metrics evaluate.py's, and what is not common is reported."""
 
+import io
 import os
 import re
 from types import SimpleNamespace
@@ -13,36 +14,22 @@ import evaluate
 import synthesize_results
 import train
 import utils
-from fiveline.report.compare import find_run
 from fiveline.report.intervals import compare_paired
-from fiveline.report.runs import Run
 from fiveline.report.scores import ExampleScores, write_report
-from tests.support.results import shares_of, write_run, write_shares
+from tests.support.results import row_of, shares_of, write_run, write_shares
 from tests.support.tasks import need, task_of
 
 
-@pytest.mark.parametrize(("only_first", "only_second", "both"), [(0, 0, 5), (3, 9, 20), (50, 50, 1), (400, 300, 9)])
+@pytest.mark.parametrize(("only_first", "only_second", "both"), [(0, 0, 5), (3, 9, 20), (400, 300, 9)])
 def test_p_of_hits_is_scipys_exact_binomial_test(only_first, only_second, both):
     """As in McNemar's test: of the examples that only one run has right, half are expected for each."""
     first = [1] * only_first + [0] * only_second + [1] * both + [0]
     second = [0] * only_first + [1] * only_second + [1] * both + [0]
     total = only_first + only_second
     exact = scipy.stats.binomtest(only_first, total, 0.5).pvalue if total else 1.0
-    found = compare_paired(shares_of(first), shares_of(second))
-    assert found.p == pytest.approx(exact, abs=0.03)
-    assert (found.interval[0] > 0 or found.interval[1] < 0) == (found.p <= 0.05)
-    assert found.interval[0] < (only_second - only_first) / len(first) < found.interval[1]
-
-
-@pytest.mark.parametrize("finish", [np.float64, np.sqrt])
-def test_p_of_swaps_is_scipys_permutation_test(finish):
-    generator = np.random.default_rng(1)
-    first, second = generator.random(10), generator.random(10) + 0.2
-    statistic = lambda a, b, axis: finish(b.mean(axis)) - finish(a.mean(axis))  # noqa: E731
-    exact = scipy.stats.permutation_test((first, second), statistic, permutation_type="samples", n_resamples=2**10)
-    found = compare_paired(shares_of(first, finish=finish), shares_of(second, finish=finish))
-    assert found.p == pytest.approx(exact.pvalue, abs=0.03)
-    assert (found.interval[0] > 0) == (found.p <= 0.05)
+    (low, high), p = compare_paired(shares_of(first), shares_of(second))
+    assert p == pytest.approx(exact, abs=0.03) and (low > 0 or high < 0) == (p <= 0.05)
+    assert low < (only_second - only_first) / len(first) < high
 
 
 @pytest.mark.parametrize(("shift", "most_swapped"), [(0.0, 2000), (1.0, 2000), (0.09, 100)])
@@ -53,171 +40,55 @@ def test_p_and_interval_of_swaps_are_near_a_t_test_also_where_examples_are_swapp
     first = generator.normal(size=500)
     second = first + generator.normal(shift, 1, size=500)
     monkeypatch.setattr("fiveline.report.intervals.MOST_SWAPPED", most_swapped)
-    found, expected = compare_paired(shares_of(first), shares_of(second)), scipy.stats.ttest_rel(second, first)
-    assert found.p == pytest.approx(expected.pvalue, abs=0.03)
-    ends = expected.confidence_interval()
-    assert found.interval == pytest.approx((ends.low, ends.high), abs=0.08 if shift == 1.0 else 0.03)
-
-
-def test_two_runs_that_agree_on_all_examples_may_still_differ_on_others():
-    for values in ([1.0] * 30, [0.5] * 30):
-        found = compare_paired(shares_of(values), shares_of(values))
-        assert found.p == 1.0 and found.interval[0] < -0.05 and found.interval[1] > 0.05
-
-
-CLASSES = {"accuracy", "macro_precision", "macro_recall", "macro_f1", "loss"}
-TASKS = {
-    "base_model": CLASSES | {"top_5_accuracy"},
-    "tabular_digits": CLASSES,
-    "tabular_diabetes": {"mae", "rmse", "r2", "loss"},
-    "ner": {"accuracy", "precision", "recall", "f1", "loss"},
-}
-
-
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("base_model", "ner")]
-
-
-@pytest.mark.parametrize("name", [*SLOW, "tabular_digits", "tabular_diabetes"])
-def test_intervals_are_those_that_evaluate_prints(name, project, tmp_path, capsys):
-    need(task_of(project / "experiments" / name))
-    tested = TASKS[name]
-    printed = {}
-    for run, epochs in (("first", 1), ("second", 2)):
-        (tmp_path / run).mkdir()
-        (tmp_path / run / "params.json").write_bytes((project / "experiments" / name / "params.json").read_bytes())
-        words = ["--model_dir", str(tmp_path / run), "--disable_cuda"]
-        train.main([*words, f"num_epochs={epochs}"])
-        capsys.readouterr()
-        evaluate.main(words)
-        output = capsys.readouterr().out
-        printed[run] = dict(re.findall(r"^(\w+) +-?[\d.]+ +(-?[\d.]+ to -?[\d.]+)$", output, re.MULTILINE))
-    synthesize_results.main(["--parent_dir", str(tmp_path), "--compare", "first", "second"])
-    output = capsys.readouterr().out
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines() if line[:1] == "|"]
-    found = {row[0].removeprefix("test "): row for row in rows if row[0].startswith("test ")}
-    assert found.keys() == tested
-    for metric in tested:
-        for i, run in ((2, "first"), (4, "second")):
-            if metric not in printed[run]:  # a net that has found no entity: nothing to take the precision of
-                assert metric == "precision" and found[metric][i] == "-"
-                continue
-            shown, expected = (
-                [float(end) for end in text.split(" to ")] for text in (found[metric][i], printed[run][metric])
-            )
-            assert shown == pytest.approx(expected, rel=1e-3, abs=1e-4)
-        assert 0 < float(found[metric][-1]) <= 1
-    assert ("They disagree on" in output) == ("accuracy" in tested)
-    assert re.search(r"^\| num_epochs +\| +1 \| +2 \|$", output, re.MULTILINE)
-
-
-def row(name, label, prediction):
-    return {"id": name, "label": label, "prediction": prediction, "confidence": "0.5", "loss": "1.0"}
-
-
-ROWS = [row("1", "a", "a"), row("2", "a", "b")]
-
-
-def write_evaluated(folder, rows, **test):
-    """Write a run directory with predictions, and the shares of accuracy."""
-    write_run(folder, {"seed": 1}, {"accuracy": 0.5}, test, rows)
-    write_shares(folder, {"accuracy": shares_of([row["label"] == row["prediction"] for row in rows])})
+    ends, p = compare_paired(shares_of(first), shares_of(second))
+    expected = scipy.stats.ttest_rel(second, first)
+    assert p == pytest.approx(expected.pvalue, abs=0.03)
+    assert ends == pytest.approx(tuple(expected.confidence_interval()), abs=0.08 if shift == 1.0 else 0.03)
 
 
 def compare(folder, *names):
     synthesize_results.main(["--parent_dir", str(folder), "--compare", *names])
 
 
-def test_shares_of_another_evaluation_are_not_used(tmp_path, capsys):
-    for name, accuracy in (("a", 0.5), ("b", 0.6), ("c", 0.5)):
-        write_evaluated(tmp_path / name, ROWS, accuracy=accuracy)
-    compare(tmp_path, "a", "b")
-    output = capsys.readouterr().out
-    assert re.search(r"^\| test accuracy +\| 0.5 +\| +- ", output, re.MULTILINE)
-    assert f"No test of accuracy: {tmp_path / 'b'}/shares_test_best.npz gives 0.5, and metrics_test_best.json" in output
-    write_shares(tmp_path / "c", {"accuracy": shares_of([1, 0, 1])})
-    with pytest.raises(SystemExit):
-        compare(tmp_path, "a", "c")
-    expected = "c/shares_test_best.npz: not used (of 3 examples, expected 2 as in predictions_test_best.csv)"
-    assert expected in capsys.readouterr().err
-    (tmp_path / "c/shares_test_best.npz").unlink()
-    compare(tmp_path, "a", "c")
-    assert f"No tests: no shares_test_best.npz in {tmp_path / 'c'}; evaluate.py --model_dir" in capsys.readouterr().out
+def rows_of(output):
+    """Return the cells of each row of a table for a metric of test, by the metric's name."""
+    lines = [line for line in output.splitlines() if line.startswith("| test ")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0].removeprefix("test "): row for row in rows}
 
 
-def damage(path, how):
-    names, numbers = np.array(["accuracy"]), np.ones((1, 1))
-    if how == "a pipe":
-        path.unlink()
-        os.mkfifo(path)
-    elif how == "cut":
-        path.write_bytes(path.read_bytes()[:-40])
-    elif how == "pickled":
-        np.savez(path, names=np.array([{}], dtype=object), finishes=np.array([""]))
-    elif how == "other arrays":
-        np.savez(path, names=names)
-    elif how == "shapes":
-        np.savez(path, names=names, finishes=np.array([""]), numerators_0=numbers[0], denominators_0=numbers)
-    else:
-        path.write_bytes(how)
-
-
-SHARES, PREDICTIONS = "shares_test_best.npz", "predictions_test_best.csv"
-DAMAGES = [
-    (SHARES, how) for how in (b"", b"PK", b"not a zip file", "cut", "other arrays", "pickled", "shapes", "a pipe")
+CLASSES = {"accuracy", "macro_precision", "macro_recall", "macro_f1", "loss"}
+TASKS = [
+    pytest.param("base_model", CLASSES | {"top_5_accuracy"}, marks=pytest.mark.slow),
+    pytest.param("ner", {"accuracy", "precision", "recall", "f1", "loss"}, marks=pytest.mark.slow),
+    ("tabular_digits", CLASSES),
+    ("tabular_diabetes", {"mae", "rmse", "r2", "loss"}),
 ]
-DAMAGES += [(PREDICTIONS, how) for how in (b"a,label\n1,a\n", b"id,label\n1,2,3\n", b"id,label,predic\xff", "a pipe")]
 
 
-@pytest.mark.parametrize(("file", "how"), DAMAGES)
-def test_a_damaged_file_is_named_and_the_metrics_are_shown(tmp_path, capsys, file, how):
-    for name in ("a", "b"):
-        write_evaluated(tmp_path / name, ROWS[:1], accuracy=1.0)
-    damage(tmp_path / "b" / file, how)
-    with pytest.raises(SystemExit) as stopped:
-        compare(tmp_path, "a", "b")
-    output = capsys.readouterr()
-    assert stopped.value.code == 1 and f"b/{file}: " in output.err and "test accuracy" in output.out
-
-
-OTHERS = {
-    "another example": [*ROWS, row("4", "b", "b")],
-    "another label": [*ROWS, row("3", "a", "b")],
-    "one more": [*ROWS, row("3", "b", "b"), row("4", "b", "b")],
-    "another order": [row("3", "b", "b"), *ROWS],
-    "no predictions": [],
-}
-
-
-@pytest.mark.parametrize("change", OTHERS)
-def test_other_examples_are_reported_and_not_tested(tmp_path, capsys, change):
-    write_evaluated(tmp_path / "a", [*ROWS, row("3", "b", "b")], accuracy=0.75, r2=0.5)
-    write_evaluated(tmp_path / "b", OTHERS[change], accuracy=0.5, r2=0.25)
-    compare(tmp_path, "a", "b")
+@pytest.mark.parametrize(("name", "tested"), TASKS)
+def test_every_metric_of_every_task_is_tested_with_the_intervals_of_evaluate(name, tested, project, tmp_path, capsys):
+    need(task_of(project / "experiments" / name))
+    for epochs, run in enumerate(("first", "second"), start=1):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "params.json").write_bytes((project / "experiments" / name / "params.json").read_bytes())
+        words = ["--model_dir", str(tmp_path / run), "--disable_cuda"]
+        train.main([*words, f"num_epochs={epochs}"])
+        evaluate.main(words)
+    capsys.readouterr()
+    compare(tmp_path, "first", str(tmp_path / "second") + "/")
     output = capsys.readouterr().out
-    different = f"A and B were evaluated on different examples (3 and {len(OTHERS[change])}), or in a different order"
-    missing = f"No tests: no predictions in {tmp_path / 'b'}; evaluate.py --model_dir"
-    assert (different if OTHERS[change] else missing) in output
-    assert re.search(r"^\| test accuracy +\| 0.75 .* 0.5 .* -0.25 .*- \|$", output, re.MULTILINE)
-    assert "disagree" not in output
-
-
-def test_many_disagreements_are_counted_and_the_first_are_shown(tmp_path, capsys):
-    write_evaluated(tmp_path / "a", [row(str(i), "x|y", "x|y") for i in range(30)], accuracy=1.0)
-    write_evaluated(tmp_path / "b", [row(str(i), "x|y", "=\x1b[0m") for i in range(30)], accuracy=0.0)
-    compare(tmp_path, "a", "b")
-    output = capsys.readouterr().out
-    assert "only A is right on 30, only B on 0, neither on 0. The 10 first:" in output and "\x1b" not in output
-    assert len(re.findall(r"^\| \d+ +\| x", output, re.MULTILINE)) == 10
-
-
-def test_runs_are_found_by_name_and_path(tmp_path):
-    runs = [Run(model_dir=str(tmp_path / name), name=name) for name in ("lr_0.1", "lr_0.01", "base", "deep/base")]
-    for run in runs:
-        run.path.mkdir(parents=True)
-    assert find_run(runs, "lr_0.1").name == "lr_0.1"
-    assert find_run(runs, str(tmp_path / "deep/base") + "/").name == "deep/base"
-    with pytest.raises(utils.InputError, match=r"--compare bass: there is no such run .*; there are base"):
-        find_run(runs, "bass")
+    found = rows_of(output)
+    assert found.keys() == tested
+    for i, run in ((2, "first"), (4, "second")):
+        intervals = utils.read_json(tmp_path / run / "scored_test_best.json")["intervals"]
+        for metric, row in found.items():
+            # a net that has found no entity has no precision
+            assert row[i] == ("{:.4g} to {:.4g}".format(*intervals[metric]) if metric in intervals else "-")
+            assert metric in intervals or metric == "precision"
+            assert 0 < float(row[-1]) <= 1
+    assert ("They disagree on" in output) == ("accuracy" in tested)
+    assert re.search(r"^\| num_epochs +\| +1 \| +2 \|$", output, re.MULTILINE)
 
 
 def test_metrics_of_ones_own_are_tested_whatever_their_names(tmp_path, capsys):
@@ -228,33 +99,107 @@ def test_metrics_of_ones_own_are_tested_whatever_their_names(tmp_path, capsys):
         "accuracy": lambda outputs, labels: ((outputs - labels).abs().sum(), len(labels)),  # is an error
         "rmse": lambda outputs, labels: (((outputs - labels).abs() < 1).sum(), len(labels)),  # counts hits
     }
-    errors, hits = [], []
+    errors = []
     for name, scale in (("a", 1.0), ("b", 1.5)):
         outputs = labels + torch.tensor(generator.normal(size=300) * scale)
         scores = ExampleScores(lambda outputs, labels: (outputs - labels).square().mean(), metrics)
         rows = [{"label": a, "prediction": b} for a, b in zip(labels.tolist(), outputs.tolist(), strict=True)]
         scores.add(outputs, labels, rows)
         errors.append((outputs - labels).abs().numpy())
-        hits.append(errors[-1] < 1)
-        write_run(tmp_path / name, {"seed": 1})
-        values = {"accuracy": errors[-1].mean(), "rmse": hits[-1].mean()}
-        write_report(tmp_path / name, "test_best", values, scores, SimpleNamespace(facts={}))
+        scores.values = {"accuracy": errors[-1].mean(), "rmse": (errors[-1] < 1).mean()}
+        write_report(write_run(tmp_path / name, {"seed": 1}), "test_best", scores, SimpleNamespace(facts={}))
     compare(tmp_path, "a", "b")
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| test ")]
-    (error, hit) = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    assert (error[0], hit[0]) == ("test accuracy", "test rmse")
-
-    for i, each in ((2, errors[0]), (4, errors[1])):
-        expected = scipy.stats.bootstrap((each,), np.mean, method="BCa", rng=np.random.default_rng(0))
-        low, high = map(float, error[i].split(" to "))
-        assert (low, high) == pytest.approx(tuple(expected.confidence_interval), abs=0.03)
-    for i, each in ((2, hits[0]), (4, hits[1])):
-        low, high = map(float, hit[i].split(" to "))
-        expected = scipy.stats.binomtest(int(each.sum()), 300).proportion_ci(method="wilson")
-        assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.02)
-    for cells, (a, b) in ((error, errors), (hit, hits)):
+    found = rows_of(capsys.readouterr().out)
+    difference = lambda a, b, axis: b.mean(axis) - a.mean(axis)  # noqa: E731
+    for metric, values in (("accuracy", errors), ("rmse", [each < 1 for each in errors])):
+        for i, each in ((2, values[0]), (4, values[1])):
+            expected = scipy.stats.bootstrap((each,), np.mean, method="BCa", rng=np.random.default_rng(0))
+            if metric == "rmse":
+                expected = scipy.stats.binomtest(int(each.sum()), 300).proportion_ci(method="wilson")
+            expected = tuple(getattr(expected, "confidence_interval", expected))
+            ends = tuple(map(float, found[metric][i].split(" to ")))
+            assert ends == pytest.approx(expected, abs=0.02 if metric == "rmse" else 0.03)
         exact = scipy.stats.permutation_test(
-            (a, b), lambda a, b, axis: b.mean(axis) - a.mean(axis), permutation_type="samples",
-            n_resamples=2000, vectorized=True, rng=np.random.default_rng(0),
-        )  # fmt: skip
-        assert float(cells[-1]) == pytest.approx(exact.pvalue, abs=0.03)
+            values, difference, permutation_type="samples", n_resamples=2000, rng=np.random.default_rng(0)
+        )
+        assert float(found[metric][-1]) == pytest.approx(exact.pvalue, abs=0.03)
+
+
+ROWS = [row_of("1", "a", "a"), row_of("2", "a", "b")]
+SHARES, PREDICTIONS = "shares_test_best.npz", "predictions_test_best.csv"
+
+
+def write_evaluated(folder, rows, **test):
+    """Write a run directory with predictions, and the shares of accuracy."""
+    write_run(folder, {"seed": 1}, {"accuracy": 0.5}, test, rows)
+    write_shares(folder, {"accuracy": shares_of([row["label"] == row["prediction"] for row in rows])})
+
+
+def test_shares_of_another_evaluation_are_not_used_and_other_names_are_refused(tmp_path, capsys):
+    for name, accuracy in (("a", 0.5), ("b", 0.6), ("c", 0.5)):
+        write_evaluated(tmp_path / name, ROWS, accuracy=accuracy)
+    compare(tmp_path, "a", "b")
+    output = capsys.readouterr().out
+    assert rows_of(output)["accuracy"][1:3] == ["0.5", "-"]
+    assert f"No test of accuracy: {tmp_path / 'b'}/{SHARES} gives 0.5, and metrics_test_best.json" in output
+    write_shares(tmp_path / "c", {"accuracy": shares_of([1, 0, 1])})
+    with pytest.raises(SystemExit):
+        compare(tmp_path, "a", "c")
+    assert f"c/{SHARES}: not used (of 3 examples, expected 2 as in {PREDICTIONS})" in capsys.readouterr().err
+    (tmp_path / "c" / SHARES).unlink()
+    compare(tmp_path, "a", "c")
+    assert f"No tests: no {SHARES} in {tmp_path / 'c'}; evaluate.py --model_dir" in capsys.readouterr().out
+    with pytest.raises(utils.InputError, match=r"--compare d: there is no such run .*; there are a, b, c"):
+        compare(tmp_path, "a", "d")
+
+
+def npz(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, names=np.array(["accuracy"]), **arrays)
+    return buffer.getvalue()
+
+
+NOTHING = np.array([""])
+PICKLED = npz(finishes=NOTHING, numerators_0=np.array([{}]), denominators_0=np.ones((1, 1)))
+SHAPES = npz(finishes=NOTHING, numerators_0=np.ones(1), denominators_0=np.ones((1, 1)))
+DAMAGES = [(SHARES, how) for how in (b"", b"PK", b"not a zip file", npz()[:-40], npz(), PICKLED, SHAPES, "a pipe")]
+DAMAGES += [(PREDICTIONS, how) for how in (b"a,label\n1,a\n", b"id,label\n1,2,3\n", b"id,label,predic\xff", "a pipe")]
+
+
+@pytest.mark.parametrize(("file", "how"), DAMAGES)
+def test_a_damaged_file_is_named_and_the_metrics_are_shown(tmp_path, capsys, file, how):
+    for name in ("a", "b"):
+        write_evaluated(tmp_path / name, ROWS[:1], accuracy=1.0)
+    path = tmp_path / "b" / file
+    path.unlink()
+    os.mkfifo(path) if how == "a pipe" else path.write_bytes(how)
+    with pytest.raises(SystemExit) as stopped:
+        compare(tmp_path, "a", "b")
+    output = capsys.readouterr()
+    assert stopped.value.code == 1 and f"b/{file}: " in output.err and "test accuracy" in output.out
+
+
+LAST, OTHER = row_of("3", "b", "b"), row_of("4", "b", "b")
+
+
+@pytest.mark.parametrize(
+    "rows", [[*ROWS, OTHER], [*ROWS, row_of("3", "a", "b")], [*ROWS, LAST, OTHER], [LAST, *ROWS], []]
+)
+def test_other_examples_are_reported_and_not_tested(tmp_path, capsys, rows):
+    write_evaluated(tmp_path / "a", [*ROWS, LAST], accuracy=0.75, r2=0.5)
+    write_evaluated(tmp_path / "b", rows, accuracy=0.5, r2=0.25)
+    compare(tmp_path, "a", "b")
+    output = capsys.readouterr().out
+    different = f"A and B were evaluated on different examples (3 and {len(rows)}), or in a different order"
+    missing = f"No tests: no predictions in {tmp_path / 'b'}; evaluate.py --model_dir"
+    assert (different if rows else missing) in output and "disagree" not in output
+    assert rows_of(output)["accuracy"][1:] == ["0.75", "-", "0.5", "-", "-0.25", "-", "-"]
+
+
+def test_many_disagreements_are_counted_and_the_first_are_shown(tmp_path, capsys):
+    write_evaluated(tmp_path / "a", [row_of(str(i), "x|y", "x|y") for i in range(30)], accuracy=1.0)
+    write_evaluated(tmp_path / "b", [row_of(str(i), "x|y", "=\x1b[0m") for i in range(30)], accuracy=0.0)
+    compare(tmp_path, "a", "b")
+    output = capsys.readouterr().out
+    assert "only A is right on 30, only B on 0, neither on 0.\nThe first 10:" in output and "\x1b" not in output
+    assert len(re.findall(r"^\| \d+ +\| x", output, re.MULTILINE)) == 10

@@ -1,4 +1,4 @@
-"""95% intervals cover the truth about as often as they say, and equal runs are rarely called different."""
+"""95% intervals cover the truth about as often as they say."""
 
 import math
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from fiveline.report import intervals
-from fiveline.report.intervals import compare_paired, interval, proportion, t_quantile
+from fiveline.report.intervals import interval, proportion, t_quantile
 from fiveline.report.shares import finish_name, read_npz, to_npz, with_occurrence
 from tests.support.results import shares_of
 
@@ -20,14 +19,12 @@ def of_classes(labels, predicted, num_classes):
     return with_occurrence({name: (*pair, float) for name, pair in parts.items()})
 
 
-@pytest.mark.parametrize("degrees", [1, 2, 3, 10, 49, 1000, 10**6])
+@pytest.mark.parametrize("degrees", [1, 3, 49, 10**6])
 def test_t_quantile_is_scipys(degrees):
     assert t_quantile(degrees) == pytest.approx(scipy.stats.t.ppf(0.975, degrees), rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("hits", "number"), [(1, 2), (5, 20), (19, 20), (990, 1000), (999_000, 10**6), (50_000, 100_000)]
-)
+@pytest.mark.parametrize(("hits", "number"), [(1, 2), (5, 20), (19, 20), (999_000, 10**6), (50_000, 100_000)])
 def test_interval_of_a_proportion_is_where_scipys_binomial_says(hits, number):
     for end, expected in zip(proportion(hits, number), (0.975, 0.025), strict=True):
         fewer, as_many = (function(hits, number, end) for function in (scipy.stats.binom.cdf, scipy.stats.binom.pmf))
@@ -36,91 +33,65 @@ def test_interval_of_a_proportion_is_where_scipys_binomial_says(hits, number):
 
 def test_a_perfect_score_is_not_certain():
     labels = np.repeat([0, 1, 2], 20)
-    perfect = {
-        "accuracy": shares_of(np.ones(20)),
-        "of tokens": shares_of(np.full(20, 7), np.full(20, 7)),
-        **of_classes(labels, labels, 3),
-    }
-    for shares in perfect.values():
+    tokens = shares_of(np.full(20, 7), np.full(20, 7))
+    for shares in (shares_of(np.ones(20)), tokens, *of_classes(labels, labels, 3).values()):
         low, high = interval(shares)
         assert 0.7 < low < 0.98 and high == 1.0
     assert interval(shares_of(np.ones(20)))[0] == pytest.approx(0.05 ** (1 / 20))  # half of p ** 20 is 0.025
     assert interval(shares_of(np.zeros(20)))[1] == pytest.approx(1 - 0.05 ** (1 / 20))
 
 
-def test_where_the_examples_say_nothing_there_is_no_interval():
-    nothing = [
-        shares_of([0.3]), shares_of([0.5] * 9), shares_of([0.1, math.nan, 0.2]), shares_of([0.1, math.inf]),
-        shares_of([0.0] * 5, [0.0] * 5), shares_of([]),
-    ]  # fmt: skip
-    assert [interval(shares) for shares in nothing] == [None] * len(nothing)
-
-
-def test_examples_without_a_scored_label_do_not_narrow_an_interval():
-    generator = np.random.default_rng(0)
-    total = generator.integers(1, 9, 30)
-    hits = generator.binomial(total, 0.8)
+def test_examples_that_say_nothing_make_and_narrow_no_interval():
+    for values in ([0.3], [0.5] * 9, [0.1, math.nan, 0.2], [0.1, math.inf], []):
+        assert interval(shares_of(values)) is None
+    assert interval(shares_of([0.0] * 5, [0.0] * 5)) is None  # no example has a label
+    total = np.random.default_rng(0).integers(1, 9, 30)
+    hits = np.random.default_rng(1).binomial(total, 0.8)
     padded = [np.concatenate([part, np.zeros(100)]) for part in (hits, total)]
     assert interval(shares_of(*padded)) == interval(shares_of(hits, total))
 
 
 def test_shares_survive_in_a_file(tmp_path):
-    labels = np.array([0, 1, 2, 2])
-    shares = {**of_classes(labels, labels[::-1], 4), "rmse": shares_of([1.0, 4.0, 0.5, 2.0], finish=math.sqrt)}
-    finishes = {name: finish_name(each.finish) for name, each in shares.items()}
-    assert finishes == {"precision": "", "recall": "", "f1": "", "rmse": "sqrt"}
+    labels, errors = np.array([0, 1, 2, 2]), [1.0, 4.0, 0.5, 2.0]
+    shares = {**of_classes(labels, labels[::-1], 4), "rmse": shares_of(errors, finish=math.sqrt)}
+    assert [finish_name(each.finish) for each in shares.values()] == ["", "", "", "sqrt"]
+    shares["no name"] = shares_of(errors, finish=lambda value: 1 - value)
     (tmp_path / "shares.npz").write_bytes(to_npz(shares))
     found = read_npz(tmp_path / "shares.npz")
+    del shares["no name"]  # no test, rather than a wrong one
     assert {name: each.value() for name, each in found.items()} == {name: each.value() for name, each in shares.items()}
     assert interval(found["f1"]) == interval(shares["f1"])
-    assert finish_name(lambda value: 1 - value) == "?"
-    shares["rmse"] = shares_of([1.0, 4.0, 0.5, 2.0], finish=lambda value: 1 - value)
-    (tmp_path / "shares.npz").write_bytes(to_npz(shares))
-    assert read_npz(tmp_path / "shares.npz").keys() == {"precision", "recall", "f1"}  # no test, rather than a wrong one
 
 
 # ---- simulated test sets --------------------------------------------------------------------------------------------
 
 
-def sentences(generator, size, rate=0.85, num_runs=1):
+def sentences(generator, size, rate=0.85):
     """Return the shares of entity F1: of the entities of a sentence all tend to be found, or none."""
     num_true, rates = generator.poisson(1.5, size), generator.beta(6 * rate, 6 * (1 - rate), size)
-    runs = []
-    for _ in range(num_runs):
-        hits = generator.binomial(num_true, rates)
-        runs.append(shares_of(2 * hits, num_true + hits + generator.poisson(1.2 * (1 - rates))))
-    return runs
+    hits = generator.binomial(num_true, rates)
+    return shares_of(2 * hits, num_true + hits + generator.poisson(1.2 * (1 - rates)))
 
 
 RATES = np.array([0.49, 0.49, 0.02]), np.array([0.95, 0.95, 0.8])  # how often each class is there, and right
-
-
 RARER = np.array([0.495, 0.495, 0.01]), np.array([0.95, 0.95, 0.5])
 
 
-def rare_class(generator, size, num_runs=1, rates=RATES):
+def rare_class(generator, size, rates=RATES):
     """Return the shares of macro scores of three classes, of which one is rare."""
-    labels, runs = generator.choice(3, size=size, p=rates[0]), []
-    for _ in range(num_runs):
-        is_right = generator.random(size) < rates[1][labels]
-        runs.append(of_classes(labels, np.where(is_right, labels, (labels + generator.integers(1, 3, size)) % 3), 3))
-    return runs
+    labels = generator.choice(3, size=size, p=rates[0])
+    is_right = generator.random(size) < rates[1][labels]
+    return of_classes(labels, np.where(is_right, labels, (labels + generator.integers(1, 3, size)) % 3), 3)
 
 
-def errors(generator, size, degrees=None, num_runs=1):
-    """Return squared errors, correlated between runs; normal, or with the heavy tails of Student's t."""
-
-    def draw():
-        return generator.normal(size=size) if degrees is None else generator.standard_t(degrees, size=size)
-
-    common = draw() if num_runs > 1 else 0.0
-    return [shares_of((common + draw()) ** 2, finish=np.sqrt) for _ in range(num_runs)]
+def errors(generator, size, degrees=10**9):
+    """Return squared errors, almost normal, or with the heavy tails of Student's t."""
+    return shares_of(generator.standard_t(degrees, size) ** 2, finish=np.sqrt)
 
 
-def r2(generator, size, num_runs=1):
-    labels, common = generator.normal(size=(2, size))
-    runs = (common * 0.4 + generator.normal(size=size) * 0.3 for _ in range(num_runs))
-    return [shares_of(labels**2 - error**2, labels**2) for error in runs]
+def r2(generator, size):
+    labels, error = generator.normal(size=(2, size))
+    return shares_of(labels**2 - (0.5 * error) ** 2, labels**2)
 
 
 def cross_entropies(generator, size, mean=4, std=2):
@@ -128,32 +99,20 @@ def cross_entropies(generator, size, mean=4, std=2):
 
 
 COVERAGE = {  # size, what is drawn, fewest and most percent that are covered: 93 to 97, or why not
-    "entity F1, 20": (20, lambda g, n: sentences(g, n)[0], (93, 97.5)),
-    "entity F1 0.97, 20": (20, lambda g, n: sentences(g, n, 0.97)[0], (93, 98)),
-    "macro F1, 100": (100, lambda g, n: rare_class(g, n)[0]["f1"], (91, 97)),  # 13% of the sets lack the rare class
+    "accuracy, 100": (100, lambda g, n: shares_of(g.random(n) < 0.9), (93, 97)),
+    "accuracy 0.99, 100": (100, lambda g, n: shares_of(g.random(n) < 0.99), (95, 99.5)),
+    "entity F1, 20": (20, sentences, (93, 97.5)),
+    "entity F1 0.97, 20": (20, lambda g, n: sentences(g, n, 0.97), (93, 98)),
+    "macro F1, 100": (100, lambda g, n: rare_class(g, n)["f1"], (91, 97)),  # 13% of the sets lack the rare class
     # about four examples of the rare class decide on a third of the mean
-    "macro F1, rarer class, 400": (400, lambda g, n: rare_class(g, n, rates=RARER)[0]["f1"], (86, 93)),
-    "macro precision, 100": (100, lambda g, n: rare_class(g, n)[0]["precision"], (93, 99)),
-    "macro recall, 100": (100, lambda g, n: rare_class(g, n)[0]["recall"], (93, 99)),
-    "RMSE, 50": (50, lambda g, n: errors(g, n)[0], (93, 97.5)),
-    "RMSE t5, 50": (50, lambda g, n: errors(g, n, 5)[0], (91.5, 97)),  # the largest errors are rarely in the sample
-    "R2, 50": (50, lambda g, n: r2(g, n)[0], (93, 97.5)),
+    "macro F1, rarer class, 400": (400, lambda g, n: rare_class(g, n, rates=RARER)["f1"], (86, 93)),
+    "macro recall, 100": (100, lambda g, n: rare_class(g, n)["recall"], (93, 99)),
+    "RMSE, 50": (50, errors, (93, 97.5)),
+    "RMSE t5, 50": (50, lambda g, n: errors(g, n, 5), (91.5, 97)),  # the largest errors are rarely in the sample
+    "R2, 50": (50, r2, (93, 97.5)),
     "loss, 100": (100, cross_entropies, (93, 97.5)),
     "loss of a sure net, 100": (100, lambda g, n: cross_entropies(g, n, 8, 4.2), (93, 97)),  # a few examples decide
 }
-
-
-@pytest.mark.parametrize("number", [20, 100])
-def test_intervals_of_accuracy_cover_the_truth(number):
-    """Computed, not simulated. A few examples give few different intervals: some rates are covered by more than 97%."""
-    hits = np.arange(number + 1)
-    ends = np.array([interval(shares_of(hits[1:] <= right)) for right in hits])
-    rates = np.concatenate([np.linspace(0.5, 0.995, 100), [0.9, 0.99]])
-    covered = [
-        scipy.stats.binom.pmf(hits, number, rate)[(ends[:, 0] <= rate) & (rate <= ends[:, 1])].sum() for rate in rates
-    ]
-    assert min(covered) > 0.92 and 0.95 < np.mean(covered) < 0.97
-    assert covered[-2:] == pytest.approx({20: [0.9887, 0.9831], 100: [0.9557, 0.9816]}[number], abs=1e-4)
 
 
 @pytest.mark.slow
@@ -167,49 +126,3 @@ def test_intervals_cover_the_truth(name):
         found.append(ends is not None and ends[0] <= truth <= ends[1])
     print(f"{name}: {100 * np.mean(found):.1f}% of the intervals cover the truth")  # shown by pytest -s
     assert fewest <= 100 * np.mean(found) <= most
-
-
-def two_nets(generator, size, rate):
-    """Return which examples two equally good nets are right about; some examples are hard for both."""
-    rates = np.where(generator.random(size) < 0.1, rate - 0.3, rate + 0.03)
-    return [shares_of(generator.random(size) < rates) for _ in range(2)]
-
-
-EQUAL = {
-    "accuracy, 20": (20, lambda g, n: two_nets(g, n, 0.9)),
-    "accuracy, 100": (100, lambda g, n: two_nets(g, n, 0.9)),
-    "entity F1, 20": (20, lambda g, n: sentences(g, n, num_runs=2)),
-    "macro F1, 100": (100, lambda g, n: [each["f1"] for each in rare_class(g, n, 2)]),
-    "RMSE, 50": (50, lambda g, n: errors(g, n, num_runs=2)),
-    "RMSE t5, 50": (50, lambda g, n: errors(g, n, 5, 2)),
-    "R2, 50": (50, lambda g, n: r2(g, n, 2)),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EQUAL)
-def test_equal_runs_are_rarely_called_different(name, monkeypatch):
-    size, draw = EQUAL[name]
-    monkeypatch.setattr(intervals, "NUM_SWAPS", 399)
-    generator, rejected, agree = np.random.default_rng(2), [], []
-    for _ in range(1000):
-        found = compare_paired(*draw(generator, size))
-        rejected.append(found.p <= 0.05)
-        agree.append(rejected[-1] != (found.interval[0] <= 0 <= found.interval[1]))
-    assert np.mean(rejected) <= 0.065
-    assert np.mean(agree) == 1.0  # the interval and the test, on 0
-
-
-@pytest.mark.slow
-def test_intervals_of_a_difference_cover_a_real_one(monkeypatch):
-    monkeypatch.setattr(intervals, "NUM_SWAPS", 399)
-    generator, found = np.random.default_rng(3), {"accuracy": [], "RMSE": []}
-    truth = {"accuracy": 0.1, "RMSE": math.sqrt(1.25) - math.sqrt(2)}
-    for _ in range(600):
-        common = generator.normal(size=50)
-        a, b = (shares_of((common + scale * generator.normal(size=50)) ** 2, finish=np.sqrt) for scale in (1, 0.5))
-        hits = [shares_of(generator.random(50) < rate) for rate in (0.8, 0.9)]
-        for name, pair in (("RMSE", (a, b)), ("accuracy", hits)):
-            low, high = compare_paired(*pair).interval
-            found[name].append(low <= truth[name] <= high)
-    assert all(93 <= 100 * np.mean(each) <= 98.5 for each in found.values()), found

@@ -12,18 +12,15 @@ import pytest
 import evaluate
 import train
 import utils
-from fiveline.record.check import read_record
 from fiveline.report.columns import group_by_seed, hyperparameters_that_differ
-from fiveline.report.page_details import describe
-from fiveline.report.predictions import read_history, read_per_class, read_predictions
-from fiveline.report.runs import Run, read_runs
+from fiveline.report.predictions import describe, read_per_class, read_predictions
+from fiveline.report.runs import Run, read_history, read_runs
 from tests.support.results import synthesize, write_run
 
 
 def read_one(parent_dir):
-    runs, problems = read_runs(parent_dir)
-    assert len(runs) == 1
-    return runs[0], problems
+    (run,), problems = read_runs(parent_dir)
+    return run, problems
 
 
 def test_a_run_of_train_and_evaluate_is_read_and_its_intervals_are_in_the_table(make_run, tmp_path, capsys):
@@ -33,32 +30,24 @@ def test_a_run_of_train_and_evaluate_is_read_and_its_intervals_are_in_the_table(
         script.main(["--model_dir", str(model_dir), "--disable_cuda"])
     printed = dict(line.split(maxsplit=2)[::2] for line in capsys.readouterr().out.splitlines() if " to " in line)
     run, problems = read_one(tmp_path / "runs")
-    record, files = json.loads((model_dir / "run.json").read_text()), {}
-    for name in ("metrics_val_best_weights", "metrics_test_best"):
-        files[name] = json.loads((model_dir / f"{name}.json").read_text())
-    assert problems == [] and run.name == "one" and run.path == model_dir
-    assert (run.val, run.test) == (files["metrics_val_best_weights"], files["metrics_test_best"])
+    files = ("run.json", "metrics_val_best_weights.json", "metrics_test_best.json")
+    record, val, test = (json.loads((model_dir / name).read_text()) for name in files)
+    assert (run.name, run.path, run.val, run.test) == ("one", model_dir, val, test)
     assert run.params == {**record["params"], "restore_file": None}
     assert (run.status, run.epochs, run.best_epoch, run.monitor) == ("finished", 2, record["best_epoch"], "accuracy")
     history = read_history(run, problems)
     assert [row["epoch"] for row in history] == [1, 2]
     assert run.seconds == pytest.approx(sum(row["seconds"] for row in history))
-    assert len(read_predictions(run, problems)) == 16 and len(read_per_class(run, problems)) == 3
+    assert len(read_predictions(run, problems)) == 16 and len(read_per_class(run, problems)) == 3 and problems == []
     (row,) = synthesize(tmp_path / "runs", "--columns", "test accuracy, test loss")
     shown = capsys.readouterr().out
     for name in ("accuracy", "loss"):
         low, high = (float(row[f"test {name} {end}"]) for end in ("low", "high"))
         assert f"{low:.4f} to {high:.4f}" == printed[name] and float(row[f"test {name}"]) == run.test[name]
         assert f"{run.test[name]:.4g} [{low:.3g}, {high:.3g}]" in shown
-    assert problems == []
 
 
-KILLED = """
-import os, signal, sys, utils
-from pathlib import Path
-with utils.RunDirectory(Path(sys.argv[1])):
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
+KILLED = "import os, sys, pathlib, utils\nwith utils.RunDirectory(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
 
 
 def test_a_run_that_died_is_stale_and_one_at_work_is_running(tmp_path):
@@ -66,62 +55,40 @@ def test_a_run_that_died_is_stale_and_one_at_work_is_running(tmp_path):
     assert read_one(tmp_path)[0].status == "stale"
     assert subprocess.run([sys.executable, "-c", KILLED, folder]).returncode == -signal.SIGKILL
     assert (folder / ".lock.json").exists() and read_one(tmp_path)[0].status == "stale"
-    elsewhere = json.dumps({"host": "another-machine", "process": 1, "since": "now"})
     with utils.RunDirectory(folder):  # looking has not taken the lock for good
         assert read_one(tmp_path)[0].status == "running"
-        (folder / ".lock.json").write_text(elsewhere)
-        assert read_one(tmp_path)[0].status == "running"
-    (folder / ".lock.json").write_text(elsewhere)
+    (folder / ".lock.json").write_text(json.dumps({"host": "another-machine", "process": 1, "since": "now"}))
     assert read_one(tmp_path)[0].status == "running"  # this machine cannot know
 
 
-def test_nested_hyperparameters_of_other_code_are_shown_in_short(tmp_path):
-    folder = write_run(tmp_path / "run", val={"accuracy": 0.5})
-    (folder / "params.yaml").write_text(
-        "optimizer:\n  name: adam\n  lr: 1e-3\nbetas: [0.9, 0.999]\nepochs: 3\nday: 2020-01-01\nempty: {}\n"
-    )
-    run, problems = read_one(tmp_path)
-    assert problems == []
-    assert run.params == {
-        "optimizer": "{'lr': 0.001, 'name': 'adam'}", "betas": [0.9, 0.999], "epochs": 3, "day": "2020-01-01",
-        "empty": "{}",
-    }  # fmt: skip
-
-
-def test_runs_from_before_and_after_a_renaming_share_a_column(tmp_path, monkeypatch):
+def test_hyperparameters_of_other_code_and_of_old_names_are_shown(tmp_path, monkeypatch):
+    folder = write_run(tmp_path / "hydra/run", val={"accuracy": 0.5})
+    text = "optimizer:\n  name: adam\n  lr: 1e-3\nbetas: [0.9, 0.999]\nday: 2020-01-01\nempty: {}\n"
+    (folder / "params.yaml").write_text(text)
+    run, problems = read_one(tmp_path / "hydra")
+    short = {"optimizer": "{'lr': 0.001, 'name': 'adam'}", "day": "2020-01-01", "empty": "{}"}
+    assert run.params == {**short, "betas": [0.9, 0.999]} and problems == []
     monkeypatch.setattr(utils.Params, "RENAMED", {"lr": "learning_rate"})
     for number, params in enumerate([{"lr": 0.1, "tensorboard": True}, {"learning_rate": 0.2}]):
         for task in ("vision", "gone"):
-            write_run(tmp_path / f"{task}_{number}", {"task": task, **params})
-    runs, problems = read_runs(tmp_path)
+            write_run(tmp_path / f"renamed/{task}_{number}", {"task": task, **params})
+    runs, problems = read_runs(tmp_path / "renamed")
     assert [run.params["learning_rate"] for run in runs] == [0.1, 0.2] * 2 and problems == []
     assert not any({"lr", "tensorboard"} & run.params.keys() for run in runs)
 
 
-def test_yaml_that_unfolds_without_end_costs_neither_time_nor_memory(tmp_path):
-    lists = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
-    dicts = "".join(f"a{i}: &a{i} {{{', '.join(f'k{j}: *a{i - 1}' for j in range(9))}}}\n" for i in range(1, 12))
-    for name, text in (("lists", lists), ("dicts", dicts), ("itself", "a: &x\n  b: *x\n")):
-        for number in (1, 2):  # which are compared with each other
-            folder = write_run(tmp_path / f"{name}{number}", val={"accuracy": 0.5})
-            (folder / "params.yaml").write_text(("a0: &a0 lol\n" if name != "itself" else "") + text)
-    runs, _ = read_runs(tmp_path)
-    assert len(runs) == 6 and len(json.dumps([run.params for run in runs])) < 1_000_000
+BROKEN = [
+    (b'{"accuracy": 0.', "not valid JSON"),
+    (b"[1, 2]", "expected a JSON object"),
+    (b'{"accuracy": "\xff"}', "not a UTF-8 text file"),
+    (b'{"accuracy": "0.95", "loss": null}', "accuracy: expected a number, found '0.95'"),  # null is how NaN is saved
+    (b'{"accuracy": true}', "accuracy: expected a number, found True"),
+    (2 * 2**30, "2,147,483,648 bytes; expected a text file below 16,777,216"),
+]
 
 
-BROKEN = {
-    "torn": (b'{"accuracy": 0.', "not valid JSON"),
-    "list": (b"[1, 2]", "expected a JSON object"),
-    "not_text": (b'{"accuracy": "\xff"}', "not a UTF-8 text file"),
-    "deep": (b'{"a":' * 100_000, "not valid JSON"),
-    "digits": (b'{"accuracy": ' + b"9" * 10_000 + b"}", "not valid JSON"),
-    "huge": (2 * 2**30, "2,147,483,648 bytes; expected a text file below 16,777,216"),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_costs_its_own_values_only(tmp_path, name):
-    content, message = BROKEN[name]
+@pytest.mark.parametrize(("content", "message"), BROKEN, ids=range(len(BROKEN)))
+def test_a_broken_file_is_named_and_costs_its_own_values_only(tmp_path, capsys, content, message):
     folder = write_run(tmp_path / "run", {"seed": 1}, test={"accuracy": 0.5})
     with (folder / "metrics_val_best_weights.json").open("wb") as file:
         file.truncate(content) if isinstance(content, int) else file.write(content)
@@ -130,31 +97,29 @@ def test_a_broken_file_costs_its_own_values_only(tmp_path, name):
     assert time.process_time() - start < 20  # parsing 2 GiB takes minutes, and as much memory
     assert len(problems) == 1 and "metrics_val_best_weights.json" in problems[0] and message in problems[0]
     assert (run.status, run.val, run.test) == ("finished", {}, {"accuracy": 0.5})
-
-
-def test_pipes_dead_links_and_links_in_a_circle_do_not_stop_it(tmp_path):
-    os.mkfifo(write_run(tmp_path / "pipe") / "run.json")
-    (write_run(tmp_path / "dead") / "run.json").symlink_to(tmp_path / "nowhere")
-    good = write_run(tmp_path / "good", {"seed": 1}, {"accuracy": 0.5})
-    (good / "again").symlink_to(tmp_path)
-    (tmp_path / "latest").symlink_to(good)
-    (tmp_path / "all").symlink_to("/")
-    runs, problems = read_runs(tmp_path)
-    assert [run.name for run in runs] == ["dead", "good", "pipe"]
-    named = [line.split(": ")[0] for line in sorted(problems)]
-    assert named == [f"{tmp_path}/{name}/run.json" for name in ("dead", "pipe")]
+    with pytest.raises(SystemExit) as stopped:
+        synthesize(tmp_path)
+    output = capsys.readouterr()
+    assert stopped.value.code == 1 and output.err == f"skipped: {problems[0]}\n" and "| run" in output.out
 
 
 @pytest.mark.parametrize("names", [("a", "z"), ("z", "a")])
-def test_links_to_runs_elsewhere_are_followed_once_and_hide_no_run_beside_them(tmp_path, names):
+def test_links_and_pipes_stop_nothing_and_each_run_is_read_once(tmp_path, names):
     for number in range(3):
         write_run(tmp_path / f"disk/run_{number}", {"seed": number})
-    (tmp_path / "disk/run_0/back").symlink_to(tmp_path / "runs", target_is_directory=True)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / names[0]).symlink_to(tmp_path / "disk")
-    (tmp_path / "runs" / names[1]).symlink_to(tmp_path / "disk/run_1")
-    (tmp_path / "runs/again").symlink_to(tmp_path / "disk")
-    assert sorted(run.params["seed"] for run in read_runs(tmp_path / "runs")[0]) == [0, 1, 2]
+    runs = tmp_path / "runs"
+    (tmp_path / "disk/run_0/back").symlink_to(runs, target_is_directory=True)
+    os.mkfifo(write_run(runs / "pipe") / "run.json")
+    (write_run(runs / "dead") / "run.json").symlink_to(tmp_path / "nowhere")
+    good = write_run(runs / "good", {"seed": 3}, {"accuracy": 0.5})
+    for link, target in (("good/again", runs), ("latest", good), ("all", "/"), ("again", tmp_path / "disk")):
+        (runs / link).symlink_to(target)
+    (runs / names[0]).symlink_to(tmp_path / "disk")
+    (runs / names[1]).symlink_to(tmp_path / "disk/run_1")  # hides no run beside it
+    found, problems = read_runs(runs)
+    assert sorted(run.params["seed"] for run in found if run.params) == [0, 1, 2, 3]
+    assert [run.name for run in found if "/" not in run.name and run.name != names[1]] == ["dead", "good", "pipe"]
+    assert sorted(line.split(": ")[0] for line in problems) == [f"{runs}/{name}/run.json" for name in ("dead", "pipe")]
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
@@ -171,27 +136,12 @@ def test_what_may_not_be_read_is_named(tmp_path):
     assert len(problems) == 2 and all("Permission denied" in line for line in problems)
 
 
-@pytest.mark.parametrize("record", [{"status": []}, {"epochs": True}, {"params": 3}, {"lower_is_better": [1]}])
-def test_a_malformed_record_is_named_as_train_names_it(tmp_path, record):
-    folder = write_run(tmp_path / "run", val={"accuracy": 0.5})
-    (folder / "run.json").write_text(json.dumps(record))
-    (run,), problems = read_runs(tmp_path)
-    with pytest.raises(utils.InputError) as refused:
-        read_record(folder / "run.json")
-    assert len(problems) == 1 and str(refused.value).startswith(problems[0])
-    assert run.status == "unknown" and run.epochs is None and run.val == {"accuracy": 0.5}
+def test_only_what_differs_in_the_seed_alone_is_one_group():
+    def make(name, status="finished", **params):
+        return Run(model_dir=name, name=name, params=params, val={"accuracy": 0.5}, status=status)
 
-
-def make(name, status="finished", **params):
-    return Run(model_dir=name, name=name, params=params, val={"accuracy": 0.5}, status=status)
-
-
-def test_hyperparameters_differ_where_two_runs_have_two_values():
     runs = [make("a", lr=1, flag=True, layers=[1], only_here=3), make("b", lr=1.0, flag=1, layers=[1, 2])]
     assert hyperparameters_that_differ(runs) == ["flag", "layers"]
-
-
-def test_only_what_differs_in_the_seed_alone_is_one_group():
     runs = [make("a", lr=1, seed=1), make("b", lr=2, seed=1), make("c", lr=1, seed=2), make("d", lr=1, seed=2)]
     runs += [make("e", lr=1), make("f", "running", lr=1, seed=3), make("g", lr=True, seed=4)]
     runs += [make("h", lr=1, seed=5, restore_file="best")]
