@@ -16,9 +16,9 @@ from model.tabular import net, serve
 from model.tabular.net import Linear, LinearFunction
 from model.tabular.params import Params
 from model.tabular.readers import read_table
-from tests.support.data import read_csv, refusal
+from tests.support.data import read_csv, refusal, write_csv
 from tests.support.runs import write_params
-from tests.support.tasks import PROJECT
+from tests.support.tasks import PROJECT, needs
 
 # ---- the linear layer by hand
 
@@ -158,6 +158,43 @@ def test_metrics_and_predictions_of_a_number_are_in_its_unit_and_equal_scikit_le
 )
 def test_params_that_do_not_fit_together_are_reported(values, expected):
     assert expected in refusal(Params.from_values, {"task": "tabular", **values}, "params.json")
+
+
+# ---- train.py --init
+
+
+@needs("text")
+@pytest.mark.parametrize(
+    ("header", "number", "expected"),
+    [
+        (["text", "label"], 8, "task text"),  # few rows, so few different texts
+        (["label", "text"], 60, "task text"),
+        (["sentiment", "text"], 60, "task text"),  # a name of a label that only the task text knows
+        (["id", "stars", "text"], 60, "task text"),
+        (["mood", "text"], 60, "text_column=NAME label_column=NAME"),
+        (["text", "size", "label"], 60, "tabular and text can read it; choose one: --task NAME"),
+    ],
+)
+def test_a_table_of_texts_is_left_to_the_task_text(tmp_path, capsys, header, number, expected):
+    rows = [
+        [
+            "the film was " + ("good" if i % 2 else "bad") + f" in scene {i}"
+            if name == "text"
+            else i
+            if name == "id"
+            else i % 2
+            for name in header
+        ]
+        for i in range(number)
+    ]
+    write_csv(tmp_path / "data/train.csv", [header, *rows])
+    command = ["--init", str(tmp_path / "run"), "--data_dir", str(tmp_path / "data")]
+    if expected.startswith("task"):
+        train.main(command)
+        assert f"data: {expected}, " in capsys.readouterr().out
+        return
+    message = refusal(train.main, command)
+    assert expected in message and ("choose" in message or "found texts in 'text'; type target=NAME" in message)
 
 
 # ---- whole runs

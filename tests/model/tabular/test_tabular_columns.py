@@ -109,7 +109,7 @@ def test_a_column_that_does_not_vary_in_train_is_the_same_for_every_row(tmp_path
     params = fetch(write(tmp_path, "x,b,y", rows[0], test=rows[1]))
     features = np.concatenate([inputs(tmp_path, split, params)[:, 1:] for split in ("train", "test")])
     assert (features == features[0]).all() and np.abs(features).max() <= 1
-    assert "1 column(s) do not vary in train and are ignored: 'b'" in caplog.text
+    assert "1 column(s) do not vary in train and are ignored: b" in caplog.text
 
 
 def test_later_values_neither_explode_nor_reach_weights_that_nothing_trained(tmp_path, caplog):
@@ -158,7 +158,7 @@ def test_different_cells_are_different_categories(one, other):
 def test_classes_and_missing_values_are_compared_as_categories_are(tmp_path):
     write(tmp_path, "a,y", "3,1 4,2 -999,2.0 -999.0,02", test="-999.00,1.0 3.0,2e0")
     params = fetch(tmp_path, missing=["-999"])
-    assert params.classes == ["1", "02", "2"] and params.facts["class_counts"] == [1, 1, 2]
+    assert params.classes == ["1", "02", "2"]
     assert fetch_dataset("test", tmp_path, params).tensors[1].tolist() == [0, 2]
     assert inputs(tmp_path, "test", params)[0].tolist() == [0, 1]
     missing = [text for text in Params().missing if text != "NA"]
@@ -183,7 +183,7 @@ def test_names_of_columns_may_be_in_either_unicode_form_and_columns_in_any_order
 def test_a_column_of_disguised_numbers_is_refused(tmp_path, cell):
     write(tmp_path, "a,b,y", [["unknown", "1", "b"], ["1,6", "2", "b"], [cell, "3", "a"]])
     message = refusal(fetch, tmp_path)
-    assert "row 2 (line 3), column 'a': found '1,6', which is not read as a number (2 of the column's 3" in message
+    assert "row 2 (line 3), column 'a': found '1,6', which is not a number (2 of the column's 3" in message
     assert "write numbers as 1234.5" in message and "`categorical`" in message
     assert len(fetch(tmp_path, categorical=["a"]).facts["columns"][0]["categories"]) == 3
     write(tmp_path, "a,y", [["1", cell], ["2", "7"]])
@@ -230,7 +230,7 @@ def test_columns_that_are_hardly_what_they_are_taken_for_are_named(tmp_path, cap
 @pytest.mark.parametrize(
     ("rows", "values", "expected"),
     [
-        ("5,red 5,red", {}, "no column to predict from varies in its 2 train rows ('a')"),
+        ("5,red 5,red", {}, "found 1 column(s) beside the target, of which none varies in 2 train rows"),
         ("1,7 2,7", {"target_type": "number"}, "found 7 and a standard deviation of 0 in 2 train rows"),
         ("1,1e-30 2,2e-30", {"target_type": "number"}, "take another unit for it"),  # squares in float32
         ("1,1e20 2,2e20", {"target_type": "number"}, "take another unit for it"),
