@@ -133,7 +133,7 @@ HINT = "; tag_scheme=iob1 turns them into bio"
         ("B I E S O", {}, "bioes;", None),
         ("B-A I-A L-A O U-B", {}, "bilou; entities are counted as by seqeval with mode='strict', scheme=BILOU", None),
         ("B-A O U-B L-B", {}, "bilou;", "1 tags of train contradict bilou: L-B after U-B, ..."),
-        ("NOUN VERB . -LRB-", {}, "plain; each run of one tag counts as an entity", None),
+        ("NOUN VERB . -LRB-", {}, "plain; entities are counted by their runs of one tag", None),
         ("N V B", {}, "plain;", None),  # B is a whole tag here
     ],
 )
