@@ -36,16 +36,13 @@ def test_decode_is_pillows_bilinear_resize_or_nearly_so_where_a_jpeg_is_large(tm
         assert np.abs(decode(tmp_path / "x.jpg", params) - exact.reshape(params.image_shape)).max() <= most
 
 
-def test_the_first_picture_of_a_camera_and_jpeg_2000_are_read(tmp_path):
+def test_the_first_picture_of_a_camera_is_read(tmp_path):
     first, second = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
     make_folders(tmp_path)
     first.save(tmp_path / "train/a/x.mpo", save_all=True, append_images=[second])
-    (tmp_path / "train/b/y.jpg").write_bytes((tmp_path / "train/a/x.mpo").read_bytes())
-    first.save(tmp_path / "train/b/z.jp2")
     examples = read_split("train", tmp_path, SMALL)
-    assert {"a/x.mpo", "b/y.jpg", "b/z.jp2"} < set(examples.ids) and not examples.notes
-    for path in examples.images:
-        assert np.abs(decode(path, SMALL).astype(int) - (255, 0, 0)).max() < 3
+    assert "a/x.mpo" in examples.ids and not examples.notes
+    assert np.abs(decode(tmp_path / "train/a/x.mpo", SMALL).astype(int) - (255, 0, 0)).max() < 3
 
 
 def test_what_cannot_be_decoded_is_named_with_what_to_do(tmp_path):
@@ -115,13 +112,10 @@ def test_grey_bits_may_be_given_and_a_transparent_value_of_16_bits_is_white(tmp_
     make_folders(tmp_path, draw=lambda: np.full((8, 8), 4095, np.uint16))
     for bits, level in ((0, 255), (12, 255), (14, 63), (16, 15)):
         dataset, params = load(tmp_path, GREY.model_copy(update={"grey_bits": bits}), "val")
-        assert (decode(tmp_path / "val/a/0.png", params) == level).all()
         assert torch.equal(dataset[0][0], torch.full((1, 8, 8), level) / 255)  # not another one's cache
     assert (decode(tmp_path / "val/a/0.png", GREY) == 15).all()  # a run from before there was such a fact
-    shown = fetch_inputs(["a/0.png"], "val", tmp_path, GREY)["a/0.png"]["image"]
-    assert shown.getpixel((0, 0)) == 255
-    values = np.full((8, 8), 300, np.uint16)
-    values[:, 4:] = 40_000
+    assert fetch_inputs(["a/0.png"], "val", tmp_path, GREY)["a/0.png"]["image"].getpixel((0, 0)) == 255
+    values = np.array([[300] * 4 + [40_000] * 4] * 8, np.uint16)
     path = save_picture(tmp_path / "x.png", values, transparency=300)
     assert decode(path, GREY)[0, :, 0].tolist() == [255] * 4 + [156] * 4
 
