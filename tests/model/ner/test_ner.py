@@ -113,22 +113,16 @@ def test_loss_is_the_cross_entropy_over_tokens():
     torch.testing.assert_close(*(torch.autograd.grad(loss, outputs)[0] for loss in (ours, theirs)))
 
 
-def test_word_vectors_of_a_file_are_the_start(corpus, tmp_path):
+def test_word_vectors_of_a_file_are_read_or_refused(tmp_path):
     path = tmp_path / "vectors.txt"
     lines = ["the 1 2 3", ". . . 9 9 9", "wrenford 4 5 6", "Wren 7 8 9", "unheard 1 1 1"]
-    expected = {"Wrenford": [4, 5, 6], "the": [1, 2, 3], "Wren": [7, 8, 9]}
     for first in ([], ["5 3"]):  # word2vec's first line
         path.write_text("\n".join([*first, *lines]), encoding="utf-8")
-        assert net.read_vectors(path, ["Wrenford", "the", "Wren", "none"], 3) == expected
-
-    def initialize(embedding_dim, path=path):
-        net.Net(with_facts(corpus, embedding_dim=embedding_dim, embedding_file=str(path))).initialize()
-
-    assert "has vectors for 0 of" in refusal(initialize, 2)
-    assert "vectors.txt:2: expected 50 finite numbers after" in refusal(initialize, 50)
+        found = net.read_vectors(path, ["Wrenford", "the", "Wren", "none"], 3)
+        assert found == {"Wrenford": [4, 5, 6], "the": [1, 2, 3], "Wren": [7, 8, 9]}
     for numbers in ("1 2", "1 nan 3", "1 x 3", "1 2 inf"):
         path.write_text(f"b 1 2 3\nthe {numbers}\n", encoding="utf-8")
-        assert "vectors.txt:2: expected 3 finite numbers after 'the" in refusal(initialize, 3)
+        assert "vectors.txt:2: expected 3 finite numbers after 'the" in refusal(net.read_vectors, path, ["the"], 3)
 
 
 # ---- whole runs
@@ -163,12 +157,15 @@ def test_run_starts_from_word_vectors_and_is_scored_without_them(tmp_path, corpu
     settings = {"embedding_dim": 3, "embedding_file": str(path), "num_epochs": 1, "learning_rate": 1e-9}
     model_dir = run(tmp_path / "run", corpus, **settings)
     assert f"{path} has vectors for" in (model_dir / "train.log").read_text(encoding="utf-8")
-    state = utils.read_checkpoint(model_dir / "last.pth.tar")
-    row = state["state_dict"]["embedding.weight"][state["facts"]["words"].index("the")]
+    state, words = utils.read_checkpoint(model_dir / "last.pth.tar"), with_facts(corpus).words
+    row = state["state_dict"]["embedding.weight"][words.index("the")]
     torch.testing.assert_close(row, torch.tensor([1.0, 2.0, 3.0]))
     path.unlink()
     evaluate.main(["--model_dir", str(model_dir)])
-    assert "vectors.txt: cannot be read" in refusal(train.main, ["--model_dir", str(model_dir), "--restart"])
+    restart = ["--model_dir", str(model_dir), "--restart"]
+    assert "vectors.txt: cannot be read" in refusal(train.main, restart)
+    path.write_text("unheard 1 2 3\n", encoding="utf-8")
+    assert "has vectors for 0 of" in refusal(train.main, restart)
 
 
 def test_stopped_run_continues_to_the_same_bits_with_other_workers(tmp_path, corpus):

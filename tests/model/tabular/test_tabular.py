@@ -193,9 +193,6 @@ def test_a_number_is_learnt_and_scored_in_its_unit_and_monitored_by_rmse(tmp_pat
 )
 def test_the_tracked_experiments_reach_what_they_promise(tmp_path, monkeypatch, name, metric, least):
     monkeypatch.chdir(PROJECT)
-    values = []
-    for seed in (230, 231):
-        run = write_params(tmp_path / str(seed), **utils.read_json(PROJECT / "experiments" / name / "params.json"))
-        evaluate.main(["--model_dir", str(finish(run, f"seed={seed}"))])
-        values.append(utils.read_json(run / "metrics_test_best.json")[metric])
-    assert np.mean(values) >= least
+    run = write_params(tmp_path / "run", **utils.read_json(PROJECT / "experiments" / name / "params.json"))
+    evaluate.main(["--model_dir", str(finish(run))])
+    assert utils.read_json(run / "metrics_test_best.json")[metric] >= least

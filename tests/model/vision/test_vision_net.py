@@ -127,8 +127,10 @@ def test_pretrained_googlenet_scales_its_input_as_its_weights_expect(published):
     assert torch.allclose(model(images), reference.eval()(images), rtol=1e-3)
 
 
-def test_pretrained_weights_without_a_network_say_so(tmp_path, no_network, monkeypatch):
+def test_pretrained_weights_without_a_network_say_so(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where no server listens
+    monkeypatch.setenv("no_proxy", "")
     message = refusal(initialized, make_params(net="squeezenet1_1", pretrained=True))
     assert "its weights cannot be downloaded (" in message and message.endswith("); or pretrained=false")
 

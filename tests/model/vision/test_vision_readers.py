@@ -256,13 +256,15 @@ def test_images_of_the_page_are_found_in_every_layout(tmp_path):
 # ---- what data/build_dataset.py downloads
 
 
-def build(*words):
-    load_script("data/build_dataset.py").main([str(word) for word in words])
+def build(name, folder):
+    load_script("data/build_dataset.py").main([name, "--output_dir", str(folder)])
 
 
-def test_build_dataset_without_a_network_says_so_in_one_line(tmp_path, no_network, capsys):
+def test_build_dataset_without_a_network_says_so_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where no server listens
+    monkeypatch.setenv("no_proxy", "")
     with pytest.raises(SystemExit) as stop:
-        build("cifar10", "--output_dir", tmp_path)
+        build("cifar10", tmp_path)
     message = capsys.readouterr().err
     assert stop.value.code == 2 and message.count("\n") == 1 and message.endswith("; is there a network?\n")
     assert message.startswith("error: cifar10 cannot be downloaded (")
@@ -281,7 +283,7 @@ def test_build_dataset_writes_what_torchvision_has(tmp_path, monkeypatch, name, 
             return len(self.data)
 
     monkeypatch.setattr(datasets, name, Fake)
-    build(name.lower(), "--output_dir", tmp_path)
+    build(name.lower(), tmp_path)
     test = read_split("test", tmp_path, SMALL)
     assert np.array_equal(test.images, images[:10]) and test.labels == ["0", "1"] * 5
     assert len(read_split("train", tmp_path, SMALL).ids) == 18

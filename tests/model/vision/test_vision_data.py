@@ -1,6 +1,5 @@
-"""Decoded images: the same pixels from a file, from memory and one by one; decoded again when a file changes."""
+"""Batches of images: the same bytes from any process and cache, decoded again when a file changes; augmentation."""
 
-import copy
 import logging
 import os
 
@@ -9,19 +8,22 @@ import pytest
 import torch
 from PIL import Image
 
+from fiveline.device import epoch_draws
+from fiveline.loader import batches_from, fetch_dataloader
+from fiveline.tasks import fetch_facts
 from model.vision import decode
-from model.vision.data_loader import fetch_dataset, fetch_facts
+from model.vision.data_loader import fetch_dataset
 from model.vision.params import Params
 from model.vision.readers import read_split
 from tests.support.photos import make_folders, save_picture
 from utils import fingerprint
 
-PARAMS = Params(image_size=8, horizontal_flip=False, normalize="train")
+PLAIN = Params(image_size=8, horizontal_flip=False)
 
 
 @pytest.fixture
 def images(tmp_path, monkeypatch):
-    """A folder of images, 12 to train on and 6 to validate with; the user's cache folder is beside it."""
+    """A folder of images, 13 to train on and 6 to validate with; the user's cache folder is beside it."""
     generator = np.random.default_rng(0)
     for split, number in (("train", 6), ("val", 3)):
         counts = dict.fromkeys("ab", number)
@@ -29,6 +31,85 @@ def images(tmp_path, monkeypatch):
     save_picture(tmp_path / "data/train/a/0.bmp")  # whose size does not depend on its contents
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "data"
+
+
+# ---- augmentation
+
+
+def make_params(data_dir, **values):
+    settings = {"image_size": 8, "batch_size": 4, "shift": 2, "jitter": 0.3, "horizontal_flip": True, **values}
+    return fetch_facts(data_dir, Params(**settings))
+
+
+def two_epochs(dataloader):
+    batches = []
+    for epoch in (1, 2):
+        batches += list(batches_from(dataloader, epoch, 0)[0])
+    return batches
+
+
+def test_images_are_the_same_bytes_from_any_process_and_cache(images):
+    before = torch.get_rng_state()
+    first, *others = (
+        two_epochs(fetch_dataloader("train", images, make_params(images, cache=cache, num_workers=n), training=True))
+        for cache, n in (("none", 0), ("none", 2), ("memory", 0), ("disk", 0))
+    )
+    assert torch.equal(torch.get_rng_state(), before)  # loading leaves the global generator alone
+    assert len(first) == 8 and not torch.equal(first[0][0], first[4][0])
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            for a, b in zip(one, two, strict=True):
+                assert a.dtype == b.dtype and a.stride() == b.stride() and torch.equal(a, b)
+
+
+def images_of(images, epoch, indices=range(13), **values):
+    """Return images of train as they are in an epoch; 0: in no epoch of training."""
+    dataset = fetch_dataset("train", images, make_params(images, **values))
+    if epoch:
+        dataset.set_epoch(epoch)
+    return dataset.__getitems__(list(indices))[0]
+
+
+def test_augmentation_depends_on_seed_epoch_and_example_alone(images):
+    whole = images_of(images, 1)
+    assert torch.equal(images_of(images, 1, [11, 4]), whole[[11, 4]])
+    for second in (images_of(images, 2), images_of(images, 1, seed=231)):
+        assert not any(torch.equal(image, before) for image, before in zip(second, whole, strict=True))
+
+
+@pytest.mark.parametrize("size", [8, 13])
+def test_flip_and_shift_are_those_of_numpy(images, size):
+    values = {"jitter": 0.0, "image_size": size, "shift": 3, "normalize": "none"}
+    plain, moved = ((images_of(images, n, **values) * 255).round().permute(0, 2, 3, 1).numpy() for n in (0, 1))
+    draws = epoch_draws(Params().seed, 1, 13, 5).numpy()
+    for image, draw, result in zip(plain, draws, moved, strict=True):
+        expected = image[:, ::-1] if draw[0] < 0.5 else image
+        y, x = (draw[1:3] * np.float32(7)).astype(int)
+        expected = np.pad(expected, ((3, 3), (3, 3), (0, 0)), mode="edge")[y : y + size, x : x + size]
+        assert np.array_equal(result, expected)
+
+
+def test_jitter_changes_contrast_and_brightness_within_its_strength(images):
+    values = {"shift": 0, "horizontal_flip": False, "normalize": "none"}
+    plain, jittered = (images_of(images, 1, jitter=strength, **values) for strength in (0.0, 0.2))
+    contrast, brightness = 0.8 + 0.4 * epoch_draws(Params().seed, 1, 13, 5).T[3:]
+    for image, c, b, result in zip(plain, contrast, brightness, jittered, strict=True):
+        torch.testing.assert_close(result, (((image - image.mean()) * c + image.mean()) * b).clamp(0, 1))
+
+
+def test_only_training_is_augmented(images):
+    params, raw = make_params(images), make_params(images, shift=0, jitter=0.0, horizontal_flip=False)
+    for split in ("train", "val"):
+        pairs = zip(fetch_dataloader(split, images, params), fetch_dataloader(split, images, raw), strict=True)
+        assert all(torch.equal(one, other) for (one, _), (other, _) in pairs)
+    trained, evaluated = (
+        torch.cat([x for x, _ in batches_from(fetch_dataloader("train", images, each, training=True), 1, 0)[0]])
+        for each in (params, raw)
+    )
+    assert not torch.equal(trained, evaluated)
+
+
+# ---- decoded once
 
 
 @pytest.fixture
@@ -40,14 +121,12 @@ def decoded_files(monkeypatch):
 
 
 def fetch_pixels(data_dir, split="train", **values):
-    """Return the images of a split without normalisation, (n, height, width, channels), uint8."""
-    params = PARAMS.model_copy(update=values)
-    dataset = copy.copy(fetch_dataset(split, data_dir, params.with_facts(fetch_facts(data_dir, params))))
-    dataset.params = dataset.params.model_copy(update={"normalize": "none"})
+    """Return the images of a split, (n, height, width, channels), uint8."""
+    dataset = fetch_dataset(split, data_dir, fetch_facts(data_dir, PLAIN.model_copy(update=values)))
     return (dataset.__getitems__(range(len(dataset)))[0] * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def expected_pixels(data_dir, split="train", params=PARAMS):
+def expected_pixels(data_dir, split="train", params=PLAIN):
     return torch.from_numpy(
         np.stack([decode.decode(path, params) for path in read_split(split, data_dir, params).images])
     )
@@ -59,7 +138,7 @@ def test_images_are_decoded_once_for_all_runs_or_nothing_is_written(images, tmp_
     for _ in range(2):
         train, val = (fetch_pixels(images, split, cache=kind) for split in ("train", "val"))
     if kind in ("auto", "disk"):
-        assert len(decoded_files) == 13 + 6  # the statistics of pixels included
+        assert len(decoded_files) == 13 + 6
         assert {path.stat().st_mode & 0o777 for path in (images / ".decoded").glob("*.npy")} == {
             0o600
         } or os.name == "nt"
@@ -102,7 +181,7 @@ def test_a_change_of_the_files_is_noticed(images, decoded_files, change):
 def test_another_size_or_colour_or_way_to_decode_is_noticed(images, decoded_files, monkeypatch, tmp_path):
     for values in ({"image_size": 10}, {"image_channels": 1}, {"image_size": 10}, {"image_channels": 1}):
         assert torch.equal(
-            fetch_pixels(images, **values), expected_pixels(images, params=PARAMS.model_copy(update=values))
+            fetch_pixels(images, **values), expected_pixels(images, params=PLAIN.model_copy(update=values))
         )
     assert len(decoded_files) == (2 + 4) * 13  # including expected_pixels
     (tmp_path / "decode.py").write_text("# another one")
@@ -126,5 +205,5 @@ def test_packed_images_are_resized_unless_they_have_the_size(tmp_path, size):
     for split in ("train", "val"):
         np.savez(tmp_path / f"{split}.npz", images=pixels, labels=np.arange(20) % 2)
     for kind in ("auto", "none"):
-        expected = decode.decode(pixels[7], PARAMS) if size == (11, 9) else pixels[7]
+        expected = decode.decode(pixels[7], PLAIN) if size == (11, 9) else pixels[7]
         assert np.array_equal(fetch_pixels(tmp_path, cache=kind)[7], expected)
