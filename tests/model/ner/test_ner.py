@@ -37,9 +37,6 @@ def with_facts(folder, **values):
     return fetch_facts(folder, Params(**values))
 
 
-# ---- batches
-
-
 def test_batch_is_every_sentence_padded_to_the_longest(corpus):
     params = with_facts(corpus, char_channels=4, max_word_len=6)
     dataset, characters = fetch_dataset("val", corpus, params), params.facts["characters"]
@@ -77,9 +74,6 @@ def test_word_dropout_is_of_the_epoch_and_the_sentence_alone(corpus):
     assert 0.2 < (whole == unknown).sum() / is_token.sum() < 0.4
     alone = words([5], 1)[0]
     assert torch.equal(alone, whole[5, : len(alone)]) and not torch.equal(words(every, 2), whole)
-
-
-# ---- the net
 
 
 def test_outputs_do_not_depend_on_the_rest_of_the_batch(corpus):
@@ -123,9 +117,6 @@ def test_word_vectors_of_a_file_are_read_or_refused(tmp_path):
     for numbers in ("1 2", "1 nan 3", "1 x 3", "1 2 inf"):
         path.write_text(f"b 1 2 3\nthe {numbers}\n", encoding="utf-8")
         assert "vectors.txt:2: expected 3 finite numbers after 'the" in refusal(net.read_vectors, path, ["the"], 3)
-
-
-# ---- whole runs
 
 
 def run(model_dir, data_dir, *words, **values):

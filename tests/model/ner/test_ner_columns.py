@@ -25,9 +25,6 @@ def mistake(folder, text, **values):
     return refusal(read, folder, text, **values).removeprefix(f"{folder}/")
 
 
-# ---- columns
-
-
 @pytest.mark.parametrize("suffix", [".txt", ".conll", ".bio"])
 def test_column_files_are_read(tmp_path, suffix):
     text = "-DOCSTART- -X- O\n\nAda NN I-PER\nByron NN I-PER\nslept VB O\n\n\nin IN O\nNew NN I-LOC\nYork NN I-LOC\n"
@@ -102,9 +99,6 @@ def test_conllu_has_its_ranges_and_empty_nodes_left_out(tmp_path):
     assert message == "train.conllu:2: column 0 of a .conllu file numbers the tokens; type token_column=1"
 
 
-# ---- comments
-
-
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [
@@ -151,9 +145,6 @@ def test_any_text_is_read_or_refused_and_no_token_appears_from_nowhere(tmp_path,
     lines = [line.strip(" \t\r") for line in text.removeprefix("\ufeff").split("\n")]
     num_tokens, num_sure = sum(map(len, tokens)), sum(map(readers.is_token, lines))
     assert num_tokens <= sum(map(bool, lines)) and (num_tokens >= num_sure or "-" in text or "." in text)
-
-
-# ---- predict.py's reader
 
 
 def streamed(path, text):

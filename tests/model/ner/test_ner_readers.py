@@ -33,9 +33,6 @@ def mistake(folder, split="train", **values):
     return refusal(load, folder, Params(**values), split)
 
 
-# ---- layouts and splits
-
-
 def test_pairs_are_read_line_by_line(pairs):
     sentences = read_split("val", pairs, Params())
     assert sentences.tokens[1:] == [["Rome", "fell"], ["Ada", "saw", "Rome"]]
@@ -60,9 +57,6 @@ def test_missing_val_is_cut_from_train_the_same_each_time(tmp_path, caplog):
     assert f"- WARNING: {tmp_path / 'dev'} is not read; rename it to val if it is the val split" in caplog.text
     assert read_split("val", tmp_path, Params(val_fraction=0.2, seed=1)).ids == val
     assert read_split("val", tmp_path, Params(val_fraction=0.2, split_seed=1)).ids != val
-
-
-# ---- mistakes
 
 
 @pytest.mark.parametrize(
@@ -96,9 +90,6 @@ def test_missing_data_is_reported(tmp_path):
     (tmp_path / "train.txt").unlink()
     (tmp_path / "train/labels.txt").unlink()
     assert "labels.txt: there is no such file" in mistake(tmp_path)
-
-
-# ---- vocabulary
 
 
 def test_vocabulary_is_of_train_alone_in_the_order_of_first_occurrence(pairs):
@@ -144,9 +135,6 @@ def test_files_of_the_vocabulary_are_written_and_decide(pairs, capsys):
         assert message in mistake(pairs)
     (pairs / "tags.txt").unlink()
     assert "tags.txt: there is no such file" in mistake(pairs)
-
-
-# ---- the corpora of data/
 
 
 def build_kaggle(folder, *rows):

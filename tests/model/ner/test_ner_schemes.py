@@ -26,9 +26,6 @@ TYPES = [[""], ["-PER"], ["-PER", "-LOC"], ["-a-b", "-a_b", "-a"], ["", "-X", "-
 STRAYS = ["U-LOC", "L-PER", "S-PER", "E-LOC", "X-PER", "MISC", "INTJ", "B_PER", "U", "0", "."]
 
 
-# ---- counted as by seqeval
-
-
 def scores(tags, labels, predicted, scheme):
     """Return the metrics of the tagger for sentences that come in padded batches of two."""
     sums = MetricSums(net.metrics(Params().with_facts({"tags": tags, "scheme": scheme})))
@@ -87,9 +84,6 @@ def test_tags_without_prefix_count_as_runs():
     count = EntityCounter(["NOUN", "VERB", "O"], "plain").count
     outputs = torch.eye(3)[torch.tensor([[0, 0, 1, 2, 1]])]
     assert count(outputs, torch.tensor([[0, 0, 1, 1, 2]])).tolist() == [5, 3, 2, 3, 1]
-
-
-# ---- the scheme of train
 
 
 def write(folder, tags, splits=("train", "val")):

@@ -18,8 +18,6 @@ from tests.support.data import read_csv, refusal, write_csv
 from tests.support.runs import finish, write_params
 from tests.support.tasks import PROJECT, needs
 
-# ---- the linear layer by hand
-
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(6,), (2, 5, 6)], ids=str)
@@ -50,18 +48,6 @@ def test_linear_and_the_loss_of_a_number_train_under_autocast():
     assert outputs.dtype == torch.bfloat16
     net.loss_fn(outputs, torch.arange(5.0)).backward()
     assert first.weight.grad.dtype == torch.float32 and first.weight.grad.abs().sum() > 0
-
-
-# ---- nets and the loss
-
-
-def test_two_layer_has_the_seeds_names():
-    params = Params(hidden_size=7).with_facts({"feature_names": ["a", "b"], "classes": ["x", "y"]})
-    shapes = {name: tuple(weight.shape) for name, weight in net.Net(params).named_parameters()}
-    assert shapes == {"linear1.weight": (7, 2), "linear1.bias": (7,), "linear2.weight": (2, 7), "linear2.bias": (2,)}
-
-
-# ---- metrics and predictions
 
 
 def sums(outputs, labels, batch_size, params):
@@ -112,9 +98,6 @@ def test_metrics_and_predictions_of_a_number_are_in_its_unit_and_equal_scikit_le
     assert serve.predictions(torch.zeros(1), None, params) == [{"prediction": mean}]
 
 
-# ---- hyperparameters
-
-
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -131,9 +114,6 @@ def test_metrics_and_predictions_of_a_number_are_in_its_unit_and_equal_scikit_le
 )
 def test_params_that_do_not_fit_together_are_reported(values, expected):
     assert expected in refusal(Params.from_values, {"task": "tabular", **values}, "params.json")
-
-
-# ---- train.py --init
 
 
 @needs("text")
@@ -159,9 +139,6 @@ def test_a_table_of_texts_is_left_to_the_task_text(tmp_path, capsys, header, num
         return
     message = refusal(train.main, command)
     assert expected in message and ("choose" in message or "found texts in 'text'; type target=NAME" in message)
-
-
-# ---- whole runs
 
 
 def test_a_number_is_learnt_and_scored_in_its_unit_and_monitored_by_rmse(tmp_path, capsys):

@@ -35,9 +35,6 @@ def inputs(folder, split, params):
     return fetch_dataset(split, folder, params).tensors[0].numpy()
 
 
-# ---- features
-
-
 def test_numbers_are_standardised_by_train_alone(tmp_path):
     generator = np.random.default_rng(0)
     arrays = {"train": generator.normal(5, 3, (30, 3)), "val": generator.normal(9, 1, (10, 3))}
@@ -53,26 +50,21 @@ def test_numbers_are_standardised_by_train_alone(tmp_path):
     assert json.loads(json.dumps(params.facts)) == params.facts  # plain values, as the checkpoint needs
 
 
-@pytest.mark.parametrize(
-    ("values", "names"),
-    [
+def test_columns_are_chosen_by_the_hyperparameters(tmp_path):
+    write(tmp_path, "id,sex,a,y", "r1,10,1,9 r2,2,4,10 r3,10,6,-1")
+    sex = {"features": ["sex"], "categorical": ["sex"]}
+    for values, names in (
         ({"id_column": "id"}, ["sex", "a"]),
         ({"features": ["a"]}, ["a"]),
-        ({"features": ["sex"], "categorical": ["sex"]}, ["sex=2", "sex=10", "sex: other"]),
-        ({"features": ["sex"], "categorical": ["sex"], "min_category_count": 2}, ["sex=10", "sex: other"]),
-    ],
-)
-def test_columns_are_chosen_by_the_hyperparameters(tmp_path, values, names):
-    write(tmp_path, "id,sex,a,y", "r1,10,1,9 r2,2,4,10 r3,10,6,-1")
-    dataset, params = load(tmp_path, Params(target="y", **values))
-    assert params.facts["feature_names"] == names
-    assert dataset.ids == (["r1", "r2", "r3"] if "id_column" in values else ["1", "2", "3"])
+        (sex, ["sex=2", "sex=10", "sex: other"]),
+        ({**sex, "min_category_count": 2}, ["sex=10", "sex: other"]),
+    ):
+        dataset, params = load(tmp_path, Params(target="y", **values))
+        assert params.facts["feature_names"] == names
+        assert dataset.ids == (["r1", "r2", "r3"] if "id_column" in values else ["1", "2", "3"])
     assert params.classes == ["-1", "9", "10"] and dataset.tensors[1].tolist() == [1, 2, 0]  # numbers by size
     features, labels = dataset.__getitems__([2, 0])
     assert torch.equal(features[0], dataset[2][0]) and labels.tolist() == [dataset[2][1], dataset[0][1]]
-
-
-# ---- later data
 
 
 def test_later_values_neither_explode_nor_reach_weights_that_nothing_trained(tmp_path, caplog):
@@ -87,8 +79,6 @@ def test_later_values_neither_explode_nor_reach_weights_that_nothing_trained(tmp
                   "'c': 2 of 2 rows of test (100.0%) hold a category that train does not have"):  # fmt: skip
         assert f"WARNING: column {found}" in caplog.text
 
-
-# ---- spellings
 
 EQUAL = ["1 1.0", "1 1.", "1 1e0", "100 1E2", "0 -0.0", "0.5 .5", "2 +2.00", "Zo\u00eb Zoe\u0308",
          "12345678901234567890 12345678901234567890.0"]  # fmt: skip
@@ -148,9 +138,6 @@ def test_names_with_numbers_in_them_are_categories_however_many(tmp_path, caplog
     assert {len(column["categories"]) for column in params.facts["columns"]} == {30} and "WARNING" not in caplog.text
 
 
-# ---- columns that look like something else
-
-
 def test_columns_that_are_hardly_what_they_are_taken_for_are_named(tmp_path, caplog):
     write(tmp_path, "name,size,y", [[f"customer{i}", i * 37 % 50, "yn"[i > 30]] for i in range(60)])
     fetch(tmp_path, features=["size"])
@@ -181,9 +168,6 @@ def test_columns_that_are_hardly_what_they_are_taken_for_are_named(tmp_path, cap
 )
 def test_columns_that_nothing_can_be_learnt_from_are_refused(tmp_path, rows, values, expected):
     assert expected in refusal(fetch, write(tmp_path, "a,y", rows), **values)
-
-
-# ---- the stated steps, and older checkpoints
 
 
 def follow(described, row):

@@ -94,9 +94,6 @@ def test_a_cell_is_a_number_by_a_plain_rule():
     }  # fmt: skip
 
 
-# ---- quotes
-
-
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
@@ -127,9 +124,6 @@ def test_a_stream_goes_on_behind_what_it_cannot_read(tmp_path, caplog):
     expected = ["1", "line 3: not CSV", "line 4: not UTF-8", "(line 5): found 3 cells", "8", "line 7: not"]
     assert all(words in text for text, words in zip(found, expected, strict=True)), found
     assert f"column 'a': 1 of 6 rows of {path} hold an unknown category" in caplog.text
-
-
-# ---- mistakes
 
 
 @pytest.mark.parametrize(
@@ -183,9 +177,6 @@ def test_mistakes_in_later_splits_names_and_folders_are_reported(tmp_path):
     assert "no column 'key', the id_column" in mistake(id_column="key")
     message = "train.csv, row 3 (line 4), column 'color': id 'red' is also the id of line 2"
     assert message in mistake(id_column="color")
-
-
-# ---- splits
 
 
 def test_one_file_is_split_by_seed_and_class(tmp_path, caplog):

@@ -33,9 +33,6 @@ def images(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-# ---- augmentation
-
-
 def make_params(data_dir, **values):
     settings = {"image_size": 8, "batch_size": 4, "shift": 2, "jitter": 0.3, "horizontal_flip": True, **values}
     return fetch_facts(data_dir, Params(**settings))
@@ -107,9 +104,6 @@ def test_only_training_is_augmented(images):
         for each in (params, raw)
     )
     assert not torch.equal(trained, evaluated)
-
-
-# ---- decoded once
 
 
 @pytest.fixture

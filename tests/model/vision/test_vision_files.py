@@ -16,7 +16,6 @@ from sklearn.preprocessing import StandardScaler
 from fiveline.tasks import fetch_facts
 from model.vision.decode import decode
 from model.vision.params import Params
-from model.vision.readers import read_split
 from model.vision.serve import collate_unlabelled, describe_inputs, fetch_inputs
 from tests.support.data import load, refusal
 from tests.support.photos import make_folders, save_picture
@@ -24,9 +23,6 @@ from utils import InputError
 
 SMALL = Params(image_size=8, horizontal_flip=False)
 GREY = Params(image_size=8, image_channels=1, horizontal_flip=False)
-
-
-# ---- decoding
 
 
 @pytest.mark.parametrize(("size", "most"), [((800, 600), 2), ((201, 150), 6), ((100, 75), 0), ((31, 9), 0)])
@@ -41,15 +37,6 @@ def test_decode_is_pillows_bilinear_resize_or_nearly_so_where_a_jpeg_is_large(tm
         assert np.abs(decode(tmp_path / "x.jpg", params) - exact.reshape(params.image_shape)).max() <= most
 
 
-def test_the_first_picture_of_a_camera_is_read(tmp_path):
-    first, second = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
-    make_folders(tmp_path)
-    first.save(tmp_path / "train/a/x.mpo", save_all=True, append_images=[second])
-    examples = read_split("train", tmp_path, SMALL)
-    assert "a/x.mpo" in examples.ids and not examples.notes
-    assert np.abs(decode(tmp_path / "train/a/x.mpo", SMALL).astype(int) - (255, 0, 0)).max() < 3
-
-
 def test_what_cannot_be_decoded_is_named_with_what_to_do(tmp_path):
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     assert "(its contents are not of any of the formats JPEG, PNG, GIF, " in refusal(decode, tmp_path / "x.heic", SMALL)
@@ -61,9 +48,6 @@ def test_what_cannot_be_decoded_is_named_with_what_to_do(tmp_path):
     message = refusal(decode, path, GREY.model_copy(update={"max_image_pixels": 9_998}))
     assert "(10000 pixels)" in message and "set max_image_pixels higher" in message
     assert decode(path, GREY).shape == (8, 8, 1)  # the limit of another run is gone
-
-
-# ---- pixels and their statistics
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -96,9 +80,6 @@ def test_a_channel_with_one_odd_pixel_is_constant_where_that_is_rounding(tmp_pat
     assert dataset[3][0].max() == pytest.approx((level / 255) / std, rel=0.01)
 
 
-# ---- 16 bits
-
-
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize(("suffix", "dtype"), [("png", "<u2"), ("tif", ">u2"), ("tif", "<i4")])
 def test_values_of_fewer_bits_keep_their_levels_in_every_split(tmp_path, bits, suffix, dtype):
@@ -123,9 +104,6 @@ def test_grey_bits_may_be_given_and_a_transparent_value_of_16_bits_is_white(tmp_
     values = np.array([[300] * 4 + [40_000] * 4] * 8, np.uint16)
     path = save_picture(tmp_path / "x.png", values, transparency=300)
     assert decode(path, GREY)[0, :, 0].tolist() == [255] * 4 + [156] * 4
-
-
-# ---- the steps of an exported program
 
 
 def follow(steps, facts, path):
@@ -185,8 +163,6 @@ def test_the_steps_in_words_lead_to_what_predict_feeds_the_net(tmp_path, channel
         assert np.allclose(follow(described["steps"], described, tmp_path / name), expected, atol=1e-6), name
 
 
-# ---- EXIF
-
 TURN = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
 BEYOND = struct.pack("<HHIIHHII", 0x8769, 4, 1, 2**32 - 9, 0x10F, 2, 500, 2**24)
 EXIF = {
@@ -213,9 +189,6 @@ def test_malformed_exif_turns_what_it_can_and_rejects_nothing(tmp_path, suffix, 
     assert shown["image"].size == ((16, 8) if is_turned else (8, 16))
 
 
-# ---- what may do harm
-
-
 @pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.tif"])
 def test_eps_under_another_name_starts_no_ghostscript(tmp_path, monkeypatch, name):
     started = []
@@ -225,8 +198,6 @@ def test_eps_under_another_name_starts_no_ghostscript(tmp_path, monkeypatch, nam
     assert f"{name}: not a readable image" in refusal(decode, path, SMALL)
     assert not fetch_inputs([f"a/{name}"], "val", tmp_path, SMALL) and not started
 
-
-# ---- random modes, formats, turns and damage
 
 TURNS = {  # what the EXIF orientation asks for, by NumPy alone
     None: lambda a: a, 1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],

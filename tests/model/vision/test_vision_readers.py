@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import pickle
+import re
 import unicodedata
 import zipfile
 
@@ -28,9 +29,6 @@ SMALL = Params(image_size=8, horizontal_flip=False)
 
 def mistake(data_dir, split="train"):
     return refusal(load, data_dir, SMALL, split)
-
-
-# ---- folders and names
 
 
 def test_folders_give_classes_sorted_and_files_in_order(tmp_path):
@@ -77,22 +75,19 @@ def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, m
 
 
 @pytest.mark.parametrize("place", ["data/train/loop", "data/train/a/old/loop", "owls/loop"])
-@pytest.mark.parametrize("target", ["data/train", "data"])
-def test_links_are_followed_but_not_back_to_a_folder_above(tmp_path, place, target):
+def test_links_are_followed_but_not_back_to_a_folder_above(tmp_path, place):
     """Else each image would be read 40 times, and cats as owls."""
     make_folders(tmp_path / "data")
     for name in ("data/train/a/old/9.png", "owls/8.png"):
         save_picture(tmp_path / name)
     (tmp_path / "data/train/owl").symlink_to(tmp_path / "owls")
     (tmp_path / "data/train/a/link.png").symlink_to(tmp_path / "owls/8.png")
-    (tmp_path / "linked").symlink_to(tmp_path / "data")
     expected, before = read_split("train", tmp_path / "data", SMALL), fingerprint(tmp_path / "data")
     assert {"a/old/9.png", "a/link.png", "owl/8.png"} < set(expected.ids) and len(expected.ids) == 9
-    (tmp_path / place).symlink_to(tmp_path / target)
-    for data_dir in (tmp_path / "data", tmp_path / "linked"):
-        found = read_split("train", data_dir, SMALL)
-        assert (found.ids, found.labels, fingerprint(data_dir)) == (expected.ids, expected.labels, before)
-        assert len(list(fetch_unlabelled([data_dir / "train"], SMALL))) == 9
+    (tmp_path / place).symlink_to(tmp_path / "data/train")
+    found = read_split("train", tmp_path / "data", SMALL)
+    assert (found.ids, found.labels, fingerprint(tmp_path / "data")) == (expected.ids, expected.labels, before)
+    assert len(list(fetch_unlabelled([tmp_path / "data/train"], SMALL))) == 9
 
 
 def test_signs_are_labelled_by_their_names(tmp_path):
@@ -106,9 +101,6 @@ def test_signs_are_labelled_by_their_names(tmp_path):
         path = save_picture(tmp_path / "train_signs" / name)
         assert f"{name}: expected a name that begins with the label's number" in mistake(tmp_path)
         path.unlink()
-
-
-# ---- packed arrays
 
 
 def save_npz(path, **arrays):
@@ -171,9 +163,6 @@ def test_npz_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch, n
         for key, content in {**arrays, name: npy(shape, bytes(2**23))}.items():
             archive.writestr(f"{key}.npy", content)
     assert f"found {name}" in mistake(tmp_path)
-
-
-# ---- classes and splits
 
 
 def test_classes_that_came_or_went_since_the_run_began_are_named(tmp_path, caplog):
@@ -253,37 +242,28 @@ def test_images_of_the_page_are_found_in_every_layout(tmp_path):
     assert [(entry["image"].size, entry["source"]) for entry in found.values()] == [((128, 64), large)]
 
 
-# ---- what data/build_dataset.py downloads
-
-
-def build(name, folder):
-    load_script("data/build_dataset.py").main([name, "--output_dir", str(folder)])
-
-
-def test_build_dataset_without_a_network_says_so_in_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where no server listens
-    monkeypatch.setenv("no_proxy", "")
-    with pytest.raises(SystemExit) as stop:
-        build("cifar10", tmp_path)
-    message = capsys.readouterr().err
-    assert stop.value.code == 2 and message.count("\n") == 1 and message.endswith("; is there a network?\n")
-    assert message.startswith("error: cifar10 cannot be downloaded (")
-
-
-@pytest.mark.parametrize(("name", "shape", "convert"), [("MNIST", (8, 8), torch.tensor), ("CIFAR10", (8, 8, 3), list)])
-def test_build_dataset_writes_what_torchvision_has(tmp_path, monkeypatch, name, shape, convert):
-    images = np.random.default_rng(0).integers(0, 256, (20, *shape), dtype=np.uint8)
+def test_build_dataset_writes_what_torchvision_has_or_says_that_there_is_no_network(tmp_path, monkeypatch, capsys):
+    images, build = (
+        np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8),
+        load_script("data/build_dataset.py"),
+    )
 
     class Fake:
         def __init__(self, folder, train, download):
-            self.data, self.targets = images[: 20 if train else 10], convert([0, 1] * (10 if train else 5))
+            self.data, self.targets = torch.from_numpy(images[: 20 if train else 10]), [0, 1] * (10 if train else 5)
             self.classes = ["0 - zero", "1 - one"]
 
         def __len__(self):
             return len(self.data)
 
-    monkeypatch.setattr(datasets, name, Fake)
-    build(name.lower(), tmp_path)
+    monkeypatch.setattr(datasets, "MNIST", Fake)
+    build.main(["mnist", "--output_dir", str(tmp_path)])
     test = read_split("test", tmp_path, SMALL)
     assert np.array_equal(test.images, images[:10]) and test.labels == ["0", "1"] * 5
     assert len(read_split("train", tmp_path, SMALL).ids) == 18
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where no server listens
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(SystemExit, match="2"):
+        build.main(["cifar10", "--output_dir", str(tmp_path)])
+    message = capsys.readouterr().err
+    assert re.match(r"error: cifar10 cannot be downloaded \(.*\); is there a network\?\n$", message)
