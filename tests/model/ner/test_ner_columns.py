@@ -53,22 +53,18 @@ def test_columns_are_chosen_and_separated_by_tabs_or_spaces(tmp_path, text, toke
     assert read(tmp_path, text, **values)[1:] == (tokens, tags)
 
 
-@pytest.mark.parametrize(
-    ("text", "number", "token", "tag"),
-    [
-        ("a\tb\tO\na\t\t\n", 2, "a", ""), ("a\t\tO\n \tb\tO\n", 2, "", "O"), ("a\tO\nb\t\n", 2, "b", ""),
-        ("b\t\na\tO\n", 1, "b", ""), ("\tO\na\tO\n", 1, "", "O"), ("a\tO\t\nb\tO\n", 1, "a", ""),
-        ("a\tx\tb O\n", 1, "a", "b O"),
-    ],
-)  # fmt: skip
-def test_empty_cells_are_refused_with_file_and_line(tmp_path, text, number, token, tag):
-    expected = f"expected a token in column 0 and a tag in column -1, found {token!r} and {tag!r}"
-    assert mistake(tmp_path, text) == f"train.conll:{number}: {expected}"
+EMPTY = {  # line, token and tag of what is refused
+    "a\tb\tO\na\t\t\n": (2, "a", ""), "a\t\tO\n \tb\tO\n": (2, "", "O"), "a\tO\nb\t\n": (2, "b", ""),
+    "b\t\na\tO\n": (1, "b", ""), "\tO\na\tO\n": (1, "", "O"), "a\tO\t\nb\tO\n": (1, "a", ""),
+    "a\tx\tb O\n": (1, "a", "b O"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("text", "message", "values"),
     [
+        *[(text, f":{number}: expected a token in column 0 and a tag in column -1, found {token!r} and {tag!r}", {})
+          for text, (number, token, tag) in EMPTY.items()],
         ("a O\rb O\r", ":1: a carriage return inside a line; expected UTF-8 text whose lines end in LF", {}),
         ("a O\r\nb\r O\r\n", ":2: a carriage return inside a line", {}),
         ("a O\nb\0 O\n", ":2: a NUL character", {}),
@@ -85,7 +81,7 @@ def test_empty_cells_are_refused_with_file_and_line(tmp_path, text, number, toke
         *[(text, ":2: a comment inside a sentence", {})
           for text in ("in _ _ O\n# text = at\nat _ _ O\n", "in O\n# end of file\n", "in O\n#hash\n")],
     ],
-    ids=range(17),
+    ids=range(24),
 )  # fmt: skip
 def test_mistakes_are_reported_with_file_and_line(tmp_path, text, message, values):
     assert mistake(tmp_path, text, **values).startswith(f"train.conll{message}")
