@@ -98,7 +98,7 @@ HINT = "; tag_scheme=iob1 turns them into bio"
 
 
 @pytest.mark.parametrize(
-    ("tags", "values", "scheme", "contradiction"),
+    ("tags", "values", "scheme", "wrong"),
     [
         ("B-A I-A O B-A B-B", {}, "bio; entities are counted as by seqeval's default mode", None),
         ("B-A O B-B", {}, "bio;", None),  # no entity of two tokens: fits bio alone
@@ -116,16 +116,14 @@ HINT = "; tag_scheme=iob1 turns them into bio"
         ("N V B", {}, "plain;", None),  # B is a whole tag here
     ],
 )
-def test_the_scheme_is_detected_and_logged_and_contradictions_are_warned_of(
-    tmp_path, caplog, tags, values, scheme, contradiction
-):
+def test_the_scheme_is_detected_and_contradictions_are_warned_of(tmp_path, caplog, tags, values, scheme, wrong):
     write(tmp_path, tags)
     with caplog.at_level("INFO"):
         assert fetch_facts(tmp_path, Params(**values))["scheme"] == scheme.partition(";")[0]
     infos, warned = ([record.message for record in caplog.records if record.levelname == level]
                      for level in ("INFO", "WARNING"))  # fmt: skip
     assert len(infos) == 1 and infos[0].startswith(f"- tag scheme of train: {scheme}")
-    assert warned == ([] if contradiction is None else [f"- WARNING: {contradiction}"])
+    assert warned == ([] if wrong is None else [f"- WARNING: {wrong}"])
 
 
 @pytest.mark.parametrize(
@@ -169,13 +167,6 @@ def test_a_stray_tag_of_test_or_of_the_vocabulary_changes_no_scheme(tmp_path, ca
     (tmp_path / "words.txt").write_text("w\n<pad>\nUNK\n")
     (tmp_path / "tags.txt").write_text("\n".join(facts["tags"]))
     assert fetch_facts(tmp_path, Params())["scheme"] == scheme
-
-
-def test_the_scheme_is_that_of_the_vocabulary_where_train_has_nothing_but_o(tmp_path, caplog):
-    write(tmp_path, "O O")
-    (tmp_path / "words.txt").write_text("w\n<pad>\nUNK\n")
-    (tmp_path / "tags.txt").write_text("O\nU-A\nB-A\nL-A\n")
-    assert fetch_facts(tmp_path, Params())["scheme"] == "bilou" and "WARNING" not in caplog.text
 
 
 def test_rare_tags_do_not_count_where_they_become_o(tmp_path):

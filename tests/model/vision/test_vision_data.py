@@ -38,25 +38,17 @@ def make_params(data_dir, **values):
     return fetch_facts(data_dir, Params(**settings))
 
 
-def two_epochs(dataloader):
-    batches = []
-    for epoch in (1, 2):
-        batches += list(batches_from(dataloader, epoch, 0)[0])
-    return batches
-
-
 def test_images_are_the_same_bytes_from_any_process_and_cache(images):
-    before = torch.get_rng_state()
-    first, *others = (
-        two_epochs(fetch_dataloader("train", images, make_params(images, cache=cache, num_workers=n), training=True))
-        for cache, n in (("none", 0), ("none", 2), ("memory", 0), ("disk", 0))
-    )
+    before, runs = torch.get_rng_state(), []
+    for cache, num_workers in (("none", 0), ("none", 2), ("memory", 0), ("disk", 0)):
+        params = make_params(images, cache=cache, num_workers=num_workers)
+        loader = fetch_dataloader("train", images, params, training=True)
+        runs.append([tensor for epoch in (1, 2) for batch in batches_from(loader, epoch, 0)[0] for tensor in batch])
     assert torch.equal(torch.get_rng_state(), before)  # loading leaves the global generator alone
-    assert len(first) == 8 and not torch.equal(first[0][0], first[4][0])
-    for other in others:
-        for one, two in zip(first, other, strict=True):
-            for a, b in zip(one, two, strict=True):
-                assert a.dtype == b.dtype and a.stride() == b.stride() and torch.equal(a, b)
+    assert len(runs[0]) == 16 and not torch.equal(runs[0][0], runs[0][8])
+    for run in runs[1:]:
+        for one, other in zip(runs[0], run, strict=True):
+            assert one.dtype == other.dtype and one.stride() == other.stride() and torch.equal(one, other)
 
 
 def images_of(images, epoch, indices=range(13), **values):

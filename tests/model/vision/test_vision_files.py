@@ -21,18 +21,6 @@ SMALL = Params(image_size=8, horizontal_flip=False)
 GREY = Params(image_size=8, image_channels=1, horizontal_flip=False)
 
 
-@pytest.mark.parametrize(("size", "most"), [((800, 600), 2), ((201, 150), 6), ((100, 75), 0), ((31, 9), 0)])
-def test_decode_is_pillows_bilinear_resize_or_nearly_so_where_a_jpeg_is_large(tmp_path, size, most):
-    # from sixteen times image_size on, a JPEG is decoded at a half or less; an odd side then loses half a pixel
-    coarse = np.random.default_rng(0).integers(0, 256, size=(12, 16, 3), dtype=np.uint8)
-    photo = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-    photo.save(tmp_path / "x.jpg", quality=95)
-    for params, mode in ((SMALL, "RGB"), (GREY, "L")):
-        with Image.open(tmp_path / "x.jpg") as picture:
-            exact = np.asarray(picture.convert(mode).resize((8, 8), Image.Resampling.BILINEAR)).astype(int)
-        assert np.abs(decode(tmp_path / "x.jpg", params) - exact.reshape(params.image_shape)).max() <= most
-
-
 def test_what_cannot_be_decoded_is_named_with_what_to_do(tmp_path):
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     assert "(its contents are not of any of the formats JPEG, PNG, GIF, " in refusal(decode, tmp_path / "x.heic", SMALL)
