@@ -101,10 +101,7 @@ def _encode_targets(table: Table, params: Params) -> Tensor:
 
 
 class RowDataset(TensorDataset):
-    """The rows of a table: features, (num_rows, num_features), float32, and labels, (num_rows,).
-
-    Labels are class numbers, int64, or standardised numbers, float32. With a `split`, rows unlike train are logged.
-    """
+    """The rows of a table: features, (num_rows, num_features), float32, and labels, (num_rows,), int64 or float32."""
 
     def __init__(self, table: Table, params: Params, split: str = "") -> None:
         self.ids, labels = table.ids(params.id_column), _encode_targets(table, params)

@@ -73,6 +73,11 @@ def _parts(params: Params) -> tuple[type[nn.Module], int, int]:
     return layer, len(params.facts["feature_names"]), len(params.classes) if params.target_type == "classes" else 1
 
 
+def _one_number(outputs: Tensor) -> Tensor:
+    """Return (batch_size,) of (batch_size, 1), the shape of a number's labels; leave classes as they are."""
+    return outputs.squeeze(1) if outputs.shape[1] == 1 else outputs  # ONNX squeezes no other size
+
+
 class LinearNet(nn.Module):
     """One linear layer: logistic regression, or linear regression."""
 
@@ -83,7 +88,7 @@ class LinearNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch_size, num_classes), or (batch_size,) for a number, of x, (batch_size, num_features)."""
-        return self.linear(x).squeeze(1)  # which changes nothing where there are several classes
+        return _one_number(self.linear(x))
 
 
 class TwoLayerNet(nn.Module):
@@ -98,7 +103,7 @@ class TwoLayerNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch_size, num_classes), or (batch_size,) for a number, of x, (batch_size, num_features)."""
         hidden = F.relu(self.linear1(x))  # (batch_size, hidden_size)
-        return self.linear2(hidden).squeeze(1)
+        return _one_number(self.linear2(hidden))
 
 
 class MultiLayerNet(nn.Module):
@@ -117,7 +122,7 @@ class MultiLayerNet(nn.Module):
         """Return (batch_size, num_classes), or (batch_size,) for a number, of x, (batch_size, num_features)."""
         for linear, norm in zip(self.hidden, self.norms, strict=True):
             x = F.dropout(F.relu(norm(linear(x))), self.dropout_rate, self.training)  # (batch_size, a hidden size)
-        return self.last(x).squeeze(1)
+        return _one_number(self.last(x))
 
 
 def Net(params: Params) -> nn.Module:

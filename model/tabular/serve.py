@@ -55,10 +55,7 @@ def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dic
 
 
 def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, Table | InputError]]:
-    """Yield each row of CSV files with its name, as a table of one row; for a broken row or file, an InputError.
-
-    A row's name is its cell in params.id_column, or else its file and number. Only the net's columns are needed.
-    """
+    """Yield each row of CSV files with its id (or its file and number), as a table of one row or as an InputError."""
     columns, missing = params.facts["columns"], missing_values(params)
     known = {column["name"]: missing.union(column["categories"]) for column in columns if "unseen" in column}
     for path in paths:
