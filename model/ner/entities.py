@@ -35,9 +35,7 @@ class EntityCounter:
     def count(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return (5,), int64: tokens, correctly tagged tokens, entities in labels, in outputs, and in both.
 
-        Args:
-            outputs: logits, (batch_size, max_len, num_tags)
-            labels: tag numbers, (batch_size, max_len); -100 where nothing is scored
+        Outputs are logits, (batch_size, max_len, num_tags); labels, (batch_size, max_len), are -100 at padding.
         """
         if self.kinds.device != labels.device:
             self.kinds, self.begins, self.ends = (t.to(labels.device) for t in (self.kinds, self.begins, self.ends))

@@ -34,11 +34,7 @@ class CharacterFeatures(nn.Module):
         self.conv = nn.Conv1d(params.char_embedding_dim, params.char_channels, 3, padding=1)
 
     def forward(self, chars: Tensor) -> Tensor:
-        """Return features, (batch_size, max_len, char_channels).
-
-        Args:
-            chars: character numbers, (batch_size, max_len, max_word_len), int64; 0 is padding
-        """
+        """Return features, (batch_size, max_len, char_channels), of numbers, (batch_size, max_len, max_word_len)."""
         words = chars.flatten(0, 1)  # (batch_size * max_len, max_word_len)
         s = self.embedding(words).transpose(1, 2)  # (batch_size * max_len, char_embedding_dim, max_word_len)
         s = F.relu(self.conv(s))  # (batch_size * max_len, char_channels, max_word_len)
@@ -88,9 +84,7 @@ class Net(nn.Module):
     def forward(self, s: dict[str, Tensor]) -> Tensor:
         """Return logits, (batch_size, max_len, num_tags).
 
-        Args:
-            s: `words`, (batch_size, max_len), int64, and with char_channels `chars`,
-                (batch_size, max_len, max_word_len), int64, whose padding is 0
+        `s` has `words`, (batch_size, max_len), and, with char_channels, `chars`, (batch_size, max_len, max_word_len).
         """
         words = s["words"]
         features = self.embedding(words)  # (batch_size, max_len, embedding_dim)
@@ -143,9 +137,7 @@ def reversal(is_token: Tensor) -> Tensor:
 def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy over the tokens; torch.nn.functional.cross_entropy does the same.
 
-    Args:
-        outputs: logits, (batch_size, max_len, num_tags)
-        labels: tag numbers, (batch_size, max_len), int64; -100 at padding, which does not count
+    Outputs are logits, (batch_size, max_len, num_tags); labels, (batch_size, max_len), are -100 at padding.
     """
     mask = labels != IGNORED_LABEL  # (batch_size, max_len)
     weights = mask / mask.sum()  # (batch_size, max_len)

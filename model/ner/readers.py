@@ -74,8 +74,7 @@ def read_split(split: str, data_dir: Path, params: Params, is_quiet: bool = Fals
         for name in [name for name in names if Path(name).stem in ("dev", "valid", "validation")]:
             logging.warning(f"- WARNING: {data_dir / name} is not read; rename it to val if it is the val split")
     chosen = [i for i in range(number) if (i in val) == (split == "val")]
-    ids, tokens, tags = whole
-    return Sentences([ids[i] for i in chosen], [tokens[i] for i in chosen], [tags[i] for i in chosen])
+    return Sentences._make([column[i] for i in chosen] for column in whole)
 
 
 def _find(data_dir: Path, split: str) -> Path | None:

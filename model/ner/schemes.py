@@ -22,13 +22,11 @@ from typing import Any
 
 from utils import InputError
 
-DEFAULT = "entities are counted as by seqeval's default mode"
 OUTSIDE, LETTERS = "O", frozenset("BIESLU")
 LETTERED = re.compile(r"[BIESLU]-.*", re.DOTALL)  # B-PER
 EXPECTED = "expected O, B-<type> and I-<type>, perhaps with E- and S-, or L- and U- (min_count_tag makes rare tags O)"
 FOREIGN = re.compile(r"[BIESLUM][_:./|].+|[bieslumo]-.+|M-.*|.+[-_:][BIESLUM]")  # B_PER, b-per, M-PER, PER-B
-RULES = {"bilou": "entities are counted as by seqeval with mode='strict', scheme=BILOU", "plain": "each run of one tag "
-         "counts as an entity"}  # fmt: skip
+RULES = {"bilou": "as by seqeval with mode='strict', scheme=BILOU", "plain": "by their runs of one tag"}
 
 Parts = tuple[str, str]  # letter and type of a tag
 
@@ -69,15 +67,6 @@ def from_iob1(tags: Sequence[str]) -> list[str]:
     return [tag if continues(parts[before], parts[tag]) else begin.get(tag, tag) for before, tag in pairs]
 
 
-def is_iob1(sentences: Iterable[Sequence[str]]) -> bool:
-    """Return whether I- begins entities, and B- only one that follows an entity of the same type."""
-    pairs = {pair for tags in sentences for pair in zip([OUTSIDE, *tags], tags, strict=False)}
-    parts = parse(tag for pair in pairs for tag in pair)
-    both = [(parts[before], parts[tag]) for before, tag in pairs]
-    begins = {(now[0], before[1] == now[1]) for before, now in both if not continues(before, now)}
-    return ("I", False) in begins and ("B", False) not in begins
-
-
 def detect(ids: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
     """Return and log the scheme of the sentences' tags; warn of tags that contradict it, refuse other tags."""
     pairs = collections.Counter(pair for tags in sentences for pair in zip(["O", *tags], [*tags, "O"], strict=True))
@@ -90,15 +79,11 @@ def detect(ids: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
         where = next(name for name, tags in zip(ids, sentences, strict=True) if odd[0] in tags)
         reason = f"other tags are {', '.join(lettered[:3])}" if lettered else "this scheme is not supported"
         raise InputError(f"{where}: the tag {odd[0]!r} in this sentence: {reason}; {EXPECTED}")
-    logging.info(f"- tag scheme of train: {scheme}; {RULES.get(scheme, DEFAULT)}")
-    wrong = collections.Counter(pairs) if scheme != "plain" else collections.Counter()
-    for before, tag in pairs:
-        if parts[tag][0] not in ("I", "E", "L") or continues(parts[before], parts[tag]):
-            del wrong[before, tag]
-    if wrong:
-        ((before, tag), _), *_ = wrong.most_common(1)
-        hint = "; tag_scheme=iob1 turns them into bio" if scheme == "bio" else ""
-        logging.warning(
-            f"- WARNING: {wrong.total()} tags of train contradict {scheme}: {tag} after {before}, ...{hint}"
-        )
+    rule = RULES.get(scheme, "as by seqeval's default mode")
+    logging.info(f"- tag scheme of train: {scheme}; entities are counted {rule}")
+    inner = [pair for pair in pairs if scheme != "plain" and parts[pair[1]][0] in ("I", "E", "L")]
+    if wrong := [pair for pair in inner if not continues(parts[pair[0]], parts[pair[1]])]:
+        before, tag = max(wrong, key=pairs.__getitem__)
+        found = f"{sum(map(pairs.__getitem__, wrong))} tags of train contradict {scheme}: {tag} after {before}, ..."
+        logging.warning(f"- WARNING: {found}{'; tag_scheme=iob1 turns them into bio' if scheme == 'bio' else ''}")
     return scheme

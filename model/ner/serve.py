@@ -1,7 +1,4 @@
-"""What comes after training: predictions in words, new sentences, how to use an exported net.
-
-torch is imported inside the functions, because the results page needs only `fetch_inputs`.
-"""
+"""What comes after training: predictions in words, new sentences, how to use an exported net."""
 
 from __future__ import annotations
 
@@ -23,16 +20,11 @@ if TYPE_CHECKING:
 READS = ("split_seed", "val_fraction", "token_column", "tag_column", "tag_scheme")  # what `fetch_inputs` looks at
 READS_STDIN = True
 
-Unlabelled = Iterator[tuple[str, "list[str] | InputError"]]  # file:line, and the tokens or what is wrong
-
 
 def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
     """Return one dict a sentence: the predicted tags and their mean probability; with labels, also tags and mean loss.
 
-    Args:
-        outputs: logits, (batch_size, max_len, num_tags), on the CPU
-        labels: (batch_size, max_len), -100 at padding; None if unknown: then all sentences have max_len tokens
-        params: for the tags' names
+    Logits are (batch_size, max_len, num_tags). Where `labels` is None, all sentences have max_len tokens.
     """
     import torch.nn.functional as F
 
@@ -52,14 +44,14 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
 
 
 def probabilities(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, list[float]]]:
-    """Return one dict a sentence: tag -> its probability for each token. The arguments are the same as above."""
+    """Return one dict a sentence: tag -> its probability for each token. Arguments: as of `predictions`."""
     masks = [slice(None)] * len(outputs) if labels is None else labels >= 0  # (batch_size, max_len)
     every = zip(outputs.softmax(dim=2), masks, strict=True)
     return [dict(zip(params.tags, each[mask].T.tolist(), strict=True)) for each, mask in every]
 
 
-def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Unlabelled:
-    """Yield the sentences of UTF-8 files (`-`: standard input), with an InputError in the place of a broken one.
+def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, list[str] | InputError]]:
+    """Yield file:line and the tokens of each sentence of UTF-8 files (`-`: standard input), or what is wrong with it.
 
     A file with the suffix of a column file (except .txt), or with tags in its first lines, is read as a column file, as
     a whole. Any other file has one sentence a line, and is read line by line.
@@ -93,7 +85,7 @@ def _has_columns(head: Sequence[bytes], params: Params) -> bool:
     return are_known and (OUTSIDE in tags or len(tags) > 1)
 
 
-def _read_lines(lines: Iterable[bytes], path: str) -> Unlabelled:
+def _read_lines(lines: Iterable[bytes], path: str) -> Iterator[tuple[str, list[str] | InputError]]:
     for number, line in enumerate(lines, start=1):
         where = f"{path}:{number}"
         try:
@@ -112,9 +104,8 @@ def collate_unlabelled(examples: Sequence[list[str]], params: Params) -> tuple[d
     from model.ner.data_loader import TaggedSentences
 
     tags = [[OUTSIDE] * len(tokens) for tokens in examples]
-    return TaggedSentences(readers.Sentences([""] * len(tags), list(examples), tags), params).__getitems__(
-        range(len(tags))
-    )
+    sentences = readers.Sentences([""] * len(tags), list(examples), tags)
+    return TaggedSentences(sentences, params).__getitems__(range(len(tags)))
 
 
 def describe_inputs(params: Params) -> dict[str, Any]:
@@ -155,8 +146,8 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, s
         raise InputError(f"{data_dir}: train has {len(tags)} different tags, expected 2 to 1000")
     if (scheme := schemes.guess(tags)) == "plain":
         found["monitor"] = ("accuracy", "the tags mark no entities")
-    elif scheme == "bio" and schemes.is_iob1(train.tags):
-        found["tag_scheme"] = ("iob1", "B- stands only between two entities of one type")
+    elif scheme == "bio" and any(schemes.from_iob1(each) != each for each in train.tags):
+        found["tag_scheme"] = ("iob1", "some entities begin with I-")
     return len(train.ids), {
         **found,
         "embedding_dim": (100, "a common size"),

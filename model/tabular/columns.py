@@ -14,6 +14,7 @@ in train. A column that does not vary in train becomes the same features in ever
 from __future__ import annotations
 
 import collections
+import contextlib
 import decimal
 import functools
 import logging
@@ -55,11 +56,10 @@ def category_of(text: str) -> str:
 
 def is_disguised(text: str) -> bool:
     """Return whether a cell that `parse_number` does not read looks like a number, as 1,5 and 12% do."""
-    try:
+    with contextlib.suppress(ValueError):
         float(DECORATION.sub("", text.strip("()")))
-    except ValueError:
-        return False
-    return math.isinf(parse_number(text))
+        return math.isinf(parse_number(text))
+    return False
 
 
 def missing_values(params: Params) -> set[str]:
@@ -67,27 +67,25 @@ def missing_values(params: Params) -> set[str]:
     return {text.strip() for text in params.missing} | {category_of(text.strip()) for text in params.missing}
 
 
-def read_numbers(table: Table, name: str, missing: Collection[str], role: str = "feature") -> np.ndarray:
+def read_numbers(table: Table, name: str, missing: Collection[str]) -> np.ndarray:
     """Return the numbers of a column, float64, NaN where one is missing; raise InputError for any other cell."""
-    cells = table.column(name, role)
+    cells = table.column(name)
     values = np.array([math.nan if cell in missing else parse_number(cell) for cell in cells], dtype=np.float64)
     for i in np.flatnonzero(np.isinf(values)).tolist():
         cure = PLAIN_NUMBERS if is_disguised(cells[i]) else "correct it, or add it to `missing`"
-        raise InputError(
-            f"{table.where(i, name)}: found {cells[i]!r}, expected a number below 1e30; {cure}. If the column holds "
-            "names of things, list it in `categorical`, or, as the target, set target_type to 'classes'"
+        cure += (
+            ". If it is the name of a thing, list the column in `categorical`; or, as the target, target_type=classes"
         )
+        raise InputError(f"{table.where(i, name)}: found {cells[i]!r}, expected a number below 1e30; {cure}")
     values[np.isin(values, [parse_number(text) for text in missing])] = math.nan  # -999.0 is -999
     return values
 
 
 def mean_and_std(values: np.ndarray) -> tuple[float, float]:
     """Return mean and standard deviation; the first value and 0 where only rounding may differ."""
-    size = np.abs(values).max(initial=0.0)
-    if len(values) == 0 or np.ptp(values) <= 1e-12 * size:  # relative to their size
+    if len(values) == 0 or np.ptp(values) <= 1e-12 * np.abs(values).max():
         return float(values[0]) if len(values) else 0.0, 0.0
-    scale = 2.0 ** math.frexp(size)[1]  # a power of two changes no digit; the square of 1e-200 would be 0
-    return float(values.mean()), float((values / scale).std() * scale)
+    return float(values.mean()), float(values.std())
 
 
 def describe(table: Table, name: str, params: Params) -> dict[str, Any]:
@@ -99,17 +97,14 @@ def describe(table: Table, name: str, params: Params) -> dict[str, Any]:
         is_categorical = name in params.categorical
     elif is_categorical and (num_disguised := sum(map(is_disguised, different))) > len(different) / 2:
         first = next(i for i, cell in enumerate(cells) if is_disguised(cell))
-        raise InputError(
-            f"{table.where(first, name)}: found {cells[first]!r}, which is not read as a number ({num_disguised} of "
-            f"the column's {len(different)} different values are like it); {PLAIN_NUMBERS}; if these are names of "
-            "things, list the column in `categorical`"
-        )
-    if is_categorical:
-        return _describe_categories(table, name, params)
-    return _describe_numbers(name, read_numbers(table, name, missing))
+        found = f"{num_disguised} of the column's {len(different)} different values are like it"
+        cure = f"{PLAIN_NUMBERS}; if these are names of things, list the column in `categorical`"
+        raise InputError(f"{table.where(first, name)}: found {cells[first]!r}, which is not a number ({found}); {cure}")
+    return _describe_categories(table, name, params) if is_categorical else _describe_numbers(table, name, missing)
 
 
-def _describe_numbers(name: str, values: np.ndarray) -> dict[str, Any]:
+def _describe_numbers(table: Table, name: str, missing: Collection[str]) -> dict[str, Any]:
+    values = read_numbers(table, name, missing)
     present = values[~np.isnan(values)]
     mean, std = mean_and_std(present)
     low, high = (present.min(), present.max()) if std else (mean, mean)
@@ -119,7 +114,7 @@ def _describe_numbers(name: str, values: np.ndarray) -> dict[str, Any]:
 
 
 def _describe_categories(table: Table, name: str, params: Params) -> dict[str, Any]:
-    counts = collections.Counter(category_of(cell) for cell in table.column(name))
+    counts = collections.Counter(map(category_of, table.column(name)))
     frequent = {category for category, count in counts.items() if count >= params.min_category_count}
     categories = sorted(frequent - missing_values(params), key=lambda text: (parse_number(text), text))
     num_rows = sum(counts[category] for category in categories)
@@ -156,20 +151,17 @@ def encode(table: Table, params: Params, split: str = "") -> np.ndarray:
         encode_column = _encode_categories if "categories" in column else _encode_numbers
         features, unlike = encode_column(table, column, missing)
         encoded.append(features)
-        for words, rows in unlike.items() if split else ():
-            if rows.any():
+        for words, rows in unlike.items():  # which rows are unlike train, by words that say how
+            if split and rows.any():
                 level, sign = (logging.WARNING, "WARNING: ") if rows.mean() >= 0.05 else (logging.INFO, "")
-                example = table.column(column["name"])[int(np.argmax(rows))]
                 found = f"{rows.sum()} of {len(rows)} rows of {split} ({rows.mean():.1%}) {words}"
+                example = table.column(column["name"])[int(rows.argmax())]
                 logging.log(level, f"- {sign}column {column['name']!r}: {found}; the first is {example!r}")
     features = np.concatenate(encoded, axis=1, dtype=np.float32, casting="same_kind")
     return features.reshape(len(table), len(params.facts["feature_names"]))  # else the facts contradict each other
 
 
-Encoded = tuple[np.ndarray, dict[str, np.ndarray]]  # features; which rows are unlike train, by words that say how
-
-
-def _encode_numbers(table: Table, column: dict[str, Any], missing: Collection[str]) -> Encoded:
+def _encode_numbers(table: Table, column: dict[str, Any], missing: Collection[str]) -> tuple[np.ndarray, dict]:
     # older checkpoints have no limits, or a rule for columns in which few rows of train differ from all others
     low, high, rare = column.get("low", -math.inf), column.get("high", math.inf), column.get("rare", False)
     if low == high:  # train has one number, so other text does no harm
@@ -181,14 +173,12 @@ def _encode_numbers(table: Table, column: dict[str, Any], missing: Collection[st
     scaled = (np.clip(values, low, high) - column["mean"]) / column["std"]
     features = np.where(is_missing | (is_far & rare), 0.0, scaled)  # 0 is the mean of train
     unlike = {"are far outside train's range and are limited to it": is_far}
-    if column["has_missing"]:
-        return np.stack([features, is_missing], axis=1), unlike
-    if low < high:
+    if low < high and not column["has_missing"]:
         unlike["hold no value, unlike train, and get its mean"] = is_missing
-    return features[:, None], unlike
+    return np.stack([features, is_missing][: 1 + column["has_missing"]], axis=1), unlike
 
 
-def _encode_categories(table: Table, column: dict[str, Any], missing: Collection[str]) -> Encoded:
+def _encode_categories(table: Table, column: dict[str, Any], missing: Collection[str]) -> tuple[np.ndarray, dict]:
     number = len(column["categories"])
     # older checkpoints compare texts, and put every other text into the last slot
     spell, unseen = (category_of, column["unseen"]) if "unseen" in column else (str, [0.0] * number + [1.0])

@@ -75,7 +75,7 @@ def _parts(params: Params) -> tuple[type[nn.Module], int, int]:
 
 def _one_number(outputs: Tensor) -> Tensor:
     """Return (batch_size,) of (batch_size, 1), the shape of a number's labels; leave classes as they are."""
-    return outputs.squeeze(1) if outputs.shape[1] == 1 else outputs
+    return outputs.squeeze(1) if outputs.shape[1] == 1 else outputs  # ONNX squeezes no other size
 
 
 class LinearNet(nn.Module):
@@ -133,27 +133,19 @@ def Net(params: Params) -> nn.Module:
 
 
 def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy of classes, or the mean squared error of a number.
-
-    Before training, the cross-entropy is near log(num_classes), and the standardised squared error near 1.
-    """
+    """Return the mean cross-entropy of classes, or the mean squared error of a standardised number."""
     if labels.is_floating_point():
         return F.mse_loss(outputs.to(labels.dtype), labels)  # under autocast, outputs are of a smaller type
     return F.cross_entropy(outputs, labels)
 
 
-@functools.lru_cache(maxsize=1)  # the metrics of classes ask one after the other for the same batch
+@functools.lru_cache(maxsize=1)  # four metrics ask for the counts of the same batch
 def count_classes(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Count for each class the correct predictions, all predictions, and all labels: three times (num_classes,)."""
-    predicted, zeros = outputs.argmax(dim=1), torch.zeros(outputs.shape[1], device=labels.device)
-    ones = torch.ones(len(labels), device=labels.device)
+    """Count the correct predictions of each class, its predictions, and its labels; each (num_classes,), float32."""
+    predicted, ones = outputs.argmax(dim=1), torch.ones(len(labels), device=labels.device)
+    zeros = ones.new_zeros(outputs.shape[1])
     correct = zeros.index_add(0, labels, (predicted == labels).float())
     return correct, zeros.index_add(0, predicted, ones), zeros.index_add(0, labels, ones)
-
-
-def _ratio(choose: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return the metric that divides two of the counts of `count_classes`."""
-    return lambda outputs, labels: choose(*count_classes(outputs, labels))
 
 
 def mean_error(outputs: Tensor, labels: Tensor, power: int, target_std: float) -> tuple[Tensor, Tensor]:
@@ -169,16 +161,19 @@ def r2(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def metrics(params: Params) -> dict[str, Any]:
     """Return name -> function of outputs and labels, which returns a numerator and a denominator."""
-    if params.target_type == "classes":
-        return {
-            "accuracy": _ratio(lambda correct, predicted, labelled: (correct.sum(), labelled.sum())),
-            "macro_precision": _ratio(lambda correct, predicted, labelled: (correct, predicted)),
-            "macro_recall": _ratio(lambda correct, predicted, labelled: (correct, labelled)),
-            "macro_f1": _ratio(lambda correct, predicted, labelled: (2 * correct, predicted + labelled)),
-        }
-    errors: dict[str, Any] = {}
-    for power, name in enumerate(("mae", "rmse"), start=1):
-        errors[name] = functools.partial(mean_error, power=power, target_std=params.facts["target_std"])
-        errors[name].lower_is_better = True
-    errors["rmse"].finish = torch.sqrt
-    return errors | {"r2": r2}
+    if params.target_type == "number":
+        target_std = params.facts["target_std"]
+        mae: Any = functools.partial(mean_error, power=1, target_std=target_std)
+        rmse: Any = functools.partial(mean_error, power=2, target_std=target_std)
+        mae.lower_is_better, rmse.lower_is_better, rmse.finish = True, True, torch.sqrt
+        return {"mae": mae, "rmse": rmse, "r2": r2}
+
+    def ratio(choose: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        return lambda outputs, labels: choose(*count_classes(outputs, labels))
+
+    return {
+        "accuracy": ratio(lambda correct, predicted, labelled: (correct.sum(), labelled.sum())),
+        "macro_precision": ratio(lambda correct, predicted, labelled: (correct, predicted)),
+        "macro_recall": ratio(lambda correct, predicted, labelled: (correct, labelled)),
+        "macro_f1": ratio(lambda correct, predicted, labelled: (2 * correct, predicted + labelled)),
+    }

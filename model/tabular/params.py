@@ -19,9 +19,7 @@ class Params(utils.Params):
     """The keys of `experiments/<run>/params.json` for the task `tabular`."""
 
     task: str = Field("tabular", description="which folder of model/ defines net, data and hyperparameters")
-    data_dir: str | None = Field(
-        "data/digits_rows", description="the dataset; --data_dir beats it", json_schema_extra=utils.MACHINE
-    )
+    data_dir: str | None = Field("data/digits_rows", description="--data_dir beats it", json_schema_extra=utils.MACHINE)
     target: Column = Field("digit", description="the column to predict")
     target_type: Literal["classes", "number"] = Field("classes", description="classes, or a number (regression)")
     features: list[Column] | None = Field(None, min_length=1, description="columns to predict from; null: all others")
@@ -59,8 +57,7 @@ class Params(utils.Params):
                 if listed.count(column) > 1:
                     raise ValueError(f"{name}: {column!r} is in the list twice")
                 if column in (self.target, self.id_column):
-                    role = "target" if column == self.target else "id_column"
-                    raise ValueError(f"{name}: {column!r} is the {role}; take it out of the list")
+                    raise ValueError(f"{name}: {column!r} is the target or the id_column; take it out of the list")
                 if self.features and column not in self.features:
                     raise ValueError(f"{name}: {column!r} is not in features; add it there, or take it out here")
         if self.id_column == self.target:

@@ -67,33 +67,27 @@ class Table:
         """Return a name for each row; raise InputError if two rows have the same."""
         if not id_column:
             return [str(row.number) for row in self.rows]
-        ids = self.column(id_column, "id_column")
-        last = {name: i for i, name in enumerate(ids)}
-        for i, name in enumerate(ids):
-            if last[name] != i:
-                raise InputError(
-                    f"{self.where(last[name], id_column)}: id {name!r} is also the id of line {self.rows[i].line}; "
-                    "expected another id for each row. Correct it, or leave id_column out: rows are then counted"
-                )
-        return ids
+        first: dict[str, int] = {}
+        for i, name in enumerate(self.column(id_column, "id_column")):
+            if first.setdefault(name, i) != i:
+                twice = f"id {name!r} is also the id of line {self.rows[first[name]].line}"
+                cure = "expected another id for each row. Correct it, or leave id_column out: rows are then counted"
+                raise InputError(f"{self.where(i, id_column)}: {twice}; {cure}")
+        return list(first)
 
 
 def read_table(path: Path, delimiter: str = ",") -> Table:
     """Return a whole CSV file; raise InputError at the first row that cannot be read, or if there are no rows."""
     rows: list[Any] = list(read_rows(path, delimiter))
-    for row in rows:
-        if isinstance(row, InputError):
-            raise row
+    if broken := [row for row in rows if isinstance(row, InputError)]:
+        raise broken[0]
     if len(rows) == 1:
         raise InputError(f"{path}: holds a header and nothing below; expected at least one row")
     return Table(path, rows[0].cells, rows[1:])
 
 
 def read_rows(path: Path, delimiter: str) -> Iterator[Row | InputError]:
-    """Yield the header of a CSV file, as row 0, and its rows; raise InputError for a header that is not valid.
-
-    In place of a row that cannot be read, there is an InputError; the rows after it follow. Empty lines are skipped.
-    """
+    """Yield the header of a CSV file, as row 0, and its rows; an InputError in place of a row that cannot be read."""
     header: list[str] = []
     number = 0
     try:
@@ -105,10 +99,9 @@ def read_rows(path: Path, delimiter: str) -> Iterator[Row | InputError]:
                 if not header:
                     header = cells = _check_header(cells, path, delimiter)
                 elif isinstance(cells, list) and len(cells) != len(header):
-                    cells = InputError(
-                        f"{path}, row {number} (line {reader.line_num}): found {len(cells)} cells, expected "
-                        f"{len(header)} as in the header; a cell that holds a {delimiter!r} needs quotes around it"
-                    )
+                    found = f"found {len(cells)} cells, expected {len(header)} as in the header"
+                    hint = f"a cell that holds a {delimiter!r} needs quotes around it"
+                    cells = InputError(f"{path}, row {number} (line {reader.line_num}): {found}; {hint}")
                 yield Row(number, reader.line_num, cells) if isinstance(cells, list) else cells
                 number += 1
     except OSError as error:
@@ -129,8 +122,7 @@ def _next_cells(reader: Any, path: Path) -> list[str] | InputError | None:
         return InputError(f"{path}, line {first}: not CSV ({error}, in line {reader.line_num}); {cure}")
     text = "".join(cells)
     if "\0" in text or (not text.isascii() and NOT_UTF_8.search(text)):
-        hint = " (it looks like UTF-16)" if "\0" in text else ""
-        return InputError(f"{path}, line {reader.line_num}: not UTF-8 text{hint}; save the file as UTF-8")
+        return InputError(f"{path}, line {reader.line_num}: not UTF-8 text (Windows-1252, UTF-16?); save it as UTF-8")
     return [cell.strip() for cell in cells]
 
 
@@ -139,10 +131,9 @@ def _check_header(header: list[str] | InputError, path: Path, delimiter: str) ->
     if isinstance(header, InputError):
         raise header
     names = [unicodedata.normalize("NFC", name) for name in header]
-    others = [sign for sign in ",;\t" if sign != delimiter and len(names) == 1 and sign in names[0]]
     twice = [name for name, count in sorted(collections.Counter(names).items()) if count > 1]
-    if others:
-        raise InputError(f"{path}: one column, {names[0][:60]!r}; with delimiter={others[0]!r} there are more")
+    if len(names) == 1 and (others := {*names[0]} & {*",;\t"} - {delimiter}):
+        raise InputError(f"{path}: one column, {names[0][:60]!r}; with delimiter={min(others)!r} there are more")
     if "" in names:
         raise InputError(f"{path}: column {names.index('') + 1} has no name (an index?); take it out, or name it")
     if twice:
@@ -160,11 +151,9 @@ def read_split(split: str, data_dir: Path, params: Params) -> Table:
     fractions = {"val": params.val_fraction} | ({} if "train" in found else {"test": params.test_fraction})
     whole_path = data_dir / ("train.csv" if "train" in found else "data.csv")
     if not whole_path.is_file() or split not in ("train", *fractions):
-        names = sorted(path.name for path in data_dir.iterdir())
-        raise InputError(
-            f"{data_dir}: there is no {split}.csv in it; it holds {', '.join(names[:6]) or 'nothing'}, "
-            "expected train.csv, val.csv and test.csv, or data.csv to cut them from"
-        )
+        holds = ", ".join(sorted(path.name for path in data_dir.iterdir())[:6]) or "nothing"
+        expected = "expected train.csv, val.csv and test.csv, or data.csv to cut them from"
+        raise InputError(f"{data_dir}: there is no {split}.csv in it; it holds {holds}, {expected}")
     whole = read_table(whole_path, params.delimiter)
     targets = whole.column(params.target, "target")
     positions = _cut(targets if params.target_type == "classes" else [""] * len(whole), fractions, params.split_seed)
@@ -175,15 +164,13 @@ def read_split(split: str, data_dir: Path, params: Params) -> Table:
 
 def _cut(labels: Sequence[str], fractions: dict[str, float], seed: int) -> dict[str, list[int]]:
     """Share out positions among the splits, the same share of every class; a class keeps its last example in train."""
-    generator = np.random.default_rng(seed)
+    every, generator = np.asarray(labels), np.random.default_rng(seed)
     chosen: dict[str, list[int]] = {"train": [], **{split: [] for split in fractions}}
-    positions_of: dict[str, list[int]] = collections.defaultdict(list)
-    for i, label in enumerate(labels):
-        positions_of[label].append(i)
-    for _, positions in sorted(positions_of.items()):
-        order = generator.permutation(positions).tolist()
+    for label in np.unique(every):
+        order = generator.permutation(np.flatnonzero(every == label)).tolist()
+        size = len(order)
         for split, fraction in fractions.items():
-            number = min(max(1, round(len(positions) * fraction)), len(order) - 1)
+            number = min(max(1, round(size * fraction)), len(order) - 1)
             chosen[split] += order[:number]
             order = order[number:]
         chosen["train"] += order

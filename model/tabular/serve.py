@@ -55,10 +55,7 @@ def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dic
 
 
 def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[str, Table | InputError]]:
-    """Yield each row of CSV files with its name, as a table of one row; for a broken row or file, an InputError.
-
-    A row's name is its cell in params.id_column, or else its file and number. Only the net's columns are needed.
-    """
+    """Yield each row of CSV files with its id (or its file and number), as a table of one row or as an InputError."""
     columns, missing = params.facts["columns"], missing_values(params)
     known = {column["name"]: missing.union(column["categories"]) for column in columns if "unseen" in column}
     for path in paths:
@@ -69,17 +66,14 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[st
             for column in columns:
                 Table(path, header, []).column(column["name"])
             for number, row in enumerate(rows, start=1):
-                if isinstance(row, InputError):
-                    yield f"{path}:{number}", row
-                    continue
-                cells = dict(zip(header, row.cells, strict=True))
-                unseen.update(name for name in known if category_of(cells[name]) not in known[name])
-                yield cells.get(params.id_column or "", f"{path}:{number}"), Table(path, header, [row])
+                cells = {} if isinstance(row, InputError) else dict(zip(header, row.cells, strict=True))
+                unseen.update(name for name in known if cells and category_of(cells[name]) not in known[name])
+                name = cells.get(params.id_column or "", f"{path}:{number}")
+                yield name, row if isinstance(row, InputError) else Table(path, header, [row])
         except InputError as error:
             yield str(path), error
         for name, count in unseen.items():
-            found = f"{count} of {number} rows of {path} hold a category that train does not have"
-            logging.warning(f"- WARNING: column {name!r}: {found}")
+            logging.warning(f"- WARNING: column {name!r}: {count} of {number} rows of {path} hold an unknown category")
 
 
 def collate_unlabelled(examples: Sequence[Table], params: Params) -> tuple[Tensor, None]:
@@ -93,7 +87,10 @@ def collate_unlabelled(examples: Sequence[Table], params: Params) -> tuple[Tenso
 
 def describe_inputs(params: Params) -> dict[str, Any]:
     """Return how rows become inputs and what the outputs mean, for code that uses an exported net."""
-    described = {
+    outputs = "logits, one for each of `classes`; softmax over the last axis makes them probabilities"
+    if params.target_type == "number":
+        outputs = f"{params.target} in standard deviations: times `target_std`, plus `target_mean`"
+    return {
         "steps": [
             "take spaces around cells away; go through `columns` in order, and put what each becomes side by side",
             "two cells are equal if their texts are, in Unicode's form NFC, or if both are numbers of the same value, "
@@ -106,12 +103,9 @@ def describe_inputs(params: Params) -> dict[str, Any]:
             "turn the result into float32, and only then; it is in the order of `feature_names`",
         ],
         "missing": params.missing,
-        "outputs": "logits, one for each of `classes`; softmax over the last axis makes them probabilities",
-        **{name: fact for name, fact in params.facts.items() if name != "class_counts"},
+        "outputs": outputs,
+        **params.facts,
     }
-    if params.target_type == "number":
-        described["outputs"] = f"{params.target} in standard deviations: times `target_std`, plus `target_mean`"
-    return described
 
 
 def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Params) -> dict[str, dict[str, Any]]:
@@ -131,29 +125,37 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, dict[str, tuple[Any, s
         read_split("train", data_dir, params)  # says what is expected
     given, header = params.model_fields_set, read_bytes(path).partition(b"\n")[0].decode("utf-8", "replace")
     delimiter = params.delimiter if "delimiter" in given else max(",;\t", key=header.count)
-    table, missing = read_table(path, delimiter), missing_values(params)
+    table = read_table(path, delimiter)
     usual = [name for name in table.header if name.lower() in TARGETS]
     target = params.target if "target" in given else (usual or table.header)[-1]
-    values = [parse_number(cell) for cell in {*table.column(target, "target")} - missing]
+    cells = {name: {*table.column(name)} - missing_values(params) for name in [target, *table.header]}
+    texts = {name for name in cells if _is_text(cells[name], len(table))}
+    if target in texts and "target" not in given:
+        raise InputError(f"{path}: expected numbers or classes to predict, found texts in {target!r}; type target=NAME")
+    others = params.features or [name for name in table.header if name not in (target, params.id_column)]
+    ids = [name for name in others if IDS.fullmatch(name) and len(cells[name]) == len(table)]
+    features = [name for name in others if name not in {*ids, *texts}]
+    if not features:
+        raise InputError(f"{path}: found no column to predict {target!r} from, only {', '.join(others)}")
+    values = [parse_number(cell) for cell in cells[target]]
     is_number = all(map(math.isfinite, values)) and (len(values) > 20 or any(value % 1 for value in values))
     found: dict[str, tuple[Any, str]] = {
         "delimiter": (delimiter, "the most frequent of , ; and tab in the header"),
         "target": (target, "by its name" if target in usual else "the last column"),
         "target_type": ("number" if is_number else "classes", f"{len(values)} different values"),
     }
-    others = params.features or [name for name in table.header if name not in (target, params.id_column)]
-    cells = {name: {*table.column(name)} - missing for name in others}
-    ids = [name for name in others if IDS.fullmatch(name) and len(cells[name]) == len(table)]
-    texts = [name for name in others if all(math.isinf(parse_number(cell)) for cell in cells[name])]
-    useless = {*ids, *(name for name in texts if len(cells[name]) > max(20, len(table) / 4))}
-    features = [name for name in others if name not in useless]
-    if not features:
-        raise InputError(f"{path}: found no column to predict {target!r} from, only {', '.join(others)}")
     if ids:
         found["id_column"] = (ids[0], "by its name, and no two rows have the same")
-    if useless - {*ids[:1]}:
-        found["features"] = (features, f"without {', '.join(sorted(useless))}, which differ in nearly every row")
+    if left_out := sorted({*others} - {*features, *ids[:1]}):
+        found["features"] = (features, f"without {', '.join(left_out)}, which name each row or hold texts")
     train = read_split("train", data_dir, params.model_copy(update={key: found[key][0] for key in found}))
+    size = f"{len(train):,} rows"
     sizes, dropout_rate = ([32, 16], 0.3) if len(train) < 1000 else ([128, 64], 0.1)
-    found |= {"net": ("mlp", "hidden layers"), "hidden_sizes": (sizes, f"{len(train):,} rows")}
-    return len(train), {**found, "dropout_rate": (dropout_rate, f"{len(train):,} rows")}
+    found |= {"net": ("mlp", "hidden layers"), "hidden_sizes": (sizes, size), "dropout_rate": (dropout_rate, size)}
+    return len(train), found
+
+
+def _is_text(cells: Collection[str], num_rows: int) -> bool:
+    """Return whether the different cells of a column are texts: none is a number, and they are long or too many."""
+    is_long = sum(len(cell.split()) for cell in cells) > 5 * len(cells)
+    return (is_long or len(cells) > max(20, num_rows / 4)) and all(math.isinf(parse_number(cell)) for cell in cells)

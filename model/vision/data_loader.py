@@ -29,15 +29,9 @@ IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
-    """The images of one split; augmented once `set_epoch` has been called.
+    """The images of one split; augmented once `set_epoch` has been called. Decoded images are kept in `data_dir`.
 
-    Args:
-        examples: from `read_split`
-        data_dir: where they are from; decoded images are kept there, if `cache` says so
-        params: image_size, image_channels, cache, augmentation, and the facts
-
-    Raises:
-        InputError: an example is of an unknown class, or, if all images are decoded now, some cannot be read
+    An InputError names an example of an unknown class, and images that cannot be read, if all are decoded now.
     """
 
     def __init__(self, examples: Examples, data_dir: Path, params: Params) -> None:
@@ -88,10 +82,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
 def _move(pixels: Tensor, draws: Tensor, params: Params) -> Tensor:
     """Mirror half of the images and move each by up to params.shift pixels; edges are repeated.
 
-    Args:
-        pixels: (batch_size, image_size, image_size, image_channels), uint8
-        draws: (batch_size, 5), uniform; the first three are used here
-        params: horizontal_flip, shift
+    Pixels are (batch_size, image_size, image_size, image_channels), uint8. Three of the five draws of each are used.
     """
     if not params.horizontal_flip and params.shift == 0:
         return pixels

@@ -81,11 +81,8 @@ def Net(params: Params) -> nn.Module:
 def loss_fn(outputs: Tensor, labels: Tensor, label_smoothing: float = 0, class_weights: Tensor | None = None) -> Tensor:
     """Return the cross-entropy, a scalar, written out; torch.nn.functional.cross_entropy does the same.
 
-    Args:
-        outputs: logits, (batch_size, num_classes)
-        labels: class numbers, (batch_size,), int64
-        label_smoothing: the share of each label that is spread evenly over all classes
-        class_weights: (num_classes,), 1 on average over the train split; each example has the weight of its class
+    Outputs are logits, (batch_size, num_classes); labels are class numbers, (batch_size,). `label_smoothing` is the
+    share of each label that is spread evenly over all classes. `class_weights`, (num_classes,), are 1 on average.
     """
     num_examples = labels.shape[0]
     log_probabilities = F.log_softmax(outputs, dim=1)  # (batch_size, num_classes)

@@ -20,10 +20,7 @@ EXTRA_OUTPUTS = ("aux1.", "aux2.", "AuxLogits.")  # of GoogLeNet and Inception, 
 
 
 def published_net(params: Params) -> Any:
-    """Return a model of torchvision, or of timm for `timm/NAME`, with outputs for our classes.
-
-    An InputError says that there is no such model, or that it cannot take such images.
-    """
+    """Return a model of torchvision, or of timm for `timm/NAME`, with outputs for our classes, or raise InputError."""
     build = _timm_model if params.net.startswith("timm/") else _torchvision_model
     shape = (1, params.image_channels, params.image_size, params.image_size)
     try:
@@ -45,7 +42,7 @@ def _torchvision_model(params: Params, pretrained: bool = False) -> nn.Module:
 
     names = models.list_models(module=models)
     if params.net not in names:
-        raise InputError(_unknown(params.net, [*OWN_NETS, *names], [*OWN_NETS, "resnet18"]))
+        raise _unknown(params.net, [*OWN_NETS, *names], [*OWN_NETS, "resnet18"])
     if params.image_channels != 3:
         raise InputError(f"net {params.net!r}: torchvision's models look at colour; set image_channels to 3")
     if pretrained:
@@ -72,7 +69,7 @@ def _timm_model(params: Params, pretrained: bool = False) -> nn.Module:
         raise InputError(f"net {params.net!r}: timm is not installed; pip install timm") from None
     name = params.net.removeprefix("timm/")
     if not timm.is_model(name):
-        raise InputError(_unknown(params.net, [f"timm/{each}" for each in timm.list_models()], ["timm/resnet10t"]))
+        raise _unknown(params.net, [f"timm/{each}" for each in timm.list_models()], ["timm/resnet10t"])
     options = {} if pretrained else {"num_classes": len(params.classes)}
     if timm.models.get_pretrained_cfg_value(name, "fixed_input_size"):
         options["img_size"] = params.image_size
@@ -82,9 +79,9 @@ def _timm_model(params: Params, pretrained: bool = False) -> nn.Module:
     return model
 
 
-def _unknown(name: str, names: list[str], examples: list[str]) -> str:
+def _unknown(name: str, names: list[str], examples: list[str]) -> InputError:
     close = difflib.get_close_matches(name, names, n=3) or examples
-    return f"net {name!r}: unknown; did you mean {', '.join(close)}?"
+    return InputError(f"net {name!r}: unknown; did you mean {', '.join(close)}?")
 
 
 def _published(params: Params, build: Any) -> tuple[dict[str, Tensor], str]:
@@ -104,14 +101,10 @@ def _without_extra_outputs(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: weight for name, weight in weights.items() if not name.startswith(EXTRA_OUTPUTS)}
 
 
-def _head(model: nn.Module) -> tuple[str, nn.Module]:
-    """Return the name and the module of the last layer, which knows the classes (SqueezeNet's is a convolution)."""
-    return [entry for entry in model.named_modules() if isinstance(entry[1], (nn.Linear, nn.Conv2d))][-1]
-
-
 def freeze(model: Any) -> None:
     """Train the last layer only. The rest stays in eval mode, or batch norm's running means would follow the data."""
-    name, head = _head(model)
+    # SqueezeNet's is a convolution
+    *_, (name, head) = (entry for entry in model.named_modules() if isinstance(entry[1], (nn.Linear, nn.Conv2d)))
     model.requires_grad_(False)
     head.requires_grad_(True)
     model.train = functools.partial(_train_head, model, name)

@@ -24,10 +24,7 @@ THUMBNAIL_SIDE = 128  # pixels of a picture in a page
 
 
 def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
-    """Return one dict an example: the predicted class and its probability; and, unless labels is None, label and loss.
-
-    Logits, (batch_size, num_classes), and labels, (batch_size,), are on the CPU.
-    """
+    """Return one dict an example: the predicted class, its probability, and, unless labels is None, label and loss."""
     import torch.nn.functional as F
 
     confidences, predicted = outputs.softmax(dim=1).max(dim=1)

@@ -10,7 +10,7 @@ import evaluate
 import train
 import utils
 from fiveline.tasks import fetch_facts
-from model.ner import net, serve
+from model.ner import net
 from model.ner.data_loader import fetch_dataset
 from model.ner.params import Params
 from tests.support.data import read_csv, refusal
@@ -37,57 +37,43 @@ def with_facts(folder, **values):
     return fetch_facts(folder, Params(**values))
 
 
-# ---- batches
-
-
 def test_batch_is_every_sentence_padded_to_the_longest(corpus):
     params = with_facts(corpus, char_channels=4, max_word_len=6)
-    dataset = fetch_dataset("val", corpus, params)
-    lines = (corpus / "val/sentences.txt").read_text(encoding="utf-8").splitlines()
-    tag_lines = (corpus / "val/labels.txt").read_text(encoding="utf-8").splitlines()
+    dataset, characters = fetch_dataset("val", corpus, params), params.facts["characters"]
+    sentences, labels = (
+        [line.split() for line in (corpus / f"val/{name}.txt").read_text(encoding="utf-8").splitlines()]
+        for name in ("sentences", "labels")
+    )
     chosen = [7, 39, 0, 3]
-    inputs, labels = dataset.__getitems__(chosen)
-    assert inputs["words"].shape == labels.shape == (4, max(len(lines[i].split()) for i in chosen))
-    assert inputs["words"].dtype == labels.dtype == torch.int64
-    assert dataset.lengths == [len(line.split()) for line in lines]
+    inputs, numbers = dataset.__getitems__(chosen)
+    assert inputs["words"].dtype == numbers.dtype == torch.int64 and dataset.lengths == [*map(len, sentences)]
     for row, i in enumerate(chosen):
-        tokens, tags = lines[i].split(), tag_lines[i].split()
-        known = [token if token in params.words else "UNK" for token in tokens]
-        padding = labels.shape[1] - len(tokens)
+        padding = max(len(sentences[j]) for j in chosen) - len(sentences[i])
+        known = [token if token in params.words else "UNK" for token in sentences[i]]
         assert [params.words[n] for n in inputs["words"][row]] == known + ["<pad>"] * padding
-        assert labels[row].tolist() == [params.tags.index(tag) for tag in tags] + [-100] * padding
-        for place, token in enumerate(tokens):
-            numbers = [n for n in inputs["chars"][row, place].tolist() if n]
-            characters = params.facts["characters"]
-            assert [characters[n] for n in numbers] == [c if c in characters else "UNK" for c in token[:6]]
-        assert inputs["chars"][row, len(tokens) :].sum() == 0
-    alone, label = dataset[7]
-    assert torch.equal(alone["words"], inputs["words"][0, : len(label)])
+        assert numbers[row].tolist() == [params.tags.index(tag) for tag in labels[i]] + [-100] * padding
+        shown = [[characters[n] for n in places if n] for places in inputs["chars"][row].tolist()]
+        assert (
+            shown == [[c if c in characters else "UNK" for c in token[:6]] for token in sentences[i]] + [[]] * padding
+        )
+    assert torch.equal(dataset[7][0]["words"], inputs["words"][0, : len(sentences[7])])
 
 
 def test_word_dropout_is_of_the_epoch_and_the_sentence_alone(corpus):
-    params = with_facts(corpus, word_dropout_rate=0.3)
-    dataset = fetch_dataset("train", corpus, params)
-    plain = fetch_dataset("train", corpus, with_facts(corpus))
-    unknown = params.words.index("UNK")
+    params, every = with_facts(corpus, word_dropout_rate=0.3), list(range(40))
+    dataset, unknown = fetch_dataset("train", corpus, params), params.words.index("UNK")
 
     def words(indices, epoch):
         dataset.set_epoch(epoch)
         return dataset.__getitems__(indices)[0]["words"]
 
-    whole = words(list(range(40)), 1)
-    true = plain.__getitems__(list(range(40)))[0]["words"]
-    is_token = true != params.words.index("<pad>")
-    assert torch.equal(whole == unknown, (whole != true))
-    assert 0.2 < (whole == unknown).sum() / is_token.sum() < 0.4 and not (whole == unknown)[~is_token].any()
+    true = dataset.__getitems__(every)[0]["words"]  # where no epoch of training begins, as in evaluation
+    assert torch.equal(true, fetch_dataset("train", corpus, with_facts(corpus)).__getitems__(every)[0]["words"])
+    whole, is_token = words(every, 1), true != params.words.index("<pad>")
+    assert torch.equal(whole == unknown, whole != true) and not (whole == unknown)[~is_token].any()
+    assert 0.2 < (whole == unknown).sum() / is_token.sum() < 0.4
     alone = words([5], 1)[0]
-    assert torch.equal(alone, whole[5, : len(alone)])
-    assert not torch.equal(words(list(range(40)), 2), whole)
-    unseen = fetch_dataset("train", corpus, params)  # where no epoch of training begins, as in evaluation
-    assert torch.equal(unseen.__getitems__(list(range(40)))[0]["words"], true)
-
-
-# ---- the net
+    assert torch.equal(alone, whole[5, : len(alone)]) and not torch.equal(words(every, 2), whole)
 
 
 def test_outputs_do_not_depend_on_the_rest_of_the_batch(corpus):
@@ -96,76 +82,47 @@ def test_outputs_do_not_depend_on_the_rest_of_the_batch(corpus):
     outputs = model(dataset.__getitems__(list(range(40)))[0])
     for i, length in enumerate(dataset.lengths):
         alone = model(dataset.__getitems__([i])[0])
-        assert alone.shape == (1, length, len(params.tags))
         torch.testing.assert_close(outputs[i, :length], alone[0], rtol=1e-4, atol=1e-6)
 
 
 def test_two_directions_are_what_a_packed_lstm_of_pytorch_computes(corpus):
     params = with_facts(corpus, bidirectional=True)
     inputs, labels = fetch_dataset("val", corpus, params).__getitems__(list(range(8)))
-    model = net.Net(params).eval()
-    both = nn.LSTM(50, 50, batch_first=True, bidirectional=True)
-    both.load_state_dict(
-        model.lstm.state_dict() | {f"{name}_reverse": w for name, w in model.lstm_reverse.state_dict().items()}
-    )
-    lengths = (labels != -100).sum(dim=1)
-    packed = nn.utils.rnn.pack_padded_sequence(model.embedding(inputs["words"]), lengths, True, enforce_sorted=False)
-    hidden, _ = nn.utils.rnn.pad_packed_sequence(both(packed)[0], batch_first=True)
+    model, both = net.Net(params).eval(), nn.LSTM(50, 50, batch_first=True, bidirectional=True)
+    reverse = {f"{name}_reverse": weight for name, weight in model.lstm_reverse.state_dict().items()}
+    both.load_state_dict(model.lstm.state_dict() | reverse)
     is_token = labels != -100
+    packed = nn.utils.rnn.pack_padded_sequence(
+        model.embedding(inputs["words"]), is_token.sum(dim=1), batch_first=True, enforce_sorted=False
+    )
+    hidden, _ = nn.utils.rnn.pad_packed_sequence(both(packed)[0], batch_first=True)
     torch.testing.assert_close(model(inputs)[is_token], model.fc(hidden)[is_token])
 
 
 def test_loss_is_the_cross_entropy_over_tokens():
-    torch.manual_seed(0)
     outputs = torch.randn(6, 9, 5, dtype=torch.float64, requires_grad=True)
-    labels = torch.randint(5, (6, 9))
-    for row in range(6):
-        labels[row, row + 2 :] = -100
+    labels = torch.randint(5, (6, 9)).where(torch.arange(9) < torch.arange(2, 8)[:, None], -100)
     ours, theirs = net.loss_fn(outputs, labels), F.cross_entropy(outputs.flatten(0, 1), labels.flatten())
     torch.testing.assert_close(ours, theirs)
-    gradients = [torch.autograd.grad(loss, outputs)[0] for loss in (ours, theirs)]
-    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, outputs)[0] for loss in (ours, theirs)))
 
 
-def test_word_vectors_of_a_file_are_the_start(corpus, tmp_path):
+def test_word_vectors_of_a_file_are_read_or_refused(tmp_path):
     path = tmp_path / "vectors.txt"
     lines = ["the 1 2 3", ". . . 9 9 9", "wrenford 4 5 6", "Wren 7 8 9", "unheard 1 1 1"]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    assert net.read_vectors(path, ["Wrenford", "the", "Wren", "none"], 3) == {
-        "Wrenford": [4, 5, 6], "the": [1, 2, 3], "Wren": [7, 8, 9],
-    }  # fmt: skip
-    path.write_text("5 3\n" + "\n".join(lines), encoding="utf-8")  # word2vec's first line
-
-    def initialize(embedding_dim, path=path):
-        net.Net(with_facts(corpus, embedding_dim=embedding_dim, embedding_file=str(path))).initialize()
-
-    assert "has vectors for 0 of" in refusal(initialize, 2)
-    assert "vectors.txt:2: expected 50 finite numbers after" in refusal(initialize, 50)
-    assert "nowhere.txt: cannot be read" in refusal(initialize, 3, "nowhere.txt")
+    for first in ([], ["5 3"]):  # word2vec's first line
+        path.write_text("\n".join([*first, *lines]), encoding="utf-8")
+        found = net.read_vectors(path, ["Wrenford", "the", "Wren", "none"], 3)
+        assert found == {"Wrenford": [4, 5, 6], "the": [1, 2, 3], "Wren": [7, 8, 9]}
     for numbers in ("1 2", "1 nan 3", "1 x 3", "1 2 inf"):
         path.write_text(f"b 1 2 3\nthe {numbers}\n", encoding="utf-8")
-        assert "vectors.txt:2: expected 3 finite numbers after 'the" in refusal(initialize, 3)
-
-
-def test_predictions_name_the_tags_of_each_sentence():
-    params = Params().with_facts({"tags": ["O", "B-A"]})
-    outputs = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[3.0, 0.0], [9.0, 0.0]]])
-    labels = torch.tensor([[0, 0], [1, -100]])
-    rows = serve.predictions(outputs, labels, params)
-    assert [(row["prediction"], row["label"]) for row in rows] == [("O B-A", "O O"), ("O", "B-A")]
-    probability = torch.softmax(outputs, dim=2)
-    assert rows[0]["confidence"] == pytest.approx(float(probability[0].max(dim=1).values.mean()))
-    assert rows[0]["loss"] == pytest.approx(float(F.cross_entropy(outputs[0], labels[0])))
-    assert rows[1]["loss"] == pytest.approx(float(F.cross_entropy(outputs[1, :1], labels[1, :1])))
-    assert serve.predictions(outputs, None, params)[1].keys() == {"prediction", "confidence"}
-
-
-# ---- whole runs
+        assert "vectors.txt:2: expected 3 finite numbers after 'the" in refusal(net.read_vectors, path, ["the"], 3)
 
 
 def run(model_dir, data_dir, *words, **values):
-    folder = write_params(model_dir, **{"task": "ner", "num_epochs": 2, "data_dir": str(data_dir), **values})
-    return finish(folder, *words)
+    return finish(
+        write_params(model_dir, **{"task": "ner", "num_epochs": 2, "data_dir": str(data_dir), **values}), *words
+    )
 
 
 def test_run_learns_and_is_scored_as_seqeval_scores_its_predictions(tmp_path, corpus):
@@ -181,6 +138,8 @@ def test_run_learns_and_is_scored_as_seqeval_scores_its_predictions(tmp_path, co
     labels, predicted = ([row[name].split() for row in rows] for name in ("label", "prediction"))
     assert "\n".join(map(" ".join, labels)) + "\n" == (corpus / "val/labels.txt").read_text(encoding="utf-8")
     assert f1_score(labels, predicted) == pytest.approx(again["f1"])
+    losses = [float(row["loss"]) * len(tags) for row, tags in zip(rows, labels, strict=True)]
+    assert sum(losses) / sum(map(len, labels)) == pytest.approx(again["loss"], rel=1e-4)
 
 
 def test_run_starts_from_word_vectors_and_is_scored_without_them(tmp_path, corpus):
@@ -189,12 +148,15 @@ def test_run_starts_from_word_vectors_and_is_scored_without_them(tmp_path, corpu
     settings = {"embedding_dim": 3, "embedding_file": str(path), "num_epochs": 1, "learning_rate": 1e-9}
     model_dir = run(tmp_path / "run", corpus, **settings)
     assert f"{path} has vectors for" in (model_dir / "train.log").read_text(encoding="utf-8")
-    state = utils.read_checkpoint(model_dir / "last.pth.tar")
-    row = state["state_dict"]["embedding.weight"][state["facts"]["words"].index("the")]
+    state, words = utils.read_checkpoint(model_dir / "last.pth.tar"), with_facts(corpus).words
+    row = state["state_dict"]["embedding.weight"][words.index("the")]
     torch.testing.assert_close(row, torch.tensor([1.0, 2.0, 3.0]))
     path.unlink()
     evaluate.main(["--model_dir", str(model_dir)])
-    assert "vectors.txt: cannot be read" in refusal(train.main, ["--model_dir", str(model_dir), "--restart"])
+    restart = ["--model_dir", str(model_dir), "--restart"]
+    assert "vectors.txt: cannot be read" in refusal(train.main, restart)
+    path.write_text("unheard 1 2 3\n", encoding="utf-8")
+    assert "has vectors for 0 of" in refusal(train.main, restart)
 
 
 def test_stopped_run_continues_to_the_same_bits_with_other_workers(tmp_path, corpus):

@@ -16,17 +16,13 @@ from tests.support.data import refusal
 
 def read(folder, text, suffix=".conll", **values):
     """Return the sentences of train, written as a column file."""
-    data = text if isinstance(text, bytes) else text.encode("utf-8")
-    (folder / f"train{suffix}").write_bytes(data)
+    (folder / f"train{suffix}").write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
     (folder / f"val{suffix}").write_bytes(b"a O\n")
     return read_split("train", folder, Params(**values))
 
 
 def mistake(folder, text, **values):
     return refusal(read, folder, text, **values).removeprefix(f"{folder}/")
-
-
-# ---- columns
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".conll", ".bio"])
@@ -57,43 +53,38 @@ def test_columns_are_chosen_and_separated_by_tabs_or_spaces(tmp_path, text, toke
     assert read(tmp_path, text, **values)[1:] == (tokens, tags)
 
 
-def expected_cells(number, token, tag, column=0):
-    return (
-        f"train.conll:{number}: expected a token in column {column} and a tag in column -1, found {token!r} and {tag!r}"
-    )
+EMPTY = {  # line, token and tag of what is refused
+    "a\tb\tO\na\t\t\n": (2, "a", ""), "a\t\tO\n \tb\tO\n": (2, "", "O"), "a\tO\nb\t\n": (2, "b", ""),
+    "b\t\na\tO\n": (1, "b", ""), "\tO\na\tO\n": (1, "", "O"), "a\tO\t\nb\tO\n": (1, "a", ""),
+    "a\tx\tb O\n": (1, "a", "b O"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("text", "message", "values"),
     [
-        ("a\tb\tO\na\t\t\n", expected_cells(2, "a", ""), {}),
-        ("a\t\tO\n \tb\tO\n", expected_cells(2, "", "O"), {}),
-        ("a\tO\nb\t\n", expected_cells(2, "b", ""), {}),
-        ("b\t\na\tO\n", expected_cells(1, "b", ""), {}),
-        ("\tO\na\tO\n", expected_cells(1, "", "O"), {}),
-        ("a\tO\t\nb\tO\n", expected_cells(1, "a", ""), {}),
-        ("a\tx\tb O\n", expected_cells(1, "a", "b O"), {}),
-        ("x\ta\tO\ny\t\tO\n", expected_cells(2, "", "O", 1), {"token_column": 1}),
-        ("a O\rb O\r", "train.conll:1: a carriage return inside a line; expected UTF-8 text whose lines end in LF", {}),
-        ("a O\r\nb\r O\r\n", "train.conll:2: a carriage return inside a line", {}),
-        ("a O\nb\0 O\n", "train.conll:2: a NUL character", {}),
-        ("a O\nb\u00e9 O\n".encode("latin-1"), "train.conll:2: not UTF-8", {}),
-        ("a O\n".encode("utf-16"), "train.conll:1: not UTF-8; convert the file (from Windows-1252 or UTF-16?)", {}),
-        ("a O\nNew York O\n", "train.conll:2: 3 columns, expected 2; they are separated by spaces (a token with spaces "
-         "needs tabs)", {}),
-        ("a\tO\nb O\n", "train.conll:2: 1 columns, expected 2; they are separated by tabs", {}),
-        ("a O\n", "train.conll:1: 2 column(s), but token_column is 0 and tag_column is 3; expected two different "
-         "columns, counted from 0 (-1: the last)", {"tag_column": 3}),
-        ("a O\n", "train.conll:1: 2 column(s), but token_column is -3 and tag_column is -1", {"token_column": -3}),
-        *[("a O\n", "train.conll:1: 2 column(s), but", values)
-          for values in ({"tag_column": 0}, {"tag_column": -2}, {"token_column": 1})],
-        ("in O\nRome B-LOC\nx O\n" * 500, "train.conll: one sentence, of 1,500 tokens; expected several, a blank line "
-         "after each", {}),
+        *[(text, f":{number}: expected a token in column 0 and a tag in column -1, found {token!r} and {tag!r}", {})
+          for text, (number, token, tag) in EMPTY.items()],
+        ("a O\rb O\r", ":1: a carriage return inside a line; expected UTF-8 text whose lines end in LF", {}),
+        ("a O\r\nb\r O\r\n", ":2: a carriage return inside a line", {}),
+        ("a O\nb\0 O\n", ":2: a NUL character", {}),
+        ("a O\nb\u00e9 O\n".encode("latin-1"), ":2: not UTF-8", {}),
+        ("a O\n".encode("utf-16"), ":1: not UTF-8; convert the file (from Windows-1252 or UTF-16?)", {}),
+        ("a O\nNew York O\n", ":2: 3 columns, expected 2; they are separated by spaces (a token with spaces", {}),
+        ("a\tO\nb O\n", ":2: 1 columns, expected 2; they are separated by tabs", {}),
+        ("a O\n", ":1: 2 column(s), but token_column is 0 and tag_column is 3; expected two different",
+         {"tag_column": 3}),
+        *[("a O\n", ":1: 2 column(s), but", {name: column})
+          for name, column in (("token_column", -3), ("tag_column", 0), ("tag_column", -2), ("token_column", 1))],
+        ("in O\nRome B-LOC\nx O\n" * 500, ": one sentence, of 1,500 tokens; expected several, a blank line after", {}),
+        ("in O\n# id 2\nat O\n", ":2: a comment inside a sentence; expected a blank line before it", {}),
+        *[(text, ":2: a comment inside a sentence", {})
+          for text in ("in _ _ O\n# text = at\nat _ _ O\n", "in O\n# end of file\n", "in O\n#hash\n")],
     ],
-    ids=range(21),
+    ids=range(24),
 )  # fmt: skip
-def test_odd_cells_are_refused_with_file_and_line(tmp_path, text, message, values):
-    assert mistake(tmp_path, text, **values).startswith(message)
+def test_mistakes_are_reported_with_file_and_line(tmp_path, text, message, values):
+    assert mistake(tmp_path, text, **values).startswith(f"train.conll{message}")
 
 
 def test_conllu_has_its_ranges_and_empty_nodes_left_out(tmp_path):
@@ -104,36 +95,26 @@ def test_conllu_has_its_ranges_and_empty_nodes_left_out(tmp_path):
     assert message == "train.conllu:2: column 0 of a .conllu file numbers the tokens; type token_column=1"
 
 
-# ---- comments
-
-
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [
-        # MultiCoNER: as many columns as tokens have
-        ("# id a1\tdomain=en\nin _ _ O\nRome _ _ B-LOC\n", [["in", "Rome"]]),
-        ("# sent_id = 1\n# text = in Rome\nin O\nRome O\n\n# newdoc\nin O\n", [["in", "Rome"], ["in"]]),
-        ("# sent_id = 1\nin _ _ O\n", [["in"]]),  # four columns, too
-        ("# text = O\nin _ _ O\n", [["in"]]),  # even with a tag at its end
-        ("# text = in\tO\nin\tO\n", [["in"]]),
-        ("in O\n# O\n1 O\n", [["in", "#", "1"]]),
-        ("# O\n1 O\n\n# B-X\n2 O\n", [["#", "1"], ["#", "2"]]),
-        ("#hash O\nin O\n", [["#hash", "in"]]),
-        ("# #\n5 CD\n\na DT\n# #\n5 CD\n", [["#", "5"], ["a", "#", "5"]]),  # Penn Treebank's tag of a pound sign
-        ("# not a tag\nin O\n\n\n# neither\nat O\n", [["in"], ["at"]]),
-        ("-DOCSTART- -X-\n\n# a comment here\nin O\n-DOCSTART- O\nat O\n", [["in"], ["at"]]),
-        ("in\tO\n\n# end = 1\n\n# written by hand\n\n", [["in"]]),
-        ("in O\n# O\n", [["in", "#"]]),
+        ("# id a1\tdomain=en\nin _ _ O\nRome _ _ B-LOC\n", "in Rome"),  # MultiCoNER: as many columns as tokens have
+        ("# sent_id = 1\n# text = in Rome\nin O\nRome O\n\n# newdoc\nin O\n", "in Rome / in"),
+        ("# sent_id = 1\nin _ _ O\n", "in"),  # four columns, too
+        ("# text = O\nin _ _ O\n", "in"),  # even with a tag at its end
+        ("# text = in\tO\nin\tO\n", "in"),
+        ("in O\n# O\n1 O\n", "in # 1"),
+        ("# O\n1 O\n\n# B-X\n2 O\n", "# 1 / # 2"),
+        ("#hash O\nin O\n", "#hash in"),
+        ("# #\n5 CD\n\na DT\n# #\n5 CD\n", "# 5 / a # 5"),  # Penn Treebank's tag of a pound sign
+        ("# not a tag\nin O\n\n\n# neither\nat O\n", "in / at"),
+        ("-DOCSTART- -X-\n\n# a comment here\nin O\n-DOCSTART- O\nat O\n", "in / at"),
+        ("in\tO\n\n# end = 1\n\n# written by hand\n\n", "in"),
+        ("in O\n# O\n", "in #"),
     ],
 )
 def test_comments_before_a_sentence_are_no_tokens_and_other_lines_with_a_hash_are(tmp_path, text, tokens):
-    assert read(tmp_path, text).tokens == tokens
-
-
-def test_a_comment_inside_a_sentence_is_refused(tmp_path):
-    for text in ("in O\n# id 2\nat O\n", "in _ _ O\n# text = at\nat _ _ O\n", "in O\n# end of file\n", "in O\n#hash\n"):
-        message = "train.conll:2: a comment inside a sentence; expected a blank line before it"
-        assert mistake(tmp_path, text) == message
+    assert read(tmp_path, text).tokens == [sentence.split() for sentence in tokens.split(" / ")]
 
 
 def test_skipped_lines_are_logged_once_with_the_first(tmp_path, caplog):
@@ -150,45 +131,39 @@ ANYTHING = st.text(st.sampled_from(list('# \t\n\r-.=19aOB\u00a0\ufeff\0"é')), m
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(text=ANYTHING, token_column=st.integers(-2, 2))
 def test_any_text_is_read_or_refused_and_no_token_appears_from_nowhere(tmp_path, text, token_column):
-    values = {"token_column": token_column, "tag_column": -1 if token_column != -1 else 0}
     try:
-        _, tokens, tags = read(tmp_path, text, **values)
+        _, tokens, tags = read(tmp_path, text, token_column=token_column, tag_column=-1 if token_column != -1 else 0)
     except utils.InputError as error:
         assert re.search(r"train\.conll:\d+: ", str(error)), error
-    else:
-        assert all(token in text and "\n" not in token for sentence in tokens for token in sentence)
-        assert [len(sentence) for sentence in tokens] == [len(sentence) for sentence in tags]
-        lines = [line.strip(" \t\r") for line in text.removeprefix("\ufeff").split("\n")]
-        num_tokens, num_sure = sum(map(len, tokens)), sum(map(readers.is_token, lines))
-        assert num_tokens <= sum(map(bool, lines)) and (num_tokens >= num_sure or "-" in text or "." in text)
+        return
+    assert all(token in text and "\n" not in token for sentence in tokens for token in sentence)
+    assert [len(sentence) for sentence in tokens] == [len(sentence) for sentence in tags]
+    lines = [line.strip(" \t\r") for line in text.removeprefix("\ufeff").split("\n")]
+    num_tokens, num_sure = sum(map(len, tokens)), sum(map(readers.is_token, lines))
+    assert num_tokens <= sum(map(bool, lines)) and (num_tokens >= num_sure or "-" in text or "." in text)
 
 
-# ---- predict.py's reader
-
-
-def streamed(path):
+def streamed(path, text):
+    path.write_text(text)
     params = Params().with_facts({"tags": ["O", "B-LOC", "NN", "."]})
     return [(name.removeprefix(str(path)), tokens) for name, tokens in serve.fetch_unlabelled([path], params)]
 
 
-@pytest.mark.parametrize("suffix", [".txt", *COLUMN_SUFFIXES])
+@pytest.mark.parametrize("suffix", COLUMN_SUFFIXES)
 def test_new_column_files_are_read_as_such_by_their_name_or_their_tags(tmp_path, suffix):
     path = tmp_path / f"new{suffix}"
-    path.write_text("# id 1\tx\nin O\nRome B-LOC\n\n# id 2\n# O\nat O\n")
-    assert streamed(path) == [(":2", ["in", "Rome"]), (":6", ["#", "at"])]
-    path.write_text("a O\n\nb\tNN O\n" if suffix == ".txt" else "a O\nb\tNN O\n")
+    text = "# id 1\tx\nin O\nRome B-LOC\n\n# id 2\n# O\nat O\n"
+    assert streamed(path, text) == [(":2", ["in", "Rome"]), (":6", ["#", "at"])]
     if suffix != ".txt":
-        assert isinstance(streamed(path)[0][1], utils.InputError) and f"{path}:2: " in str(streamed(path)[0][1])
+        ((_, error),) = streamed(path, "a O\nb\tNN O\n")
+        assert isinstance(error, utils.InputError) and f"{path}:2: " in str(error)
 
 
 def test_new_sentences_are_not_taken_for_columns(tmp_path):
     path = tmp_path / "new.txt"
     for text in ("It stops .\nIt rains .\n", "in O\n", "one\ntwo\n", "a b\nc d\n", "in Rome\n\nor not\n"):
-        path.write_text(text)
         expected = [line.split() for line in text.splitlines()]
-        assert [[] if isinstance(found, Exception) else found for _, found in streamed(path)] == expected
-    path.write_text("in\tIN\nor not\n")
-    assert f"{path}:1: a tab; expected tokens separated by spaces" in str(streamed(path)[0][1])
-    path = tmp_path / "new.conll"  # tokens alone
-    path.write_text("in\nRome\n\n#\nat\n")
-    assert streamed(path) == [(":1", ["in", "Rome"]), (":4", ["#", "at"])]
+        assert [[] if isinstance(found, Exception) else found for _, found in streamed(path, text)] == expected
+    assert f"{path}:1: a tab; expected tokens separated by spaces" in str(streamed(path, "in\tIN\nor not\n")[0][1])
+    tokens = streamed(tmp_path / "new.conll", "in\nRome\n\n#\nat\n")  # without tags
+    assert tokens == [(":1", ["in", "Rome"]), (":4", ["#", "at"])]

@@ -1,6 +1,5 @@
 """Image files as cameras, microscopes, storage boxes and strangers leave them: what is decoded, scaled, and refused."""
 
-import os
 import re
 import struct
 
@@ -11,71 +10,28 @@ from PIL import EpsImagePlugin, Image
 from sklearn.preprocessing import StandardScaler
 
 from fiveline.tasks import fetch_facts
-from model.vision.data_loader import fetch_dataset
 from model.vision.decode import decode
 from model.vision.params import Params
-from model.vision.readers import read_split
 from model.vision.serve import collate_unlabelled, describe_inputs, fetch_inputs
 from tests.support.data import load, refusal
 from tests.support.photos import make_folders, save_picture
+from utils import InputError
 
 SMALL = Params(image_size=8, horizontal_flip=False)
 GREY = Params(image_size=8, image_channels=1, horizontal_flip=False)
 
 
-# ---- decoding (test_vision_properties.py has the modes, formats and EXIF turns) --------------------------------------
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCbCr"])
-@pytest.mark.parametrize("level", [0, 255])
-def test_decode_keeps_black_and_white_in_every_mode_of_jpeg(tmp_path, mode, level):
-    Image.new("RGB", (8, 8), (level,) * 3).convert(mode).save(tmp_path / "x.jpg")
-    for params in (SMALL, GREY):
-        assert np.abs(decode(tmp_path / "x.jpg", params).astype(int) - level).max() <= 2
-
-
-@pytest.mark.parametrize(("size", "most"), [((800, 600), 2), ((201, 150), 6), ((100, 75), 0), ((31, 9), 0)])
-def test_decode_is_pillows_bilinear_resize_or_nearly_so_where_a_jpeg_is_large(tmp_path, size, most):
-    # from sixteen times image_size on, a JPEG is decoded at a half or less; an odd side then loses half a pixel
-    coarse = np.random.default_rng(0).integers(0, 256, size=(12, 16, 3), dtype=np.uint8)
-    photo = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-    photo.save(tmp_path / "x.jpg", quality=95)
-    for params, mode in ((SMALL, "RGB"), (GREY, "L")):
-        with Image.open(tmp_path / "x.jpg") as picture:
-            exact = np.asarray(picture.convert(mode).resize((8, 8), Image.Resampling.BILINEAR)).astype(int)
-        assert np.abs(decode(tmp_path / "x.jpg", params) - exact.reshape(params.image_shape)).max() <= most
-
-
-def test_the_first_picture_of_a_camera_and_jpeg_2000_are_read(tmp_path):
-    first, second = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
-    make_folders(tmp_path)
-    first.save(tmp_path / "train/a/x.mpo", save_all=True, append_images=[second])
-    (tmp_path / "train/b/y.jpg").write_bytes((tmp_path / "train/a/x.mpo").read_bytes())
-    first.save(tmp_path / "train/b/z.jp2")
-    examples = read_split("train", tmp_path, SMALL)
-    assert {"a/x.mpo", "b/y.jpg", "b/z.jp2"} < set(examples.ids) and not examples.notes
-    for path in examples.images:
-        assert np.abs(decode(path, SMALL).astype(int) - (255, 0, 0)).max() < 3
-
-
 def test_what_cannot_be_decoded_is_named_with_what_to_do(tmp_path):
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     assert "(its contents are not of any of the formats JPEG, PNG, GIF, " in refusal(decode, tmp_path / "x.heic", SMALL)
-    (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
-    for name in ("x.heic", "broken.png", "missing.png"):
-        message = refusal(decode, tmp_path / name, SMALL)
-        assert f"{name}: not a readable image" in message and message.endswith("; repair it or take it out")
-    for dtype in (np.float32, np.int32):  # which do not say what white is
-        path = save_picture(tmp_path / "x.tif", np.full((8, 8), -5, dtype=dtype))
-        assert "x.tif: not a readable image (its pixels have 32 bits; save them as 8 or" in refusal(decode, path, GREY)
+    for path in (tmp_path / "x.heic", tmp_path / "missing.png"):
+        assert re.search(f"{path}: not a readable image.*; repair it or take it out$", refusal(decode, path, SMALL))
+    path = save_picture(tmp_path / "x.tif", np.full((8, 8), -5, dtype=np.int32))  # does not say what white is
+    assert "x.tif: not a readable image (its pixels have 32 bits; save them as 8 or" in refusal(decode, path, GREY)
     path = save_picture(tmp_path / "x.png", np.zeros((100, 100), np.uint8))
-    for _ in range(2):
-        message = refusal(decode, path, GREY.model_copy(update={"max_image_pixels": 9_998}))
-        assert "(10000 pixels)" in message and "set max_image_pixels higher" in message
-        assert decode(path, GREY).shape == (8, 8, 1)
-
-
-# ---- pixels and their statistics -----------------------------------------------------------------------------------
+    message = refusal(decode, path, GREY.model_copy(update={"max_image_pixels": 9_998}))
+    assert "(10000 pixels)" in message and "set max_image_pixels higher" in message
+    assert decode(path, GREY).shape == (8, 8, 1)  # the limit of another run is gone
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -108,27 +64,17 @@ def test_a_channel_with_one_odd_pixel_is_constant_where_that_is_rounding(tmp_pat
     assert dataset[3][0].max() == pytest.approx((level / 255) / std, rel=0.01)
 
 
-# ---- 16 bits -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
-@pytest.mark.parametrize(("suffix", "dtype"), [("png", "<u2"), ("tif", "<u2"), ("tif", ">u2"), ("tif", "<i4")])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize(("suffix", "dtype"), [("png", "<u2"), ("tif", ">u2"), ("tif", "<i4")])
 def test_values_of_fewer_bits_keep_their_levels_in_every_split(tmp_path, bits, suffix, dtype):
-    generator = np.random.default_rng(0)
-
-    def draw():
-        values = generator.integers(0, 2**bits, (8, 8))
-        values[0, 0] = 2**bits - 1
-        return values.astype(dtype)
-
-    params = fetch_facts(make_folders(tmp_path, draw=draw, suffix=suffix), GREY)
-    dark = save_picture(tmp_path / f"test/a/0.{suffix}", (np.arange(64).reshape(8, 8) % 2**bits).astype(dtype))
-    for path in (dark, tmp_path / f"train/b/1.{suffix}"):
-        expected = np.asarray(Image.open(path)).astype(int) // 2 ** (bits - 8)
-        assert np.array_equal(decode(path, params)[:, :, 0], expected)
-        assert np.array_equal(collate_unlabelled([path], params)[0][0, 0], np.float32(expected) / np.float32(255))
+    values = np.linspace(0, 2**bits - 1, 64).astype(dtype).reshape(8, 8)
+    params = fetch_facts(make_folders(tmp_path, draw=lambda: values, suffix=suffix), GREY)
+    path = save_picture(tmp_path / f"test/a/0.{suffix}", (np.arange(64).reshape(8, 8)).astype(dtype))  # a dark one
+    expected = np.arange(64).reshape(8, 8) // 2 ** (bits - 8)
+    assert np.array_equal(decode(path, params)[:, :, 0], expected)
+    assert np.array_equal(collate_unlabelled([path], params)[0][0, 0], np.float32(expected) / np.float32(255))
     if bits < 16:
-        message = refusal(decode, save_picture(dark, np.full((8, 8), 2**16 - 1).astype(dtype)), params)
+        message = refusal(decode, save_picture(path, np.full((8, 8), 2**16 - 1).astype(dtype)), params)
         assert f"use {bits} bits and stay below {2**bits}; " in message and "grey_bits=16" in message
 
 
@@ -136,53 +82,47 @@ def test_grey_bits_may_be_given_and_a_transparent_value_of_16_bits_is_white(tmp_
     make_folders(tmp_path, draw=lambda: np.full((8, 8), 4095, np.uint16))
     for bits, level in ((0, 255), (12, 255), (14, 63), (16, 15)):
         dataset, params = load(tmp_path, GREY.model_copy(update={"grey_bits": bits}), "val")
-        assert (decode(tmp_path / "val/a/0.png", params) == level).all()
         assert torch.equal(dataset[0][0], torch.full((1, 8, 8), level) / 255)  # not another one's cache
     assert (decode(tmp_path / "val/a/0.png", GREY) == 15).all()  # a run from before there was such a fact
-    shown = fetch_inputs(["a/0.png"], "val", tmp_path, GREY)["a/0.png"]["image"]
-    assert shown.getpixel((0, 0)) == 255
-    values = np.full((8, 8), 300, np.uint16)
-    values[:, 4:] = 40_000
+    assert fetch_inputs(["a/0.png"], "val", tmp_path, GREY)["a/0.png"]["image"].getpixel((0, 0)) == 255
+    values = np.array([[300] * 4 + [40_000] * 4] * 8, np.uint16)
     path = save_picture(tmp_path / "x.png", values, transparency=300)
     assert decode(path, GREY)[0, :, 0].tolist() == [255] * 4 + [156] * 4
-
-
-# ---- the steps of an exported program ------------------------------------------------------------------------------
 
 
 def follow(steps, facts, path):
     """Do by hand what the steps say in words; a step that is not known here fails."""
     for step in steps:
         number = [int(text) for text in re.findall(r"\d+", step)]
-        if step.startswith("open the file with Pillow"):
-            picture = Image.open(path)
-        elif step.startswith("let Pillow decode a large JPEG"):
-            picture.draft(None, (number[0], number[1]))
-        elif step.startswith("turn it upright"):
-            orientation = picture.getexif().get(0x0112)
-            picture = picture.transpose(Image.Transpose.ROTATE_270) if orientation == 6 else picture
-        elif step.startswith("where it has 16 bits of grey"):
-            divisor = int(re.search(r"divide by (\d+)", step)[1])
-            if picture.mode.startswith("I"):
-                values, clear = np.asarray(picture), picture.info.get("transparency")
-                assert "the value info['transparency'], if any, becomes 255" in step
-                picture = Image.fromarray(np.where(values == clear, 255, values // divisor).astype(np.uint8))
-        elif step.startswith("where parts are transparent"):
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-        elif step.startswith("convert to mode"):
-            picture = picture.convert(step.split()[3])
-        elif step.startswith("resize to"):
-            array = np.asarray(picture.resize((number[0], number[1]), Image.Resampling.BILINEAR))
-        elif step == "divide by 255, as float32":
-            array = array.reshape(*array.shape[:2], -1).astype(np.float32) / np.float32(255)
-        elif step.startswith("subtract mean and divide by std"):
-            array = (array - np.float32(facts["mean"])) / np.float32(facts["std"])
-        elif step.startswith("put the axes in the order (batch_size, channels, height, width)"):
-            array = array.transpose(2, 0, 1)[None]
-        else:
-            raise AssertionError(f"what is this step? {step}")
+        match step.split()[0]:
+            case "open":
+                picture = Image.open(path)
+            case "let":
+                picture.draft(None, (number[0], number[1]))
+            case "turn":
+                turned = picture.getexif().get(0x0112) == 6
+                picture = picture.transpose(Image.Transpose.ROTATE_270) if turned else picture
+            case "where" if "16 bits of grey" in step:
+                if picture.mode.startswith("I"):
+                    values, clear = np.asarray(picture), picture.info.get("transparency")
+                    values = np.where(values == clear, 255, values // int(re.search(r"divide by (\d+)", step)[1]))
+                    picture = Image.fromarray(values.astype(np.uint8))
+            case "where" if "transparent" in step:
+                if picture.has_transparency_data:
+                    picture = picture.convert("RGBA")
+                    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+            case "convert":
+                picture = picture.convert(step.split()[3])
+            case "resize":
+                array = np.asarray(picture.resize((number[0], number[1]), Image.Resampling.BILINEAR))
+            case "divide":
+                array = array.reshape(*array.shape[:2], -1).astype(np.float32) / np.float32(255)
+            case "subtract":
+                array = (array - np.float32(facts["mean"])) / np.float32(facts["std"])
+            case "put":
+                array = array.transpose(2, 0, 1)[None]
+            case _:
+                raise AssertionError(f"what is this step? {step}")
     return array
 
 
@@ -191,38 +131,30 @@ def test_the_steps_in_words_lead_to_what_predict_feeds_the_net(tmp_path, channel
     generator = np.random.default_rng(0)
     make_folders(tmp_path, draw=lambda: generator.integers(0, 4096, (9, 8), dtype=np.uint16))
     params = fetch_facts(tmp_path, Params(image_size=8, image_channels=channels, normalize=normalize))
-    described = describe_inputs(params)
-    exif = Image.Exif()
+    described, exif = describe_inputs(params), Image.Exif()
     exif[0x0112] = 6
     colours = generator.integers(0, 256, (150, 140, 4), dtype=np.uint8)
-    photo = Image.fromarray(colours[..., :3])
+    photo, grey = (Image.fromarray(each) for each in (colours[..., :3], colours[:30, :20, 0].astype(np.uint16) * 16))
     files = {
-        "grey.png": Image.fromarray(generator.integers(0, 4096, (30, 20), dtype=np.uint16)),
-        "alpha.png": Image.fromarray(colours[:9]),
-        "palette.png": photo.quantize(16),
-        "cmyk.jpg": photo.convert("CMYK"),
-        "photo.jpg": photo,
-        "grey.jpg": photo.convert("L"),
-        "small.webp": photo.crop((0, 0, 9, 7)),
-    }
+        "grey.png": grey, "alpha.png": Image.fromarray(colours[:9]), "palette.png": photo.quantize(16),
+        "cmyk.jpg": photo.convert("CMYK"), "photo.jpg": photo, "grey.jpg": photo.convert("L"),
+        "small.webp": photo.crop((0, 0, 9, 7)), "bits.png": photo.convert("1"), "la.png": photo.convert("LA"),
+    }  # fmt: skip
     for name, picture in files.items():
-        options = {"transparency": picture.getpixel((3, 3))} if name == "grey.png" else {}
+        options = {"transparency": picture.getpixel((3, 3))} if picture is grey else {}
         picture.save(tmp_path / name, exif=exif, **options)
         expected = collate_unlabelled([tmp_path / name], params)[0].numpy()
         assert np.allclose(follow(described["steps"], described, tmp_path / name), expected, atol=1e-6), name
 
 
-# ---- EXIF ----------------------------------------------------------------------------------------------------------
-
 TURN = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
+BEYOND = struct.pack("<HHIIHHII", 0x8769, 4, 1, 2**32 - 9, 0x10F, 2, 500, 2**24)
 EXIF = {
     "a negative width": (b"II*\0\x08\0\0\0\x02\0" + TURN + struct.pack("<HHIi", 0x100, 9, 1, -5) + bytes(4), True),
-    "entries beyond the end": (
-        b"II*\0\x08\0\0\0\x03\0" + TURN + struct.pack("<HHIIHHII", 0x8769, 4, 1, 2**32 - 9, 0x10F, 2, 500, 2**24),
-        True),
+    "entries beyond the end": (b"II*\0\x08\0\0\0\x03\0" + TURN + BEYOND, True),
     "no EXIF at all": (b"garbage", False),
     "cut": (b"II*\0\x08\0\0\0\x02\0" + TURN[:5], False),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
@@ -232,18 +164,13 @@ def test_malformed_exif_turns_what_it_can_and_rejects_nothing(tmp_path, suffix, 
     exif, is_turned = EXIF[kind]
     pixels = np.zeros((16, 8), np.uint8)
     pixels[:8] = 255  # white at the top, which turns to the right
-    path = save_picture(tmp_path / f"x.{suffix}", pixels, exif=b"Exif\0\0" + exif)
+    make_folders(tmp_path)
+    path = save_picture(tmp_path / f"val/a/x.{suffix}", pixels, exif=b"Exif\0\0" + exif)
     expected = np.zeros((8, 8))
     expected[(slice(None), slice(4, None)) if is_turned else slice(4)] = 255
-    assert np.abs(decode(path, GREY)[:, :, 0] - expected).max() < 140
     assert np.abs(decode(path, GREY)[:, :, 0] - expected).mean() < 12
-    make_folders(tmp_path)
-    path.rename(tmp_path / "val/a" / path.name)
     (shown,) = fetch_inputs([f"a/{path.name}"], "val", tmp_path, SMALL).values()
     assert shown["image"].size == ((16, 8) if is_turned else (8, 16))
-
-
-# ---- what may do harm ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.tif"])
@@ -256,33 +183,37 @@ def test_eps_under_another_name_starts_no_ghostscript(tmp_path, monkeypatch, nam
     assert not fetch_inputs([f"a/{name}"], "val", tmp_path, SMALL) and not started
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
-def test_a_pipe_among_the_images_is_named_and_not_waited_for(tmp_path):
-    make_folders(tmp_path)
-    os.mkfifo(tmp_path / "train/a/9.png")
-    assert "9.png: not a readable image (not a regular file)" in refusal(load, tmp_path, SMALL)
+TURNS = {  # what the EXIF orientation asks for, by NumPy alone
+    1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).T, 8: lambda a: np.rot90(a), 9: lambda a: a,
+}  # fmt: skip
 
 
-@pytest.mark.skipif(os.name == "nt", reason="its st_ctime is the time of creation")
-def test_another_image_of_the_same_size_and_time_is_noticed(tmp_path):
-    make_folders(tmp_path, suffix="bmp")
-    dataset, params = load(tmp_path, SMALL)
-    path, before = tmp_path / "train/a/1.bmp", dataset[1][0]
-    status = path.stat()
-    save_picture(path, "blue")
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
-    dataset = fetch_dataset("train", tmp_path, params)
-    assert before[:, 0, 0].tolist() == [1, 0, 0] and dataset[1][0][:, 0, 0].tolist() == [0, 0, 1]
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "bmp", "gif", "pgm", "ppm", "jp2"])
+def test_formats_and_turns_are_seen_as_numpy_sees_them(tmp_path, suffix):
+    grey = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    lossless = {"webp": {"lossless": True}, "jp2": {"irreversible": False}}.get(suffix, {})
+    for turn, turned in TURNS.items() if suffix in ("png", "tif", "webp") else ():
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        path = save_picture(tmp_path / f"{turn}.{suffix}", grey, exif=exif.tobytes(), **lossless)
+        assert np.array_equal(decode(path, GREY)[:, :, 0], turned(grey)), turn
+    for name in (f"x.{suffix}", f"X.{suffix.upper()}", "y.jpg"):  # its contents decide
+        path = save_picture(tmp_path / f"x.{suffix}", grey, **lossless).rename(tmp_path / name)
+        assert np.array_equal(decode(path, SMALL), np.repeat(grey[..., None], 3, axis=2))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no permissions of this kind")
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_decoded_images_can_be_read_by_their_owner_alone(tmp_path, monkeypatch, elsewhere):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    data_dir = make_folders(tmp_path / "data")
-    if elsewhere:
-        (data_dir / ".decoded").write_text("")
-    load(data_dir, SMALL)
-    (decoded,) = tmp_path.rglob("train_8x8x3-*.npy")
-    assert oct(decoded.stat().st_mode & 0o777) == oct(0o600)
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "tif", "webp"])
+@pytest.mark.filterwarnings("ignore")  # Pillow's, about what is wrong with a file
+def test_damaged_files_are_named_or_give_an_image(tmp_path, suffix):
+    path = save_picture(tmp_path / f"x.{suffix}", np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    content = path.read_bytes()
+    cut = [content[:place] for place in range(0, len(content), 9)]
+    flipped = [content[:i] + bytes([content[i] ^ 0xFF]) + content[i + 1 :] for i in range(0, len(content), 5)]
+    for damaged in (*cut, *flipped):
+        path.write_bytes(damaged)
+        try:
+            pixels = decode(path, SMALL)
+            assert damaged and pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
+        except InputError as error:
+            assert str(path) in str(error)

@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import pickle
-import struct
+import re
 import unicodedata
 import zipfile
 
@@ -27,16 +27,8 @@ from utils import InputError
 SMALL = Params(image_size=8, horizontal_flip=False)
 
 
-def save_npz(path, number=6, **arrays):
-    images = np.arange(number * 64, dtype=np.uint8).reshape(number, 8, 8)
-    np.savez(path, **{"images": images, "labels": np.arange(number) % 2, **arrays})
-
-
-def mistake(data_dir, split="train", params=SMALL):
-    return refusal(load, data_dir, params, split)
-
-
-# ---- folders and names ---------------------------------------------------------------------------------------------
+def mistake(data_dir, split="train"):
+    return refusal(load, data_dir, SMALL, split)
 
 
 def test_folders_give_classes_sorted_and_files_in_order(tmp_path):
@@ -51,32 +43,25 @@ def test_files_of_other_formats_are_counted_and_what_a_system_leaves_is_no_image
     make_folders(tmp_path)
     before, expected = fingerprint(tmp_path), read_split("train", tmp_path, SMALL)
     for name in ("@eaDir/a/0.png", "a/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/a/._0.png", "a/__MACOSX/0.png",
-                 "b/._1.png", "b/.ipynb_checkpoints/1.png", "#recycle/a.png", ".thumbnails/a.png",
-                 "$RECYCLE.BIN/a.png"):  # fmt: skip
+                 "b/._1.png", "b/.ipynb_checkpoints/1.png", "#recycle/a.png", "$RECYCLE.BIN/a.png"):  # fmt: skip
         save_picture(tmp_path / "train" / name, "blue")
     found = read_split("train", tmp_path, SMALL)
-    assert (found.ids, found.labels, found.notes) == (expected.ids, expected.labels, ())
-    assert fingerprint(tmp_path) == before
+    assert (found.ids, found.notes, fingerprint(tmp_path)) == (expected.ids, (), before)
     for name in ("a/1.heic", "a/2.HEIC", "b/x.jxl", "b/notes.txt", "labels.csv", "b/Thumbs.db"):
         (tmp_path / "train" / name).write_text("x")
     (tmp_path / "train/empty").mkdir()
     caplog.set_level(logging.INFO)
-    assert len(load(tmp_path, SMALL)[0]) == 6
+    assert len(load(tmp_path, SMALL)[0]) == len(list(fetch_unlabelled([tmp_path / "train"], SMALL))) == 6
     counts = "6 file(s) that cannot be read as images are left out (1 .csv, 1 .db, 2 .heic, 1 .jxl, 1 .txt)"
     notes = [f"- {tmp_path / 'train'}: {counts}", f"- {tmp_path / 'train'}: no images in empty"]
-    assert [record.message for record in caplog.records][:2] == notes
-    caplog.clear()
-    assert len(list(fetch_unlabelled([tmp_path / "train"], SMALL))) == 6
-    assert [record.message for record in caplog.records] == notes[:1]
+    assert caplog.messages[:2] == notes and caplog.messages[-1] == notes[0]
     (tmp_path / "train/c").mkdir()  # the net would not know this class
     (tmp_path / "train/c/1.heic").write_text("x")
     assert mistake(tmp_path).endswith("train: no images in c, empty")
 
 
 def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
-    make_folders(tmp_path)
-    (tmp_path / "train/b/more").mkdir()
-    forbidden, scandir = str(tmp_path / "train/b/more"), os.scandir
+    forbidden, scandir = str(make_folders(tmp_path) / "train/b"), os.scandir
 
     def scan(path):  # chmod does not keep out root
         if str(path) == forbidden:
@@ -84,31 +69,25 @@ def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, m
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", scan)
-    assert "more: this folder cannot be read (Permission denied); chmod it" in mistake(tmp_path)
+    assert "b: this folder cannot be read (Permission denied); chmod it" in mistake(tmp_path)
     *images, (name, error) = fetch_unlabelled([tmp_path / "train"], SMALL)
-    assert len(images) == 6 and name == str(tmp_path / "train") and "more: this folder cannot be read" in str(error)
+    assert len(images) == 3 and name == str(tmp_path / "train") and "b: this folder cannot be read" in str(error)
 
 
 @pytest.mark.parametrize("place", ["data/train/loop", "data/train/a/old/loop", "owls/loop"])
-@pytest.mark.parametrize("target", ["data/train", "data"])
-def test_links_are_followed_but_not_back_to_a_folder_above(tmp_path, place, target):
+def test_links_are_followed_but_not_back_to_a_folder_above(tmp_path, place):
     """Else each image would be read 40 times, and cats as owls."""
-    make_folders(tmp_path / "data", splits=["train"])
-    save_picture(tmp_path / "data/train/a/old/9.png")
-    save_picture(tmp_path / "owls/8.png")
+    make_folders(tmp_path / "data")
+    for name in ("data/train/a/old/9.png", "owls/8.png"):
+        save_picture(tmp_path / name)
     (tmp_path / "data/train/owl").symlink_to(tmp_path / "owls")
     (tmp_path / "data/train/a/link.png").symlink_to(tmp_path / "owls/8.png")
-    params = Params(val_fraction=1e-9)
-    expected, before = read_split("train", tmp_path / "data", params), fingerprint(tmp_path / "data")
-    assert {"a/old/9.png", "owl/8.png"} < set(expected.ids) and len(expected.ids) == 7  # two serve as val
-
-    (tmp_path / place).symlink_to(tmp_path / target)
-    (tmp_path / "linked").symlink_to(tmp_path / "data")
-    for data_dir in (tmp_path / "data", tmp_path / "linked"):
-        found = read_split("train", data_dir, params)
-        assert (found.ids, found.labels) == (expected.ids, expected.labels)
-        assert fingerprint(data_dir) == before
-        assert len(list(fetch_unlabelled([data_dir / "train"], SMALL))) == 9
+    expected, before = read_split("train", tmp_path / "data", SMALL), fingerprint(tmp_path / "data")
+    assert {"a/old/9.png", "a/link.png", "owl/8.png"} < set(expected.ids) and len(expected.ids) == 9
+    (tmp_path / place).symlink_to(tmp_path / "data/train")
+    found = read_split("train", tmp_path / "data", SMALL)
+    assert (found.ids, found.labels, fingerprint(tmp_path / "data")) == (expected.ids, expected.labels, before)
+    assert len(list(fetch_unlabelled([tmp_path / "data/train"], SMALL))) == 9
 
 
 def test_signs_are_labelled_by_their_names(tmp_path):
@@ -116,17 +95,17 @@ def test_signs_are_labelled_by_their_names(tmp_path):
         for split in ("train", "val"):
             save_picture(tmp_path / f"{split}_signs" / name)
     dataset, params = load(tmp_path, SMALL)
-    assert params.classes == ["2", "7", "9", "10"]
-    assert dict(zip(dataset.ids, dataset.examples.labels, strict=True)) == {
-        "007_x_y.png": "7", "10_IMG_10.jpg": "10", "2_IMG_2.jpg": "2", "9_IMG_9.jpg": "9",
-    }  # fmt: skip
+    assert params.classes == ["2", "7", "9", "10"] and dataset.examples.labels == ["7", "10", "2", "9"]
+    assert dataset.ids == ["007_x_y.png", "10_IMG_10.jpg", "2_IMG_2.jpg", "9_IMG_9.jpg"]
     for name in ("hand.jpg", "3.jpg", "a_3.jpg", "-1_x.jpg"):
         path = save_picture(tmp_path / "train_signs" / name)
         assert f"{name}: expected a name that begins with the label's number" in mistake(tmp_path)
         path.unlink()
 
 
-# ---- packed arrays -------------------------------------------------------------------------------------------------
+def save_npz(path, **arrays):
+    images = np.arange(6 * 64, dtype=np.uint8).reshape(6, 8, 8)
+    np.savez(path, **{"images": images, "labels": np.arange(6) % 2, **arrays})
 
 
 @pytest.mark.parametrize(
@@ -148,34 +127,31 @@ def test_npz_of_another_kind_is_refused(tmp_path, arrays, message):
     assert "train.npz: " in mistake(tmp_path) and message in mistake(tmp_path)
 
 
-def test_npz_that_is_none_or_damaged_is_refused(tmp_path):
-    path, generator = tmp_path / "train.npz", np.random.default_rng(0)
-    np.savez(path, pictures=np.zeros(3))
-    assert "found pictures" in mistake(tmp_path)
-    np.save(tmp_path / "plain.npy", np.zeros(3))
-    for data in (b"", b"no zip file", pickle.dumps(os.getcwd), (tmp_path / "plain.npy").read_bytes()):
-        path.write_bytes(data)
-        assert "train.npz: expected `images`" in mistake(tmp_path)
-    save_npz(tmp_path / "val.npz", classes=np.array([b"no", b"yes"]))
-    examples = read_split("val", tmp_path, SMALL)
-    assert examples.labels == ["no", "yes"] * 3 and examples.ids[5] == "val[5]"
-    np.savez_compressed(path, images=generator.integers(0, 256, (6, 8, 8), dtype=np.uint8), labels=np.arange(6) % 2)
-    original, whole = path.read_bytes(), read_split("train", tmp_path, SMALL)
-    path.write_bytes(original[: len(original) // 2])
-    assert "train.npz: expected `images`" in mistake(tmp_path)
-    for position in generator.integers(0, len(original), size=100):
-        damaged = bytearray(original)
-        damaged[position] ^= 0xFF
-        path.write_bytes(damaged)
-        try:  # dates and the like may change and do no harm
-            assert np.array_equal(read_split("train", tmp_path, SMALL).images, whole.images)
-        except InputError as error:
-            assert "train.npz: " in str(error)
-
-
 def npy(shape, data=b"", descr="|u1"):
     header = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
+
+
+def test_npz_that_is_none_or_damaged_is_refused(tmp_path):
+    path = tmp_path / "train.npz"
+    for data in (b"", b"no zip file", pickle.dumps(os.getcwd), npy((3,), bytes(3))):
+        path.write_bytes(data)
+        assert "train.npz: expected `images`" in mistake(tmp_path)
+    np.savez(path, pictures=np.zeros(3))
+    assert "found pictures" in mistake(tmp_path)
+    save_npz(tmp_path / "val.npz", classes=np.array([b"no", b"yes"]))
+    assert read_split("val", tmp_path, SMALL).labels == ["no", "yes"] * 3
+    save_npz(path)
+    original, whole = path.read_bytes(), read_split("train", tmp_path, SMALL)
+    assert whole.ids[5] == "train[5]"
+    damaged = [original[:i] + bytes([original[i] ^ 0xFF]) + original[i + 1 :] for i in range(0, len(original), 9)]
+    for data in (original[: len(original) // 2], *damaged):
+        path.write_bytes(data)
+        try:  # dates and the like may change and do no harm
+            found = read_split("train", tmp_path, SMALL)
+            assert np.array_equal(found.images, whole.images) and found.labels == whole.labels
+        except InputError as error:
+            assert "train.npz: " in str(error)
 
 
 @pytest.mark.parametrize(("name", "shape"), [("images", (2**20, 64, 64)), ("labels", (2**32,)), ("classes", (2**32,))])
@@ -189,28 +165,12 @@ def test_npz_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch, n
     assert f"found {name}" in mistake(tmp_path)
 
 
-def test_a_stored_array_that_claims_more_than_the_file_has_is_refused(tmp_path):
-    path = tmp_path / "train.npz"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("images.npy", npy((2**25, 8, 8), bytes(2**15)))
-        archive.writestr("labels.npy", npy((2**25,), bytes(2)))
-    content = bytearray(path.read_bytes())
-    start = content.index(b"PK\x01\x02")
-    content[start + 20 : start + 28] = struct.pack("<II", 2**32 - 2, 2**32 - 2)  # compressed and unpacked sizes
-    path.write_bytes(content)
-    assert "found images.npy claims 4,294,967,294 bytes" in mistake(tmp_path)
-
-
-# ---- classes -------------------------------------------------------------------------------------------------------
-
-
 def test_classes_that_came_or_went_since_the_run_began_are_named(tmp_path, caplog):
     params = fetch_facts(make_folders(tmp_path / "before"), SMALL)
     data_dir = make_folders(tmp_path / "after", "ac")
-    for split in ("train", "val"):
-        message = refusal(fetch_dataset, split, data_dir, params)
-        assert message.startswith("c/0.png: class 'c' is not among the classes of train when this run began (a, b); ")
-        assert "another --model_dir" in message
+    message = refusal(fetch_dataset, "val", data_dir, params)
+    assert message.startswith("c/0.png: class 'c' is not among the classes of train when this run began (a, b); ")
+    assert "another --model_dir" in message
     params = params.with_facts({**params.facts, "classes": ["a", "b", "c"]})
     assert len(fetch_dataset("train", data_dir, params)) == 6
     assert "after: train lacks b, a class that the net knows" in caplog.text
@@ -224,12 +184,9 @@ def test_composed_and_decomposed_letters_are_one_class(tmp_path, forms):
         make_folders(tmp_path, [unicodedata.normalize(form, "Käse"), "b"], splits=[split])
     dataset, params = load(tmp_path, SMALL, "val")
     assert params.classes == [unicodedata.normalize("NFC", "Käse"), "b"]
-    assert dataset.labels.tolist() == [0, 0, 0, 1, 1, 1]
     old = params.with_facts({**params.facts, "classes": [unicodedata.normalize("NFD", "Käse"), "b"]})
-    assert fetch_dataset("val", tmp_path, old).labels.tolist() == [0, 0, 0, 1, 1, 1]  # a run from before
-
-
-# ---- splits --------------------------------------------------------------------------------------------------------
+    for found in (dataset, fetch_dataset("val", tmp_path, old)):  # the second: a run from before
+        assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_a_missing_val_split_is_cut_from_train_by_split_seed_alone(tmp_path, caplog):
@@ -243,44 +200,35 @@ def test_a_missing_val_split_is_cut_from_train_by_split_seed_alone(tmp_path, cap
     assert val.ids == sorted(val.ids)  # in the order of the files
     for values, is_same in (({"seed": 2}, True), ({"split_seed": 231}, False)):
         assert (read_split("val", tmp_path, params.model_copy(update=values)).ids == val.ids) == is_same
-    shown = fetch_inputs(val.ids, "val", tmp_path, params)
-    firsts = {"a": 0, "b": 40, "c": 60, "d": 63}
-    assert [entry["image"].getpixel((0, 0)) for entry in shown.values()] == [
-        firsts[name[0]] + int(name[2:-4]) for name in val.ids
-    ]
     params = fetch_facts(tmp_path, params)
     assert params.facts["class_counts"] == [32, 16, 2, 1] and not caplog.records  # without val
-    for split in ("train", "val"):
-        fetch_dataset(split, tmp_path, params)
-    hint = f"; {tmp_path / 'dev'} is not read: rename it to val"
-    assert [record.message for record in caplog.records if "val split" in record.message] == [
-        f"- {tmp_path} has no val split: 13 of 64 train examples serve as val{hint}"
-    ]
+    dataset, shown = fetch_dataset("val", tmp_path, params), fetch_inputs(val.ids, "val", tmp_path, params)
+    levels = [round(float(255 * image[0, 0, 0])) for image, _ in dataset]
+    assert levels == [entry["image"].getpixel((0, 0)) for entry in shown.values()] and len(set(levels)) == 13
+    found = f"{tmp_path} has no val split: 13 of 64 train examples serve as val"
+    assert caplog.messages[:1] == [f"- {found}; {tmp_path / 'dev'} is not read: rename it to val"]
     (tmp_path / "dev").rename(tmp_path / "val")  # as it says
-    assert len(fetch_dataset("val", tmp_path, params)) == len(fetch_dataset("train", tmp_path, params)) == 64
+    assert len(read_split("val", tmp_path, params).ids) == len(read_split("train", tmp_path, params).ids) == 64
 
 
 @pytest.mark.parametrize(
     ("names", "split", "expected"),
     [
-        ([], "train", "it holds nothing, expected train/<class>"),
-        ("abcdefg", "val", "there is no val split in it; it holds a, b, c, d, e, f, ..., expected val/<class>/"),
-        (["train/a/1.png"], "test", "there is no test split in it; it holds train, expected"),
-        (["train/1.jpg", "train/2.jpg"], "train", "expected a folder for each class in it, found 1.jpg, 2.jpg"),
-        (["train/a/x.txt"], "train", "are left out (1 .txt); "),
-        (["test_signs/x.txt"], "test", "test_signs: no images in it; it holds x.txt"),
-        (["test/a/1.png", "test.npz"], "test", "it holds test and test.npz; put each dataset in a folder of its own"),
-        (None, "train", "data: there is no such data directory; --data_dir says where"),
+        ("", "train", "it holds nothing, expected train/<class>"),
+        ("a b c d e f g", "val", "there is no val split in it; it holds a, b, c, d, e, f, ..., expected val/<class>/"),
+        ("train/a/1.png", "test", "there is no test split in it; it holds train, expected"),
+        ("train/1.jpg train/2.jpg", "train", "expected a folder for each class in it, found 1.jpg, 2.jpg"),
+        ("train/a/x.txt", "train", "are left out (1 .txt); "),
+        ("test_signs/x.txt", "test", "test_signs: no images in it; it holds x.txt"),
+        ("test/a/1.png test.npz", "test", "it holds test and test.npz; put each dataset in a folder of its own"),
     ],
-    ids=range(8),
 )
 def test_folders_of_no_known_layout_say_what_was_expected(tmp_path, names, split, expected):
-    if names is not None:
-        (tmp_path / "data").mkdir()
-    for name in names or ():
-        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "data" / name).write_text("x")
-    assert expected in refusal(read_split, split, tmp_path / "data", SMALL)
+    for path in (tmp_path / name for name in names.split()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    assert expected in refusal(read_split, split, tmp_path, SMALL)
+    assert "there is no such data directory; --data_dir says where" in mistake(tmp_path / "nowhere")
 
 
 def test_images_of_the_page_are_found_in_every_layout(tmp_path):
@@ -290,53 +238,32 @@ def test_images_of_the_page_are_found_in_every_layout(tmp_path):
     assert list(found) == ["test[2]"] and np.array_equal(np.asarray(found["test[2]"]["image"]), pixels[2])
     save_picture(tmp_path / "folders/test/cat/large.png", np.zeros((200, 400), np.uint8))
     (tmp_path / "folders/test/cat/broken.jpg").write_bytes(b"no image")
-    assert fetch_inputs([], "test", tmp_path / "folders", Params()) == {}  # the page of a run without mistakes
     found = fetch_inputs(["cat/large.png", "cat/broken.jpg"], "test", tmp_path / "folders", Params())
     assert {name: entry["image"].size for name, entry in found.items()} == {"cat/large.png": (128, 64)}
-    (tmp_path / "test.npz").write_bytes(b"torn")
-    assert "test.npz: expected `images`" in refusal(fetch_inputs, ["test[2]"], "test", tmp_path, Params())
 
 
-# ---- what data/build_dataset.py downloads ----------------------------------------------------------------------------
-
-
-def build(*words):
-    load_script("data/build_dataset.py").main([str(word) for word in words])
-
-
-def test_build_dataset_without_a_network_says_so_in_one_line(tmp_path, no_network, capsys):
-    for name in ("mnist", "cifar10"):
-        with pytest.raises(SystemExit) as stop:
-            build(name, "--output_dir", tmp_path / name)
-        message = capsys.readouterr().err
-        assert stop.value.code == 2 and message.count("\n") == 1
-        assert message.startswith(f"error: {name} cannot be downloaded (")
-        assert message.endswith("; is there a network?\n")
-
-
-@pytest.mark.parametrize(
-    ("name", "in_torchvision", "shape", "convert", "classes"),
-    [
-        ("mnist", "MNIST", (8, 8), torch.from_numpy, ["0 - zero", "1 - one"]),
-        ("cifar10", "CIFAR10", (8, 8, 3), np.ndarray.tolist, ["0", "1"]),
-    ],
-)
-def test_build_dataset_writes_what_torchvision_has(
-    tmp_path, monkeypatch, capsys, name, in_torchvision, shape, convert, classes
-):
-    images = np.random.default_rng(0).integers(0, 256, (20, *shape), dtype=np.uint8)
+def test_build_dataset_writes_what_torchvision_has_or_says_that_there_is_no_network(tmp_path, monkeypatch, capsys):
+    images, build = (
+        np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8),
+        load_script("data/build_dataset.py"),
+    )
 
     class Fake:
         def __init__(self, folder, train, download):
-            number = 20 if train else 10
-            self.data, self.targets, self.classes = images[:number], convert(np.arange(number) % 2), classes
+            self.data, self.targets = torch.from_numpy(images[: 20 if train else 10]), [0, 1] * (10 if train else 5)
+            self.classes = ["0 - zero", "1 - one"]
 
         def __len__(self):
             return len(self.data)
 
-    monkeypatch.setattr(datasets, in_torchvision, Fake)
-    build(name, "--output_dir", tmp_path)
-    assert capsys.readouterr().out.splitlines() == [f"{tmp_path}: 20 train images", f"{tmp_path}: 10 test images"]
+    monkeypatch.setattr(datasets, "MNIST", Fake)
+    build.main(["mnist", "--output_dir", str(tmp_path)])
     test = read_split("test", tmp_path, SMALL)
     assert np.array_equal(test.images, images[:10]) and test.labels == ["0", "1"] * 5
-    assert len(read_split("train", tmp_path, SMALL).ids) == 18 and len(read_split("val", tmp_path, SMALL).ids) == 2
+    assert len(read_split("train", tmp_path, SMALL).ids) == 18
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where no server listens
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(SystemExit, match="2"):
+        build.main(["cifar10", "--output_dir", str(tmp_path)])
+    message = capsys.readouterr().err
+    assert re.match(r"error: cifar10 cannot be downloaded \(.*\); is there a network\?\n$", message)
