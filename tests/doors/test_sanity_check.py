@@ -20,8 +20,8 @@ import model.vision.params
 import sanity_check
 import train
 import utils
-from fiveline.sanity import guesses, rate, short_training, tokens
-from fiveline.sanity.survey import normalised
+from fiveline.sanity import guesses, hyperparameters, short_training, tokens
+from fiveline.sanity.leaks import normalised
 from fiveline.tasks import fetch_params
 from tests.support.data import refusal
 from tests.support.photos import make_folders
@@ -445,17 +445,17 @@ def test_a_hyperparameter_that_nothing_reads_is_found(find, monkeypatch):
 
 
 def test_the_advice_on_the_learning_rate_never_contradicts_the_verdict(make_context):
-    first, again = (rate.range_test(make_context("tabular_diabetes")) for _ in range(2))
+    first, again = (hyperparameters.range_test(make_context("tabular_diabetes")) for _ in range(2))
     assert first == again and len(first["rates"]) == len(first["losses"]) > 20
     context = make_context()
-    curve = rate.range_test(context)
-    low, high = rate.advised_range(curve)
+    curve = hyperparameters.range_test(context)
+    low, high = hyperparameters.advised_range(curve)
     for mine, status, said in (
         (5.0, "FAIL", "is too high"), (0.2, "WARN", "is high"), (4e-2, "PASS", "is usable, but above"),
         (3e-3, "PASS", "is in the advised range"), (5e-4, "PASS", "is usable, but below"), (1e-8, "WARN", "is low"),
     ):  # fmt: skip
         context.params = context.params.model_copy(update={"learning_rate": mine})
-        finding = rate.learning_rate(context)
+        finding = hyperparameters.learning_rate(context)
         assert_found(finding, said, status=status)
         assert (low <= mine <= high) == ("is in the advised range" in finding.explanation)
         assert f"{low:.1e} to {high:.1e}" in (finding.explanation if status == "PASS" else finding.advice)
@@ -477,7 +477,7 @@ def test_both_ends_of_the_advised_range_train_well(make_context, project, tmp_pa
     """The range is read off 120 steps; a whole run at either end of it must come near the best."""
     context = make_context(experiment)
     shutil.copy(project / "experiments" / experiment / "params.json", tmp_path)
-    learning_rate = rate.advised_range(rate.range_test(context))[end]
+    learning_rate = hyperparameters.advised_range(hyperparameters.range_test(context))[end]
     words = [f"data_dir={context.data_dir}", f"learning_rate={learning_rate}"]
     train.main(["--model_dir", str(tmp_path), "--device", "cpu", *words])
     assert json.loads((tmp_path / "metrics_val_best_weights.json").read_text())[metric] > worst
@@ -553,7 +553,7 @@ def test_mistakes_and_broken_checks_are_reported_and_a_run_is_left_as_it_is(make
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for words, message in (
         (["--only", "leaks,gradient"], "--only: unknown check 'gradient'; there are: input_scale, "),
-        (["--only", ","], "no check is named"),
+        (["--only", ","], "unknown check ''"),
         (["--data_dir", "nowhere"], "nowhere"),
         (["learning_rat=1"], "unknown key 'learning_rat'"),
     ):

@@ -42,8 +42,7 @@ def test_each_kind_of_difference_is_named(make_run):
 
 def test_selftest_claims_nothing_where_the_first_kill_came_too_late(make_run, monkeypatch, capsys):
     """The kill comes after the run was complete, so nothing was ever resumed."""
-    monkeypatch.setattr(selftest, "finish", lambda folder, flags: bool(finish(folder)) * 0.5)
-    monkeypatch.setattr(selftest, "kill_after", lambda delay, folder, flags: bool(finish(folder)))
+    monkeypatch.setattr(selftest, "train_once", lambda folder, *_: (finish(folder) is None, 0.5))
     with pytest.raises(utils.Stop, match="the run ended before the first kill"):
         sanity_check.main(["--model_dir", str(make_run()), "--selftest_resume"])
     assert "The same bits" not in capsys.readouterr().out
