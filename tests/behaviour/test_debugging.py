@@ -135,9 +135,10 @@ def test_a_session_with_loaders_of_its_own_leaves_a_whole_run_also_in_a_thread(t
     rows = utils.read_lines(tmp_path / "run" / "history.jsonl")
     assert session.epochs() == [1, 2, 3] and session.num_batches == 30
     assert session.state.best == max(row["val"]["accuracy"] for row in rows) > 0.9
-    session.state.model.load_state_dict(read_state(tmp_path / "run", "best")["state_dict"])
+    model = session.state.model
+    model.load_state_dict(read_state(tmp_path / "run", "best")["state_dict"])
     (inputs, labels) = next(iter(session.val_loader))
-    assert (session.state.model(inputs).argmax(dim=1) == labels).float().mean().item() == pytest.approx(session.state.best)
+    assert (model(inputs).argmax(dim=1) == labels).float().mean().item() == pytest.approx(session.state.best)
     assert utils.read_json(tmp_path / "run" / "run.json")["status"] == "finished"
 
 

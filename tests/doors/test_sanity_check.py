@@ -266,7 +266,7 @@ BUGS = {  # name: the check, its status, what it says, how the bug is planted, t
     "zero_grad too late": ("zero_grad", "FAIL", "without gradients", zero_grad_too_late),
     "inputs lost": ("overfit_batch", "FAIL", "of the loss is left", change_forward(torch.zeros_like, task="tabular"),
         "tabular_digits"),
-    "labels of val shifted": ("labels_fit", "FAIL", "not belong to its inputs but to those beside them (shifted by one)",
+    "labels of val shifted": ("labels_fit", "FAIL", "belong to its inputs but to those beside them (shifted by one)",
         change_batches(splits=["val"], task="tabular", shift=-1), "tabular_digits"),
     "two classes swapped": ("labels_fit", "FAIL", "in val, labels of 3 and 8 look swapped",
         change_labels(lambda y: torch.where(y == 3, 8, torch.where(y == 8, 3, y)), "val")),

@@ -1,12 +1,12 @@
 """A study on a real Ray cluster of two nodes, one of which is killed; stopping it, and killing the study itself."""
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ import utils
 from fiveline.study.ray_workers import RayWorkers
 from fiveline.study.trials import Trial
 from fiveline.tasks import fetch_params
+from tests.support.data import refusal
 from tests.support.processes import log_of, start, wait_until
 from tests.support.runs import DIGITS, PROJECT, assert_same_end, write_params
 
@@ -105,7 +106,7 @@ def test_a_node_that_dies_costs_what_was_not_saved_and_the_study_ends_in_the_sam
 ):
     second = cluster.add_node(**NODE)
     process = begin()
-    wait_until(lambda: len(saved(folders)) == 4, process, 120)
+    wait_until(lambda: len(saved(folders)) == 4, process)
     victims = tree(second.all_processes["raylet"][0].process.pid)
     send(signal.SIGSTOP, victims)  # as when the power fails: no process has time to react
     lost = processes_of_trials(folders) & set(victims)
@@ -127,16 +128,13 @@ def test_a_node_that_dies_costs_what_was_not_saved_and_the_study_ends_in_the_sam
 @needs_ray
 @pytest.mark.slow
 def test_a_study_that_is_killed_leaves_no_process_and_its_trials_save(begin, folders):
-    output, _ = begin("--cpus_per_trial", "3").communicate(timeout=60)
+    output, _ = begin("--cpus_per_trial", "3").communicate(timeout=300)
     assert "no node of the cluster has 3 CPUs and 0 GPUs for a trial" in output and "Traceback" not in output
     process = begin()
-    wait_until(lambda: len(saved(folders)) >= 2, process, 120)
+    wait_until(lambda: len(saved(folders)) >= 2, process)
     process.kill()
     process.wait()
-    end = time.monotonic() + 60
-    while processes_of_trials(folders):
-        assert time.monotonic() < end, "orphans"
-        time.sleep(0.2)
+    wait_until(lambda: not processes_of_trials(folders))
     # Ray may start the trials that wait before it learns of the end; they are interrupted as well
     assert len(statuses(folders)) >= 2 and set(statuses(folders)) == {"interrupted"}
 
@@ -148,14 +146,14 @@ def test_trials_see_their_own_gpu_and_interrupting_saves_them_and_ends_those_tha
 ):
     node = cluster.add_node(**{**NODE, "num_cpus": 4}, num_gpus=2)  # it only says so
     process = begin("--num_parallel", "3")  # there are GPUs for two
-    wait_until(lambda: len(saved(folders)) >= 2, process, 120)
+    wait_until(lambda: len(saved(folders)) >= 2, process)
     seen = []
     for each in processes_of_trials(folders):
         variables = Path(f"/proc/{each}/environ").read_text().split("\0")
         seen += [value for value in variables if value.startswith("CUDA_VISIBLE_DEVICES=")]
     assert sorted(seen) == ["CUDA_VISIBLE_DEVICES=0", "CUDA_VISIBLE_DEVICES=1"]
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 130 and "Traceback" not in output, output
     assert not processes_of_trials(folders) and statuses(folders) == ["interrupted"] * 2
     with contextlib.suppress(Exception):
@@ -168,38 +166,27 @@ def test_a_machine_that_does_not_see_the_folder_is_named_in_the_output(cluster, 
     folder = write_params(tmp_path / "trial", **PARAMS)
     trial = Trial(0, {}, fetch_params(folder), folder)
     (folder / "params.json").unlink()  # as on a disk that is not shared
-    workers = RayWorkers(cluster.address, None, train.main, [])
-    try:
-        workers.start(trial)
-        while not (ended := workers.poll(1.0)):
-            pass
-    finally:
-        import ray
-
-        ray.shutdown()
+    workers = RayWorkers(cluster.address, None, train.main, [], 1, None)
+    workers.start(trial)
+    while not (ended := workers.poll(1.0)):
+        pass
+    importlib.import_module("ray").shutdown()
     assert [each.code for each in ended] == [1] and not workers.running
     error = (folder / "output.txt").read_text().rstrip().rpartition("\n")[2]
     assert error.startswith("error: ") and error.endswith("; Ray needs a shared file system")
 
 
 @needs_ray
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("127.0.0.1:1", "no Ray cluster can be reached at 127.0.0.1:1"),
-        ("ray://127.0.0.1:10001", "expected auto, or HOST:PORT"),
-        ("auto", "no Ray runs on this machine"),
-    ],
-)
-def test_no_cluster_is_reported_in_one_line(address, message, monkeypatch, tmp_path):
+def test_no_cluster_is_reported_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(utils.InputError, match=message) as caught:
-        RayWorkers(address, None, train.main, [])
-    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:10001", "auto"):
+        message = refusal(RayWorkers, address, None, train.main, [], 1, None)
+        assert f"--ray_address {address}: no Ray cluster can be reached (" in message and "\n" not in message
+        assert "expected auto, or HOST:PORT" in message
 
 
 def test_that_ray_is_missing_is_reported_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(utils.InputError, match=r"not installed; pip install -r requirements-ray\.txt$"):
-        RayWorkers("auto", None, train.main, [])
+    message = refusal(RayWorkers, "auto", None, train.main, [], 1, None)
+    assert message.endswith("not installed; pip install -r requirements-ray.txt")

@@ -6,9 +6,9 @@ import pytest
 
 import search_hyperparams
 import utils
-from fiveline.study.directories import trial_name
 from fiveline.study.sampler import Result, propose
 from fiveline.study.settings import read_settings
+from fiveline.study.trials import trial_name
 from fiveline.tasks import fetch_params
 from tests.support.tasks import PROJECT, needs
 
@@ -39,9 +39,9 @@ def test_words_and_file_say_the_same(parent_dir):
     text = "{learning_rate: [1e-4, 1e-3], horizontal_flip: [true, false], seed: {low: 8, high: 32, step: 8}}"
     assert read(parent_dir, search=f"space: {text}") == words
     settings, space = words
-    assert settings.sampler == "grid" and len(list(space.grid())) == 2 * 2 * 4
+    assert settings.sampler == "grid" and len(space.grid()) == 2 * 2 * 4
     first = {"learning_rate": 1e-4, "horizontal_flip": True, "seed": 8}  # true, not 1; 8, not 8.0
-    assert json.dumps(next(space.grid())) == json.dumps(first)
+    assert json.dumps(space.grid()[0]) == json.dumps(first)
 
 
 def test_ranges_have_the_numbers_that_people_write_and_the_type_of_the_hyperparameter(parent_dir):
@@ -78,7 +78,7 @@ def test_zipped_values_vary_together(parent_dir):
     ]  # fmt: skip
     assert space.choices_in({"momentum": 0.9, "batch_size": 16, "seed": 1}) is None
     words = [f"seed={','.join(map(str, range(101)))}", f"split_seed={{values: {list(range(101))}, zip: seed}}"]
-    assert len(list(read(parent_dir, *words)[1].grid())) == 101  # not their product
+    assert len(read(parent_dir, *words)[1].grid()) == 101  # not their product
 
 
 def test_a_sampler_chooses_within_the_range_that_applies_and_zipped_values_together(parent_dir):
