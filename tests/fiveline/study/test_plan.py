@@ -23,14 +23,12 @@ def run_all(plan, value=lambda trial: 0.5):
 
 
 def test_what_has_ended_is_skipped_and_the_rest_is_run(tmp_path):
-    plan = make_plan(tmp_path, "learning_rate=1e-5,1e-4,1e-3,1e-2,1e-1")
-    trials = [plan.next() for _ in range(5)]
-    assert plan.next() is None
-    for trial, status in zip(trials, ("finished", "diverged", "failed", "interrupted", "running"), strict=True):
+    words = "learning_rate=1e-5,1e-4,1e-3,1e-2,1e-1"
+    statuses = ("finished", "diverged", "failed", "interrupted", "running")
+    for trial, status in zip(iter(make_plan(tmp_path, words).next, None), statuses, strict=True):
         finish_trial(trial, status=status)
-    assert run_all(make_plan(tmp_path, "learning_rate=1e-5,1e-4,1e-3,1e-2,1e-1")) == [
-        "learning_rate_0.001", "learning_rate_0.01", "learning_rate_0.1",
-    ]  # fmt: skip
+    rest = ["learning_rate_0.001", "learning_rate_0.01", "learning_rate_0.1"]
+    assert run_all(make_plan(tmp_path, words)) == rest
 
 
 def test_a_terminal_shows_the_progress_of_the_trials_at_work(tmp_path, monkeypatch, capsys):

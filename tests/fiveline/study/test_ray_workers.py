@@ -65,10 +65,10 @@ def begin(folders, cluster):
 
 def processes_of_trials(folders):
     """Return the processes that have one of the trials' outputs open."""
-    found, names = set(), {str(folder / "output.txt") for folder in folders}
+    found = set()
     for path in Path("/proc").glob("[0-9]*/fd/1"):
         with contextlib.suppress(OSError):
-            if str(path.readlink()) in names:
+            if path.readlink() in {folder / "output.txt" for folder in folders}:
                 found.add(int(path.parts[2]))
     return found
 
@@ -83,12 +83,6 @@ def tree(process):
     for each in found:
         found += [child for child, parent in parents.items() if parent == each]
     return found
-
-
-def send(number, processes):
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, number)
 
 
 def saved(folders):
@@ -108,10 +102,13 @@ def test_a_node_that_dies_costs_what_was_not_saved_and_the_study_ends_in_the_sam
     process = begin()
     wait_until(lambda: len(saved(folders)) == 4, process)
     victims = tree(second.all_processes["raylet"][0].process.pid)
-    send(signal.SIGSTOP, victims)  # as when the power fails: no process has time to react
-    lost = processes_of_trials(folders) & set(victims)
-    assert lost, "no trial runs on the second node"
-    send(signal.SIGKILL, victims)
+    lost = set()
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # as when the power fails: no process has time to react
+        for victim in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, number)
+        lost = lost or processes_of_trials(folders) & set(victims)
+        assert lost, "no trial runs on the second node"
 
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
