@@ -102,9 +102,9 @@ def server_of(process):
     raise AssertionError("no fork server")
 
 
-def start_long(parent_dir, *words, num_trials=1):
+def start_long(parent_dir, *words, num_trials=1, **variables):
     """Start a study, and wait until this many trials have trained an epoch."""
-    process = start(parent_dir, *words, OMP_NUM_THREADS="")
+    process = start(parent_dir, *words, **variables)
     wait_until(lambda: len(list(parent_dir.glob("*/history.jsonl"))) == num_trials)
     return process
 
@@ -168,7 +168,7 @@ def test_what_the_fork_server_loads_can_be_imported():
 @pytest.mark.slow
 def test_a_stopped_study_saves_every_trial_and_the_same_command_continues(tmp_path):
     parent_dir, words = make_study(tmp_path / "study", **LONG), ("--space", "seed=1,2,3", "--num_parallel", "2")
-    process = start_long(parent_dir, *words, num_trials=2)
+    process = start_long(parent_dir, *words, num_trials=2, OMP_NUM_THREADS="")
     assert len(list((server_of(process) / "task").iterdir())) == 1  # a process with more threads cannot fork safely
     process.send_signal(signal.SIGTERM)
     code, output = end_of(process)
