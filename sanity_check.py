@@ -5,14 +5,15 @@
     python sanity_check.py --model_dir experiments/x --json > findings.json
     python sanity_check.py --model_dir experiments/x --selftest_resume
 
-Prints PASS, WARN or FAIL for each check, what was seen, and what to do about it. Reads and begins as train.py would,
-and writes nothing into --model_dir. The exit code is 1 if a check fails. --selftest_resume instead kills a copy of the
-run again and again, and checks that it ends with the same bits as one that was left alone.
+Prints PASS, WARN or FAIL for each check, what was seen, and what to do about it. Writes nothing into --model_dir. The
+exit code is 1 if a check fails. --selftest_resume instead kills a copy of the run again and again, and checks that it
+ends with the same bits as one that was left alone.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,6 @@ from fiveline.sanity import Finding
 from fiveline.tasks import fetch_params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
 
     from fiveline.sanity.context import Context
@@ -38,9 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory that holds params.json")
     parser.add_argument("--only", default=None, metavar="NAMES", help="these checks, for example leaks,gradients")
-    parser.add_argument(
-        "--selftest_resume", action="store_true", help="check that a killed run resumes to the same bits"
-    )
+    parser.add_argument("--selftest_resume", action="store_true", help="check that a killed run ends in the same bits")
     utils.add_device_flags(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that override the file's")
     return parser
@@ -64,9 +61,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     for group, check in checks:
         finding = look(check, context)
         rows.append({"group": group, "check": check.__name__, **vars(finding)})
-        lines = f"{finding.status}  {check.__name__:15}  {finding.explanation}"
-        lines += f"\n{' ' * 23}-> {finding.advice}" if finding.advice else ""
-        print(utils.escaped_lines(lines), flush=True)
+        advice = f"\n{' ' * 23}-> {finding.advice}" if finding.advice else ""
+        print(utils.escaped_lines(f"{finding.status}  {check.__name__:15}  {finding.explanation}{advice}"), flush=True)
     statuses = [row["status"] for row in rows]
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in ("PASS", "WARN", "FAIL"))
     print(utils.escaped_lines(f"{counts}; nothing was written to {args.model_dir}"))
@@ -78,7 +74,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 def choose(only: str | None) -> list[tuple[str, Callable[[Context], Finding]]]:
     """Return (group, check) for each check that `only` names, all for None; raise InputError for an unknown name."""
-    from fiveline.sanity import data, evaluation, first_steps, hyperparameters, leaks, rate, short_training, tokens
+    from fiveline.sanity import data, evaluation, first_steps, hyperparameters, leaks, short_training, tokens
 
     groups: dict[str, list[Callable[[Context], Finding]]] = {  # in the order in which a person would look
         "the data": [data.input_scale, data.label_counts, leaks.leaks, tokens.visible_answers, data.augmentation],
@@ -91,7 +87,7 @@ def choose(only: str | None) -> list[tuple[str, Callable[[Context], Finding]]]:
             first_steps.zero_grad,
             first_steps.overfit_batch,
         ],
-        "a short training": [short_training.baseline, rate.learning_rate, short_training.labels_fit],
+        "a short training": [short_training.baseline, hyperparameters.learning_rate, short_training.labels_fit],
         "the evaluation": [
             evaluation.eval_mode,
             evaluation.own_example,
@@ -101,11 +97,9 @@ def choose(only: str | None) -> list[tuple[str, Callable[[Context], Finding]]]:
         ],
     }
     known = {check.__name__: (group, check) for group, checks in groups.items() for check in checks}
-    names = list(known) if only is None else [name.strip() for name in only.split(",") if name.strip()]
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        found = f"unknown check {unknown[0]!r}" if unknown else "no check is named"
-        raise utils.InputError(f"--only: {found}; there are: {', '.join(known)}")
+    names = list(known) if only is None else [name.strip() for name in only.split(",")]
+    if unknown := [name for name in names if name not in known]:
+        raise utils.InputError(f"--only: unknown check {unknown[0]!r}; there are: {', '.join(known)}")
     return [known[name] for name in names]
 
 

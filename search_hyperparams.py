@@ -5,10 +5,9 @@
     python search_hyperparams.py --parent_dir experiments/mine --space 'learning_rate={low: 1e-4, high: 0.1, log: true}'
         sampler=tpe num_trials=20 pruner=asha
 
---parent_dir holds params.json, which all trials have in common, and search.yaml, which states what varies (or --space
-does). Each trial is a run directory in it, for example `learning_rate_0.001`. Rerun the same command to skip finished
-trials, continue stopped ones and retry failed ones. `key=value` words set the settings of search.yaml, such as
-num_trials=20, and hyperparameters of all trials, such as num_epochs=1.
+--parent_dir holds params.json, for all trials, and search.yaml, which states what varies (or --space does). A trial is
+a run directory in it, such as `learning_rate_0.001`. Rerun the same command to skip finished trials, continue stopped
+ones and retry failed ones. `key=value` sets a setting of search.yaml, or a hyperparameter of all trials.
 """
 
 from __future__ import annotations
@@ -26,12 +25,11 @@ import synthesize_results
 import train
 import utils
 from fiveline import jobs
-from fiveline.study.directories import Directories
 from fiveline.study.driver import Driver
 from fiveline.study.plan import Plan
 from fiveline.study.ray_workers import RayWorkers
 from fiveline.study.settings import read_settings, words_for_all_trials
-from fiveline.study.trials import Trial
+from fiveline.study.trials import Directories, Trial
 from fiveline.study.view import View, describe_study, print_cost, print_status, summary
 from fiveline.study.workers import LocalWorkers, useful_workers
 from fiveline.tasks import fetch_params
@@ -61,14 +59,12 @@ def make_plan(args: argparse.Namespace) -> Plan:
     parent_dir = Path(args.parent_dir)
     base = fetch_params(parent_dir, [word for word in args.overrides if word.startswith("task=")])
     common = words_for_all_trials(args.overrides, type(base))
-    if common:
-        base = fetch_params(parent_dir, common)
+    base = fetch_params(parent_dir, common)
     others = [word for word in args.overrides if word not in common]
     settings, space = read_settings(parent_dir, base, args.space, others)
     varied = [*space.names, *(["seed"] if settings.seeds else [])]
-    for word in common:
-        if word.partition("=")[0] in varied:
-            raise utils.InputError(f"{word}: the study varies it; leave the word out, or take it out of the space")
+    if twice := [word for word in common if word.partition("=")[0] in varied]:
+        raise utils.InputError(f"{twice[0]}: the study varies it; leave the word out, or take it out of the space")
     if args.num_workers is not None:
         logging.warning("- WARNING: --num_workers is called --num_parallel now; the next release refuses the old name")
         args.num_parallel = args.num_workers
@@ -82,18 +78,16 @@ def make_plan(args: argparse.Namespace) -> Plan:
 def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> dict[str, Any]:
     """Run the trials on this machine, or on a cluster, print the table, and return the trials."""
     if not hasattr(os, "fork"):
-        raise utils.InputError(
-            "a study forks its trials, which Windows cannot do; run it in WSL, or the trials one by one (sampler grid "
-            "or random): --array lists them, --index 0 runs the first"
-        )
+        advice = "run it in WSL, or the trials one by one (--array lists them, --index 0 runs the first)"
+        raise utils.InputError(f"a study forks its trials, which Windows cannot do; {advice}")
     parent_dir, view = plan.directories.parent_dir, View()
     with utils.RunDirectory(parent_dir):  # two commands must not run the same study at once
         if plan.directories.others:
             view.note(f"{len(plan.directories.others)} runs in {parent_dir} are not of this space; left alone")
         workers: LocalWorkers | RayWorkers
         if args.ray_address is not None:
-            resources = (args.cpus_per_trial, args.gpus_per_trial)
-            workers = RayWorkers(args.ray_address, args.num_parallel, train.main, words, *resources)
+            cpus, gpus = args.cpus_per_trial, args.gpus_per_trial
+            workers = RayWorkers(args.ray_address, args.num_parallel, train.main, words, cpus, gpus)
         else:
             num_parallel = args.num_parallel or useful_workers(plan.num_trials)
             workers = LocalWorkers(num_parallel, plan.directories.base.task, train.main, words)
@@ -102,8 +96,7 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> dict[st
     try:
         report_end(plan, driver)
     except (utils.Stop, utils.InterruptedRun) as stop:
-        utils.with_result(stop, describe_study(plan))
-        raise
+        raise utils.with_result(stop, describe_study(plan)) from None
     return describe_study(plan)
 
 
@@ -123,12 +116,11 @@ def report_end(plan: Plan, driver: Driver) -> None:
         print(f"the space holds no more than {len(plan.trials)} different trials; all of them are done")
     if driver.failed:
         lines = "".join(f"\n  {name}: {reason}" for name, reason in driver.failed.items())
-        found = f"{len(driver.failed)} of {plan.num_trials} trials failed"
-        raise utils.Stop(f"{found}; rerun the same command to retry them{lines}")
+        num_failed = f"{len(driver.failed)} of {plan.num_trials} trials failed"
+        raise utils.Stop(f"{num_failed}; rerun the same command to retry them{lines}")
     if driver.elsewhere:
         found = f"{len(driver.elsewhere)} of {plan.num_trials} trials still run elsewhere"
-        names = ", ".join(driver.elsewhere)
-        raise utils.InUseError(f"{found} ({names}); when they have ended, rerun the same command to continue")
+        raise utils.InUseError(f"{found} ({', '.join(driver.elsewhere)}); rerun the same command when they have ended")
 
 
 def listed(plan: Plan) -> list[Trial]:
@@ -145,8 +137,8 @@ def print_array(trials: list[Trial], words: list[str]) -> None:
     """Print the trials with their numbers, and the command for a SLURM job array."""
     for index, trial in enumerate(trials):
         print(index, utils.escaped(trial.name))
-    given = [word for word in words if word != "--array"]
-    command = f"{shlex.join(['python', Path(__file__).name, *given])} --index $SLURM_ARRAY_TASK_ID"
+    given = shlex.join(["python", Path(__file__).name, *(word for word in words if word != "--array")])
+    command = f"{given} --index $SLURM_ARRAY_TASK_ID"
     print(f"for SLURM: sbatch --array=0-{len(trials) - 1} --wrap {shlex.quote(command)}", file=sys.stderr)
 
 

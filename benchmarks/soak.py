@@ -29,7 +29,7 @@ from tabulate import tabulate
 
 from benchmarks.disk import Disk
 from benchmarks.timing import PROJECT, new_parser
-from fiveline.sanity.selftest import differences, finish, kill_after, unreadable
+from fiveline.sanity.selftest import differences, train_once, unreadable
 
 # Runs of some seconds on the data that ships with the tasks, so that kills come at all stages of a run.
 SHORT: dict[str, Any] = {"num_epochs": 3, "checkpoint_minutes": 0.0005, "save_summary_steps": 10}
@@ -75,13 +75,13 @@ class Kind:
     def kill(self, number: int, generator: random.Random, max_kills: int) -> Counter[str]:
         """Train one run with kills, compare its end, and return the counts."""
         path, seen = self.new_folder(str(number)), Counter(runs=1, kills=0)
-        while seen["kills"] < max_kills and kill_after(generator.uniform(0, self.seconds / 3), path):
+        while seen["kills"] < max_kills and train_once(path, delay=generator.uniform(0, self.seconds / 3))[0]:
             seen["kills"] += 1
             seen["during saving"] += any(path.glob(".*.tmp"))
             last_line = (path / "train.log").read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
             seen["during validation"] += ":INFO: - Train metrics" in last_line
             self.lost += [f"{self.name}: {line}" for line in unreadable(path)]
-        finish(path)
+        train_once(path)
         self.compare(path)
         return seen
 

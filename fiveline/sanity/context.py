@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,11 +63,7 @@ class Trainer:
 
 
 class Context:
-    """A run before its first step, with train.py's two train steps in `steps` and evaluate.py's function `evaluate`.
-
-    Raises:
-        InputError: a mistake in the data
-    """
+    """A run before its first step, with train.py's two train steps in `steps` and evaluate.py's function `evaluate`."""
 
     def __init__(self, params: utils.Params, device: torch.device, steps: tuple[Step, Step], evaluate: Any) -> None:
         self.device, self._steps, self._evaluate = device, steps, evaluate
@@ -134,10 +131,7 @@ class Context:
         return scores
 
     def fetch_trainer(self, params: utils.Params | None = None, **changes: Any) -> Trainer:
-        """Return a run before its first step, built as in train.py, but not compiled.
-
-        By default it is in fp32, with the run's hyperparameters except for the changes.
-        """
+        """Return a run before its first step, built as in train.py, but not compiled, and by default in fp32."""
         params = (params or self.params.model_copy(update=PLAIN)).model_copy(update={"compile": False, **changes})
         task = fetch_task(params)
         seed_everything(params.seed)
@@ -191,5 +185,4 @@ def outputs_of(model: nn.Module, batches: Iterable[tuple[Any, Tensor]]) -> list[
 
 def balanced(indices: Sequence[int], batch_size: int) -> list[list[int]]:
     """Cut positions into batches of at most this size that differ by one example at most."""
-    number, num_batches = len(indices), count_batches(len(indices), batch_size)
-    return [list(indices[i * number // num_batches : (i + 1) * number // num_batches]) for i in range(num_batches)]
+    return [part.tolist() for part in np.array_split(indices, count_batches(len(indices), batch_size))]

@@ -14,7 +14,7 @@ from fiveline.device import seed_everything, tensors_of
 from fiveline.metrics import IGNORED_LABEL
 from fiveline.sanity import Finding
 from fiveline.sanity.context import Context
-from fiveline.sanity.survey import Survey, survey
+from fiveline.sanity.leaks import Survey, survey
 from fiveline.sanity.tokens import are_next_tokens
 
 SMALL_STD, LARGE_STD, HUGE_STD = 0.03, 5.0, 20.0  # of inputs

@@ -1,34 +1,120 @@
-"""The check for leaks: examples of one split in another one, exactly or nearly."""
+"""One pass over a split's examples that keeps a few numbers of each; and the check for leaks, which compares them."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import hashlib
 import math
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from fiveline.device import map_tensors, pieces, tensors_of, to_device
+from fiveline.metrics import IGNORED_LABEL
 from fiveline.sanity import Finding
 from fiveline.sanity.context import Context
-from fiveline.sanity.survey import MAX_EXAMPLES, Survey, survey
-from fiveline.sanity.tokens import are_next_tokens, tokens_in
+from fiveline.sanity.tokens import MAX_EXAMPLES, MAX_LEAKED, are_next_tokens, passages
 
-NEAR_IMAGES, NEAR_ROWS = 0.004, 0.0004  # squared distance of thumbnails of length 1; of rows, in stds, by feature
-MAX_LEAKED = 0.01  # share of a split that may be in train before that is a failure
+CHUNK = 64  # examples fetched together, where all have one shape
+THUMBNAIL = 16  # pixels of the side to which an image is reduced
+MAX_LABELS = 1000  # that are kept of an example
+MIN_WORDS = 4  # shorter sentences are alike by chance
+NEAR_IMAGES = 0.004  # squared distance of thumbnails of length 1
+
+
+@dataclasses.dataclass
+class Survey:
+    """What is known of a split."""
+
+    num_all: int  # examples in the split
+    positions: list[int]  # of the examples in the survey
+    inputs: list[bytes] = dataclasses.field(default_factory=list)  # a hash of each example's inputs
+    labels: list[list[float]] = dataclasses.field(default_factory=list)  # each example's scored labels
+    thumbnails: Tensor | None = None  # (num_examples, THUMBNAIL**2); None where the inputs are not images
+    texts: list[str] | None = None  # each sentence, normalised; None where there are no sentences
+    mean: float = math.nan  # of all floating-point inputs; NaN where there are none
+    std: float = math.nan
+    least: float = math.inf
+    most: float = -math.inf
+    num_bad: int = 0  # inputs that are not finite
+
+    @property
+    def size(self) -> str:
+        """The number of examples: `269 examples`, or `a sample of 4,000 of 50,000`."""
+        number = len(self.positions)
+        return f"{number:,} examples" if number == self.num_all else f"a sample of {number:,} of {self.num_all:,}"
+
+
+@functools.lru_cache(maxsize=3)
+def survey(context: Context, split: str) -> Survey:
+    """Look through the examples of a split, without augmentation."""
+    found = Survey(len(context.datasets[split]), context.choose(split, MAX_EXAMPLES))
+    tokens = context.tokens(split, found.positions)
+    found.texts = None if tokens is None else [normalised(words) for words in tokens]
+    thumbnails: list[Tensor] = []
+    sums = torch.zeros(3, dtype=torch.float64)  # of ones, of the inputs, and of their squares
+    for place, (inputs, label) in enumerate(_examples(context, split, found.positions)):
+        tensors = tensors_of(inputs)
+        # by the words where they are known: sentences of unknown words can be the same to the net
+        found.inputs.append(_hash(tensors) if tokens is None else " ".join(tokens[place]).encode())
+        some = label.flatten()[:: 1 + label.numel() // MAX_LABELS].tolist()  # a mask has one for each pixel
+        found.labels.append([value for value in some if value != IGNORED_LABEL])
+        floats = [tensor.float() for tensor in tensors if tensor.is_floating_point()]
+        if floats:
+            flat = torch.cat([tensor.flatten() for tensor in floats]).double()
+            found.num_bad += int((~flat.isfinite()).sum())
+            flat = flat.nan_to_num(0.0, 0.0, 0.0)
+            sums += torch.stack([torch.tensor(len(flat)), flat.sum(), flat.square().sum()])
+            found.least, found.most = min(found.least, float(flat.min())), max(found.most, float(flat.max()))
+            if len(floats) == 1 and floats[0].dim() == 3 and min(floats[0].shape[1:]) >= 4:
+                thumbnails.append(_thumbnail(floats[0]))
+    found.mean, square = (sums[1:] / sums[0]).tolist()  # 0 / 0 is NaN
+    found.std = max(square - found.mean**2, 0.0) ** 0.5
+    found.thumbnails = torch.stack(thumbnails) if len(thumbnails) == len(found.inputs) else None
+    return found
+
+
+def _examples(context: Context, split: str, indices: Sequence[int]) -> Iterator[tuple[Any, Tensor]]:
+    """Yield inputs and label of each example on the CPU, without padding."""
+    size = 1 if context.has_lengths else CHUNK
+    for batch in context.batches(split, indices, size):
+        for inputs, label in pieces(to_device(batch, torch.device("cpu")), 1):
+            yield map_tensors(lambda tensor: tensor[0], inputs), label[0]
+
+
+def _hash(tensors: Sequence[Tensor]) -> bytes:
+    parts = [str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes() for tensor in tensors]
+    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
+
+
+def _thumbnail(image: Tensor) -> Tensor:
+    """Return a small grey image as a row of length 1 around 0: brightness and contrast do not count."""
+    grey = F.adaptive_avg_pool2d(image.mean(dim=0, keepdim=True).unsqueeze(0), THUMBNAIL).flatten()
+    return F.normalize(grey - grey.mean(), dim=0)
+
+
+def normalised(tokens: Sequence[str]) -> str:
+    """Return a sentence in lower case, without punctuation, each digit as 0; '' for a short one."""
+    words = [re.sub(r"\d", "0", token.lower()) for token in tokens if any(c.isalnum() for c in token)]
+    return " ".join(words) if len(words) >= MIN_WORDS else ""
 
 
 def leaks(context: Context) -> Finding:
-    """Is an example in two splits, exactly or nearly?"""
+    """Is an example in two splits: exactly, or, as an image or a sentence, nearly?"""
     if not context.has_lengths and are_next_tokens(context.sample("train", 8)):
-        return _passages(context)
+        return passages(context)
     train = survey(context, "train")
     known, found, status, values = set(train.inputs), [], "PASS", dict[str, Any]()
-    is_dense = _is_dense(train)
     repeats = 1 - len(known) / len(train.inputs)  # rows of few categories repeat by themselves
     for split in [split for split in context.datasets if split != "train"]:
         other, ids = survey(context, split), context.datasets[split].ids
         is_exact = torch.tensor([content in known for content in other.inputs])
-        is_near = torch.zeros_like(is_exact) if is_dense else _near(other, train) & ~is_exact
+        is_near = _near(other, train) & ~is_exact
         exact, near = int(is_exact.sum()), int(is_near.sum())
         positions = [other.positions[i] for i in torch.nonzero(is_exact | is_near).flatten().tolist()]
         names = [position if ids is None else ids[position] for position in positions]
@@ -40,54 +126,12 @@ def leaks(context: Context) -> Finding:
             status = "FAIL" if is_bad or status == "FAIL" else "WARN"
     notes = f"; within train, {repeats:.1%} repeat" if repeats > MAX_LEAKED else ""
     notes += f"; test was not checked ({context.no_test_reason})" if context.no_test_reason else ""
-    notes += "; near ones do not count, because many examples are near each other by chance" if is_dense else ""
     if not found:
-        how = "exactly" if is_dense else "exactly or nearly"
+        how = "exactly" if train.thumbnails is None and train.texts is None else "exactly or nearly"
         summary = f"no example of {' or '.join(values)} is in train, {how} ({train.size} of train)"
         return Finding("PASS", f"{summary}{notes}", values=values)
     advice = "take them out of train or of the other split: scores on them measure memorisation (--json names them)"
     return Finding(status, f"also in train: {'; '.join(found)}{notes}", advice, values)
-
-
-def _passages(context: Context) -> Finding:
-    """Look for passages of train in the other splits: a copy need not begin where a window of tokens begins."""
-    windows = {split: _windows(context, split) for split in context.datasets}
-    length = 3 * min(each.shape[1] for each in windows.values()) // 4
-    hashes = {split: _passage_hashes(each, length) for split, each in windows.items()}
-    train = hashes["train"]
-    while (usual := _share_known(train[::8], train[torch.arange(len(train)) % 8 > 0])) > 0.5 and len(train) > 16:
-        train = train[::2]  # windows that overlap share passages
-    shares = {split: _share_known(each, train) for split, each in hashes.items() if split != "train"}
-    found = ", ".join(f"{share:.1%} of {len(hashes[split]):,} windows of {split}" for split, share in shares.items())
-    summary = f"a passage of {length} tokens of {len(train):,} windows of train is in {found}, and within train in "
-    summary += f"{usual:.1%}"
-    values = {"usual": usual, **shares}
-    if max(shares.values()) > 2 * usual + MAX_LEAKED:
-        advice = "take the common text out of train or of the other split: scores on it measure memorisation"
-        return Finding("FAIL", f"text of train is in another split: {summary}", advice, values)
-    return Finding("PASS", summary, values=values)
-
-
-def _windows(context: Context, split: str) -> Tensor:
-    """Return the tokens of windows of a split that have one length, (num_windows, length)."""
-    batches = context.batches(split, context.choose(split, MAX_EXAMPLES), 512)
-    found = [tokens.cpu() for inputs, labels in batches if (tokens := tokens_in(inputs, labels)) is not None]
-    return torch.cat([tokens for tokens in found if tokens.shape[1] == found[0].shape[1]])
-
-
-def _passage_hashes(windows: Tensor, length: int) -> Tensor:
-    """Return a hash of each passage of this length in each window, (num_windows, num_passages)."""
-    factors = torch.randint(-(2**62), 2**62, (length,), generator=torch.Generator().manual_seed(0))
-    number = windows.shape[1] - length + 1
-    hashes = torch.zeros(len(windows), number, dtype=torch.int64)
-    for i, factor in enumerate(factors):
-        hashes += factor * windows[:, i : i + number]  # modulo 2**64
-    return hashes
-
-
-def _share_known(hashes: Tensor, known: Tensor) -> float:
-    """Return the share of windows with a known passage."""
-    return float(torch.isin(hashes, known).any(dim=1).float().mean())
 
 
 def _near(other: Survey, train: Survey) -> Tensor:
@@ -95,29 +139,6 @@ def _near(other: Survey, train: Survey) -> Tensor:
     if other.texts is not None and train.texts is not None:
         texts = set(train.texts) - {""}
         return torch.tensor([each in texts for each in other.texts])
-    ours, theirs = other.numbers, train.numbers
-    if ours is None or theirs is None or ours.shape[1:] != theirs.shape[1:]:
-        return torch.zeros(len(other.inputs), dtype=torch.bool)
-    if other.is_image:
-        return torch.cdist(ours, theirs).amin(dim=1).square() < NEAR_IMAGES
-    ours, theirs = _standardised(ours, theirs), _standardised(theirs, theirs)
-    return torch.cdist(ours, theirs).amin(dim=1).square() < NEAR_ROWS
-
-
-def _standardised(rows: Tensor, by: Tensor) -> Tensor:
-    return (rows - by.mean(dim=0)) / (by.std(dim=0).clamp(min=1e-6) * by.shape[1] ** 0.5)
-
-
-def _is_dense(train: Survey) -> bool:
-    """Return whether rows of numbers are near each other by chance, as in two columns of continuous numbers.
-
-    The number of rows within a distance r grows like r ** dimension. The 10th and the 20th neighbour show the
-    dimension; the first ones may be copies of the row.
-    """
-    if train.numbers is None or train.is_image or len(train.numbers) <= 20:
-        return False
-    rows = _standardised(train.numbers, train.numbers)
-    neighbours = torch.cdist(rows, rows).topk(21, largest=False).values.square()  # the first is the row itself
-    tenth, twentieth = neighbours[:, [10, 20]].median(dim=0).values.clamp(min=1e-12).tolist()
-    half_dimension = math.log(2) / max(math.log(twentieth / tenth), 1e-3)
-    return 10 * float(NEAR_ROWS / tenth) ** half_dimension * len(rows) > 1
+    if other.thumbnails is not None and train.thumbnails is not None:
+        return torch.cdist(other.thumbnails, train.thumbnails).amin(dim=1).square() < NEAR_IMAGES
+    return torch.zeros(len(other.inputs), dtype=torch.bool)

@@ -30,10 +30,7 @@ CHECKPOINT_MINUTES = 0.002  # also within an epoch
 READERS: dict[str, Any] = {".tar": utils.read_checkpoint, ".json": utils.read_json, ".jsonl": utils.read_lines}
 TIMES = ("seconds", "examples_per_second")
 MAX_SHOWN = 12
-NOT_REPEATED = (
-    "Two undisturbed runs differ as well: there are random numbers that `seed` does not decide, or, on a GPU, "
-    "operations that add up in any order (deterministic=true)"
-)
+NOT_REPEATED = "Two undisturbed runs differ as well: `seed` does not decide everything (on a GPU, see `deterministic`)"
 NOT_SAVED = (
     "Two undisturbed runs are alike: net, loss or dataset remembers something that no checkpoint holds, such as a "
     "counter (make it a buffer of the net) or its own random generator (draw in set_epoch, with device.epoch_draws)"
@@ -59,32 +56,29 @@ def selftest(params: utils.Params, flags: Sequence[str] = ()) -> int:
             return path
 
         print(f"Training {values['num_epochs']} epochs without a break ...", flush=True)
-        seconds = finish(whole := new_run("whole"), flags)
+        _, seconds = train_once(whole := new_run("whole"), flags)
         print(f"- {seconds:.1f} seconds. The same again, with kills ...", flush=True)
         # so that even a run of one second saves something to resume from
         parts = new_run("parts", min(CHECKPOINT_MINUTES, seconds / 60 / 100))
         num_kills = 0
         while num_kills < NUM_KILLS and _is_cut_short(parts, random.uniform(0, 2 * seconds / NUM_KILLS), flags):
             num_kills += 1
-        finish(parts, flags)
+        train_once(parts, flags)
         if found := differences(whole, parts):
             print("- They differ. Once more without a break, to find the cause ...", flush=True)
-            finish(again := new_run("again"), flags)
+            train_once(again := new_run("again"), flags)
             lines = [f"the run that was killed {num_kills} times ended differently:", *found[:MAX_SHOWN]]
             lines.append(NOT_REPEATED if differences(whole, again) else NOT_SAVED)
             raise utils.Stop("\n  ".join(lines))
     if num_kills == 0:
-        raise utils.Stop(
-            "the run ended before the first kill, so this shows nothing about resuming: try again, or with more data "
-            "or a smaller batch_size, so that training takes longer"
-        )
+        raise utils.Stop("the run ended before the first kill: try again, or train longer, with more data for example")
     print(f"The same bits after {num_kills} kills: weights, optimizer, history and metrics")
     return num_kills
 
 
 def _is_cut_short(model_dir: Path, delay: float, flags: Sequence[str]) -> bool:
     """Train and kill; return whether there is something left to train."""
-    is_killed = kill_after(delay, model_dir, flags)
+    is_killed, _ = train_once(model_dir, flags, delay)
     if found := unreadable(model_dir):
         raise utils.Stop("\n  ".join(["files that cannot be read after a kill:", *found]))
     state = utils.read_checkpoint(model_dir / "last.pth.tar")
@@ -92,18 +86,8 @@ def _is_cut_short(model_dir: Path, delay: float, flags: Sequence[str]) -> bool:
     return is_killed and state["epoch"] < state["params"]["num_epochs"]
 
 
-def finish(model_dir: Path, flags: Sequence[str] = ()) -> float:
-    """Train a run to its end and return the seconds since its first save."""
-    return _train(model_dir, flags, None)[1]
-
-
-def kill_after(delay: float, model_dir: Path, flags: Sequence[str] = ()) -> bool:
-    """Train, and kill `delay` seconds after the first save; return False if the run had ended before."""
-    return _train(model_dir, flags, delay)[0]
-
-
-def _train(model_dir: Path, flags: Sequence[str], delay: float | None) -> tuple[bool, float]:
-    """Run `train.py`, and kill it `delay` seconds after its first save, so that each start gets further.
+def train_once(model_dir: Path, flags: Sequence[str] = (), delay: float | None = None) -> tuple[bool, float]:
+    """Run `train.py` to its end, or kill it `delay` seconds after its first save, so that each start gets further.
 
     Returns:
         whether it was killed, and the seconds since the first save
@@ -166,14 +150,12 @@ def _compare(name: str, first: Any, second: Any) -> list[str]:
         for key in (key for key in ours if key in theirs):
             found += _compare(f"{name} {key}".lstrip(), ours[key], theirs[key])
         return found
-    shown = [reprlib.repr(first), reprlib.repr(second)]
     if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
-        shown = [f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (first, second)]
-        if shown[0] == shown[1]:
-            if torch.equal(*(each.contiguous().reshape(-1).view(torch.uint8) for each in (first, second))):
-                return []  # the same bits: NaN equals itself
-            number, gap = int((first != second).sum()), float((first.double() - second.double()).abs().max())
-            return [f"{name}: {number} of {first.numel()} numbers differ, by up to {gap:.3g}"]
-    elif type(first) is type(second) and repr(first) == repr(second):  # so that NaN equals itself
-        return []
-    return [f"{name}: {shown[0]} and {shown[1]}"]
+        if (first.dtype, first.shape) != (second.dtype, second.shape):
+            return [f"{name}: {first.dtype} {tuple(first.shape)} and {second.dtype} {tuple(second.shape)}"]
+        if torch.equal(*(each.contiguous().reshape(-1).view(torch.uint8) for each in (first, second))):
+            return []  # the same bits: NaN equals itself
+        number, gap = int((first != second).sum()), float((first.double() - second.double()).abs().max())
+        return [f"{name}: {number} of {first.numel()} numbers differ, by up to {gap:.3g}"]
+    is_same = type(first) is type(second) and repr(first) == repr(second)  # NaN equals itself
+    return [] if is_same else [f"{name}: {reprlib.repr(first)} and {reprlib.repr(second)}"]

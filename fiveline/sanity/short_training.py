@@ -16,7 +16,7 @@ from fiveline.sanity import Finding
 from fiveline.sanity.context import Batches, Context, outputs_of
 from fiveline.sanity.first_steps import NOT_BY_HEART, learn_by_heart
 from fiveline.sanity.guesses import Constant, score
-from fiveline.sanity.rate import range_test
+from fiveline.sanity.hyperparameters import range_test
 from fiveline.serving.interface import find_class_axis
 
 NUM_TRAIN, NUM_HELD_OUT, NUM_OTHER = 3000, 200, 400  # examples of train, set apart from it, of another split
@@ -24,9 +24,7 @@ ROUND_STEPS, NUM_STEPS = 30, 300
 # of the loss of the best constant: a net below it has learnt something, clearly so, enough to stop
 LEARNT, CLEARLY_LEARNT, WELL_LEARNT = 0.95, 0.8, 0.4
 SWAPPED, MIN_OF_CLASS = 0.3, 4  # share of a class that is taken for one other; examples that it needs
-MIXED_UP = (
-    "look at inputs and labels: sorted alike, lists of one length, shuffled together, images not mirrored or turned?"
-)
+MIXED_UP = "look at inputs and labels: sorted alike, of one length, shuffled together, images not mirrored or turned?"
 
 
 def baseline(context: Context) -> Finding:
@@ -119,20 +117,20 @@ def _share_of_loss(context: Context, model: nn.Module, batches: Batches) -> floa
 
 def _swapped(context: Context, model: nn.Module, split: str) -> str:
     """Return two classes that are taken for each other more often than they are recognised, or ''."""
-    counts: dict[tuple[int, int], int] = collections.Counter()
+    totals, pairs = collections.Counter[int](), collections.Counter[tuple[int, int]]()
     for outputs, labels in outputs_of(model.eval(), context.sample(split, NUM_OTHER)):
         axis = find_class_axis(outputs, labels)
         if axis is None:
             return ""
+        totals.update(labels.flatten().tolist())
         predicted = tensors_of(outputs)[0].argmax(axis)
-        counts.update(zip(labels.flatten().tolist(), predicted.flatten().tolist(), strict=True))
-
-    def is_taken_for(label: int, other: int) -> bool:
-        total = sum(number for (each, _), number in counts.items() if each == label)
-        number = counts[label, other]
-        return total >= MIN_OF_CLASS and number > SWAPPED * total and number > counts[label, label]
-
-    for label, other in sorted(counts):
-        if 0 <= label < other and is_taken_for(label, other) and is_taken_for(other, label):
+        pairs.update(zip(labels.flatten().tolist(), predicted.flatten().tolist(), strict=True))
+    often = {
+        (label, other)
+        for (label, other), number in pairs.items()
+        if totals[label] >= MIN_OF_CLASS and number > max(SWAPPED * totals[label], pairs[label, label])
+    }
+    for label, other in sorted(often):
+        if 0 <= label < other and (other, label) in often:
             return f"{context.class_name(label)} and {context.class_name(other)}"
     return ""

@@ -1,4 +1,4 @@
-"""Checks of nets that read tokens: are the answers among the inputs, and does the order of the tokens count?"""
+"""Checks of nets that read tokens: are the answers among the inputs, does the order count, is text in two splits?"""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from fiveline.sanity.evaluation import TOLERANCE
 MAX_EQUAL = 0.8  # share of the scored tokens; the last label of a sequence need not be among its tokens
 PLACES = (1, 0, 2, -1, 3, -2)  # where a label may stand among the tokens: 1 for the next one
 NUM_EXAMPLES = 4  # with many different tokens
+MAX_EXAMPLES = 4000  # of a split; a sample of a larger one
+MAX_LEAKED = 0.01  # share of a split that may be in train before that is a failure
 
 
 def tokens_in(inputs: Any, labels: Tensor) -> Tensor | None:
@@ -143,3 +145,44 @@ class Unmasked(TorchFunctionMode):
         elif function in (Tensor.masked_fill, Tensor.masked_fill_, torch.masked_fill) and args[2:] == (-torch.inf,):
             return args[0]
         return function(*args, **kwargs)
+
+
+def passages(context: Context) -> Finding:
+    """Look for passages of train in the other splits: a copy need not begin where a window of tokens begins."""
+    windows = {split: _windows(context, split) for split in context.datasets}
+    length = 3 * min(each.shape[1] for each in windows.values()) // 4
+    hashes = {split: _passage_hashes(each, length) for split, each in windows.items()}
+    train = hashes["train"]
+    while (usual := _share_known(train[::8], train[torch.arange(len(train)) % 8 > 0])) > 0.5 and len(train) > 16:
+        train = train[::2]  # windows that overlap share passages
+    shares = {split: _share_known(each, train) for split, each in hashes.items() if split != "train"}
+    found = ", ".join(f"{share:.1%} of {len(hashes[split]):,} windows of {split}" for split, share in shares.items())
+    summary = f"a passage of {length} tokens of {len(train):,} windows of train is in {found}, and within train in "
+    summary += f"{usual:.1%}"
+    values = {"usual": usual, **shares}
+    if max(shares.values()) > 2 * usual + MAX_LEAKED:
+        advice = "take the common text out of train or of the other split: scores on it measure memorisation"
+        return Finding("FAIL", f"text of train is in another split: {summary}", advice, values)
+    return Finding("PASS", summary, values=values)
+
+
+def _windows(context: Context, split: str) -> Tensor:
+    """Return the tokens of windows of a split that have one length, (num_windows, length)."""
+    batches = context.batches(split, context.choose(split, MAX_EXAMPLES), 512)
+    found = [tokens.cpu() for inputs, labels in batches if (tokens := tokens_in(inputs, labels)) is not None]
+    return torch.cat([tokens for tokens in found if tokens.shape[1] == found[0].shape[1]])
+
+
+def _passage_hashes(windows: Tensor, length: int) -> Tensor:
+    """Return a hash of each passage of this length in each window, (num_windows, num_passages)."""
+    factors = torch.randint(-(2**62), 2**62, (length,), generator=torch.Generator().manual_seed(0))
+    number = windows.shape[1] - length + 1
+    hashes = torch.zeros(len(windows), number, dtype=torch.int64)
+    for i, factor in enumerate(factors):
+        hashes += factor * windows[:, i : i + number]  # modulo 2**64
+    return hashes
+
+
+def _share_known(hashes: Tensor, known: Tensor) -> float:
+    """Return the share of windows with a known passage."""
+    return float(torch.isin(hashes, known).any(dim=1).float().mean())

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import utils
-from fiveline.study.directories import Directories
 from fiveline.study.sampler import MOST_ATTEMPTS, Result, propose
 from fiveline.study.settings import Settings
-from fiveline.study.trials import ENDED, Trial
+from fiveline.study.trials import CHECKPOINTS, ENDED, Directories, Trial
 
 GIGABYTE = 1e9
 
@@ -26,7 +25,7 @@ class Plan:
         self.is_exhausted = False  # whether the space holds nothing new
         self._results: dict[int, Result] = {}  # of configurations that have ended
         if settings.sampler == "grid":
-            configurations = dict(enumerate(itertools.islice(directories.space.grid(), settings.num_trials)))
+            configurations = dict(enumerate(directories.space.grid()[: settings.num_trials]))
         else:
             found = directories.configurations()
             configurations = {number: found[number] for number in found if number < (settings.num_trials or 0)}
@@ -52,14 +51,13 @@ class Plan:
         maximize, trials, deleted = self.is_maximized(), self.all_trials(), []
 
         def rank(trial: Trial) -> tuple[float, float]:
-            record = trial.record()
-            return utils.ranking_key(record.get("best"), record.get("best_loss"), maximize)
+            return utils.ranking_key(trial.record().get("best"), trial.record().get("best_loss"), maximize)
 
         sizes = {trial.name: trial.checkpoint_bytes() for trial in trials}
         ended = [trial for trial in trials if sizes[trial.name] and trial.record().get("status") in ENDED]
         for trial in sorted(ended, key=rank)[:-1]:  # the last trial is the best: it keeps its checkpoints
             if sum(sizes.values()) > max_gigabytes * GIGABYTE:
-                for path in trial.checkpoints():
+                for path in sorted(trial.path.glob(CHECKPOINTS)):
                     path.unlink()
                 sizes[trial.name] = 0
                 deleted.append(trial.name)

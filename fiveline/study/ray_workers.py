@@ -1,28 +1,27 @@
 """Trials on a Ray cluster, each on one of its machines, with CPUs and GPUs of its own.
 
-The project, the study's folder and the data are on a file system that all machines share, under the same path. Each
-trial has an actor, which starts it as a study on one machine does. Ray retries nothing: the driver starts a trial that
-is lost with its machine again, from its checkpoint. When the study is gone, Ray ends the actors; the trials then stop.
+The project, the study's folder and the data are on a file system that all machines share, under the same path. Ray
+retries nothing: the driver starts a trial that is lost with its machine again. When the study is gone, Ray ends the
+actors, and the trials stop.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import utils
+from fiveline.study.trial_process import Main
 from fiveline.study.trials import OUTPUT_FILE, Trial
 from fiveline.study.workers import Ended, LocalWorkers
 
 CONNECT_SECONDS = 10.0  # Ray itself would try for minutes
-HINT = "on this machine, ray start --head, or ray start --address HOST:PORT to join a cluster"
 
 
 class Placed(NamedTuple):
@@ -38,7 +37,7 @@ class TrialOnNode(LocalWorkers):
     """Runs one trial on the machine that Ray has chosen, in the folder that the study runs in; Ray's actor."""
 
     def __init__(
-        self, trial: Trial, main: Callable[[], object], words: Sequence[str], folder: str, threads: int, has_gpu: bool
+        self, trial: Trial, main: Main, words: Sequence[str], folder: str, threads: int, has_gpu: bool
     ) -> None:
         where = Path(folder, trial.path)
         if not (where / "params.json").is_file():
@@ -58,20 +57,13 @@ class TrialOnNode(LocalWorkers):
 
 
 class RayWorkers:
-    """Runs trials on the Ray cluster at an address, with the methods of `LocalWorkers`.
+    """Runs trials on a Ray cluster, with the methods of `LocalWorkers`; without `num_workers`, as many as it holds.
 
     Each trial gets whole CPUs, which are its threads, and GPUs or a share of one; by default one where there are any.
-    Without `num_workers`, as many trials run at once as the nodes hold, also when nodes come and go.
     """
 
     def __init__(
-        self,
-        address: str,
-        num_workers: int | None,
-        main: Callable[[], object],
-        words: Sequence[str],
-        cpus: int = 1,
-        gpus: float | None = None,
+        self, address: str, num_workers: int | None, main: Main, words: Sequence[str], cpus: int, gpus: float | None
     ) -> None:
         if cpus < 1 or (gpus or 0) < 0:
             raise utils.InputError("a trial needs 1 CPU or more, and no fewer than 0 GPUs")
@@ -147,33 +139,23 @@ class RayWorkers:
 
 
 def connect(address: str) -> Any:
-    """Connect to a cluster and return the module `ray`."""
+    """Connect to a cluster and return the module `ray`; `auto` is RAY_ADDRESS, or the cluster of `ray start` here."""
     try:
         ray = importlib.import_module("ray")
     except ModuleNotFoundError:
         raise utils.InputError("--ray_address: Ray is not installed; pip install -r requirements-ray.txt") from None
-    found = find_cluster(address)
-    before = signal.getsignal(signal.SIGTERM)
+    found, before = address, signal.getsignal(signal.SIGTERM)
     try:
+        if address == "auto" and not (found := os.environ.get("RAY_ADDRESS", "")):
+            path = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray/ray_current_cluster")  # may be of a dead cluster
+            found = utils.read_bytes(path).decode().strip()
         host, _, port = found.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
         ray.init(address=found, log_to_driver=False, logging_level="error")
-    except (OSError, RuntimeError, ValueError) as error:  # Ray's connection errors are among them
-        reason = f"no Ray cluster can be reached at {found} ({str(error).strip().partition(chr(10))[0]})"
-        raise utils.InputError(f"--ray_address {address}: {reason}; {HINT}") from None
+    except (utils.InputError, OSError, RuntimeError, ValueError) as error:  # Ray's connection errors are among them
+        reason = f"no Ray cluster can be reached ({str(error).strip().partition(chr(10))[0]})"
+        advice = "ray start --head starts one here; expected auto, or HOST:PORT as it prints it"
+        raise utils.InputError(f"--ray_address {address}: {reason}; {advice}") from None
     finally:
         signal.signal(signal.SIGTERM, before)  # Ray replaces the handler
     return ray
-
-
-def find_cluster(address: str) -> str:
-    """Return HOST:PORT; `auto` means RAY_ADDRESS, or the cluster that `ray start` has written down."""
-    if address == "auto" and not (address := os.environ.get("RAY_ADDRESS", "")):
-        try:
-            path = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray/ray_current_cluster")
-            address = utils.read_bytes(path).decode().strip()
-        except (OSError, ValueError):
-            raise utils.InputError(f"--ray_address auto: no Ray runs on this machine; {HINT}") from None
-    if not re.fullmatch(r"[^/]+:\d+", address):
-        raise utils.InputError(f"--ray_address {address}: expected auto, or HOST:PORT as `ray start` prints it")
-    return address

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     import optuna
 
 MOST_ATTEMPTS = 100  # at a proposal that is new
-# Every setting is explicit: Optuna's defaults change between releases, and a study must keep its proposals. Settings
-# that release 6 removes are missing: releases 4.9 and 5 agree on them. They disagree on multivariate TPE.
+# Every setting is explicit, except for the ones that release 6 removes: Optuna's defaults change between releases.
 TPE: dict[str, Any] = {
     "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False, "constant_liar": True,
 }  # fmt: skip
@@ -42,7 +41,7 @@ class Result:
 def propose(
     settings: Settings, space: Space, number: int, attempt: int, results: Sequence[Result], maximize: bool
 ) -> dict[str, Any]:
-    """Return the values of a proposal: the same ones for the same arguments, in any process.
+    """Return the values of a proposal, which depend on nothing but the arguments.
 
     `number` counts proposals from 0, `attempt` the earlier ones of this number, whose values were known already.
     """

@@ -51,10 +51,8 @@ def read_settings(
     has_file = path.is_file()
     if not has_file and not space_words:
         if parent_dir.resolve().name != CS230_NAME:
-            raise utils.InputError(
-                f"{parent_dir}: no {FILE_NAME} in it, and no --space; state what varies, for example "
-                "--space learning_rate=1e-4,1e-3,1e-2"
-            )
+            found = f"{parent_dir}: no {FILE_NAME} in it, and no --space"
+            raise utils.InputError(f"{found}; state what varies, for example --space learning_rate=1e-4,1e-3")
         space_words = CS230_SPACE
     values, mistakes = utils.read_values(path) if has_file else ({}, [])
     overridden, wrong_words = utils.read_overrides(overrides)
@@ -65,8 +63,7 @@ def read_settings(
     space, wrong_values = read_space(raw_space, base)
     mistakes = [*mistakes, *wrong_space, *wrong_words, *wrong_values]
     settings = utils.check_values(Settings, {**values, **overridden}, source, mistakes)
-    sampler = settings.sampler or ("grid" if space.is_finite else "tpe")
-    settings = settings.model_copy(update={"sampler": sampler})
+    settings = settings.model_copy(update={"sampler": settings.sampler or ("grid" if space.is_finite else "tpe")})
     return utils.check_values(Settings, settings.model_dump(), source, _combined_mistakes(settings, space, base)), space
 
 
@@ -91,9 +88,7 @@ def _combined_mistakes(settings: Settings, space: Space, base: utils.Params) -> 
 def _read_space_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Return the space that `name=value,value` and `name={low: 1, high: 2}` words describe, and the mistakes."""
     parts = [word.partition("=") for word in words]
-    listed = [
-        f"{name}=[{text}]" if name.isidentifier() and equals else name + equals + text for name, equals, text in parts
-    ]
+    listed = [f"{name}=[{text}]" if name.isidentifier() and eq else name + eq + text for name, eq, text in parts]
     values, wrong = utils.read_overrides(listed)
     twice = [name for name, count in Counter(name for name, _, _ in parts).items() if count > 1]
     return values, [f"--space {line}" for line in wrong] + [f"--space: {name} comes twice" for name in twice]

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import utils
@@ -93,19 +92,13 @@ class Space:
                 chosen[dimension.name] = params[dimension.name]
         return self.as_written(chosen)
 
-    def grid(self) -> Iterator[dict[str, Any]]:
-        """Yield all combinations, the last hyperparameter fastest."""
-
-        def combinations(chosen: dict[str, Any], waiting: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
-            active = [i for i, dimension in enumerate(waiting) if dimension.is_active(chosen)]
-            if not active:
-                yield self.as_written(chosen)
-                return
-            first = waiting[active[0]]
-            for value in first.values or ():
-                yield from combinations({**chosen, first.name: value}, waiting[active[0] + 1 :])
-
-        return combinations({}, self.in_order)
+    def grid(self) -> list[dict[str, Any]]:
+        """Return all combinations, the last hyperparameter fastest."""
+        found: list[dict[str, Any]] = [{}]
+        for dimension in self.in_order:
+            each = [{dimension.name: value} for value in dimension.values or ()]
+            found = [{**chosen, **more} for chosen in found for more in (each if dimension.is_active(chosen) else [{}])]
+        return [self.as_written(chosen) for chosen in found]
 
     def grid_mistakes(self, base: utils.Params) -> list[str]:
         """Return the mistakes in combinations whose values are right one by one."""
@@ -113,8 +106,7 @@ class Space:
         size = math.prod(map(max, sizes))  # of several dimensions, one applies
         if size > LARGEST_GRID:
             return [f"sampler grid: {size:,} trials; take sampler random or tpe with num_trials"]
-        found: dict[str, None] = {}
-        explicit = base.explicit_values()
-        for chosen in itertools.islice(self.grid(), LARGEST_CHECKED_GRID):
+        found, explicit = dict[str, None](), base.explicit_values()
+        for chosen in self.grid()[:LARGEST_CHECKED_GRID]:
             found |= dict.fromkeys(utils.find_mistakes(type(base), {**explicit, **chosen}))
-        return [f"space: {line}" for line in itertools.islice(found, 10)]
+        return [f"space: {line}" for line in list(found)[:10]]

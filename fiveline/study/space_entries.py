@@ -50,8 +50,10 @@ def read_space(raw: Any, base: utils.Params) -> tuple[Space, list[str]]:
     """
     if not isinstance(raw, Mapping) or not raw:
         return Space(()), [f"space: expected hyperparameters and their values, found {raw!r}"]
-    entries = [(str(name), each) for name, entry in raw.items() for each in _alternatives(entry)]
-    read = [_read_dimension(name, entry, type(base)) for name, entry in entries]
+    read = []
+    for name, entry in raw.items():
+        is_several = isinstance(entry, list) and entry and all(isinstance(each, Mapping) for each in entry)
+        read += [_read_dimension(str(name), each, type(base)) for each in (entry if is_several else [entry])]
     listed = [dimension for dimension, _ in read if dimension is not None]
     unzipped = [_unzip(dimension, listed) for dimension in listed]
     space = Space(tuple(each for dimensions, _ in unzipped for each in dimensions))
@@ -61,12 +63,6 @@ def read_space(raw: Any, base: utils.Params) -> tuple[Space, list[str]]:
     if in_circle and not mistakes:
         mistakes.append(f"{', '.join(dict.fromkeys(in_circle))} depend on each other")
     return space, [f"space: {line}" for line in mistakes]
-
-
-def _alternatives(entry: Any) -> list[Any]:
-    """Return the entries of a hyperparameter: a list of mappings has one for each condition."""
-    is_several = isinstance(entry, list) and entry and all(isinstance(each, Mapping) for each in entry)
-    return entry if is_several else [entry]
 
 
 def _read_dimension(name: str, raw: Any, cls: type[utils.Params]) -> tuple[Dimension | None, list[str]]:

@@ -15,18 +15,14 @@ from typing import Any
 
 import utils
 
+Main = Callable[[], object]  # train.py's
 LOOK_SECONDS = 0.5  # between two looks at whether the fork server is alive
 
 
 def run_trial(
-    main: Callable[[], object],
-    words: Sequence[str],
-    environment: dict[str, str],
-    output: str,
-    grace_seconds: float,
-    pipe: Any,  # open until the trial has ended
+    main: Main, words: Sequence[str], environment: dict[str, str], output: str, grace_seconds: float, pipe: Any
 ) -> None:
-    """Turn a fork of the server into a run of train.py."""
+    """Turn a fork of the server into a run of train.py; the pipe is open until it has ended."""
     os.setsid()  # a group of its own, with its data loading processes; Ctrl-C on the terminal reaches the study alone
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     gc.freeze()  # else the garbage collector would copy the memory that is shared with the server

@@ -20,8 +20,7 @@ from fiveline.record.directory import current_status
 from fiveline.report.table import duration
 from fiveline.study.plan import GIGABYTE, Plan
 from fiveline.study.trials import Trial
-
-PROJECT = Path(__file__).resolve().parents[2]
+from fiveline.study.workers import PROJECT
 
 
 class View:
@@ -43,8 +42,7 @@ class View:
             history, name = trial.monitored(), utils.escaped(trial.name)
             last, total, best = max(history, default=0), trial.params.num_epochs, best_of(history, maximize)
             if trial.name not in self._bars:
-                bar = tqdm(desc=name, total=total, initial=last, unit=" epochs", leave=False)
-                self._bars[trial.name] = bar
+                self._bars[trial.name] = tqdm(desc=name, total=total, initial=last, unit=" epochs", leave=False)
             bar = self._bars[trial.name]
             if best is not None:
                 bar.set_postfix_str(f"{trial.params.monitor} {history[last]:.4g}, best {best:.4g}", refresh=False)
@@ -63,16 +61,13 @@ class View:
 def describe_study(plan: Plan) -> dict[str, Any]:
     """Return how far a study is, as --json prints it: finished trials first, the best of them first."""
     maximize, parent_dir = plan.is_maximized(), plan.directories.parent_dir
-
-    def order(trial: dict[str, Any]) -> tuple[bool, tuple[float, float]]:
-        return trial["status"] == "finished", utils.ranking_key(trial["best"], None, maximize)
-
+    ranked = sorted(trial_entries(plan), key=lambda each: utils.ranking_key(each["best"], None, maximize), reverse=True)
     return {
         "parent_dir": str(parent_dir),
         "monitor": plan.directories.base.monitor,
         "maximize": maximize,
         "num_trials": plan.num_trials,
-        "trials": sorted(trial_entries(plan), key=order, reverse=True),
+        "trials": sorted(ranked, key=lambda each: each["status"] != "finished"),
         "files": [str(path) for path in sorted(parent_dir.glob("results.*"))],
     }
 
@@ -135,13 +130,9 @@ def print_cost(plan: Plan, num_workers: int, words: Sequence[str]) -> dict[str, 
     left = [trial.params.num_epochs - len(trial.history()) for trial in todo] or [params.num_epochs]
     num_epochs, num_together = sum(left) / len(left), min(num_workers, num_left)
     seconds = math.ceil(num_left / num_together) * (start_seconds + num_epochs * epoch_seconds)
-    print(
-        f"\n{num_left} of {num_trials} trials to run, {num_epochs:.0f} epochs each, {num_together} at once; one "
-        f"epoch took {duration(epoch_seconds)}, the start before it {duration(start_seconds)}\n"
-        f"at most {duration(seconds)} in all ({seconds / 3600:.2f} hours), and "
-        f"{num_left * num_bytes / GIGABYTE:.2f} GB of checkpoints"
-        + ("; pruning reduces both" if plan.settings.pruner != "none" else "")
-    )
+    print(f"\n{num_left} of {num_trials} trials to run, {num_epochs:.0f} epochs each, {num_together} at once")
+    print(f"one epoch took {duration(epoch_seconds)}, the start before it {duration(start_seconds)}")
+    print(f"at most {duration(seconds)} in all, and {num_left * num_bytes / GIGABYTE:.2f} GB of checkpoints")
     return {"num_left": num_left, "num_parallel": num_together, "seconds": seconds, "bytes": num_left * num_bytes}
 
 

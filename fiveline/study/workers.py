@@ -11,13 +11,13 @@ import multiprocessing
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing import connection, process
 from pathlib import Path
 from typing import NamedTuple
 
 import utils
-from fiveline.study.trial_process import run_trial
+from fiveline.study.trial_process import Main, run_trial
 from fiveline.study.trials import OUTPUT_FILE, Trial
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ class Running(NamedTuple):
 class LocalWorkers:
     """Runs trials on this machine: train.py's `main`, with further words for its command line."""
 
-    def __init__(self, num_workers: int, task: str, main: Callable[[], object], words: Sequence[str]) -> None:
+    def __init__(self, num_workers: int, task: str, main: Main, words: Sequence[str]) -> None:
         self.num_workers, self.main, self.words = num_workers, main, words
         self.modules = [*PRELOADED, main.__module__, f"model.{task}.net", f"model.{task}.data_loader"]
         threads = os.environ.get("OMP_NUM_THREADS", "")

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import evaluate
 import export
@@ -68,13 +68,14 @@ def test_profile_leaves_a_trace_and_changes_no_bit(tmp_path):
     assert not (traced / "profile.json.gz").exists()
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "message"), [(315, "Profile: "), (420, f"of {FIRST_STEPS} step(s) the first {FIRST_STEPS} are not")]
-)
-def test_profile_of_a_run_that_is_shorter_holds_what_there_was(tmp_path, batch_size, message):
-    folder = run_train(tmp_path / "run", "--profile", "1000", batch_size=batch_size, num_epochs=1)
-    assert message in (folder / "train.log").read_text()
-    assert (folder / "profile.json.gz").exists() == message.startswith("Profile")
+def test_profile_of_a_run_that_is_shorter_holds_what_there_was(tmp_path):
+    with pytest.raises(utils.InputError, match="--profile 0: expected the number of steps to trace, 1 or more"):
+        run_train(tmp_path / "run", "--profile", "0", num_epochs=1)
+    none_traced = f"of {FIRST_STEPS} step(s) the first {FIRST_STEPS} are not"
+    for batch_size, message in ((315, "Profile: "), (420, none_traced)):  # four steps, three steps
+        folder = run_train(tmp_path / str(batch_size), "--profile", "1000", batch_size=batch_size, num_epochs=1)
+        assert message in (folder / "train.log").read_text()
+        assert (folder / "profile.json.gz").exists() == (message != none_traced)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):  # there can be but one
         torch.ones(2).sum()
 
@@ -95,24 +96,22 @@ class Session:
     def __init__(self, folder, fault=None, **values):
         torch.manual_seed(0)
         inputs = torch.randn(260, 2)
-        labels = (inputs[:, 0] > inputs[:, 1]).long()
-        self.seen, self.fault = [], fault
-        self.train_loader = DataLoader(
-            TensorDataset(inputs[:200], labels[:200]), batch_size=20, shuffle=True, collate_fn=self.collate
-        )
-        self.val_loader = DataLoader(TensorDataset(inputs[200:], labels[200:]), batch_size=60)
+        data = TensorDataset(inputs, (inputs[:, 0] > inputs[:, 1]).long())
+        train_set, val_set = Subset(data, range(200)), Subset(data, range(200, 260))
+        self.num_batches, self.fault, self.folder = 0, fault, folder
+        self.train_loader = DataLoader(train_set, batch_size=20, shuffle=True, collate_fn=self.collate)
+        self.val_loader = DataLoader(val_set, batch_size=60)
         model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
         self.params = utils.Params.from_values({"num_epochs": 3, "learning_rate": 0.05, **values}, "the session")
         optimizer = fetch_optimizer(model, self.params)
         schedule = fetch_schedule(self.params, len(self.train_loader))
         self.state = State(model, optimizer, self.params, schedule, 1, OWN.metrics, OneProcess())
-        self.folder = folder
         folder.mkdir(exist_ok=True)
         utils.set_logger(folder / "train.log")
 
     def collate(self, examples):
-        self.seen.append(len(examples))
-        if self.fault is not None and len(self.seen) == self.fault:
+        self.num_batches += 1
+        if self.num_batches == self.fault:
             os.kill(os.getpid(), signal.SIGINT)
         return torch.utils.data.default_collate(examples)
 
@@ -126,25 +125,23 @@ class Session:
             train_and_evaluate(self.state, self.train_loader, self.val_loader, OWN, saver)
         return self.state.model.state_dict()
 
+    def epochs(self):
+        return [row["epoch"] for row in utils.read_lines(self.folder / "history.jsonl")]
 
-def test_a_session_with_loaders_of_its_own_leaves_a_whole_run(tmp_path):
+
+def test_a_session_with_loaders_of_its_own_leaves_a_whole_run_also_in_a_thread(tmp_path):
     session = Session(tmp_path / "run")
-    session.train()
+    with ThreadPoolExecutor(1) as pool:
+        weights = pool.submit(session.train).result()
+    assert_same_bits(dict(weights), dict(Session(tmp_path / "main").train()))
     rows = utils.read_lines(tmp_path / "run" / "history.jsonl")
-    assert [row["epoch"] for row in rows] == [1, 2, 3] and len(session.seen) == 30
+    assert session.epochs() == [1, 2, 3] and session.num_batches == 30
     assert session.state.best == max(row["val"]["accuracy"] for row in rows) > 0.9
-    state = read_state(tmp_path / "run", "best")
-    model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
-    model.load_state_dict(state["state_dict"])
+    model = session.state.model
+    model.load_state_dict(read_state(tmp_path / "run", "best")["state_dict"])
     (inputs, labels) = next(iter(session.val_loader))
     assert (model(inputs).argmax(dim=1) == labels).float().mean().item() == pytest.approx(session.state.best)
     assert utils.read_json(tmp_path / "run" / "run.json")["status"] == "finished"
-
-
-def test_a_session_in_a_thread_trains_as_any_other(tmp_path):
-    with ThreadPoolExecutor(1) as pool:
-        weights = pool.submit(Session(tmp_path / "thread").train).result()
-    assert_same_bits(dict(weights), dict(Session(tmp_path / "main").train()))
 
 
 def test_an_interrupted_session_starts_its_epoch_again_and_warns(tmp_path):
@@ -153,23 +150,17 @@ def test_an_interrupted_session_starts_its_epoch_again_and_warns(tmp_path):
         session.train()
     session.train()
     assert "cannot start within an epoch; the epoch starts again" in (tmp_path / "run" / "train.log").read_text()
-    rows = utils.read_lines(tmp_path / "run" / "history.jsonl")
-    assert [row["epoch"] for row in rows] == [1, 2, 3] and session.state.epoch == 3
+    assert session.epochs() == [1, 2, 3] and session.state.epoch == 3
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "train.log"}
-
-
-@pytest.mark.parametrize("has_last", [True, False])
-def test_a_cell_that_is_run_again_does_not_replace_a_run(tmp_path, has_last):
+def test_a_cell_that_is_run_again_does_not_replace_a_run(tmp_path):
     Session(tmp_path / "run").train()
-    if not has_last:
-        (tmp_path / "run/last.pth.tar").unlink()
-    before = contents(tmp_path / "run")
-    with pytest.raises(OtherRunError, match=r"holds a run of 3 epochs; .* take another folder .*load_state_dict"):
-        Session(tmp_path / "run").train()
-    assert contents(tmp_path / "run") == before  # its record too
+    for _ in range(2):  # with last.pth.tar, and without it
+        before = {path.name: path.read_bytes() for path in tmp_path.glob("run/*") if path.name != "train.log"}
+        with pytest.raises(OtherRunError, match=r"holds a run of 3 epochs; .* take another folder .*load_state_dict"):
+            Session(tmp_path / "run").train()
+        assert all((tmp_path / "run" / name).read_bytes() == content for name, content in before.items())
+        (tmp_path / "run/last.pth.tar").unlink(missing_ok=True)
 
 
 def test_a_session_that_was_killed_continues_from_its_checkpoint(tmp_path):
@@ -180,7 +171,7 @@ def test_a_session_that_was_killed_continues_from_its_checkpoint(tmp_path):
     again = Session(tmp_path / "run", num_epochs=4)
     again.state.load_state_dict(utils.load_checkpoint(tmp_path / "run/last.pth.tar", again.state.model))
     again.train()
-    assert [row["epoch"] for row in utils.read_lines(tmp_path / "run/history.jsonl")] == [1, 2, 3, 4]
+    assert again.epochs() == [1, 2, 3, 4]
 
 
 @needs("vision")

@@ -46,7 +46,7 @@ def test_a_study_is_refused_where_nothing_forks(make_run, monkeypatch):
     parent_dir = make_run()
     before = sorted(parent_dir.iterdir())
     words = ["--parent_dir", str(parent_dir), "--space", "learning_rate=0.1,0.01"]
-    with pytest.raises(utils.InputError, match=r"run it in WSL, or the trials one by one .* --index 0 runs the first"):
+    with pytest.raises(utils.InputError, match=r"run it in WSL, or the trials one by one .*--index 0 runs the first"):
         search_hyperparams.main(words)
     assert sorted(parent_dir.iterdir()) == before
 

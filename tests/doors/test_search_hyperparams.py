@@ -94,16 +94,19 @@ def processes_of(parent_dir):
 
 def server_of(process):
     """Return the fork server of a study's process, as its folder in /proc."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            is_child = int(path.read_text().rpartition(")")[2].split()[1]) == process.pid
-            if is_child and b"multiprocessing.forkserver" in (path.parent / "cmdline").read_bytes():
-                return path.parent
+            is_child = int((path / "stat").read_text().rpartition(")")[2].split()[1]) == process.pid
+            if is_child and b"multiprocessing.forkserver" in (path / "cmdline").read_bytes():
+                return path
     raise AssertionError("no fork server")
 
 
-def wait_for_epochs(parent_dir, num_trials):
+def start_long(parent_dir, *words, num_trials=1, **variables):
+    """Start a study, and wait until this many trials have trained an epoch."""
+    process = start(parent_dir, *words, **variables)
     wait_until(lambda: len(list(parent_dir.glob("*/history.jsonl"))) == num_trials)
+    return process
 
 
 def workers_of(parent_dir, name="*"):
@@ -137,8 +140,9 @@ def test_cs230s_study_makes_its_directories_and_its_process_loads_no_torch(tmp_p
     assert "started" not in search(parent_dir, *words[2:])
 
 
-def test_the_shipped_examples_are_studies():
-    for path in sorted(PROJECT.glob("experiments/*/search.yaml")):
+def test_the_shipped_examples_are_studies(parent_dir):
+    assert "expected 1 or more" in search(parent_dir, "--space", "seed=1", "--num_parallel", "0", exit_code=2)
+    for path in PROJECT.glob("experiments/*/search.yaml"):
         if task_of(path.parent) not in REMOVED:
             search(path.parent, "--status")
 
@@ -155,29 +159,16 @@ def test_a_trial_that_fails_costs_itself_alone_and_no_value_reaches_a_shell_or_a
     assert not (PROJECT / "pwned").exists()
 
 
-def test_mistakes_are_reported_before_anything_starts(parent_dir):
-    printed = search(parent_dir, "--space", "batch_size=0,200", "--space", "optimizer=adam,adamm", exit_code=2)
-    assert "batch_size" in printed and "adamm" in printed
-    assert "no search.yaml in it" in search(parent_dir, exit_code=2)  # only a `learning_rate` needs none
-    printed = search(parent_dir, "--space", "seed=1", "--num_parallel", "0", exit_code=2)
-    assert "--num_parallel 0: expected 1 or more" in printed
-    assert [path.name for path in parent_dir.iterdir()] == ["params.json"]
-    assert search_hyperparams.make_parser().parse_args([]).parent_dir == "experiments/learning_rate"
-
-
-@pytest.mark.parametrize("task", list_tasks())
-def test_what_the_fork_server_loads_can_be_imported(task):
+def test_what_the_fork_server_loads_can_be_imported():
     """It passes over a module that is not there, and each trial would import all of it again."""
-    modules = workers.LocalWorkers(1, task, train.main, []).modules
-    assert {"torch", "train", f"model.{task}.net"} <= set(modules)
+    modules = workers.LocalWorkers(1, list_tasks()[0], train.main, []).modules
     assert all(importlib.util.find_spec(name) for name in modules if name != "__main__")
 
 
 @pytest.mark.slow
 def test_a_stopped_study_saves_every_trial_and_the_same_command_continues(tmp_path):
     parent_dir, words = make_study(tmp_path / "study", **LONG), ("--space", "seed=1,2,3", "--num_parallel", "2")
-    process = start(parent_dir, *words, OMP_NUM_THREADS="")
-    wait_for_epochs(parent_dir, 2)
+    process = start_long(parent_dir, *words, num_trials=2, OMP_NUM_THREADS="")
     assert len(list((server_of(process) / "task").iterdir())) == 1  # a process with more threads cannot fork safely
     process.send_signal(signal.SIGTERM)
     code, output = end_of(process)
@@ -198,8 +189,7 @@ def test_a_stopped_study_saves_every_trial_and_the_same_command_continues(tmp_pa
 @pytest.mark.slow
 def test_a_second_interrupt_does_not_wait(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
-    process = start(parent_dir, "--space", "seed=1", "--num_parallel", "1")
-    wait_for_epochs(parent_dir, 1)
+    process = start_long(parent_dir, "--space", "seed=1", "--num_parallel", "1")
     os.kill(*workers_of(parent_dir), signal.SIGSTOP)  # it hangs: it can not save
     for _ in range(2):
         process.send_signal(signal.SIGINT)
@@ -208,28 +198,22 @@ def test_a_second_interrupt_does_not_wait(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_trial_starts_again_max_retries_times_and_one_that_hangs_ends_at_its_timeout(tmp_path):
+def test_a_killed_trial_starts_again_max_retries_times_and_time_limits_stop_a_trial_or_the_study(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
-    process = start(parent_dir, "--space", "seed=1", "max_retries=1")
-    wait_until(lambda: workers_of(parent_dir, "seed_1"))
-    killed = workers_of(parent_dir, "seed_1")
-    os.kill(*killed, signal.SIGKILL)
-    wait_until(lambda: {*workers_of(parent_dir, "seed_1")} - {*killed})
-    os.kill(*workers_of(parent_dir, "seed_1"), signal.SIGKILL)
+    process, killed = start(parent_dir, "--space", "seed=1", "max_retries=1"), []
+    for _ in range(2):
+        wait_until(lambda killed=killed: workers_of(parent_dir) not in ([], killed), process)
+        killed = workers_of(parent_dir)
+        os.kill(*killed, signal.SIGKILL)
     code, output = end_of(process)
     assert code == 1 and output.count("started again") == 1, output
     assert "seed_1: killed by SIGKILL (out of memory, perhaps)" in output
     printed = search(parent_dir, "--space", "seed=2", "timeout_minutes=0.05", exit_code=1)
     assert "seed_2: stopped after 0.05 minutes (timeout_minutes)" in printed
     assert statuses(parent_dir) == {"seed_1": "failed", "seed_2": "failed"}
-
-
-@pytest.mark.slow
-def test_the_time_budget_stops_the_study_in_good_order(tmp_path):
-    parent_dir = make_study(tmp_path / "study", **LONG)
-    printed = search(parent_dir, "--space", "seed=1", "max_hours=0.002")
-    assert "Reached max_hours (0.002). Rerun the same command to continue." in printed
-    assert set(statuses(parent_dir).values()) <= {"interrupted"}  # it may not have begun
+    printed = search(parent_dir, "--space", "seed=3", "max_hours=0.001")
+    assert "Reached max_hours (0.001). Rerun the same command to continue." in printed
+    assert statuses(parent_dir).get("seed_3", "interrupted") == "interrupted"  # it may not have begun
 
 
 @pytest.mark.slow
@@ -270,38 +254,24 @@ def test_a_trial_with_broken_files_does_not_stop_the_others(parent_dir):
     assert "1 of 2 trials failed" in printed and "seed_1/run.json: not valid JSON" in printed
     assert "remove it, then rerun the same command to continue from the last checkpoint" in printed
     assert utils.read_json(parent_dir / "seed_2/run.json")["epochs"] == 3
-    (parent_dir / "notes").mkdir()
-    (parent_dir / "notes/run.json").write_text("[]")  # not a trial, and no failure of the study
     (parent_dir / "seed_1/run.json").unlink()
-    printed = search(parent_dir, *words)
-    assert "seed_1: finished" in printed and "skipped" in printed and "trials failed" not in printed
+    assert "seed_1: finished" in search(parent_dir, *words)
     assert utils.read_json(parent_dir / "seed_1/run.json")["epochs"] == 3
 
 
 @pytest.mark.slow
 def test_two_commands_do_not_run_one_study_at_once(tmp_path):
     parent_dir = make_study(tmp_path / "study", **LONG)
-    process = start(parent_dir, "--space", "seed=1")
-    wait_for_epochs(parent_dir, 1)
+    process = start_long(parent_dir, "--space", "seed=1")
     assert "in use by process" in search(parent_dir, "--space", "seed=1", exit_code=4)
     shown = search(parent_dir, "--space", "seed=1,2", "--status")
     assert "1 running" in shown and "seed_2" in shown and "waiting" in shown
     process.kill()
-    wait_until(lambda: not processes_of(parent_dir))
     process.communicate()
+    wait_until(lambda: not processes_of(parent_dir))
     utils.save_dict_to_json({**records(parent_dir)["seed_1"], "status": "running"}, parent_dir / "seed_1/run.json")
     shown = search(parent_dir, "--space", "seed=1", "--status")
     assert "1 stale" in shown and "rerun the same command to continue" in shown
-
-
-@pytest.mark.slow
-def test_dry_run_prints_the_cost_and_runs_nothing_and_data_dir_is_handed_on(parent_dir, tmp_path):
-    printed = search(parent_dir, "--space", "seed=1,2,3", "--dry_run", "--num_parallel", "2")
-    assert "seed_1  waiting" in printed and "3 of 3 trials to run, 2 epochs each, 2 at once" in printed
-    assert "GB of checkpoints" in printed
-    assert [path.name for path in parent_dir.iterdir()] == ["params.json"]
-    printed = search(parent_dir, "--data_dir", str(tmp_path / "no data; here"), "--space", "seed=1", exit_code=1)
-    assert f"{tmp_path}/no data; here: there is no such data directory" in printed
 
 
 @pytest.mark.slow
@@ -330,14 +300,10 @@ def test_a_trial_that_runs_elsewhere_all_the_time_is_no_failure(parent_dir, monk
     (parent_dir / "seed_1").mkdir()
     with utils.RunDirectory(parent_dir / "seed_1"):
         printed = search(parent_dir, "--space", "seed=1,2", exit_code=4)
-    assert "1 of 2 trials still run elsewhere (seed_1); when they have ended" in printed
+    assert "1 of 2 trials still run elsewhere (seed_1); rerun the same command when they have ended" in printed
     assert printed.count("seed_1: runs elsewhere") == 1
     search(parent_dir, "--space", "seed=1,2")
     assert statuses(parent_dir) == {"seed_1": "finished", "seed_2": "finished"}
-
-
-def num_epochs(parent_dir):
-    return sum(len(utils.read_lines(path, is_growing=True)) for path in parent_dir.glob("*/history.jsonl"))
 
 
 @pytest.mark.thorough
@@ -348,11 +314,14 @@ def test_a_study_killed_at_ten_moments_ends_as_one_that_was_not(tmp_path):
     whole, parts = (make_study(tmp_path / name, **params) for name in ("whole", "parts"))
     search(whole, *words)
     chance, ended = random.Random(230), {}
+
+    def num_epochs():
+        return sum(len(utils.read_lines(path, is_growing=True)) for path in parts.glob("*/history.jsonl"))
+
     for kill in range(10):
-        process, epochs = start(parts, *words), num_epochs(parts) + chance.randint(0, 80)
-        wait_until(lambda process=process: list(parts.glob("*/.lock.json")) or process.poll() is not None)
-        wait_until(lambda process=process, epochs=epochs: num_epochs(parts) >= epochs or process.poll() is not None)
-        assert process.poll() is None, "the study is too short for ten kills"
+        process, epochs = start(parts, *words), num_epochs() + chance.randint(0, 80)
+        wait_until(lambda: list(parts.glob("*/.lock.json")), process)
+        wait_until(lambda epochs=epochs: num_epochs() >= epochs, process)
         time.sleep(chance.uniform(0, 0.5))
         if kill % 2:  # a single trial, then the driver
             with contextlib.suppress(OSError, ProcessLookupError, utils.InputError):
@@ -377,9 +346,8 @@ def test_a_study_killed_at_ten_moments_ends_as_one_that_was_not(tmp_path):
 
 @pytest.mark.slow
 def test_a_dead_server_costs_its_trials_nothing_but_time(tmp_path):
-    parent_dir = make_study(tmp_path / "study", **LONG)
-    process = start(parent_dir, "--space", "seed=1", "--num_parallel", "1")
-    wait_for_epochs(parent_dir, 1)
+    parent_dir = make_study(tmp_path / "study", num_epochs=40)
+    process = start_long(parent_dir, "--space", "seed=1", "--num_parallel", "1")
     os.kill(int(server_of(process).name), signal.SIGKILL)
     wait_until(lambda: "Continuing after epoch" in (parent_dir / "seed_1/train.log").read_text(), process)
     process.send_signal(signal.SIGTERM)
@@ -388,8 +356,8 @@ def test_a_dead_server_costs_its_trials_nothing_but_time(tmp_path):
 
 def hang():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    (Path(sys.argv[-1]) / "hangs").touch()
-    time.sleep(PATIENCE)
+    Path(sys.argv[2], "hangs").touch()  # it has the arguments of train.py: --model_dir comes first
+    time.sleep(600)
 
 
 @pytest.mark.slow
@@ -399,7 +367,7 @@ def test_a_trial_that_hangs_when_its_server_dies_is_killed(tmp_path, monkeypatch
     trial = Trial(0, {}, utils.Params(), folder)
     local = workers.LocalWorkers(1, DEFAULT_TASK, hang, [])
     local.start(trial)
-    wait_until((folder / "hangs").exists)
+    wait_until(lambda: (folder / "hangs").exists())
     os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
     ended = []
     wait_until(lambda: ended.extend(local.poll(0.1)) or ended)

@@ -3,9 +3,9 @@
 import json
 
 import utils
-from fiveline.study.directories import Directories
 from fiveline.study.plan import Plan
 from fiveline.study.settings import read_settings
+from fiveline.study.trials import Directories
 from fiveline.tasks import DEFAULT_TASK, fetch_params
 from tests.support.tasks import need
 

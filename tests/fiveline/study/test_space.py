@@ -6,10 +6,11 @@ import pytest
 
 import search_hyperparams
 import utils
-from fiveline.study.directories import trial_name
 from fiveline.study.sampler import Result, propose
 from fiveline.study.settings import read_settings
+from fiveline.study.trials import trial_name
 from fiveline.tasks import fetch_params
+from tests.support.data import refusal
 from tests.support.tasks import PROJECT, needs
 
 pytestmark = needs("vision")  # its hyperparameters are varied
@@ -39,9 +40,9 @@ def test_words_and_file_say_the_same(parent_dir):
     text = "{learning_rate: [1e-4, 1e-3], horizontal_flip: [true, false], seed: {low: 8, high: 32, step: 8}}"
     assert read(parent_dir, search=f"space: {text}") == words
     settings, space = words
-    assert settings.sampler == "grid" and len(list(space.grid())) == 2 * 2 * 4
+    assert settings.sampler == "grid" and len(space.grid()) == 2 * 2 * 4
     first = {"learning_rate": 1e-4, "horizontal_flip": True, "seed": 8}  # true, not 1; 8, not 8.0
-    assert json.dumps(next(space.grid())) == json.dumps(first)
+    assert json.dumps(space.grid()[0]) == json.dumps(first)
 
 
 def test_ranges_have_the_numbers_that_people_write_and_the_type_of_the_hyperparameter(parent_dir):
@@ -78,7 +79,7 @@ def test_zipped_values_vary_together(parent_dir):
     ]  # fmt: skip
     assert space.choices_in({"momentum": 0.9, "batch_size": 16, "seed": 1}) is None
     words = [f"seed={','.join(map(str, range(101)))}", f"split_seed={{values: {list(range(101))}, zip: seed}}"]
-    assert len(list(read(parent_dir, *words)[1].grid())) == 101  # not their product
+    assert len(read(parent_dir, *words)[1].grid()) == 101  # not their product
 
 
 def test_a_sampler_chooses_within_the_range_that_applies_and_zipped_values_together(parent_dir):
@@ -111,9 +112,7 @@ def test_the_example_of_the_docs_is_a_space(parent_dir):
         ("learning_rat=1,2", r"num_trials=5: space: unknown key 'learning_rat'; did you mean 'learning_rate'\?$"),
         ("batch_size=0,32", "batch_size: input should be greater than or equal to 1, found 0"),
         ("optimizer=adam,adamm", "optimizer: .*adamm"),
-        ("learning_rate=1e-3,.nan", "learning_rate"),
         ("dropout_rate={low: 0, high: 2}", "dropout_rate: input should be less than 1, found 2"),
-        ("learning_rate={low: 1}", r"learning_rate: expected values: \[a, b\], or numbers low and high"),
         ("learning_rate={low: 1, high: 0.1}", "low below high, found 1 and 0.1"),
         ("learning_rate={low: 0.1, high: 1, lgo: true}", "unknown key 'lgo'; did you mean"),
         ("dropout_rate={low: 0, high: 0.5, log: true}", "a log range begins above 0"),
@@ -121,10 +120,7 @@ def test_the_example_of_the_docs_is_a_space(parent_dir):
         ("batch_size={low: 1, high: 9, step: 0.5}", "batch_size: input should be a valid integer, found 1.5"),
         ("learning_rate=1,1", "1 comes twice"),
         ("task=vision,ner", "task does not decide"),
-        ("num_workers=0,2", "num_workers does not decide"),
         ("learning_rate", "expected key=value; write for example"),
-        ("learning_rate=", "learning_rate: values: list should have at least 1 item"),
-        ("=1,2", "expected key=value; write for example"),
         ("learning_rate=[1", "not valid YAML"),
         (("learning_rate=1", "learning_rate=2"), "learning_rate comes twice"),
         ("nesterov=true,false", "nesterov: needs optimizer 'sgd'"),
@@ -151,21 +147,21 @@ def test_a_mistake_in_the_space_is_refused(parent_dir, words, message):
         plan_of(parent_dir, *(f"--space={word}" for word in several), "num_trials=5")
 
 
-def test_grids_beyond_reason_are_refused(parent_dir):
+def test_grids_beyond_reason_and_a_space_that_is_missing_are_refused(parent_dir):
     range_of = "{low: 1, high: 1001, step: 1}"
     with pytest.raises(utils.InputError, match="1,002,001 trials; take sampler random"):
         plan_of(parent_dir, f"--space=seed={range_of}", f"--space=batch_size={range_of}")
+    with pytest.raises(utils.InputError, match="no search.yaml in it, and no --space; .*--space learning_rate=1e-4"):
+        plan_of(parent_dir)
 
 
 def test_all_mistakes_are_reported_at_once(parent_dir):
     search = "space:\n  batch_size: [0, 100]\n  optimizer: [adamm]\nnum_trial: 3\nsampler: annealing\n"
     (parent_dir / "search.yaml").write_text(search)
-    with pytest.raises(utils.InputError) as refusal:
-        plan_of(parent_dir, "max_retry=3")
-    text = str(refusal.value)
-    assert "5 mistakes" in text and "search.yaml" in text
-    assert "found 0" in text and "adamm" in text and "did you mean 'num_trials'" in text and "annealing" in text
-    assert "did you mean 'max_retries'" in text
+    text = refusal(plan_of, parent_dir, "max_retry=3")
+    found = ("search.yaml", "found 0", "adamm", "did you mean 'num_trials'", "annealing", "did you mean 'max_retries'")
+    assert "5 mistakes" in text and all(each in text for each in found)
+    assert sorted(path.name for path in parent_dir.iterdir()) == ["params.json", "search.yaml"]  # nothing has started
 
 
 def test_a_word_that_is_a_hyperparameter_holds_for_all_trials(parent_dir):
@@ -187,26 +183,16 @@ def test_a_word_that_is_a_hyperparameter_holds_for_all_trials(parent_dir):
     [
         ("learning_rate=1", "learning_rate=1: the study varies it"),
         ("seed=3", "seed=3: the study varies it"),
-        ("num_epochs=0", "num_epochs: input should be greater than or equal to 1"),
-        ("num_epoch=1", "unknown key 'num_epoch'"),
         ("optimizer=sgd nesterov=true", "space: nesterov: needs"),  # it does not go with every value of the space
-        ("task=visio", "unknown task 'visio'; did you mean 'vision'"),
         ("sampler=tpe", "num_trials: how many"),
         ("seeds=[1,1]", "seeds: 1 comes twice"),
         ("seeds=[-1]", "seeds: input should be greater"),
-        ("max_hours=0", "max_hours"),
-        ("pruner=medain", "pruner"),
     ],
 )
 def test_a_mistake_in_a_word_is_refused(parent_dir, words, message):
     space = ("--space", "learning_rate=1e-3,1e-2", "--space", "momentum=0.9,0.0", "seeds=[1, 2]")
     with pytest.raises(utils.InputError, match=message):
         plan_of(parent_dir, *space, *words.split())
-
-
-def test_no_space_at_all_says_what_to_type(parent_dir):
-    with pytest.raises(utils.InputError, match="no search.yaml in it, and no --space; .*--space learning_rate=1e-4"):
-        plan_of(parent_dir)
 
 
 def test_trial_names_are_cs230s_stay_in_their_folder_and_do_not_collide(tmp_path):
