@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from fiveline.device import ORDER, WORKER, count_batches, seed_everything, seed_of
 from fiveline.record import script
 from fiveline.tasks import fetch_collate_fn, fetch_dataset
-from utils import InputError, explain
+from utils import InputError, Stop, explain
 
 WINDOW_BATCHES = 100  # examples are sorted by length within windows of this many batches
 
@@ -210,3 +210,6 @@ def saving_between(saver: Any, batches: Iterator[Any]) -> Iterator[Any]:
             return
         except InterruptedError:  # on Windows, Ctrl-C ends the wait for a worker's batch
             continue
+        except (ConnectionError, EOFError) as error:
+            found = f"no batch came ({error!r}); a data loading process died while it sent one, perhaps"
+            raise Stop(f"{found}. Rerun the same command to continue") from error

@@ -20,6 +20,8 @@ FIRST_STEPS = 3  # not traced: they are slower, because memory is found and oper
 @contextlib.contextmanager
 def profiled(state: State, num_steps: int, run: utils.RunDirectory) -> Iterator[None]:
     """Trace `num_steps` steps of the block, after the first few, into TRACE_FILE; the run computes the same bits."""
+    if num_steps < 1:
+        raise utils.InputError(f"--profile {num_steps}: expected the number of steps to trace, 1 or more")
     schedule = torch.profiler.schedule(wait=FIRST_STEPS - 1, warmup=1, active=num_steps, repeat=1)
     with torch.profiler.profile(schedule=schedule, on_trace_ready=lambda each: _report(each, run)) as profiler:
         hook = state.optimizer.register_step_post_hook(lambda *_: profiler.step())

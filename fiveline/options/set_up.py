@@ -117,7 +117,7 @@ def switched_on(state: State, run: utils.RunDirectory, num_profiled: int | None)
     with contextlib.ExitStack() as stack:
         if state.params.detect_anomaly:
             stack.enter_context(_naming_operations(state))
-        if num_profiled and run.is_writer:
+        if num_profiled is not None and run.is_writer:
             stack.enter_context(profiled(state, num_profiled, run))
         yield
 

@@ -143,7 +143,7 @@ def _read_npz(path: Path) -> tuple[list[str], np.ndarray]:
     try:
         _check_sizes(path)
         with np.load(path, allow_pickle=False) as arrays:
-            if not {"images", "labels"} <= set(arrays.files):
+            if not {"images", "labels"} <= set(arrays.files) <= {"images", "labels", "classes"}:  # a misspelt name
                 raise ValueError(", ".join(arrays.files) or "no arrays")
             images, labels = arrays["images"], arrays["labels"]
             classes = arrays["classes"].astype(str).tolist() if "classes" in arrays else None
