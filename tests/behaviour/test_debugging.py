@@ -157,7 +157,7 @@ def test_a_cell_that_is_run_again_does_not_replace_a_run(tmp_path):
     Session(tmp_path / "run").train()
     for _ in range(2):  # with last.pth.tar, and without it
         before = {path.name: path.read_bytes() for path in tmp_path.glob("run/*") if path.name != "train.log"}
-        with pytest.raises(OtherRunError, match=r"holds a run of 3 epochs; .* take another folder .*load_state_dict"):
+        with pytest.raises(OtherRunError, match=r"holds a run of 3 epochs; .* take another folder, .*load_state_dict"):
             Session(tmp_path / "run").train()
         assert all((tmp_path / "run" / name).read_bytes() == content for name, content in before.items())
         (tmp_path / "run/last.pth.tar").unlink(missing_ok=True)
