@@ -44,7 +44,7 @@ OPTIMIZERS = [
 ]
 
 
-@pytest.mark.parametrize(("values", "theirs"), OPTIMIZERS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("values", "theirs"), OPTIMIZERS, ids=[str(values) for values, _ in OPTIMIZERS])
 def test_optimizer_takes_the_steps_of_torchs(values, theirs):
     ours_model, their_model = make_model(), make_model()
     ours = take_steps(ours_model, fetch_optimizer(ours_model, make_params(learning_rate=0.01, **values)))
