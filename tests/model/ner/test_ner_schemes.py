@@ -30,12 +30,11 @@ def scores(tags, labels, predicted, scheme):
     """Return the metrics of the tagger for sentences that come in padded batches of two."""
     sums = MetricSums(net.metrics(Params().with_facts({"tags": tags, "scheme": scheme})))
     for start in range(0, len(labels), 2):
-        lines = [*labels[start : start + 2], *predicted[start : start + 2]]
-        numbers = [torch.tensor([tags.index(name) for name in line]) for line in lines]
-        half = len(lines) // 2
-        label_batch = pad_sequence(numbers[:half], True, -100)
-        output_batch = pad_sequence(numbers[half:], True, len(tags) - 1)  # at padding, anything
-        sums.add(torch.eye(len(tags))[output_batch], label_batch, torch.tensor(0.0))
+        numbers, outputs = (
+            pad_sequence([torch.tensor([*map(tags.index, line)]) for line in lines[start : start + 2]], True, padding)
+            for lines, padding in ((labels, -100), (predicted, len(tags) - 1))  # at padding, outputs are anything
+        )
+        sums.add(torch.eye(len(tags))[outputs], numbers, torch.tensor(0.0))
     return sums.result()
 
 
@@ -54,9 +53,7 @@ def tagged(draw):
     begin of an odd chunk from the chunk before.
     """
     scheme = draw(st.sampled_from([*SCHEMES]))
-    letters, types, strays = draw(
-        st.tuples(st.sampled_from(SCHEMES[scheme]), st.sampled_from(TYPES), st.sampled_from([[], STRAYS]))
-    )
+    letters, types, strays = (draw(st.sampled_from(each)) for each in (SCHEMES[scheme], TYPES, [[], STRAYS]))
     tags = list(dict.fromkeys(["O", *(letter + kind for letter in letters for kind in types), *strays]))
     start = [tags[1], "O"] if strays else []
     tags_of_a_sentence = st.lists(st.sampled_from(tags), min_size=1, max_size=9)
@@ -88,13 +85,10 @@ def test_tags_without_prefix_count_as_runs():
 
 def write(folder, tags, splits=("train", "val")):
     for split in splits:
-        (folder / split).mkdir()
+        (folder / split).mkdir(parents=True)
         text = "".join(f"{line}\n" for line in tags.split(" / "))
         (folder / split / "labels.txt").write_text(text)
         (folder / split / "sentences.txt").write_text(re.sub("[^ \\n]+", "w", text))
-
-
-HINT = "; tag_scheme=iob1 turns them into bio"
 
 
 @pytest.mark.parametrize(
@@ -102,20 +96,17 @@ HINT = "; tag_scheme=iob1 turns them into bio"
     [
         ("B-A I-A O B-A B-B", {}, "bio; entities are counted as by seqeval's default mode", None),
         ("B-A O B-B", {}, "bio;", None),  # no entity of two tokens: fits bio alone
-        ("B I O / B", {}, "bio;", None),
-        ("I-A I-A O I-B / I-A B-A I-A", {}, "bio;", f"3 tags of train contradict bio: I-A after O, ...{HINT}"),
-        ("B-A I-A O I-B / B-A B-A", {}, "bio;", f"1 tags of train contradict bio: I-B after O, ...{HINT}"),
+        ("I-A I-A O I-B / I-A B-A I-A", {}, "bio;",
+         "3 tags of train contradict bio: I-A after O, ...; tag_scheme=iob1 turns them into bio"),
         ("I-A I-A B-A O", {"tag_scheme": "iob1"}, "bio;", None),
-        ("B-A I-A O", {"tag_scheme": "iob1"}, "bio;", None),
         ("B-A I-A E-A O S-B", {}, "bioes; entities are counted as by seqeval's default mode", None),
-        ("S-A O", {}, "bioes;", None),
         ("B I E S O", {}, "bioes;", None),
         ("B-A I-A L-A O U-B", {}, "bilou; entities are counted as by seqeval with mode='strict', scheme=BILOU", None),
         ("B-A O U-B L-B", {}, "bilou;", "1 tags of train contradict bilou: L-B after U-B, ..."),
         ("NOUN VERB . -LRB-", {}, "plain; entities are counted by their runs of one tag", None),
         ("N V B", {}, "plain;", None),  # B is a whole tag here
     ],
-)
+)  # fmt: skip
 def test_the_scheme_is_detected_and_contradictions_are_warned_of(tmp_path, caplog, tags, values, scheme, wrong):
     write(tmp_path, tags)
     with caplog.at_level("INFO"):
@@ -132,27 +123,19 @@ def test_the_scheme_is_detected_and_contradictions_are_warned_of(tmp_path, caplo
         ("B-A I-A O X", "the tag 'X' in this sentence: other tags are B-A, I-A; expected O, B-"),
         ("B-A I-A o", "the tag 'o' in this sentence: other tags are B-A"),
         ("B_A I_A O", "the tag 'B_A' in this sentence: this scheme is not supported; expected O, B-"),
-        ("A-B A-I O", "the tag 'A-B' in this sentence: this scheme"),
-        ("b-A i-A O", "the tag 'b-A' in this sentence: this scheme"),
-        ("B-A M-A E-A O", "the tag 'M-A' in this sentence: other tags are"),
         ("B-A L-A E-A O", "the tag 'E-A' in this sentence: other tags are B-A, L-A, E-A; expected O"),
     ],
 )
 def test_tags_of_no_scheme_or_of_two_are_refused(tmp_path, tags, message):
     write(tmp_path, tags)
     assert refusal(fetch_facts, tmp_path, Params()).startswith(f"{tmp_path}/train/sentences.txt:1: {message}")
+    write(tmp_path / "rare", "B-A B-A O O X")
+    assert fetch_facts(tmp_path / "rare", Params(min_count_tag=2))["tags"] == ["B-A", "O"]  # X becomes O before
 
 
 @pytest.mark.parametrize(
-    "train_tags, stray_tag, scheme",
-    [
-        ("B-A I-A O", "U-LOC", "bio"),
-        ("B I O", "0", "bio"),
-        ("B-A I-A O", "0", "bio"),
-        ("B-A E-A O", "L-A", "bioes"),
-        ("B-A L-A O", "S-A", "bilou"),
-        ("NOUN VERB O", "B-A", "plain"),
-    ],
+    ("train_tags", "stray_tag", "scheme"),
+    [("B-A I-A O", "U-LOC", "bio"), ("B I O", "0", "bio"), ("B-A L-A O", "S-A", "bilou"), ("N V O", "B-A", "plain")],
 )
 def test_a_stray_tag_of_test_or_of_the_vocabulary_changes_no_scheme(tmp_path, caplog, train_tags, stray_tag, scheme):
     write(tmp_path, train_tags)
@@ -161,17 +144,11 @@ def test_a_stray_tag_of_test_or_of_the_vocabulary_changes_no_scheme(tmp_path, ca
     assert facts["scheme"] == scheme and stray_tag in facts["tags"]
     assert f"tags of test that train lacks count as errors there: {stray_tag}" in caplog.text
     counts = [int(tag != stray_tag) for tag in facts["tags"]]
-    old = {**facts, "scheme": None, "tag_counts": counts}  # of a run from before the scheme was a fact
-    assert schemes.scheme_of(old) == scheme
+    assert schemes.scheme_of({**facts, "scheme": None, "tag_counts": counts}) == scheme  # older runs store no scheme
     assert schemes.scheme_of({"tags": ["O", "U-A"]}) == "bilou"  # and from before there were counts
     (tmp_path / "words.txt").write_text("w\n<pad>\nUNK\n")
     (tmp_path / "tags.txt").write_text("\n".join(facts["tags"]))
     assert fetch_facts(tmp_path, Params())["scheme"] == scheme
-
-
-def test_rare_tags_do_not_count_where_they_become_o(tmp_path):
-    write(tmp_path, "B-A B-A O O X")
-    assert fetch_facts(tmp_path, Params(min_count_tag=2))["tags"] == ["B-A", "O"]
 
 
 def test_iob1_becomes_bio(tmp_path):

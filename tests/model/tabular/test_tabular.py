@@ -50,12 +50,6 @@ def test_linear_and_the_loss_of_a_number_train_under_autocast():
     assert first.weight.grad.dtype == torch.float32 and first.weight.grad.abs().sum() > 0
 
 
-def test_two_layer_has_the_seeds_names():
-    params = Params(hidden_size=7).with_facts({"feature_names": ["a", "b"], "classes": ["x", "y"]})
-    shapes = {name: tuple(weight.shape) for name, weight in net.Net(params).named_parameters()}
-    assert shapes == {"linear1.weight": (7, 2), "linear1.bias": (7,), "linear2.weight": (2, 7), "linear2.bias": (2,)}
-
-
 def sums(outputs, labels, batch_size, params):
     total = MetricSums(net.metrics(params))
     for one, other in zip(outputs.split(batch_size), labels.split(batch_size), strict=True):

@@ -9,7 +9,6 @@ import tempfile
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +19,6 @@ from model.tabular.params import Params
 from model.tabular.readers import read_split, read_table
 from model.tabular.serve import fetch_unlabelled
 from tests.support.data import load, refusal
-from tests.support.tasks import PROJECT
 
 SMALL = "size,color,label\n1,red,a\n2,blue,b\n3,red,a\n4,green,b\n"
 ODD_NUMBERS = [
@@ -46,12 +44,6 @@ def read(content, delimiter=","):
         found = [(name, row.header, row.rows) for name, row in fetch_unlabelled([path], params)]
         assert found == [(f"{path}:{number}", table.header, [row]) for number, row in enumerate(table.rows, start=1)]
         return table
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_rows_have_the_numbers_of_their_last_lines(end):
-    table = read(end.join(["\ufeffa;b", "", '"two', 'lines";1', ' 5 ;"says ""no"""', ""]).encode(), ";")
-    assert table.rows == [(1, 4, [f"two{end}lines", "1"]), (2, 5, ["5", 'says "no"'])]
 
 
 def read_otherwise(content, delimiter):
@@ -199,11 +191,3 @@ def test_one_file_is_split_by_seed_and_class(tmp_path, caplog):
     (tmp_path / "test.csv").write_text(SMALL)
     found = [{row.number for row in read_split(split, tmp_path, params).rows} for split in ("train", "val", "test")]
     assert not found[0] & found[1] and [*map(len, found)] == [80, 20, 4]
-
-
-def test_digits_rows_are_the_digits_images():
-    images = np.load(PROJECT / "data/digits/test.npz")
-    table = read_table(PROJECT / "data/digits_rows/test.csv")
-    assert [int(digit) for digit in table.column("digit")] == images["labels"].tolist()
-    pixels = np.array([table.column(name) for name in table.header if name != "digit"], dtype=int).T
-    assert (pixels == images["images"].reshape(-1, 64) // 15).all()
