@@ -69,9 +69,8 @@ def test_class_metrics_equal_scikit_learns(batch_size):
     log_loss = sklearn.metrics.log_loss(labels, outputs.double().softmax(1), labels=range(4))
     rows = serve.predictions(outputs, labels, params)
     assert values["loss"] == pytest.approx(log_loss) == np.mean([row["loss"] for row in rows])
-    assert [(row["prediction"], row["label"]) for row in rows] == [
-        ("abcd"[i], "abcd"[j]) for i, j in zip(predicted, labels, strict=True)
-    ]
+    for name, numbers in (("prediction", predicted), ("label", labels)):
+        assert [row[name] for row in rows] == ["abcd"[number] for number in numbers]
     assert rows[5]["confidence"] == pytest.approx(outputs[5].softmax(0).max().item())
     assert serve.predictions(outputs, None, params)[0].keys() == {"prediction", "confidence"}
 
@@ -104,12 +103,9 @@ def test_metrics_and_predictions_of_a_number_are_in_its_unit_and_equal_scikit_le
         ({"net": "linear", "hidden_size": 64}, "hidden_size: net 'linear' does not look at it"),
         ({"dropout_rate": 0.5}, "dropout_rate: net 'two_layer' does not look at it; net=mlp"),
         ({"features": ["a", "digit"]}, "features: 'digit' is the target"),
-        ({"features": ["a", "a"]}, "features: 'a' is in the list twice"),
         ({"features": ["a"], "categorical": ["b"]}, "categorical: 'b' is not in features"),
-        ({"features": []}, "features: "),
         ({"id_column": "digit"}, "id_column: 'digit' is the target"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "leaves nothing to train on"),
-        ({"net": "mlp", "hidden_sizes": [8, 0]}, "hidden_sizes.1: "),
     ],
 )
 def test_params_that_do_not_fit_together_are_reported(values, expected):
@@ -121,9 +117,7 @@ def test_params_that_do_not_fit_together_are_reported(values, expected):
     ("header", "number", "expected"),
     [
         (["text", "label"], 8, "task text"),  # few rows, so few different texts
-        (["label", "text"], 60, "task text"),
-        (["sentiment", "text"], 60, "task text"),  # a name of a label that only the task text knows
-        (["id", "stars", "text"], 60, "task text"),
+        (["id", "sentiment", "text"], 60, "task text"),  # a name of a label that only the task text knows
         (["mood", "text"], 60, "text_column=NAME label_column=NAME"),
         (["text", "size", "label"], 60, "tabular and text can read it; choose one: --task NAME"),
     ],
@@ -162,14 +156,11 @@ def test_a_number_is_learnt_and_scored_in_its_unit_and_monitored_by_rmse(tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "metric", "least"),
-    [
-        ("tabular_digits_linear", "accuracy", 0.95),
-        ("tabular_digits", "accuracy", 0.97),
-        ("tabular_diabetes", "r2", 0.45),
-    ],
+    [("digits_linear", "accuracy", 0.95), ("digits", "accuracy", 0.97), ("diabetes", "r2", 0.45)],
 )
 def test_the_tracked_experiments_reach_what_they_promise(tmp_path, monkeypatch, name, metric, least):
     monkeypatch.chdir(PROJECT)
-    run = write_params(tmp_path / "run", **utils.read_json(PROJECT / "experiments" / name / "params.json"))
+    values = utils.read_json(PROJECT / f"experiments/tabular_{name}/params.json")
+    run = write_params(tmp_path / "run", **values)
     evaluate.main(["--model_dir", str(finish(run))])
     assert utils.read_json(run / "metrics_test_best.json")[metric] >= least

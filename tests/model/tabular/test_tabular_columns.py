@@ -18,7 +18,7 @@ from tests.support.data import load, refusal, write_csv
 
 
 def write(folder, header, train, **splits):
-    """Write rows of cells, or "1,red 2,blue", as CSV files; val and test are train where they are not given."""
+    """Write rows of cells, or "1,red 2,blue"; val and test are train where they are not given."""
     for split in ("train", "val", "test"):
         rows = splits.get(split, train)
         rows = [row.split(",") for row in rows.split(" ")] if isinstance(rows, str) else rows
@@ -80,10 +80,9 @@ def test_later_values_neither_explode_nor_reach_weights_that_nothing_trained(tmp
         assert f"WARNING: column {found}" in caplog.text
 
 
-EQUAL = ["1 1.0", "1 1.", "1 1e0", "100 1E2", "0 -0.0", "0.5 .5", "2 +2.00", "Zo\u00eb Zoe\u0308",
-         "12345678901234567890 12345678901234567890.0"]  # fmt: skip
-DIFFERENT = ["1 01", "02134 2134", "12345678901234567890 12345678901234567891", "1 1_0", "1 ١", "Red red", "1e400 inf",
-             "2024_01 202401", "1 1,0"]  # fmt: skip
+LONG = "12345678901234567890"
+EQUAL = ["1 1.0", "1 1.", "100 1E2", "0 -0.0", "0.5 .5", "2 +2.00", "Zo\u00eb Zoe\u0308", f"{LONG} {LONG}.0"]
+DIFFERENT = ["02134 2134", f"{LONG} {LONG[:-1]}1", "1 1_0", "1 ١", "Red red", "1e400 inf", "1 1,0"]
 
 
 @pytest.mark.parametrize("pair", [*EQUAL, *DIFFERENT])
@@ -159,9 +158,7 @@ def test_columns_that_are_hardly_what_they_are_taken_for_are_named(tmp_path, cap
         ("5,red 5,blue", {}, "found 1 column(s) beside the target, of which none varies in 2 train rows"),
         ("1,7 2,7", {"target_type": "number"}, "found 7 and a standard deviation of 0 in 2 train rows"),
         ("1,1e-30 2,2e-30", {"target_type": "number"}, "take another unit for it"),  # squares in float32
-        ("1,1e20 2,2e20", {"target_type": "number"}, "take another unit for it"),
-        ("1,5 2,0x10 3,7", {"target_type": "number"}, "row 2 (line 3), column 'y': found '0x10', expected a number"),
-        ("1,a 2,b", {"target_type": "number"}, "found 'a', expected a number below 1e30;"),
+        ("1,5 2,a", {"target_type": "number"}, "row 2 (line 3), column 'y': found 'a', expected a number below 1e30;"),
         ("1,-999.0 2,5", {"missing": ["-999"]}, "row 1 (line 2), column 'y': found '-999.0', expected a target"),
         ("1,EU 2,NA", {}, "found 'NA', expected a target: `missing` counts this as no value; take the row out"),
     ],
@@ -198,19 +195,14 @@ def follow(described, row):
 
 def test_following_the_stated_steps_gives_the_inputs_of_the_net(tmp_path, caplog):
     """Columns of numbers and categories, with missing ones, and five columns that do not vary in train."""
-    later = [
-        ["1e9", "blue", "-999.0", "6", "9", "1500", "blue", "9"],
-        [" NA", "Zoe\u0308", "1.50", "", "1.0", "text", "", ""],
-        ["3.", "1.0", "-1e9", "x", "", "", "red", "x"], ["+3", "01", "", "5", "0", "5", "5", "0.3"],
-        [".5", "", "2", "?", "-1", "?", "?", "-1"],
-    ]  # fmt: skip
+    later = [row.split(",") for row in ("1e9,blue,-999.0,6,9,1500,blue,9", " NA,Zoe\u0308,1.50,,1.0,text,,",
+             "3.,1.0,-1e9,x,,,red,x", "+3,01,,5,0,5,5,0.3", ".5,,2,?,-1,?,?,-1")]  # fmt: skip
     cells = [["red", "1.5"], ["Zo\u00eb", "-999"], ["1", "2"]]
     rows = [[str(1_700_000_000 * (i > 50) + i % 7), *cells[i % 3], "5", str(int(i == 7)), "", "red",
              repr(0.1 + 0.2) if i % 2 else "0.3"] for i in range(60)]  # fmt: skip
     train, test = ([[*row, "yn"[i % 2]] for i, row in enumerate(table)] for table in (rows, later))
-    params = fetch(
-        write(tmp_path, "a,c,m,k,r,e,w,n,y", train, test=test), missing=["", "NA", "?", "-999"], categorical=["c", "w"]
-    )
+    write(tmp_path, "a,c,m,k,r,e,w,n,y", train, test=test)
+    params = fetch(tmp_path, missing=["", "NA", "?", "-999"], categorical=["c", "w"])
     described = json.loads(json.dumps(describe_inputs(params)))
     for split, table in (("train", rows), ("test", later)):
         stated = np.stack([follow(described, dict(zip("acmkrewn", row, strict=True))) for row in table])

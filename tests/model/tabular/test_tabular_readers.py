@@ -91,12 +91,11 @@ def test_a_cell_is_a_number_by_a_plain_rule():
     [
         (["a,b", '1,"5 inch', "2,p", '3,"a cell"', "4,p"], 2),
         (["a,b", '"two', 'lines","5 inch', "2,p"], 2),
-        (["a,b", '1,"two', 'lines"', ' "5" inch,2', "2,p"], 4),
-        (["a,b", '1,"says ""yes"" and', 'no"', '"', "2,p"], 4),
+        (["a,b", '1,"says ""yes"" and', 'no"', ' "5" inch,2', "2,p"], 4),
         (['a,"b', "1,2"], 1),
         (["a,b", *(f"{i},p" for i in range(50)), '51,"5 inch', *(f"{i},p" for i in range(20_000))], 52),
     ],
-    ids=range(6),
+    ids=range(5),
 )
 def test_an_open_quote_is_found_where_its_row_begins(lines, expected):
     before = csv.field_size_limit(131_072)  # one limit for a whole process; reading predictions raises it
@@ -123,23 +122,20 @@ def test_a_stream_goes_on_behind_what_it_cannot_read(tmp_path, caplog):
     [
         ("", "train.csv: empty"),
         ("a,label\n", "train.csv: holds a header and nothing below"),
-        ("a,b,\n1,2,\n", "train.csv: column 3 has no name"),
         (",a,b\n0,1,2\n", "train.csv: column 1 has no name (an index?); take it out"),
         ("a,b\n1,2,\n", "row 1 (line 2): found 3 cells, expected 2"),
         ("a;label\n1;2\n", "with delimiter=';' there are more"),
-        ("a|b\n1|2\n3|4\n", "there is no column 'label', the target; It has a|b"),
         ("a,labels\n1,2\n3,4\n", "no column 'label', the target; did you mean 'labels'? It has a, labels"),
         ("a,b\nx,é\n".encode("latin-1"), "train.csv, line 2: not UTF-8 text (Windows-1252, UTF-16?); save it as UTF-8"),
         ("a,b\nx,é\n".encode("utf-16"), "train.csv, line 1: not UTF-8 text"),
-        ("a,b\nx,y\n".encode("utf-16-le"), "train.csv, line 1: not UTF-8 text"),
         (b"a,b\n" + b"1,2\n" * 9000 + b"\xff,2\n", "train.csv, line 9002: not UTF-8 text"),
         ("e\u0301,é\n1,2\n", "1 name(s) twice in the header, é"),
         ("a,label\n1,x\n2,\n", "row 2 (line 3), column 'label': found '', expected a target"),
         ("a,label\n1,x\n2,x\n", "column 'label': one class, 'x', in all of its 2 train rows"),
         ("label\nx\ny\n", "found 0 column(s)"),
-        ("a,label\n1,x\nthree,y\n", "train.csv, row 2 (line 3), column 'a': found 'three', expected a number"),
+        ('a,label\n1,"x\n"\nthree,y\n', "train.csv, row 2 (line 4), column 'a': found 'three', expected a number"),
     ],
-    ids=range(17),
+    ids=range(14),
 )
 def test_mistakes_in_train_are_reported(tmp_path, content, expected):
     for split in ("train", "val"):
@@ -177,11 +173,8 @@ def test_one_file_is_split_by_seed_and_class(tmp_path, caplog):
     (tmp_path / "data.csv").write_text("a,label\n" + rows)
     params = Params(target="label", val_fraction=0.2, test_fraction=0.1)
     tables = {split: read_split(split, tmp_path, params) for split in ("train", "val", "test")}
-    assert [(len(table), table.column("label").count("rare")) for table in tables.values()] == [
-        (70, 7),
-        (20, 2),
-        (10, 1),
-    ]
+    assert [len(table) for table in tables.values()] == [70, 20, 10]
+    assert [table.column("label").count("rare") for table in tables.values()] == [7, 2, 1]
     assert sorted(row.number for table in tables.values() for row in table.rows) == list(range(1, 101))
     assert "split by split_seed 230: val is 20 of its 100 rows" in caplog.text
     for values, is_same in (({"seed": 1}, True), ({"split_seed": 1}, False)):
