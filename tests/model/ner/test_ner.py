@@ -24,11 +24,10 @@ CORPUS = PROJECT / "data/ner_small"
 def corpus(tmp_path_factory):
     """A dataset of the first 40 sentences of each split of the shipped one."""
     folder = tmp_path_factory.mktemp("corpus")
-    for split in ("train", "val", "test"):
-        (folder / split).mkdir()
-        for name in ("sentences.txt", "labels.txt"):
-            lines = (CORPUS / split / name).read_text(encoding="utf-8").splitlines()[:40]
-            (folder / split / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for path in CORPUS.glob("*/*.txt"):
+        (folder / path.parent.name).mkdir(exist_ok=True)
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:40]
+        (folder / path.parent.name / path.name).write_text("".join(lines), encoding="utf-8")
     return folder
 
 

@@ -43,7 +43,6 @@ def test_column_files_are_read(tmp_path, suffix):
         # with tabs, tokens may hold spaces
         ("New York\tNNP\tB-LOC\n\u00a0\tX\tO\nis  big \tVB\tO\n \t\t\nok\tJJ\tO\n",
          [["New York", "\u00a0", "is  big"], ["ok"]], [["B-LOC", "O", "O"], ["O"]], {}),
-        ("a\tb\tO\nc\t\tO\n", [["a", "c"]], [["O", "O"]], {}),
         # times and scores, not ranges: the file is not called .conllu
         ("0.1\ta\tO\n1-2\tb\tO\n\n0.2\tc\tO\n", [["a", "b"], ["c"]], [["O", "O"], ["O"]], {"token_column": 1}),
         ("1 X O\n2 X O\n3 X O\n\n7 X O\n", [["1", "2", "3"], ["7"]], [["O"] * 3, ["O"]], {}),

@@ -104,16 +104,6 @@ def test_classes_and_missing_values_are_compared_as_categories_are(tmp_path):
     assert fetch(write(tmp_path, "a,y", "1,EU 2,NA ,EU 2,NA"), missing=missing).classes == ["EU", "NA"]
 
 
-def test_names_of_columns_may_be_in_either_unicode_form_and_columns_in_any_order(tmp_path):
-    composed, decomposed = "gr\u00f6\u00dfe", "gro\u0308\u00dfe"
-    write(tmp_path, f"{decomposed},y", "1,a 2,b")
-    (tmp_path / "test.csv").write_text(f"y,more,{composed}\na,,2\n", encoding="utf-8")
-    params = fetch(tmp_path, features=[decomposed])
-    np.testing.assert_array_equal(inputs(tmp_path, "test", params), inputs(tmp_path, "train", params)[1:])
-    params = fetch(write(tmp_path, f"a,{decomposed}", "1,a 2,b"), target=decomposed)
-    assert params.facts["feature_names"] == ["a"]  # not the target
-
-
 @pytest.mark.parametrize(
     "cell",
     ["1,5", "1.234,56", "1,234.5", "1 234", "1\u00a0234,5", "1'234", "12%", "12 %", "€5", "5 €", "$1,234.50", "5 EUR",

@@ -120,7 +120,7 @@ def test_images_are_decoded_once_for_all_runs_or_nothing_is_written(images, tmp_
     if kind in ("auto", "disk"):
         assert len(decoded_files) == 13 + 6
         modes = {path.stat().st_mode & 0o777 for path in (images / ".decoded").glob("*.npy")}
-        assert modes == {0o600} or os.name == "nt"
+        assert modes == {0o600}
     assert (images / ".decoded").exists() == (kind in ("auto", "disk")) and not (tmp_path / "cache").exists()
     assert fingerprint(images) == before  # the dataset stays the same for other runs
     assert torch.equal(train, expected_pixels(images)) and torch.equal(val, expected_pixels(images, "val"))
@@ -144,8 +144,6 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_the_files_is_noticed(images, decoded_files, change):
-    if os.name == "nt" and change == "repaint at the same time":
-        pytest.skip("its st_ctime is the time of creation")
     fetch_pixels(images)
     CHANGES[change](images)
     decoded_files.clear()

@@ -31,14 +31,6 @@ def mistake(data_dir, split="train"):
     return refusal(load, data_dir, SMALL, split)
 
 
-def test_folders_give_classes_sorted_and_files_in_order(tmp_path):
-    make_folders(tmp_path, {"dog": 1, "10": 1, "9": 2, "ant": 1})
-    dataset, params = load(tmp_path, SMALL, "val")
-    assert dataset.ids == ["10/0.png", "9/0.png", "9/1.png", "ant/0.png", "dog/0.png"]
-    assert params.classes == ["9", "10", "ant", "dog"] and params.facts["class_counts"] == [2, 1, 1, 1]
-    assert dataset.labels.tolist() == [1, 0, 0, 2, 3]
-
-
 def test_files_of_other_formats_are_counted_and_what_a_system_leaves_is_no_image_and_no_class(tmp_path, caplog):
     make_folders(tmp_path)
     before, expected = fingerprint(tmp_path), read_split("train", tmp_path, SMALL)
@@ -116,10 +108,8 @@ def save_npz(path, **arrays):
         ({"labels": np.full(6, -1)}, "labels from -1 to -1; expected 0 or more"),
         ({"labels": np.array([0, 9, 16, 3, 12, 16]), "classes": list("abcdefghij")}, "labels from 0 to 16; expected 0 "
          "to 9, a number for each of its classes; labels[2] is 16, the first of 3 wrong"),
-
         ({"classes": ["cat", "dog", "cat"]}, "classes has 'cat' twice"),
         ({"labels": np.array([None] * 6)}, "an integer for each, perhaps `classes`, text; found Object arrays"),
-
     ],
 )  # fmt: skip
 def test_npz_of_another_kind_is_refused(tmp_path, arrays, message):
@@ -232,9 +222,8 @@ def test_images_of_the_page_are_found_in_every_layout(tmp_path):
     found = fetch_inputs(["test[2]", "test[7]"], "test", tmp_path, Params())
     assert list(found) == ["test[2]"] and np.array_equal(np.asarray(found["test[2]"]["image"]), pixels[2])
     save_picture(tmp_path / "photos/test/cat/large.png", np.zeros((200, 400), np.uint8))
-    (tmp_path / "photos/test/cat/broken.jpg").write_bytes(b"no image")
-    ((name, entry),) = fetch_inputs(["cat/large.png", "cat/broken.jpg"], "test", tmp_path / "photos", Params()).items()
-    assert name == "cat/large.png" and entry["image"].size == (128, 64)
+    (entry,) = fetch_inputs(["cat/large.png"], "test", tmp_path / "photos", Params()).values()
+    assert entry["image"].size == (128, 64)
 
 
 def test_build_dataset_writes_what_torchvision_has_or_says_that_there_is_no_network(tmp_path, monkeypatch, capsys):
