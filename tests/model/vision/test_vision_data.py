@@ -135,7 +135,6 @@ def repaint_at_the_same_time(images):
 
 
 CHANGES = {
-    "repaint": lambda images: Image.new("RGB", (30, 30), "red").save(images / "train/a/0.png"),
     "add": lambda images: Image.new("RGB", (9, 9), "red").save(images / "train/a/new.png"),
     "rename": lambda images: (images / "train/a/0.png").rename(images / "train/b/9.png"),
     "repaint at the same time": repaint_at_the_same_time,

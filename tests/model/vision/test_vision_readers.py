@@ -204,7 +204,6 @@ def test_a_missing_val_split_is_cut_from_train_by_split_seed_alone(tmp_path, cap
         ("a b c d e f g", "val", "there is no val split in it; it holds a, b, c, d, e, f, ..., expected val/<class>/"),
         ("train/1.jpg train/2.jpg", "train", "expected a folder for each class in it, found 1.jpg, 2.jpg"),
         ("train/a/x.txt", "train", "are left out (1 .txt); "),
-        ("test_signs/x.txt", "test", "test_signs: no images in it; it holds x.txt"),
         ("test/a/1.png test.npz", "test", "it holds test and test.npz; put each dataset in a folder of its own"),
     ],
 )
