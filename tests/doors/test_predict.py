@@ -31,6 +31,7 @@ NER = PROJECT / "data/ner_small"
 RUNS = {
     "vision": {
         "image_size": 12, "num_channels": 4, "normalize": "train", "batch_size": 16, "shift": 1, "cache": "memory",
+        "learning_rate": 0.02,
     },
     "ner": {
         "task": "ner", "data_dir": str(NER), "batch_size": 67, "embedding_dim": 12,
@@ -45,8 +46,13 @@ COLUMNS = {
     "vision": ["prediction", "confidence"], "ner": ["tokens", "prediction", "confidence"],
     "number": ["prediction", "lower", "upper"],
 }  # fmt: skip
-
 DRAW = np.random.default_rng(0)
+
+
+def write_images(folder):
+    """Three classes, each brighter than the one before, with 11 images in each split."""
+    lowest = iter(np.tile(np.repeat(np.uint8([0, 80, 160]), 11), 3))
+    make_folders(folder, dict.fromkeys("012", 11), lambda: DRAW.integers(0, 90, (9, 14, 3), np.uint8) + next(lowest))
 
 
 def write_rows(folder):
@@ -66,10 +72,7 @@ def runs(tmp_path_factory):
     for name, params in RUNS.items():
         data_dir = folder / f"{name}_data"
         data_dir.mkdir()
-        if name == "vision":
-            make_folders(data_dir, dict.fromkeys("012", 11), lambda: DRAW.integers(0, 255, (9, 14, 3), dtype=np.uint8))
-        if name == "number":
-            write_rows(data_dir)
+        {"vision": write_images, "number": write_rows}.get(name, lambda _: None)(data_dir)
         finish(write_params(folder / name, **{"num_epochs": 1, "data_dir": str(data_dir), **params}))
         evaluate.main(["--model_dir", str(folder / name)])
     return folder

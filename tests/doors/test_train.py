@@ -1,7 +1,7 @@
 """One run: the same bits again, resuming, restoring, what is kept as best."""
 
 import copy
-import functools
+import itertools
 import json
 import logging
 import shutil
@@ -75,28 +75,28 @@ def test_a_restart_begins_again_but_one_that_comes_to_nothing_leaves_the_run_as_
 
 
 def test_a_restart_that_is_killed_loses_nothing_at_any_moment(folder, monkeypatch):
-    before, moves, stop_at = contents(folder), 0, 0
+    before, moves = contents(folder), 0
+    for original in (Path.replace, Path.rename):
 
-    def until_killed(original, path, target):
-        nonlocal moves
-        moves += 1
-        if moves == stop_at:
-            raise SystemError("killed")
-        return original(path, target)
+        def until_killed(path, target, original=original):
+            nonlocal moves
+            moves += 1
+            if moves == stop_at:
+                raise SystemError("killed")
+            return original(path, target)
 
-    for name in ("replace", "rename"):
-        monkeypatch.setattr(Path, name, functools.partialmethod(functools.partial(until_killed, getattr(Path, name))))
-    is_killed = True
-    while is_killed:
-        moves, stop_at, is_killed = 0, stop_at + 1, False
+        monkeypatch.setattr(Path, original.__name__, until_killed)
+    for stop_at in itertools.count(1):
+        moves = 0
         try:
             set_aside(folder)
             delete_or_restore(folder)  # as the next command does, which may be killed, too
         except SystemError:
-            is_killed = True
             with utils.RunDirectory(folder):
                 pass
         assert contents(folder) == before, stop_at
+        if moves < stop_at:
+            break
     assert stop_at > 2 * 6
 
 
@@ -192,20 +192,16 @@ def steps_of(model, loss_fn, inputs, labels, microbatch_size, is_scaled=False):
 
 @pytest.mark.parametrize(("microbatch_size", "is_scaled"), [(1, True), (3, False), (11, True)])
 def test_a_step_in_pieces_is_the_step_of_the_whole_batch(microbatch_size, is_scaled):
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layers = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
-
+    class Model(torch.nn.Linear):
         def forward(self, batch):
-            return {"logits": self.layers(batch["x"])}
+            return {"logits": super().forward(batch["x"]).tanh()}
 
     def loss_fn(outputs, labels):
         return torch.nn.functional.cross_entropy(outputs["logits"], labels)
 
     labels = torch.tensor([0, 1, 2, 3, -100, 1, 2, 0, -100, 3, 1])  # not all are scored
     batch = {"x": torch.randn(11, 6)}, labels
-    torch.testing.assert_close(*steps_of(Model(), loss_fn, *batch, microbatch_size, is_scaled))
+    torch.testing.assert_close(*steps_of(Model(6, 4), loss_fn, *batch, microbatch_size, is_scaled))
 
 
 def test_a_step_in_pieces_counts_the_numbers_that_are_known():
