@@ -87,15 +87,12 @@ def test_weights_alone_are_those_of_the_checkpoint(fetch_run, tmp_path):
 
 
 def test_axes_are_found_from_the_examples_and_from_the_labels():
-    def shapes_of(samples, names):
-        return [{entry["name"]: entry["shape"] for entry in side} for side in find_interfaces(samples, names)]
-
     sizes = [(5, 3, 2), (1, 4, 2), (2, 4, 3)]
     samples = [({"a": torch.zeros(i, j), "b": torch.zeros(i, j, k, 4)}, torch.zeros(i, 2)) for i, j, k in sizes]
     inputs = {"a": ["batch_size", "a_1"], "b": ["batch_size", "a_1", "width", 4]}
-    assert shapes_of(samples, {"b": ["", "", "width"]}) == [inputs, {"outputs": ["batch_size", 2]}]
-    samples = [({"a": torch.zeros(n, n + 1)}, {"a": torch.zeros(n, 2 * n)}) for n in (2, 3)]
-    assert shapes_of(samples, {}) == [{"a": ["batch_size", "a_1"]}, {"a": ["batch_size", "a_1_out"]}]
+    sides = find_interfaces(samples, {"b": ["", "", "width"]})
+    found = [{entry["name"]: entry["shape"] for entry in side} for side in sides]
+    assert found == [inputs, {"outputs": ["batch_size", 2]}]
     for shape, of_labels, axis in (((2, 7, 5), (2, 7), -1), ((2, 5, 4, 4), (2, 4, 4), 1), ((2, 5), (2, 5), None)):
         assert find_class_axis(torch.zeros(shape), torch.zeros(of_labels, dtype=int)) == axis
 
@@ -126,8 +123,7 @@ def test_a_program_that_takes_one_length_only_is_noticed(tmp_path):
     traced.save(str(tmp_path / "a.torchscript"))
     content = (tmp_path / "a.torchscript").read_bytes()
     pairs = [(each, each) for each in (torch.ones(2, 5), torch.ones(2, 3))]
-    found = check_program(content, "a.torchscript", pairs[:1])
-    assert (found["largest_difference"], found["largest_difference_as_share"]) == (0, 0)
+    assert check_program(content, "a.torchscript", pairs[:1])["largest_difference"] == 0
     with pytest.raises(utils.Stop, match="the program does not run on examples of the data .*must match"):
         check_program(content, "a.torchscript", pairs)
 

@@ -55,13 +55,12 @@ def test_a_run_begins_with_torchvisions_file_except_for_its_head(resnet, make_ru
     assert f"Loaded 120 of 122 tensors from {path}; new: fc.weight, fc.bias" in (own / "train.log").read_text()
 
 
-@pytest.mark.parametrize("kind", ["wrapped", "compiled", "half", "safetensors", "no counters"])
+@pytest.mark.parametrize("kind", ["wrapped", "half", "safetensors", "no counters"])
 def test_files_of_other_code_give_the_same_bits(resnet, tmp_path, kind):
     state, path = resnet[1], tmp_path / ("weights.safetensors" if kind == "safetensors" else "weights.pt")
     rounded = {name: entry.bfloat16() for name, entry in state.items()}
     content = {
-        "wrapped": {"model": {f"module.{name}": entry for name, entry in state.items()}, "epoch": 3},
-        "compiled": {"model_state_dict": {f"module._orig_mod.{name}": entry for name, entry in state.items()}},
+        "wrapped": {"model": {f"module._orig_mod.{name}": entry for name, entry in state.items()}, "epoch": 3},
         "half": rounded,
         "no counters": {name: entry for name, entry in state.items() if "num_batches" not in name},
     }
