@@ -24,7 +24,6 @@ KINDS = {
 }  # fmt: skip
 ENVELOPE = "Entries of every document"
 SCRIPTS = sorted(path.stem for path in PROJECT.glob("*.py") if "def make_parser(" in read(path))
-COMMANDS = [[f"{script}.py"] for script in SCRIPTS] + [["-m", "fiveline.new"], ["-m", "fiveline.publish"]]
 
 
 def tables():
@@ -67,13 +66,6 @@ def document_of(*words, exit_code=0):
     shared = {name: document.pop(name) for name in TABLES[ENVELOPE] if name in document}
     check_entries(shared, TABLES[ENVELOPE], "document")
     return document, shared.get("error")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1])
-def test_a_mistake_is_a_document(command):
-    document, error = document_of(*command, "--no_such_flag", exit_code=2)
-    assert document == {} and error["type"] == "InputError" and "--" in error["message"]
 
 
 @pytest.mark.slow
@@ -127,13 +119,10 @@ def test_documents_are_as_the_page_describes_them(make_run, tmp_path):
     assert all(Path(path).exists() for path in see("export.py", *of_run, "--format", "pt2")["files"])
 
 
-def test_the_selftest_returns_what_the_page_says(make_run, monkeypatch):
+def test_the_selftest_and_the_engines_own_commands_return_what_the_page_says(make_run, tmp_path, monkeypatch):
     monkeypatch.setattr("fiveline.sanity.selftest.selftest", lambda params, flags: 5)
     kind = "sanity_check.py --selftest_resume"
     check_entries(sanity_check.main(["--model_dir", str(make_run()), "--selftest_resume"]), TABLES[kind], kind)
-
-
-def test_the_engines_own_commands_return_what_the_page_says(tmp_path, monkeypatch):
     command = new.run
     monkeypatch.setattr(new, "run", lambda folder, *words: "pytest" in words or command(folder, *words))
     words = [str(tmp_path / "mine"), "--task", "my_task", "--like", "tabular"]
@@ -142,8 +131,8 @@ def test_the_engines_own_commands_return_what_the_page_says(tmp_path, monkeypatc
     check_entries(updated, TABLES["fiveline.new"], "fiveline.new")
     assert updated["tasks"] == ["my_task"] and updated["changes"]
     monkeypatch.setitem(publish.TRACKERS, "tensorboard", lambda content: None)
-    write_run(tmp_path / "run", {"learning_rate": 0.1}, val={"accuracy": 0.75})
-    published = publish.main([str(tmp_path / "run"), "--to", "tensorboard"])
+    write_run(tmp_path / "runs", {"learning_rate": 0.1}, val={"accuracy": 0.75})
+    published = publish.main([str(tmp_path / "runs"), "--to", "tensorboard"])
     check_entries(published, TABLES["fiveline.publish"], "fiveline.publish")
     assert (published["num_runs"], published["num_new"], published["problems"]) == (1, 1, [])
 
@@ -159,7 +148,7 @@ def test_every_flag_has_a_help_text_and_one_spelling(monkeypatch):
     for command in (*(importlib.import_module(script) for script in SCRIPTS), new, publish):
         with pytest.raises(SystemExit):
             command.main([])
-    assert len(parsers) == len(COMMANDS)
+    assert len(parsers) == len(SCRIPTS) + 2
     for parser in parsers.values():
         shown = [each for each in parser._actions if each.help != argparse.SUPPRESS]
         flags = [flag for each in shown for flag in each.option_strings]

@@ -2,8 +2,6 @@
 
 import math
 import shutil
-import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
@@ -15,14 +13,12 @@ import torch
 import evaluate
 import train
 import utils
-from fiveline.loader import fetch_dataloader
 from fiveline.metrics import MetricSums
 from fiveline.report.scores import ExampleScores, write_report
 from fiveline.serving import trained
 from model.vision import net
 from tests.support.data import read_csv, refusal
 from tests.support.runs import run_train, stopped
-from tests.support.tasks import PROJECT
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +38,6 @@ def facts_of(*classes):
     return SimpleNamespace(facts={"classes": list(classes)})
 
 
-def read_predictions(folder, name="test_best"):
-    return read_csv(folder / f"predictions_{name}.csv")
-
-
 def tables_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".json", ".csv")}
 
@@ -59,7 +51,7 @@ def test_metrics_do_not_depend_on_the_batch_size_and_equal_scikit_learns_on_the_
     assert contents[0] == contents[1]  # the same command writes the same files
     assert found[2].pop("loss") == pytest.approx(found[0]["loss"], rel=1e-6)
     assert found[2] == {name: found[0][name] for name in found[2]}
-    rows, values = read_predictions(run), found[0]
+    rows, values = read_csv(run / "predictions_test_best.csv"), found[0]
     labels, predicted = [row["label"] for row in rows], [row["prediction"] for row in rows]
     assert len(rows) == 270 and len({row["id"] for row in rows}) == 270
     assert values["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, predicted), abs=1e-12)
@@ -77,7 +69,8 @@ def test_any_split_and_checkpoint_can_be_scored_in_order(run, capsys):
     history = utils.read_lines(run / "history.jsonl")[-1]["val"]
     assert utils.read_json(run / "metrics_val_last.json") == pytest.approx(history, rel=1e-6)
     evaluate.main(["--model_dir", str(run), "--split", "train", "batch_size=300"])
-    assert [row["id"] for row in read_predictions(run, "train_best")] == [f"train[{i}]" for i in range(1258)]
+    rows = read_csv(run / "predictions_train_best.csv")
+    assert [row["id"] for row in rows] == [f"train[{i}]" for i in range(1258)]
     assert "Confusion matrix" in capsys.readouterr().out
 
 
@@ -107,16 +100,6 @@ def test_hyperparameters_that_it_was_not_trained_with_are_refused(run):
     assert tables_of(run) == before
 
 
-@pytest.mark.slow
-def test_a_reader_that_has_seen_enough_costs_no_scores(copy):
-    command = [sys.executable, "evaluate.py", "--model_dir", str(copy)]
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    process.stdout.close()  # as `head` does when it has its lines
-    assert process.wait() == 0
-    kinds = ("metrics", "predictions", "per_class", "shares", "scored")
-    assert {path.name.partition("_test_best")[0] for path in copy.glob("*_test_best.*")} == set(kinds)
-
-
 def test_scores_do_not_outlive_the_best_weights_that_they_are_of(copy):
     evaluate.main(["--model_dir", str(copy)])
     evaluate.main(["--model_dir", str(copy), "--split", "val", "--restore_file", "last"])
@@ -129,36 +112,22 @@ def test_scores_do_not_outlive_the_best_weights_that_they_are_of(copy):
     assert (copy / "metrics_val_last.json").exists() and (copy / "metrics_val_best_weights.json").exists()
 
 
-def test_evaluation_leaves_the_weights_and_the_generators_alone(run):
-    params, _, model = trained.fetch_trained(run, run / "best.pth.tar", [])
-    before, generator = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
-    evaluate.evaluate(model, net.loss_fn, fetch_dataloader("val", PROJECT / "data/digits", params), net.metrics)
-    assert torch.equal(torch.get_rng_state(), generator)
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-
-
 def test_what_breaks_the_contract_is_named(tmp_path):
     for returned in (torch.tensor(0.5), (1, 2, 3), torch.tensor([1.0, 2.0])):
         sums = MetricSums({"my_accuracy": lambda outputs, labels, returned=returned: returned})
-        with pytest.raises(
-            utils.InputError, match="metric 'my_accuracy' returned .* expected a numerator and a denomin"
-        ):
-            sums.add(torch.ones(2, 3), torch.tensor([0, 1]), torch.tensor(1.0))
-    for number in (1, 4):  # a row for each token, for example
-        serve = SimpleNamespace(predictions=lambda *_, number=number: [{}] * number)
-        message = refusal(trained.fetch_predictions, serve, None, None, utils.Params(), 2)
-        assert message.startswith(f"predictions: returned {number} rows for a batch of 2; expected one for each")
+        message = refusal(sums.add, torch.ones(2, 3), torch.tensor([0, 1]), torch.tensor(1.0))
+        assert "metric 'my_accuracy' returned" in message and "expected a numerator and a denominator" in message
+    serve = SimpleNamespace(predictions=lambda *_: [{}] * 4)  # a row for each token, for example
+    message = refusal(trained.fetch_predictions, serve, None, None, utils.Params(), 2)
+    assert message.startswith("predictions: returned 4 rows for a batch of 2; expected one for each")
     scores = ExampleScores(net.loss_fn, {})
     scores.add(torch.randn(3, 2), torch.tensor([0, 1, 1]), [{"label": 0, "prediction": 1}] * 3)
-    with pytest.raises(utils.InputError, match="label 0 and the prediction 1; expected two of the names .* cat, dog"):
-        write_report(tmp_path, "test_best", scores, facts_of("cat", "dog"))
-    for loader in ([], torch.utils.data.DataLoader([1, 2], batch_size=3, drop_last=True), iter([])):
-        message = refusal(evaluate.evaluate, torch.nn.Linear(2, 3), net.loss_fn, loader, net.metrics)
-        assert "the dataloader is empty" in message
+    message = refusal(write_report, tmp_path, "test_best", scores, facts_of("cat", "dog"))
+    assert "label 0 and the prediction 1; expected two of the names" in message
+    assert "the dataloader is empty" in refusal(evaluate.evaluate, torch.nn.Linear(2, 3), net.loss_fn, [], net.metrics)
 
 
-@pytest.mark.parametrize("are_listed", [True, False])
-def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path, are_listed):
+def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path):
     generator = torch.Generator().manual_seed(4)
     outputs = torch.randn(6, 3, 4, 4, generator=generator)
     labels = torch.randint(0, 3, (6, 4, 4), generator=generator)
@@ -171,9 +140,8 @@ def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path
 
     loss_fn, of_two = torch.nn.functional.cross_entropy, lambda outputs, labels: (torch.ones(2), torch.ones(2))
     sums, scores = MetricSums({"iou": iou}), ExampleScores(loss_fn, {"macro_iou": iou, "of_two": of_two})
-    masks = [{"label": mask.tolist(), "prediction": mask.tolist()} if are_listed else {"loss": 1.0} for mask in labels]
     sums.add(outputs, labels, loss_fn(outputs, labels))
-    scores.add(outputs, labels, masks)
+    scores.add(outputs, labels, [{"label": mask.tolist(), "prediction": mask.tolist()} for mask in labels])
     assert all(math.isfinite(end) for ends in scores.intervals.values() for end in ends)
     scores.values = sums.result()
     report = write_report(tmp_path, "test_best", scores, facts_of("road", "car", "sky"))
@@ -185,7 +153,7 @@ def test_a_segmentation_is_reported_by_class_without_a_confusion_matrix(tmp_path
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_numbers_that_are_not_known_have_no_share_in_the_loss(batch_size):
+def test_numbers_that_the_loss_leaves_out_have_no_share_in_it_and_minus_100_may_be_a_number(batch_size):
     """Depth maps with holes, sequences of numbers that are padded, tags of which some were not asked for."""
     outputs, labels = torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(5))
     labels[:2], labels[3, 1:] = -100.0, -100.0
@@ -196,10 +164,7 @@ def test_numbers_that_are_not_known_have_no_share_in_the_loss(batch_size):
     expected = sklearn.metrics.mean_squared_error(labels[labels != -100], outputs[labels != -100])
     low, high = scores.intervals["loss"]
     assert sums.result()["loss"] == pytest.approx(expected, rel=1e-6) and low < expected < high
-
-
-def test_a_label_of_minus_100_degrees_is_a_number_as_any_other():
-    sums, labels = MetricSums({}), torch.tensor([-100.0, 3.0])
+    sums, labels = MetricSums({}), torch.tensor([-100.0, 3.0])  # degrees
     for batch in (labels, labels[:1]):
         sums.add(torch.zeros(len(batch)), batch, batch.square().mean())
     assert sums.result()["loss"] == pytest.approx((2 * 100**2 + 3**2) / 3)
@@ -217,12 +182,6 @@ def test_shares_of_all_examples_and_of_a_resample_are_scikit_learns():
             assert scores.shares()["macro_f1"].of(which.numpy()).value() == pytest.approx(expected, abs=1e-12)
 
 
-def test_without_any_class_there_is_no_macro_score():
-    sums = MetricSums({"iou": lambda outputs, labels: (torch.zeros(3), torch.zeros(3))})
-    sums.add(torch.zeros(2, 3), torch.tensor([-100, -100]), torch.tensor(math.nan))
-    assert math.isnan(sums.result()["iou"])
-
-
 def save_new_best(folder):
     """Replace the best checkpoint, as training does."""
     state = utils.read_checkpoint(folder / "best.pth.tar")
@@ -230,7 +189,7 @@ def save_new_best(folder):
         utils.write_checkpoint({**state, "epoch": state["epoch"] + 1}, folder / "best.pth.tar")
 
 
-def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(copy, monkeypatch):
+def test_no_scores_stay_beside_a_best_that_is_saved_while_they_are_computed_or_written(copy, monkeypatch):
     def score_while_the_run_goes_on(*args, score=trained.score_examples):
         save_new_best(copy)
         return score(*args)
@@ -240,11 +199,6 @@ def test_scores_of_weights_that_were_replaced_meanwhile_are_not_written(copy, mo
         message = stopped(copy, main=evaluate.main)
     assert "best.pth.tar was replaced by a run while it was scored" in message and "rerun the same command" in message
     assert not list(copy.glob("*_test_best.*"))
-    evaluate.main(["--model_dir", str(copy)])
-    assert len(list(copy.glob("*_test_best.*"))) == 5
-
-
-def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(copy, monkeypatch):
     training = threading.Thread(target=save_new_best, args=[copy])
 
     def write_while_the_run_goes_on(*args, write=write_report):
@@ -258,14 +212,6 @@ def test_a_new_best_that_is_saved_while_scores_are_written_waits_for_them(copy, 
     training.join()
     assert utils.read_checkpoint(copy / "best.pth.tar")["epoch"] == before + 1
     assert not list(copy.glob("*_test_best.*"))
-
-
-def test_a_training_does_not_wait_forever_for_an_evaluation_that_hangs(copy, monkeypatch):
-    monkeypatch.setattr("fiveline.record.run.LONGEST_WAIT", 0.01)
-    with utils.scores_lock(copy), pytest.raises(utils.Stop, match=r"\.scores\.lock.*rerun the same command"):
-        train.main(["--model_dir", str(copy), "num_epochs=2"])
-    train.main(["--model_dir", str(copy), "num_epochs=2"])
-    assert utils.read_checkpoint(copy / "last.pth.tar")["epoch"] == 2
 
 
 def test_classes_that_a_reader_of_macro_scores_must_know_of_are_named(tmp_path):

@@ -1,23 +1,20 @@
 """Programs run without this project, and agree with their nets: each kind of net, every format."""
 
-import collections
 import math
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import export
 import utils
-from fiveline.loader import fetch_dataloader
 from fiveline.serving import programs, verify
 from fiveline.serving.interface import find_class_axis, find_interfaces
 from fiveline.serving.programs import to_program
 from fiveline.serving.trained import fetch_trained
 from fiveline.serving.verify import check_program
+from fiveline.tasks import fetch_dataset
 from tests.support.runs import finish, stopped, write_params
 from tests.support.tasks import PROJECT
 
@@ -51,22 +48,6 @@ def refusal(folder, *words, exit_code):
     return stopped(folder, *words, exit_code=exit_code, main=export.main)
 
 
-def load(path, facts):
-    """Return a program as its JSON says to use it."""
-    name, scope = facts["inputs"][0]["name"], {}
-    *preparation, call = [line.replace(repr(path.name), repr(str(path))) for line in facts["usage"]]
-    exec("\n".join(preparation), scope)
-
-    def run(inputs):
-        given = inputs if isinstance(inputs, dict) else {name: inputs}
-        is_onnx = facts["format"] == "onnx"
-        scope.update({key: tensor.numpy() if is_onnx else tensor for key, tensor in given.items()})
-        exec(call, scope)
-        return torch.from_numpy(scope["outputs"][0]) if is_onnx else scope["outputs"]
-
-    return run
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["pt2", "onnx", "torchscript"])
 @pytest.mark.parametrize("name", RUNS)
@@ -81,23 +62,19 @@ def test_programs_agree_with_nets_on_the_whole_test_split(fetch_run, tmp_path, n
     facts = utils.read_json(tmp_path / f"program.{format_name}.json")
     assert facts["verified"]["split"] == "test" and facts["verified"]["largest_difference_as_share"] <= 1e-5
     assert sorted(path.name for path in tmp_path.iterdir()) == [output.name, f"{output.name}.json"]
-    # and here once more, by code that shares none with export.py's, in this process
     params, _, model = fetch_trained(model_dir, model_dir / "best.pth.tar", [])
-    dataloader = fetch_dataloader("test", Path(params.data_dir), params)
-    assert facts["verified"]["num_examples"] == len(dataloader.dataset)
-    batches = [inputs for inputs, _ in dataloader]
+    assert facts["verified"]["num_examples"] == len(fetch_dataset("test", Path(params.data_dir), params))
     if name == "ner":  # batches of any size, sentences and words of any length
         shapes = {entry["name"]: entry["shape"] for entry in (*facts["inputs"], *facts["outputs"])}
         sides = {"words": ["batch_size", "max_len"], "chars": ["batch_size", "max_len", "max_word_len"]}
         assert shapes == {**sides, "outputs": ["batch_size", "max_len", len(facts["preprocessing"]["classes"])]}
+        pairs = []
         for size, length, word_length in [(1, 1, 1), (1, 9, 3), (2, 1, 5), (7, 3, 1), (3, 150, 20), (40, 11, 7)]:
             words = torch.randint(len(params.words), (size, length))
             words[0, 1:][-1:] = model.pad
-            batches.append({"words": words, "chars": torch.randint(20, (size, length, word_length))})
-    run = load(output, facts)
-    for inputs in batches:
-        with torch.no_grad():
-            torch.testing.assert_close(run(inputs), model.eval()(inputs), rtol=1e-5, atol=1e-5)
+            inputs = {"words": words, "chars": torch.randint(20, (size, length, word_length))}
+            pairs.append((inputs, model(inputs).detach()))
+        assert check_program(output.read_bytes(), output.name, pairs)["largest_difference"] <= 1e-5
 
 
 def test_weights_alone_are_those_of_the_checkpoint(fetch_run, tmp_path):
@@ -109,38 +86,15 @@ def test_weights_alone_are_those_of_the_checkpoint(fetch_run, tmp_path):
     assert utils.read_json(tmp_path / "best.safetensors.json")["hyperparameters"]["num_channels"] == 8
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("format_name", ["pt2", "onnx"])
-def test_a_gru_takes_any_length_too(format_name):
-    if format_name == "onnx" and metadata.version("onnxscript").startswith("0.6."):
-        pytest.skip("onnxscript 0.6 computes something else for a GRU; export.py then keeps nothing and says so")
-    model = nn.GRU(4, 3, num_layers=2, bidirectional=True, batch_first=True).eval()
-    with torch.no_grad():
-        pairs = [(each, model(each)[0]) for each in (torch.randn(*shape, 4) for shape in [(3, 5), (1, 1), (2, 11)])]
-        model.forward = lambda inputs, forward=model.forward: forward(inputs)[0]
-    content = to_program(format_name, model, export.choose_example(pairs), find_interfaces(pairs, {}))
-    assert check_program(content, f"gru.{format_name}", pairs)["largest_difference_as_share"] <= 1e-5
-
-
 def test_axes_are_found_from_the_examples_and_from_the_labels():
-    def shapes_of(samples, names):
-        return [{entry["name"]: entry["shape"] for entry in side} for side in find_interfaces(samples, names)]
-
     sizes = [(5, 3, 2), (1, 4, 2), (2, 4, 3)]
     samples = [({"a": torch.zeros(i, j), "b": torch.zeros(i, j, k, 4)}, torch.zeros(i, 2)) for i, j, k in sizes]
     inputs = {"a": ["batch_size", "a_1"], "b": ["batch_size", "a_1", "width", 4]}
-    assert shapes_of(samples, {"b": ["", "", "width"]}) == [inputs, {"outputs": ["batch_size", 2]}]
-    samples = [({"a": torch.zeros(n, n + 1)}, {"a": torch.zeros(n, 2 * n)}) for n in (2, 3)]
-    assert shapes_of(samples, {}) == [{"a": ["batch_size", "a_1"]}, {"a": ["batch_size", "a_1_out"]}]
-    words = collections.namedtuple("Words", ["ids", "mask"])
-    samples = [(words(torch.ones(n, 3), torch.ones(n, 3)), torch.ones(n)) for n in (2, 1, 3)]
-    with pytest.raises(utils.InputError, match="inputs: found the type Words; .* a dict of tensors"):
-        find_interfaces(samples, {})
-    for shape, shape_of_labels, dtype, axis in (
-        ((2, 5), (2,), int, -1), ((2, 7, 5), (2, 7), int, -1), ((2, 5, 4, 4), (2, 4, 4), int, 1),
-        ((2,), (2,), float, None), ((2, 5), (2, 5), float, None),
-    ):  # fmt: skip
-        assert find_class_axis(torch.zeros(shape), torch.zeros(shape_of_labels, dtype=dtype)) == axis
+    sides = find_interfaces(samples, {"b": ["", "", "width"]})
+    found = [{entry["name"]: entry["shape"] for entry in side} for side in sides]
+    assert found == [inputs, {"outputs": ["batch_size", 2]}]
+    for shape, of_labels, axis in (((2, 7, 5), (2, 7), -1), ((2, 5, 4, 4), (2, 4, 4), 1), ((2, 5), (2, 5), None)):
+        assert find_class_axis(torch.zeros(shape), torch.zeros(of_labels, dtype=int)) == axis
 
 
 # --- the check itself: it must be able to fail
@@ -169,8 +123,7 @@ def test_a_program_that_takes_one_length_only_is_noticed(tmp_path):
     traced.save(str(tmp_path / "a.torchscript"))
     content = (tmp_path / "a.torchscript").read_bytes()
     pairs = [(each, each) for each in (torch.ones(2, 5), torch.ones(2, 3))]
-    found = check_program(content, "a.torchscript", pairs[:1])
-    assert (found["largest_difference"], found["largest_difference_as_share"]) == (0, 0)
+    assert check_program(content, "a.torchscript", pairs[:1])["largest_difference"] == 0
     with pytest.raises(utils.Stop, match="the program does not run on examples of the data .*must match"):
         check_program(content, "a.torchscript", pairs)
 
@@ -186,15 +139,12 @@ def test_differences_count_nan_infinity_shapes_and_predictions():
     assert compare([2.002, 2.0], [2.0, 2.0]) == pytest.approx((0.002, 0.001))  # no spread
     with pytest.raises(utils.Stop, match="expected"):
         compare([[1.0, 2.0]], [[1.0, 2.0, 3.0]])
-    generator = np.random.default_rng(0)
-    theirs = [generator.normal(50, 3, (size, 4)).astype(np.float32) for size in (1, 5, 3)]
-    ours = [each + generator.normal(0, 0.5, each.shape).astype(np.float32) for each in theirs]
-    found = verify.compare([([a], [b]) for a, b in zip(ours, theirs, strict=True)], -1)
-    a, b = np.concatenate(ours).astype(float), np.concatenate(theirs).astype(float)  # the spread is that of all batches
-    assert found == {
-        "largest_difference": pytest.approx(np.abs(a - b).max(), rel=1e-5),
-        "largest_difference_as_share": pytest.approx(np.abs(a - b).max() / b.std(), rel=1e-5),
-        "num_predictions": 9, "num_changed": (a.argmax(axis=1) != b.argmax(axis=1)).sum(),
+    ours, theirs = np.random.default_rng(0).normal(50, 3, (2, 9, 4))
+    batches = [([ours[rows]], [theirs[rows]]) for rows in (slice(1), slice(1, 6), slice(6, 9))]
+    assert verify.compare(batches, -1) == {  # the spread is that of all batches
+        "largest_difference": pytest.approx(np.abs(ours - theirs).max()),
+        "largest_difference_as_share": pytest.approx(np.abs(ours - theirs).max() / theirs.std()),
+        "num_predictions": 9, "num_changed": (ours.argmax(axis=1) != theirs.argmax(axis=1)).sum(),
     }  # fmt: skip
 
 
@@ -203,7 +153,6 @@ def test_a_program_is_judged_by_its_predictions_and_the_spread_of_its_outputs(mo
         (2.5e-5, 0, None, ""),  # 1.25e-5 of outputs of 0.5: as a transformer in ONNX
         (2.5e-4, 0, None, "by up to 1.25e-05, 0.00025 of their standard deviation (0.0001 is accepted), and 0 of 1,000 "
          "predictions change; it is not kept; to accept this, type --tolerance 0.00038"),
-        (2.5e-4, 0, 0.00038, ""),
         (2.5e-5, 2, None, "2 of 1,000 predictions change; it is not kept; to accept this, type --tolerance 3.8e-05"),
         (2.5e-5, 2, 3.8e-5, ""),
         (math.inf, 1000, 1.0, "1,000 of 1,000 predictions change; it is not kept"),

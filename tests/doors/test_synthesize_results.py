@@ -2,16 +2,15 @@
 
 import itertools
 import math
-import os
 import random
 import sys
 
 import pytest
 
 import synthesize_results
-import utils
 from fiveline.report.page import describe_study
 from fiveline.report.runs import read_runs
+from tests.support.data import refusal
 from tests.support.results import synthesize, write_run
 
 
@@ -39,32 +38,19 @@ def test_table_has_what_differs_and_is_sorted_by_the_monitored_metric(tmp_path, 
     assert list(rows[0]) == ["run", "learning_rate", "accuracy"] and len(rows) == 2
 
 
-def test_runs_of_cs230_are_read(tmp_path):
-    write_run(tmp_path / "theirs", val={"accuracy": 0.7, "loss": 1.0})
-    (tmp_path / "theirs/params.json").write_text('{"learning_rate": 0.001}')
-    write_run(tmp_path / "ours", {"learning_rate": 0.01}, {"accuracy": 0.8, "macro_f1": 0.7})
-    theirs = {"learning_rate": "0.001", "status": "unknown", "macro_f1": ""}
-    rows = synthesize(tmp_path)
-    assert names_of(rows) == ["ours", "theirs"] and rows[1].items() >= theirs.items()
-
-
 def test_mistakes_are_reported(tmp_path, capsys):
-    with pytest.raises(utils.InputError, match="no runs in it yet"):
-        synthesize(tmp_path)
-    with pytest.raises(utils.InputError, match="no such directory"):
-        synthesize(tmp_path / "nowhere")
+    assert "no runs in it yet" in refusal(synthesize, tmp_path)
+    assert "no such directory" in refusal(synthesize, tmp_path / "nowhere")
     write_run(tmp_path / "run", {"seed": 1}, {"accuracy": 0.7})
     for words, message in (
         (["--sort", "f1"], "--sort f1: no run has it; choose one of accuracy"),
         (["--columns", "acuracy"], "--columns acuracy: no run has it; did you mean 'accuracy'"),
-        (["--filter", "accuracy > 5"], r"no run matches \(of 1\)"),
+        (["--filter", "accuracy > 5"], "no run matches (of 1)"),
     ):
-        with pytest.raises(utils.InputError, match=message):
-            synthesize(tmp_path, *words)
-    for number in ("0", "2.5"):
-        with pytest.raises(SystemExit) as stopped:
-            synthesize(tmp_path, "--top", number)
-        assert stopped.value.code == 2 and "expected a whole number" in capsys.readouterr().err
+        assert message in refusal(synthesize, tmp_path, *words)
+    with pytest.raises(SystemExit, match="2"):
+        synthesize(tmp_path, "--top", "0")
+    assert "expected a whole number" in capsys.readouterr().err
 
 
 def test_any_name_is_shown_and_a_file_that_cannot_be_written_is_reported(tmp_path, run_script):
@@ -72,9 +58,6 @@ def test_any_name_is_shown_and_a_file_that_cannot_be_written_is_reported(tmp_pat
     write_run(tmp_path / "runs" / name, {"seed": 1}, {"accuracy": 0.7})
     assert names_of(synthesize(tmp_path / "runs")) == [name]
     assert "a\\|b" in (tmp_path / "runs/results.md").read_text()
-    write_run(tmp_path / "runs" / os.fsdecode(b"run\xff\x1b[31m"), val={"accuracy": 0.5})
-    result = run_script("synthesize_results.py", "--parent_dir", tmp_path / "runs")
-    assert result.returncode == 0 and "run\\udcff\\x1b[31m" in result.stdout
     (tmp_path / "runs/results.md").unlink()
     (tmp_path / "runs/results.md/x").mkdir(parents=True)
     result = run_script("synthesize_results.py", "--parent_dir", tmp_path / "runs")
@@ -83,7 +66,7 @@ def test_any_name_is_shown_and_a_file_that_cannot_be_written_is_reported(tmp_pat
 
 
 def of_data(folder, fingerprint, val, name, **params):
-    params = {"task": "vision", "data_dir": f"data/{folder.name}", **params}
+    params = {"task": "vision", "data_dir": f"data/{folder.name}", "learning_rate": 0.01, **params}
     write_run(folder.parent / name, params, val, data={"fingerprint": fingerprint}, lower_is_better=["rmse"])
 
 
@@ -93,13 +76,15 @@ def test_each_data_is_ranked_by_itself_and_named(tmp_path):
     for name, value in (("number_1", 5.0), ("number_2", 4.0)):
         of_data(tmp_path / "prices", "c" * 16, {"rmse": value}, name, task="tabular", monitor="rmse")
     write_run(tmp_path / "cs230", val={"accuracy": 1.0, "loss": 0.0})
+    (tmp_path / "cs230/params.json").write_text('{"learning_rate": 0.001}')
     write_run(tmp_path / "failed", {"task": "vision", "data_dir": "data/hard", "seed": 1}, status="failed")
     expected = {
         "tabular prices": ["number_2", "number_1"], "vision easy": ["easy_2", "easy_1"],
         "vision hard": ["hard_2", "hard_1", "hard_3", "failed"], "data not recorded": ["cs230"],
     }  # fmt: skip
-    rows = [(row["data"], row["run"]) for row in synthesize(tmp_path)]
-    assert rows == [(data, name) for data, names in expected.items() for name in names]
+    rows = synthesize(tmp_path)
+    assert [(row["data"], row["run"]) for row in rows] == [(data, name) for data in expected for name in expected[data]]
+    assert rows[-1].items() >= {"learning_rate": "0.001", "status": "unknown", "rmse": ""}.items()  # as CS230 left it
     for name in ("results.md", "results.tex"):
         assert (tmp_path / name).read_text(encoding="utf-8").count("vision hard") == 4
     best = ["number_2", "easy_2", "hard_2", "cs230"]
@@ -134,7 +119,7 @@ def test_best_is_first_of_equals_the_lower_loss_and_last_what_is_not_finite(tmp_
     assert names_on_page(tmp_path) == names_of(rows)
 
 
-@pytest.mark.parametrize("width", [40, 80, 400])
+@pytest.mark.parametrize("width", [40, 400])
 def test_the_table_fits_the_terminal_and_its_names_can_be_pasted(tmp_path, monkeypatch, capsys, width):
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)

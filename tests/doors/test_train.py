@@ -1,8 +1,7 @@
 """One run: the same bits again, resuming, restoring, what is kept as best."""
 
 import copy
-import functools
-import json
+import itertools
 import logging
 import shutil
 import signal
@@ -16,7 +15,7 @@ import evaluate
 import train
 import utils
 from fiveline.record.directory import delete_or_restore, set_aside
-from tests.support.runs import QUICK, assert_same_bits, assert_same_end, read_state, run_train, write_run
+from tests.support.runs import assert_same_bits, assert_same_end, finish, read_state, run_train, stopped, write_run
 
 
 @pytest.fixture
@@ -38,17 +37,6 @@ def test_a_seed_decides_the_bits_whatever_the_number_of_workers(whole, tmp_path)
     assert_same_end(whole, workers)
     other = run_train(tmp_path / "other", seed=231, num_epochs=1)
     assert not torch.equal(read_state(whole)["state_dict"]["fc2.weight"], read_state(other)["state_dict"]["fc2.weight"])
-
-
-def test_a_run_that_died_continues_to_the_same_bits(tmp_path, monkeypatch):
-    settings = {"optimizer": "rmsprop", "schedule": "plateau", "schedule_epochs": 1, "learning_rate": 0.02}
-    whole = run_train(tmp_path / "whole", **settings)
-    scores = [evaluate.evaluate, mock.Mock(side_effect=MemoryError("as when the machine has no more"))]
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(train, "evaluate", lambda *args: scores.pop(0)(*args))
-        run_train(tmp_path / "parts", **settings)
-    assert utils.read_json(tmp_path / "parts/run.json")["status"] == "failed"
-    assert_same_end(whole, run_train(tmp_path / "parts", **settings))
 
 
 def test_more_epochs_continue_a_finished_run(whole, tmp_path, capsys):
@@ -86,28 +74,28 @@ def test_a_restart_begins_again_but_one_that_comes_to_nothing_leaves_the_run_as_
 
 
 def test_a_restart_that_is_killed_loses_nothing_at_any_moment(folder, monkeypatch):
-    before, moves, stop_at = contents(folder), 0, 0
+    before, moves = contents(folder), 0
+    for original in (Path.replace, Path.rename):
 
-    def until_killed(original, path, target):
-        nonlocal moves
-        moves += 1
-        if moves == stop_at:
-            raise SystemError("killed")
-        return original(path, target)
+        def until_killed(path, target, original=original):
+            nonlocal moves
+            moves += 1
+            if moves == stop_at:
+                raise SystemError("killed")
+            return original(path, target)
 
-    for name in ("replace", "rename"):
-        monkeypatch.setattr(Path, name, functools.partialmethod(functools.partial(until_killed, getattr(Path, name))))
-    is_killed = True
-    while is_killed:
-        moves, stop_at, is_killed = 0, stop_at + 1, False
+        monkeypatch.setattr(Path, original.__name__, until_killed)
+    for stop_at in itertools.count(1):
+        moves = 0
         try:
             set_aside(folder)
             delete_or_restore(folder)  # as the next command does, which may be killed, too
         except SystemError:
-            is_killed = True
             with utils.RunDirectory(folder):
                 pass
         assert contents(folder) == before, stop_at
+        if moves < stop_at:
+            break
     assert stop_at > 2 * 6
 
 
@@ -121,8 +109,7 @@ def test_restore_file_starts_from_the_weights_alone(whole, tmp_path):
     assert read_state(folder)["epoch"] == 1
     train.main(["--model_dir", str(folder), "--restore_file", "start", "num_epochs=2"])  # the same command continues
     assert read_state(folder)["epoch"] == 2
-    with pytest.raises(utils.InputError, match="--restore_file: start -> None"):
-        train.main(["--model_dir", str(folder)])
+    assert "--restore_file: start -> None" in stopped(folder, exit_code=2)
     train.main(["--model_dir", str(folder), "--restore_file", "best", "--restart"])  # reads best before it removes it
     torch.testing.assert_close(read_state(folder)["state_dict"]["conv1.weight"], weights)
 
@@ -134,9 +121,8 @@ def test_a_checkpoint_of_cs230_is_not_continued_but_restored(folder):
     (folder / "run.json").unlink()
     (folder / "history.jsonl").unlink()
     with pytest.raises(utils.InputError, match="made by other code.*--restore_file last.*--restart"):
-        train.main(["--model_dir", str(folder)])
-    train.main(["--model_dir", str(folder), "--restore_file", "best", "--restart"])
-    assert utils.read_json(folder / "run.json")["status"] == "finished"
+        finish(folder)
+    assert utils.read_json(finish(folder, "--restore_file", "best", "--restart") / "run.json")["status"] == "finished"
 
 
 VAL = [(0.5, 0.3), (0.9, 0.6), (0.9, 0.4), (0.9, 0.5), (0.9, 0.4), (0.9, 0.2), (0.8, 0.1), (0.9, 0.3), (0.7, 0.05)]
@@ -148,11 +134,14 @@ def scripted(monkeypatch, values):
     monkeypatch.setattr(train, "evaluate", mock.Mock(side_effect=[*results, MemoryError]))
 
 
-def test_of_equal_values_the_lower_val_loss_is_best_also_when_the_run_was_killed(tmp_path, monkeypatch, caplog):
-    settings = {"num_epochs": len(VAL), "early_stopping_epochs": 3, "batch_size": 630}
+def test_best_and_patience_go_by_value_then_by_loss_also_when_the_run_was_killed(tmp_path, monkeypatch, caplog, capsys):
+    settings = {"num_epochs": 50, "early_stopping_epochs": 3, "batch_size": 630, "optimizer": "rmsprop"}
+    settings |= {"schedule": "plateau", "schedule_epochs": 1, "learning_rate": 0.02}
     scripted(monkeypatch, VAL)
     with caplog.at_level(logging.INFO):
         whole = run_train(tmp_path / "whole", **settings)
+    lines = ("Epoch 1/50", "- Train metrics: accuracy: 0.", "- Eval metrics : accuracy: 0.5")  # as CS230 writes them
+    assert all(text in caplog.text for text in lines)
     # epochs 1, 2, 3 and 6: each restarts the patience
     assert caplog.text.count("Found new best accuracy") == caplog.text.count("Found a lower loss at the best acc") == 2
     best = read_state(whole, "best")
@@ -166,27 +155,14 @@ def test_of_equal_values_the_lower_val_loss_is_best_also_when_the_run_was_killed
         run_train(tmp_path / "parts", **settings)
     scripted(monkeypatch, VAL[6:])
     parts = run_train(tmp_path / "parts", **settings)
+    capsys.readouterr()
+    for words in ([], ["num_epochs=60"]):  # more epochs are not for it
+        finish(parts, *words)
+        printed = capsys.readouterr().out
+        assert "It stopped early (early_stopping_epochs 3)" in printed and "num_epochs=" not in printed
     for name in ("last", "best"):
         assert_same_bits(read_state(whole, name), read_state(parts, name))
-
-
-def test_early_stopping_waits_for_early_stopping_epochs(tmp_path, capsys):
-    folder = run_train(tmp_path / "run", num_epochs=50, early_stopping_epochs=2, learning_rate=1e-9, optimizer="sgd")
-    state = read_state(folder)
-    assert state["epoch"] == state["best_epoch"] + 2 < 50
-    for words in ([], ["num_epochs=60"]):  # more epochs are not for it
-        train.main(["--model_dir", str(folder), *words])
-        printed = capsys.readouterr().out
-        assert "It stopped early (early_stopping_epochs 2)" in printed and "num_epochs=" not in printed
-    assert read_state(folder)["epoch"] == state["epoch"]
-
-
-def test_a_run_directory_keeps_its_params_and_its_log_has_the_lines_of_the_seed(folder):
-    assert json.loads((folder / "params.json").read_text()) == QUICK  # as it was written
-    record, log = utils.read_json(folder / "run.json"), (folder / "train.log").read_text()
-    assert record["status"] == "finished" and record["epochs"] == 3 and record["params"]["optimizer"] == "adam"
-    for text in ("Epoch 1/3", "- Train metrics: accuracy: 0.", "- Eval metrics : accuracy: 0.", "- Found new best acc"):
-        assert f":INFO: {text}" in log
+    assert read_state(parts)["epoch"] == len(VAL)
 
 
 def steps_of(model, loss_fn, inputs, labels, microbatch_size, is_scaled=False):
@@ -202,20 +178,16 @@ def steps_of(model, loss_fn, inputs, labels, microbatch_size, is_scaled=False):
 
 @pytest.mark.parametrize(("microbatch_size", "is_scaled"), [(1, True), (3, False), (11, True)])
 def test_a_step_in_pieces_is_the_step_of_the_whole_batch(microbatch_size, is_scaled):
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layers = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
-
+    class Model(torch.nn.Linear):
         def forward(self, batch):
-            return {"logits": self.layers(batch["x"])}
+            return {"logits": super().forward(batch["x"]).tanh()}
 
     def loss_fn(outputs, labels):
         return torch.nn.functional.cross_entropy(outputs["logits"], labels)
 
     labels = torch.tensor([0, 1, 2, 3, -100, 1, 2, 0, -100, 3, 1])  # not all are scored
     batch = {"x": torch.randn(11, 6)}, labels
-    torch.testing.assert_close(*steps_of(Model(), loss_fn, *batch, microbatch_size, is_scaled))
+    torch.testing.assert_close(*steps_of(Model(6, 4), loss_fn, *batch, microbatch_size, is_scaled))
 
 
 def test_a_step_in_pieces_counts_the_numbers_that_are_known():

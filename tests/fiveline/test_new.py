@@ -157,9 +157,7 @@ def test_update_replaces_an_engine_that_was_not_edited_and_nothing_else(project,
     (project / "fiveline/device.py").write_text("# my device\n")
     before = {path: path.read_bytes() for path in project.rglob("*.*") if path.is_file()}
     message = refusal(new.main, [str(project), "--update"])
-    assert re.findall(r"^  (\S+)$", message, re.MULTILINE) == [
-        f"fiveline/{x}.py" for x in ("device", "loader", "tasks")
-    ]
+    assert re.findall(r"^  fiveline/(\S+)$", message, re.MULTILINE) == ["device.py", "loader.py", "tasks.py"]
     assert "Nothing was changed" in message
     assert before == {path: path.read_bytes() for path in project.rglob("*.*") if path.is_file()}
 
@@ -179,8 +177,7 @@ def test_update_replaces_an_engine_that_was_not_edited_and_nothing_else(project,
 
 @pytest.mark.slow
 @needs("tabular")
-def test_a_project_with_changes_is_updated_and_its_tests_pass(tmp_path, project, monkeypatch):
-    own = project
+def test_a_project_with_changes_is_updated_and_its_tests_pass(tmp_path, monkeypatch):
     project = start(tmp_path / "rows", "--task", "tabular", "--without=study,sanity", monkeypatch=monkeypatch)
     edits = {
         "model/tabular/net.py": ("F.relu(norm(linear(x)))", "F.silu(norm(linear(x)))"),
@@ -190,15 +187,10 @@ def test_a_project_with_changes_is_updated_and_its_tests_pass(tmp_path, project,
     for path, (old, text) in edits.items():
         assert old in (project / path).read_text()
         (project / path).write_text((project / path).read_text().replace(old, text))
-    for place in ("model/my_task", "data/my_task"):
-        (own / place).rename(project / place)
     make_old(project)
     assert_tested(run(PROJECT, "-m", "fiveline.new", str(project), "--update"))
     assert all(text in (project / path).read_text() for path, (_, text) in edits.items())
     run(project, "train.py")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/params.json").write_text('{"task": "my_task", "num_epochs": 1}')
-    run(project, "train.py", "--model_dir", str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

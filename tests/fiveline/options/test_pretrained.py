@@ -55,13 +55,12 @@ def test_a_run_begins_with_torchvisions_file_except_for_its_head(resnet, make_ru
     assert f"Loaded 120 of 122 tensors from {path}; new: fc.weight, fc.bias" in (own / "train.log").read_text()
 
 
-@pytest.mark.parametrize("kind", ["wrapped", "compiled", "half", "safetensors", "no counters"])
+@pytest.mark.parametrize("kind", ["wrapped", "half", "safetensors", "no counters"])
 def test_files_of_other_code_give_the_same_bits(resnet, tmp_path, kind):
     state, path = resnet[1], tmp_path / ("weights.safetensors" if kind == "safetensors" else "weights.pt")
     rounded = {name: entry.bfloat16() for name, entry in state.items()}
     content = {
-        "wrapped": {"model": {f"module.{name}": entry for name, entry in state.items()}, "epoch": 3},
-        "compiled": {"model_state_dict": {f"module._orig_mod.{name}": entry for name, entry in state.items()}},
+        "wrapped": {"model": {f"module._orig_mod.{name}": entry for name, entry in state.items()}, "epoch": 3},
         "half": rounded,
         "no counters": {name: entry for name, entry in state.items() if "num_batches" not in name},
     }
@@ -79,30 +78,18 @@ def test_what_is_no_file_of_this_nets_weights_is_refused(resnet, tmp_path, monke
     path, state = resnet
     files = {
         "other": (models.resnet34().state_dict(), 'params describe: Unexpected key(s) in state_dict: "layer1.2.conv1'),
-        "pickled": (
-            torch.nn.Linear(1, 1),
-            "refused, it holds more than tensors and plain values: torch.nn.modules.lin",
-        ),
-        "shape": (
-            {**state, "conv1.weight": torch.zeros(64, 1, 7, 7)},
-            "size mismatch for conv1.weight: copying a param with shape torch.Size([64, 1, 7, 7])",
-        ),
-        "numbers": (
-            {"epoch": 3, "lr": 0.1},
-            "expected tensors by name, alone or under state_dict, model, model_state_dict; found epoch (int)",
-        ),
+        "pickled": (torch.nn.Linear(1, 1), "it holds more than tensors and plain values: torch.nn.modules.lin"),
+        "shape": ({**state, "conv1.weight": torch.zeros(64, 1, 7, 7)}, "size mismatch for conv1.weight: copying a"),
+        "numbers": ({"epoch": 3, "lr": 0.1}, "state_dict, model, model_state_dict; found epoch (int)"),
     }
     for name, (content, _) in files.items():
         torch.save(content, tmp_path / name)
     (tmp_path / "short").write_bytes(path.read_bytes()[:-1000])
-    expected = {tmp_path / name: message for name, (_, message) in files.items()}
-    expected |= {
-        tmp_path / "short": "damaged (its checksum does not fit its ",
-        tmp_path / "no": "there is no such file",
-    }
-    for place, message in {**expected, tmp_path: "best.pth.tar: there is no such file"}.items():
-        found = refusal(initialized, resnet_params(place))
-        assert found.startswith(f"pretrained: {place}") and message in found, found
+    expected = {name: message for name, (_, message) in files.items()}
+    expected |= {"short": "damaged (its checksum does not fit its ", "no": "there is no such file"}
+    for name, message in {**expected, "": "best.pth.tar: there is no such file"}.items():
+        found = refusal(initialized, resnet_params(tmp_path / name))
+        assert found.startswith(f"pretrained: {tmp_path / name}") and message in found, found
     for name in ("timm", "safetensors"):
         monkeypatch.setitem(sys.modules, name, None)  # not installed
     params = Params(net="timm/resnet10t").with_facts({"classes": ["a", "b"]})
@@ -170,12 +157,10 @@ def test_words_keep_their_vectors_in_a_run_on_other_sentences(tmp_path, caplog):
         (tmp_path / name / "train/labels.txt").write_text(f"{tags}\n" * 4)
         runs.append(of_data("ner", tmp_path / name))
     theirs, found, _, record = begin_with_another(*runs)
-    vectors = [
-        dict(zip(params.facts["words"], state["embedding.weight"], strict=True))
-        for params, state in zip(runs, (theirs, found), strict=True)
-    ]
-    assert vectors[1].keys() - vectors[0].keys() == {"delta"} and "embedding.weight: 4 of 5 words" in caplog.text
-    assert all(torch.equal(vectors[1][word], vectors[0][word]) for word in vectors[1] if word != "delta")
+    pairs = zip(runs, (theirs, found), strict=True)
+    old, new = (dict(zip(run.facts["words"], state["embedding.weight"], strict=True)) for run, state in pairs)
+    assert new.keys() - old.keys() == {"delta"} and "embedding.weight: 4 of 5 words" in caplog.text
+    assert all(torch.equal(new[word], old[word]) for word in new if word != "delta")
     assert torch.equal(theirs["lstm.weight_hh_l0"], found["lstm.weight_hh_l0"])
     assert record["new"] == ["fc.weight", "fc.bias"]
 
@@ -189,9 +174,8 @@ def test_features_keep_their_weights_in_a_run_on_other_columns(tmp_path):
         runs.append(of_data("tabular", tmp_path / columns, target="kind"))
     theirs, found, before, _ = begin_with_another(*runs)
     first, second = theirs["linear1.weight"], found["linear1.weight"]
-    assert torch.equal(first[:, [2, 1]], second[:, [1, 2]]) and torch.equal(
-        before["linear1.weight"][:, 0], second[:, 0]
-    )
+    assert torch.equal(first[:, [2, 1]], second[:, [1, 2]])
+    assert torch.equal(before["linear1.weight"][:, 0], second[:, 0])
     assert torch.equal(theirs["linear1.bias"], found["linear1.bias"]) and found["linear2.weight"].shape[0] == 3
     message = refusal(initialized, of_data("tabular", tmp_path / "abc", target="kind", pretrained=True))
     assert "this net has no published weights; name a file or a run's directory" in message
