@@ -88,6 +88,8 @@ def test_precision_changes_rounding_and_little_else(tmp_path, plain, precision, 
     if precision == "fp16":  # another one may continue the run
         train.main(["--model_dir", str(other), "num_epochs=2", "precision=fp32"])
         assert "the machine changed since this run last started (precision: fp16 -> fp32)" in caplog.text
+        seconds = [row["seconds"] for row in utils.read_lines(other / "history.jsonl")]
+        assert len(seconds) == 2 and utils.read_json(other / "run.json")["seconds"] == sum(seconds)
 
 
 def test_tune_cpu_keeps_the_optimizer_from_computing_with_denormal_numbers():
@@ -115,14 +117,6 @@ def test_deterministic_algorithms_are_for_other_devices_than_the_cpu():
     stop = utils.explain(error.value)
     assert stop.exit_code == 2
     assert str(stop).startswith("deterministic: put_ does not have a deterministic implementation; take another")
-
-
-def test_a_step_in_pieces_waits_for_no_number():
-    model = nn.Linear(4, 2, device="meta")
-    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu", enabled=False)
-    inputs, labels = torch.ones(4, 4, device="meta"), torch.ones(4, device="meta", dtype=torch.int64)
-    step = functools.partial(train.train_step_in_pieces, model, optimizer, nn.functional.cross_entropy, inputs, labels)
-    assert step(4, scaler)[1].is_meta and step(2, scaler)[1].is_meta  # reading a number of theirs would be an error
 
 
 def step_in_fp16(factor, scale, max_norm=None):

@@ -77,12 +77,9 @@ def test_empty_yaml_takes_the_defaults_and_a_byte_order_mark_is_no_mistake(fetch
         ("params.yaml", "1: 2", "expected names as keys, found 1"),
         ("params.yaml", "<<: 3\n", "expected a mapping or list of mappings"),
         ("params.yaml", "seed: \x07", "special characters"),
-        ("params.yaml", "seed: !!python/object/apply:os.getcwd []", "python/object/apply"),
         ("params.yaml", "seed: [!!binary aGVsbG8=]", "valid integer, found "),
-        ("params.yaml", "seed: &x [*x]", "more than 20,000 values"),
         ("params.json", '{"seed": ' + "1" * 5000 + "}", "digits"),
         ("params.json", "[" * 100_000, "recursion"),
-        ("params.yaml", "seed: " + "[" * 1_000, "recursion"),
     ],
 )
 def test_broken_files_are_named_with_the_place(fetch, tmp_path, name, text, expected):
@@ -102,18 +99,6 @@ def test_broken_files_are_named_with_the_place(fetch, tmp_path, name, text, expe
 def test_values_of_another_type_or_out_of_range_are_refused(key, value):
     with pytest.raises(utils.InputError, match=f"^the file: {key}: .*, found [^\n]+$"):
         Params.from_values({key: value}, source="the file")
-
-
-def test_all_mistakes_are_reported_at_once(fetch, tmp_path):
-    text = '{"learning_rat": 1, "batch_size": "3", "num_epochs": 0, "seed": 1, "seed": 1.5, "momentum": NaN, "zzz": 1}'
-    message = mistakes_of(fetch, text, "weight_decay=-1", "shift", "jitter=.inf")
-    title, *lines = message.splitlines()
-    assert str(tmp_path / "params.json") in title and "10 mistakes" in title and len(lines) == 10
-    culprits = ["learning_rat", "batch_size", "num_epochs", "momentum", "weight_decay", "shift", "jitter", "zzz"]
-    assert all(any(culprit in line for line in lines) for culprit in culprits)
-    assert sum("seed" in line for line in lines) == 2  # it is there twice, and no integer
-    assert "unknown key 'learning_rat'; did you mean 'learning_rate'?" in message
-    assert "unknown key 'zzz'; train.py --describe_params lists" in message
 
 
 def test_overrides_beat_the_file(fetch):
