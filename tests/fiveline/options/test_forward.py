@@ -13,7 +13,7 @@ import evaluate
 import train
 import utils
 from fiveline.options.average import Average
-from fiveline.options.forward import compile_net, describe_forward, find_blocks, prepare, tune_cpu
+from fiveline.options.forward import compile_net, describe_forward, find_blocks, prepare
 from fiveline.options.optimizer import clip_gradients
 from fiveline.state import State
 from model.vision.params import Params
@@ -90,19 +90,6 @@ def test_precision_changes_rounding_and_little_else(tmp_path, plain, precision, 
         assert "the machine changed since this run last started (precision: fp16 -> fp32)" in caplog.text
         seconds = [row["seconds"] for row in utils.read_lines(other / "history.jsonl")]
         assert len(seconds) == 2 and utils.read_json(other / "run.json")["seconds"] == sum(seconds)
-
-
-def test_tune_cpu_keeps_the_optimizer_from_computing_with_denormal_numbers():
-    weight = torch.nn.Parameter(torch.ones(100_000))
-    optimizer = torch.optim.Adam([weight], fused=True)
-    weight.grad = torch.full_like(weight, 1e-37)
-    optimizer.step()  # the first moment is 1e-38
-    weight.grad = torch.zeros_like(weight)
-    moment = optimizer.state[weight]["exp_avg"]
-    assert 0 < moment.max() < torch.finfo(torch.float32).tiny
-    tune_cpu()
-    optimizer.step()
-    assert (moment.view(torch.int32) == 0).all()
 
 
 @pytest.mark.slow

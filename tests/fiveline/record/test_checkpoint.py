@@ -151,14 +151,6 @@ def test_a_checkpoint_of_another_net_is_reported_key_by_key(path):
     assert "size mismatch for 0.weight: copying a param with shape torch.Size([5, 4])" in message
 
 
-def test_batch_norm_of_pytorch_0_4_is_loaded_without_its_counter(path):
-    weights = {key: value + 1 for key, value in make_net().state_dict().items() if "num_batches" not in key}
-    path.write_bytes(as_bytes({"state_dict": weights}))
-    net = make_net()
-    utils.load_checkpoint(path, net)
-    assert all(torch.equal(net.state_dict()[key], weights[key]) for key in weights)
-
-
 def take_step(net, optimizer):
     optimizer.zero_grad()
     net(torch.ones(5, 4) * torch.arange(5)[:, None]).square().mean().backward()

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import search_hyperparams
 import train
 import utils
 from fiveline.tasks import fetch_params, fetch_params_class, list_tasks
@@ -244,8 +243,6 @@ def test_merges_may_be_named_and_nested(fetch):
         ("vision", {"image_size": 16, "shift": 16}, "shift=16: moves images of image_size=16 out of sight"),
         ("ner", {"max_word_len": 5}, "max_word_len=5: char_channels=0 ignores it"),
         ("vision", {"schedule": "step", "schedule_epochs": 9, "schedule_factor": 0.5}, None),
-        ("tabular", {"momentum": 0.5, "optimizer": "sgd"}, None),
-        ("vision", {"net": "resnet18", "pretrained": True, "normalize": "imagenet"}, None),
         ("ner", {"max_word_len": 5, "char_channels": 3}, None),
     ],
 )
@@ -253,12 +250,6 @@ def test_a_setting_that_another_switches_off_is_warned_of(task, values, expected
     need(task)
     lines = fetch_params_class(task).from_values(values, "a test").warnings()
     assert len(lines) == (expected is not None) and all(line.startswith(expected) for line in lines)
-
-
-def test_flags_of_a_cluster_are_refused_without_one():
-    for flag in ("--cpus_per_trial", "--gpus_per_trial"):
-        with pytest.raises(utils.InputError, match="without --ray_address, they have no effect"):
-            search_hyperparams.main(["--parent_dir", str(PROJECT / "experiments/learning_rate"), flag, "2", "--status"])
 
 
 def test_no_shipped_run_is_warned_of():

@@ -5,14 +5,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
 import utils
 from fiveline.record import origin
-from fiveline.record.atomic import temporary_path
-from fiveline.record.directory import is_held, set_aside
+from fiveline.record.directory import is_held
 from model.vision.params import Params
 
 HOLD = """
@@ -85,21 +83,6 @@ def test_a_directory_that_is_moved_away_is_not_written_to(tmp_path, is_made_agai
         run.append_history({"epoch": 1})
         run.check_lock()
     assert path.exists() == is_made_again and not (is_made_again and list(path.iterdir()))
-
-
-def test_what_a_process_without_the_lock_is_writing_is_left_for_a_day(tmp_path):
-    """For example evaluate.py in the directory of a run that is started, or restarted, just then."""
-    for name in ("last.pth.tar", "run.json", "history.jsonl", "metrics_val_last_weights.json"):
-        temporary_path(tmp_path / name).touch()  # its writer had the lock, which we have now
-    old = temporary_path(tmp_path / "predictions_test_best.csv")
-    old.touch()
-    os.utime(old, (time.time() - 25 * 60 * 60,) * 2)
-    with utils.open_atomically(tmp_path / "metrics_test_best.json") as file:
-        with utils.RunDirectory(tmp_path) as run:
-            set_aside(run.path)
-        assert [path.name.split(".")[1] for path in tmp_path.glob(".*.tmp")] == ["metrics_test_best"]
-        file.write(b"{}")
-    assert utils.read_json(tmp_path / "metrics_test_best.json") == {}
 
 
 def test_the_record_holds_what_the_run_was_given(tmp_path):
