@@ -56,13 +56,6 @@ def test_another_key_replaces_the_file_and_what_a_killed_process_left(fetch):
     assert len(list(fetch.folder.glob("*.npy"))) == 1 and np.array_equal(first, VALUES)  # still mapped
 
 
-def test_an_error_of_the_maker_leaves_nothing_behind(fetch):
-    with pytest.raises(ZeroDivisionError):
-        fetch(make=lambda part: 1 / 0)
-    assert [path.suffix for path in fetch.folder.iterdir()] in ([], [".lock"])
-    assert np.array_equal(fetch(), VALUES)
-
-
 @pytest.mark.parametrize("damage", [b"", b"x", None])
 def test_a_file_that_is_not_what_it_should_be_is_made_again(fetch, damage):
     fetch()

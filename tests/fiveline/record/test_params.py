@@ -141,12 +141,6 @@ def test_hash_and_differences_know_what_changes_the_result(name):
     assert all(line.startswith(f"{name}: ") for line in lines)
 
 
-def test_hash_does_not_depend_on_order_or_on_how_a_number_is_written():
-    values = {"learning_rate": 1.0, "batch_size": 4, "seed": 7}
-    same = [dict(reversed(values.items())), {**values, "learning_rate": 1}, {**values, "optimizer": "adam"}]
-    assert {make(**each).hash() for each in same} == {make(**values).hash()}
-
-
 def test_differences_take_the_default_for_what_an_older_run_did_not_know():
     old = make(learning_rate=0.1).model_dump(mode="json")
     del old["weight_decay"]
