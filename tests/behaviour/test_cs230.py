@@ -159,7 +159,8 @@ class TheirClassifier(nn.Module):
 
 def save_theirs(model, folder):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    state = {"epoch": 3, "state_dict": model.state_dict(), "optim_dict": optimizer.state_dict()}
+    weights = {name: entry for name, entry in model.state_dict().items() if "num_batches" not in name}  # as PyTorch 0.4
+    state = {"epoch": 3, "state_dict": weights, "optim_dict": optimizer.state_dict()}
     for name in ("best", "last"):
         torch.save(state, folder / f"{name}.pth.tar")
 

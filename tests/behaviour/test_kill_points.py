@@ -134,3 +134,4 @@ def test_a_run_that_is_killed_at_any_point_continues_to_the_same_bits(killed, ma
     for number, copy in enumerate(copies):
         if number % 2:  # from each second point, which takes half the time
             assert_same_end(whole, finish(copy))
+            assert not list(copy.glob(".*.tmp"))

@@ -59,7 +59,7 @@ def contents(folder):
 
 
 def test_a_restart_begins_again_but_one_that_comes_to_nothing_leaves_the_run_as_it_was(folder):
-    (folder / "notes.txt").write_text("mine")
+    (folder / "my_model.pth.tar").write_text("mine")
     evaluate.main(["--model_dir", str(folder)])
     before = contents(folder)
     for words in (["--data_dir", "none"], ["learning_rate=1e30"]):
@@ -69,7 +69,8 @@ def test_a_restart_begins_again_but_one_that_comes_to_nothing_leaves_the_run_as_
         assert contents(folder) == before and not [path for path in folder.iterdir() if path.is_dir()]
     train.main(["--model_dir", str(folder), "--restart", "num_epochs=1"])
     assert read_state(folder)["epoch"] == len(utils.read_lines(folder / "history.jsonl")) == 1
-    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "my_model.pth.tar").read_text() == "mine"
+    assert not list(folder.glob("*_test_best*"))  # of the weights that were replaced
     assert not [path for path in folder.iterdir() if path.is_dir()]  # what was put aside
 
 

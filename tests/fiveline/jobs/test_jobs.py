@@ -23,7 +23,7 @@ from fiveline import jobs
 from fiveline.sanity.selftest import differences
 from tests.support.processes import PATIENCE, log_of, wait_until
 from tests.support.ranks import run_ranks
-from tests.support.runs import PROJECT, assert_same_bits, read_state, without_times, write_params
+from tests.support.runs import PROJECT, read_state, without_times, write_params
 
 pytest.importorskip("resource", reason="Windows has neither these signals nor these limits")
 
@@ -268,17 +268,14 @@ def test_two_processes_in_fp16_skip_a_step_together_where_one_overflows():
 @pytest.mark.thorough
 def test_spread_blocks_that_are_computed_again_take_the_same_steps(tmp_path):
     """A single step: rounding grows fast in a new net with so many batch norms."""
-    settings = ({}, {"fsdp": True}, {"fsdp": True, "activation_checkpointing": True})
-    plain, spread, again = (
-        together(2, write_params(tmp_path / str(number), **RESNET, **more)) for number, more in enumerate(settings)
-    )
-    assert_same_within_rounding(plain, spread)
-    assert_same_bits(*(read_state(folder)["state_dict"] for folder in (spread, again)))
+    plain = together(2, write_params(tmp_path / "plain", **RESNET))
+    again = together(2, write_params(tmp_path / "again", **RESNET, fsdp=True, activation_checkpointing=True))
+    assert_same_within_rounding(plain, again)
 
 
-@pytest.mark.parametrize("optimizer", [pytest.param("adam", **SLOW), pytest.param("sgd", **THOROUGH)])
-def test_spread_and_whole_weights_continue_each_other(tmp_path, optimizer):
-    params = {**TABULAR, "optimizer": optimizer, "num_epochs": 3}
+@pytest.mark.slow
+def test_spread_and_whole_weights_continue_each_other(tmp_path):
+    params = {**TABULAR, "optimizer": "adam", "num_epochs": 3}
     whole = alone(write_params(tmp_path / "whole", **params))
     folder = alone(write_params(tmp_path / "run", **params), "num_epochs=1")
     together(2, folder, "num_epochs=2", "fsdp=true")
@@ -323,22 +320,6 @@ def test_a_job_that_was_killed_or_stopped_continues_to_the_same_bits(tmp_path, u
         assert record["status"] == "failed" and "has died" in record["reason"]
     together(2, folder)
     assert differences(undisturbed, folder) == []
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("counts", [(1, 3), (3, 2)])
-def test_a_checkpoint_within_an_epoch_is_continued_by_any_number_of_processes(tmp_path, counts):
-    params = {**TABULAR, "num_epochs": 3, "batch_size": 8, "checkpoint_minutes": 1e-5}
-    whole = alone(write_params(tmp_path / "whole", **params))
-    folder = write_params(tmp_path / "run", **params)
-    process = start_job(counts[0], "train.py", "--model_dir", folder)
-    wait_until(lambda: "Epoch 2/" in log_of(folder), process)
-    os.kill(pid_of(process, 0), signal.SIGTERM)  # one of them alone: they stop together
-    text = process.communicate(timeout=PATIENCE)[0]
-    assert "error: stopped by signal 15" in text, text
-    code, text = job(counts[1], "train.py", "--model_dir", folder)
-    assert code == 0 and f"processes: {counts[0]} -> {counts[1]}" in text
-    assert_same_within_rounding(whole, folder)
 
 
 def train_until_validation(*words):

@@ -3,13 +3,12 @@
 import logging
 import shutil
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from fiveline.loading import cache, cached_array, files_key
+from fiveline.loading import cache, cached_array
 from fiveline.record.atomic import temporary_path
 
 SHAPE = (10, 2, 3)
@@ -57,13 +56,6 @@ def test_another_key_replaces_the_file_and_what_a_killed_process_left(fetch):
     assert len(list(fetch.folder.glob("*.npy"))) == 1 and np.array_equal(first, VALUES)  # still mapped
 
 
-def test_an_error_of_the_maker_leaves_nothing_behind(fetch):
-    with pytest.raises(ZeroDivisionError):
-        fetch(make=lambda part: 1 / 0)
-    assert [path.suffix for path in fetch.folder.iterdir()] in ([], [".lock"])
-    assert np.array_equal(fetch(), VALUES)
-
-
 @pytest.mark.parametrize("damage", [b"", b"x", None])
 def test_a_file_that_is_not_what_it_should_be_is_made_again(fetch, damage):
     fetch()
@@ -91,20 +83,3 @@ def test_without_a_place_to_write_there_is_no_array(fetch, caplog, monkeypatch, 
     else:
         monkeypatch.setattr(cache.FileLock, "acquire", acquire)
     assert fetch() is None and caplog.text.count("numbers cannot be kept in ") == 2
-
-
-def test_the_key_of_files_does_not_depend_on_the_name_of_their_folder(tmp_path, monkeypatch):
-    (tmp_path / "data").mkdir()
-    for name in "ab":
-        (tmp_path / "data" / name).write_text(name)
-    (tmp_path / "link").symlink_to("data")
-    monkeypatch.chdir(tmp_path)
-
-    def key(folder, names="ab"):
-        return files_key([folder / name for name in names], folder)
-
-    before = key(Path("data"))
-    assert before == key(tmp_path / "data") == key(Path("link")) != key(Path("data"), "a")
-    assert key(Path("data"), ["missing"]) != key(Path("data"), [])
-    (tmp_path / "data/a").write_text("other")
-    assert key(Path("data")) != before

@@ -142,12 +142,6 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(path, content):
     assert "float(x)" in refusal(path, content) or b"numpy" not in content
 
 
-def test_a_missing_checkpoint_is_reported_with_those_that_there_are(path):
-    assert "the folder has none; train first" in refusal(path)
-    utils.save_checkpoint(make_state(make_net()), True, path.parent)
-    assert "there are: best, last" in refusal(path.parent / "bset.pth.tar")
-
-
 def test_a_checkpoint_of_another_net_is_reported_key_by_key(path):
     other = nn.ModuleDict({"0": nn.Linear(4, 5), "1": nn.BatchNorm1d(3), "head": nn.Linear(3, 2)})
     message = refusal(path, as_bytes(make_state(other)), utils.load_checkpoint, make_net())
@@ -155,14 +149,6 @@ def test_a_checkpoint_of_another_net_is_reported_key_by_key(path):
     assert 'Missing key(s) in state_dict: "2.weight", "2.bias"' in message
     assert 'Unexpected key(s) in state_dict: "head.weight", "head.bias"' in message
     assert "size mismatch for 0.weight: copying a param with shape torch.Size([5, 4])" in message
-
-
-def test_batch_norm_of_pytorch_0_4_is_loaded_without_its_counter(path):
-    weights = {key: value + 1 for key, value in make_net().state_dict().items() if "num_batches" not in key}
-    path.write_bytes(as_bytes({"state_dict": weights}))
-    net = make_net()
-    utils.load_checkpoint(path, net)
-    assert all(torch.equal(net.state_dict()[key], weights[key]) for key in weights)
 
 
 def take_step(net, optimizer):
@@ -188,18 +174,11 @@ def test_loading_with_an_optimizer_continues_its_steps(path):
         assert "optim_dict does not fit this code" in message
 
 
-@pytest.mark.parametrize(
-    ("better", "worse", "is_high_better"),
-    [
-        ((0.9, 0.5), (0.8, 0.1), True),
-        ((0.8, 0.5), (0.9, 0.1), False),  # rmse, for example
-        ((0.9, 0.1), (0.9, 0.2), True),
-        ((0.9, 0.1), (0.9, 0.2), False),
-        ((0.9, 5.0), (0.9, math.nan), True),
-        ((1, -3.0), (1.0, None), True),
-    ],
-)
-def test_results_are_compared_by_value_then_by_loss(better, worse, is_high_better):
-    assert utils.ranking_key(*better, is_high_better) > utils.ranking_key(*worse, is_high_better)
+@pytest.mark.parametrize("is_high_better", [True, False])
+def test_results_are_compared_by_value_then_by_loss(is_high_better):
+    values = (0.9, 0.8) if is_high_better else (0.8, 0.9)  # rmse, for example
+    best_first = [(value, loss) for value in values for loss in (-3.0, 0.1, 5.0, math.nan)]
+    keys = [utils.ranking_key(*each, is_high_better) for each in best_first]
+    assert keys == sorted(set(keys), reverse=True)
     for value in (math.nan, math.inf, None, "0.95", True, 10**400):  # never the best
         assert utils.ranking_key(value, 0.1, is_high_better) == utils.NO_RESULT

@@ -1,7 +1,6 @@
 """Files that are never seen half written, JSON that is always valid JSON, CSV that brings back what is in it."""
 
 import csv
-import functools
 import io
 import json
 import math
@@ -113,40 +112,6 @@ def test_csv_brings_back_every_text(rows):
     texts = [cell for row in cells for cell in row if not is_number(cell)]
     assert not any(text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for text in texts)
     assert not text or text.endswith("\n") and not text.endswith("\r\n")
-
-
-def test_half_a_line_at_the_end_of_a_growing_file_is_passed_over(tmp_path):
-    path = tmp_path / "history.jsonl"
-    for text, expected in (
-        (b'{"a": 1}\n{"a": 2', [{"a": 1}]),
-        (b'{"a": 1}\n{"a": 2}', [{"a": 1}, {"a": 2}]),
-        (b'{"a"', []),
-        (b'{"a": 1}\n{"b": "\xc3', [{"a": 1}]),  # within a character
-    ):
-        path.write_bytes(text)
-        assert utils.read_lines(path, is_growing=True) == expected
-    path.write_text('{"a": 1\n{"a": 2}\n')
-    assert "history.jsonl, line 1: not valid JSON" in read_mistake(
-        functools.partial(utils.read_lines, is_growing=True), path
-    )
-
-
-@posix
-@pytest.mark.parametrize("room", [0, 1, 30])
-def test_a_line_that_a_full_disk_does_not_take_leaves_nothing(tmp_path, room):
-    import resource
-
-    path, row = tmp_path / "history.jsonl", {"epoch": 1, "val": {"F1 of é\u2028": 1 / 3, "loss": [0.5, {"a": None}]}}
-    append_line(path, row)
-    assert utils.read_lines(path) == [row]
-    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, limits[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            append_line(path, row)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert path.read_bytes() == before
 
 
 @posix

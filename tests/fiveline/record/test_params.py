@@ -6,7 +6,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import search_hyperparams
 import train
 import utils
 from fiveline.tasks import fetch_params, fetch_params_class, list_tasks
@@ -77,12 +76,9 @@ def test_empty_yaml_takes_the_defaults_and_a_byte_order_mark_is_no_mistake(fetch
         ("params.yaml", "1: 2", "expected names as keys, found 1"),
         ("params.yaml", "<<: 3\n", "expected a mapping or list of mappings"),
         ("params.yaml", "seed: \x07", "special characters"),
-        ("params.yaml", "seed: !!python/object/apply:os.getcwd []", "python/object/apply"),
         ("params.yaml", "seed: [!!binary aGVsbG8=]", "valid integer, found "),
-        ("params.yaml", "seed: &x [*x]", "more than 20,000 values"),
         ("params.json", '{"seed": ' + "1" * 5000 + "}", "digits"),
         ("params.json", "[" * 100_000, "recursion"),
-        ("params.yaml", "seed: " + "[" * 1_000, "recursion"),
     ],
 )
 def test_broken_files_are_named_with_the_place(fetch, tmp_path, name, text, expected):
@@ -102,18 +98,6 @@ def test_broken_files_are_named_with_the_place(fetch, tmp_path, name, text, expe
 def test_values_of_another_type_or_out_of_range_are_refused(key, value):
     with pytest.raises(utils.InputError, match=f"^the file: {key}: .*, found [^\n]+$"):
         Params.from_values({key: value}, source="the file")
-
-
-def test_all_mistakes_are_reported_at_once(fetch, tmp_path):
-    text = '{"learning_rat": 1, "batch_size": "3", "num_epochs": 0, "seed": 1, "seed": 1.5, "momentum": NaN, "zzz": 1}'
-    message = mistakes_of(fetch, text, "weight_decay=-1", "shift", "jitter=.inf")
-    title, *lines = message.splitlines()
-    assert str(tmp_path / "params.json") in title and "10 mistakes" in title and len(lines) == 10
-    culprits = ["learning_rat", "batch_size", "num_epochs", "momentum", "weight_decay", "shift", "jitter", "zzz"]
-    assert all(any(culprit in line for line in lines) for culprit in culprits)
-    assert sum("seed" in line for line in lines) == 2  # it is there twice, and no integer
-    assert "unknown key 'learning_rat'; did you mean 'learning_rate'?" in message
-    assert "unknown key 'zzz'; train.py --describe_params lists" in message
 
 
 def test_overrides_beat_the_file(fetch):
@@ -155,12 +139,6 @@ def test_hash_and_differences_know_what_changes_the_result(name):
     lines = after.differences(before.model_dump(mode="json"))
     assert len(lines) == (0 if name in MACHINE or name == "num_epochs" else 1)
     assert all(line.startswith(f"{name}: ") for line in lines)
-
-
-def test_hash_does_not_depend_on_order_or_on_how_a_number_is_written():
-    values = {"learning_rate": 1.0, "batch_size": 4, "seed": 7}
-    same = [dict(reversed(values.items())), {**values, "learning_rate": 1}, {**values, "optimizer": "adam"}]
-    assert {make(**each).hash() for each in same} == {make(**values).hash()}
 
 
 def test_differences_take_the_default_for_what_an_older_run_did_not_know():
@@ -259,8 +237,6 @@ def test_merges_may_be_named_and_nested(fetch):
         ("vision", {"image_size": 16, "shift": 16}, "shift=16: moves images of image_size=16 out of sight"),
         ("ner", {"max_word_len": 5}, "max_word_len=5: char_channels=0 ignores it"),
         ("vision", {"schedule": "step", "schedule_epochs": 9, "schedule_factor": 0.5}, None),
-        ("tabular", {"momentum": 0.5, "optimizer": "sgd"}, None),
-        ("vision", {"net": "resnet18", "pretrained": True, "normalize": "imagenet"}, None),
         ("ner", {"max_word_len": 5, "char_channels": 3}, None),
     ],
 )
@@ -268,12 +244,6 @@ def test_a_setting_that_another_switches_off_is_warned_of(task, values, expected
     need(task)
     lines = fetch_params_class(task).from_values(values, "a test").warnings()
     assert len(lines) == (expected is not None) and all(line.startswith(expected) for line in lines)
-
-
-def test_flags_of_a_cluster_are_refused_without_one():
-    for flag in ("--cpus_per_trial", "--gpus_per_trial"):
-        with pytest.raises(utils.InputError, match="without --ray_address, they have no effect"):
-            search_hyperparams.main(["--parent_dir", str(PROJECT / "experiments/learning_rate"), flag, "2", "--status"])
 
 
 def test_no_shipped_run_is_warned_of():
