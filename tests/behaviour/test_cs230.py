@@ -1,5 +1,6 @@
 """CS230's projects, from a fresh clone on: its params files, its data as it is there, its commands, its checkpoints."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -52,9 +53,14 @@ def nlp(tmp_path):
     return tmp_path
 
 
-def read_splits(data_dir, kind):
-    return {split: [line.split(" ") for line in (data_dir / split / f"{kind}.txt").read_text().split("\n")]
-            for split in SENTENCES}  # fmt: skip
+def lines_of(kind, splits):
+    """Return the tokens (kind 0) or tags (kind 1) of each sentence of some splits."""
+    return [line.split(" ") for split in splits for line in SENTENCES[split][kind].split("\n")]
+
+
+def cs230_vocabulary(kind, splits):
+    """Return what CS230's build_vocab.py counts, in the order of first occurrence."""
+    return list(dict.fromkeys(itertools.chain(*lines_of(kind, splits))))
 
 
 TABULAR = {"target": "y", "hidden_size": 3}
@@ -78,19 +84,12 @@ def test_a_task_that_is_named_beats_the_keys(tmp_path):
         fetch_params(write_params(tmp_path, **NLP, embeding_dim=50))
 
 
-def cs230_vocabulary(data_dir, kind, splits):
-    """What CS230's build_vocab.py counts, in the order of first occurrence."""
-    return list(
-        dict.fromkeys(token for split in splits for each in read_splits(data_dir, kind)[split] for token in each)
-    )
-
-
 def test_build_vocab_writes_cs230s_files(nlp):
     data_dir = nlp / "data/small"
     build_vocab.main(["--data_dir", str(data_dir), "--min_count_word", "1", "--min_count_tag", "1"])
     words, tags = ((data_dir / name).read_text().splitlines() for name in ("words.txt", "tags.txt"))
-    assert words == [*cs230_vocabulary(data_dir, "sentences", ["train"]), "<pad>", "UNK"]
-    assert tags == cs230_vocabulary(data_dir, "labels", SENTENCES)  # of all splits
+    assert words == [*cs230_vocabulary(0, ["train"]), "<pad>", "UNK"]
+    assert tags == cs230_vocabulary(1, SENTENCES)  # of all splits
     assert json.loads((data_dir / "dataset_params.json").read_text()) == {
         "train_size": 3, "dev_size": 2, "test_size": 1, "vocab_size": len(words), "number_of_tags": len(tags),
         "pad_word": "<pad>", "pad_tag": "O", "unk_word": "UNK",
@@ -149,8 +148,8 @@ def save_theirs(model, folder):
 def test_a_tagger_of_theirs_is_scored_as_they_would(nlp, has_files):
     data_dir, model_dir = nlp / "data/small", nlp / "experiments/base_model"
     splits = SENTENCES if has_files else ["train"]  # without their files, our vocabulary has to be theirs
-    words = [*cs230_vocabulary(data_dir, "sentences", splits), "<pad>", "UNK"]
-    tags = cs230_vocabulary(data_dir, "labels", SENTENCES)
+    words = [*cs230_vocabulary(0, splits), "<pad>", "UNK"]
+    tags = cs230_vocabulary(1, SENTENCES)
     if has_files:
         (data_dir / "words.txt").write_text("".join(f"{word}\n" for word in words))
         (data_dir / "tags.txt").write_text("".join(f"{tag}\n" for tag in tags))
@@ -159,8 +158,7 @@ def test_a_tagger_of_theirs_is_scored_as_they_would(nlp, has_files):
     save_theirs(model, model_dir)
     evaluate.main(["--model_dir", str(model_dir), "--data_dir", str(data_dir)])
     losses, hits = [], []
-    tokens, labels = (read_splits(data_dir, kind)["test"] for kind in ("sentences", "labels"))
-    for sentence, its_tags in zip(tokens, labels, strict=True):
+    for sentence, its_tags in zip(lines_of(0, ["test"]), lines_of(1, ["test"]), strict=True):
         numbers = [words.index(word if word in words else "UNK") for word in sentence]
         outputs = model(torch.tensor([numbers])).numpy()
         wanted = [tags.index(tag) for tag in its_tags]

@@ -151,10 +151,9 @@ def test_a_run_that_stumbles_before_its_first_save_leaves_its_best_weights(make_
 
     def exploding(outputs, labels):
         nonlocal num_calls
-        num_calls += outputs.requires_grad
+        num_calls += 1
         return plain(outputs, labels) * (float("nan") if num_calls > 3 * 5 + 1 else 1.0)
 
-    monkeypatch.setattr(vision, "loss_fn", exploding)
     monkeypatch.setattr(vision, "train_loss_fn", lambda params: exploding)
     assert "epoch 4, step 5 " in stopped(folder, exit_code=3)
     best = utils.read_checkpoint(folder / "best.pth.tar")

@@ -84,19 +84,14 @@ kill_at_each(lambda copy: train.main(["--model_dir", str(copy)]))
 """
 
 
-@pytest.fixture
-def killed(make_run):
-    """Return a function that returns copies of a run of one epoch, killed at each point of what comes then."""
-
-    def kill(what):
-        folder = finish(make_run("run"), "num_epochs=1")
-        command = [sys.executable, "-c", CHILD, what, str(folder)]
-        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        copies = [folder.with_name(f"run_{i}") for i in range(1, int(done.stdout.splitlines()[-1]) + 1)]
-        return {copy: read_all(copy) for copy in copies}
-
-    return kill
+def killed(make_run, what):
+    """Return copies of a run of one epoch, killed at each point of what comes then, and what is read in each."""
+    folder = finish(make_run("run"), "num_epochs=1")
+    command = [sys.executable, "-c", CHILD, what, str(folder)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    copies = [folder.with_name(f"run_{i}") for i in range(1, int(done.stdout.splitlines()[-1]) + 1)]
+    return {copy: read_all(copy) for copy in copies}
 
 
 def read_all(folder):
@@ -110,16 +105,16 @@ def read_all(folder):
     return epochs["last.pth.tar"], epochs.get("last.previous.pth.tar")
 
 
-def test_a_save_that_is_killed_at_any_point_leaves_the_old_state_or_the_new_one(killed):
-    found = list(killed("save").values())
+def test_a_save_that_is_killed_at_any_point_leaves_the_old_state_or_the_new_one(make_run):
+    found = list(killed(make_run, "save").values())
     assert len(found) > 20  # files are opened, written in halves, closed, synced, replaced, and so is their folder
     assert found == sorted(found, key=lambda epochs: (epochs[0], epochs[1] or 0))
     assert set(found) == {(1, None), (1, 1), (2, 1)}
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_at_any_point_continues_to_the_same_bits(killed, make_run):
-    copies, whole = killed("whole"), finish(make_run("whole"))
+def test_a_run_that_is_killed_at_any_point_continues_to_the_same_bits(make_run):
+    copies, whole = killed(make_run, "whole"), finish(make_run("whole"))
     assert len(copies) > 80
     for number, copy in enumerate(copies):
         if number % 2:  # from each second point, which takes half the time

@@ -1,21 +1,17 @@
 """What Windows and macOS do and Linux does not, imitated here; the project itself has been run on Linux only."""
 
-import io
 import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-import predict
 import search_hyperparams
 import utils
 from fiveline.options.forward import prepare
 from fiveline.record import atomic
 from fiveline.tasks import fetch_params_class
-from tests.support.runs import finish
 from tests.support.tasks import needs
 
 
@@ -60,13 +56,3 @@ def test_nets_and_inputs_are_contiguous_on_apples_gpu(monkeypatch):
     model(images)
     prepare(model, fetch_params_class("vision")(), torch.device("mps"))(images)
     assert seen == [False, True] and model[0].weight.is_contiguous()
-
-
-def test_predictions_are_utf_8_wherever_they_go(make_run, tmp_path, monkeypatch):
-    folder, printed = finish(make_run(num_epochs=1)), io.BytesIO()
-    (tmp_path / "Ł.png").write_bytes(b"no image")
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="cp1252"))
-    with pytest.raises(utils.Stop):
-        predict.main(["--model_dir", str(folder), "--input", str(tmp_path / "Ł.png")])
-    sys.stdout.flush()
-    assert "Ł.png" in printed.getvalue().decode("utf-8")
