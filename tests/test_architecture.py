@@ -186,45 +186,37 @@ LATER = [  # what has a budget of its own
 BUDGETS_OF_TASKS = {"ner": 900, "tabular": 900, "text": 900, "vision": 900}  # a task of your own has none
 
 TRACE = """
-import json, pathlib, sys
+import json, os, sys
 import fiveline.options.set_up, torchvision  # what importing runs is not part of the way
 import train
 
-project, seen, of_iteration, of_step = str(pathlib.Path.cwd()), set(), set(), set()
+of_step, of_iteration, seen = ways = set(), set(), set()
 num_steps, is_training, is_in_step = 0, False, False
-ours = {str(path) for path in pathlib.Path.cwd().glob("*.py")}  # a virtual environment may stand beside them
 
 def note(frame, event, _):
     global num_steps, is_training, is_in_step
-    code = frame.f_code
-    file = code.co_filename
-    if event == "return" and code.co_name == "save_dict_to_json" and "best_weights" in str(frame.f_locals):
+    name, path = frame.f_code.co_name, frame.f_code.co_filename.removeprefix(os.getcwd() + "/")
+    if event == "return" and name == "save_dict_to_json" and "best_weights" in str(frame.f_locals):
         sys.setprofile(None)  # the file is written: what follows ends the run
-    if code.co_name == "train_step":
-        is_in_step = event == "call" and num_steps == 2  # of the third one
-    is_ours = file in ours or file.startswith((project + "/fiveline/", project + "/model/"))
-    if event != "call" or not is_ours or code.co_name.startswith("<"):
-        return
-    place = (file[len(project) + 1:], code.co_firstlineno, code.co_name)
-    num_steps += code.co_name == "train_step"
-    is_training = is_training or code.co_name == "train_and_evaluate"
-    if is_training:
-        seen.add(place)
-    if num_steps == 3:  # from the third train_step to the fourth
-        of_iteration.add(place)
-    if is_in_step:
-        of_step.add(place)
+    if name == "train_step":
+        num_steps += event == "call"
+        is_in_step = event == "call" and num_steps == 3
+    is_ours = path.endswith(".py") and ("/" not in path or path.startswith(("fiveline/", "model/")))
+    if event == "call" and is_ours and not name.startswith("<"):
+        is_training = is_training or name == "train_and_evaluate"
+        for way, is_on in zip(ways, (is_in_step, num_steps == 3, is_training)):
+            way.update([(path, frame.f_code.co_firstlineno)] * is_on)
 
 sys.setprofile(note)
 train.main(sys.argv[1:])
 sys.setprofile(None)
-print(json.dumps([sorted(of_step), sorted(of_iteration), sorted(seen)]))
+print(json.dumps([sorted(way) for way in ways]))
 """
 
 
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory):
-    """Return the functions (path, line, name) that each way in BUDGETS enters: three lists."""
+    """Return the functions (path, line) that each way in BUDGETS enters: three lists."""
     folder = tmp_path_factory.mktemp("trace")
     tiny = {"image_size": 16, "num_channels": 4} if TASKS[-1] == "vision" else {}
     (folder / "params.json").write_text(json.dumps({"task": TASKS[-1], "num_epochs": 1, "batch_size": 200, **tiny}))
@@ -237,14 +229,13 @@ def trace(tmp_path_factory):
 
 def count(places):
     """Return the number of files and the lines of the functions."""
-    lines = 0
-    for name in {path for path, *_ in places}:
-        starts = {line for path, line, _ in places if path == name}
-        for node in ast.walk(tree_of(name)):
+    files, lines = {path for path, _ in places}, 0
+    for path in files:
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef):
                 first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-                lines += node.end_lineno - first + 1 if first in starts else 0
-    return len({path for path, *_ in places}), lines
+                lines += node.end_lineno - first + 1 if [path, first] in places else 0
+    return len(files), lines
 
 
 def num_lines(paths):

@@ -1,5 +1,6 @@
 """CS230's projects, from a fresh clone on: its params files, its data as it is there, its commands, its checkpoints."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -52,31 +53,23 @@ def nlp(tmp_path):
     return tmp_path
 
 
-def typed(cwd, script, *words):
-    """Run a script of ours in another folder, as typed there; return its exit code and its output."""
-    done = subprocess.run([sys.executable, PROJECT / script, *words], cwd=cwd, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
+def lines_of(kind, splits):
+    """Return the tokens (kind 0) or tags (kind 1) of each sentence of some splits."""
+    return [line.split(" ") for split in splits for line in SENTENCES[split][kind].split("\n")]
 
 
-def read_splits(data_dir, kind):
-    return {split: [line.split(" ") for line in (data_dir / split / f"{kind}.txt").read_text().split("\n")]
-            for split in SENTENCES}  # fmt: skip
+def cs230_vocabulary(kind, splits):
+    """Return what CS230's build_vocab.py counts, in the order of first occurrence."""
+    return list(dict.fromkeys(itertools.chain(*lines_of(kind, splits))))
 
 
-@pytest.mark.parametrize(
-    ("values", "task"),
-    [
-        (NLP, "ner"),
-        (VISION, "vision"),
-        ({"learning_rate": 1e-3, "num_epochs": 2, "dropout_rate": 0.3}, "vision"),  # a key of every task
-        ({}, "vision"),
-        ({"target": "y", "hidden_size": 3}, "tabular"),
-    ],
-)
-def test_the_task_of_a_params_file_is_recognised_by_its_keys(tmp_path, values, task):
+TABULAR = {"target": "y", "hidden_size": 3}
+
+
+@pytest.mark.parametrize(("task", "values"), [("ner", NLP), ("vision", VISION), ("vision", {}), ("tabular", TABULAR)])
+def test_the_task_of_a_params_file_is_recognised_by_its_keys(tmp_path, task, values):
     need(task)
-    (tmp_path / "params.json").write_text(json.dumps(values))
-    params = fetch_params(tmp_path)
+    params = fetch_params(write_params(tmp_path, **values))
     assert params.task == task and params.learning_rate == values.get("learning_rate", 1e-3)
     assert params.warnings() == []
 
@@ -87,45 +80,31 @@ def test_a_task_that_is_named_beats_the_keys(tmp_path):
     for words in (["task=vision"], ["--task", "vision"]):
         with pytest.raises(utils.InputError, match="unknown key 'lstm_hidden_dim'"):
             train.main(["--model_dir", str(tmp_path), *words])
-    write_params(tmp_path, **NLP, embeding_dim=50)
-    recognised = r"\(task ner, recognised by its keys\): unknown key 'embeding_dim'; did you mean 'embedding_dim'"
-    with pytest.raises(utils.InputError, match=recognised):
-        fetch_params(tmp_path)
-
-
-def cs230_vocabulary(data_dir, kind, splits):
-    """What CS230's build_vocab.py counts, in the order of first occurrence."""
-    return list(
-        dict.fromkeys(token for split in splits for each in read_splits(data_dir, kind)[split] for token in each)
-    )
+    with pytest.raises(utils.InputError, match=r"\(task ner, recognised by its keys\): unknown key 'embeding_dim'"):
+        fetch_params(write_params(tmp_path, **NLP, embeding_dim=50))
 
 
 def test_build_vocab_writes_cs230s_files(nlp):
     data_dir = nlp / "data/small"
     build_vocab.main(["--data_dir", str(data_dir), "--min_count_word", "1", "--min_count_tag", "1"])
     words, tags = ((data_dir / name).read_text().splitlines() for name in ("words.txt", "tags.txt"))
-    assert words == [*cs230_vocabulary(data_dir, "sentences", ["train"]), "<pad>", "UNK"]
-    assert tags == cs230_vocabulary(data_dir, "labels", SENTENCES)  # of all splits
+    assert words == [*cs230_vocabulary(0, ["train"]), "<pad>", "UNK"]
+    assert tags == cs230_vocabulary(1, SENTENCES)  # of all splits
     assert json.loads((data_dir / "dataset_params.json").read_text()) == {
         "train_size": 3, "dev_size": 2, "test_size": 1, "vocab_size": len(words), "number_of_tags": len(tags),
         "pad_word": "<pad>", "pad_tag": "O", "unk_word": "UNK",
     }  # fmt: skip
 
 
-def test_builders_write_where_cs230_does_or_name_what_is_missing_or_needless(tmp_path):
-    code, printed = typed(tmp_path, "build_kaggle_dataset.py")
-    assert code == 2 and "data/kaggle/ner_dataset.csv: there is no such file" in printed
+def test_builders_write_where_cs230_does_or_say_what_to_type_instead(tmp_path):
     folder = tmp_path / "data/kaggle"
     folder.mkdir(parents=True)
-    rows = "Sentence #,Word,POS,Tag\nSentence: 1,Zoë,NNP,B-per\n,sleeps,VBZ,O\nSentence: 2,“Paris”,NNP,B-geo\n"
-    (folder / "ner_dataset.csv").write_bytes(rows.encode("windows-1252"))
-    assert typed(tmp_path, "build_kaggle_dataset.py")[0] == 0
-    paths = [folder / split / "sentences.txt" for split in ("train", "val", "test")]
-    sentences = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
-    assert sorted(sentences) == ["Zoë sleeps", "“Paris”"]
-    code, printed = typed(tmp_path, "build_dataset.py", "--data_dir", "my data/SIGNS")
-    command = "python train.py --data_dir 'my data/SIGNS' --model_dir experiments/base_model val_fraction=0.2"
-    assert code == 2 and command in printed
+    (folder / "ner_dataset.csv").write_text("Sentence #,Word,POS,Tag\nSentence: 1,Ann,NNP,B-per\n,sleeps,VBZ,O\n")
+    command = "error: data/64x64_SIGNS is not needed"
+    for script, code, printed in (("build_kaggle_dataset.py", 0, ""), ("build_dataset.py", 2, command)):
+        done = subprocess.run([sys.executable, PROJECT / script], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == code and printed in done.stderr
+    assert any("Ann sleeps" in (folder / split / "sentences.txt").read_text() for split in SENTENCES)
 
 
 class TheirTagger(nn.Module):
@@ -170,8 +149,8 @@ def save_theirs(model, folder):
 def test_a_tagger_of_theirs_is_scored_as_they_would(nlp, has_files):
     data_dir, model_dir = nlp / "data/small", nlp / "experiments/base_model"
     splits = SENTENCES if has_files else ["train"]  # without their files, our vocabulary has to be theirs
-    words = [*cs230_vocabulary(data_dir, "sentences", splits), "<pad>", "UNK"]
-    tags = cs230_vocabulary(data_dir, "labels", SENTENCES)
+    words = [*cs230_vocabulary(0, splits), "<pad>", "UNK"]
+    tags = cs230_vocabulary(1, SENTENCES)
     if has_files:
         (data_dir / "words.txt").write_text("".join(f"{word}\n" for word in words))
         (data_dir / "tags.txt").write_text("".join(f"{tag}\n" for tag in tags))
@@ -180,8 +159,7 @@ def test_a_tagger_of_theirs_is_scored_as_they_would(nlp, has_files):
     save_theirs(model, model_dir)
     evaluate.main(["--model_dir", str(model_dir), "--data_dir", str(data_dir)])
     losses, hits = [], []
-    tokens, labels = (read_splits(data_dir, kind)["test"] for kind in ("sentences", "labels"))
-    for sentence, its_tags in zip(tokens, labels, strict=True):
+    for sentence, its_tags in zip(lines_of(0, ["test"]), lines_of(1, ["test"]), strict=True):
         numbers = [words.index(word if word in words else "UNK") for word in sentence]
         outputs = model(torch.tensor([numbers])).numpy()
         wanted = [tags.index(tag) for tag in its_tags]

@@ -15,25 +15,11 @@ import pytest
 import torch
 
 import evaluate
-import export
 import utils
 from tests.support.processes import PATIENCE, start
 from tests.support.runs import EACH_STEP, assert_same_end, at_log_line, finish, stopped
 
 resource = pytest.importorskip("resource", reason="Windows has no limits on what a process may take")
-
-
-@contextlib.contextmanager
-def limited_files(num_bytes):
-    """Let this process write no file beyond a size."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "dont_write_bytecode", True)  # Python would leave half a .pyc file
-        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def checkpoints(folder):
@@ -86,33 +72,17 @@ def test_a_full_disk_is_reported_and_after_making_room_the_run_ends_in_the_same_
     assert_same_end(whole, finish(folder))
 
 
-def test_a_limit_on_the_size_of_files_is_reported_and_nothing_is_lost(make_run):
+def test_a_limit_on_the_size_of_files_is_reported_and_nothing_is_lost(make_run, monkeypatch):
     whole, folder = finish(make_run("whole")), finish(make_run("run"), "num_epochs=1")
-    before = checkpoints(folder)
-    with limited_files(min(map(len, before.values())) // 2):
+    before, limits = checkpoints(folder), resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python would leave half a .pyc file
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(map(len, before.values())) // 2, limits[1]))
+    try:
         message = stopped(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert message.startswith(f"{folder}/") and "File too large" in message and "bytes are free" in message
-    assert utils.read_json(folder / "run.json")["status"] == "failed"
-    with limited_files(100):  # torch's own writing of TorchScript ends the process there
-        message = stopped(folder, "--format", "torchscript", main=export.main)
-    assert "best.torchscript: could not be written (File too large; " in message  # it is checked first
-    assert checkpoints(folder) == before
-    assert_same_end(whole, finish(folder))
-
-
-def test_a_history_with_half_a_line_or_a_broken_one_continues_or_says_what_to_do(make_run):
-    whole, folder = finish(make_run("whole", num_epochs=3)), finish(make_run("run", num_epochs=3), "num_epochs=1")
-    path, kept = folder / "history.jsonl", folder / "history.damaged"
-    line = (whole / "history.jsonl").read_bytes().splitlines(keepends=True)[2]
-    path.write_bytes(path.read_bytes().replace(b'"epoch": 1', b'"epoch" 1'))
-    message = stopped(folder, exit_code=2)
-    assert f"{path}, line 1: not valid JSON" in message and "move history.jsonl away, then rerun" in message
-    path.rename(kept)
-    finish(folder, "num_epochs=2")  # as it says
-    assert [row["epoch"] for row in utils.read_lines(path)] == [2]
-    path.write_bytes(kept.read_bytes().replace(b'"epoch" 1', b'"epoch": 1') + path.read_bytes())
-    with path.open("ab") as file:  # what no checkpoint holds
-        file.write(line + line[:50])
+    assert utils.read_json(folder / "run.json")["status"] == "failed" and checkpoints(folder) == before
     assert_same_end(whole, finish(folder))
 
 
@@ -174,16 +144,6 @@ def test_out_of_memory_is_reported_and_the_run_continues(make_run):
     assert_same_end(whole, finish(folder))
 
 
-def test_detect_anomaly_names_the_operation_and_is_off_again(make_run):
-    seen = []
-    folder = make_run(optimizer="sgd", detect_anomaly=True)
-    with at_log_line("Epoch 1/", lambda: seen.append(torch.is_anomaly_enabled())), pytest.warns(UserWarning):
-        message = stopped(folder, "learning_rate=1e30", exit_code=3)
-    assert "Backward0' returned nan values" in message and "epoch 1, step 2, at" in message and seen == [True]
-    assert utils.read_json(folder / "run.json")["status"] == "diverged"
-    assert not torch.is_anomaly_enabled()
-
-
 def test_a_run_that_stumbles_before_its_first_save_leaves_its_best_weights(make_run, monkeypatch):
     monkeypatch.setattr("fiveline.saving.FIRST_SECONDS", float("inf"))
     folder, vision = make_run(num_epochs=5, learning_rate=0.01), importlib.import_module("model.vision.net")
@@ -191,10 +151,9 @@ def test_a_run_that_stumbles_before_its_first_save_leaves_its_best_weights(make_
 
     def exploding(outputs, labels):
         nonlocal num_calls
-        num_calls += outputs.requires_grad
+        num_calls += 1
         return plain(outputs, labels) * (float("nan") if num_calls > 3 * 5 + 1 else 1.0)
 
-    monkeypatch.setattr(vision, "loss_fn", exploding)
     monkeypatch.setattr(vision, "train_loss_fn", lambda params: exploding)
     assert "epoch 4, step 5 " in stopped(folder, exit_code=3)
     best = utils.read_checkpoint(folder / "best.pth.tar")

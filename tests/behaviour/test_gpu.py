@@ -3,6 +3,7 @@
 A tensor on `meta` has a shape and no numbers, so whatever would wait for a GPU to tell one is an error there.
 """
 
+import functools
 import sys
 
 import pytest
@@ -54,56 +55,46 @@ def make_any_run(make_run, tmp_path):
 
 
 @pytest.fixture
-def make_state(make_any_run, monkeypatch):
-    """Return a function that sets up a run on a device: its directory, state, train dataloader and loss."""
+def make_epoch(make_any_run, monkeypatch):
+    """Return a function that sets up a run on a device, and returns its state, its number of steps, and its epoch."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)  # a progress bar shows the loss
 
     def make(device, **values):
         run = utils.RunDirectory(make_any_run(**values))
         state, dataloaders, task = set_up(fetch_params(run.path), run, Start(), torch.device(device), OneProcess())
-        return run, state, dataloaders["train"], task.train_loss_fn
+        step, saver = fetch_step(state, train.train_step, train.train_step_in_pieces), Saver(run, state, Signals())
+        epoch = functools.partial(train.train, state, dataloaders["train"], task.train_loss_fn, saver, step)
+        return state, len(dataloaders["train"]), epoch
 
     return make
 
 
-def epoch_on(run, state, dataloader, loss_fn):
-    step = fetch_step(state, train.train_step, train.train_step_in_pieces)
-    return train.train(state, dataloader, loss_fn, Saver(run, state, Signals()), step)
-
-
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_no_step_waits_for_the_device(make_state, monkeypatch, setting):
+def test_no_step_waits_for_the_device(make_epoch, monkeypatch, setting):
     monkeypatch.setattr(MetricSums, "result", lambda self: {"loss": 0.0})  # which waits, at the end of the epoch
-    run, state, dataloader, loss_fn = make_state("meta", **SETTINGS[setting])
+    state, num_steps, epoch = make_epoch("meta", **SETTINGS[setting])
     copies = BlockingCopies()
     state.optimizer.register_step_post_hook(lambda *_: setattr(copies, "step", copies.step + 1))
     with copies:
-        epoch_on(run, state, dataloader, loss_fn)
-    assert state.step == copies.step == len(dataloader) > 2
-    # the constants of metrics are moved after the first step
-    of_steps = [found for found in copies.found if 1 < found[0] < len(dataloader)]
+        epoch()
+    assert state.step == copies.step == num_steps > 2
+    of_steps = [found for found in copies.found if 1 < found[0] < num_steps]
     assert not of_steps and len(copies.found) <= 4  # constants are moved with the first batch, and the first metrics
 
 
 @on_gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_no_step_waits_for_a_gpu(make_state, setting, precision):
-    run, state, dataloader, loss_fn = make_state("cuda", **SETTINGS[setting], precision=precision)
-    num_steps = 0
-
-    def watch(*_):
-        nonlocal num_steps
-        num_steps += 1
-        if num_steps in (2, len(dataloader) - 1):  # constants are moved with the first batch
-            torch.cuda.set_sync_debug_mode("error" if num_steps == 2 else "default")
-
-    state.optimizer.register_step_post_hook(watch)
+def test_no_step_waits_for_a_gpu(make_epoch, setting, precision):
+    state, num_steps, epoch = make_epoch("cuda", **SETTINGS[setting], precision=precision)
+    # constants are moved with the first batch; what follows the last step waits
+    modes = ["default", *["error"] * (num_steps - 3), *["default"] * 2]
+    state.optimizer.register_step_post_hook(lambda *_: torch.cuda.set_sync_debug_mode(modes.pop(0)))
     try:
-        epoch_on(run, state, dataloader, loss_fn)
+        epoch()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert num_steps == len(dataloader) > 3
+    assert not modes and num_steps > 3
 
 
 @on_gpu

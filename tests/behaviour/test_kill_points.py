@@ -13,10 +13,11 @@ pytest.importorskip("resource", reason="Windows has neither these signals nor th
 # What a process does to the disk is counted, and after the n-th time it kills itself, really. A write is done in two
 # halves, which count as two. Forked from a process that has torch loaded, so that hundreds of deaths take seconds.
 CHILD = """
-import os, pathlib, shutil, signal, sys
+import io, os, pathlib, shutil, signal, sys
 
 sys.path.insert(0, os.getcwd())
 import torch, train, utils, model.vision.net, model.vision.data_loader, fiveline.record.start
+from fiveline.record import atomic
 from fiveline.saving import Saver
 torch.set_num_threads(1)
 what, folder = sys.argv[1], pathlib.Path(sys.argv[2])
@@ -35,32 +36,21 @@ def counted(function):
         return result
     return call
 
-class File:
-    def __init__(self, file):
-        self.file = file
-    def __getattr__(self, name):
-        return getattr(self.file, name)
-    def __enter__(self):
-        return self
-    def __exit__(self, *_):
-        self.file.close()
-        point()
+class File(io.FileIO):
     def write(self, data):
         for half in (data[: len(data) // 2], data[len(data) // 2 :]):
-            self.file.write(half)
-            self.file.flush()
+            super().write(half)
             point()
         return len(data)
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        point()
 
 def count_calls():
     for owner, names in ((os, "replace rename link unlink fsync"), (pathlib.Path, "replace unlink")):
         for name in names.split():
             setattr(owner, name, counted(getattr(owner, name)))
-    opened = os.fdopen
-    def fdopen(*args, **kwargs):
-        point()
-        return File(opened(*args, **kwargs))
-    os.fdopen = fdopen
+    atomic.open = counted(lambda path, mode, buffering=-1, opener=None: File(path, mode, opener=opener))
 
 def kill_at_each(act):
     # Do something with copies of the directory, each time in a process that dies one point later; print how many.
@@ -94,19 +84,14 @@ kill_at_each(lambda copy: train.main(["--model_dir", str(copy)]))
 """
 
 
-@pytest.fixture
-def killed(make_run):
-    """Return a function that returns copies of a run of one epoch, killed at each point of what comes then."""
-
-    def kill(what):
-        folder = finish(make_run("run"), "num_epochs=1")
-        command = [sys.executable, "-c", CHILD, what, str(folder)]
-        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        copies = [folder.with_name(f"run_{i}") for i in range(1, int(done.stdout.splitlines()[-1]) + 1)]
-        return {copy: read_all(copy) for copy in copies}
-
-    return kill
+def killed(make_run, what):
+    """Return copies of a run of one epoch, killed at each point of what comes then, and what is read in each."""
+    folder = finish(make_run("run"), "num_epochs=1")
+    command = [sys.executable, "-c", CHILD, what, str(folder)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    copies = [folder.with_name(f"run_{i}") for i in range(1, int(done.stdout.splitlines()[-1]) + 1)]
+    return {copy: read_all(copy) for copy in copies}
 
 
 def read_all(folder):
@@ -120,17 +105,17 @@ def read_all(folder):
     return epochs["last.pth.tar"], epochs.get("last.previous.pth.tar")
 
 
-def test_a_save_that_is_killed_at_any_point_leaves_the_old_state_or_the_new_one(killed):
-    found = list(killed("save").values())
-    assert len(found) > 12  # files are opened, written in halves, closed, synced, replaced, and so is their folder
+def test_a_save_that_is_killed_at_any_point_leaves_the_old_state_or_the_new_one(make_run):
+    found = list(killed(make_run, "save").values())
+    assert len(found) > 20  # files are opened, written in halves, closed, synced, replaced, and so is their folder
     assert found == sorted(found, key=lambda epochs: (epochs[0], epochs[1] or 0))
     assert set(found) == {(1, None), (1, 1), (2, 1)}
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_at_any_point_continues_to_the_same_bits(killed, make_run):
-    copies, whole = killed("whole"), finish(make_run("whole"))
-    assert len(copies) > 50
+def test_a_run_that_is_killed_at_any_point_continues_to_the_same_bits(make_run):
+    copies, whole = killed(make_run, "whole"), finish(make_run("whole"))
+    assert len(copies) > 80
     for number, copy in enumerate(copies):
         if number % 2:  # from each second point, which takes half the time
             assert_same_end(whole, finish(copy))

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -14,7 +12,7 @@ import train
 import utils
 from fiveline.loading import pictures
 from tests.support.processes import PATIENCE, log_of
-from tests.support.runs import EACH_STEP, PROJECT, assert_same_end, at_log_line, finish, stopped
+from tests.support.runs import EACH_STEP, assert_same_end, at_log_line, finish, stopped
 
 pytest.importorskip("resource", reason="Windows has neither these signals nor these limits")
 
@@ -75,15 +73,12 @@ def test_sigterm_during_saving_lets_the_save_finish(make_run, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_faulty", [False, True])
-def test_a_script_of_ones_own_that_trains_with_loading_processes_ends(make_run, photos, is_faulty):
+def test_a_script_of_ones_own_that_trains_with_loading_processes_ends(make_run, photos, run_script):
     folder = make_run(data_dir=str(photos), num_epochs=1, cache="none", num_workers=2)
-    if is_faulty:
+    for is_faulty in (False, True):
+        done = run_script("-c", f"import train; train.main(['--model_dir', {str(folder)!r}, '--restart'])")
+        assert done.returncode == is_faulty and ("train/b/3.png: " in done.stderr) == is_faulty, done.stderr
         (photos / "train/b/3.png").write_bytes(b"no image")
-    command = [sys.executable, "-c", f"import train\ntrain.main(['--model_dir', {str(folder)!r}])"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == is_faulty and ("train/b/3.png: " in done.stderr) == is_faulty, done.stderr
-    assert utils.read_json(folder / "run.json")["status"] == ("failed" if is_faulty else "finished")
 
 
 def damage(path):

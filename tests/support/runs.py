@@ -106,14 +106,10 @@ def assert_same_bits(first, second):
     """Compare nested dicts and lists of tensors and plain values, to the bit."""
     if isinstance(first, torch.Tensor):
         assert first.dtype == second.dtype and torch.equal(first, second)
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same_bits(first[key], second[key])
-    elif isinstance(first, (list, tuple)):
+    elif isinstance(first, (dict, list, tuple)):
         assert len(first) == len(second)
-        for one, other in zip(first, second, strict=True):
-            assert_same_bits(one, other)
+        for key in first if isinstance(first, dict) else range(len(first)):
+            assert_same_bits(first[key], second[key])
     else:
         assert first == second
 
