@@ -119,6 +119,28 @@ SENTENCES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("header", "number", "expected"),
+    [
+        (["text", "label"], 8, "task text"),  # few rows, so few different texts
+        (["id", "sentiment", "text"], 60, "task text"),  # a name of a label that only the task text knows
+        (["mood", "text"], 60, "text_column=NAME label_column=NAME"),
+        (["text", "size", "label"], 60, "tabular and text can read it; choose one: --task NAME"),
+    ],
+)
+def test_a_table_of_texts_is_left_to_the_task_text(tmp_path, capsys, header, number, expected):
+    cells = [{"text": f"a film with {i} dull scenes too many", "id": i} for i in range(number)]
+    rows = [[row.get(name, i % 2) for name in header] for i, row in enumerate(cells)]
+    write_csv(tmp_path / "data/train.csv", [header, *rows])
+    command = ["--init", str(tmp_path / "run"), "--data_dir", str(tmp_path / "data")]
+    if expected.startswith("task"):
+        train.main(command)
+        assert f"data: {expected}, " in capsys.readouterr().out
+        return
+    message = refusal(train.main, command)
+    assert expected in message and ("choose" in message or "found texts in 'text'; type target=NAME" in message)
+
+
 @pytest.mark.parametrize("name", SENTENCES)
 def test_tagged_sentences_get_their_columns_and_their_scheme(tmp_path, name):
     suffix, text, expected = SENTENCES[name]

@@ -7,16 +7,15 @@ import torch
 from torch import nn
 
 import evaluate
-import train
 import utils
 from fiveline.metrics import MetricSums
 from model.tabular import net, serve
 from model.tabular.net import Linear, LinearFunction
 from model.tabular.params import Params
 from model.tabular.readers import read_table
-from tests.support.data import read_csv, refusal, write_csv
+from tests.support.data import read_csv, refusal
 from tests.support.runs import finish, write_params
-from tests.support.tasks import PROJECT, needs
+from tests.support.tasks import PROJECT
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -110,29 +109,6 @@ def test_metrics_and_predictions_of_a_number_are_in_its_unit_and_equal_scikit_le
 )
 def test_params_that_do_not_fit_together_are_reported(values, expected):
     assert expected in refusal(Params.from_values, {"task": "tabular", **values}, "params.json")
-
-
-@needs("text")
-@pytest.mark.parametrize(
-    ("header", "number", "expected"),
-    [
-        (["text", "label"], 8, "task text"),  # few rows, so few different texts
-        (["id", "sentiment", "text"], 60, "task text"),  # a name of a label that only the task text knows
-        (["mood", "text"], 60, "text_column=NAME label_column=NAME"),
-        (["text", "size", "label"], 60, "tabular and text can read it; choose one: --task NAME"),
-    ],
-)
-def test_a_table_of_texts_is_left_to_the_task_text(tmp_path, capsys, header, number, expected):
-    cells = [{"text": f"a film with {i} dull scenes too many", "id": i} for i in range(number)]
-    rows = [[row.get(name, i % 2) for name in header] for i, row in enumerate(cells)]
-    write_csv(tmp_path / "data/train.csv", [header, *rows])
-    command = ["--init", str(tmp_path / "run"), "--data_dir", str(tmp_path / "data")]
-    if expected.startswith("task"):
-        train.main(command)
-        assert f"data: {expected}, " in capsys.readouterr().out
-        return
-    message = refusal(train.main, command)
-    assert expected in message and ("choose" in message or "found texts in 'text'; type target=NAME" in message)
 
 
 def test_a_number_is_learnt_and_scored_in_its_unit_and_monitored_by_rmse(tmp_path):

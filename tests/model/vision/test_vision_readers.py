@@ -129,6 +129,8 @@ def test_npz_that_is_none_or_damaged_is_refused(tmp_path):
         assert "train.npz: expected `images`" in mistake(tmp_path)
     np.savez(path, pictures=np.zeros(3))
     assert "found pictures" in mistake(tmp_path)
+    save_npz(path, clases=np.array(["no", "yes"]))
+    assert "found images, labels, clases" in mistake(tmp_path)
     save_npz(tmp_path / "val.npz", classes=np.array([b"no", b"yes"]))
     assert read_split("val", tmp_path, SMALL).labels == ["no", "yes"] * 3
     save_npz(path)
