@@ -9,6 +9,7 @@ import build_vocab
 from model.ner.params import Params
 from model.ner.readers import read_split
 from tests.support.data import load, load_script, refusal
+from tests.support.tasks import PROJECT
 
 SENTENCES = "Ada met Grace in Paris\nRome fell\nAda saw Rome\n"
 LABELS = "B-PER O B-PER O B-LOC\nB-LOC O\nB-PER O B-LOC\n"
@@ -152,3 +153,9 @@ def test_kaggle_builder_keeps_every_sentence_and_names_a_broken_line(tmp_path, c
         with pytest.raises(SystemExit, match="2"):
             build(*broken)
         assert message in capsys.readouterr().err
+
+
+def test_shipped_corpus_is_what_its_builder_writes(tmp_path):
+    load_script("data/ner_small/build_dataset.py").main(["--out", str(tmp_path)])
+    for name in [f"{split}/{kind}.txt" for split in ("train", "val", "test") for kind in ("sentences", "labels")]:
+        assert (tmp_path / name).read_bytes() == (PROJECT / "data/ner_small" / name).read_bytes()
