@@ -43,6 +43,8 @@ def test_more_epochs_continue_a_finished_run(whole, tmp_path, capsys):
     parts = run_train(tmp_path / "parts", num_epochs=2)
     train.main(["--model_dir", str(parts)])
     assert "is finished: 2 epochs" in capsys.readouterr().out
+    with (parts / "history.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"epoch": 3, "tra')  # as when it was killed while it wrote
     train.main(["--model_dir", str(parts), "num_epochs=3", "num_workers=1", "save_summary_steps=5"])
     assert_same_end(whole, parts)
 
