@@ -59,7 +59,7 @@ def lines_of(kind, splits):
 
 
 def cs230_vocabulary(kind, splits):
-    """Return what CS230's build_vocab.py counts, in the order of first occurrence."""
+    """Return the words or tags that CS230's build_vocab.py counts, in the order of first occurrence."""
     return list(dict.fromkeys(itertools.chain(*lines_of(kind, splits))))
 
 

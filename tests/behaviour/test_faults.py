@@ -86,6 +86,14 @@ def test_a_limit_on_the_size_of_files_is_reported_and_nothing_is_lost(make_run, 
     assert_same_end(whole, finish(folder))
 
 
+def test_half_a_line_of_a_history_and_a_row_that_no_checkpoint_holds_are_passed_over(make_run):
+    whole, folder = finish(make_run("whole", num_epochs=3)), finish(make_run("run", num_epochs=3), "num_epochs=1")
+    line = (whole / "history.jsonl").read_bytes().splitlines(keepends=True)[2]
+    with (folder / "history.jsonl").open("ab") as file:
+        file.write(line + line[:50])
+    assert_same_end(whole, finish(folder))
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [

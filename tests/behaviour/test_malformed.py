@@ -1,6 +1,7 @@
 """Files that are whole and yet not ours: every key of a checkpoint, run.json and history.jsonl with wrong contents."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -10,11 +11,11 @@ import evaluate
 import predict
 import search_hyperparams
 import synthesize_results
-import train
 import utils
 from fiveline.record.checkpoint import read_checkpoint, write_checkpoint
 from fiveline.study.trial_process import open_output
-from tests.support.runs import finish, write_tiny_run
+from fiveline.study.trials import read_record
+from tests.support.runs import finish, stopped, write_tiny_run
 
 DELETED = object()
 WRONG = {
@@ -40,14 +41,6 @@ def trained(once, tmp_path):
     return shutil.copytree(once, tmp_path / "run")
 
 
-def mistake(main, *words):
-    """Return the message that a script stops with; fails for any other error, and where it goes on."""
-    with pytest.raises(utils.InputError) as caught:
-        main([str(word) for word in words])
-    assert len(str(caught.value)) < 1000
-    return str(caught.value)
-
-
 def test_every_key_of_a_checkpoint_and_what_its_optimizer_kept_are_checked(trained):
     state = read_checkpoint(trained / "last.pth.tar")
     (trained / "last.previous.pth.tar").unlink(missing_ok=True)
@@ -57,9 +50,9 @@ def test_every_key_of_a_checkpoint_and_what_its_optimizer_kept_are_checked(train
         for kind in (kind for kind in kinds if (key, kind) not in RIGHT):
             changed = {name: value for name, value in {**state, key: WRONG[kind]}.items() if value is not DELETED}
             write_checkpoint(changed, trained / "last.pth.tar")
-            messages = [mistake(train.main, "--model_dir", trained, "num_epochs=2")]
+            messages = [stopped(trained, "num_epochs=2", exit_code=2)]
             if key in READ_BY_EVALUATE:
-                messages.append(mistake(evaluate.main, "--model_dir", trained, "--restore_file", "last"))
+                messages.append(stopped(trained, "--restore_file", "last", exit_code=2, main=evaluate.main))
             for message in messages:
                 is_named = key in message or "another net" in message
                 assert "last.pth.tar: " in message and is_named, (key, kind, message)
@@ -68,7 +61,7 @@ def test_every_key_of_a_checkpoint_and_what_its_optimizer_kept_are_checked(train
     for changed in (*wrong, {**moments, 99: moments[0]}):
         optim_dict = {**state["optim_dict"], "state": changed}
         write_checkpoint({**state, "optim_dict": optim_dict}, trained / "last.pth.tar")
-        message = mistake(train.main, "--model_dir", trained, "num_epochs=2")
+        message = stopped(trained, "num_epochs=2", exit_code=2)
         assert "last.pth.tar: optim_dict does not fit this code (" in message
 
 
@@ -79,10 +72,16 @@ ROWS = [
 ]  # fmt: skip
 
 
-def test_a_malformed_row_of_a_history_is_named_or_passed_over(trained, capsys):
+def test_malformed_entries_of_a_record_and_rows_of_a_history_are_named_or_passed_over(trained, capsys):
+    record = utils.read_json(trained / "run.json")
+    for key in ("status", "params", "epochs", "best_epoch", "best", "lower_is_better", "data", "machine", "versions"):
+        utils.save_dict_to_json({**record, key: [1, "a"]}, trained / "run.json")
+        assert re.search(rf"run\.json: .*{key}", stopped(trained, "num_epochs=2", exit_code=2))
+        assert read_record(trained) == {}
+    utils.save_dict_to_json(record, trained / "run.json")
     for row in ROWS:
         (trained / "history.jsonl").write_text(row + "\n")
-        assert "history.jsonl, " in mistake(train.main, "--model_dir", trained, "num_epochs=2"), row
+        assert "history.jsonl, " in stopped(trained, "num_epochs=2", exit_code=2), row
         synthesize_results.main(["--parent_dir", str(trained.parent)])
     (trained.parent / "params.json").write_text((trained / "params.json").read_text())
     search_hyperparams.main(["--parent_dir", str(trained.parent), "--space", "seed=230,2", "--status"])
@@ -95,11 +94,11 @@ def test_pipes_and_devices_in_place_of_files_are_refused_and_not_waited_for(trai
         for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
             kept = (trained / name).rename(tmp_path / name)
             make(trained / name)
-            assert name in mistake(train.main, "--model_dir", trained, "num_epochs=2")
+            assert name in stopped(trained, "num_epochs=2", exit_code=2)
             kept.rename(trained / name)
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "folder/pipe.png")
-    assert "a pipe" in mistake(predict.main, "--model_dir", trained, "--input", tmp_path / "folder/pipe.png")
+    assert "a pipe" in stopped(trained, "--input", tmp_path / "folder/pipe.png", exit_code=2, main=predict.main)
     with pytest.raises(utils.Stop):
         predict.main(["--model_dir", str(trained), "--input", str(tmp_path / "folder")])
     assert "regular file" in capfd.readouterr().out

@@ -1,5 +1,6 @@
 """Signals at the worst moments, scripts that must end, checkpoints that were damaged: nothing is lost."""
 
+import contextlib
 import os
 import signal
 import time
@@ -23,13 +24,10 @@ def terminate():
 
 def stopped_script(model_dir):
     """Return the exit code of train.py's own way to run, in this process; the handlers of signals are put back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-    try:
-        with pytest.raises(SystemExit) as caught:
-            utils.run_script(lambda: train.main(["--model_dir", str(model_dir)]))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with contextlib.ExitStack() as stack, pytest.raises(SystemExit) as caught:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+            stack.callback(signal.signal, number, signal.getsignal(number))
+        utils.run_script(lambda: train.main(["--model_dir", str(model_dir)]))
     return caught.value.code
 
 

@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from fiveline.tasks import fetch_params_class
 from tests.support.pages import (
@@ -22,15 +21,15 @@ from tests.support.pages import (
     run_command,
     write_listings,
 )
+from tests.support.photos import save_picture
 from tests.support.tasks import SHIPPED, need, needs
 
 
 def write_images(folder, names, seed=0):
     generator = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
     for i, name in enumerate(names):
         pixels = generator.integers(0, 100, size=(60, 50 + i, 3), dtype=np.uint8) + np.uint8(100 * (seed % 2))
-        Image.fromarray(pixels).save(folder / name)
+        save_picture(folder / name, pixels)
 
 
 @pytest.fixture

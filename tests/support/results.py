@@ -1,12 +1,12 @@
 """Made-up run directories, as train.py and evaluate.py leave them, and the table that is made of them."""
 
-import csv
 import json
 
 import numpy as np
 
 import synthesize_results
 from fiveline.report.shares import Shares, to_npz
+from tests.support.data import read_csv, write_csv
 
 
 def write_run(folder, params=None, val=None, test=None, rows=(), history=(), **record):
@@ -21,10 +21,7 @@ def write_run(folder, params=None, val=None, test=None, rows=(), history=(), **r
     if history:
         (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
     if rows:
-        with (folder / "predictions_test_best.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(folder / "predictions_test_best.csv", [list(rows[0]), *(row.values() for row in rows)])
     return folder
 
 
@@ -46,5 +43,4 @@ def write_shares(folder, shares):
 
 def synthesize(folder, *words):
     synthesize_results.main(["--parent_dir", str(folder), *words])
-    with (folder / "results.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_csv(folder / "results.csv")
