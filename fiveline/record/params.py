@@ -31,7 +31,9 @@ class Params(BaseModel):
     task: str = Field("vision", description="which folder of model/ defines net, data and hyperparameters")
     data_dir: str | None = Field(None, description="the dataset; --data_dir beats it", json_schema_extra=MACHINE)
     seed: int = Field(230, ge=0, lt=2**32, description="decides weights, order, augmentation and dropout")
-    pretrained: bool | FileName = Field(False, description="start from weights of a file or run; true: published ones")
+    pretrained: bool | FileName = Field(
+        False, description="weights to begin with: a file, or another run's directory; true: published ones of the net"
+    )
 
     learning_rate: float = Field(1e-3, gt=0, description="step size of the optimizer, before the schedule")
     learning_rate_factors: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
@@ -41,7 +43,9 @@ class Params(BaseModel):
     microbatch_size: int | None = Field(None, ge=1, description="examples on one device at once; null for all")
     num_epochs: int = Field(10, ge=1, description="passes over the train split, or over evaluate_every_steps steps")
     num_steps: int | None = Field(None, ge=1, description="steps of the run, instead of num_epochs")
-    evaluate_every_steps: int | None = Field(None, ge=1, description="steps of an epoch; null: one pass over train")
+    evaluate_every_steps: int | None = Field(
+        None, ge=1, description="steps of an epoch, which ends with an evaluation; null: one pass over the train split"
+    )
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop", "muon"] = Field(
         "adam", description="as in torch.optim; muon: for the matrices of hidden layers, adamw for the other weights"
     )
@@ -55,11 +59,15 @@ class Params(BaseModel):
     schedule: Literal["constant", "cosine", "step", "one_cycle", "plateau"] = Field(
         "constant", description="how the learning rate changes"
     )
-    warmup_epochs: float | None = Field(None, ge=0, description="linear rise of the rate; null: 0, for one_cycle 30%")
+    warmup_epochs: float | None = Field(
+        None, ge=0, description="linear rise of the learning rate; null is 0, for one_cycle 30% of the training"
+    )
     warmup_steps: int | None = Field(None, ge=0, description="the same in steps, instead of warmup_epochs")
     schedule_epochs: int = Field(10, ge=1, description="step: epochs between drops; plateau: epochs without a new best")
     schedule_factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: factor of the rate at each drop")
-    ema_decay: float | None = Field(None, gt=0, lt=1, description="use weights averaged over 1 / (1 - ema_decay) steps")
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="evaluate and save weights averaged over about 1 / (1 - ema_decay) steps"
+    )
     monitor: str = Field("accuracy", description="val metric, or loss, that decides the best checkpoint")
     early_stopping_epochs: int | None = Field(None, ge=1, description="stop after this many epochs without a new best")
 
@@ -67,12 +75,20 @@ class Params(BaseModel):
         "fp32", description="of the forward pass; weights stay fp32 (fp16: scaled loss)", json_schema_extra=MACHINE
     )
     compile: bool = Field(False, description="speed up the net with torch.compile", json_schema_extra=MACHINE)
-    deterministic: bool = Field(False, description="on a GPU: the same bits each time", json_schema_extra=MACHINE)
-    activation_checkpointing: bool = Field(False, description="recompute, to save memory", json_schema_extra=MACHINE)
+    deterministic: bool = Field(
+        False, description="on a GPU: only algorithms that give the same bits each time", json_schema_extra=MACHINE
+    )
+    activation_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory", json_schema_extra=MACHINE
+    )
     num_workers: int = Field(0, ge=0, le=256, description="processes that load data", json_schema_extra=MACHINE)
     fsdp: bool = Field(False, description="shard the weights over torchrun's processes", json_schema_extra=MACHINE)
-    checkpoint_minutes: float = Field(10.0, gt=0, description="longest time between saves", json_schema_extra=MACHINE)
-    detect_anomaly: bool = Field(False, description="slow: name what gave a NaN gradient", json_schema_extra=MACHINE)
+    checkpoint_minutes: float = Field(
+        10.0, gt=0, description="longest time between two checkpoints, also within an epoch", json_schema_extra=MACHINE
+    )
+    detect_anomaly: bool = Field(
+        False, description="slow: name the operation that made the first NaN gradient", json_schema_extra=MACHINE
+    )
     save_summary_steps: int = Field(100, ge=1, description="steps between log lines", json_schema_extra=MACHINE)
 
     _facts: dict[str, Any] = PrivateAttr(default_factory=dict)

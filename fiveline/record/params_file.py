@@ -27,6 +27,12 @@ CORE_SCHEMA = {
     "float": r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
     "merge": "<<",
 }
+JSON_HABITS = {  # the text at a mistake, and what people know from Python, JavaScript or YAML
+    r".?(#|//|/\*)": "JSON has no comments; take it out, or name the file params.yaml and begin comments with #",
+    r".?,\s*[}\]]": "JSON has no comma after the last entry; take it out",
+    r".?('|True|False|None)": "JSON has double quotes, true, false and null",
+    r"$": "the file is empty; {} takes the defaults",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -118,7 +124,11 @@ def _parse_json(text: str, source: str) -> tuple[Any, list[str]]:
 
     try:
         return json.loads(text, object_pairs_hook=note_duplicates), mistakes
-    except (ValueError, RecursionError) as error:  # ValueError: broken, or a number of more digits than Python reads
+    except json.JSONDecodeError as error:
+        around = text[: error.pos].rstrip()[-1:] + text[error.pos :].lstrip()
+        reason = next((hint for pattern, hint in JSON_HABITS.items() if re.match(pattern, around)), error.msg)
+        raise InputError(f"{source}: not valid JSON, line {error.lineno} column {error.colno}: {reason}") from None
+    except (ValueError, RecursionError) as error:  # a number of more digits than Python reads, absurd nesting
         raise InputError(f"{source}: not valid JSON ({error})") from None
 
 

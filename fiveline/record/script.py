@@ -83,6 +83,11 @@ def run_script(
     Only a bug shows a traceback. In a job, `may_report` gets an error and its explanation, and returns whether this
     process reports it. With --json, standard output gets what `main` returns, or its error, and nothing else.
     """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed with `>&-`: the next file, a checkpoint perhaps, would get its number
+            stream = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115, PTH123
+            os.set_inheritable(stream.fileno(), True)  # a study's processes need them as well
+            setattr(sys, name, stream)
     descriptor = None  # of the real standard output
     if JSON_FLAG in sys.argv:
         descriptor = os.dup(sys.stdout.fileno())

@@ -13,7 +13,7 @@ class Params(utils.Params):
     """What `experiments/<run>/params.json` may say when its task is `ner`."""
 
     task: str = Field("ner", description="which folder of model/ defines net, data and hyperparameters")
-    data_dir: str | None = Field("data/ner_small", description="--data_dir beats it", json_schema_extra=utils.MACHINE)
+    data_dir: str | None = Field("data/ner_small", description="the data's folder", json_schema_extra=utils.MACHINE)
     monitor: str = Field("f1", description="val metric, or loss, that decides which checkpoint is best")
 
     embedding_dim: int = Field(50, ge=1, description="size of a word's embedding")

@@ -19,7 +19,7 @@ class Params(utils.Params):
     """The keys of `experiments/<run>/params.json` for the task `tabular`."""
 
     task: str = Field("tabular", description="which folder of model/ defines net, data and hyperparameters")
-    data_dir: str | None = Field("data/digits_rows", description="--data_dir beats it", json_schema_extra=utils.MACHINE)
+    data_dir: str | None = Field("data/digits_rows", description="the data's folder", json_schema_extra=utils.MACHINE)
     target: Column = Field("digit", description="the column to predict")
     target_type: Literal["classes", "number"] = Field("classes", description="classes, or a number (regression)")
     features: list[Column] | None = Field(None, min_length=1, description="columns to predict from; null: all others")

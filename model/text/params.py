@@ -13,7 +13,7 @@ class Params(utils.Params):
     """What `experiments/<run>/params.json` may say when its task is `text`."""
 
     task: str = Field("text", description="which folder of model/ defines net, data and hyperparameters")
-    data_dir: str | None = Field("data/python_source", description="the dataset", json_schema_extra=utils.MACHINE)
+    data_dir: str | None = Field("data/python_source", description="the data's folder", json_schema_extra=utils.MACHINE)
     monitor: str = Field("loss", description="val metric, or loss, that decides which checkpoint is best")
 
     target: Literal["next", "label"] = Field("next", description="predict each next token, or the label of a text")
@@ -31,7 +31,7 @@ class Params(utils.Params):
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the features dropped in training")
 
     tokens_per_epoch: int | None = Field(
-        200_000, ge=1, description="tokens in an epoch, without evaluate_every_steps; null: as many as train has"
+        200_000, ge=1, description="tokens in an epoch, unless evaluate_every_steps decides; null: as many as train has"
     )
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share that becomes val where there is no val split")
     test_fraction: float = Field(0.0, ge=0, lt=1, description="share that becomes test where there is no train split")

@@ -14,7 +14,7 @@ OWN_NETS = ("cs230", "mnist")
 class Params(utils.Params):
     """The keys of `experiments/<run>/params.json` when its task is `vision`."""
 
-    data_dir: str | None = Field("data/digits", description="--data_dir beats it", json_schema_extra=utils.MACHINE)
+    data_dir: str | None = Field("data/digits", description="the data's folder", json_schema_extra=utils.MACHINE)
     image_size: int = Field(64, ge=8, le=2048, description="pixels of a side; images are resized to squares")
     image_channels: Literal[1, 3] = Field(3, description="3: colour (grey images are repeated); 1: grey")
     normalize: Literal["none", "train", "imagenet"] = Field(

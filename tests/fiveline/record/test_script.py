@@ -77,9 +77,11 @@ def test_the_log_goes_to_standard_output_and_errors_to_standard_error(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("output", "printed"), [("| true", 0), ("> /dev/full", 1)])
+@pytest.mark.parametrize(("output", "printed"), [("| true", 0), ("> /dev/full", 1), (">&- 2>&- <&-", 0)])
 def test_a_run_goes_on_when_its_output_cannot_be_written(tmp_path, output, printed):
-    """As in `train.py | head`, and on a full disk: the file has all lines, and the reason is printed once at most."""
+    """As in `train.py | head`, on a full disk, and in a closed terminal: the file has all lines, and the reason is
+    printed once at most.
+    """
     first = SCRIPT.index("    new_parser")
     lines = f"    time.sleep(0.5)\n    set_logger({str(tmp_path / 'log')!r})\n" + 50 * "    logging.info('line')\n"
     (tmp_path / "script.py").write_text(f"import time\n{SCRIPT[:first]}{lines}run_script(main)\n")
