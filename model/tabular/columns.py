@@ -38,6 +38,7 @@ PLAIN_NUMBERS = "write numbers as 1234.5, without decimal commas, thousands sepa
 MAX_CATEGORIES = 1000  # one slot each; a column with more is more likely a name or a text
 
 
+@functools.lru_cache(maxsize=100_000)  # most columns repeat their values, and train is read twice
 def parse_number(text: str) -> float:
     """Return the number in a cell such as 12, -0.5 or 1e-3; infinity for other text and for numbers from 1e30 on."""
     value = float(text) if NUMBER.fullmatch(text) else math.inf
