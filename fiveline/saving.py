@@ -134,19 +134,19 @@ class Saver:
         if self._unsaved is not None:
             run.write_history()
             utils.save_dict_to_json(self._unsaved, run.path / "metrics_val_last_weights.json")
-        is_best = self._best is not None and state.step == 0 and state.epoch == state.best_epoch
+        is_best = self._best is not None and not self._best[0]  # `contents` are of the epoch that has just ended
         with run.replacing_best() if self._best is not None else contextlib.nullcontext():
-            self._write_best(with_weights=not is_best)  # otherwise save_checkpoint writes the weights
+            self._write_best()
             best = {"best_epoch": state.best_epoch, "best": state.best, "best_loss": state.best_loss}
             seconds = sum(row.get("seconds") or 0.0 for row in run.history())
             run.update_record(epochs=state.epoch, **best, seconds=seconds)
             utils.save_checkpoint(contents, is_best, run.path)
         delete_or_restore(run.path)
 
-    def _write_best(self, with_weights: bool) -> None:
+    def _write_best(self) -> None:
         if self._best is not None:
             utils.save_dict_to_json(self._best[1], self.run.path / "metrics_val_best_weights.json")
-            if with_weights:
+            if self._best[0]:  # otherwise save_checkpoint writes the weights
                 utils.write_checkpoint(self._best[0], self.run.path / "best.pth.tar")
 
     def __enter__(self) -> Saver:
@@ -162,4 +162,4 @@ class Saver:
             # a rerun might never save it, for example after a divergence; only the first process has contents to write
             self.run.check_lock()
             with contextlib.suppress(OSError), self.run.replacing_best():  # the first error is the one to report
-                self._write_best(with_weights=True)
+                self._write_best()

@@ -13,7 +13,7 @@ import train
 import utils
 from fiveline.loading import pictures
 from tests.support.processes import PATIENCE, log_of
-from tests.support.runs import EACH_STEP, assert_same_end, at_log_line, finish, stopped
+from tests.support.runs import EACH_STEP, assert_same_end, at_log_line, finish, read_state, stopped
 
 pytest.importorskip("resource", reason="Windows has neither these signals nor these limits")
 
@@ -39,6 +39,14 @@ def test_sigterm_before_the_first_step_is_no_failure(make_run):
         assert utils.read_json(folder / "run.json")["status"] == "interrupted"
         assert log_of(folder).count("error: interrupted by SIGTERM; rerun the same command to continue") == number
     assert_same_end(whole, finish(folder))
+
+
+def test_sigterm_between_two_epochs_leaves_the_best_checkpoint_as_it_was_at_the_end_of_its_epoch(make_run):
+    folder = make_run(schedule="one_cycle", num_epochs=3)  # so short an epoch is not saved at its end
+    with at_log_line("Epoch 2/", terminate):
+        assert "epoch 2, step 0" in stopped(folder, exit_code=143)
+    (row,), best = utils.read_lines(folder / "history.jsonl"), read_state(folder, "best")
+    assert best["epoch"] == 1 and best["optim_dict"]["param_groups"][0]["lr"] == row["learning_rate"]
 
 
 def test_sigterm_while_a_file_is_read_is_not_taken_for_a_broken_file(make_run, photos, monkeypatch):
