@@ -28,7 +28,11 @@ def fetch_device(name: str | None = None, disable_cuda: bool = False, local_rank
     global in_use
     import torch
 
-    if name is None or disable_cuda:
+    if disable_cuda and name not in (None, "cpu"):
+        raise InputError(f"--disable_cuda and --device {name} contradict each other; give one of them")
+    if local_rank is not None and name not in (None, "cpu", "cuda"):
+        raise InputError(f"--device {name}: the processes of a job cannot share it; give cuda, or cpu")
+    if name is None:
         name = "cuda" if torch.cuda.is_available() and not disable_cuda else "cpu"
     if local_rank is not None and name == "cuda":
         name = f"cuda:{local_rank}"

@@ -17,6 +17,7 @@ from fiveline.device import (
     seed_of,
     to_device,
 )
+from utils import InputError
 
 
 def test_epoch_draws_stay_what_they_are_and_leave_the_generators_alone():
@@ -86,5 +87,16 @@ def test_pieces_are_balanced_and_lose_no_example(number, size, sizes):
 
 def test_device_is_the_named_one():
     assert fetch_device("cpu") == fetch_device(disable_cuda=True) == torch.device("cpu")
-    assert fetch_device("cuda:0", disable_cuda=True) == torch.device("cpu")
     assert fetch_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "disable_cuda", "local_rank", "message"),
+    [
+        ("cuda:0", True, None, "--disable_cuda and --device cuda:0 contradict each other"),
+        ("cuda:1", False, 0, "--device cuda:1: the processes of a job cannot share it"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(name, disable_cuda, local_rank, message):
+    with pytest.raises(InputError, match=message):
+        fetch_device(name, disable_cuda, local_rank)
