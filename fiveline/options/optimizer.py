@@ -78,22 +78,12 @@ class MuonWithAdamW(torch.optim.Optimizer):
             self.parts[True] = torch.optim.Muon(hidden, adjust_lr_fn="match_rms_adamw", **settings)
         if others := [group for group in self.param_groups if not group.get("is_hidden")]:
             self.parts[False] = torch.optim.AdamW(others, fused=fused, **settings)
-        self._share()
 
-    def _share(self) -> None:
-        """Let the parts use this optimizer's groups and state, which hooks, schedules and checkpoints know."""
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Take one step with both, on the groups and the state that hooks, schedules and checkpoints know."""
         for is_hidden, part in self.parts.items():
             part.param_groups = [group for group in self.param_groups if group.get("is_hidden", False) == is_hidden]
             part.state = self.state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of a checkpoint."""
-        super().load_state_dict(state_dict)
-        self._share()
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Take one step with both."""
-        for part in self.parts.values():
             part.step(closure)
 
 

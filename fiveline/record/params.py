@@ -47,7 +47,7 @@ class Params(BaseModel):
         None, ge=1, description="steps of an epoch, which ends with an evaluation; null: one pass over the train split"
     )
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop", "muon"] = Field(
-        "adam", description="as in torch.optim; muon: for the matrices of hidden layers, adamw for the other weights"
+        "adam", description="as in torch.optim; muon: for hidden layers' matrices, adamw for the rest; slow on CPUs"
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and rmsprop")
     beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean squared gradient; of adam and adamw")
@@ -94,16 +94,6 @@ class Params(BaseModel):
     _facts: dict[str, Any] = PrivateAttr(default_factory=dict)
     _old_names: list[str] = PrivateAttr(default_factory=list)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _count_epochs(cls, values: Any) -> Any:
-        """Set num_epochs from num_steps, so that everything else counts in epochs alone."""
-        given = values if isinstance(values, dict) else {}
-        steps, every = given.get("num_steps"), given.get("evaluate_every_steps")
-        if isinstance(steps, int) and isinstance(every, int) and every > 0 and steps % every == 0:
-            return {**values, "num_epochs": steps // every}
-        return values
-
     @model_validator(mode="after")
     def _check_combinations(self) -> Params:
         no_shards = self.microbatch_size or self.ema_decay or self.precision == "fp16" or self.optimizer == "muon"
@@ -120,6 +110,9 @@ class Params(BaseModel):
         }
         if any(wrong.values()):
             raise ValueError("; ".join(message for message, is_wrong in wrong.items() if is_wrong))
+        if self.num_steps is not None:  # everything else counts in epochs alone
+            self.__dict__["num_epochs"] = self.num_steps // (self.evaluate_every_steps or self.num_steps)
+            self.model_fields_set.add("num_epochs")
         return self
 
     facts = property(operator.attrgetter("_facts"), doc="What the data decides, from `fetch_facts`; empty until then.")
