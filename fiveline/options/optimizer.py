@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 import utils
 
@@ -66,7 +68,7 @@ def parameter_groups(
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """torch.optim.Muon for the matrices of hidden layers, AdamW for the other weights.
+    """torch.optim.Muon for the matrices of hidden layers (on CPUs in float32), AdamW for the other weights.
 
     Muon's learning rate is adjusted to move a matrix about as far as AdamW would, so one learning rate serves both.
     """
@@ -84,7 +86,15 @@ class MuonWithAdamW(torch.optim.Optimizer):
         for is_hidden, part in self.parts.items():
             part.param_groups = [group for group in self.param_groups if group.get("is_hidden", False) == is_hidden]
             part.state = self.state
-            part.step(closure)
+            with InFloat32() if part.param_groups[0]["params"][0].device.type == "cpu" else contextlib.nullcontext():
+                part.step(closure)
+
+
+class InFloat32(TorchFunctionMode):
+    """Leave out Muon's cast to bfloat16, which most CPUs compute many times more slowly than float32."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if function is torch.Tensor.bfloat16 else function(*args, **(kwargs or {}))
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> None:

@@ -47,7 +47,7 @@ class Params(BaseModel):
         None, ge=1, description="steps of an epoch, which ends with an evaluation; null: one pass over the train split"
     )
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop", "muon"] = Field(
-        "adam", description="as in torch.optim; muon: for hidden layers' matrices, adamw for the rest; slow on CPUs"
+        "adam", description="as in torch.optim; muon: for the matrices of hidden layers, adamw for the other weights"
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and rmsprop")
     beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean squared gradient; of adam and adamw")

@@ -54,10 +54,21 @@ def test_optimizer_takes_the_steps_of_torchs(values, theirs):
 def test_muon_trains_the_first_matrix_and_adamw_the_other_weights():
     ours_model, their_model = make_model(), make_model()
     ours = take_steps(ours_model, fetch_optimizer(ours_model, make_params(optimizer="muon", weight_decay=0.1)))
-    weights, settings = list(their_model.parameters()), {"lr": 1e-3, "weight_decay": 0.1}
-    muon = torch.optim.Muon(weights[:1], adjust_lr_fn="match_rms_adamw", **settings)
-    adamw = torch.optim.AdamW([{"params": weights[1:]}, {"params": weights[:1], "lr": 0.0}], **settings)
-    adamw.register_step_post_hook(lambda *_: muon.step() and None)
+    settings = {"lr": 1e-3, "weight_decay": 0.1}
+    (matrix, *others), moments = their_model.parameters(), torch.zeros(8, 4)
+    adamw = torch.optim.AdamW([{"params": others}, {"params": [matrix], "lr": 0.0}], **settings)
+
+    @torch.no_grad()
+    def step_of_muon(*_):  # as Jordan's "Muon" (2024) describes it, in float32; lr as in Liu et al. (2025)
+        moments.lerp_(matrix.grad, 0.05)
+        x = matrix.grad.lerp(moments, 0.95).T
+        x = x / x.norm()
+        for _ in range(5):
+            square = x @ x.T
+            x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+        matrix.mul_(1 - 1e-3 * 0.1).sub_(1e-3 * 0.2 * 8**0.5 * x.T)
+
+    adamw.register_step_post_hook(step_of_muon)
     torch.testing.assert_close(ours, take_steps(their_model, adamw))
 
 
