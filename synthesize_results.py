@@ -94,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--parent_dir", default="experiments", help="folder that contains the runs, at any depth")
     add("--sort", default=None, metavar="NAME", help="column to sort by: a metric, a hyperparameter, time, ...")
-    add("--columns", default=None, metavar="NAME,NAME", help="columns to show; default: those that differ, and metrics")
+    add("--columns", default=None, metavar="NAME,NAME", help="columns to show; default: metrics, and what differs")
     add("--filter", default=None, metavar="TEXT", help="which runs: accuracy > 0.9 and optimizer == 'sgd'")
     add("--top", default=None, type=_positive, metavar="N", help="show the first N of each dataset only")
     add("--each", action="store_true", help="one row for each run, also where only the seed differs")

@@ -1,4 +1,4 @@
-"""The state of a run: everything that changes during training, which is what a checkpoint holds."""
+"""The state of a run: everything that changes during training. A checkpoint holds the same."""
 
 from __future__ import annotations
 
@@ -188,4 +188,4 @@ class State:
             restore_generators(self.generators or generator_states())  # fails here, before start_epoch restores them
         with utils.blaming_checkpoint(path, "sums"):
             self.sums.load_state_dict(state["sums"], self.device, is_first=self.job.rank == 0)
-            self.sums.result()  # raises now what it would raise at the end of the epoch
+            self.sums.result()  # an error that would stop the end of the epoch is raised now

@@ -19,8 +19,8 @@ def write_params(model_dir: Path, words: Sequence[str]) -> dict[str, Any]:
     """Ask the tasks which of them can read the data; write and return its suggestions, and log the reason for each.
 
     Args:
-        model_dir: is made if it is not there
-        words: `key=value` words, one of them data_dir; they beat the suggestions, and `task` chooses the task
+        model_dir: the new run's directory; it is created if it is missing
+        words: `key=value` words, one of them data_dir; they override the suggestions, and `task` selects the task
 
     Raises:
         InputError: there is a params file already, or not exactly one task can read the data

@@ -1,7 +1,7 @@
-"""Begin with trained weights, `pretrained: PATH`: a file, or the directory of another run, whose best weights count.
+"""Start from trained weights, `pretrained: PATH`: a file, or the directory of another run, for its best weights.
 
-The last layer stays new where its classes differ. For every other tensor of the net there must be one of its name and
-shape. A net may have, each optional:
+The last layer keeps its random weights if its classes differ. Every other tensor of the net needs a trained tensor of
+the same name and shape. A net may have, each optional:
 
     renamed(weights)    returns the weights of other code, a dict, under the net's names
     published()         returns the weights for `pretrained: true`, and a text that names them
@@ -28,7 +28,7 @@ PREFIXES = ("module.", "model.")  # that DistributedDataParallel and Lightning p
 
 
 class Source(NamedTuple):
-    """Weights to begin with, and where they are from."""
+    """Weights to start from, and their source."""
 
     weights: Mapping[str, Tensor]
     name: str
@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
 
 def read_source(params: utils.Params) -> Source | None:
-    """Return the weights in the file that `pretrained` names; None if it names none. InputError: they are broken."""
+    """Return the weights in the file that `pretrained` names; None if it is a boolean. InputError: a broken file."""
     if not isinstance(params.pretrained, str):
         return None
     path = Path(params.pretrained)
@@ -73,10 +73,10 @@ def _parse_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def initialize(net: Any, params: utils.Params, source: Source | None) -> dict[str, Any] | None:
-    """Give a new net the weights that it begins with, from `read_source`; return where they are from, for run.json.
+    """Give a new net its first weights, from `read_source`; return their source, for run.json.
 
     Raises:
-        InputError: the weights are another net's
+        InputError: the weights belong to another net
     """
     if hasattr(net, "initialize"):
         net.initialize()

@@ -1,6 +1,6 @@
 """The page: `results.html`, one file that needs no network.
 
-Python writes what it read as JSON into the page; the scripts in `report/web/` draw it in the browser. They set names of
+Python writes the data as JSON into the page; the scripts in `report/web/` draw it in the browser. They insert names of
 runs as text, never as HTML, and the page's own policy refuses any other script and any request.
 """
 
@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
 def _read_curves(runs: Sequence[Run], problems: list[str]) -> Iterator[dict[str, Any] | None]:
     """Yield each run's learning curves: `epochs`, and name -> values; `accuracy` is val's, `train accuracy` train's.
 
-    Long curves are thinned out where all of them together would be too much for a browser.
+    Long curves are thinned out if all of them together would be too much for a browser.
     """
     most = max(10, MOST_ROWS // len(runs))
     for run in runs:

@@ -1,7 +1,7 @@
-"""Run directories, as far as a table needs them: hyperparameters, metrics, status. Nothing is trusted or written.
+"""Read run directories for the table: hyperparameters, metrics, status. No file is trusted, and none is written.
 
 A directory counts as a run if it holds a `run.json` or CS230's `metrics_val_best_weights.json`. A file that is torn,
-foreign, huge or unreadable costs its own values and adds one line to `problems`.
+foreign, huge or unreadable loses its own values and adds one line to `problems`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Run:
     intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # of `test`, 95%
     status: str = "unknown"  # as in run.json; `stale` if that says `running` and no process holds the directory
     epochs: int | None = None  # finished ones
-    seconds: float | None = None  # that these took
+    seconds: float | None = None  # that these epochs took
     best_epoch: int | None = None  # of the best weights
     lower_is_better: list[str] = dataclasses.field(default_factory=list)  # metrics that are errors
     monitor: str | None = None  # the val metric, or loss, that decided which weights are best

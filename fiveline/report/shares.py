@@ -1,4 +1,4 @@
-"""What each example contributed to a metric: its numerators and denominators, from which scores can be tested.
+"""The contribution of each example to a metric: numerators and denominators, for intervals and tests.
 
 evaluate.py saves them as `shares_<split>_<checkpoint>.npz`; `--compare` reads them. This module needs no torch.
 """
@@ -25,7 +25,7 @@ FINISHES: dict[str, Finish] = {"": float, "sqrt": np.sqrt, "exp": np.exp, "log":
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """What each example contributed to a metric, a mean of ratios of sums; (num_examples, num_classes or 1) each."""
+    """The contributions of examples to a metric, a mean of ratios of sums; each (num_examples, num_classes or 1)."""
 
     numerators: np.ndarray
     denominators: np.ndarray

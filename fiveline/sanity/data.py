@@ -45,7 +45,7 @@ def input_scale(context: Context) -> Finding:
     if train.std > HUGE_STD or abs(train.mean) > HUGE_STD:
         return Finding("FAIL", f"not normalised: {summary}", scale, values)
     if abs(train.mean) > FAR_MEAN * max(train.std, 1.0) or not SMALL_STD < train.std < LARGE_STD:
-        return Finding("WARN", f"hardly normalised: {summary}", scale, values)
+        return Finding("WARN", f"poorly normalised: {summary}", scale, values)
     return Finding("PASS", summary, values=values)
 
 

@@ -28,11 +28,11 @@ MIXED_UP = "look at inputs and labels: sorted alike, of one length, shuffled tog
 
 
 def baseline(context: Context) -> Finding:
-    """Which metrics does the best answer reach that ignores the inputs?"""
+    """Which metrics does the best constant output reach, which ignores the inputs?"""
     batches = outputs_of(context.fetch_trainer().model.eval(), context.sample("val", NUM_OTHER))
     scores = fit_constant(context).score(batches, context.metrics)
     summary = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
-    return Finding("PASS", f"always the same answer has {summary} on val", values=scores)
+    return Finding("PASS", f"the best constant output has {summary} on val", values=scores)
 
 
 @functools.lru_cache(maxsize=1)
@@ -71,7 +71,7 @@ def labels_fit(context: Context) -> Finding:
             explanation = f"labels fit the inputs of the example {'after' if shift < 0 else 'before'} theirs"
             return Finding("FAIL", f"shifted by one: {explanation}; {summary}", MIXED_UP, values)
     status = "WARN" if min(held_out, values["val"]) < LEARNT else "FAIL"
-    explanation = f"a few examples can be learnt by heart, but nothing holds on others: {summary}"
+    explanation = f"the net can overfit a few examples, but nothing holds on others: {summary}"
     return Finding(status, explanation, f"do the inputs decide the labels? If they should, {MIXED_UP}", values)
 
 

@@ -121,7 +121,7 @@ def with_large_weights(context: Context) -> nn.Module:
 def _effect(model: nn.Module, inputs: Any, tokens: Tensor, others: Tensor, places: tuple[int, int]) -> float:
     """Return how much other tokens change the outputs at the places (first, number), over the outputs' spread.
 
-    Of a whole sequence with one label, all outputs count.
+    If a whole sequence has one label, all outputs count.
     """
     changed = map_tensors(lambda tensor: others if tensor is tokens else tensor, inputs)
     with torch.inference_mode():

@@ -75,7 +75,7 @@ def run_in_fresh_process(path: Path, pairs: Iterable[tuple[Any, Any]]) -> Iterat
                     process.stdin.flush()
                     outputs = pickle.load(process.stdout)
                 except (OSError, EOFError, pickle.UnpicklingError) as error:  # the process has died
-                    process.kill()  # or has written something else, and waits
+                    process.kill()  # or it has written something else, and waits
                     process.wait()
                     stderr.seek(0)
                     reason = stderr.read().decode("utf-8", "replace").strip().rpartition("\n")[2][:300] or "no message"

@@ -54,7 +54,7 @@ def is_among(value: Any, values: Sequence[Any]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """All that varies, in the order in which it is written."""
+    """All dimensions, in the order in which the file lists them."""
 
     dimensions: tuple[Dimension, ...]
 
@@ -70,7 +70,7 @@ class Space:
 
     @functools.cached_property
     def in_order(self) -> list[Dimension]:
-        """The dimensions, each behind the ones that it depends on; dimensions in a circle are missing."""
+        """The dimensions, each after those it depends on; dimensions that depend on each other are left out."""
         done: dict[str, Dimension] = {}
         waiting = list(self.dimensions)
         while ready := [each for each in waiting if each.when.keys().isdisjoint([other.name for other in waiting])]:

@@ -1,4 +1,4 @@
-"""Text files, the numbers of their tokens, and labelled texts. All files are UTF-8.
+"""Text files, the ids of their tokens, and labelled texts. All files are UTF-8.
 
     train.txt, val.txt, test.txt      for target `next`: each split is a file
     train/, val/, test/               or all files in a folder, at any depth, in the order of their names
@@ -33,7 +33,7 @@ NO_DATA = ("README.md", "build_dataset.py")
 
 def split_files(split: str, data_dir: Path, params: Params) -> tuple[list[Path], bool]:
     """Return the files that hold a split, in order, and whether they hold another split as well."""
-    endings = ("", ".txt") if params.target == "next" else TABLES  # the last one counts
+    endings = ("", ".txt") if params.target == "next" else TABLES  # if both exist, the last one is used
     places = [data_dir / f"{name}{ending}" for name in ("train", "val", "test") for ending in endings]
     found = {place.stem: place for place in places if place.exists()}
     is_shared = split not in found or (split == "train" and "val" not in found)
@@ -82,7 +82,7 @@ def train_characters(data_dir: Path, params: Params) -> set[str]:
 
 
 def read_tokens(split: str, data_dir: Path, params: Params) -> np.ndarray:
-    """Return the numbers of a split's tokens, (num_tokens,), mapped from a file, which the first call makes."""
+    """Return the ids of a split's tokens, (num_tokens,), memory-mapped from a file that the first call writes."""
     paths, is_shared = split_files(split, data_dir, params)
     encode = fetch_encoder(params)
     dtype = np.min_scalar_type(len(params.facts["token_bytes"]) - 1)  # uint8, uint16 or uint32
@@ -110,7 +110,7 @@ def read_tokens(split: str, data_dir: Path, params: Params) -> np.ndarray:
 
 
 def read_labelled(split: str, data_dir: Path, params: Params) -> tuple[list[str], list[str], list[str]]:
-    """Return the names, texts and labels of a split's rows; InputError names the line of a broken one."""
+    """Return the names, texts and labels of a split's rows; InputError names the line of a broken row."""
     paths, is_shared = split_files(split, data_dir, params)
     rows = [(path, line, row) for path in paths for line, row in read_rows(path)]
     if is_shared:

@@ -22,7 +22,7 @@ from model.vision.params import Params
 from model.vision.readers import Examples, normal, read_split
 from utils import InputError
 
-CHUNK_BYTES = 2**24  # of decoded images are gone through at a time for the pixel statistics
+CHUNK_BYTES = 2**24  # of decoded images that the pixel statistics read at a time
 SAMPLE_SIZE = 100  # images whose values say how many bits are used: reading all of them may take minutes
 CONSTANT_STD = 0.1 / 255  # of a channel that is constant but for a few levels of noise, which is not to be magnified
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -31,7 +31,7 @@ IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
     """The images of one split; augmented once `set_epoch` has been called. Decoded images are kept in `data_dir`.
 
-    An InputError names an example of an unknown class, and images that cannot be read, if all are decoded now.
+    An InputError names an example of an unknown class, or the unreadable images, if all images are decoded now.
     """
 
     def __init__(self, examples: Examples, data_dir: Path, params: Params) -> None:
@@ -82,7 +82,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
 def _move(pixels: Tensor, draws: Tensor, params: Params) -> Tensor:
     """Mirror half of the images and move each by up to params.shift pixels; edges are repeated.
 
-    Pixels are (batch_size, image_size, image_size, image_channels), uint8. Three of the five draws of each are used.
+    Pixels are (batch_size, image_size, image_size, image_channels), uint8. Three of each image's five draws are used.
     """
     if not params.horizontal_flip and params.shift == 0:
         return pixels
@@ -114,7 +114,7 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> ImageDataset:
         logging.warning(f"- WARNING: {data_dir}: train lacks {', '.join(sorted(gone))}, a class that the net knows")
     dataset = ImageDataset(examples, data_dir, params)
     if dataset.pixels is None:
-        hint = "num_workers=... does it ahead of time, in other processes"
+        hint = "num_workers=... decodes images ahead of time, in other processes"
         logging.info(f"- {split}: each of {len(dataset)} images is decoded when it is needed; {hint}")
     return dataset
 

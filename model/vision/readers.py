@@ -2,8 +2,8 @@
 
     <split>/<class>/*                folders, any image format; the class is the folder's name
     <split>_signs/<label>_*.jpg      CS230's SIGNS; the label is the number before the first underscore
-    <split>.npz                      arrays `images` (n, height, width[, 3]) uint8, `labels` (n,) integers, and, if you
-                                     like, `classes` (names); data/digits has these files
+    <split>.npz                      arrays `images` (n, height, width[, 3]) uint8, `labels` (n,) integers, and
+                                     optionally `classes` (names); data/digits has these files
 
 If there is no val split, it is cut from train, the same for every run (params.split_seed, params.val_fraction).
 """
@@ -46,7 +46,7 @@ class Examples:
 
     def images_at(self, positions: Sequence[int] | np.ndarray) -> list[Path] | np.ndarray:
         """Return the images of some of the examples."""
-        rows = self.rows[np.asarray(positions, dtype=np.int64)]  # also of none
+        rows = self.rows[np.asarray(positions, dtype=np.int64)]  # int64 also if there are none
         return self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[row] for row in rows]
 
     def take(self, is_taken: np.ndarray, *notes: str) -> Examples:
@@ -56,7 +56,7 @@ class Examples:
 
 
 def read_split(split: str, data_dir: Path, params: Params) -> Examples:
-    """Return the examples of 'train', 'val' or 'test'; InputError if they are missing, broken or laid out otherwise."""
+    """Return the examples of 'train', 'val' or 'test'; InputError if they are missing, broken or in another layout."""
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: there is no such data directory; --data_dir says where the data is")
     path, has_val = _find(split, data_dir), _find("val", data_dir) is not None

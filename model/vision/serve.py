@@ -1,4 +1,4 @@
-"""What comes after training: predictions in words, new images, and what an exported program's user has to know."""
+"""After training: readable predictions, new images, and the description of an exported program."""
 
 from __future__ import annotations
 
