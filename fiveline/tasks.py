@@ -65,7 +65,7 @@ def fetch_params(model_dir: Path, overrides: Sequence[str] = ()) -> utils.Params
 
 
 def recognise_task(keys: Iterable[str]) -> str:
-    """Return the task that has the most of a params file's keys, or the default task if several have as many.
+    """Return the task that has the most of a params file's keys, or the default task unless exactly one does.
 
     CS230's params files name no task; a key such as `num_channels` or `lstm_hidden_dim` belongs to one task only.
     """

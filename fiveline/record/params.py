@@ -30,7 +30,7 @@ class Params(BaseModel):
 
     task: str = Field("vision", description="which folder of model/ defines net, data and hyperparameters")
     data_dir: str | None = Field(None, description="the dataset; --data_dir overrides it", json_schema_extra=MACHINE)
-    seed: int = Field(230, ge=0, lt=2**32, description="decides first weights, order, augmentation and dropout")
+    seed: int = Field(230, ge=0, lt=2**32, description="decides initial weights, order, augmentation and dropout")
     pretrained: bool | FileName = Field(
         False, description="weights to start from: a file or another run's directory; true: the net's published weights"
     )

@@ -39,7 +39,7 @@ class Params(utils.Params):
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the hidden features of mlp dropped in training")
     batch_norm: bool = Field(False, description="normalise the hidden features of mlp over the batch")
     linear_layer: Literal["torch", "custom"] = Field("torch", description="custom: the Linear written in net.py")
-    monitor: str = Field("accuracy", description="val metric or loss that decides the best checkpoint; numbers: rmse")
+    monitor: str = Field("accuracy", description="val metric or loss that decides the best weights; rmse for a number")
 
     @model_validator(mode="before")
     @classmethod

@@ -27,7 +27,7 @@ Suggested = dict[str, tuple[Any, str]]
 
 
 def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
-    """Return one dict a text or window: prediction, confidence, and, unless labels is None, label and loss.
+    """Return one dict per text or window: prediction, confidence, and, unless labels is None, label and loss.
 
     For `next`, prediction and label are tokens that are separated by spaces, and the numbers are means over them.
     `worst` is the token with the highest loss in the second half of a window, after the text before it.
@@ -54,7 +54,7 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
 
 
 def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dict[str, float]]:
-    """Return the probability of each class, one dict a text."""
+    """Return the probability of each class, one dict per text."""
     return [dict(zip(params.facts["classes"], row, strict=True)) for row in outputs.softmax(-1).tolist()]
 
 
