@@ -8,7 +8,7 @@
     torchscript   for programs that still load it; PyTorch has deprecated it
     safetensors   the weights alone, for code that has the net; also needs requirements-export.txt
 
-Batches may have any size, and sentences any length. The program is run in a process of its own, which cannot import
+Batches may have any size, and sentences any length. The program is run in a separate process, which cannot import
 this project, on a split of the data, and its outputs are compared with the net's. If a prediction changes, or an output
 differs by more than 1e-4 of the outputs' standard deviation over the split, the exit code is 1 and the program is not
 kept; --tolerance accepts a larger share, and changed predictions.

@@ -101,7 +101,7 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> dict[st
 
 
 def report_end(plan: Plan, driver: Driver) -> None:
-    """Print the table and what is left to do; raise a Stop for what went wrong."""
+    """Print the table and the work that is left; raise a Stop if the study is not complete."""
     trials = plan.all_trials()
     if any(trial.record() for trial in trials):
         with contextlib.suppress(SystemExit):  # files of other runs that cannot be read: it has listed them

@@ -70,7 +70,7 @@ def engine_files(tasks: Sequence[str], without: Sequence[str]) -> dict[str, byte
 def task_files(tasks: Sequence[str], without: Sequence[str]) -> dict[str, bytes]:
     """Return the folders of the tasks, their tests, experiments and commands, and the data that these name."""
     files = tracked(*(f"{place}/{task}" for task in tasks for place in ("model", "tests/model")))
-    for path in [path for path in files if path.startswith("tests/")]:  # tests of what is left out
+    for path in [path for path in files if path.startswith("tests/")]:  # tests of the parts left out
         if any(ROOMS[room].removesuffix(".py").encode() in files[path] for room in without):
             del files[path]
     tests = [path for path in files if path.startswith("tests/") and path.endswith(".py")]

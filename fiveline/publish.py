@@ -4,7 +4,7 @@
     python -m fiveline.publish experiments/learning_rate --to mlflow --project digits --watch
 
 A tracker gets each run's hyperparameters, history (one step per epoch), metrics, and pictures of its worst mistakes on
-test. Publishing again adds only what is new. Writes `published.json` into each run directory. docs/trackers.md says
+test. Publishing again adds only new entries. Writes `published.json` into each run directory. docs/trackers.md says
 where each tracker keeps its data. Training itself needs no tracker.
 """
 

@@ -15,7 +15,7 @@
     data_loader.py
         fetch_dataset(split, data_dir, params)   a map-style Dataset of (inputs, labels): 'train', 'val' or 'test'
         collate_fn             optional  as in torch.utils.data.DataLoader
-        fetch_facts(data_dir, params)  optional  dict of what the data decides (class names, vocabulary), plain values
+        fetch_facts(data_dir, params)  optional  dict of facts about the data (class names, vocabulary), plain values
                                          only. It is read once, stored in the checkpoint, and found in `params.facts`.
                                          `classes`, a list of names, gives the report its classes
     serve.py         optional: what comes after training; imports no torch at import; each name is optional

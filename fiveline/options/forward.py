@@ -26,7 +26,7 @@ AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 def tune_cpu() -> None:
     """Avoid two costs on a CPU, without changing a result; `prepare` calls this before the first step."""
-    # Adam's moments decay to numbers below 1e-38 where a weight gets no gradient for long, such as a rare word's, and
+    # Adam's moments decay to numbers below 1e-38 if a weight gets no gradient for long, such as a rare word's, and
     # some processors compute with these a hundred times slower
     torch.set_flush_denormal(True)
     with contextlib.suppress(OSError, AttributeError):
@@ -131,4 +131,4 @@ def compile_net(model: nn.Module, has_lengths: bool) -> None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         logging.warning(f"- WARNING: compile: no compiler works here ({reason}); the net is not compiled")
         return
-    model.compile(dynamic=has_lengths)  # False: code of its own for each shape, so a resumed run gives the same bits
+    model.compile(dynamic=has_lengths)  # False: separate code for each shape, so a resumed run gives the same bits

@@ -33,7 +33,7 @@ Interval = tuple[float, float]
 
 @np.errstate(all="ignore")  # of values near the largest float
 def interval(shares: Shares) -> Interval | None:
-    """Return the interval of a metric; None where the examples are too few, or all alike, so that they say nothing."""
+    """Return the interval of a metric; None if there are too few examples, or if they are all the same."""
     shares = shares.of(np.flatnonzero(shares.occurs.any(axis=1)))  # an example without a label says nothing
     numerators, denominators = shares.numerators, shares.denominators
     if not len(numerators) or not np.isfinite([numerators, denominators]).all():

@@ -23,7 +23,7 @@ from fiveline.sanity.tokens import MAX_EXAMPLES, MAX_LEAKED, are_next_tokens, pa
 CHUNK = 64  # examples fetched together, where all have one shape
 THUMBNAIL = 16  # pixels of the side to which an image is reduced
 MAX_LABELS = 1000  # that are kept of an example
-MIN_WORDS = 4  # shorter sentences are alike by chance
+MIN_WORDS = 4  # shorter sentences match by chance
 NEAR_IMAGES = 0.004  # squared distance of thumbnails of length 1
 
 

@@ -24,7 +24,7 @@ ROUND_STEPS, NUM_STEPS = 30, 300
 # of the loss of the best constant: a net below it has learnt something, clearly so, enough to stop
 LEARNT, CLEARLY_LEARNT, WELL_LEARNT = 0.95, 0.8, 0.4
 SWAPPED, MIN_OF_CLASS = 0.3, 4  # share of a class that is taken for one other; examples that it needs
-MIXED_UP = "look at inputs and labels: sorted alike, of one length, shuffled together, images not mirrored or turned?"
+MIXED_UP = "look at inputs and labels: same order, same number, shuffled together, images not mirrored or rotated?"
 
 
 def baseline(context: Context) -> Finding:
@@ -43,7 +43,7 @@ def fit_constant(context: Context) -> Constant:
 
 
 def labels_fit(context: Context) -> Finding:
-    """Does what is learnt from train hold on examples of train that were set apart, and on the other splits?"""
+    """Does a net that is trained on train also do well on held-out examples of train, and on the other splits?"""
     model, values = fit_shortly(context)
     held_out, others = values["held_out"], [split for split in context.datasets if split != "train"]
     shares = "".join(f"{values[split]:.0%} on {split}, " for split in others)

@@ -133,7 +133,7 @@ def _effect(model: nn.Module, inputs: Any, tokens: Tensor, others: Tensor, place
 
 
 class Unmasked(TorchFunctionMode):
-    """Let attention see all tokens. A net that knows no positions then gives the same outputs for any order."""
+    """Let attention see all tokens. A net without positions then gives the same outputs for any order."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

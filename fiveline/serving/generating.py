@@ -32,7 +32,7 @@ def fetch_generator(serve: Any, model: Any, params: utils.Params, args: argparse
         if not value >= SETTINGS[name][1]:
             raise utils.InputError(f"--{name} {value}: expected {SETTINGS[name][1]} or more")
     if generator is not None and args.probabilities:
-        raise utils.InputError("--probabilities: this run continues texts, and knows no classes; leave the flag out")
+        raise utils.InputError("--probabilities: this run continues texts, and has no classes; leave the flag out")
     return None if generator is None else functools.partial(generator, **given)
 
 

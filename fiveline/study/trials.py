@@ -31,7 +31,7 @@ class Trial:
     """One run of a study."""
 
     number: int  # of its configuration, from 0; with several seeds, trials share it
-    values: dict[str, Any]  # of what the study varies, in the order of the space, and of `seed` where it repeats seeds
+    values: dict[str, Any]  # of the varied hyperparameters, in the space's order, and of `seed` if several are run
     params: utils.Params  # all of its hyperparameters
     path: Path  # its directory, which may not exist yet
 

@@ -87,7 +87,7 @@ def read_tokens(split: str, data_dir: Path, params: Params) -> np.ndarray:
     encode = fetch_encoder(params)
     dtype = np.min_scalar_type(len(params.facts["token_bytes"]) - 1)  # uint8, uint16 or uint32
     num_tokens = sum(len(encode(piece)) for piece in chunks(paths, params))
-    pieces, waiting = chunks(paths, params), bytearray()  # waiting: what the next part begins with
+    pieces, waiting = chunks(paths, params), bytearray()  # waiting: the first bytes of the next part
 
     def make(part: slice) -> np.ndarray:  # the parts follow each other
         num_bytes = (min(part.stop, num_tokens) - part.start) * dtype.itemsize
@@ -143,7 +143,7 @@ def read_rows(path: Path, column: str = "text") -> Iterator[tuple[int, dict[str,
     if str(path) != "-":
         check_regular(path)
     source: Any = sys.stdin.buffer if str(path) == "-" else path.open("rb")
-    with io.TextIOWrapper(source, "utf-8-sig", "surrogateescape", newline="") as file:  # `cell` finds what is not UTF-8
+    with io.TextIOWrapper(source, "utf-8-sig", "surrogateescape", newline="") as file:  # `cell` refuses wrong bytes
         reader, first = csv.DictReader(file, restkey="more", strict=True), 2 if path.suffix == ".csv" else 1
         texts = ({column: line.rstrip("\r\n").replace("\\n", "\n")} for line in file)
         rows: Any = {".csv": reader, ".jsonl": map(json.loads, file)}.get(path.suffix, texts)

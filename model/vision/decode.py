@@ -46,7 +46,7 @@ def decode_all(images: list[Path] | np.ndarray, params: Params) -> np.ndarray:
 def load_pixels(examples: Examples, data_dir: Path, params: Params) -> tuple[np.ndarray | None, np.ndarray]:
     """Return decoded images, in memory or in a mapped file, and which of them the examples are, (num_examples,).
 
-    Images are (n, image_size, image_size, image_channels), uint8, or None if each is to be decoded when it is needed.
+    Images are (n, image_size, image_size, image_channels), uint8, or None if each is decoded when it is needed.
     """
     images, shape = examples.images, (len(examples.images), *params.image_shape)
     is_large = math.prod(shape) > SMALL_BYTES

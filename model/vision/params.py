@@ -33,7 +33,7 @@ class Params(utils.Params):
     dropout_rate: float = Field(0.8, ge=0, lt=1, description="dropout before the last layer of cs230 and mnist")
     freeze_backbone: bool = Field(False, description="train only the last layer of a pretrained net")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each training label spread over all classes")
-    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: weigh all classes alike")
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: weigh all classes equally")
 
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share of train that becomes val if the data has no val")
     split_seed: int = Field(230, ge=0, lt=2**32, description="decides which examples become val, whatever `seed` is")
