@@ -36,6 +36,9 @@ def split_files(split: str, data_dir: Path, params: Params) -> tuple[list[Path],
     endings = ("", ".txt") if params.target == "next" else TABLES  # if both exist, the last one is used
     places = [data_dir / f"{name}{ending}" for name in ("train", "val", "test") for ending in endings]
     found = {place.stem: place for place in places if place.exists()}
+    if found and "train" not in found:  # train would otherwise contain them
+        held = " and ".join(place.name for place in found.values())
+        raise InputError(f"{data_dir}: has {held}, but no train; expected train{endings[-1]} beside it")
     is_shared = split not in found or (split == "train" and "val" not in found)
     if is_shared and split == "test" and "train" in found:
         raise InputError(f"{data_dir}: has {found['train'].name}, but no test; expected a test split beside it")
