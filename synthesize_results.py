@@ -55,7 +55,7 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
         repeated = [[run] for run in part] if args.each else columns.group_by_seed(part, differ)
         groups += columns.sort_groups(repeated, sorted_by[-1])[: args.top]
     shown = [run for group in groups for run in group]
-    hidden = [] if len(sorted_by) > 1 else ["data"]  # where all runs can be compared
+    hidden = [] if len(sorted_by) > 1 else ["data"]  # if all runs can be compared
     if args.columns:
         names = map(str.strip, f"run,{'' if hidden else 'data'},{args.columns}".split(","))
         chosen = [columns.find_column(name, by_name, "--columns") for name in dict.fromkeys(filter(None, names))]

@@ -45,7 +45,7 @@ class EpochBatches(Sampler[list[int]]):
     ) -> None:
         self.num_examples, self.seed, self.shard = num_examples, seed, shard
         self.lengths = None if lengths is None or seed is None else np.asarray(lengths)
-        self.num_batches = count_batches(num_examples, batch_size)  # of a pass
+        self.num_batches = count_batches(num_examples, batch_size)  # in a pass
         self.steps = steps or self.num_batches
         self.set_position(epoch=1)
 

@@ -26,7 +26,7 @@ from fiveline.project_files import ROOMS, SOURCE, engine_files, project_files, r
 from fiveline.tasks import fetch_params_class, list_tasks
 
 ORIGIN = "fiveline/origin.json"
-LIKE = ("vision", "tabular", "ner")  # which inputs the skeleton of a new task may have
+LIKE = ("vision", "tabular", "ner")  # the skeletons for a new task, by kind of input
 
 
 def start(project: Path, tasks: Sequence[str], without: Sequence[str], like: str | None) -> None:

@@ -31,7 +31,7 @@ from fiveline.report.predictions import PREDICTIONS, read_details
 from fiveline.report.runs import Run, is_number, read_history, read_runs
 
 RECORD = "published.json"
-SUFFIX = ".published"  # of our events for TensorBoard; other events in the directory are not removed
+SUFFIX = ".published"  # ends the names of our events for TensorBoard; other events are not removed
 
 
 class Content(NamedTuple):
@@ -43,7 +43,7 @@ class Content(NamedTuple):
     id: str
     num_published: int  # epochs that the tracker has, as published.json says
     epochs: list[dict[str, Any]]  # `epoch`, from 1, and numbers such as `train/loss`
-    metrics: dict[str, float]  # of the best weights: `best_val/accuracy`, `test/accuracy`, ...
+    metrics: dict[str, float]  # scores of the best weights: `best_val/accuracy`, `test/accuracy`, ...
     pictures: dict[str, tuple[str, Any]]  # name -> caption, PIL image
 
 

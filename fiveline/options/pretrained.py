@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 import utils
 
-KEYS = ("state_dict", "model", "model_state_dict")  # where a file with more than weights has them
-PREFIXES = ("module.", "model.")  # that DistributedDataParallel and Lightning put before all names
+KEYS = ("state_dict", "model", "model_state_dict")  # a file with more than weights has them under such a key
+PREFIXES = ("module.", "model.")  # DistributedDataParallel and Lightning put them before all names
 
 
 class Source(NamedTuple):
@@ -32,8 +32,8 @@ class Source(NamedTuple):
 
     weights: Mapping[str, Tensor]
     name: str
-    sha256: str | None  # of the file
-    facts: Mapping[str, Any] | None  # of the run that trained them; None: not known
+    sha256: str | None  # the file's checksum
+    facts: Mapping[str, Any] | None  # facts of the run that trained them; None: unknown
 
 
 def read_source(params: utils.Params) -> Source | None:

@@ -22,9 +22,9 @@ from fiveline.report.predictions import read_details
 from fiveline.report.runs import Run, is_number, read_history
 
 WEB = Path(__file__).parent / "web"
-SCRIPTS = ("study", "filter", "table", "charts", "predictions", "run", "start")  # as one
-MOST_RUNS = 5000  # that a browser can draw; of more, the best
-MOST_ROWS = 100_000  # of all learning curves together; long ones are thinned out
+SCRIPTS = ("study", "filter", "table", "charts", "predictions", "run", "start")  # joined into one script
+MOST_RUNS = 5000  # as many as a browser can draw: the best runs
+MOST_ROWS = 100_000  # in all learning curves together; long curves are thinned out
 
 
 def write_page(runs: Sequence[Run], path: Path, problems: list[str]) -> None:

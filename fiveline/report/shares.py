@@ -19,7 +19,7 @@ import numpy as np
 from fiveline.record.files import check_regular
 
 MOST_BYTES = 2**31  # in memory: a million examples with 100 classes take this many
-Finish = Callable[[float], Any]  # of a mean ratio, such as the root of a root-mean-square error
+Finish = Callable[[float], Any]  # applied to a mean ratio, such as the root in a root-mean-square error
 FINISHES: dict[str, Finish] = {"": float, "sqrt": np.sqrt, "exp": np.exp, "log": np.log}
 
 

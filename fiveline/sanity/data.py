@@ -17,8 +17,8 @@ from fiveline.sanity.context import Context
 from fiveline.sanity.leaks import Survey, survey
 from fiveline.sanity.tokens import are_next_tokens
 
-SMALL_STD, LARGE_STD, HUGE_STD = 0.03, 5.0, 20.0  # of inputs
-FAR_MEAN = 3.0  # in standard deviations, or in ones where they are smaller
+SMALL_STD, LARGE_STD, HUGE_STD = 0.03, 5.0, 20.0  # limits for the std of inputs
+FAR_MEAN = 3.0  # a mean farther from 0, in units of max(std, 1), gets a warning
 ONE_SIDED, RARE = 0.8, 50  # share of the most frequent class; how much more frequent than another it may be
 MAX_CONTRADICTIONS = 0.01  # share of train
 NUM_AUGMENTED = 64

@@ -21,7 +21,7 @@ from fiveline.serving.interface import find_class_axis
 
 NUM_TRAIN, NUM_HELD_OUT, NUM_OTHER = 3000, 200, 400  # examples of train, set apart from it, of another split
 ROUND_STEPS, NUM_STEPS = 30, 300
-# of the loss of the best constant: a net below it has learnt something, clearly so, enough to stop
+# shares of the best constant's loss: below them, a net has learnt something, clearly something, enough to stop
 LEARNT, CLEARLY_LEARNT, WELL_LEARNT = 0.95, 0.8, 0.4
 SWAPPED, MIN_OF_CLASS = 0.3, 4  # share of a class that is taken for one other; examples that it needs
 MIXED_UP = "look at inputs and labels: same order, same number, shuffled together, images not mirrored or rotated?"

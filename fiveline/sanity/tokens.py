@@ -18,8 +18,8 @@ from fiveline.sanity.evaluation import TOLERANCE
 
 MAX_EQUAL = 0.8  # share of the scored tokens; the last label of a sequence need not be among its tokens
 PLACES = (1, 0, 2, -1, 3, -2)  # where a label may stand among the tokens: 1 for the next one
-NUM_EXAMPLES = 4  # with many different tokens
-MAX_EXAMPLES = 4000  # of a split; a sample of a larger one
+NUM_EXAMPLES = 4  # the ones with the most different tokens
+MAX_EXAMPLES = 4000  # in a split; a larger split is sampled
 MAX_LEAKED = 0.01  # share of a split that may be in train before that is a failure
 
 

@@ -93,7 +93,7 @@ def compare(batches: Iterable[tuple[Arrays, Arrays]], class_axis: int | None) ->
     `largest_difference_as_share` is a share of the standard deviation of the output over all batches. With a
     class_axis, `num_predictions` and `num_changed` count the largest entries along this axis of the first output.
     """
-    worst: Any = 0.0  # of each output
+    worst: Any = 0.0  # the largest difference of each output
     sums: Any = 0.0
     changed = {} if class_axis is None else {"num_predictions": 0, "num_changed": 0}
     for outputs, expected in batches:

@@ -23,7 +23,7 @@ class Plan:
     def __init__(self, directories: Directories, settings: Settings) -> None:
         self.directories, self.settings = directories, settings
         self.is_exhausted = False  # whether the space has no new configuration
-        self._results: dict[int, Result] = {}  # of configurations that have ended
+        self._results: dict[int, Result] = {}  # results of configurations that have ended
         if settings.sampler == "grid":
             configurations = dict(enumerate(directories.space.grid()[: settings.num_trials]))
         else:

@@ -103,7 +103,7 @@ class Space:
     def grid_mistakes(self, base: utils.Params) -> list[str]:
         """Return the mistakes in combinations whose values are right one by one."""
         sizes = [[len(each.values or ()) for each in self.dimensions if each.name == name] for name in self.names]
-        size = math.prod(map(max, sizes))  # of several dimensions, one applies
+        size = math.prod(map(max, sizes))  # if a name has several dimensions, one applies
         if size > LARGEST_GRID:
             return [f"sampler grid: {size:,} trials; take sampler random or tpe with num_trials"]
         found, explicit = dict[str, None](), base.explicit_values()

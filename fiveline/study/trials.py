@@ -30,8 +30,8 @@ T = TypeVar("T")
 class Trial:
     """One run of a study."""
 
-    number: int  # of its configuration, from 0; with several seeds, trials share it
-    values: dict[str, Any]  # of the varied hyperparameters, in the space's order, and of `seed` if several are run
+    number: int  # its configuration's, from 0; trials that differ in their seed share it
+    values: dict[str, Any]  # the varied hyperparameters, in the space's order, and `seed` if several are run
     params: utils.Params  # all of its hyperparameters
     path: Path  # its directory, which may not exist yet
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fiveline.metrics import IGNORED_LABEL
 from model.text.params import Params
 
-Cache = dict[str, Tensor]  # of a block: "k" and "v", the keys and values of the tokens so far, (B, H, L, D) each
+Cache = dict[str, Tensor]  # a block's "k" and "v": the keys and values of the tokens so far, (B, H, L, D) each
 
 
 class Attention(nn.Module):

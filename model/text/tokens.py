@@ -32,7 +32,7 @@ def fetch_tokenizer(params: Params) -> Any:
     try:
         from tokenizers import Tokenizer
 
-        held = params.facts.get("tokenizer")  # by a checkpoint
+        held = params.facts.get("tokenizer")  # stored in a checkpoint
         tokenizer = Tokenizer.from_str(held) if held else Tokenizer.from_file(str(params.tokenizer_file))
     except ImportError:
         raise InputError("tokens=pieces needs the tokenizers library: pip install tokenizers") from None

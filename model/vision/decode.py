@@ -15,7 +15,7 @@ from model.vision.params import Params
 from model.vision.readers import Examples
 from utils import InputError
 
-SMALL_BYTES = 2 * 2**30  # of decoded images; larger sets are decoded when they are needed, unless `cache` says more
+SMALL_BYTES = 2 * 2**30  # decoded images; larger sets are decoded when they are needed, unless `cache` is set
 
 
 def decode(image: Path | np.ndarray, params: Params) -> np.ndarray:
@@ -55,7 +55,7 @@ def load_pixels(examples: Examples, data_dir: Path, params: Params) -> tuple[np.
     if params.cache == "none" or (params.cache == "auto" and is_large):
         return None, examples.rows
     if isinstance(images, list) and params.cache != "memory":
-        # of the whole folder, whichever images the split has: runs with another val split share the file
+        # the file holds the whole folder, not only the split: runs with another val split share the file
         name = f"{examples.folder.name}_{'x'.join(map(str, params.image_shape))}"
         code = hashlib.sha256(b"".join(Path(path).read_bytes() for path in (__file__, pictures.__file__))).hexdigest()
         key = f"{files_key(images, examples.folder)} {code} {PIL.__version__} {params.known_grey_bits}"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from model.vision.params import OWN_NETS, Params
 from utils import InputError
 
-EXTRA_OUTPUTS = ("aux1.", "aux2.", "AuxLogits.")  # of GoogLeNet and Inception, which our models do not have
+EXTRA_OUTPUTS = ("aux1.", "aux2.", "AuxLogits.")  # weights of GoogLeNet and Inception that our models leave out
 
 
 def published_net(params: Params) -> Any:
@@ -91,7 +91,7 @@ def _published(params: Params, build: Any) -> tuple[dict[str, Tensor], str]:
     except (OSError, RuntimeError, HTTPException) as error:
         hint = "or pretrained=false"
         raise InputError(f"net {params.net!r}: its weights cannot be downloaded ({error}); {hint}") from None
-    settings = getattr(source, "pretrained_cfg", {})  # of timm
+    settings = getattr(source, "pretrained_cfg", {})  # timm's models have it
     if (mean := settings.get("mean")) and params.normalize == "imagenet" and list(mean) != params.facts["mean"]:
         logging.warning(f"- WARNING: the weights of {params.net} were trained with mean {mean}, std {settings['std']}")
     return source.state_dict(), f"the published weights of {params.net} {settings.get('tag', '')}".rstrip()
