@@ -1,4 +1,4 @@
-"""Export a trained net as a program that runs without this project, with the facts that its user needs beside it.
+"""Export a trained net as a program that runs without this project, and write a JSON file that describes it.
 
     python export.py --model_dir experiments/base_model --format pt2
     python export.py --model_dir experiments/my_texts --format onnx --output tagger.onnx
@@ -8,7 +8,7 @@
     torchscript   for programs that still load it; PyTorch has deprecated it
     safetensors   the weights alone, for code that has the net; also needs requirements-export.txt
 
-Batches may have any size, and sentences any length. The program is run in a process of its own, which cannot import
+Batches may have any size, and sentences any length. The program is run in a separate process, which cannot import
 this project, on a split of the data, and its outputs are compared with the net's. If a prediction changes, or an output
 differs by more than 1e-4 of the outputs' standard deviation over the split, the exit code is 1 and the program is not
 kept; --tolerance accepts a larger share, and changed predictions.
@@ -51,7 +51,7 @@ def check_installed(format_name: str) -> None:
 
 
 def find_outputs(model_dir: Path, format_name: str, restore_file: str, output: Path | None) -> tuple[Path, Path]:
-    """Return --output, or a file in this folder or the run's, and the JSON file beside it; refuse unwritable ones."""
+    """Return the paths of the program and of its JSON file, from --output or the run's directory; check both."""
     name = f"{Path(restore_file).name.removesuffix('.pth.tar')}.{format_name}"
     path = output or model_dir / name
     path = path / name if path.is_dir() else path
@@ -74,7 +74,7 @@ def fetch_pairs(model: nn.Module, dataloader: DataLoader[Any]) -> Iterator[tuple
 
 
 def choose_example(samples: list[tuple[Any, Any]]) -> Any:
-    """Return the largest inputs, to follow through the net; two examples at least, because torch takes 1 for fixed."""
+    """Return the largest inputs, to trace the net with; two examples at least, because torch fixes a size of 1."""
     from torch import Tensor
 
     largest = max((inputs for inputs, _ in samples), key=lambda inputs: sum(t.numel() for t in tensors_of(inputs)))
@@ -87,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = utils.new_parser(__doc__)
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory of the run")
     parser.add_argument("--format", required=True, choices=list(PACKAGES), help="what to write; see above")
-    parser.add_argument("--output", type=Path, metavar="PATH", help="file, or folder for it; default: the run's")
+    parser.add_argument("--output", type=Path, metavar="PATH", help="file or folder to write; default: the run's")
     parser.add_argument("--restore_file", default="best", help="checkpoint in --model_dir: best, last, or a path")
     parser.add_argument("--split", default="val", choices=["train", "val", "test"], help="what to compare outputs on")
     parser.add_argument("--data_dir", default=None, help="the dataset; default: the one that the run was trained on")
@@ -98,7 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Run the script, and return the files it wrote; raise Stop for a mistake, or a program that computes otherwise."""
+    """Run the script, and return its files; raise Stop for a mistake, or if the program computes something else."""
     args = make_parser().parse_args(argv)
     jobs.refuse("export.py")
     check_installed(args.format)

@@ -5,16 +5,16 @@
     python predict.py --model_dir experiments/my_rows --input rows.csv > predictions.csv
     python predict.py --model_dir experiments/my_language_model --input prompt.txt --temperature 0.5
 
---input takes folders of images (at any depth) and image files; text files with one sentence a line, its tokens
-separated by spaces (`-`: standard input); column files with one token a line as for training (their tags are ignored);
-or CSV files with the columns of the train split, without the target if need be. A run that predicts the next token of a
+--input takes folders of images (at any depth) and image files; text files with one sentence per line, tokens separated
+by spaces (`-`: standard input); column files with one token per line as for training (their tags are ignored); or CSV
+files with the columns of the train split, with or without the target. A run that predicts the next token of a
 text continues the text of each file; --max_new_tokens, --temperature, --top_k and --seed are for such a run.
 
 Writes one row for each input, in order, with the same columns as CSV and as JSON lines: `id`; for sentences `tokens`,
 one for each tag of the prediction; `prediction`; for classes `confidence`; for numbers `lower` and `upper`, once
 evaluate.py has scored the test split (90% of new examples lie between them, on average over test splits, if they are
 like the test split); with --probabilities, `probability_<class>` for each class; and `error` if an input is broken. The
-other inputs are predicted all the same, and the exit code is 1. Probabilities have 6 significant digits, and one below
+other inputs are still predicted, and the exit code is 1. Probabilities have 6 significant digits, and one below
 1 is never rounded up to 1.
 """
 
@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--restore_file", default="best", help="checkpoint in --model_dir: best, last, or a path")
     parser.add_argument("--batch_size", type=int, default=None, help="inputs at a time; default: the run's")
     parser.add_argument(
-        "--data_dir", default=None, help="the dataset of a checkpoint of CS230, which does not hold its own classes"
+        "--data_dir", default=None, help="the dataset; only for a checkpoint of CS230, which does not hold its classes"
     )
     for name, (kind, _, words) in generating.SETTINGS.items():
         parser.add_argument(f"--{name}", type=kind, help=words)
@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         print(utils.escaped_lines(f"- wrote {output} ({counts['rows']:,} rows)"), file=sys.stderr)
     if counts["without_interval"]:
         command = f"python evaluate.py --model_dir {model_dir} --restore_file {args.restore_file}"
-        print(utils.escaped_lines(f"- no intervals: {command} finds out how wide they are"), file=sys.stderr)
+        print(utils.escaped_lines(f"- no intervals: {command} measures their width"), file=sys.stderr)
     if counts["broken"]:
         stop = utils.Stop(f"{counts['broken']} of {counts['rows']} inputs are broken; see `error` in their rows")
         raise utils.with_result(stop, result)

@@ -5,9 +5,9 @@
     python sanity_check.py --model_dir experiments/x --json > findings.json
     python sanity_check.py --model_dir experiments/x --selftest_resume
 
-Prints PASS, WARN or FAIL for each check, what was seen, and what to do about it. Writes nothing into --model_dir. The
-exit code is 1 if a check fails. --selftest_resume instead kills a copy of the run again and again, and checks that it
-ends with the same bits as one that was left alone.
+Prints PASS, WARN or FAIL for each check, the finding, and what to do about it. Writes nothing into --model_dir. The
+exit code is 1 if a check fails. --selftest_resume instead kills a copy of the run again and again, and checks that the
+killed copy ends with the same bits as an undisturbed copy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = utils.new_parser(__doc__)
     parser.add_argument("--data_dir", default=None, help="the dataset; default: data_dir of the params")
     parser.add_argument("--model_dir", default="experiments/base_model", help="directory that holds params.json")
-    parser.add_argument("--only", default=None, metavar="NAMES", help="these checks, for example leaks,gradients")
+    parser.add_argument("--only", default=None, metavar="NAMES", help="run only these checks: leaks,gradients")
     parser.add_argument("--selftest_resume", action="store_true", help="check that a killed run ends in the same bits")
     utils.add_device_flags(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that override the file's")

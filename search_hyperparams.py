@@ -43,13 +43,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--space", action="append", default=[], metavar="name=value,value", help="what varies")
     parser.add_argument("--num_parallel", type=int, default=None, help="trials at once; default: as many as are useful")
     parser.add_argument("--num_workers", type=int, default=None, help=argparse.SUPPRESS)
-    parser.add_argument("--dry_run", action="store_true", help="print the trials and what they will cost, run none")
-    parser.add_argument("--status", action="store_true", help="print how far the study is, also while it runs")
+    parser.add_argument("--dry_run", action="store_true", help="print the trials and estimate their cost; run none")
+    parser.add_argument("--status", action="store_true", help="print the progress of the study, also while it runs")
     parser.add_argument("--ray_address", default=None, help="run the trials on a Ray cluster: auto, or HOST:PORT")
-    parser.add_argument("--cpus_per_trial", type=int, default=1, help="on a Ray cluster; they are its threads")
-    parser.add_argument("--gpus_per_trial", type=float, default=None, help="on a Ray cluster; default: 1 if it has any")
+    parser.add_argument("--cpus_per_trial", type=int, default=1, help="with Ray: CPUs (threads) per trial; default 1")
+    parser.add_argument("--gpus_per_trial", type=float, default=None, help="with Ray: GPUs per trial; default 1 if any")
     parser.add_argument("--array", action="store_true", help="print the trials with their numbers, for a job array")
-    parser.add_argument("--index", type=int, default=None, help="run the trial of this number, here and now")
+    parser.add_argument("--index", type=int, default=None, help="run the trial with this number in this process")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override search.yaml and params.json")
     return parser
 
@@ -64,7 +64,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     settings, space = read_settings(parent_dir, base, args.space, others)
     varied = [*space.names, *(["seed"] if settings.seeds else [])]
     if twice := [word for word in common if word.partition("=")[0] in varied]:
-        raise utils.InputError(f"{twice[0]}: the study varies it; leave the word out, or take it out of the space")
+        raise utils.InputError(f"{twice[0]}: the study varies it; set it in the space only")
     if args.num_workers is not None:
         logging.warning("- WARNING: --num_workers is called --num_parallel now; the next release refuses the old name")
         args.num_parallel = args.num_workers
@@ -83,7 +83,7 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> dict[st
     parent_dir, view = plan.directories.parent_dir, View()
     with utils.RunDirectory(parent_dir):  # two commands must not run the same study at once
         if plan.directories.others:
-            view.note(f"{len(plan.directories.others)} runs in {parent_dir} are not of this space; left alone")
+            view.note(f"{len(plan.directories.others)} runs in {parent_dir} are outside this space; left alone")
         workers: LocalWorkers | RayWorkers
         if args.ray_address is not None:
             cpus, gpus = args.cpus_per_trial, args.gpus_per_trial
@@ -101,10 +101,10 @@ def run_study(plan: Plan, args: argparse.Namespace, words: list[str]) -> dict[st
 
 
 def report_end(plan: Plan, driver: Driver) -> None:
-    """Print the table and what is left to do; raise a Stop for what went wrong."""
+    """Print the table and the work that is left; raise a Stop if the study is not complete."""
     trials = plan.all_trials()
     if any(trial.record() for trial in trials):
-        with contextlib.suppress(SystemExit):  # after it has named files of other runs that it cannot read
+        with contextlib.suppress(SystemExit):  # files of other runs that cannot be read: it has listed them
             synthesize_results.main(["--parent_dir", str(plan.directories.parent_dir), "--html"])
     if driver.signal or driver.is_out_of_time:
         print(summary([trial.status() for trial in trials], plan.num_trials))
@@ -113,7 +113,7 @@ def report_end(plan: Plan, driver: Driver) -> None:
     if driver.is_out_of_time:
         print(f"Reached max_hours ({plan.settings.max_hours:g}). Rerun the same command to continue.")
     if plan.is_exhausted:
-        print(f"the space holds no more than {len(plan.trials)} different trials; all of them are done")
+        print(f"the space has only {len(plan.trials)} different trials; all of them are done")
     if driver.failed:
         lines = "".join(f"\n  {name}: {reason}" for name, reason in driver.failed.items())
         num_failed = f"{len(driver.failed)} of {plan.num_trials} trials failed"
@@ -126,7 +126,7 @@ def report_end(plan: Plan, driver: Driver) -> None:
 def listed(plan: Plan) -> list[Trial]:
     """Return the trials of a plan that is known in advance: a sampler that learns has to see results first."""
     if plan.settings.sampler not in ("grid", "random"):
-        advice = "a job array needs trials that are known in advance; take sampler=random or grid, or --ray_address"
+        advice = "a job array needs trials that are known in advance; use sampler=random or grid, or --ray_address"
         raise utils.InputError(f"sampler {plan.settings.sampler}: {advice}")
     while plan.propose():
         pass
@@ -143,7 +143,7 @@ def print_array(trials: list[Trial], words: list[str]) -> None:
 
 
 def run_one(trials: list[Trial], index: int, words: list[str]) -> dict[str, Any]:
-    """Become the run of one trial: for a job array, in which each job runs one."""
+    """Run one trial in this process, for a job array with one trial in each job."""
     if not 0 <= index < len(trials):
         raise utils.InputError(f"--index {index}: the study has trials 0 to {len(trials) - 1}; --array lists them")
     trials[index].make()

@@ -55,7 +55,7 @@ def make_selected_table(runs: Sequence[Run], args: argparse.Namespace) -> tuple[
         repeated = [[run] for run in part] if args.each else columns.group_by_seed(part, differ)
         groups += columns.sort_groups(repeated, sorted_by[-1])[: args.top]
     shown = [run for group in groups for run in group]
-    hidden = [] if len(sorted_by) > 1 else ["data"]  # where all runs can be compared
+    hidden = [] if len(sorted_by) > 1 else ["data"]  # if all runs can be compared
     if args.columns:
         names = map(str.strip, f"run,{'' if hidden else 'data'},{args.columns}".split(","))
         chosen = [columns.find_column(name, by_name, "--columns") for name in dict.fromkeys(filter(None, names))]
@@ -94,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--parent_dir", default="experiments", help="folder that contains the runs, at any depth")
     add("--sort", default=None, metavar="NAME", help="column to sort by: a metric, a hyperparameter, time, ...")
-    add("--columns", default=None, metavar="NAME,NAME", help="columns to show; default: those that differ, and metrics")
+    add("--columns", default=None, metavar="NAME,NAME", help="columns to show; default: metrics, and what differs")
     add("--filter", default=None, metavar="TEXT", help="which runs: accuracy > 0.9 and optimizer == 'sgd'")
     add("--top", default=None, type=_positive, metavar="N", help="show the first N of each dataset only")
     add("--each", action="store_true", help="one row for each run, also where only the seed differs")

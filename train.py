@@ -1,6 +1,6 @@
 """Train one run.
 
-    python train.py                                          the embedded example, experiments/base_model
+    python train.py                                          the shipped example, experiments/base_model
     python train.py --model_dir experiments/x learning_rate=3e-4
     python train.py --init experiments/x --data_dir D        write experiments/x/params.json for new data
     python train.py --task my_task --describe_params         all hyperparameters
@@ -58,11 +58,11 @@ def train_step_in_pieces(
     microbatch_size: int,
     scaler: torch.amp.GradScaler,
 ) -> tuple[Any, torch.Tensor]:
-    """Do the same as `train_step` in pieces of about `microbatch_size` examples, to save memory; fp16 uses it too.
+    """Take the step of `train_step` in pieces of about `microbatch_size` examples, to save memory; also for fp16.
 
     Each piece's loss is weighted by the piece's share of the scored labels, so the gradients add up to the gradient of
     the whole batch. (But batch norm normalises each piece alone.) In fp16, small gradients would become zero: the
-    scaler multiplies the loss, divides the gradients again, and skips a step if a gradient is not finite.
+    scaler scales up the loss, scales down the gradients, and skips a step if a gradient is not finite.
     """
     output_pieces: list[Any] = []
     num_scored = count_scored(labels_batch)
@@ -88,7 +88,7 @@ def train_step_in_pieces(
 def train(
     state: State, dataloader: DataLoader[Any], loss_fn: Loss, saver: Saver, step: Step = train_step
 ) -> dict[str, float]:
-    """Train for one epoch, or for the rest of one. Return its metrics, which score each batch before its update."""
+    """Train for an epoch, or for the rest of it. Return its metrics, which score each batch before its update."""
     state.model.train()
     for train_batch, labels_batch in saver.saving_between(state.start_epoch(dataloader)):
         output_batch, loss = step(state.model, state.optimizer, loss_fn, train_batch, labels_batch)
@@ -131,7 +131,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--restart", action="store_true", help="start over; the old run is kept until the first save")
     utils.add_device_flags(parser)
     parser.add_argument("--task", default=None, help="same as task=NAME; with --describe_params, the task to describe")
-    parser.add_argument("--describe_params", action="store_true", help="print a task's hyperparameters and stop")
+    parser.add_argument("--describe_params", action="store_true", help="print a task's hyperparameters and exit")
     parser.add_argument("--profile", type=int, metavar="N", help="trace N steps, and print where their time goes")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hyperparameters that override the file's")
     return parser

@@ -6,7 +6,7 @@
     save_checkpoint(state, is_best, model_dir)  checkpoints, with a checksum (checkpoint.py)
     RunDirectory(model_dir)                     status, history and lock of a run (run.py)
 
-Importing it does not import torch: a mistake in a params file is reported in a moment.
+Importing this module does not import torch, so a mistake in a params file is reported at once.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class EpochBatches(Sampler[list[int]]):
     Batches are balanced: batch i of k holds `order[i * n // k : (i + 1) * n // k]`. They differ by one example at most.
 
     Args:
-        num_examples: in the split
+        num_examples: number of examples in the split
         batch_size: maximum size of a batch, over all processes of a job; `count_batches` describes an exception
         seed: params.seed to shuffle; None to keep the order of the split
         lengths: length of each example; a shuffled batch then holds examples of similar length
@@ -45,7 +45,7 @@ class EpochBatches(Sampler[list[int]]):
     ) -> None:
         self.num_examples, self.seed, self.shard = num_examples, seed, shard
         self.lengths = None if lengths is None or seed is None else np.asarray(lengths)
-        self.num_batches = count_batches(num_examples, batch_size)  # of a pass
+        self.num_batches = count_batches(num_examples, batch_size)  # in a pass
         self.steps = steps or self.num_batches
         self.set_position(epoch=1)
 
@@ -211,5 +211,5 @@ def saving_between(saver: Any, batches: Iterator[Any]) -> Iterator[Any]:
         except InterruptedError:  # on Windows, Ctrl-C ends the wait for a worker's batch
             continue
         except (ConnectionError, EOFError) as error:
-            found = f"no batch came ({error!r}); a data loading process died while it sent one, perhaps"
+            found = f"no batch came ({error!r}); perhaps a data loading process died while it sent one"
             raise Stop(f"{found}. Rerun the same command to continue") from error

@@ -26,7 +26,7 @@ from fiveline.project_files import ROOMS, SOURCE, engine_files, project_files, r
 from fiveline.tasks import fetch_params_class, list_tasks
 
 ORIGIN = "fiveline/origin.json"
-LIKE = ("vision", "tabular", "ner")  # which inputs the skeleton of a new task may have
+LIKE = ("vision", "tabular", "ner")  # the skeletons for a new task, by kind of input
 
 
 def start(project: Path, tasks: Sequence[str], without: Sequence[str], like: str | None) -> None:
@@ -49,7 +49,7 @@ def start(project: Path, tasks: Sequence[str], without: Sequence[str], like: str
 
 
 def write(project: Path, files: dict[str, bytes], engine: dict[str, bytes], choice: dict[str, list[str]]) -> None:
-    """Write files into the project's folder, and the engine's version, its checksums and what was chosen of it."""
+    """Write files into the project's folder, and the engine's version, its checksums and the choices of the user."""
     for path, content in files.items():
         (project / path).parent.mkdir(parents=True, exist_ok=True)
         (project / path).write_bytes(content)
@@ -98,9 +98,9 @@ def run(project: Path, *command: str) -> None:
 
 
 def check(tasks: Sequence[str], like: str | None, without: Sequence[str], is_update: bool) -> None:
-    """Stop if the command line names unknown tasks or rooms, or flags that do not fit together."""
+    """Stop if the command line names unknown tasks or parts, or flags that contradict each other."""
     if is_update and (tasks or like or without):
-        raise utils.InputError("--update keeps the project's tasks and rooms: remove --task, --like and --without")
+        raise utils.InputError("--update keeps the project's tasks and parts: remove --task, --like and --without")
     if needed := set(without) - set(ROOMS):
         raise utils.InputError(f"--without {min(needed)}: the scripts need it; choose from {', '.join(ROOMS)}")
     if not is_update and not tasks:
@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("dir", type=Path, help="the folder of the new project, or of the project to update")
     parser.add_argument("--task", action="append", default=[], help="a task to copy; with --like the name of a new one")
     parser.add_argument("--like", choices=LIKE, help="write a skeleton of a new task whose inputs are similar")
-    parser.add_argument("--without", default="", metavar="ROOM,ROOM", help=f"leave out {' or '.join(ROOMS)}, or both")
+    parser.add_argument("--without", default="", metavar="PART,PART", help=f"leave out {' or '.join(ROOMS)}, or both")
     parser.add_argument("--update", action="store_true", help="replace the engine of a project by this version's")
     args = parser.parse_args(argv)
     without = [room for room in args.without.split(",") if room]

@@ -34,7 +34,7 @@ def read(path: str) -> str:
 
 
 def skeleton(name: str, like: str) -> dict[str, bytes]:
-    """Return the files of a new task: the templates under its name, without the lines for other inputs."""
+    """Return the files of a new task: the templates under its name, without the lines for other kinds of inputs."""
     files, folder = {}, "fiveline/templates/my_task/"
     for path in tracked(folder):
         lines = re.sub(r"(.*)  # like (\w+)\n", lambda line: f"{line[1]}\n" if line[2] == like else "", read(path))
@@ -55,7 +55,7 @@ def with_shared_modules(tests: Iterable[str]) -> dict[str, bytes]:
 
 
 def engine_files(tasks: Sequence[str], without: Sequence[str]) -> dict[str, bytes]:
-    """Return the files that `--update` replaces: the engine with the wanted rooms, and the tests of the contract."""
+    """Return the files that `--update` replaces: the engine without these parts, and the tests of the contract."""
     places = ("new.py", "project_files.py", "templates/", *(f"{room}/" for room in without))
     left_out = tuple(f"fiveline/{place}" for place in places)
     files = {path: content for path, content in tracked("fiveline").items() if not path.startswith(left_out)}
@@ -70,7 +70,7 @@ def engine_files(tasks: Sequence[str], without: Sequence[str]) -> dict[str, byte
 def task_files(tasks: Sequence[str], without: Sequence[str]) -> dict[str, bytes]:
     """Return the folders of the tasks, their tests, experiments and commands, and the data that these name."""
     files = tracked(*(f"{place}/{task}" for task in tasks for place in ("model", "tests/model")))
-    for path in [path for path in files if path.startswith("tests/")]:  # tests of what is left out
+    for path in [path for path in files if path.startswith("tests/")]:  # tests of the parts left out
         if any(ROOMS[room].removesuffix(".py").encode() in files[path] for room in without):
             del files[path]
     tests = [path for path in files if path.startswith("tests/") and path.endswith(".py")]

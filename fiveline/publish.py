@@ -3,9 +3,9 @@
     python -m fiveline.publish experiments --to trackio
     python -m fiveline.publish experiments/learning_rate --to mlflow --project digits --watch
 
-A tracker gets each run's hyperparameters, history (one step an epoch), metrics, and pictures of its worst mistakes on
-test. Publishing again adds only what is new. Writes `published.json` into each run directory. docs/trackers.md says
-where each tracker keeps its data. Training knows nothing of trackers.
+A tracker gets each run's hyperparameters, history (one step per epoch), metrics, and pictures of its worst mistakes on
+test. Publishing again adds only new entries. Writes `published.json` into each run directory. docs/trackers.md says
+where each tracker keeps its data. Training itself needs no tracker.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from fiveline.report.predictions import PREDICTIONS, read_details
 from fiveline.report.runs import Run, is_number, read_history, read_runs
 
 RECORD = "published.json"
-SUFFIX = ".published"  # of our events for TensorBoard; other events in the directory are not removed
+SUFFIX = ".published"  # ends the names of our events for TensorBoard; other events are not removed
 
 
 class Content(NamedTuple):
-    """What a tracker is to have of a run."""
+    """The part of a run that a tracker gets."""
 
     project: str
     group: str | None  # the folder of the run within the published one, such as the study of a trial
@@ -43,7 +43,7 @@ class Content(NamedTuple):
     id: str
     num_published: int  # epochs that the tracker has, as published.json says
     epochs: list[dict[str, Any]]  # `epoch`, from 1, and numbers such as `train/loss`
-    metrics: dict[str, float]  # of the best weights: `best_val/accuracy`, `test/accuracy`, ...
+    metrics: dict[str, float]  # scores of the best weights: `best_val/accuracy`, `test/accuracy`, ...
     pictures: dict[str, tuple[str, Any]]  # name -> caption, PIL image
 
 
@@ -123,7 +123,7 @@ def to_tensorboard(new: Content) -> None:
 
     for path in new.run.path.glob(f"events.out.tfevents.*{SUFFIX}"):
         path.unlink()
-    # purge_step: a TensorBoard that is open forgets what it has read from the files that are gone
+    # purge_step: an open TensorBoard drops the values that it has read from the deleted files
     writer: Any = SummaryWriter(new.run.model_dir, purge_step=0, filename_suffix=SUFFIX)
     for row in [*new.epochs, new.metrics]:
         for name, value in row.items():
@@ -141,7 +141,7 @@ TRACKERS = {"trackio": to_trackio, "wandb": to_wandb, "mlflow": to_mlflow, "tens
 
 
 def publish(run: Run, args: argparse.Namespace, project: str, problems: list[str]) -> bool:
-    """Write what a tracker does not have yet of a run, and return whether there was anything new."""
+    """Write the entries of a run that a tracker lacks, and return whether there were any."""
     num_problems, history = len(problems), read_history(run, problems)
     if len(problems) > num_problems or not (history or run.val):
         return False
@@ -211,8 +211,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     add("dir", type=Path, help="a run directory, or a folder with runs at any depth")
     add("--to", required=True, choices=sorted(TRACKERS), help="the tracker")
     add("--project", default=None, help="the project in the tracker; default: the name of the folder with the runs")
-    add("--pictures", default=8, type=int, metavar="N", help="pictures of mistakes, for each run; 0 for none")
-    add("--watch", action="store_true", help="go on while runs are trained, until Ctrl-C")
+    add("--pictures", default=8, type=int, metavar="N", help="pictures of the worst mistakes per run; 0 for none")
+    add("--watch", action="store_true", help="keep publishing while runs are trained, until Ctrl-C")
     args = parser.parse_args(argv)
     if importlib.util.find_spec(args.to) is None:
         raise utils.InputError(f"--to {args.to}: the package is not installed; pip install {args.to}")

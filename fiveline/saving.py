@@ -48,7 +48,7 @@ class Saver:
         """Plan the next save: at the first epoch end after `seconds`, or within an epoch after checkpoint_minutes."""
         now = time.monotonic()
         self._may_save_at, self._must_save_at = now + seconds, now + 60 * self.state.params.checkpoint_minutes
-        # the processes of a job take a vote between any two steps
+        # the processes of a job may vote between any two steps
         self.acts_at = self._must_save_at if self.state.job.world_size == 1 else -math.inf
 
     def plan_log(self) -> None:

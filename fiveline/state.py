@@ -1,4 +1,4 @@
-"""The state of a run: everything that changes during training, which is what a checkpoint holds."""
+"""The state of a run: everything that changes during training. A checkpoint holds the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fiveline.device import generator_states, moved, restore_generators, seed_ev
 from fiveline.loader import batches_from, started
 from fiveline.metrics import Metrics, MetricSums
 
-Step = Callable[..., tuple[Any, torch.Tensor]]  # for example train.train_step
+Step = Callable[..., tuple[Any, torch.Tensor]]  # such as train.train_step
 COUNTERS = ("epoch", "step", "best", "best_loss", "best_epoch")
 PLATEAU = ("epochs_since_best", "num_drops")
 SMALLEST_SCALE = 1e-6  # fp16 halves the loss scale when a gradient is not finite; below this, the run has diverged
@@ -31,7 +31,7 @@ class State:
     model: nn.Module  # on its device
     optimizer: torch.optim.Optimizer
     params: utils.Params  # with facts
-    schedule: Any  # of the learning rate, from fiveline.options.schedule.fetch_schedule
+    schedule: Any  # the learning rate's, from fiveline.options.schedule.fetch_schedule
     monitor_sign: int  # 1 if a higher params.monitor is better, -1 if a lower one is
     metrics: Metrics
     job: Any  # the processes that train together: fiveline.jobs.one.OneProcess(), or torchrun's
@@ -188,4 +188,4 @@ class State:
             restore_generators(self.generators or generator_states())  # fails here, before start_epoch restores them
         with utils.blaming_checkpoint(path, "sums"):
             self.sums.load_state_dict(state["sums"], self.device, is_first=self.job.rank == 0)
-            self.sums.result()  # raises now what it would raise at the end of the epoch
+            self.sums.result()  # an error that would stop the end of the epoch is raised now

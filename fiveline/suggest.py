@@ -19,8 +19,8 @@ def write_params(model_dir: Path, words: Sequence[str]) -> dict[str, Any]:
     """Ask the tasks which of them can read the data; write and return its suggestions, and log the reason for each.
 
     Args:
-        model_dir: is made if it is not there
-        words: `key=value` words, one of them data_dir; they beat the suggestions, and `task` chooses the task
+        model_dir: the new run's directory; it is created if it is missing
+        words: `key=value` words, one of them data_dir; they override the suggestions, and `task` selects the task
 
     Raises:
         InputError: there is a params file already, or not exactly one task can read the data
@@ -67,7 +67,7 @@ def _suggest(task: str, data_dir: Path, given: dict[str, Any], mistakes: list[st
 
 def _for_any_task(num_examples: int) -> Suggested:
     batch_size = min(128, max(16, 2 ** (math.isqrt(num_examples).bit_length() - 1)))
-    steps = -(-num_examples // batch_size)  # of an epoch
+    steps = -(-num_examples // batch_size)  # in an epoch
     num_epochs = min(30, max(6, round(3000 / steps)))
     return {
         "batch_size": (batch_size, "near the square root of the number of examples, 16 to 128"),

@@ -65,7 +65,7 @@ def fetch_params(model_dir: Path, overrides: Sequence[str] = ()) -> utils.Params
 
 
 def recognise_task(keys: Iterable[str]) -> str:
-    """Return the task that has the most of a params file's keys, or the default task if that is not a single one.
+    """Return the task that has the most of a params file's keys, or the default task unless exactly one does.
 
     CS230's params files name no task; a key such as `num_channels` or `lstm_hidden_dim` belongs to one task only.
     """
@@ -86,7 +86,7 @@ class Task:
 
     @property
     def lower_is_better(self) -> list[str]:
-        """The names of the metrics of which a lower value is better."""
+        """The names of the metrics whose lower values are better."""
         return sorted(name for name, metric in self.metrics.items() if getattr(metric, "lower_is_better", False))
 
     def sign(self, monitor: str) -> int:

@@ -1,6 +1,6 @@
-"""Everything here reaches into torch's private parts. Each piece has its reason, its fallback and a release to review.
+"""Everything that uses private parts of torch. Each function states its reason, and the fallback if they change.
 
-Reviewed with torch 2.14; look at it again at 2.17.
+Reviewed with torch 2.14; review it again with 2.17.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def is_compiled(net: nn.Module) -> bool:
 def any_length(model: nn.Module) -> Iterator[None]:
     """Let torch.export leave the length of sequences open, for a net with an LSTM or GRU in it.
 
-    Reason: torch.export follows an RNN step by step, and so takes the length of the example for a constant. torch has
-    replacements that do not, but no public name for them. Its own ONNX exporter uses them only while it captures the
-    net: for a net with two directions it still writes constant shapes. Only shapes are taken from the replacements: the
-    program calls the LSTM or GRU itself.
-    Fallback: where torch lacks the replacements, `export.py` refuses such a net; other nets do not come here.
+    Reason: torch.export unrolls an RNN step by step, so the length of the example becomes a constant. torch has
+    replacements that avoid this, but no public name for them. Its own ONNX exporter uses them only while it captures
+    the net: for a net with two directions it still writes constant shapes. Only shapes are taken from the replacements:
+    the program calls the LSTM or GRU itself.
+    Fallback: where torch lacks the replacements, `export.py` refuses such a net; other nets are not affected.
     """
     if not any(isinstance(module, nn.LSTM | nn.GRU) for module in model.modules()):
         yield

@@ -15,13 +15,13 @@
     data_loader.py
         fetch_dataset(split, data_dir, params)   a map-style Dataset of (inputs, labels): 'train', 'val' or 'test'
         collate_fn             optional  as in torch.utils.data.DataLoader
-        fetch_facts(data_dir, params)  optional  dict of what the data decides (class names, vocabulary), plain values
+        fetch_facts(data_dir, params)  optional  dict of facts about the data (class names, vocabulary), plain values
                                          only. It is read once, stored in the checkpoint, and found in `params.facts`.
                                          `classes`, a list of names, gives the report its classes
     serve.py         optional: what comes after training; imports no torch at import; each name is optional
-        predictions(outputs, labels, params)     a list with one dict an example: `prediction`, `confidence`, and,
+        predictions(outputs, labels, params)     a list with one dict per example: `prediction`, `confidence`, and,
                                          unless labels is None, `label` and `loss`; lists for a mask or several tags
-        probabilities(outputs, labels, params)   a list with one dict an example: class -> probability
+        probabilities(outputs, labels, params)   a list with one dict per example: class -> probability
         fetch_unlabelled(paths, params)  yields (id, example) of new inputs, or (id, InputError); READS_STDIN = True
                                          if it takes the path `-`
         collate_unlabelled(examples, params)     their batch: (inputs, labels), -100 at padding; or (inputs, None)
@@ -39,9 +39,9 @@ A dataset may also have: `__getitems__(indices)`, which returns a list of exampl
 on batches of similar length; `ids`, a name (str or int) for each example.
 
 Inputs and outputs are a tensor, or a tuple or dict of tensors, batch first. Labels are a tensor, batch first; -100 is
-not scored, except in a regression (one float an example). Numerators and denominators are added up over the split and
-divided once. They may be vectors, one entry a class; their ratios are averaged over the classes that any metric of that
-length counted, so define macro recall beside macro precision. A metric may have attributes: `finish`, applied to the
+not scored, except in a regression (one float per example). Numerators and denominators are added up over the split and
+divided once. They may be vectors, an entry per class; their ratios are averaged over the classes that a metric of this
+length counts, so define macro recall beside macro precision. A metric may have attributes: `finish`, applied to the
 ratio (`rmse.finish = torch.sqrt`), and `lower_is_better = True`.
 
 A task imports `utils`, `fiveline.device`, `fiveline.metrics` and `fiveline.loading`; never a script or another task.

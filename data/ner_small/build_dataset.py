@@ -1,13 +1,13 @@
 """Build the train / val / test splits of the small NER corpus from its source texts.
 
-The folder `source/` holds plain text files, one tokenised sentence a line, with the
+The folder `source/` holds plain text files, one tokenised sentence per line, with the
 entities marked inline::
 
     [PER Marta Olsen] moved to [LOC Bergen] in [DATE the autumn of 2004] .
 
 Every file is checked (a fault raises `ValueError` naming file and line), the sentences are
 shuffled with a fixed seed, split, and written as `<split>/sentences.txt` and
-`<split>/labels.txt`: one sentence a line, tokens and BIO tags separated by single spaces.
+`<split>/labels.txt`: one sentence per line, tokens and BIO tags separated by single spaces.
 The same source always gives the same files.
 """
 

@@ -1,1 +1,1 @@
-"""What a hyperparameter switches on: precision, compile, averaged weights, clipping, schedule, profile."""
+"""Options that hyperparameters switch on: precision, compile, averaged weights, clipping, schedule, profile."""

@@ -16,7 +16,7 @@ SLOW_START = 9  # n / (9 + n) after n steps: TensorFlow's (1 + n) / (10 + n), wh
 class Average:
     """A second net, which follows the first net's weights and running statistics after each optimizer step.
 
-    A step keeps the share `decay` of the average; less in the first steps, or random weights would stay for long.
+    A step keeps the share `decay` of the average; less in the first steps, so that the random weights fade soon.
     (torch's AveragedModel does the same, but waits for the device in each step.)
     """
 
@@ -26,7 +26,7 @@ class Average:
         self.num_steps = 0
         for module in self.averaged.modules():
             if isinstance(module, nn.RNNBase):
-                module.flatten_parameters()  # a copy's are not in one piece, as cuDNN wants them
+                module.flatten_parameters()  # cuDNN wants weights in one piece, and a copy's are not
         ours, theirs = ([*net.parameters(), *net.buffers()] for net in (self.averaged, model))
         pairs = [(a.detach(), b.detach()) for a, b in zip(ours, theirs, strict=True)]
         self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
@@ -46,7 +46,7 @@ class Average:
         return {"num_steps": self.num_steps, "trained_weights": dict(self.model.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any], averaged_weights: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from the entry that `state_dict` returned."""
         self.num_steps = int(state["num_steps"])
         self.averaged.load_state_dict(averaged_weights)
         self.model.load_state_dict(state["trained_weights"])

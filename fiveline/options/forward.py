@@ -25,18 +25,18 @@ AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def tune_cpu() -> None:
-    """Spare a CPU two costs that change no result; `prepare` calls this before the first step."""
-    # Adam's moments decay to numbers below 1e-38 where a weight gets no gradient for long, such as a rare word's, and
+    """Avoid two costs on a CPU, without changing a result; `prepare` calls this before the first step."""
+    # Adam's moments decay to numbers below 1e-38 if a weight gets no gradient for long, such as a rare word's, and
     # some processors compute with these a hundred times slower
     torch.set_flush_denormal(True)
     with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")  # keeps freed memory for the next step, which else waits for zeroed pages
+        libc = ctypes.CDLL("libc.so.6")  # keep freed memory for the next step, which would wait for zeroed pages
         for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
             libc.mallopt(option, 2**30)
 
 
 def prepare(model: nn.Module, params: utils.Params, device: torch.device) -> nn.Module:
-    """Return a net, whose weights stay in fp32, on its device, with the forward pass that the params ask for."""
+    """Return a net, whose weights stay in fp32, on its device, with the forward pass that the params select."""
     tune_cpu()
     if params.deterministic and device.type != "cpu":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
@@ -48,7 +48,7 @@ def prepare(model: nn.Module, params: utils.Params, device: torch.device) -> nn.
         if not blocks:
             logging.info("- activation_checkpointing has no effect: no blocks in an nn.Sequential or nn.ModuleList")
     if params.precision in AUTOCAST_TYPES:
-        # a partial, because a copy of the net then has one of its own
+        # a partial: a copy of the net then gets its own
         model.forward = functools.partial(_forward_in, model, AUTOCAST_TYPES[params.precision])
     elif params.precision == "tf32" and device.type != "cuda":
         logging.info("- precision tf32: only a CUDA device has it; here it is fp32")
@@ -79,7 +79,7 @@ def describe_forward(model: nn.Module, params: utils.Params) -> dict[str, Any]:
 
 
 def _forward_in(model: nn.Module, dtype: torch.dtype, *inputs: Any) -> Any:
-    """Do what the forward pass of the net's class does, in another precision; outputs, and so the loss, are fp32."""
+    """Run the forward pass of the net's class in another precision; outputs, and therefore the loss, are fp32."""
     with torch.autocast(next(model.parameters()).device.type, dtype):
         outputs = type(model).forward(model, *inputs)
     return map_tensors(lambda tensor: tensor.float() if tensor.dtype == dtype else tensor, outputs)
@@ -95,7 +95,7 @@ def find_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def _forward_again(block: nn.Module, *inputs: Any, **named: Any) -> Any:
-    """Do what the forward pass of the block's class does, and again in the backward pass, to keep its inputs only."""
+    """Run the forward pass of the block's class, and again in the backward pass, to keep only its inputs."""
     forward = functools.partial(type(block).forward, block)
     if not torch.is_grad_enabled():
         return forward(*inputs, **named)
@@ -110,7 +110,7 @@ def _forward_again(block: nn.Module, *inputs: Any, **named: Any) -> Any:
 
 @contextlib.contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Keep batch norms from adding a batch to their running statistics that they have added already."""
+    """Keep batch norms from adding the same batch to their running statistics twice."""
     norms: list[Any] = [module for module in block.modules() if hasattr(module, "num_batches_tracked")]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -129,6 +129,6 @@ def compile_net(model: nn.Module, has_lengths: bool) -> None:
         torch.compile(lambda numbers: numbers.sin() + 1)(torch.ones(8, device=device))
     except Exception as error:  # a dozen kinds: no C++ compiler, no Triton, a Python that is too new, ...
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        logging.warning(f"- WARNING: compile: no compiler that works here ({reason}); the net is computed as it is")
+        logging.warning(f"- WARNING: compile: no compiler works here ({reason}); the net is not compiled")
         return
-    model.compile(dynamic=has_lengths)  # False: code of its own for each shape, so a resumed run gives the same bits
+    model.compile(dynamic=has_lengths)  # False: separate code for each shape, so a resumed run gives the same bits

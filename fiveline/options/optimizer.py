@@ -58,7 +58,7 @@ def parameter_groups(
         raise utils.InputError(
             f"learning_rate_factors: no weight's name starts with {unknown[0]!r}; the net's weights start with: {known}"
         )
-    in_order = sorted(groups.items(), key=lambda item: item[0][0] != 1.0)  # the others, as they come
+    in_order = sorted(groups.items(), key=lambda item: item[0][0] != 1.0)  # factor 1 first
     return [
         {"params": weights, "factor": factor}
         | ({} if decays else {"weight_decay": 0.0})

@@ -1,7 +1,7 @@
-"""Begin with trained weights, `pretrained: PATH`: a file, or the directory of another run, whose best weights count.
+"""Start from trained weights, `pretrained: PATH`: a file, or the directory of another run, for its best weights.
 
-The last layer stays new where its classes differ. For every other tensor of the net there must be one of its name and
-shape. A net may have, each optional:
+The last layer keeps its random weights if its classes differ. Every other tensor of the net needs a trained tensor of
+the same name and shape. A net may have, each optional:
 
     renamed(weights)    returns the weights of other code, a dict, under the net's names
     published()         returns the weights for `pretrained: true`, and a text that names them
@@ -23,21 +23,21 @@ from torch import Tensor, nn
 
 import utils
 
-KEYS = ("state_dict", "model", "model_state_dict")  # where a file with more than weights has them
-PREFIXES = ("module.", "model.")  # that DistributedDataParallel and Lightning put before all names
+KEYS = ("state_dict", "model", "model_state_dict")  # a file with more than weights has them under such a key
+PREFIXES = ("module.", "model.")  # DistributedDataParallel and Lightning put them before all names
 
 
 class Source(NamedTuple):
-    """Weights to begin with, and where they are from."""
+    """Weights to start from, and their source."""
 
     weights: Mapping[str, Tensor]
     name: str
-    sha256: str | None  # of the file
-    facts: Mapping[str, Any] | None  # of the run that trained them; None: not known
+    sha256: str | None  # the file's checksum
+    facts: Mapping[str, Any] | None  # facts of the run that trained them; None: unknown
 
 
 def read_source(params: utils.Params) -> Source | None:
-    """Return the weights in the file that `pretrained` names; None if it names none. InputError: they are broken."""
+    """Return the weights in the file that `pretrained` names; None if it is a boolean. InputError: a broken file."""
     if not isinstance(params.pretrained, str):
         return None
     path = Path(params.pretrained)
@@ -73,10 +73,10 @@ def _parse_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def initialize(net: Any, params: utils.Params, source: Source | None) -> dict[str, Any] | None:
-    """Give a new net the weights that it begins with, from `read_source`; return where they are from, for run.json.
+    """Give a new net its first weights, from `read_source`; return their source, for run.json.
 
     Raises:
-        InputError: the weights are another net's
+        InputError: the weights belong to another net
     """
     if hasattr(net, "initialize"):
         net.initialize()

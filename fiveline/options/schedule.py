@@ -16,7 +16,7 @@ class Schedule(NamedTuple):
     """A learning-rate schedule, for `State`."""
 
     steps_per_epoch: int
-    rate: Callable[[int], float]  # of a step, counted from 0 over all epochs
+    rate: Callable[[int], float]  # step, counted from 0 over all epochs -> learning rate
     changes_each_step: bool  # False: only between epochs
 
 
@@ -28,7 +28,7 @@ def fetch_schedule(params: utils.Params, steps_per_epoch: int) -> Schedule:
         warmup = params.warmup_epochs * steps_per_epoch
     if warmup is None:
         warmup = ONE_CYCLE_WARMUP * total if is_one_cycle else 0
-    rise, fall = warmup, total - warmup  # in steps
+    rise, fall = warmup, total - warmup  # numbers of steps
 
     def one_cycle(step: int) -> float:
         if step <= rise - 1:

@@ -102,7 +102,7 @@ def fetch_extras(net: nn.Module, optimizer: torch.optim.Optimizer, params: utils
 
 
 def fetch_step(state: State, whole: Step, in_pieces: Step) -> Step:
-    """Return the train step that the hyperparameters ask for: train.train_step or train.train_step_in_pieces."""
+    """Return the train step that the hyperparameters select: train.train_step or train.train_step_in_pieces."""
     params, step = state.params, whole
     if params.microbatch_size is not None or "scaler" in state.extras:
         scaler = state.extras.get("scaler") or torch.amp.GradScaler(state.device.type, enabled=False)

@@ -134,7 +134,7 @@ class Record(_Part):
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Read a history.jsonl, one dict an epoch; a missing file has none. An InputError names the row and the key."""
+    """Read a history.jsonl, one dict per epoch; a missing file has none. An InputError names the row and the key."""
     try:
         rows = read_lines(path, is_growing=True)
         for number, row in enumerate(rows, start=1):

@@ -29,10 +29,10 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
     task: str = Field("vision", description="which folder of model/ defines net, data and hyperparameters")
-    data_dir: str | None = Field(None, description="the dataset; --data_dir beats it", json_schema_extra=MACHINE)
-    seed: int = Field(230, ge=0, lt=2**32, description="decides weights, order, augmentation and dropout")
+    data_dir: str | None = Field(None, description="the dataset; --data_dir overrides it", json_schema_extra=MACHINE)
+    seed: int = Field(230, ge=0, lt=2**32, description="decides initial weights, order, augmentation and dropout")
     pretrained: bool | FileName = Field(
-        False, description="weights to begin with: a file, or another run's directory; true: published ones of the net"
+        False, description="weights to start from: a file or another run's directory; true: the net's published weights"
     )
 
     learning_rate: float = Field(1e-3, gt=0, description="step size of the optimizer, before the schedule")
@@ -49,22 +49,22 @@ class Params(BaseModel):
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop", "muon"] = Field(
         "adam", description="as in torch.optim; muon: for the matrices of hidden layers, adamw for the other weights"
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and rmsprop")
-    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean squared gradient; of adam and adamw")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd and rmsprop")
+    beta2: float = Field(0.999, ge=0, lt=1, description="adam and adamw: decay of the mean squared gradient")
     nesterov: bool = Field(False, description="Nesterov momentum; sgd only")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty; decoupled from the gradient in adamw and muon")
-    decay_all: bool = Field(True, description="false: no weight_decay for norms and biases, the weights of one axis")
+    decay_all: bool = Field(True, description="false: no weight_decay for one-dimensional weights (norms, biases)")
     clip_grad_norm: float | None = Field(None, gt=0, description="scale all gradients together down to this norm")
 
     schedule: Literal["constant", "cosine", "step", "one_cycle", "plateau"] = Field(
         "constant", description="how the learning rate changes"
     )
     warmup_epochs: float | None = Field(
-        None, ge=0, description="linear rise of the learning rate; null is 0, for one_cycle 30% of the training"
+        None, ge=0, description="linear rise of the learning rate; null: 0, or 30% of the run for one_cycle"
     )
-    warmup_steps: int | None = Field(None, ge=0, description="the same in steps, instead of warmup_epochs")
+    warmup_steps: int | None = Field(None, ge=0, description="warmup in steps, instead of warmup_epochs")
     schedule_epochs: int = Field(10, ge=1, description="step: epochs between drops; plateau: epochs without a new best")
-    schedule_factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: factor of the rate at each drop")
+    schedule_factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: each drop multiplies the rate by it")
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="evaluate and save weights averaged over about 1 / (1 - ema_decay) steps"
     )
@@ -72,7 +72,7 @@ class Params(BaseModel):
     early_stopping_epochs: int | None = Field(None, ge=1, description="stop after this many epochs without a new best")
 
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
-        "fp32", description="of the forward pass; weights stay fp32 (fp16: scaled loss)", json_schema_extra=MACHINE
+        "fp32", description="of the forward pass; weights stay fp32 (fp16: loss scaling)", json_schema_extra=MACHINE
     )
     compile: bool = Field(False, description="speed up the net with torch.compile", json_schema_extra=MACHINE)
     deterministic: bool = Field(

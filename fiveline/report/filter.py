@@ -29,7 +29,7 @@ def parse_filter(text: str, columns: Mapping[str, Column]) -> Callable[[Run], bo
     by_identifier = {_identifier(name): column for name, column in reversed(list(columns.items()))}
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-        _value(tree, Run("", ""), by_identifier)  # which refuses everything else in Python's syntax
+        _value(tree, Run("", ""), by_identifier)  # refuses all other Python syntax
     except InputError:
         raise
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # also a null byte, absurd nesting

@@ -26,14 +26,14 @@ TAIL = 0.025
 # smaller tail on this side, the RMSE of 50 examples with t5 errors has 92% coverage.
 LONG_TAIL = 0.02
 NUM_SWAPS, SEED = 2000, 230
-MOST_P = 0.05  # at which 0 is outside the interval of a difference
-MOST_SWAPPED = 2000  # of more examples, neighbours are swapped together, which saves time and memory
+MOST_P = 0.05  # if p is larger, the interval of a difference contains 0
+MOST_SWAPPED = 2000  # with more examples, neighbours are swapped together, which saves time and memory
 Interval = tuple[float, float]
 
 
-@np.errstate(all="ignore")  # of values near the largest float
+@np.errstate(all="ignore")  # values may be near the largest float
 def interval(shares: Shares) -> Interval | None:
-    """Return the interval of a metric; None where the examples are too few, or all alike, so that they say nothing."""
+    """Return the interval of a metric; None if there are too few examples, or if they are all the same."""
     shares = shares.of(np.flatnonzero(shares.occurs.any(axis=1)))  # an example without a label says nothing
     numerators, denominators = shares.numerators, shares.denominators
     if not len(numerators) or not np.isfinite([numerators, denominators]).all():

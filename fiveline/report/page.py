@@ -1,6 +1,6 @@
 """The page: `results.html`, one file that needs no network.
 
-Python writes what it read as JSON into the page; the scripts in `report/web/` draw it in the browser. They set names of
+Python writes the data as JSON into the page; the scripts in `report/web/` draw it in the browser. They insert names of
 runs as text, never as HTML, and the page's own policy refuses any other script and any request.
 """
 
@@ -22,9 +22,9 @@ from fiveline.report.predictions import read_details
 from fiveline.report.runs import Run, is_number, read_history
 
 WEB = Path(__file__).parent / "web"
-SCRIPTS = ("study", "filter", "table", "charts", "predictions", "run", "start")  # as one
-MOST_RUNS = 5000  # that a browser can draw; of more, the best
-MOST_ROWS = 100_000  # of all learning curves together; long ones are thinned out
+SCRIPTS = ("study", "filter", "table", "charts", "predictions", "run", "start")  # joined into one script
+MOST_RUNS = 5000  # as many as a browser can draw: the best runs
+MOST_ROWS = 100_000  # in all learning curves together; long curves are thinned out
 
 
 def write_page(runs: Sequence[Run], path: Path, problems: list[str]) -> None:
@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
 def _read_curves(runs: Sequence[Run], problems: list[str]) -> Iterator[dict[str, Any] | None]:
     """Yield each run's learning curves: `epochs`, and name -> values; `accuracy` is val's, `train accuracy` train's.
 
-    Long curves are thinned out where all of them together would be too much for a browser.
+    Long curves are thinned out if all of them together would be too much for a browser.
     """
     most = max(10, MOST_ROWS // len(runs))
     for run in runs:

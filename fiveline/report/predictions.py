@@ -1,4 +1,4 @@
-"""What evaluate.py saved of each example of test, and what the page shows of it.
+"""The predictions that evaluate.py saved for test, and their summary for the page.
 
 The page shows a run's confusion matrix, and its worst mistakes with their inputs.
 """
@@ -32,7 +32,7 @@ Rows = list[dict[str, str]]  # a CSV file's
 def read_predictions(run: Run, problems: list[str]) -> Rows:
     """Return one dict for each example of test: `id`, `label`, `prediction`, `loss`, ..., all as text.
 
-    Without labels and predictions, as for a task without a serve.py, there are none.
+    The list is empty without labels or predictions, as for a task without a serve.py.
     """
     rows = _read_csv(run.path / PREDICTIONS, "id", problems)
     return rows if rows and {"label", "prediction"} <= rows[0].keys() else []

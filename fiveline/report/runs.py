@@ -1,7 +1,7 @@
-"""Run directories, as far as a table needs them: hyperparameters, metrics, status. Nothing is trusted or written.
+"""Read run directories for the table: hyperparameters, metrics, status. No file is trusted, and none is written.
 
 A directory counts as a run if it holds a `run.json` or CS230's `metrics_val_best_weights.json`. A file that is torn,
-foreign, huge or unreadable costs its own values and adds one line to `problems`.
+foreign, huge or unreadable loses its own values and adds one line to `problems`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from fiveline.record.params import Params
 from fiveline.tasks import fetch_params_class, list_tasks
 
 RUN_FILE, VAL_FILE, TEST_FILE = "run.json", "metrics_val_best_weights.json", "metrics_test_best.json"
-SCORED_FILE = "scored_test_best.json"  # of evaluate.py, whose older versions wrote no intervals into it
+SCORED_FILE = "scored_test_best.json"  # evaluate.py writes it; older versions wrote no intervals into it
 SIGNS = frozenset((RUN_FILE, VAL_FILE, TEST_FILE))  # one of them makes a folder a run
 PARAMS_FILES = ("params.json", "params.yaml", "params.yml")
 SCALARS = {str, int, float, bool, type(None)}
-UNKNOWN = "data not recorded"  # of runs by other code, such as CS230's
+UNKNOWN = "data not recorded"  # for runs by other code, such as CS230's
 
 
 @dataclasses.dataclass
@@ -38,14 +38,14 @@ class Run:
     params: dict[str, Any] = dataclasses.field(default_factory=dict)  # resolved if run.json has them; and restore_file
     val: dict[str, float] = dataclasses.field(default_factory=dict)  # metrics of the best weights; may be NaN, inf
     test: dict[str, float] = dataclasses.field(default_factory=dict)
-    intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # of `test`, 95%
+    intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # 95% intervals of `test`
     status: str = "unknown"  # as in run.json; `stale` if that says `running` and no process holds the directory
     epochs: int | None = None  # finished ones
-    seconds: float | None = None  # that these took
-    best_epoch: int | None = None  # of the best weights
+    seconds: float | None = None  # the time of these epochs
+    best_epoch: int | None = None  # the epoch of the best weights
     lower_is_better: list[str] = dataclasses.field(default_factory=list)  # metrics that are errors
     monitor: str | None = None  # the val metric, or loss, that decided which weights are best
-    fingerprint: str | None = None  # of the training data
+    fingerprint: str | None = None  # the training data's
     data: str = ""  # name of task and data, the same for runs that can be compared; `name_data` sets it
 
     @property

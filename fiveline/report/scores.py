@@ -65,7 +65,7 @@ class ExampleScores:
 
     @functools.cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """A 95% confidence interval for each metric of which the examples say enough."""
+        """A 95% confidence interval for each metric that has enough examples."""
         found = {name: interval(shares) for name, shares in self.shares().items()}
         return {name: ends for name, ends in found.items() if ends is not None}
 
@@ -84,7 +84,7 @@ def save_scores(
     `source` holds the checkpoint's path, its checksum before it was loaded, and the data's folder. A Stop says that a
     run has replaced the checkpoint since then.
     """
-    intervals = scores.intervals  # takes seconds for many examples: before the lock, which a training may wait for
+    intervals = scores.intervals  # may take seconds: before the lock, for which a training run may wait
     with utils.scores_lock(model_dir):
         if utils.checksum(Path(source["checkpoint"])) != source["sha256"]:
             raise utils.Stop(
@@ -146,7 +146,7 @@ def _warn_of_classes(names: Sequence[str], per_class: Mapping[str, np.ndarray]) 
     values = np.stack(list(per_class.values())) if per_class else np.ones((1, len(names)))
     warnings = []
     for why, mask in (
-        ("in neither labels nor predictions, so left out of macro scores", np.isnan(values)),
+        ("in neither labels nor predictions, so they are left out of macro scores", np.isnan(values)),
         ("without a single hit, so that the intervals of macro scores may miss the truth", values == 0),
     ):
         if found := [names[i] for i in np.flatnonzero(mask.all(axis=0)).tolist()]:

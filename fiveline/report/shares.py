@@ -1,4 +1,4 @@
-"""What each example contributed to a metric: its numerators and denominators, from which scores can be tested.
+"""The contribution of each example to a metric: numerators and denominators, for intervals and tests.
 
 evaluate.py saves them as `shares_<split>_<checkpoint>.npz`; `--compare` reads them. This module needs no torch.
 """
@@ -19,13 +19,13 @@ import numpy as np
 from fiveline.record.files import check_regular
 
 MOST_BYTES = 2**31  # in memory: a million examples with 100 classes take this many
-Finish = Callable[[float], Any]  # of a mean ratio, such as the root of a root-mean-square error
+Finish = Callable[[float], Any]  # applied to a mean ratio, such as the root in a root-mean-square error
 FINISHES: dict[str, Finish] = {"": float, "sqrt": np.sqrt, "exp": np.exp, "log": np.log}
 
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """What each example contributed to a metric, a mean of ratios of sums; (num_examples, num_classes or 1) each."""
+    """The contributions of examples to a metric, a mean of ratios of sums; each (num_examples, num_classes or 1)."""
 
     numerators: np.ndarray
     denominators: np.ndarray

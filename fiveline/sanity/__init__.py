@@ -12,6 +12,6 @@ class Finding:
     """The result of a check."""
 
     status: str  # PASS, WARN (look at it), or FAIL (fix it before you train)
-    explanation: str  # what was seen, in one line
+    explanation: str  # what the check found, in one line
     advice: str = ""  # what to do about it, in one line; empty for PASS
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the numbers behind it, for --json

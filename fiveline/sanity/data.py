@@ -17,15 +17,15 @@ from fiveline.sanity.context import Context
 from fiveline.sanity.leaks import Survey, survey
 from fiveline.sanity.tokens import are_next_tokens
 
-SMALL_STD, LARGE_STD, HUGE_STD = 0.03, 5.0, 20.0  # of inputs
-FAR_MEAN = 3.0  # in standard deviations, or in ones where they are smaller
+SMALL_STD, LARGE_STD, HUGE_STD = 0.03, 5.0, 20.0  # limits for the std of inputs
+FAR_MEAN = 3.0  # a mean farther from 0, in units of max(std, 1), gets a warning
 ONE_SIDED, RARE = 0.8, 50  # share of the most frequent class; how much more frequent than another it may be
 MAX_CONTRADICTIONS = 0.01  # share of train
 NUM_AUGMENTED = 64
 
 
 def input_scale(context: Context) -> Finding:
-    """Are the inputs finite, neither huge nor tiny, and alike in the splits?"""
+    """Are the inputs finite, neither huge nor tiny, and similar in the splits?"""
     surveys = {split: survey(context, split) for split in context.datasets}
     train = surveys["train"]
     if math.isnan(train.mean):
@@ -45,12 +45,12 @@ def input_scale(context: Context) -> Finding:
     if train.std > HUGE_STD or abs(train.mean) > HUGE_STD:
         return Finding("FAIL", f"not normalised: {summary}", scale, values)
     if abs(train.mean) > FAR_MEAN * max(train.std, 1.0) or not SMALL_STD < train.std < LARGE_STD:
-        return Finding("WARN", f"hardly normalised: {summary}", scale, values)
+        return Finding("WARN", f"poorly normalised: {summary}", scale, values)
     return Finding("PASS", summary, values=values)
 
 
 def label_counts(context: Context) -> Finding:
-    """Has each split all the classes, in shares that can be learnt and scored? Are quantities alike in the splits?"""
+    """Does each split have all classes, often enough to learn and score? Are quantities similar in the splits?"""
     surveys = {split: survey(context, split) for split in context.datasets}
     train, known = surveys["train"], dict[bytes, list[float]]()
     pairs = zip(train.inputs, train.labels, strict=True)
@@ -85,7 +85,7 @@ def _classes(context: Context, surveys: dict[str, Survey]) -> Finding:
     summary += f"{rare / train.total():.1%} ({surveys['train'].size})"
     values = {split: {name(n): count for n, count in sorted(c.items())} for split, c in counts.items()}
     if share > ONE_SIDED and context.params.monitor == "accuracy":
-        advice = "accuracy says little here: monitor a metric that weighs all classes alike, such as macro_f1"
+        advice = "accuracy says little here: monitor a metric that weighs all classes equally, such as macro_f1"
         return Finding("WARN", summary, advice, values)
     if is_scalar and number > RARE * rare:
         return Finding("WARN", summary, "weigh rare classes more in the loss (class_weights), or collect more", values)
@@ -104,7 +104,7 @@ def _quantities(surveys: dict[str, Survey]) -> Finding:
             explanation = f"the mean of {split} is {gap:.1f} standard deviations from that of train"
             return Finding("WARN", explanation, "are they from one source, and shuffled before they were cut?", values)
     summary = f"quantities with mean {float(train.mean()):.3g} and std {float(train.std()):.3g} in train"
-    return Finding("PASS", f"{summary} ({surveys['train'].size}), alike in the splits", values=values)
+    return Finding("PASS", f"{summary} ({surveys['train'].size}), similar in the splits", values=values)
 
 
 def augmentation(context: Context) -> Finding:

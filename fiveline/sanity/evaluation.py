@@ -13,8 +13,8 @@ from fiveline.metrics import IGNORED_LABEL
 from fiveline.sanity import Finding, guesses
 from fiveline.sanity.context import Batches, Context, outputs_of
 
-NUM_EXAMPLES, NUM_ALONE, SMALL_BATCH = 150, 8, 7  # of val
-TOLERANCE = 2e-3  # of outputs, over their spread
+NUM_EXAMPLES, NUM_ALONE, SMALL_BATCH = 150, 8, 7  # examples of val
+TOLERANCE = 2e-3  # largest difference of outputs, over their spread
 
 
 def eval_mode(context: Context) -> Finding:

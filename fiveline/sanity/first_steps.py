@@ -92,7 +92,7 @@ def gradients(context: Context) -> Finding:
     """Does every weight get a gradient that is neither zero nor huge?"""
     trainer = context.fetch_trainer()
     weights = {name: w for name, w in trainer.model.named_parameters() if w.requires_grad}
-    largest, ratios = dict[str, Tensor](), dict.fromkeys(weights, 0.0)  # of each entry; of a weight, to its norm
+    largest, ratios = dict[str, Tensor](), dict.fromkeys(weights, 0.0)  # by entry; by weight, over its norm
     # several steps: in the first one, a layer whose weights are zero passes no gradient to the layers before it
     for inputs, labels in context.train_batches(context.choose("train", 512), context.small_batch_size, GRADIENT_STEPS):
         trainer.step(inputs, labels)

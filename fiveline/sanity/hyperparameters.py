@@ -21,9 +21,9 @@ LOWEST, HIGHEST = 1e-6, 10.0
 NUM_STEPS, NUM_EXAMPLES, SHORT_STEPS, LONG_STEPS = 120, 2000, 40, 300
 SMOOTHING = 0.9  # weight of the mean so far in the curve
 FIRST = 10  # steps too small to change anything: they show the loss at the start
-FALLEN = 0.95  # of the first loss
+FALLEN = 0.95  # a smaller share of the first loss counts as fallen
 SAFE, DECADE = 10, 10  # the advised range ends at a tenth of the rate with the least loss, and spans a factor of ten
-TOO_LOW = 1 / 1000  # of the rate with the least loss
+TOO_LOW = 1 / 1000  # times the rate with the least loss
 
 
 def hyperparameters(context: Context) -> Finding:

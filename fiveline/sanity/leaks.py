@@ -22,8 +22,8 @@ from fiveline.sanity.tokens import MAX_EXAMPLES, MAX_LEAKED, are_next_tokens, pa
 
 CHUNK = 64  # examples fetched together, where all have one shape
 THUMBNAIL = 16  # pixels of the side to which an image is reduced
-MAX_LABELS = 1000  # that are kept of an example
-MIN_WORDS = 4  # shorter sentences are alike by chance
+MAX_LABELS = 1000  # kept for each example
+MIN_WORDS = 4  # shorter sentences match by chance
 NEAR_IMAGES = 0.004  # squared distance of thumbnails of length 1
 
 
@@ -32,12 +32,12 @@ class Survey:
     """What is known of a split."""
 
     num_all: int  # examples in the split
-    positions: list[int]  # of the examples in the survey
+    positions: list[int]  # the surveyed examples
     inputs: list[bytes] = dataclasses.field(default_factory=list)  # a hash of each example's inputs
     labels: list[list[float]] = dataclasses.field(default_factory=list)  # each example's scored labels
     thumbnails: Tensor | None = None  # (num_examples, THUMBNAIL**2); None where the inputs are not images
     texts: list[str] | None = None  # each sentence, normalised; None where there are no sentences
-    mean: float = math.nan  # of all floating-point inputs; NaN where there are none
+    mean: float = math.nan  # over all floating-point inputs; NaN if there are none
     std: float = math.nan
     least: float = math.inf
     most: float = -math.inf
@@ -57,10 +57,10 @@ def survey(context: Context, split: str) -> Survey:
     tokens = context.tokens(split, found.positions)
     found.texts = None if tokens is None else [normalised(words) for words in tokens]
     thumbnails: list[Tensor] = []
-    sums = torch.zeros(3, dtype=torch.float64)  # of ones, of the inputs, and of their squares
+    sums = torch.zeros(3, dtype=torch.float64)  # number, sum, and sum of squares of the inputs
     for place, (inputs, label) in enumerate(_examples(context, split, found.positions)):
         tensors = tensors_of(inputs)
-        # by the words where they are known: sentences of unknown words can be the same to the net
+        # compare words if they are known: sentences of unknown words can be the same to the net
         found.inputs.append(_hash(tensors) if tokens is None else " ".join(tokens[place]).encode())
         some = label.flatten()[:: 1 + label.numel() // MAX_LABELS].tolist()  # a mask has one for each pixel
         found.labels.append([value for value in some if value != IGNORED_LABEL])

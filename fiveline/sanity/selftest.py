@@ -32,7 +32,7 @@ TIMES = ("seconds", "examples_per_second")
 MAX_SHOWN = 12
 NOT_REPEATED = "Two undisturbed runs differ as well: `seed` does not decide everything (on a GPU, see `deterministic`)"
 NOT_SAVED = (
-    "Two undisturbed runs are alike: net, loss or dataset remembers something that no checkpoint holds, such as a "
+    "Two undisturbed runs are the same: net, loss or dataset has a state that no checkpoint holds, such as a "
     "counter (make it a buffer of the net) or its own random generator (draw in set_epoch, with device.epoch_draws)"
 )
 

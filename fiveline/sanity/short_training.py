@@ -21,18 +21,18 @@ from fiveline.serving.interface import find_class_axis
 
 NUM_TRAIN, NUM_HELD_OUT, NUM_OTHER = 3000, 200, 400  # examples of train, set apart from it, of another split
 ROUND_STEPS, NUM_STEPS = 30, 300
-# of the loss of the best constant: a net below it has learnt something, clearly so, enough to stop
+# shares of the best constant's loss: below them, a net has learnt something, clearly something, enough to stop
 LEARNT, CLEARLY_LEARNT, WELL_LEARNT = 0.95, 0.8, 0.4
 SWAPPED, MIN_OF_CLASS = 0.3, 4  # share of a class that is taken for one other; examples that it needs
-MIXED_UP = "look at inputs and labels: sorted alike, of one length, shuffled together, images not mirrored or turned?"
+MIXED_UP = "look at inputs and labels: same order, same number, shuffled together, images not mirrored or rotated?"
 
 
 def baseline(context: Context) -> Finding:
-    """Which metrics does the best answer reach that ignores the inputs?"""
+    """Which metrics does the best constant output reach, which ignores the inputs?"""
     batches = outputs_of(context.fetch_trainer().model.eval(), context.sample("val", NUM_OTHER))
     scores = fit_constant(context).score(batches, context.metrics)
     summary = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
-    return Finding("PASS", f"always the same answer has {summary} on val", values=scores)
+    return Finding("PASS", f"the best constant output has {summary} on val", values=scores)
 
 
 @functools.lru_cache(maxsize=1)
@@ -43,7 +43,7 @@ def fit_constant(context: Context) -> Constant:
 
 
 def labels_fit(context: Context) -> Finding:
-    """Does what is learnt from train hold on examples of train that were set apart, and on the other splits?"""
+    """Does a net that is trained on train also do well on held-out examples of train, and on the other splits?"""
     model, values = fit_shortly(context)
     held_out, others = values["held_out"], [split for split in context.datasets if split != "train"]
     shares = "".join(f"{values[split]:.0%} on {split}, " for split in others)
@@ -71,7 +71,7 @@ def labels_fit(context: Context) -> Finding:
             explanation = f"labels fit the inputs of the example {'after' if shift < 0 else 'before'} theirs"
             return Finding("FAIL", f"shifted by one: {explanation}; {summary}", MIXED_UP, values)
     status = "WARN" if min(held_out, values["val"]) < LEARNT else "FAIL"
-    explanation = f"a few examples can be learnt by heart, but nothing holds on others: {summary}"
+    explanation = f"the net can overfit a few examples, but nothing holds on others: {summary}"
     return Finding(status, explanation, f"do the inputs decide the labels? If they should, {MIXED_UP}", values)
 
 

@@ -18,8 +18,8 @@ from fiveline.sanity.evaluation import TOLERANCE
 
 MAX_EQUAL = 0.8  # share of the scored tokens; the last label of a sequence need not be among its tokens
 PLACES = (1, 0, 2, -1, 3, -2)  # where a label may stand among the tokens: 1 for the next one
-NUM_EXAMPLES = 4  # with many different tokens
-MAX_EXAMPLES = 4000  # of a split; a sample of a larger one
+NUM_EXAMPLES = 4  # the ones with the most different tokens
+MAX_EXAMPLES = 4000  # in a split; a larger split is sampled
 MAX_LEAKED = 0.01  # share of a split that may be in train before that is a failure
 
 
@@ -121,7 +121,7 @@ def with_large_weights(context: Context) -> nn.Module:
 def _effect(model: nn.Module, inputs: Any, tokens: Tensor, others: Tensor, places: tuple[int, int]) -> float:
     """Return how much other tokens change the outputs at the places (first, number), over the outputs' spread.
 
-    Of a whole sequence with one label, all outputs count.
+    If a whole sequence has one label, all outputs count.
     """
     changed = map_tensors(lambda tensor: others if tensor is tokens else tensor, inputs)
     with torch.inference_mode():
@@ -133,7 +133,7 @@ def _effect(model: nn.Module, inputs: Any, tokens: Tensor, others: Tensor, place
 
 
 class Unmasked(TorchFunctionMode):
-    """Let attention see all tokens. A net that knows no positions then gives the same outputs for any order."""
+    """Let attention see all tokens. A net without positions then gives the same outputs for any order."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

@@ -18,7 +18,7 @@ SETTINGS: dict[str, tuple[type, int, str]] = {  # name -> kind, least value, hel
     "max_new_tokens": (int, 1, "tokens to generate after each prompt; default: 200"),
     "temperature": (float, 0, "0: always the most probable token; default: 0.8"),
     "top_k": (int, 1, "choose among this many most probable tokens; default: all"),
-    "seed": (int, 0, "of the choices; default: the run's"),
+    "seed": (int, 0, "of the sampling; default: the run's seed"),
 }
 
 
@@ -28,11 +28,11 @@ def fetch_generator(serve: Any, model: Any, params: utils.Params, args: argparse
     generator = serve.fetch_generator(model, params) if hasattr(serve, "fetch_generator") else None
     for name, value in given.items():
         if generator is None:
-            raise utils.InputError(f"--{name}: this run labels inputs, and generates nothing; leave the flag out")
+            raise utils.InputError(f"--{name}: this run labels inputs, and generates no text; leave the flag out")
         if not value >= SETTINGS[name][1]:
             raise utils.InputError(f"--{name} {value}: expected {SETTINGS[name][1]} or more")
     if generator is not None and args.probabilities:
-        raise utils.InputError("--probabilities: this run continues texts, and knows no classes; leave the flag out")
+        raise utils.InputError("--probabilities: this run continues texts, and has no classes; leave the flag out")
     return None if generator is None else functools.partial(generator, **given)
 
 

@@ -22,11 +22,11 @@ from fiveline.tasks import fetch_serve
 
 
 class Run:
-    """A trained net, with what is needed to use it.
+    """A trained net, and everything that its use needs.
 
     Attributes:
         path: the checkpoint
-        params: its hyperparameters; `params.facts` holds what the data decided
+        params: its hyperparameters; `params.facts` holds the values that depend on the data
         task: the task's loss_fn and metrics
         model: the net, in eval mode, on its device
         classes: the names of the classes; an empty list if the task has none

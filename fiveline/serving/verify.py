@@ -75,7 +75,7 @@ def run_in_fresh_process(path: Path, pairs: Iterable[tuple[Any, Any]]) -> Iterat
                     process.stdin.flush()
                     outputs = pickle.load(process.stdout)
                 except (OSError, EOFError, pickle.UnpicklingError) as error:  # the process has died
-                    process.kill()  # or has written something else, and waits
+                    process.kill()  # or it has written something else, and waits
                     process.wait()
                     stderr.seek(0)
                     reason = stderr.read().decode("utf-8", "replace").strip().rpartition("\n")[2][:300] or "no message"
@@ -93,7 +93,7 @@ def compare(batches: Iterable[tuple[Arrays, Arrays]], class_axis: int | None) ->
     `largest_difference_as_share` is a share of the standard deviation of the output over all batches. With a
     class_axis, `num_predictions` and `num_changed` count the largest entries along this axis of the first output.
     """
-    worst: Any = 0.0  # of each output
+    worst: Any = 0.0  # the largest difference of each output
     sums: Any = 0.0
     changed = {} if class_axis is None else {"num_predictions": 0, "num_changed": 0}
     for outputs, expected in batches:

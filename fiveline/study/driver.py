@@ -1,4 +1,4 @@
-"""A study at work: start the trials of the plan, follow them, stop the hopeless ones, and act on how they end."""
+"""A study at work: start the trials of the plan, follow them, stop hopeless trials, and act when a trial ends."""
 
 from __future__ import annotations
 

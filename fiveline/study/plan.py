@@ -1,4 +1,4 @@
-"""The trials of a study in the order in which they run: those that have not ended, then the sampler's proposals."""
+"""The trials of a study in the order in which they run: trials that have not ended, then the sampler's proposals."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Plan:
 
     def __init__(self, directories: Directories, settings: Settings) -> None:
         self.directories, self.settings = directories, settings
-        self.is_exhausted = False  # whether the space holds nothing new
-        self._results: dict[int, Result] = {}  # of configurations that have ended
+        self.is_exhausted = False  # whether the space has no new configuration
+        self._results: dict[int, Result] = {}  # results of configurations that have ended
         if settings.sampler == "grid":
             configurations = dict(enumerate(directories.space.grid()[: settings.num_trials]))
         else:

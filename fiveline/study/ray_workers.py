@@ -57,9 +57,9 @@ class TrialOnNode(LocalWorkers):
 
 
 class RayWorkers:
-    """Runs trials on a Ray cluster, with the methods of `LocalWorkers`; without `num_workers`, as many as it holds.
+    """Runs trials on a Ray cluster, with the methods of `LocalWorkers`; without `num_workers`, as many as have room.
 
-    Each trial gets whole CPUs, which are its threads, and GPUs or a share of one; by default one where there are any.
+    Each trial gets whole CPUs, one for each thread, and GPUs or a share of one; by default one if there are any.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class RayWorkers:
             raise utils.InputError(f"--ray_address {address}: {found}; with --num_parallel, Ray may start nodes")
 
     def _capacity(self) -> int:
-        """Return how many trials the nodes hold."""
+        """Return how many trials the nodes have room for."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         needed = {kind: need for kind, need in {"CPU": self.cpus, "GPU": self.gpus}.items() if need}
         return sum(int(min(node.get(kind, 0) // need for kind, need in needed.items())) for node in nodes)

@@ -17,13 +17,13 @@ from fiveline.study.space import Dimension, Space
 if TYPE_CHECKING:
     import optuna
 
-MOST_ATTEMPTS = 100  # at a proposal that is new
+MOST_ATTEMPTS = 100  # to propose a new configuration
 # Every setting is explicit, except for the ones that release 6 removes: Optuna's defaults change between releases.
 TPE: dict[str, Any] = {
     "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False, "constant_liar": True,
 }  # fmt: skip
 GP: dict[str, Any] = {"independent_sampler": None, "n_startup_trials": 10, "deterministic_objective": False}
-DIGITS = 6  # of a proposed number: enough for any hyperparameter, and the directory's name stays readable
+DIGITS = 6  # a proposed number's: enough for any hyperparameter, and the directory's name stays readable
 STATES = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running": "RUNNING"}
 
 
@@ -31,7 +31,7 @@ STATES = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running
 class Result:
     """The result of a configuration: of one run, or of one run per seed."""
 
-    number: int  # of the proposal
+    number: int  # the proposal's
     chosen: dict[str, Any]  # the values proposed
     state: str  # finished, pruned (also diverged ones), failed, or running (also waiting ones)
     value: float | None = None  # the best value of the monitored metric, the mean over seeds; None unless finished

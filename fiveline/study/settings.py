@@ -28,13 +28,13 @@ class Settings(BaseModel):
     )
     num_trials: int | None = Field(None, ge=1, description="trials in all; null for a whole grid")
     seeds: list[int] = Field([], description="run each trial with each of these seeds")
-    pruner: Literal["none", "median", "asha", "hyperband"] = Field("none", description="stops hopeless trials")
+    pruner: Literal["none", "median", "asha", "hyperband"] = Field("none", description="stops unpromising trials")
     min_epochs: int = Field(1, ge=1, description="epochs that every trial may train before it is pruned")
     max_hours: float | None = Field(None, gt=0, description="stop after this time; rerun the same command to continue")
-    max_gigabytes: float | None = Field(None, gt=0, description="of checkpoints; the worst trials' are deleted")
+    max_gigabytes: float | None = Field(None, gt=0, description="limit for checkpoints; the worst are deleted")
     timeout_minutes: float | None = Field(None, gt=0, description="for one trial, each time it is started")
     max_retries: int = Field(2, ge=0, description="how often a trial that crashed or was killed is started again")
-    sampler_seed: int = Field(230, ge=0, lt=2**32, description="decides the proposals")
+    sampler_seed: int = Field(230, ge=0, lt=2**32, description="seed of the sampler's proposals")
 
 
 def words_for_all_trials(words: Sequence[str], cls: type[utils.Params]) -> list[str]:
@@ -73,11 +73,11 @@ def _combined_mistakes(settings: Settings, space: Space, base: utils.Params) -> 
     if settings.sampler == "grid" and not space.is_finite:
         mistakes.append("sampler grid: the space has ranges; give them a step, or lists, or take random or tpe")
     if settings.sampler != "grid" and settings.num_trials is None:
-        mistakes.append(f"num_trials: how many? sampler {settings.sampler} never ends; for example num_trials=20")
+        mistakes.append(f"num_trials: how many? sampler {settings.sampler} has no end; set, for example, num_trials=20")
     if settings.sampler == "gp" and importlib.util.find_spec("scipy") is None:
         mistakes.append("sampler gp: needs scipy, which is not installed; pip install scipy")
     if "seed" in space.names and settings.seeds:
-        mistakes.append("seeds: seed is in the space already; give it in one place")
+        mistakes.append("seeds: seed is also in the space; remove one of them")
     if settings.seeds:
         mistakes += [line.replace("space: seed", "seeds") for line in read_space({"seed": settings.seeds}, base)[1]]
     if settings.sampler == "grid" and not mistakes:

@@ -54,7 +54,7 @@ def is_among(value: Any, values: Sequence[Any]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """All that varies, in the order in which it is written."""
+    """All dimensions, in the order in which the file lists them."""
 
     dimensions: tuple[Dimension, ...]
 
@@ -70,7 +70,7 @@ class Space:
 
     @functools.cached_property
     def in_order(self) -> list[Dimension]:
-        """The dimensions, each behind the ones that it depends on; dimensions in a circle are missing."""
+        """The dimensions, each after those it depends on; dimensions that depend on each other are left out."""
         done: dict[str, Dimension] = {}
         waiting = list(self.dimensions)
         while ready := [each for each in waiting if each.when.keys().isdisjoint([other.name for other in waiting])]:
@@ -103,7 +103,7 @@ class Space:
     def grid_mistakes(self, base: utils.Params) -> list[str]:
         """Return the mistakes in combinations whose values are right one by one."""
         sizes = [[len(each.values or ()) for each in self.dimensions if each.name == name] for name in self.names]
-        size = math.prod(map(max, sizes))  # of several dimensions, one applies
+        size = math.prod(map(max, sizes))  # if a name has several dimensions, one applies
         if size > LARGEST_GRID:
             return [f"sampler grid: {size:,} trials; take sampler random or tpe with num_trials"]
         found, explicit = dict[str, None](), base.explicit_values()

@@ -82,7 +82,7 @@ def _read_dimension(name: str, raw: Any, cls: type[utils.Params]) -> tuple[Dimen
         return Dimension(name, tuple(entry.values), when=when, zip=entry.zip), mistakes
     low, high, step = entry.low or 0.0, entry.high or 0.0, entry.step
     count = 2 if step is None else int((high - low) / step + 1e-9) + 1
-    numbers = [float(f"{low + i * (step or high - low):.12g}") for i in range(count)]  # three times 0.1 is to be 0.3
+    numbers = [float(f"{low + i * (step or high - low):.12g}") for i in range(count)]  # three times 0.1 must be 0.3
     is_int = bool(_value_mistakes([low + (high - low) * 0.37], name, cls))
     values = [int(number) if is_int and number.is_integer() else number for number in numbers]
     mistakes = _value_mistakes([*values[:2], values[-1]], name, cls)

@@ -1,4 +1,4 @@
-"""What happens in a trial's process: it becomes a run of train.py, and stops when its study is gone."""
+"""The process of a trial: it becomes a run of train.py, and stops when its study is gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run directories of a study, which are all that it remembers: each trial, and which runs are of its space."""
+"""The run directories of a study, its only memory: they show which trials exist and belong to its space."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ T = TypeVar("T")
 class Trial:
     """One run of a study."""
 
-    number: int  # of its configuration, from 0; with several seeds, trials share it
-    values: dict[str, Any]  # of what the study varies, in the order of the space, and of `seed` where it repeats seeds
+    number: int  # its configuration's, from 0; trials that differ in their seed share it
+    values: dict[str, Any]  # the varied hyperparameters, in the space's order, and `seed` if several are run
     params: utils.Params  # all of its hyperparameters
     path: Path  # its directory, which may not exist yet
 
@@ -79,7 +79,7 @@ class Trial:
             return f"killed by {name}" + (" (out of memory, perhaps)" if code == -signal.SIGKILL else "")
         try:
             text = utils.read_bytes(self.path / OUTPUT_FILE).decode("utf-8", "replace")
-        except (OSError, utils.InputError):  # the latter: a pipe, for example
+        except (OSError, utils.InputError):  # InputError: a pipe, for example
             text = ""
         lines = [line.strip() for line in text.split("\n") if line.strip()]
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines
@@ -197,7 +197,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def or_none(read: Callable[..., T], *args: Any) -> T | None:
-    """Return the result of a function that reads a file, or None if it raises InputError."""
+    """Return the result of a function that reads a file, or None if this function raises InputError."""
     try:
         return read(*args)
     except utils.InputError:

@@ -1,4 +1,4 @@
-"""What a person sees of a study: its progress while it runs, its status at any time, and what it will cost."""
+"""A study's output for people: its progress while it runs, its status at any time, and its estimated cost."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class View:
 
 
 def describe_study(plan: Plan) -> dict[str, Any]:
-    """Return how far a study is, as --json prints it: finished trials first, the best of them first."""
+    """Return the progress of a study, as --json prints it: finished trials first, the best of them first."""
     maximize, parent_dir = plan.is_maximized(), plan.directories.parent_dir
     ranked = sorted(trial_entries(plan), key=lambda each: utils.ranking_key(each["best"], None, maximize), reverse=True)
     return {
@@ -100,9 +100,9 @@ def print_status(plan: Plan) -> None:
 
 
 def summary(statuses: Sequence[str], num_trials: int) -> str:
-    """Return how far a study is, in one line."""
+    """Return the progress of a study, in one line."""
     counts = Counter(statuses)
-    counts["waiting"] += num_trials - len(statuses)  # a sampler proposes those later
+    counts["waiting"] += num_trials - len(statuses)  # trials that the sampler has not proposed yet
     texts = [f"{count} {status}" for status, count in sorted(counts.items()) if count > 0]
     return f"{num_trials} trials: {'all waiting' if counts['waiting'] == num_trials else ', '.join(texts)}"
 
@@ -119,7 +119,7 @@ def print_cost(plan: Plan, num_workers: int, words: Sequence[str]) -> dict[str, 
     for trial in trials:
         print(utils.escaped(f"{trial.name}  {trial.status()}"))
     if num_trials > len(trials):
-        print(f"and {num_trials - len(trials)} that the sampler {plan.settings.sampler} proposes as it goes")
+        print(f"and {num_trials - len(trials)} that the sampler {plan.settings.sampler} proposes later")
     todo = [trial for trial in trials if not plan.is_done(trial)]
     num_left = num_trials - (len(trials) - len(todo))
     if not num_left:

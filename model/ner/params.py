@@ -25,15 +25,15 @@ class Params(utils.Params):
     num_layers: int = Field(1, ge=1, le=8, description="layers of the LSTM, in each direction")
     bidirectional: bool = Field(False, description="read each sentence from its end as well")
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the features dropped before and after the LSTM")
-    word_dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the words made unknown in training")
+    word_dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the words replaced by unknown in training")
 
     min_count_word: int = Field(1, ge=1, description="words rarer than this in train are unknown")
     min_count_tag: int = Field(1, ge=1, description="tags rarer than this in train become O")
     tag_scheme: Literal["bio", "iob1"] = Field("bio", description="iob1: turn CoNLL-2003's IOB1 tags into BIO")
     token_column: int = Field(0, description="column of the tokens in column files; -1 is the last column")
     tag_column: int = Field(-1, description="column of the tags in column files; -1 is the last column")
-    val_fraction: float = Field(0.1, gt=0, lt=1, description="share of train cut off as val where the data has no val")
-    split_seed: int = Field(230, ge=0, lt=2**32, description="decides which examples are cut off; not the run's seed")
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="share of train that becomes val if the data has no val")
+    split_seed: int = Field(230, ge=0, lt=2**32, description="decides which examples become val, whatever `seed` is")
 
     def warnings(self) -> list[str]:
         """Return one line for each setting that can have no effect beside the others."""

@@ -1,7 +1,7 @@
 """Tagged text in either of two layouts, recognised by what is in `data_dir`. Imports no torch.
 
-    <split>/sentences.txt, <split>/labels.txt    CS230's: one sentence a line, tokens (and tags) separated by spaces
-    <split>.txt, .conll, .bio, .tsv, ...         CoNLL's: one token a line, in columns, a blank line after each sentence
+    <split>/sentences.txt, <split>/labels.txt    CS230's: one sentence per line, tokens (and tags) separated by spaces
+    <split>.txt, .conll, .bio, .tsv, ...         CoNLL's: a token per line, in columns; a blank line after each sentence
 
 If there is no val split, it is cut from train, the same for every run. Columns are separated by tabs if a token's line
 has a tab inside it (then tokens may hold spaces), otherwise by spaces. All lines have the same number of columns. These
@@ -143,7 +143,7 @@ def read_columns(
     texts = [line.strip(" \t") for line in lines]
     sure = [i for i, text in enumerate(texts) if is_token(text)]
     if not sure:
-        raise InputError(f"{path}:1: no token in the whole file; expected one token a line, and its tag")
+        raise InputError(f"{path}:1: no token in the whole file; expected one token per line, and its tag")
     has_tabs = any("\t" in texts[i] for i in sure)
     # with tabs between the cells, the first and the last cell of a line may be empty
     cut = [line.split("\t") for line in lines] if has_tabs else [re.split("[ \t]+", text) for text in texts]

@@ -54,7 +54,7 @@ def fetch_unlabelled(paths: Sequence[Path], params: Params) -> Iterator[tuple[st
     """Yield file:line and the tokens of each sentence of UTF-8 files (`-`: standard input), or what is wrong with it.
 
     A file with the suffix of a column file (except .txt), or with tags in its first lines, is read as a column file, as
-    a whole. Any other file has one sentence a line, and is read line by line.
+    a whole. Any other file has one sentence per line, and is read line by line.
     """
     for path in paths:
         try:

@@ -24,7 +24,7 @@ IDS = re.compile(r"(?i:(.*[_ ])?id|index)|.*[a-z]I[dD]")  # usual names of a col
 
 
 def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
-    """Return one dict an example: prediction, of classes its confidence, and, unless labels is None, label and loss."""
+    """Return one dict per example: prediction, for classes confidence, and, unless labels is None, label and loss."""
     import torch.nn.functional as F
 
     if params.target_type == "number":
@@ -48,7 +48,7 @@ def _in_units(values: Tensor, params: Params) -> list[float]:
 
 
 def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dict[str, float]]:
-    """Return the probability of each class, one dict an example; raise InputError if a number is predicted."""
+    """Return the probability of each class, one dict per example; raise InputError if a number is predicted."""
     if params.target_type == "number":
         raise InputError("--probabilities: this run predicts a number, not classes; leave the flag out")
     return [dict(zip(params.classes, row, strict=True)) for row in outputs.softmax(dim=1).tolist()]

@@ -47,8 +47,8 @@ def fetch_facts(data_dir: Path, params: Params) -> dict[str, Any]:
 class Windows(Dataset[tuple[Tensor, Tensor]]):
     """Windows of a long text; the label of each token is the next one.
 
-    The windows follow each other, so that each token but the first is a label exactly once; the last one is filled up.
-    In training, they start at random places, which depend on seed, epoch and index.
+    The windows follow each other, so each token except the first is a label exactly once; the last window is padded.
+    In training, windows start at random places, which depend on seed, epoch and index.
     """
 
     def __init__(self, tokens: np.ndarray, params: Params, num_tokens: int | None = None) -> None:
@@ -63,7 +63,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
     def set_epoch(self, epoch: int) -> None:
         """Draw the windows of a training epoch."""
         coarse, fine = epoch_draws(self.params.seed, epoch, len(self), 2).double().numpy().T
-        draws = coarse + fine * 2**-24  # the 24 bits of one draw do not reach each place of a long text
+        draws = coarse + fine * 2**-24  # a draw has 24 bits, too few for all places of a long text
         self.starts = (draws * (len(self.tokens) - self.length)).astype(np.int64)
 
     def __len__(self) -> int:
@@ -82,7 +82,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
 
 
 class LabelledTexts(Dataset[tuple[Tensor, Tensor]]):
-    """Texts with the numbers of their classes."""
+    """Texts and their class numbers."""
 
     def __init__(self, split: str, data_dir: Path, params: Params) -> None:
         self.ids, texts, labels = readers.read_labelled(split, data_dir, params)
@@ -109,7 +109,7 @@ class LabelledTexts(Dataset[tuple[Tensor, Tensor]]):
 
 
 def encode_texts(texts: Sequence[str], params: Params) -> list[Tensor]:
-    """Return the numbers of the first tokens of each text, and of the end: (length,), int64."""
+    """Return the ids of the first tokens of each text, and of the end token: (length,), int64."""
     encode, longest = fetch_encoder(params), params.context_length - 1
     return [torch.tensor([*np.asarray(encode(text))[:longest].tolist(), params.facts["end"]]) for text in texts]
 

@@ -17,7 +17,7 @@ def generate(
     """Yield the next tokens, without end.
 
     Args:
-        model: in eval mode; it keeps the keys and values of earlier tokens, which saves time
+        model: in eval mode; its keys and values of earlier tokens are cached, which saves time
         prompt: one token or more; the net sees the last context_length tokens of the text
         temperature: logits are divided by it; 0 always takes the most probable token
         top_k: choose among this many most probable tokens; None: among all
@@ -28,7 +28,7 @@ def generate(
     temperature, top_k = (temperature, top_k) if temperature > 0 else (1.0, 1)
     text, num_cached = list(prompt), context_length
     while True:
-        if num_cached == context_length:  # all positions move: start again
+        if num_cached == context_length:  # the window moves, and all positions with it: empty the caches
             new, caches, num_cached = text[-context_length:], [dict[str, Tensor]() for _ in model.transformer.h], 0
         logits = model(torch.tensor([new], device=device), caches)[0, -1].float().cpu()  # (V,)
         num_cached += len(new)

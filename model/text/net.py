@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fiveline.metrics import IGNORED_LABEL
 from model.text.params import Params
 
-Cache = dict[str, Tensor]  # of a block: "k" and "v", the keys and values of the tokens so far, (B, H, L, D) each
+Cache = dict[str, Tensor]  # a block's "k" and "v": the keys and values of the tokens so far, (B, H, L, D) each
 
 
 class Attention(nn.Module):
@@ -52,7 +52,7 @@ class Attention(nn.Module):
             k, v = torch.cat([cache["k"], k], dim=2), torch.cat([cache["v"], v], dim=2)  # (B, H, tokens so far, D)
         if cache is not None:
             cache.update(k=k, v=v)
-        is_causal = self.is_causal and num_before == 0  # after a cache, x is one token, which sees all of them
+        is_causal = self.is_causal and num_before == 0  # with a cache, x is one token, which sees all cached ones
         dropout_rate = self.dropout_rate if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout_rate, is_causal)  # (B, H, L, D)
         y = self.c_proj(y.transpose(1, 2).flatten(2))  # (B, L, W)
@@ -75,7 +75,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a feed-forward layer; each reads normalised features, and adds to the features."""
+    """Attention, then a feed-forward layer; each reads normalised features and adds its output to the features."""
 
     def __init__(self, params: Params) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Net(nn.Module):
         self.reset_weights()
 
     def reset_weights(self) -> None:
-        """Draw the weights as GPT-2 does: smaller in the layers that add to the features, because there are many."""
+        """Draw the weights as GPT-2 does: smaller in the layers that add to the features, since there are many."""
         for name, weight in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(weight)
@@ -148,7 +148,7 @@ class Net(nn.Module):
         """Return the weights of a nanoGPT or GPT-2 checkpoint under this net's names, and in its shapes.
 
         Hugging Face transposes the linear layers of the blocks; nanoGPT may lack biases, which are then 0. Positions
-        after context_length are left out, as is lm_head, which is the token embedding again.
+        after context_length are left out, as is lm_head, which equals the token embedding.
         """
         found = {
             name if name.startswith(("transformer.", "classifier.")) else f"transformer.{name}": weight
@@ -168,9 +168,9 @@ class Net(nn.Module):
 
 
 def rotated(x: Tensor, first: int) -> Tensor:
-    """Return x, (B, L, vectors, D), with each pair of features turned by an angle that grows with the token's position.
+    """Return x, (B, L, vectors, D), with each pair of features rotated in proportion to the token's position.
 
-    The product of a query and a key then depends on the distance of their tokens. `first` is the first position.
+    The product of a query and a key then depends on the distance between their tokens. `first` is the first position.
     """
     half = x.shape[3] // 2  # the features i and i + half are a pair
     speeds = 10_000.0 ** (-torch.arange(half, device=x.device) / half)  # (D / 2,)

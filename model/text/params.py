@@ -10,7 +10,7 @@ import utils
 
 
 class Params(utils.Params):
-    """What `experiments/<run>/params.json` may say when its task is `text`."""
+    """The keys of `experiments/<run>/params.json` when its task is `text`."""
 
     task: str = Field("text", description="which folder of model/ defines net, data and hyperparameters")
     data_dir: str | None = Field("data/python_source", description="the data's folder", json_schema_extra=utils.MACHINE)
@@ -18,23 +18,23 @@ class Params(utils.Params):
 
     target: Literal["next", "label"] = Field("next", description="predict each next token, or the label of a text")
     tokens: Literal["bytes", "characters", "pieces"] = Field(
-        "characters", description="what the text is split into; pieces: of tokenizer_file"
+        "characters", description="what a text is split into; pieces: as in tokenizer_file"
     )
     tokenizer_file: str | None = Field(None, description="tokenizer.json of the tokenizers library, for tokens=pieces")
 
     context_length: int = Field(64, ge=2, description="tokens that the net sees at once; a longer labelled text is cut")
     num_layers: int = Field(4, ge=1, description="blocks of attention and feed-forward layers")
-    num_heads: int = Field(4, ge=1, description="attention heads of a block; they share width")
+    num_heads: int = Field(4, ge=1, description="attention heads of a block; each has width / num_heads features")
     width: int = Field(128, ge=2, description="features of a token")
-    positions: Literal["learned", "rotary"] = Field("learned", description="how the net knows where a token stands")
+    positions: Literal["learned", "rotary"] = Field("learned", description="how a token's position is encoded")
     gelu: Literal["tanh", "exact"] = Field("tanh", description="tanh: approximated, as in GPT-2; exact: as in nanoGPT")
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="share of the features dropped in training")
 
     tokens_per_epoch: int | None = Field(
         200_000, ge=1, description="tokens in an epoch, unless evaluate_every_steps decides; null: as many as train has"
     )
-    val_fraction: float = Field(0.1, gt=0, lt=1, description="share that becomes val where there is no val split")
-    test_fraction: float = Field(0.0, ge=0, lt=1, description="share that becomes test where there is no train split")
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="share that becomes val if there is no val split")
+    test_fraction: float = Field(0.0, ge=0, lt=1, description="share that becomes test if there is no train split")
     text_column: str = Field("text", description="column or key of the text in CSV and JSON lines files")
     label_column: str = Field("label", description="column or key of the label in CSV and JSON lines files")
 

@@ -1,4 +1,4 @@
-"""Text files, the numbers of their tokens, and labelled texts. All files are UTF-8.
+"""Text files, the ids of their tokens, and labelled texts. All files are UTF-8.
 
     train.txt, val.txt, test.txt      for target `next`: each split is a file
     train/, val/, test/               or all files in a folder, at any depth, in the order of their names
@@ -33,9 +33,12 @@ NO_DATA = ("README.md", "build_dataset.py")
 
 def split_files(split: str, data_dir: Path, params: Params) -> tuple[list[Path], bool]:
     """Return the files that hold a split, in order, and whether they hold another split as well."""
-    endings = ("", ".txt") if params.target == "next" else TABLES  # the last one counts
+    endings = ("", ".txt") if params.target == "next" else TABLES  # if both exist, the last one is used
     places = [data_dir / f"{name}{ending}" for name in ("train", "val", "test") for ending in endings]
     found = {place.stem: place for place in places if place.exists()}
+    if found and "train" not in found:  # train would otherwise contain them
+        held = " and ".join(place.name for place in found.values())
+        raise InputError(f"{data_dir}: has {held}, but no train; expected train{endings[-1]} beside it")
     is_shared = split not in found or (split == "train" and "val" not in found)
     if is_shared and split == "test" and "train" in found:
         raise InputError(f"{data_dir}: has {found['train'].name}, but no test; expected a test split beside it")
@@ -82,12 +85,12 @@ def train_characters(data_dir: Path, params: Params) -> set[str]:
 
 
 def read_tokens(split: str, data_dir: Path, params: Params) -> np.ndarray:
-    """Return the numbers of a split's tokens, (num_tokens,), mapped from a file, which the first call makes."""
+    """Return the ids of a split's tokens, (num_tokens,), memory-mapped from a file that the first call writes."""
     paths, is_shared = split_files(split, data_dir, params)
     encode = fetch_encoder(params)
     dtype = np.min_scalar_type(len(params.facts["token_bytes"]) - 1)  # uint8, uint16 or uint32
     num_tokens = sum(len(encode(piece)) for piece in chunks(paths, params))
-    pieces, waiting = chunks(paths, params), bytearray()  # waiting: what the next part begins with
+    pieces, waiting = chunks(paths, params), bytearray()  # waiting: the first bytes of the next part
 
     def make(part: slice) -> np.ndarray:  # the parts follow each other
         num_bytes = (min(part.stop, num_tokens) - part.start) * dtype.itemsize
@@ -110,7 +113,7 @@ def read_tokens(split: str, data_dir: Path, params: Params) -> np.ndarray:
 
 
 def read_labelled(split: str, data_dir: Path, params: Params) -> tuple[list[str], list[str], list[str]]:
-    """Return the names, texts and labels of a split's rows; InputError names the line of a broken one."""
+    """Return the names, texts and labels of a split's rows; InputError names the line of a broken row."""
     paths, is_shared = split_files(split, data_dir, params)
     rows = [(path, line, row) for path in paths for line, row in read_rows(path)]
     if is_shared:
@@ -143,7 +146,7 @@ def read_rows(path: Path, column: str = "text") -> Iterator[tuple[int, dict[str,
     if str(path) != "-":
         check_regular(path)
     source: Any = sys.stdin.buffer if str(path) == "-" else path.open("rb")
-    with io.TextIOWrapper(source, "utf-8-sig", "surrogateescape", newline="") as file:  # `cell` finds what is not UTF-8
+    with io.TextIOWrapper(source, "utf-8-sig", "surrogateescape", newline="") as file:  # `cell` refuses wrong bytes
         reader, first = csv.DictReader(file, restkey="more", strict=True), 2 if path.suffix == ".csv" else 1
         texts = ({column: line.rstrip("\r\n").replace("\\n", "\n")} for line in file)
         rows: Any = {".csv": reader, ".jsonl": map(json.loads, file)}.get(path.suffix, texts)

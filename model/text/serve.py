@@ -27,10 +27,10 @@ Suggested = dict[str, tuple[Any, str]]
 
 
 def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
-    """Return one dict a text or window: prediction, confidence, and, unless labels is None, label and loss.
+    """Return one dict per text or window: prediction, confidence, and, unless labels is None, label and loss.
 
     For `next`, prediction and label are tokens that are separated by spaces, and the numbers are means over them.
-    `worst` is the least expected token in the second half of a window, after the text before it.
+    `worst` is the token with the highest loss in the second half of a window, after the text before it.
     """
     import torch.nn.functional as F
 
@@ -54,7 +54,7 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
 
 
 def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dict[str, float]]:
-    """Return the probability of each class, one dict a text."""
+    """Return the probability of each class, one dict per text."""
     return [dict(zip(params.facts["classes"], row, strict=True)) for row in outputs.softmax(-1).tolist()]
 
 
@@ -141,7 +141,7 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, Suggested]:
         "num_layers": (num_layers, size),
         "width": (width, size),
         "dropout_rate": (dropout_rate, size),
-        "positions": ("rotary", "learns faster than learned positions"),
+        "positions": ("rotary", "trains faster than learned positions"),
         "clip_grad_norm": (1.0, "single gradients may be very large"),
         **found,
     }
@@ -186,5 +186,5 @@ def _look_at_table(data_dir: Path, params: Params) -> tuple[int, list[str], Sugg
         "label_column": (label, f"by its name; it has {len(set(labels))} different values"),
         "monitor": ("accuracy", "the share of texts with the right label"),
         "context_length": (min(512, -(-longest // 8) * 8), f"95% of the texts have {longest:,} characters or less"),
-        "num_epochs": (min(20, max(3, 20_000 // len(texts))), "few, because a transformer soon knows texts by heart"),
+        "num_epochs": (min(20, max(3, 20_000 // len(texts))), "few, because a transformer soon overfits"),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tokens: the bytes of a text, its characters, or the pieces of a tokenizer file. A token's number is its position."""
+"""Tokens: the bytes of a text, its characters, or the pieces of a tokenizer file. A token's id is its position."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNKNOWN = "\ufffd"  # stands for each character that train lacks
 
 
 def fetch_encoder(params: Params) -> Callable[[Any], list[int] | np.ndarray]:
-    """Return the function that turns a piece of text into the numbers of its tokens; params has the facts."""
+    """Return the function that turns a piece of text into the ids of its tokens; params has the facts."""
     if params.tokens == "bytes":
         return lambda piece: np.frombuffer(piece if isinstance(piece, bytes) else piece.encode(), np.uint8)
     if params.tokens == "pieces":
@@ -32,13 +32,13 @@ def fetch_tokenizer(params: Params) -> Any:
     try:
         from tokenizers import Tokenizer
 
-        held = params.facts.get("tokenizer")  # by a checkpoint
+        held = params.facts.get("tokenizer")  # stored in a checkpoint
         tokenizer = Tokenizer.from_str(held) if held else Tokenizer.from_file(str(params.tokenizer_file))
     except ImportError:
         raise InputError("tokens=pieces needs the tokenizers library: pip install tokenizers") from None
     except Exception as error:  # the library raises Exception itself
         raise InputError(f"tokenizer_file {params.tokenizer_file}: cannot be read ({error})") from None
-    tokenizer.no_truncation()  # a file may ask for both
+    tokenizer.no_truncation()  # a tokenizer file may set both
     tokenizer.no_padding()
     return tokenizer
 
@@ -62,7 +62,7 @@ def fetch_vocabulary(params: Params) -> list[bytes]:
 
 
 def decoded(tokens: Iterable[int], params: Params) -> Iterator[str]:
-    """Return the text of tokens as it comes; a character of several tokens comes with its last one."""
+    """Return an iterator over the text of tokens; a character of several tokens comes with the last of them."""
     vocabulary = fetch_vocabulary(params)
     return codecs.iterdecode((vocabulary[token] for token in tokens), "utf-8", "replace")
 

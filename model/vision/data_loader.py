@@ -22,16 +22,16 @@ from model.vision.params import Params
 from model.vision.readers import Examples, normal, read_split
 from utils import InputError
 
-CHUNK_BYTES = 2**24  # of decoded images are gone through at a time for the pixel statistics
+CHUNK_BYTES = 2**24  # decoded images that the pixel statistics read at a time
 SAMPLE_SIZE = 100  # images whose values say how many bits are used: reading all of them may take minutes
-CONSTANT_STD = 0.1 / 255  # of a channel that is constant but for a few levels of noise, which is not to be magnified
+CONSTANT_STD = 0.1 / 255  # a smaller std is noise in a constant channel, which must not be magnified
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
     """The images of one split; augmented once `set_epoch` has been called. Decoded images are kept in `data_dir`.
 
-    An InputError names an example of an unknown class, and images that cannot be read, if all are decoded now.
+    An InputError names an example of an unknown class, or the unreadable images, if all images are decoded now.
     """
 
     def __init__(self, examples: Examples, data_dir: Path, params: Params) -> None:
@@ -82,7 +82,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
 def _move(pixels: Tensor, draws: Tensor, params: Params) -> Tensor:
     """Mirror half of the images and move each by up to params.shift pixels; edges are repeated.
 
-    Pixels are (batch_size, image_size, image_size, image_channels), uint8. Three of the five draws of each are used.
+    Pixels are (batch_size, image_size, image_size, image_channels), uint8. Three of each image's five draws are used.
     """
     if not params.horizontal_flip and params.shift == 0:
         return pixels
@@ -93,7 +93,7 @@ def _move(pixels: Tensor, draws: Tensor, params: Params) -> Tensor:
     columns = (places + steps[:, 1:]).clamp(0, side - 1)
     if params.horizontal_flip:
         columns = torch.where(draws[:, :1] < 0.5, side - 1 - columns, columns)
-    rows = rows + side * torch.arange(batch_size, device=pixels.device)[:, None]  # in the rows of all images
+    rows = rows + side * torch.arange(batch_size, device=pixels.device)[:, None]  # rows counted over all images
     sources = (side * rows[:, :, None] + columns[:, None, :]).flatten()
     return pixels.flatten(0, 2).index_select(0, sources).view(pixels.shape)  # each pixel moves as a whole, once
 
@@ -114,7 +114,7 @@ def fetch_dataset(split: str, data_dir: Path, params: Params) -> ImageDataset:
         logging.warning(f"- WARNING: {data_dir}: train lacks {', '.join(sorted(gone))}, a class that the net knows")
     dataset = ImageDataset(examples, data_dir, params)
     if dataset.pixels is None:
-        hint = "num_workers=... does it ahead of time, in other processes"
+        hint = "num_workers=... decodes images ahead of time, in other processes"
         logging.info(f"- {split}: each of {len(dataset)} images is decoded when it is needed; {hint}")
     return dataset
 
@@ -157,7 +157,7 @@ def _pixel_statistics(examples: Examples, data_dir: Path, params: Params) -> tup
     """
     pixels, rows = load_pixels(examples, data_dir, params)
     size = max(1, CHUNK_BYTES // math.prod(params.image_shape))
-    sums = np.zeros((2, params.image_channels), dtype=np.int64)  # of values and of their squares: exact
+    sums = np.zeros((2, params.image_channels), dtype=np.int64)  # sums of values and of squares: exact
     for start in range(0, len(rows), size):
         part = np.arange(start, min(start + size, len(rows)))
         decoded = decode_all(examples.images_at(part), params) if pixels is None else pixels[rows[part]]

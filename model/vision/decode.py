@@ -15,14 +15,14 @@ from model.vision.params import Params
 from model.vision.readers import Examples
 from utils import InputError
 
-SMALL_BYTES = 2 * 2**30  # of decoded images; larger sets are decoded when they are needed, unless `cache` says more
+SMALL_BYTES = 2 * 2**30  # decoded images; larger sets are decoded when they are needed, unless `cache` is set
 
 
 def decode(image: Path | np.ndarray, params: Params) -> np.ndarray:
     """Return one image, (image_size, image_size, image_channels), uint8: its sides are stretched, nothing is cut off.
 
-    `image` is a file, or an array (height, width) or (height, width, 3), uint8. An InputError says that the file is
-    missing, damaged, no image, or one that claims absurdly many pixels.
+    `image` is a file, or an array (height, width) or (height, width, 3), uint8. InputError: the file is missing,
+    damaged, not an image, or an image that claims far too many pixels.
     """
     side, mode = params.image_size, "RGB" if params.image_channels == 3 else "L"
     try:
@@ -46,7 +46,7 @@ def decode_all(images: list[Path] | np.ndarray, params: Params) -> np.ndarray:
 def load_pixels(examples: Examples, data_dir: Path, params: Params) -> tuple[np.ndarray | None, np.ndarray]:
     """Return decoded images, in memory or in a mapped file, and which of them the examples are, (num_examples,).
 
-    Images are (n, image_size, image_size, image_channels), uint8, or None if each is to be decoded when it is needed.
+    Images are (n, image_size, image_size, image_channels), uint8, or None if each is decoded when it is needed.
     """
     images, shape = examples.images, (len(examples.images), *params.image_shape)
     is_large = math.prod(shape) > SMALL_BYTES
@@ -55,7 +55,7 @@ def load_pixels(examples: Examples, data_dir: Path, params: Params) -> tuple[np.
     if params.cache == "none" or (params.cache == "auto" and is_large):
         return None, examples.rows
     if isinstance(images, list) and params.cache != "memory":
-        # the whole folder, whichever part the examples are: runs that cut off another val share the file
+        # the file holds the whole folder, not only the split: runs with another val split share the file
         name = f"{examples.folder.name}_{'x'.join(map(str, params.image_shape))}"
         code = hashlib.sha256(b"".join(Path(path).read_bytes() for path in (__file__, pictures.__file__))).hexdigest()
         key = f"{files_key(images, examples.folder)} {code} {PIL.__version__} {params.known_grey_bits}"

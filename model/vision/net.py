@@ -45,7 +45,7 @@ class ThreeConvNet(nn.Module):
 
 
 class MnistNet(nn.Module):
-    """The small net of many a first PyTorch lesson: two 5 x 5 convolutions, one pooling, two linear layers."""
+    """The small net of many PyTorch tutorials: two 5 x 5 convolutions, one pooling, two linear layers."""
 
     def __init__(self, params: Params) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ def top_5_accuracy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return (top == labels.unsqueeze(1)).sum(), torch.ones_like(labels).sum()
 
 
-@functools.lru_cache(maxsize=1)  # three metrics ask for the same batch
+@functools.lru_cache(maxsize=1)  # three metrics use the counts of the same batch
 def count_classes(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Count the correct predictions of each class, its predictions, and its labels; each (num_classes,), float32."""
     predicted = outputs.argmax(dim=1)

@@ -33,18 +33,18 @@ class Params(utils.Params):
     dropout_rate: float = Field(0.8, ge=0, lt=1, description="dropout before the last layer of cs230 and mnist")
     freeze_backbone: bool = Field(False, description="train only the last layer of a pretrained net")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each training label spread over all classes")
-    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: train on all classes equally")
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: weigh all classes equally")
 
-    val_fraction: float = Field(0.1, gt=0, lt=1, description="share of train cut off as val where the data has no val")
-    split_seed: int = Field(230, ge=0, lt=2**32, description="decides which examples are cut off; not the run's seed")
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="share of train that becomes val if the data has no val")
+    split_seed: int = Field(230, ge=0, lt=2**32, description="decides which examples become val, whatever `seed` is")
     cache: Literal["auto", "memory", "disk", "none"] = Field(
         "auto",
-        description="decode images at each start into memory, once into a file that runs share (disk), or each when "
-        "it is needed (none); auto: disk up to 2 GB decoded, else none",
+        description="memory: decode all images at each start; disk: once, into a file that runs share; none: each when "
+        "it is needed; auto: disk up to 2 GB decoded, else none",
         json_schema_extra=utils.MACHINE,
     )
     channels_last: bool = Field(
-        True, description="memory format of images and weights: usually faster", json_schema_extra=utils.MACHINE
+        True, description="store images and weights channels-last: usually faster", json_schema_extra=utils.MACHINE
     )
 
     @model_validator(mode="after")
@@ -67,7 +67,7 @@ class Params(utils.Params):
         if self.pretrained is True and self.image_channels == 3 and self.normalize != "imagenet":
             lines.append(f"normalize={self.normalize}: pretrained weights were trained with normalize=imagenet")
         if self.shift >= self.image_size:
-            lines.append(f"shift={self.shift}: moves images of image_size={self.image_size} out of sight")
+            lines.append(f"shift={self.shift}: can move images of image_size={self.image_size} out of view")
         return lines
 
     @property

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from model.vision.params import OWN_NETS, Params
 from utils import InputError
 
-EXTRA_OUTPUTS = ("aux1.", "aux2.", "AuxLogits.")  # of GoogLeNet and Inception, which our models do not have
+EXTRA_OUTPUTS = ("aux1.", "aux2.", "AuxLogits.")  # weights of GoogLeNet and Inception that our models leave out
 
 
 def published_net(params: Params) -> Any:
@@ -25,7 +25,7 @@ def published_net(params: Params) -> Any:
     shape = (1, params.image_channels, params.image_size, params.image_size)
     try:
         model: Any = build(params)
-        copy.deepcopy(model).to("meta").eval()(torch.empty(shape, device="meta"))  # without numbers, it costs little
+        copy.deepcopy(model).to("meta").eval()(torch.empty(shape, device="meta"))  # on meta, nothing is computed
     except InputError:
         raise
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
@@ -44,7 +44,7 @@ def _torchvision_model(params: Params, pretrained: bool = False) -> nn.Module:
     if params.net not in names:
         raise _unknown(params.net, [*OWN_NETS, *names], [*OWN_NETS, "resnet18"])
     if params.image_channels != 3:
-        raise InputError(f"net {params.net!r}: torchvision's models look at colour; set image_channels to 3")
+        raise InputError(f"net {params.net!r}: torchvision's models need colour images; set image_channels to 3")
     if pretrained:
         weights = models.get_model_weights(params.net).DEFAULT
         size = weights.meta["min_size"][0]
@@ -91,7 +91,7 @@ def _published(params: Params, build: Any) -> tuple[dict[str, Tensor], str]:
     except (OSError, RuntimeError, HTTPException) as error:
         hint = "or pretrained=false"
         raise InputError(f"net {params.net!r}: its weights cannot be downloaded ({error}); {hint}") from None
-    settings = getattr(source, "pretrained_cfg", {})  # of timm
+    settings = getattr(source, "pretrained_cfg", {})  # timm's models have it
     if (mean := settings.get("mean")) and params.normalize == "imagenet" and list(mean) != params.facts["mean"]:
         logging.warning(f"- WARNING: the weights of {params.net} were trained with mean {mean}, std {settings['std']}")
     return source.state_dict(), f"the published weights of {params.net} {settings.get('tag', '')}".rstrip()
@@ -103,7 +103,7 @@ def _without_extra_outputs(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def freeze(model: Any) -> None:
     """Train the last layer only. The rest stays in eval mode, or batch norm's running means would follow the data."""
-    # SqueezeNet's is a convolution
+    # the last layer of SqueezeNet is a convolution
     *_, (name, head) = (entry for entry in model.named_modules() if isinstance(entry[1], (nn.Linear, nn.Conv2d)))
     model.requires_grad_(False)
     head.requires_grad_(True)

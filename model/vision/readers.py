@@ -2,8 +2,8 @@
 
     <split>/<class>/*                folders, any image format; the class is the folder's name
     <split>_signs/<label>_*.jpg      CS230's SIGNS; the label is the number before the first underscore
-    <split>.npz                      arrays `images` (n, height, width[, 3]) uint8, `labels` (n,) integers, and, if you
-                                     like, `classes` (names); data/digits has these files
+    <split>.npz                      arrays `images` (n, height, width[, 3]) uint8, `labels` (n,) integers, and
+                                     optionally `classes` (names); data/digits has these files
 
 If there is no val split, it is cut from train, the same for every run (params.split_seed, params.val_fraction).
 """
@@ -25,8 +25,8 @@ from fiveline.loading.pictures import find_images, left_out
 from model.vision.params import Params
 from utils import InputError, is_hidden
 
-NAMES_FOR_VAL = ("validation", "valid", "dev")  # in other projects
-UNSUSPICIOUS_BYTES = 2**31  # of an array, once unpacked, however small it is in the file
+NAMES_FOR_VAL = ("validation", "valid", "dev")  # other projects use these names
+UNSUSPICIOUS_BYTES = 2**31  # an unpacked array of this size is accepted, however small the file is
 MAX_DENSITY = 100  # how many times larger than in the file an array may be: photos are 2 times, drawings perhaps 50
 EXPECTED = "expected `images`, uint8 (n, height, width[, 3]), `labels`, an integer for each, perhaps `classes`, text"
 # NumPy's errors, if a file is not what its name says
@@ -40,13 +40,13 @@ class Examples:
     ids: list[str]  # a name for each example, for the predictions' table
     labels: list[str]  # the class name of each example
     images: list[Path] | np.ndarray  # files, or an array (n, height, width) or (n, height, width, 3), uint8
-    rows: np.ndarray  # which of the images each example is, (num_examples,), int64
+    rows: np.ndarray  # the position of each example in `images`, (num_examples,), int64
     notes: tuple[str, ...] = ()  # what the user should know about the files that were found
-    folder: Path = Path()  # which holds the image files
+    folder: Path = Path()  # the folder of the image files
 
     def images_at(self, positions: Sequence[int] | np.ndarray) -> list[Path] | np.ndarray:
         """Return the images of some of the examples."""
-        rows = self.rows[np.asarray(positions, dtype=np.int64)]  # also of none
+        rows = self.rows[np.asarray(positions, dtype=np.int64)]  # int64 also if there are none
         return self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[row] for row in rows]
 
     def take(self, is_taken: np.ndarray, *notes: str) -> Examples:
@@ -56,7 +56,7 @@ class Examples:
 
 
 def read_split(split: str, data_dir: Path, params: Params) -> Examples:
-    """Return the examples of 'train', 'val' or 'test'; InputError if they are missing, broken or laid out otherwise."""
+    """Return the examples of 'train', 'val' or 'test'; InputError if they are missing, broken or in another layout."""
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: there is no such data directory; --data_dir says where the data is")
     path, has_val = _find(split, data_dir), _find("val", data_dir) is not None

@@ -1,4 +1,4 @@
-"""What comes after training: predictions in words, new images, and what an exported program's user has to know."""
+"""After training: readable predictions, new images, and the description of an exported program."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ THUMBNAIL_SIDE = 128  # pixels of a picture in a page
 
 
 def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[dict[str, Any]]:
-    """Return one dict an example: the predicted class, its probability, and, unless labels is None, label and loss."""
+    """Return one dict per example: the predicted class, its probability, and, unless labels is None, label and loss."""
     import torch.nn.functional as F
 
     confidences, predicted = outputs.softmax(dim=1).max(dim=1)
@@ -40,7 +40,7 @@ def predictions(outputs: Tensor, labels: Tensor | None, params: Params) -> list[
 
 
 def probabilities(outputs: Tensor, _: Tensor | None, params: Params) -> list[dict[str, float]]:
-    """Return the probability of each class, one dict an example."""
+    """Return the probability of each class, one dict per example."""
     return [dict(zip(params.classes, row, strict=True)) for row in outputs.softmax(dim=1).tolist()]
 
 

@@ -83,7 +83,7 @@ def test_pages_name_only_files_that_are_there(page):
     own = {name for name, _ in listings_of(page)} | {"data/kaggle/ner_dataset.csv"}  # a reader's own files
     names = re.findall(r"(?<![\w/])((?:model|data|fiveline|tests|benchmarks)/[\w/]+\.(?:py|md|csv|txt))\b", read(page))
     if page.name == "AGENTS.md":  # its table of places
-        names += re.findall(r"`([\w./]+)`(?=[^|]* \|.*\|$)", read(page).partition("## The house")[2], re.MULTILINE)
+        names += re.findall(r"`([\w./]+)`(?=[^|]* \|.*\|$)", read(page).partition("## Layout")[2], re.MULTILINE)
     for line in read(page).partition("## Find your way")[2].partition("\n| to change")[0].splitlines():  # the map
         found = re.findall(r"(?:^|  )([\w/]+(?:\.py|/))(?= |$)", line)
         names += [f"fiveline/{name}" if line.startswith("  ") else name for name in found]

@@ -221,6 +221,6 @@ def test_classes_that_a_reader_of_macro_scores_must_know_of_are_named(tmp_path):
     rows = [{"label": names[i], "prediction": names[j]} for i, j in zip(labels, outputs.argmax(1), strict=True)]
     scores.add(outputs, labels, rows)
     report = write_report(tmp_path, "test_best", scores, facts_of(*names))
-    assert "in neither labels nor predictions, so left out of macro scores: pig\n" in report
+    assert "in neither labels nor predictions, so they are left out of macro scores: pig\n" in report
     assert "without a single hit, so that the intervals of macro scores may miss the truth: cow, hen\n" in report
     assert [row["f1"] for row in read_csv(tmp_path / "per_class_test_best.csv")] == ["1.0", "1.0", "0.0", "0.0", ""]

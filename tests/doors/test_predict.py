@@ -304,5 +304,5 @@ def test_intervals_are_there_once_the_checkpoint_has_been_evaluated(runs, tmp_pa
     for name in ("best", "last"):
         rows = run_predict(copy, *words, "--restore_file", name)
         assert not rows[0]["lower"] and rows[0]["prediction"]
-        advice = f"no intervals: python evaluate.py --model_dir {copy} --restore_file {name} finds out"
+        advice = f"no intervals: python evaluate.py --model_dir {copy} --restore_file {name} measures"
         assert advice in capsys.readouterr().err

@@ -228,7 +228,7 @@ def test_without_a_compiler_the_net_is_computed_as_it_is(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(torch, "compile", fail)
     other = run_train(tmp_path / "other", dropout_rate=0.0, num_epochs=1, compile=True)
-    assert "compile: no compiler that works here (No working C++ compiler found); the net is" in caplog.text
+    assert "compile: no compiler works here (No working C++ compiler found); the net is" in caplog.text
     assert_same_bits(*(read_state(folder)["state_dict"] for folder in (plain, other)))
     assert utils.read_json(other / "run.json")["machine"]["compiled"] is False
 

@@ -237,7 +237,7 @@ def test_merges_may_be_named_and_nested(fetch):
         ("tabular", {"momentum": 0.5}, "momentum=0.5: optimizer=adam ignores it"),
         ("vision", {"net": "resnet18", "num_channels": 8}, "num_channels=8: net=resnet18 ignores it"),
         ("vision", {"net": "resnet18", "pretrained": True}, "normalize=none: pretrained weights were trained with"),
-        ("vision", {"image_size": 16, "shift": 16}, "shift=16: moves images of image_size=16 out of sight"),
+        ("vision", {"image_size": 16, "shift": 16}, "shift=16: can move images of image_size=16 out of view"),
         ("ner", {"max_word_len": 5}, "max_word_len=5: char_channels=0 ignores it"),
         ("vision", {"schedule": "step", "schedule_epochs": 9, "schedule_factor": 0.5}, None),
         ("ner", {"max_word_len": 5, "char_channels": 3}, None),

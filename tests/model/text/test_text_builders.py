@@ -19,7 +19,8 @@ REVIEWS = {
 
 
 def build(name, folder, *words):
-    load_script(f"data/{name}/build_dataset.py").main(["--output_dir", str(folder), *map(str, words)])
+    data = {"imdb": "data/imdb", "shakespeare": "data/shakespeare"}[name]  # by these names, fiveline.new finds them
+    load_script(f"{data}/build_dataset.py").main(["--output_dir", str(folder), *map(str, words)])
 
 
 def write_archive(path, files, link=None):

@@ -171,3 +171,7 @@ def test_mistakes_in_text_files_are_explained(tmp_path):
         (tmp_path / "val.txt").write_bytes(content)
         with pytest.raises(InputError, match=message):
             fetch_dataset(split, tmp_path, params)
+    (tmp_path / "train.txt").rename(tmp_path / "book.txt")  # all files would be train, the one of val too
+    for split in ("train", "val", "test"):
+        with pytest.raises(InputError, match="has val.txt, but no train; expected train.txt beside it"):
+            fetch_dataset(split, tmp_path, params)

@@ -110,7 +110,7 @@ def test_predict_labels_lines(classifier, tmp_path, capsys):
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert [row["text"] for row in rows] == ["cats 7 like dogs", "", "dogs 8 like cats"]
     assert float(rows[0]["probability_cat"]) + float(rows[0]["probability_dog"]) == pytest.approx(1)
-    with pytest.raises(utils.InputError, match="generates nothing; leave the flag out"):
+    with pytest.raises(utils.InputError, match="generates no text; leave the flag out"):
         generated(classifier, tmp_path, capsys, "cats", "--top_k", "3")
 
 

@@ -167,7 +167,7 @@ def test_large_sets_are_decoded_when_needed_unless_cache_says_more(images, caplo
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(decode, "SMALL_BYTES", 13 * 8 * 8 * 3 - 1)
     pixels = fetch_pixels(images)
-    assert "- train: each of 13 images is decoded when it is needed; num_workers=... does it" in caplog.text
+    assert "- train: each of 13 images is decoded when it is needed; num_workers=... decodes images" in caplog.text
     assert not (images / ".decoded").exists() and torch.equal(fetch_pixels(images, cache="disk"), pixels)
     assert list((images / ".decoded").glob("train_*.npy"))
 

@@ -60,7 +60,7 @@ def test_torchvision_nets_of_every_family_have_our_classes(name):
     ("values", "message"),
     [
         ({"net": "resnet81"}, "net 'resnet81': unknown; did you mean resnet18"),
-        ({"net": "resnet18", "image_channels": 1}, "torchvision's models look at colour; set image_channels to 3"),
+        ({"net": "resnet18", "image_channels": 1}, "torchvision's models need colour images; set image_channels to 3"),
         ({"net": "alexnet", "image_size": 32}, "net 'alexnet': does not work with image_size 32 (Given input size"),
         ({"net": "vit_b_16", "image_size": 50}, "indivisible"),
         ({"net": "vit_b_16", "pretrained": True}, "net 'vit_b_16': its pretrained weights need image_size 224"),
