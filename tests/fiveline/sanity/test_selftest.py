@@ -51,7 +51,7 @@ def test_selftest_claims_nothing_where_the_first_kill_came_too_late(make_run, mo
     ("experiment", "words"),
     [pytest.param("base_model", "num_channels=8", marks=pytest.mark.thorough),
      pytest.param("text_characters", "context_length=32 num_layers=1 num_heads=2 width=16 dropout_rate=0.1 "
-                  "evaluate_every_steps=200", marks=pytest.mark.slow)],
+                  "evaluate_every_steps=100", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_selftest_passes_on_a_shipped_run(run_script, experiment, words):
     need(task_of(PROJECT / "experiments" / experiment))
