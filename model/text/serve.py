@@ -13,7 +13,7 @@ import numpy as np
 from model.text import readers
 from model.text.params import Params
 from model.text.tokens import decoded, fetch_encoder, shown_tokens
-from utils import InputError
+from utils import InputError, files_below
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,8 +92,6 @@ def fetch_generator(model: Any, params: Params) -> Callable[..., Iterator[str]] 
 
     def continued(prompt: str, max_new_tokens: int = 200, **settings: Any) -> Iterator[str]:
         tokens = [*map(int, fetch_encoder(params)(prompt))]
-        if not tokens:
-            raise InputError("the prompt is empty; expected at least one token, for example a line end")
         new = generate(model.eval(), tokens, **{"seed": params.seed, **settings})
         return decoded(islice(new, max_new_tokens), params)
 
@@ -126,7 +124,7 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
 
 def suggest(data_dir: Path, params: Params) -> tuple[int, Suggested]:
     """Return the number of windows or texts to train on, and hyperparameters that suit them, each with the reason."""
-    is_table = any(path.suffix in readers.TABLES for path in data_dir.iterdir())
+    is_table = any(name.endswith(readers.TABLES) for name in files_below(data_dir))
     target = params.target if "target" in params.model_fields_set else "label" if is_table else "next"
     params = params.model_copy(update={"target": target, "tokens": "characters"})
     number, sample, found = (_look_at_table if target == "label" else _look_at_text)(data_dir, params)
@@ -170,9 +168,9 @@ def _look_at_text(data_dir: Path, params: Params) -> tuple[int, list[str], Sugge
 
 def _look_at_table(data_dir: Path, params: Params) -> tuple[int, list[str], Suggested]:
     path = readers.split_files("train", data_dir, params)[0][0]
-    _, row = next(readers.read_rows(path), (0, {}))
+    row = next(readers.read_rows(path), (0, {}))[1]
     text, label = (
-        next((name for name in sorted(row, key=given.__ne__) if name == given or name.lower() in usual), None)
+        next((name for name in sorted(row, key=given.__ne__) if name == given or str(name).lower() in usual), None)
         for given, usual in ((params.text_column, TEXTS), (params.label_column, LABELS))
     )
     if text is None or label is None:

@@ -46,8 +46,9 @@ def init(folder, files, *words):
         ({"train.txt": "".join(map(chr, range(0x4E00, 0x5200))) * 10}, {"tokens": "bytes"}, None),
         ({"train.csv": CSV}, LABEL, None),
         ({"all.jsonl": JSONL}, LABEL, 0.1),
+        ({"train/a.csv": CSV, "val/a.csv": CSV}, LABEL, None),
     ],
-    ids=["three", "folder", "folders", "long", "many characters", "csv", "jsonl"],
+    ids=["three", "folder", "folders", "long", "many characters", "csv", "jsonl", "folders of tables"],
 )
 def test_text_is_recognised(tmp_path, files, expected, test_fraction):
     values = init(tmp_path, files)
