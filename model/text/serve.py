@@ -91,8 +91,8 @@ def fetch_generator(model: Any, params: Params) -> Callable[..., Iterator[str]] 
     from model.text.generate import generate
 
     def continued(prompt: str, max_new_tokens: int = 200, **settings: Any) -> Iterator[str]:
-        tokens = [*map(int, fetch_encoder(params)(prompt))]
-        new = generate(model.eval(), tokens, **{"seed": params.seed, **settings})
+        tokens = fetch_encoder(params)(prompt)
+        new = generate(model.eval(), [*map(int, tokens)], **{"seed": params.seed, **settings})
         return decoded(islice(new, max_new_tokens), params)
 
     return continued if params.target == "next" else None
@@ -130,12 +130,11 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, Suggested]:
     number, sample, found = (_look_at_table if target == "label" else _look_at_text)(data_dir, params)
     num_characters, size = len(set().union(*sample)), f"{number:,} examples"
     num_layers, width, dropout_rate = (4, 128, 0.0) if target == "next" and number > 8000 else (2, 64, 0.1)
-    tokens = "characters" if num_characters <= 256 else "bytes"
     if not {"train", "test"} & {path.stem for path in data_dir.iterdir()}:
         found["test_fraction"] = 0.1, "there is no test split"
     return number, {
         "target": (target, "a table of texts with labels" if target == "label" else "text without labels"),
-        "tokens": (tokens, f"a sample has {num_characters} different characters"),
+        "tokens": ("characters" if num_characters <= 256 else "bytes", f"a sample has {num_characters} different ones"),
         "num_layers": (num_layers, size),
         "width": (width, size),
         "dropout_rate": (dropout_rate, size),

@@ -151,6 +151,15 @@ def test_a_run_counted_in_steps_continues_to_the_same_bits(language_model, tmp_p
         finish(whole, "num_steps=7")
 
 
+def test_a_start_that_cannot_be_meant_is_warned_of(language_model, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text(TEXT.replace("a", "z"), encoding="utf-8")
+    run = trained(tmp_path, tmp_path, "--restore_file", str(language_model / "best.pth.tar"), warmup_epochs=2)
+    log = (run / "train.log").read_text(encoding="utf-8")
+    assert "the checkpoint was trained with other characters; --restart and pretrained=" in log
+    assert "the learning rate stays below learning_rate=0.001" in log
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("run", ["language_model", "model_of_pieces", "classifier"])
 @pytest.mark.parametrize("kind", ["pt2", "onnx"])
