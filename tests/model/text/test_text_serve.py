@@ -11,6 +11,7 @@ import pytest
 
 import evaluate
 import export
+import fiveline
 import predict
 import synthesize_results
 import utils
@@ -77,6 +78,8 @@ def test_predict_continues_a_prompt(language_model, tmp_path, capsys, monkeypatc
     generated(language_model, tmp_path, capsys, "the ", "--max_new_tokens", "5", "--output", str(tmp_path / "o.jsonl"))
     row = json.loads((tmp_path / "o.jsonl").read_text())
     assert row["prompt"] == "the " and len(row["prediction"]) == 5
+    (row,) = fiveline.load(language_model).predict(tmp_path / "prompt.txt")
+    assert row["prompt"] == "the " and len(row["prediction"]) == 200
 
 
 def test_mistakes_in_the_settings_of_generation(language_model, tmp_path, capsys):
