@@ -4,8 +4,8 @@
     train/, val/, test/               or all files in a folder, at any depth, in the order of their names
     train.csv, val.csv, test.csv      for `label`, or the same as .jsonl, or folders of both: a text and a label a row
 
-Without val, train is cut in two. Without train, all files of data_dir, one after the other, are cut into train, test
-and val: text in its order, and rows at random.
+Without val, train is cut in two. Without all three, all files of data_dir, one after the other, are cut into train,
+test and val: text in its order, and rows at random.
 """
 
 from __future__ import annotations
@@ -38,19 +38,20 @@ def split_files(split: str, data_dir: Path, params: Params) -> tuple[list[Path],
     places = [data_dir / f"{name}{ending}" for name in ("train", "val", "test") for ending in endings]
     found = {place.stem: place for place in places if place.exists()}
     is_shared = split not in found or (split == "train" and "val" not in found)
-    if is_shared and split == "test" and "train" in found:
-        raise InputError(f"{data_dir}: has {found['train'].name}, but no test; expected a test split beside it")
+    missing = "train" if "train" not in found else split
+    if found and missing not in found and missing != "val":  # val may be cut from train
+        names = ", ".join(place.name for place in found.values())
+        raise InputError(f"{data_dir}: has {names}, but no {missing}; expected a {missing} split beside it")
     if is_shared and split == "val":
         logging.info(f"- {data_dir} has no val split: val_fraction={params.val_fraction} of the data serves as val")
     place = found.get("train" if is_shared else split, data_dir)
     if place.is_file():
         return [place], is_shared
     wanted = "" if params.target == "next" else TABLES
-    names = [name for name in sorted(files_below(place)) if name.endswith(wanted) and name not in NO_DATA]
-    if not names:
-        kind = "no text in it" if place.is_dir() else "no such folder"
-        raise InputError(f"{place}: there is {kind}; expected files such as train{endings[-1]}")
-    return [place / name for name in names], is_shared
+    files = [name for name in sorted(files_below(place)) if name.endswith(wanted) and name not in NO_DATA]
+    if not files:
+        raise InputError(f"{place}: no such folder, or no text in it; expected files such as train{endings[-1]}")
+    return [place / name for name in files], is_shared
 
 
 def chunks(paths: Iterable[Path], params: Params) -> Iterator[Any]:
@@ -107,10 +108,8 @@ def read_labelled(split: str, data_dir: Path, params: Params) -> tuple[list[str]
         order = np.random.default_rng(0).permutation(len(rows))[part_of(split, len(rows), params)]
         rows = [rows[i] for i in sorted(order)]
     names = [f"{path.relative_to(data_dir).as_posix()}:{line}" for path, line, _ in rows]
-    texts, labels = (
-        [cell(row, column, f"{path}:{line}") for path, line, row in rows]
-        for column in (params.text_column, params.label_column)
-    )
+    texts = [cell(row, params.text_column, f"{path}:{line}") for path, line, row in rows]
+    labels = [cell(row, params.label_column, f"{path}:{line}") for path, line, row in rows]
     return names, texts, labels
 
 

@@ -129,7 +129,7 @@ def suggest(data_dir: Path, params: Params) -> tuple[int, Suggested]:
     number, sample, found = (_look_at_table if target == "label" else _look_at_text)(data_dir, params)
     num_characters, size = len(set().union(*sample)), f"{number:,} examples"
     num_layers, width, dropout_rate = (4, 128, 0.0) if target == "next" and number > 8000 else (2, 64, 0.1)
-    if not {"train", "test"} & {path.stem for path in data_dir.iterdir()}:
+    if "train" not in {path.stem for path in data_dir.iterdir()}:
         found["test_fraction"] = 0.1, "there is no test split"
     return number, {
         "target": (target, "a table of texts with labels" if target == "label" else "text without labels"),

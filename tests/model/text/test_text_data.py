@@ -146,6 +146,17 @@ def test_folders_of_tables_are_splits(tmp_path):
         assert fetch_dataset(split, tmp_path, params).ids == [f"{split}/a/b.csv:{i + 2}" for i in range(4)]
 
 
+@pytest.mark.parametrize("name", ["val.txt", "test/a.txt", "test.csv"])
+def test_a_split_is_never_trained_on(tmp_path, name):
+    """Without a train split, all files are cut into splits; then no file may be a split itself."""
+    target = "label" if name.endswith("csv") else "next"
+    for path in (tmp_path / f"book.{name[-3:]}", tmp_path / name):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(labelled([("ab", "x"), ("cd", "y")] * 20))
+    with pytest.raises(InputError, match=f"has {name.partition('/')[0]}, but no train; expected a train split"):
+        params_of(tmp_path, target=target)
+
+
 def test_labelled_texts_are_padded_and_cut(tmp_path, caplog):
     rows = [("ab", "x"), ("cab a long one" * 10_000, "y"), ("two\nlines", "x")]
     write(tmp_path, train_csv=labelled(rows), val_jsonl='{"text": "ba", "label": "y"}\n')
@@ -185,7 +196,7 @@ def test_mistakes_in_text_files_are_explained(tmp_path):
     params = params_of(tmp_path)
     for content, split, message in (
         (b"caf\xe9", "val", "is not UTF-8.*tokens=bytes"),
-        (b"abc", "test", "has train.txt, but no test"),
+        (b"abc", "test", "has train.txt, val.txt, but no test"),
         (b"a", "val", "val has 1 tokens; expected 2 or more"),
     ):
         (tmp_path / "val.txt").write_bytes(content)
