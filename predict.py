@@ -65,6 +65,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     paths, output = [Path(word) for word in args.input], None if args.output is None else Path(args.output)
     for path in paths:
         check_input(path)
+    if paths.count(Path("-")) > 1:
+        raise utils.InputError("--input: standard input can be read only once; write `-` once")
     if output is not None:
         check_output(output, paths)
     model_dir = Path(args.model_dir)

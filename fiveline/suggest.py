@@ -67,7 +67,7 @@ def _suggest(task: str, data_dir: Path, given: dict[str, Any], mistakes: list[st
 
 def _for_any_task(num_examples: int) -> Suggested:
     batch_size = min(128, max(16, 2 ** (math.isqrt(num_examples).bit_length() - 1)))
-    steps = -(-num_examples // batch_size)  # in an epoch
+    steps = max(1, -(-num_examples // batch_size))  # in an epoch
     num_epochs = min(30, max(6, round(3000 / steps)))
     return {
         "batch_size": (batch_size, "near the square root of the number of examples, 16 to 128"),

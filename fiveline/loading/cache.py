@@ -54,6 +54,38 @@ def cached_array(
     return None
 
 
+def cached_stream(
+    data_dir: Path, name: str, key: str, pieces: Callable[[], Iterator[np.ndarray]], dtype: np.dtype
+) -> np.ndarray:
+    """Return a long array, (length,), which `pieces()` yields in pieces of `dtype`, as `cached_array` does.
+
+    The length is kept in a file as well: finding it takes as long as making the array.
+    """
+    waiting = bytearray()  # the beginning of the next part
+    left: Iterator[np.ndarray] = iter(())
+
+    def cached(name: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]) -> np.ndarray:
+        array = cached_array(data_dir, name, key, shape, make)
+        return make(slice(0, shape[0])) if array is None else array
+
+    def count(_: slice) -> np.ndarray:
+        return np.array([sum(map(len, pieces()))], np.int64).view(np.uint8)
+
+    def make(part: slice) -> np.ndarray:  # the parts follow each other
+        nonlocal left
+        if part.start == 0:  # it may not be the first call: a folder that cannot be written, then another one
+            waiting[:], left = b"", pieces()
+        num_bytes = (min(part.stop, length) - part.start) * dtype.itemsize
+        while len(waiting) < num_bytes:
+            waiting.extend(next(left).tobytes())
+        values = np.frombuffer(waiting[:num_bytes], np.uint8)
+        del waiting[:num_bytes]
+        return values.reshape(-1, dtype.itemsize)
+
+    length = int(cached(f"length_of_{name}", (8,), count).view(np.int64)[0])
+    return cached(name, (length, dtype.itemsize), make).view(dtype)[:, 0]
+
+
 def files_key(paths: Iterable[Path], folder: Path) -> str:
     """Return a digest that changes when a file in `folder` does, whatever that is called; no file is read."""
     digest, start = hashlib.sha256(), len(os.fsencode(folder))

@@ -119,7 +119,9 @@ def _match_names(net: nn.Module, weights: Any, their_facts: Mapping[str, Any], f
     notes, own = [], net.state_dict()
     for name, fact in getattr(net, "named_by", {}).items():
         theirs, ours = their_facts.get(fact) or [], facts.get(fact) or []
-        if name not in own.keys() & weights.keys() or not theirs or theirs == ours:
+        if name not in own.keys() & weights.keys() or not (theirs and ours):
+            continue
+        if theirs == ours and weights[name].shape == own[name].shape:
             continue
         axis = 0 if isinstance(net.get_submodule(name.rpartition(".")[0]), nn.Embedding) else 1
         if weights[name].select(axis, 0).shape == own[name].select(axis, 0).shape:  # else it is of another net

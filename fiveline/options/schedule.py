@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,6 +30,9 @@ def fetch_schedule(params: utils.Params, steps_per_epoch: int) -> Schedule:
     if warmup is None:
         warmup = ONE_CYCLE_WARMUP * total if is_one_cycle else 0
     rise, fall = warmup, total - warmup  # numbers of steps
+    if rise and rise >= total:
+        found = f"the warm-up takes {rise:g} steps, and the run {total}"
+        logging.warning(f"- WARNING: {found}: the learning rate stays below learning_rate={params.learning_rate:g}")
 
     def one_cycle(step: int) -> float:
         if step <= rise - 1:

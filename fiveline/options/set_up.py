@@ -35,6 +35,10 @@ def set_up(
     if start.weights is not None:
         logging.info(f"Restoring parameters from {start.weights_path}")
         utils.load_weights(start.weights, net, start.weights_path)
+        theirs, named = start.weights.get("facts"), ["classes", *getattr(net, "named_by", {}).values()]
+        if theirs and (changed := [name for name in named if theirs.get(name) != params.facts.get(name)]):
+            hint = f"--restart and pretrained={start.weights_path} match them by name"
+            logging.warning(f"- WARNING: the checkpoint was trained with other {' and '.join(changed)}; {hint}")
     else:
         run.update_record(pretrained=pretrained.initialize(net, params, source))
     job.share_weights(net, params.fsdp, device)

@@ -48,8 +48,13 @@ def read_bytes(path: Path, max_bytes: int | None = None) -> bytes:
 
 def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict") -> str:
     """Read a UTF-8 text file, without its byte-order mark; an InputError says why it cannot be read."""
+    return decode(read_bytes(path, max_bytes), path, errors)
+
+
+def decode(data: bytes, path: Path, errors: str = "strict") -> str:
+    """Return the text of a file's bytes, as `read_text` does."""
     try:
-        return read_bytes(path, max_bytes).decode("utf-8-sig", errors)
+        return data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         hint = "; save it as UTF-8 (PowerShell's > writes UTF-16)" if error.start == 0 else ""
         raise InputError(f"{path}: not a UTF-8 text file (byte {error.start}){hint}") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import utils
-from fiveline.record.files import read_text
+from fiveline.record.files import decode, read_text
 
 Generator = Callable[[str], Iterator[str]]  # prompt -> pieces of the text that follows
 SETTINGS: dict[str, tuple[type, int, str]] = {  # name -> kind, least value, help text
@@ -38,7 +38,12 @@ def fetch_generator(serve: Any, model: Any, params: utils.Params, args: argparse
 
 def continue_prompts(generator: Generator, paths: Sequence[Path], shown: bool) -> Iterator[dict[str, Any]] | None:
     """Return a row for each prompt file (`-`: standard input), made as it is needed; if `shown`, print text instead."""
-    prompts = [(str(path), sys.stdin.read() if str(path) == "-" else read_text(path)) for path in paths]
+    prompts = [
+        (str(path), decode(sys.stdin.buffer.read(), path) if str(path) == "-" else read_text(path)) for path in paths
+    ]
+    for name, text in prompts:
+        if not text:
+            raise utils.InputError(f"{name}: the prompt is empty; expected at least one token, for example a line end")
     if not shown:
         return ({"id": name, "prompt": text, "prediction": "".join(generator(text))} for name, text in prompts)
     for name, text in prompts:

@@ -15,6 +15,7 @@ import utils
 from fiveline.device import fetch_device, tensors_of, to_device
 from fiveline.loader import fetch_dataloader
 from fiveline.options.forward import prepare
+from fiveline.serving.generating import continue_prompts
 from fiveline.serving.output import fetch_margin, with_intervals
 from fiveline.serving.trained import fetch_trained, predict
 from fiveline.serving.unlabelled import check_input, fetch_unlabelled
@@ -49,12 +50,14 @@ class Run:
         Raises:
             InputError: a path does not exist, or the task has no function that reads new inputs
         """
-        serve = fetch_serve(self.params.task)
+        serve: Any = fetch_serve(self.params.task)
         inputs = [inputs] if isinstance(inputs, str | Path) else inputs
         if isinstance(inputs, list) and all(isinstance(each, str | Path) for each in inputs):
             paths = [Path(path) for path in inputs]
             for path in paths:
                 check_input(path)
+            if hasattr(serve, "fetch_generator") and (generator := serve.fetch_generator(self.model, self.params)):
+                return list(continue_prompts(generator, paths, shown=False) or [])
             batches: Any = fetch_unlabelled(paths, serve, self.params)
         else:
             batches = [([{} for _ in tensors_of(inputs)[0]], inputs, None)]

@@ -24,8 +24,8 @@ def generate(
         seed: decides the choices
     """
     context_length, device = model.params.context_length, next(model.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    temperature, top_k = (temperature, top_k) if temperature > 0 else (1.0, 1)
+    generator = torch.Generator().manual_seed(seed % 2**64)
+    temperature, top_k = (temperature, top_k) if temperature > 1e-6 else (1.0, 1)  # below, logits overflow
     text, num_cached = list(prompt), context_length
     while True:
         if num_cached == context_length:  # the window moves, and all positions with it: empty the caches

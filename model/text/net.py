@@ -117,6 +117,7 @@ class Net(nn.Module):
     def __init__(self, params: Params) -> None:
         super().__init__()
         self.params, self.end, self.pad = params, params.facts.get("end"), params.facts.get("pad")
+        self.named_by = {"transformer.wte.weight": "characters"}  # for `pretrained` with a run on another text
         self.transformer = Transformer(params)
         self.classifier = nn.Linear(params.width, len(params.facts["classes"])) if params.target == "label" else None
         self.reset_weights()
@@ -148,21 +149,22 @@ class Net(nn.Module):
         """Return the weights of a nanoGPT or GPT-2 checkpoint under this net's names, and in its shapes.
 
         Hugging Face transposes the linear layers of the blocks; nanoGPT may lack biases, which are then 0. Positions
-        after context_length are left out, as is lm_head, which equals the token embedding.
+        after context_length are left out, as is lm_head if it equals the token embedding.
         """
+        width, embedding = self.params.width, weights.get("transformer.wte.weight", torch.empty(0))
         found = {
             name if name.startswith(("transformer.", "classifier.")) else f"transformer.{name}": weight
             for name, weight in weights.items()
-            if name != "lm_head.weight" and not name.endswith((".attn.bias", ".attn.masked_bias"))  # causal masks
+            if not name.endswith((".attn.bias", ".attn.masked_bias"))  # causal masks
+            and not (name == "lm_head.weight" and torch.equal(weight, embedding))
         }
-        expanding = found.get("transformer.h.0.mlp.c_fc.weight")
-        if expanding is not None and expanding.shape[0] < expanding.shape[1]:  # (W, 4 W): transposed
+        if getattr(found.get("transformer.h.0.mlp.c_fc.weight"), "shape", None) == (width, 4 * width):  # transposed
             linear = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
             found = {name: weight.T if name.endswith(linear) else weight for name, weight in found.items()}
         for name, weight in self.state_dict().items():
             if name.endswith(".bias") and name.replace(".bias", ".weight") in found:
                 found.setdefault(name, torch.zeros_like(weight))
-        if (places := found.get("transformer.wpe.weight")) is not None:
+        if (places := found.get("transformer.wpe.weight")) is not None and places.dim() == 2:
             found["transformer.wpe.weight"] = places[: self.params.context_length]
         return found
 

@@ -2,10 +2,10 @@
 
     train.txt, val.txt, test.txt      for target `next`: each split is a file
     train/, val/, test/               or all files in a folder, at any depth, in the order of their names
-    train.csv, val.csv, test.csv      for `label`, or the same as .jsonl: a text and a label in each row
+    train.csv, val.csv, test.csv      for `label`, or the same as .jsonl, or folders of both: a text and a label a row
 
-Without val, train is cut in two. Without train, all files of data_dir, one after the other, are cut into train, test
-and val: text in its order, and rows at random.
+Without val, train is cut in two. Without all three, all files of data_dir, one after the other, are cut into train,
+test and val: text in its order, and rows at random.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fiveline.loading import cached_array, files_key
+from fiveline.loading import cached_stream, files_key
 from model.text.params import Params
 from model.text.tokens import fetch_encoder
 from utils import InputError, check_regular, files_below
@@ -33,24 +34,24 @@ NO_DATA = ("README.md", "build_dataset.py")
 
 def split_files(split: str, data_dir: Path, params: Params) -> tuple[list[Path], bool]:
     """Return the files that hold a split, in order, and whether they hold another split as well."""
-    endings = ("", ".txt") if params.target == "next" else TABLES  # if both exist, the last one is used
+    endings = ("", ".txt") if params.target == "next" else ("", *TABLES)  # if both exist, the last one is used
     places = [data_dir / f"{name}{ending}" for name in ("train", "val", "test") for ending in endings]
     found = {place.stem: place for place in places if place.exists()}
-    if found and "train" not in found:  # train would otherwise contain them
-        held = " and ".join(place.name for place in found.values())
-        raise InputError(f"{data_dir}: has {held}, but no train; expected train{endings[-1]} beside it")
     is_shared = split not in found or (split == "train" and "val" not in found)
-    if is_shared and split == "test" and "train" in found:
-        raise InputError(f"{data_dir}: has {found['train'].name}, but no test; expected a test split beside it")
+    missing = "train" if "train" not in found else split
+    if found and missing not in found and missing != "val":  # val may be cut from train
+        names = ", ".join(place.name for place in found.values())
+        raise InputError(f"{data_dir}: has {names}, but no {missing}; expected a {missing} split beside it")
     if is_shared and split == "val":
         logging.info(f"- {data_dir} has no val split: val_fraction={params.val_fraction} of the data serves as val")
     place = found.get("train" if is_shared else split, data_dir)
     if place.is_file():
         return [place], is_shared
-    names = [name for name in sorted(files_below(place)) if name.endswith(endings) and name not in NO_DATA]
-    if not names:
-        raise InputError(f"{place}: there is no text in it; expected files such as train{endings[-1]}")
-    return [place / name for name in names], is_shared
+    wanted = "" if params.target == "next" else TABLES
+    files = [name for name in sorted(files_below(place)) if name.endswith(wanted) and name not in NO_DATA]
+    if not files:
+        raise InputError(f"{place}: no such folder, or no text in it; expected files such as train{endings[-1]}")
+    return [place / name for name in files], is_shared
 
 
 def chunks(paths: Iterable[Path], params: Params) -> Iterator[Any]:
@@ -76,12 +77,8 @@ def part_of(split: str, number: int, params: Params) -> slice:
 def train_characters(data_dir: Path, params: Params) -> set[str]:
     """Return the characters of train."""
     paths, is_shared = split_files("train", data_dir, params)
-    left = part_of("train", sum(map(len, chunks(paths, params))), params).stop if is_shared else sys.maxsize
-    found: set[str] = set()
-    for piece in chunks(paths, params):
-        found.update(piece[:left])
-        left -= min(left, len(piece))
-    return found
+    number = part_of("train", sum(map(len, chunks(paths, params))), params).stop if is_shared else None  # None: all
+    return set(islice(chain.from_iterable(chunks(paths, params)), number))
 
 
 def read_tokens(split: str, data_dir: Path, params: Params) -> np.ndarray:
@@ -89,23 +86,14 @@ def read_tokens(split: str, data_dir: Path, params: Params) -> np.ndarray:
     paths, is_shared = split_files(split, data_dir, params)
     encode = fetch_encoder(params)
     dtype = np.min_scalar_type(len(params.facts["token_bytes"]) - 1)  # uint8, uint16 or uint32
-    num_tokens = sum(len(encode(piece)) for piece in chunks(paths, params))
-    pieces, waiting = chunks(paths, params), bytearray()  # waiting: the first bytes of the next part
+    vocabulary = params.facts.get("characters", params.facts.get("tokenizer"))
+    name, key = "all" if is_shared else split, f"{files_key(paths, data_dir)} {params.tokens} {vocabulary}"
 
-    def make(part: slice) -> np.ndarray:  # the parts follow each other
-        num_bytes = (min(part.stop, num_tokens) - part.start) * dtype.itemsize
-        while len(waiting) < num_bytes:
-            waiting.extend(np.asarray(encode(next(pieces)), dtype).tobytes())
-        values = np.frombuffer(waiting[:num_bytes], np.uint8)
-        del waiting[:num_bytes]
-        return values.reshape(-1, dtype.itemsize)
+    def encoded() -> Iterator[np.ndarray]:
+        return (np.asarray(encode(piece), dtype) for piece in chunks(paths, params))
 
-    key = (
-        f"{files_key(paths, data_dir)} {params.tokens} {params.facts.get('characters')} {params.facts.get('tokenizer')}"
-    )
-    array = cached_array(data_dir, f"tokens_{'all' if is_shared else split}", key, (num_tokens, dtype.itemsize), make)
-    array = make(slice(0, num_tokens)) if array is None else array  # None: no folder can be written
-    tokens = np.asarray(array).view(dtype)[part_of(split, num_tokens, params) if is_shared else slice(None), 0]
+    tokens = cached_stream(data_dir, f"tokens_{name}", key, encoded, dtype)
+    tokens = tokens[part_of(split, len(tokens), params)] if is_shared else tokens
     if len(tokens) < 2:
         hint = "; set test_fraction" if is_shared and split == "test" else ""
         raise InputError(f"{data_dir}: {split} has {len(tokens)} tokens; expected 2 or more{hint}")
@@ -120,16 +108,16 @@ def read_labelled(split: str, data_dir: Path, params: Params) -> tuple[list[str]
         order = np.random.default_rng(0).permutation(len(rows))[part_of(split, len(rows), params)]
         rows = [rows[i] for i in sorted(order)]
     names = [f"{path.relative_to(data_dir).as_posix()}:{line}" for path, line, _ in rows]
-    texts, labels = (
-        [cell(row, column, f"{path}:{line}") for path, line, row in rows]
-        for column in (params.text_column, params.label_column)
-    )
+    texts = [cell(row, params.text_column, f"{path}:{line}") for path, line, row in rows]
+    labels = [cell(row, params.label_column, f"{path}:{line}") for path, line, row in rows]
     return names, texts, labels
 
 
-def cell(row: Mapping[str, Any], column: str, where: str) -> str:
+def cell(row: Mapping[Any, Any], column: str, where: str) -> str:
     """Return the text in a column of a row; raise InputError if there is none."""
     value = row.get(column)
+    if None in row:
+        raise InputError(f"{where}: {row[None]}")
     if not isinstance(value, str | int) or value == "":
         raise InputError(f"{where}: expected a text in {column!r}, found {value!r}; columns: {str([*row])[:80]}")
     if (text := str(value)).encode(errors="ignore").decode() != text:
@@ -137,22 +125,32 @@ def cell(row: Mapping[str, Any], column: str, where: str) -> str:
     return text
 
 
-def read_rows(path: Path, column: str = "text") -> Iterator[tuple[int, dict[str, Any]]]:
+def read_rows(path: Path, column: str = "text") -> Iterator[tuple[int, dict[Any, Any]]]:
     """Yield the rows of a file (`-`: standard input), each with the number of its first line.
 
     A .csv file has a header, and a .jsonl file an object in each line. Another file has a text in each line, in which
-    \\n stands for the end of a line; it becomes the value of `column`.
+    \\n stands for the end of a line; it becomes the value of `column`. In a broken row, the key None has the reason.
     """
     if str(path) != "-":
         check_regular(path)
     source: Any = sys.stdin.buffer if str(path) == "-" else path.open("rb")
+    csv.field_size_limit(2**31 - 1)  # a text may be longer than the 128 KiB of the default
     with io.TextIOWrapper(source, "utf-8-sig", "surrogateescape", newline="") as file:  # `cell` refuses wrong bytes
-        reader, first = csv.DictReader(file, restkey="more", strict=True), 2 if path.suffix == ".csv" else 1
+        reader, first = csv.DictReader(file, strict=True), 2 if path.suffix == ".csv" else 1
         texts = ({column: line.rstrip("\r\n").replace("\\n", "\n")} for line in file)
-        rows: Any = {".csv": reader, ".jsonl": map(json.loads, file)}.get(path.suffix, texts)
+        rows: Any = {".csv": reader, ".jsonl": map(_parse_line, file)}.get(path.suffix, texts)
         try:
             for number, row in enumerate(rows, start=1):
-                yield first, dict(row)
+                if isinstance(row.get(None), list):
+                    row[None] = "has more cells than the header; a text that holds a comma needs quotes around it"
+                yield first, row
                 first = 1 + (reader.line_num or number)
-        except (ValueError, TypeError, csv.Error) as error:
-            raise InputError(f"{path}:{first}: expected a row of a {path.suffix} file ({error})") from None
+        except csv.Error as error:
+            raise InputError(f"{path}:{first}: expected a row of a .csv file ({error})") from None
+
+
+def _parse_line(line: str) -> dict[Any, Any]:
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError, RecursionError) as error:
+        return {None: f"expected a row of a .jsonl file ({error})"}

@@ -13,7 +13,7 @@ import numpy as np
 from model.text import readers
 from model.text.params import Params
 from model.text.tokens import decoded, fetch_encoder, shown_tokens
-from utils import InputError
+from utils import InputError, files_below
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,10 +91,7 @@ def fetch_generator(model: Any, params: Params) -> Callable[..., Iterator[str]] 
     from model.text.generate import generate
 
     def continued(prompt: str, max_new_tokens: int = 200, **settings: Any) -> Iterator[str]:
-        tokens = [*map(int, fetch_encoder(params)(prompt))]
-        if not tokens:
-            raise InputError("the prompt is empty; expected at least one token, for example a line end")
-        new = generate(model.eval(), tokens, **{"seed": params.seed, **settings})
+        new = generate(model.eval(), [*map(int, fetch_encoder(params)(prompt))], **{"seed": params.seed, **settings})
         return decoded(islice(new, max_new_tokens), params)
 
     return continued if params.target == "next" else None
@@ -126,22 +123,23 @@ def fetch_inputs(ids: Collection[str], split: str, data_dir: Path, params: Param
 
 def suggest(data_dir: Path, params: Params) -> tuple[int, Suggested]:
     """Return the number of windows or texts to train on, and hyperparameters that suit them, each with the reason."""
-    is_table = any(path.suffix in readers.TABLES for path in data_dir.iterdir())
+    is_table = any(name.endswith(readers.TABLES) for name in files_below(data_dir))
     target = params.target if "target" in params.model_fields_set else "label" if is_table else "next"
-    params = params.model_copy(update={"target": target, "tokens": "characters"})
+    params = params.model_copy(update={"target": target})
     number, sample, found = (_look_at_table if target == "label" else _look_at_text)(data_dir, params)
     num_characters, size = len(set().union(*sample)), f"{number:,} examples"
     num_layers, width, dropout_rate = (4, 128, 0.0) if target == "next" and number > 8000 else (2, 64, 0.1)
-    tokens = "characters" if num_characters <= 256 else "bytes"
-    if not {"train", "test"} & {path.stem for path in data_dir.iterdir()}:
+    if "train" not in {path.stem for path in data_dir.iterdir()}:
         found["test_fraction"] = 0.1, "there is no test split"
     return number, {
         "target": (target, "a table of texts with labels" if target == "label" else "text without labels"),
-        "tokens": (tokens, f"a sample has {num_characters} different characters"),
+        "tokens": ("characters" if num_characters <= 256 else "bytes", f"a sample has {num_characters} different ones"),
         "num_layers": (num_layers, size),
         "width": (width, size),
         "dropout_rate": (dropout_rate, size),
         "positions": ("rotary", "trains faster than learned positions"),
+        "optimizer": ("muon", "trains a transformer in half the steps of adamw"),
+        "learning_rate": (5e-3, "for muon"),
         "clip_grad_norm": (1.0, "single gradients may be very large"),
         **found,
     }
@@ -151,7 +149,8 @@ def _look_at_text(data_dir: Path, params: Params) -> tuple[int, list[str], Sugge
     paths, is_shared = readers.split_files("train", data_dir, params)
     if other := [path for path in paths if path.suffix not in PLAIN or path.name == "sentences.txt"]:
         raise InputError(f"{other[0]}: expected text alone, for example train.txt")
-    sample = next(readers.chunks(paths, params), "")
+    sample = next(readers.chunks(paths, params), b"")
+    sample = sample.decode(errors="replace") if isinstance(sample, bytes) else sample
     num_words = collections.Counter(len(line.split()) for line in sample.split("\n")[:1000] if line[:1] != "#")
     num_blank, usual = num_words.pop(0, 0), max(num_words, key=num_words.__getitem__, default=0)
     if num_blank > 1 and usual > 1 and num_words[usual] > 0.9 * num_words.total():
@@ -159,7 +158,7 @@ def _look_at_text(data_dir: Path, params: Params) -> tuple[int, list[str], Sugge
     size = sum(path.stat().st_size for path in paths)
     size = readers.part_of("train", size, params).stop if is_shared else size
     length, batch_size, num_epochs = params.context_length, 12, 8
-    steps = min(2000, max(400, 20 * size // (length * batch_size))) // num_epochs  # 20 times through a short text
+    steps = min(1000, max(400, 20 * size // (length * batch_size))) // num_epochs  # 20 times through a short text
     return size // length, [sample], {
         "context_length": (length, "a longer one is slower, and better"),
         "batch_size": (batch_size, "small, for many steps in a short time"),
@@ -170,14 +169,14 @@ def _look_at_text(data_dir: Path, params: Params) -> tuple[int, list[str], Sugge
 
 def _look_at_table(data_dir: Path, params: Params) -> tuple[int, list[str], Suggested]:
     path = readers.split_files("train", data_dir, params)[0][0]
-    _, row = next(readers.read_rows(path), (0, {}))
+    row = next((row for _, row in readers.read_rows(path) if None not in row), {})
     text, label = (
         next((name for name in sorted(row, key=given.__ne__) if name == given or name.lower() in usual), None)
         for given, usual in ((params.text_column, TEXTS), (params.label_column, LABELS))
     )
     if text is None or label is None:
         hint = "columns named text and label; text_column=NAME label_column=NAME chooses others"
-        raise InputError(f"{path}: it has {', '.join(map(str, row))[:80]}; expected {hint}")
+        raise InputError(f"{path}: it has {', '.join(row)[:80] or 'no rows'}; expected {hint}")
     params = params.model_copy(update={"text_column": text, "label_column": label})
     _, texts, labels = readers.read_labelled("train", data_dir, params)
     longest = int(np.quantile([len(each) for each in texts], 0.95)) + 1

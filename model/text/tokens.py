@@ -50,8 +50,7 @@ def fetch_vocabulary(params: Params) -> list[bytes]:
     if params.tokens == "characters":
         return [character.encode() for character in params.facts["characters"]]
     tokenizer = fetch_tokenizer(params)
-    last = max(tokenizer.get_vocab().values(), default=-1)
-    pieces = [tokenizer.id_to_token(number) or "" for number in range(last + 1)]
+    pieces = [tokenizer.id_to_token(i) or "" for i in range(max(tokenizer.get_vocab().values(), default=-1) + 1)]
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]  # GPT-2 writes each of these bytes as itself
     hidden = [byte for byte in range(256) if byte not in shown]
     byte_of = {chr(byte): byte for byte in shown} | {chr(256 + i): byte for i, byte in enumerate(hidden)}

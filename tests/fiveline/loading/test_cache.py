@@ -1,6 +1,9 @@
 """The cache of arrays: made once for a key, an ordinary .npy, and never a reason to fail."""
 
+import contextlib
+import itertools
 import logging
+import os
 import shutil
 import threading
 from types import SimpleNamespace
@@ -8,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fiveline.loading import cache, cached_array
+from fiveline.loading import cache, cached_array, cached_stream
 from fiveline.record.atomic import temporary_path
 
 SHAPE = (10, 2, 3)
@@ -83,3 +86,26 @@ def test_without_a_place_to_write_there_is_no_array(fetch, caplog, monkeypatch, 
     else:
         monkeypatch.setattr(cache.FileLock, "acquire", acquire)
     assert fetch() is None and caplog.text.count("numbers cannot be kept in ") == 2
+
+
+@pytest.mark.parametrize("num_full", [0, 1, 2])
+def test_a_stream_is_whole_wherever_it_can_be_kept(fetch, tmp_path, monkeypatch, num_full):
+    """The disks of the first folders turn out to be full in the second part of the array."""
+    monkeypatch.setattr(cache, "CHUNK_BYTES", 50)
+    real, opened = cache.open_atomically, []
+
+    @contextlib.contextmanager
+    def open_atomically(path, mode):
+        with real(path, mode=mode) as file:
+            opened.append(path)
+            is_full = path.name.startswith("words") and len(opened) <= num_full + 1  # before it is the length's file
+            write, parts = file.write, itertools.count()
+            file = SimpleNamespace(
+                write=lambda data: write(data) if not is_full or next(parts) < 2 else os.write(-1, data)
+            )
+            yield file
+
+    monkeypatch.setattr(cache, "open_atomically", open_atomically)
+    values = np.arange(100, dtype=np.uint16) * 500
+    found = cached_stream(tmp_path / "data", "words", "key", lambda: iter(np.split(values, [7, 50])), values.dtype)
+    assert found.dtype == np.uint16 and np.array_equal(found, values) and len(opened) == 1 + min(num_full + 1, 2)

@@ -7,6 +7,7 @@ import torch
 
 from fiveline.loading import cache
 from fiveline.tasks import fetch_dataset, fetch_facts
+from model.text import readers
 from model.text.params import Params
 from model.text.tokens import UNKNOWN
 from utils import InputError
@@ -82,6 +83,14 @@ def test_unknown_characters_are_one_token_and_are_counted_in_the_log(tmp_path, c
     assert fetch_dataset("val", tmp_path, params).tokens.tolist() == [5, 4, 3]
 
 
+def test_a_text_is_cut_into_pieces_by_the_first_run_only(tmp_path, monkeypatch):
+    write(tmp_path, train_txt="abcabd\n" * 9, val_txt="abc")
+    params = params_of(tmp_path)
+    tokens = fetch_dataset("train", tmp_path, params).tokens.tolist()
+    monkeypatch.setattr(readers, "chunks", lambda *_: 1 / 0)
+    assert fetch_dataset("train", tmp_path, params).tokens.tolist() == tokens
+
+
 def test_a_large_file_takes_constant_memory(tmp_path, monkeypatch):
     """50 MB of text, encoded into the cache, whose chunks are smaller here."""
     monkeypatch.setattr(cache, "CHUNK_BYTES", 2**22)
@@ -128,8 +137,28 @@ def test_one_table_is_cut_at_random(tmp_path):
     assert len(fetch_dataset("train", tmp_path, params_of(tmp_path, target="label"))) == 90
 
 
+def test_folders_of_tables_are_splits(tmp_path):
+    for split in ("train", "val", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        (tmp_path / split / "a/b.csv").write_text(labelled([(f"{split} {i}", "xy"[i % 2]) for i in range(4)]))
+    params = params_of(tmp_path, target="label")
+    for split in ("train", "val", "test"):
+        assert fetch_dataset(split, tmp_path, params).ids == [f"{split}/a/b.csv:{i + 2}" for i in range(4)]
+
+
+@pytest.mark.parametrize("name", ["val.txt", "test/a.txt", "test.csv"])
+def test_a_split_is_never_trained_on(tmp_path, name):
+    """Without a train split, all files are cut into splits; then no file may be a split itself."""
+    target = "label" if name.endswith("csv") else "next"
+    for path in (tmp_path / f"book.{name[-3:]}", tmp_path / name):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(labelled([("ab", "x"), ("cd", "y")] * 20))
+    with pytest.raises(InputError, match=f"has {name.partition('/')[0]}, but no train; expected a train split"):
+        params_of(tmp_path, target=target)
+
+
 def test_labelled_texts_are_padded_and_cut(tmp_path, caplog):
-    rows = [("ab", "x"), ("cab a long one", "y"), ("two\nlines", "x")]
+    rows = [("ab", "x"), ("cab a long one" * 10_000, "y"), ("two\nlines", "x")]
     write(tmp_path, train_csv=labelled(rows), val_jsonl='{"text": "ba", "label": "y"}\n')
     params = params_of(tmp_path, target="label")
     with caplog.at_level("INFO"):
@@ -152,6 +181,8 @@ def test_labelled_texts_are_padded_and_cut(tmp_path, caplog):
         ("val_jsonl", '{"text": "a", "label": "x"}\n{"text": 1.5}\n', "val.jsonl:2: .* in 'text', found 1.5"),
         ("val_jsonl", '{"text": "\\ud800", "label": "x"}\n', "val.jsonl:1: 'text' is not UTF-8"),
         ("val_jsonl", "not json\n", "val.jsonl:1: expected a row of a .jsonl file"),
+        ("val_jsonl", "[" * 100_000, "val.jsonl:1: expected a row of a .jsonl file"),
+        ("val_csv", "text,label\nab, I mean cd,y\n", "val.csv:2: has more cells than the header"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path, name, content, message):
@@ -165,13 +196,9 @@ def test_mistakes_in_text_files_are_explained(tmp_path):
     params = params_of(tmp_path)
     for content, split, message in (
         (b"caf\xe9", "val", "is not UTF-8.*tokens=bytes"),
-        (b"abc", "test", "has train.txt, but no test"),
+        (b"abc", "test", "has train.txt, val.txt, but no test"),
         (b"a", "val", "val has 1 tokens; expected 2 or more"),
     ):
         (tmp_path / "val.txt").write_bytes(content)
         with pytest.raises(InputError, match=message):
-            fetch_dataset(split, tmp_path, params)
-    (tmp_path / "train.txt").rename(tmp_path / "book.txt")  # all files would be train, the one of val too
-    for split in ("train", "val", "test"):
-        with pytest.raises(InputError, match="has val.txt, but no train; expected train.txt beside it"):
             fetch_dataset(split, tmp_path, params)

@@ -7,11 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fiveline.options.pretrained import initialize, read_source
+from fiveline.options.pretrained import Source, initialize, read_source
 from model.text import net as text_net
 from model.text.generate import generate
 from model.text.net import Net
 from model.text.params import Params
+from utils import InputError
 
 SMALL = {"context_length": 12, "num_layers": 2, "num_heads": 2, "width": 16}
 
@@ -126,3 +127,40 @@ def test_published_weights_give_the_same_logits(kind, tmp_path):
     initialize(net, params, read_source(params))
     expected = torch.stack([gpt_logits(source, text) for text in tokens])
     torch.testing.assert_close(net(tokens).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"h.0.mlp.c_fc.weight": torch.ones(5)}, "size mismatch for transformer.h.0.mlp.c_fc.weight"),
+        ({"wpe.weight": torch.tensor(1.0)}, "size mismatch for transformer.wpe.weight"),
+        ({"lm_head.weight": torch.ones(11, 16)}, "lm_head.weight"),  # this net has none beside the token embedding
+    ],
+    ids=str,
+)
+def test_weights_of_another_net_are_refused(change, message):
+    net = net_of()
+    weights = {**published(net_of(seed=1), "GPT2Model"), **change}
+    with pytest.raises(InputError, match=message):
+        initialize(net, Params(pretrained="file"), Source(weights, "file", None, None))
+
+
+@pytest.mark.parametrize(("theirs", "ours", "kept"), [("�abc", "�bcd", 3), ("�abc", "�abcd", 4), ("�abc", "�abc", 4)])
+def test_characters_keep_their_embeddings_in_a_run_on_another_text(theirs, ours, kept):
+    """The second net labels texts, and has two more tokens."""
+    facts = [
+        {"characters": theirs},
+        {"characters": ours, "classes": ["x", "y"], "end": len(ours), "pad": len(ours) + 1},
+    ]
+    first, second = (
+        Net(Params(target="label" if "end" in each else "next").with_facts({**each, "token_bytes": [1] * size}))
+        for each, size in zip(facts, (len(theirs), len(ours) + 2), strict=True)
+    )
+    before = second.transformer.wte.weight.clone()
+    record = initialize(
+        second, Params(pretrained="run").with_facts(facts[1]), Source(first.state_dict(), "run", None, facts[0])
+    )
+    expected = [first.transformer.wte.weight[theirs.index(c)] if c in theirs else before[i] for i, c in enumerate(ours)]
+    assert torch.equal(second.transformer.wte.weight, torch.cat([torch.stack(expected), before[-2:]]))
+    assert torch.equal(second.transformer.h[0].mlp.c_fc.weight, first.transformer.h[0].mlp.c_fc.weight)
+    assert record["new"] == ["classifier.weight", "classifier.bias"] and sum(c in theirs for c in ours) == kept

@@ -1,6 +1,7 @@
 """A language model and a text classifier from training to every script that comes after it."""
 
 import csv
+import io
 import json
 import math
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 import evaluate
 import export
+import fiveline
 import predict
 import synthesize_results
 import utils
@@ -76,6 +78,8 @@ def test_predict_continues_a_prompt(language_model, tmp_path, capsys, monkeypatc
     generated(language_model, tmp_path, capsys, "the ", "--max_new_tokens", "5", "--output", str(tmp_path / "o.jsonl"))
     row = json.loads((tmp_path / "o.jsonl").read_text())
     assert row["prompt"] == "the " and len(row["prediction"]) == 5
+    (row,) = fiveline.load(language_model).predict(tmp_path / "prompt.txt")
+    assert row["prompt"] == "the " and len(row["prediction"]) == 200
 
 
 def test_mistakes_in_the_settings_of_generation(language_model, tmp_path, capsys):
@@ -87,8 +91,26 @@ def test_mistakes_in_the_settings_of_generation(language_model, tmp_path, capsys
     for words, message in mistakes.items():
         with pytest.raises(utils.InputError, match=message):
             generated(language_model, tmp_path, capsys, "the ", *words.split())
-    with pytest.raises(utils.InputError, match="the prompt is empty"):
+    with pytest.raises(utils.InputError, match=r"prompt.txt: the prompt is empty"):
         generated(language_model, tmp_path, capsys, "")
+    extremes = [generated(language_model, tmp_path, capsys, "the ", *words) for words in (
+        ("--temperature", "1e-40"), ("--temperature", "0"), ("--temperature", "0", "--seed", str(2**64)),
+    )]  # fmt: skip
+    assert len(set(extremes)) == 1
+
+
+def test_a_prompt_comes_from_standard_input_as_from_a_file(language_model, tmp_path, capsys, monkeypatch):
+    def typed(data, *inputs):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8", "surrogateescape"))
+        predict.main(["--model_dir", str(language_model), "--input", *inputs, "--temperature", "0"])
+        return capsys.readouterr().out
+
+    assert typed(b"\xef\xbb\xbfthe\r\ncat", "-") == generated(
+        language_model, tmp_path, capsys, "the\r\ncat", "--temperature", "0"
+    )
+    for data, inputs, message in ((b"the \xff", "-", "-: not a UTF-8 text"), (b"the", "--", "only once")):
+        with pytest.raises(utils.InputError, match=message):
+            typed(data, *inputs)
 
 
 def test_pieces_are_scored_by_byte_and_generate(model_of_pieces, tmp_path, capsys):
@@ -110,6 +132,13 @@ def test_predict_labels_lines(classifier, tmp_path, capsys):
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert [row["text"] for row in rows] == ["cats 7 like dogs", "", "dogs 8 like cats"]
     assert float(rows[0]["probability_cat"]) + float(rows[0]["probability_dog"]) == pytest.approx(1)
+    path = tmp_path / "new.jsonl"
+    path.write_text('{"text": "cats 7"}\nbroken\n{"text": "dogs 8"}\n')
+    with pytest.raises(utils.Stop, match="1 of 3 inputs are broken"):
+        predict.main(["--model_dir", str(classifier), "--input", str(path)])
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["text"] for row in rows] == ["cats 7", "", "dogs 8"]
+    assert rows[1]["error"].startswith(f"{path}:2: expected a row of a .jsonl file")
     with pytest.raises(utils.InputError, match="generates no text; leave the flag out"):
         generated(classifier, tmp_path, capsys, "cats", "--top_k", "3")
 
@@ -123,6 +152,15 @@ def test_a_run_counted_in_steps_continues_to_the_same_bits(language_model, tmp_p
     assert_same_bits(read_state(whole)["state_dict"], read_state(stopped)["state_dict"])
     with pytest.raises(utils.InputError, match="expected a multiple of evaluate_every_steps"):
         finish(whole, "num_steps=7")
+
+
+def test_a_start_that_cannot_be_meant_is_warned_of(language_model, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text(TEXT.replace("a", "z"), encoding="utf-8")
+    run = trained(tmp_path, tmp_path, "--restore_file", str(language_model / "best.pth.tar"), warmup_epochs=2)
+    log = (run / "train.log").read_text(encoding="utf-8")
+    assert "the checkpoint was trained with other characters; --restart and pretrained=" in log
+    assert "the learning rate stays below learning_rate=0.001" in log
 
 
 @pytest.mark.slow

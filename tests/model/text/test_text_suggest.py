@@ -42,12 +42,14 @@ def init(folder, files, *words):
         ({"train.txt": PROSE, "val.txt": PROSE, "test.txt": PROSE}, NEXT, None),
         ({"code/a.py": "import os\n\nprint(os.name)\n" * 99, "code/b.md": PROSE}, NEXT, 0.1),
         ({"train/a.txt": PROSE, "train/b.txt": PROSE, "val/c.txt": PROSE}, NEXT, None),
-        ({"book.txt": PROSE * 40}, {"num_layers": 4, "width": 128, "tokens_per_epoch": 2000 // 8 * 12 * 64}, 0.1),
+        ({"book.txt": PROSE * 40}, {"num_layers": 4, "width": 128, "tokens_per_epoch": 1000 // 8 * 12 * 64}, 0.1),
         ({"train.txt": "".join(map(chr, range(0x4E00, 0x5200))) * 10}, {"tokens": "bytes"}, None),
         ({"train.csv": CSV}, LABEL, None),
         ({"all.jsonl": JSONL}, LABEL, 0.1),
+        ({"train/a.csv": CSV, "val/a.csv": CSV}, LABEL, None),
+        ({"train.txt": "a b", "val.txt": "a b"}, {"tokens_per_epoch": 50 * 12 * 64}, None),
     ],
-    ids=["three", "folder", "folders", "long", "many characters", "csv", "jsonl"],
+    ids=["three", "folder", "folders", "long", "many characters", "csv", "jsonl", "folders of tables", "tiny"],
 )
 def test_text_is_recognised(tmp_path, files, expected, test_fraction):
     values = init(tmp_path, files)
@@ -67,6 +69,21 @@ def test_a_column_of_another_name_is_given_by_hand(tmp_path):
     with pytest.raises(utils.InputError, match="it has what, mood; .*text_column=NAME label_column=NAME"):
         init(tmp_path, {})
     assert init(tmp_path, {}, "text_column=what", "label_column=mood")["label_column"] == "mood"
+
+
+def test_text_that_is_not_utf_8_is_read_as_bytes_by_request(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{split}.txt").write_bytes(b"caf\xe9\n" * 99)
+    with pytest.raises(utils.InputError, match="or set tokens=bytes"):
+        init(tmp_path, {}, "task=text")
+    assert init(tmp_path, {}, "task=text", "tokens=bytes")["tokens"] == "bytes"
+
+
+@pytest.mark.parametrize("files", [{"a.csv": CSV.replace("\n", "\n1,a,b,c\n", 1)}, {"a.jsonl": f"3\n{JSONL}"}])
+def test_a_broken_first_row_is_named(tmp_path, files):
+    with pytest.raises(utils.InputError, match=r"a\.(csv:2: has more cells|jsonl:1: expected a row)"):
+        init(tmp_path, files, "task=text")
 
 
 @pytest.mark.slow
