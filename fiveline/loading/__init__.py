@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fiveline import device
-from fiveline.loading.cache import cached_array, cached_stream, files_key
+from fiveline.loading.cache import cached_array, files_key
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["cached_array", "cached_stream", "files_key", "on_device"]
+__all__ = ["cached_array", "files_key", "on_device"]
 
 
 def on_device(tensor: torch.Tensor) -> torch.Tensor:

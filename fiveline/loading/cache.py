@@ -11,7 +11,6 @@ import errno
 import glob
 import hashlib
 import logging
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -24,66 +23,30 @@ from fiveline.record.atomic import open_atomically
 from fiveline.record.files import check_regular
 
 FOLDER = ".decoded"
-CHUNK_BYTES = 2**26  # the array is made in chunks of this size
 SPARE_BYTES = 2**30  # disk space to leave free for checkpoints
 
 
-def cached_array(
-    data_dir: Path, name: str, key: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]
-) -> np.ndarray | None:
-    """Return an array, uint8, mapped from its file, which the first call makes; None if no folder can be written.
+def cached_array(data_dir: Path, name: str, key: str, parts: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | None:
+    """Return an array, mapped from its file, which the first call makes; None if no folder can be written.
 
     Args:
         data_dir: the dataset that the array is made from
         name: the file name begins with it, such as `train_64x64x3`; a file with this name and another key is replaced
         key: text that changes when the values would change, for example `files_key(...)`
-        shape: (num_examples, ...)
-        make: returns the values of a slice of the examples, uint8
+        parts: returns the parts of the array along its first axis, in order
     """
-    file_name = f"{name}-{hashlib.sha256(f'{shape} {key}'.encode()).hexdigest()[:16]}.npy"
+    file_name = f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     paths = [folder / file_name for folder in _folders(data_dir)]
     for path in paths:
-        if (array := _open(path, shape)) is not None:
+        if (array := _open(path)) is not None:
             return array
     for path in paths:
         try:
-            _make_file(path, name, shape, make)
-            return _open(path, shape)
+            _make_file(path, name, parts)
+            return _open(path)
         except (OSError, Timeout, NotImplementedError) as error:  # noqa: PERF203  NotImplementedError: no file locks
             logging.info(f"- {name} cannot be kept in {path.parent} ({getattr(error, 'strerror', None) or error})")
     return None
-
-
-def cached_stream(
-    data_dir: Path, name: str, key: str, pieces: Callable[[], Iterator[np.ndarray]], dtype: np.dtype
-) -> np.ndarray:
-    """Return a long array, (length,), which `pieces()` yields in pieces of `dtype`, as `cached_array` does.
-
-    The length is kept in a file as well: finding it takes as long as making the array.
-    """
-    waiting = bytearray()  # the beginning of the next part
-    left: Iterator[np.ndarray] = iter(())
-
-    def cached(name: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]) -> np.ndarray:
-        array = cached_array(data_dir, name, key, shape, make)
-        return make(slice(0, shape[0])) if array is None else array
-
-    def count(_: slice) -> np.ndarray:
-        return np.array([sum(map(len, pieces()))], np.int64).view(np.uint8)
-
-    def make(part: slice) -> np.ndarray:  # the parts follow each other
-        nonlocal left
-        if part.start == 0:  # it may not be the first call: a folder that cannot be written, then another one
-            waiting[:], left = b"", pieces()
-        num_bytes = (min(part.stop, length) - part.start) * dtype.itemsize
-        while len(waiting) < num_bytes:
-            waiting.extend(next(left).tobytes())
-        values = np.frombuffer(waiting[:num_bytes], np.uint8)
-        del waiting[:num_bytes]
-        return values.reshape(-1, dtype.itemsize)
-
-    length = int(cached(f"length_of_{name}", (8,), count).view(np.int64)[0])
-    return cached(name, (length, dtype.itemsize), make).view(dtype)[:, 0]
 
 
 def files_key(paths: Iterable[Path], folder: Path) -> str:
@@ -107,30 +70,35 @@ def _folders(data_dir: Path) -> Iterator[Path]:
         yield Path(place, "fiveline", f"{data_dir.resolve().name}-{digest[:16]}")
 
 
-def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+def _open(path: Path) -> np.ndarray | None:
     """Return the array in a file, or None if there is no such file or it is incomplete."""
     with contextlib.suppress(OSError, ValueError):
         check_regular(path)
         array = np.lib.format.open_memmap(path, mode="c")
-        if array.shape == shape and array.dtype == np.uint8 and path.stat().st_size == array.offset + array.nbytes:
+        if path.stat().st_size == array.offset + array.nbytes:
             return array
     return None
 
 
-def _make_file(path: Path, name: str, shape: tuple[int, ...], make: Callable[[slice], np.ndarray]) -> None:
+def _make_file(path: Path, name: str, parts: Callable[[], Iterable[np.ndarray]]) -> None:
     """Make the file; other processes see it only when it is complete. Delete older files with the same `name`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{name}.lock"), timeout=600):  # seconds, if another process makes the same file
-        if _open(path, shape) is not None:
+        if _open(path) is not None:
             return
-        if shutil.disk_usage(path.parent).free < math.prod(shape) + SPARE_BYTES:
-            raise OSError(errno.ENOSPC, f"{math.prod(shape):,} bytes are too many: the disk is almost full")
         logging.info(f"- decoding {name} once, into {path}")
-        rows_at_once = max(1, CHUNK_BYTES // math.prod(shape[1:]))
         with open_atomically(path, mode=0o600) as file:  # a memory map crashes on a full disk
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for start in range(0, shape[0], rows_at_once):
-                file.write(make(slice(start, start + rows_at_once)).data)
+            length = 0
+            for part in parts():
+                if shutil.disk_usage(path.parent).free < part.nbytes + SPARE_BYTES:
+                    raise OSError(errno.ENOSPC, "the disk is almost full")
+                length += len(part)
+                header = {"descr": part.dtype.str, "fortran_order": False, "shape": (length, *part.shape[1:])}
+                if file.tell() == 0:
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(part.data)
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, header)  # NumPy leaves room for a longer length
         stale = path.parent.glob(f".{glob.escape(name)}-*.tmp")  # of a process that was killed
         for old in {*stale, *path.parent.glob(f"{glob.escape(name)}-*.npy")} - {path}:
             with contextlib.suppress(OSError):  # Windows cannot delete a file that is mapped

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fiveline.loading import cached_stream, files_key
+from fiveline.loading import cached_array, files_key
 from model.text.params import Params
 from model.text.tokens import fetch_encoder
 from utils import InputError, check_regular, files_below
@@ -90,9 +90,11 @@ def read_tokens(split: str, data_dir: Path, params: Params) -> np.ndarray:
     name, key = "all" if is_shared else split, f"{files_key(paths, data_dir)} {params.tokens} {vocabulary}"
 
     def encoded() -> Iterator[np.ndarray]:
-        return (np.asarray(encode(piece), dtype) for piece in chunks(paths, params))
+        yield np.empty(0, dtype)  # there may be no text
+        yield from (np.asarray(encode(piece), dtype) for piece in chunks(paths, params))
 
-    tokens = cached_stream(data_dir, f"tokens_{name}", key, encoded, dtype)
+    cached = cached_array(data_dir, f"tokens_{name}", key, encoded)
+    tokens = np.concatenate([*encoded()]) if cached is None else cached
     tokens = tokens[part_of(split, len(tokens), params)] if is_shared else tokens
     if len(tokens) < 2:
         hint = "; set test_fraction" if is_shared and split == "test" else ""

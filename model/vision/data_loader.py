@@ -17,12 +17,11 @@ from torch.utils.data import Dataset
 from fiveline.device import epoch_draws
 from fiveline.loading import on_device
 from fiveline.loading.pictures import find_grey_bits
-from model.vision.decode import decode_all, load_pixels
+from model.vision.decode import CHUNK_BYTES, decode_all, load_pixels
 from model.vision.params import Params
 from model.vision.readers import Examples, normal, read_split
 from utils import InputError
 
-CHUNK_BYTES = 2**24  # decoded images that the pixel statistics read at a time
 SAMPLE_SIZE = 100  # images whose values say how many bits are used: reading all of them may take minutes
 CONSTANT_STD = 0.1 / 255  # a smaller std is noise in a constant channel, which must not be magnified
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -156,10 +155,9 @@ def _pixel_statistics(examples: Examples, data_dir: Path, params: Params) -> tup
     The standard deviation of a constant channel counts as 1, as in scikit-learn's StandardScaler.
     """
     pixels, rows = load_pixels(examples, data_dir, params)
-    size = max(1, CHUNK_BYTES // math.prod(params.image_shape))
+    num_chunks = len(rows) * math.prod(params.image_shape) // CHUNK_BYTES + 1
     sums = np.zeros((2, params.image_channels), dtype=np.int64)  # sums of values and of squares: exact
-    for start in range(0, len(rows), size):
-        part = np.arange(start, min(start + size, len(rows)))
+    for part in np.array_split(np.arange(len(rows)), num_chunks):
         decoded = decode_all(examples.images_at(part), params) if pixels is None else pixels[rows[part]]
         values = decoded.reshape(-1, params.image_channels).astype(np.int64)
         sums += values.sum(axis=0), (values**2).sum(axis=0)

@@ -15,6 +15,7 @@ from model.vision.params import Params
 from model.vision.readers import Examples
 from utils import InputError
 
+CHUNK_BYTES = 2**24  # decoded images that are handled at a time, while a file or pixel statistics are made
 SMALL_BYTES = 2 * 2**30  # decoded images; larger sets are decoded when they are needed, unless `cache` is set
 
 
@@ -59,7 +60,8 @@ def load_pixels(examples: Examples, data_dir: Path, params: Params) -> tuple[np.
         name = f"{examples.folder.name}_{'x'.join(map(str, params.image_shape))}"
         code = hashlib.sha256(b"".join(Path(path).read_bytes() for path in (__file__, pictures.__file__))).hexdigest()
         key = f"{files_key(images, examples.folder)} {code} {PIL.__version__} {params.known_grey_bits}"
-        pixels = cached_array(data_dir, name, key, shape, lambda part: decode_all(images[part], params))
+        chunks = np.array_split(np.arange(len(images)), math.prod(shape) // CHUNK_BYTES + 1)
+        pixels = cached_array(data_dir, name, key, lambda: (decode_all([images[i] for i in c], params) for c in chunks))
         if pixels is not None or is_large:
             return pixels, examples.rows
     positions = np.arange(len(examples.ids))

@@ -92,8 +92,7 @@ def test_a_text_is_cut_into_pieces_by_the_first_run_only(tmp_path, monkeypatch):
 
 
 def test_a_large_file_takes_constant_memory(tmp_path, monkeypatch):
-    """50 MB of text, encoded into the cache, whose chunks are smaller here."""
-    monkeypatch.setattr(cache, "CHUNK_BYTES", 2**22)
+    """50 MB of text, encoded into the cache."""
     monkeypatch.setattr(cache, "SPARE_BYTES", 0)
     line = b"0123456789" * 100 + b"\n"
     (tmp_path / "train.txt").write_bytes(line * 50_000)
