@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,6 +18,7 @@ class Schedule(NamedTuple):
     steps_per_epoch: int
     rate: Callable[[int], float]  # step, counted from 0 over all epochs -> learning rate
     changes_each_step: bool  # False: only between epochs
+    warmup: float  # steps of the rise at the start
 
 
 def fetch_schedule(params: utils.Params, steps_per_epoch: int) -> Schedule:
@@ -30,9 +30,6 @@ def fetch_schedule(params: utils.Params, steps_per_epoch: int) -> Schedule:
     if warmup is None:
         warmup = ONE_CYCLE_WARMUP * total if is_one_cycle else 0
     rise, fall = warmup, total - warmup  # numbers of steps
-    if rise and rise >= total:
-        found = f"the warm-up takes {rise:g} steps, and the run {total}"
-        logging.warning(f"- WARNING: {found}: the learning rate stays below learning_rate={params.learning_rate:g}")
 
     def one_cycle(step: int) -> float:
         if step <= rise - 1:
@@ -51,6 +48,7 @@ def fetch_schedule(params: utils.Params, steps_per_epoch: int) -> Schedule:
         steps_per_epoch,
         lambda step: params.learning_rate * ((step + 1) / (rise + 1) if step < linear_rise else factor(step)),
         changes_each_step=is_one_cycle or params.schedule == "cosine" or rise > 0,
+        warmup=warmup,
     )
 
 

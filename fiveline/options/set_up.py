@@ -54,6 +54,10 @@ def set_up(
         clip_gradients(optimizer, params.clip_grad_norm)
     extras = fetch_extras(net, optimizer, params, job)
     schedule, sign = fetch_schedule(params, len(dataloaders["train"])), task.sign(params.monitor)
+    num_steps = params.num_epochs * schedule.steps_per_epoch
+    if 0 < schedule.warmup >= num_steps:
+        found = f"the warm-up takes {schedule.warmup:g} steps, and the run {num_steps}"
+        logging.warning(f"- WARNING: {found}: the learning rate stays below learning_rate={params.learning_rate:g}")
     state = State(net, optimizer, params, schedule, sign, task.metrics, job, extras)
     if start.is_resumed:
         state.load_state_dict(start.weights, start.weights_path)

@@ -169,12 +169,13 @@ def test_a_net_without_bugs_raises_no_alarm(find, params):
     [pytest.param("text_characters", "context_length=32 width=32 num_layers=1 num_heads=2", marks=pytest.mark.slow),
      pytest.param("text_labels", "width=16 num_layers=1 num_heads=2", marks=pytest.mark.thorough)],
 )  # fmt: skip
-def test_a_shipped_experiment_is_free_of_alarms(experiment, words):
+def test_a_shipped_experiment_is_free_of_alarms(experiment, words, caplog):
     folder = PROJECT / "experiments" / experiment
     data_dir = str(PROJECT / fetch_params(folder).data_dir)
     words = ["--model_dir", str(folder), "--data_dir", data_dir, "--device", "cpu", *words.split()]
     found = sanity_check.main(words)["findings"]
     assert {row["check"]: row["explanation"] for row in found if row["status"] != "PASS"} == {}
+    assert "WARNING" not in caplog.text
 
 
 class Encoder(nn.Module):
